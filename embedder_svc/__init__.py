@@ -1,0 +1,1 @@
+"""Photos to embeddings: the server and its offline commands."""

@@ -1,0 +1,1 @@
+"""Embeddings to neighbours to an answer: the server and its offline commands."""

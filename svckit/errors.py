@@ -1,0 +1,88 @@
+"""The errors a call can end with: one table, from reason to gRPC status.
+
+The services raise ServiceError wherever something goes wrong; `svckit.interceptor` turns it into a `google.rpc.Status`.
+Callers branch on the reason, never on the message.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from grpc import StatusCode
+
+
+class Reason(StrEnum):
+    """Why a call failed; sent as `google.rpc.ErrorInfo.reason`."""
+
+    # photos
+    INVALID_IMAGE_COUNT = "INVALID_IMAGE_COUNT"
+    INVALID_IMAGE = "INVALID_IMAGE"
+    # queries
+    INVALID_QUERY_COUNT = "INVALID_QUERY_COUNT"
+    MALFORMED_EMBEDDINGS = "MALFORMED_EMBEDDINGS"
+    DIMENSION_MISMATCH = "DIMENSION_MISMATCH"
+    MODEL_MISMATCH = "MODEL_MISMATCH"
+    INVALID_K = "INVALID_K"
+    INVALID_FILTER = "INVALID_FILTER"
+    UNKNOWN_FILTER_VALUE = "UNKNOWN_FILTER_VALUE"
+    INVALID_SEARCH_PARAMETER = "INVALID_SEARCH_PARAMETER"
+    INVALID_PAGE = "INVALID_PAGE"
+    # any call
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    QUEUE_FULL = "QUEUE_FULL"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    INTERNAL = "INTERNAL"
+
+
+STATUS: Mapping[Reason, StatusCode] = MappingProxyType(
+    {
+        Reason.MODEL_MISMATCH: StatusCode.FAILED_PRECONDITION,
+        Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+        Reason.QUEUE_FULL: StatusCode.RESOURCE_EXHAUSTED,
+        Reason.DEADLINE_EXCEEDED: StatusCode.DEADLINE_EXCEEDED,
+        Reason.SHUTTING_DOWN: StatusCode.UNAVAILABLE,
+        Reason.INTERNAL: StatusCode.INTERNAL,
+    }
+)
+"""Reasons that are not INVALID_ARGUMENT."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing wrong with a request; sent as `google.rpc.BadRequest.FieldViolation`."""
+
+    field: str
+    """Path of the field in the request, for example `images[3].content`."""
+    reason: str
+    """Machine-readable, upper snake case, for example `IMAGE_TRUNCATED`."""
+    description: str
+    """For people: what is wrong, and what would be right."""
+
+
+class ServiceError(Exception):
+    """A call failed for a reason that its caller should hear of.
+
+    `violations` name the request's bad fields, all of them at once; `retry_after_s` is when trying again makes sense;
+    `metadata` are details for programs, for example the fingerprint that was expected.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        retry_after_s: float | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.violations = tuple(violations)
+        self.retry_after_s = retry_after_s
+        self.metadata = dict(metadata)
+
+    @property
+    def status(self) -> StatusCode:
+        return STATUS.get(self.reason, StatusCode.INVALID_ARGUMENT)
