@@ -1,18 +1,44 @@
-# vmmr's commands. `make demo` and `make test` set up what they need in .venv.
+# vmmr's commands. Each sets up what it needs in .venv first.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CARS ?= ../shared/data/stanford_cars
 
-.PHONY: help protos check-protos
+.PHONY: help demo test check cars protos
 
-help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-protos:  ## generate the stubs in client/vmmr from protos/
-	$(BIN)/python protos/generate.py
+demo: $(VENV)/.services  ## draw cars, build an index of them, start both services, identify held-out photos
+	$(BIN)/python -m demo
 
-check-protos:
+test: $(VENV)/.dev  ## run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/generate.py --check
+
+cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on the blog's split
+	$(BIN)/python -m demo --photos $(CARS)
+
+protos: $(VENV)/.dev  ## generate the stubs in client/vmmr from protos/
+	$(BIN)/python protos/generate.py
+
+$(VENV)/.services: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vmmr needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.services
+	@echo "setting up $(VENV) for development"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	@touch $@
