@@ -1,0 +1,57 @@
+"""What the commands share: how a mistake is told, and how progress is shown."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
+
+from svckit.artifact import ArtifactError
+from svckit.config import ConfigError
+
+_LOG_INTERVAL_S = 10.0
+
+
+class CommandError(Exception):
+    """A command cannot go on; the message tells its user what to change."""
+
+
+def run(main: Callable[[], None], program: str) -> None:
+    """Runs a command. A user's mistake ends as `program: error: message` and exit code 1, never as a traceback."""
+    try:
+        main()
+        sys.stdout.flush()
+    except (CommandError, ArtifactError, ConfigError) as error:
+        sys.exit(f"{program}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) left. The interpreter flushes stdout once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"{program}: error: {error.filename}: {error.strerror}")
+
+
+def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str, unit: str) -> Any:
+    """A tqdm bar on stderr; where that is not a terminal, a line every ten seconds."""
+    if sys.stderr.isatty():
+        return tqdm(iterable, total=total, desc=desc, unit=unit, dynamic_ncols=True)
+    return tqdm(
+        iterable, total=total, desc=desc, unit=unit, file=_Lines(), ascii=True, ncols=79, mininterval=_LOG_INTERVAL_S
+    )
+
+
+class _Lines:
+    """Stands for stderr where it is a log: every redraw of the bar is a line of its own."""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,163 @@
+"""Configuration: one frozen dataclass per program, from flags over environment variables over defaults.
+
+The field `max_batch` of a class loaded with the prefix `EMBEDDER` is the flag `--max-batch` and the variable
+`EMBEDDER_MAX_BATCH`. Types are int, float, str, bool and Path, and each of them `| None`.
+"""
+
+import argparse
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+Number = int | float
+
+_REQUIRED: Any = dataclasses.MISSING
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class ConfigError(Exception):
+    """A setting is wrong; names the flag or the variable it came from."""
+
+
+def option(
+    default: Any = _REQUIRED,
+    *,
+    help: str,  # noqa: A002 (argparse's word)
+    minimum: Number | None = None,
+    maximum: Number | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A field of a configuration class. Without a default it must be given; the bounds are inclusive."""
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+def load(
+    cls: type[Config],
+    prefix: str,
+    argv: Sequence[str] | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> Config:
+    """Builds the configuration of a program that takes no other arguments. Raises ConfigError."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser, cls, prefix)
+    return from_namespace(cls, prefix, parser.parse_args(argv), env)
+
+
+def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> None:
+    """Adds a flag for every field."""
+    group = parser.add_argument_group("settings", "each also read from the environment variable named with it")
+    for setting in _settings(cls, prefix):
+        setting.add_to(group)
+
+
+def from_namespace(
+    cls: type[Config], prefix: str, args: argparse.Namespace, env: Mapping[str, str] = os.environ
+) -> Config:
+    """Builds the configuration from parsed flags and the environment; an empty variable counts as not set.
+
+    Raises ConfigError.
+    """
+    found = ((setting, setting.find(args, env)) for setting in _settings(cls, prefix))
+    return cls(**{setting.name: value for setting, value in found if value is not dataclasses.MISSING})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A field, and the names it goes by."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    minimum: Number | None
+    maximum: Number | None
+    choices: Sequence[str] | None
+    variable: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def add_to(self, group: Any) -> None:
+        text = f"{self.help} ({self._default_text()}, env {self.variable})".replace("%", "%%")
+        if self.kind is bool:
+            group.add_argument(self.flag, dest=self.name, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            metavar = f"{{{','.join(self.choices)}}}" if self.choices else _METAVARS[self.kind]
+            group.add_argument(self.flag, dest=self.name, metavar=metavar, help=text)
+
+    def find(self, args: argparse.Namespace, env: Mapping[str, str]) -> Any:
+        """The value from the flag or else the variable, checked; MISSING if the default holds."""
+        given = getattr(args, self.name)
+        if given is not None:
+            return given if self.kind is bool else self._parse(self.flag, given)
+        if env.get(self.variable):
+            return self._parse(self.variable, env[self.variable])
+        if self.default is _REQUIRED:
+            raise ConfigError(f"{self.flag} or {self.variable} must be given")
+        return dataclasses.MISSING
+
+    def _parse(self, source: str, text: str) -> Any:
+        value = self._convert(source, text)
+        if self.minimum is not None and not value >= self.minimum:
+            raise ConfigError(f"{source} must be >= {self.minimum}, got {text}")
+        if self.maximum is not None and not value <= self.maximum:
+            raise ConfigError(f"{source} must be <= {self.maximum}, got {text}")
+        if self.choices is not None and value not in self.choices:
+            raise ConfigError(f"{source} must be one of {', '.join(self.choices)}, got {text}")
+        return value
+
+    def _convert(self, source: str, text: str) -> Any:
+        try:
+            return _CONVERTERS[self.kind](text)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{source} must be {_EXPECTED[self.kind]}, got {text!r}") from error
+
+    def _default_text(self) -> str:
+        if self.default is _REQUIRED:
+            return "required"
+        return "not set by default" if self.default is None else f"default {self.default}"
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("empty")
+    return Path(text)
+
+
+_CONVERTERS: Mapping[type, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    str: str,
+    bool: lambda text: _BOOLEANS[text.lower()],
+    Path: _path,
+}
+
+
+def _settings(cls: type, prefix: str) -> list[_Setting]:
+    hints = typing.get_type_hints(cls)
+    return [
+        _Setting(
+            name=field.name,
+            kind=_kind(hints[field.name]),
+            default=field.default,
+            variable=f"{prefix}_{field.name}".upper(),
+            **field.metadata,
+        )
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _kind(hint: Any) -> type:
+    """The type to read: of `int | None`, int."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    return typing.cast("type", hint)
