@@ -1,0 +1,103 @@
+"""faiss, offline: an index is made from its factory string, trained once, and cloned for every shard.
+
+Shards of one trained index share centroids and codebooks, so together they answer as one index would.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.version import Metric
+from svckit.cli import CommandError
+
+_METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+_CHUNK_ROWS = 8192
+_FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
+
+
+def create(factory: str, dimension: int, metric: Metric) -> Any:
+    """An empty, untrained faiss index. Raises CommandError if the factory string makes none that we can serve."""
+    try:
+        index = faiss.index_factory(dimension, factory, _METRICS[metric])
+    except RuntimeError as error:
+        raise CommandError(
+            f"faiss makes no index of {factory!r} ({metric}, {dimension}-d): {_reason(error)}"
+        ) from error
+    if index.metric_type != _METRICS[metric]:
+        raise CommandError(f"faiss does not support the metric {metric} for {factory!r}")
+    kind = type(_innermost(index)).__name__
+    if kind.startswith("IndexIDMap"):
+        raise CommandError(f"{factory!r} keeps ids of its own: leave IDMap out, ids are row numbers here")
+    if kind.startswith("IndexNSG"):
+        raise CommandError(f"{factory!r} takes all embeddings at once: use HNSW, which takes them in parts")
+    return index
+
+
+def lists(index: Any) -> int | None:
+    """How many inverted lists the index has; None if it is not an IVF index."""
+    ivf = faiss.try_extract_index_ivf(index)
+    return None if ivf is None else int(ivf.nlist)
+
+
+def is_graph(index: Any) -> bool:
+    """Whether it is an HNSW index."""
+    return isinstance(_innermost(index), faiss.IndexHNSW)
+
+
+def least_training_points(index: Any) -> int:
+    """Fewer embeddings than this cannot train it: a centroid needs a point."""
+    if index.is_trained:
+        return 0
+    inner = _innermost(index)
+    quantizer = inner.pq if hasattr(inner, "pq") else getattr(faiss.downcast_index(inner), "pq", None)
+    return max(1, lists(index) or 0, 0 if quantizer is None else quantizer.ksub)
+
+
+def train(index: Any, sample: NDArray[np.float32]) -> None:
+    """Trains on a `(n, dimension)` sample."""
+    try:
+        index.train(sample)
+    except RuntimeError as error:
+        raise CommandError(f"faiss cannot train the index on {len(sample)} embeddings: {_reason(error)}") from error
+
+
+def write_shard(
+    path: Path, empty: NDArray[np.uint8], embeddings: NDArray[np.float16], on_added: Callable[[int], Any]
+) -> None:
+    """Clones the serialised trained index, adds `(n, dimension)` embeddings a chunk at a time, and writes it.
+
+    `on_added` hears of the rows of each chunk.
+    """
+    shard = faiss.deserialize_index(empty)
+    for start in range(0, len(embeddings), _CHUNK_ROWS):
+        chunk = embeddings[start : start + _CHUNK_ROWS].astype(np.float32)
+        shard.add(chunk)
+        on_added(len(chunk))
+    faiss.write_index(shard, str(path))
+
+
+def serialise(index: Any) -> NDArray[np.uint8]:
+    serialised: NDArray[np.uint8] = faiss.serialize_index(index)
+    return serialised
+
+
+def _innermost(index: Any) -> Any:
+    """What is inside the vector transforms and the refinement."""
+    index = faiss.downcast_index(index)
+    while True:
+        if isinstance(index, faiss.IndexPreTransform):
+            index = faiss.downcast_index(index.index)
+        elif isinstance(index, faiss.IndexRefine):
+            index = faiss.downcast_index(index.base_index)
+        else:
+            return index
+
+
+def _reason(error: RuntimeError) -> str:
+    """What faiss said, without the place in its sources."""
+    return _FAISS_PLACE.sub("", str(error)).strip()

@@ -1,0 +1,64 @@
+"""Ranking: many lists of hits into one, so that any number of shards answers exactly as one index."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN = 8
+"""Hits fetched beyond k, so that few ties reach past what was fetched."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The gallery items nearest to each of Q queries, by (score desc, id asc). Queries that have fewer end in id -1."""
+
+    scores: NDArray[np.float32]  # (Q, <= k), -inf where the id is -1
+    ids: NDArray[np.int64]  # (Q, <= k)
+
+
+Fetch = Callable[[NDArray[np.float32], int], Hits]
+"""Finds a number of the best hits of queries; in any order, and any of those that tie for the last place."""
+
+
+def empty(queries: int) -> Hits:
+    return Hits(np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64))
+
+
+def merge(parts: Sequence[Hits], k: int) -> Hits:
+    """The k best hits of all parts; a part's own order does not matter."""
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    ids = np.concatenate([part.ids for part in parts], axis=1)
+    # Unsigned, the id -1 is the largest of all.
+    order = np.lexsort((ids.view(np.uint64), -scores), axis=1)[:, :k]
+    return Hits(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1))
+
+
+def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits:
+    """The k best hits among `size` items, ties for the last place given to the smallest ids.
+
+    Which of the tied items a faiss index returns is its own affair. So fetch more than k: where the last one fetched is
+    worse than the k-th, every item that ties with the k-th was fetched as well. Where it is not, fetch more.
+    """
+    width = min(k + MARGIN, size)
+    fetched = merge([fetch(queries, width)], width)
+    best = Hits(fetched.scores[:, :k].copy(), fetched.ids[:, :k].copy())
+    for row in np.flatnonzero(_cut_in_a_tie(fetched, k)) if width < size else ():
+        # One query at a time: a query that ties with the whole gallery must not take a batch's worth of memory.
+        alone = _widen(fetch, queries[row : row + 1], k, width, size)
+        best.scores[row], best.ids[row] = alone.scores[0, :k], alone.ids[0, :k]
+    return best
+
+
+def _widen(fetch: Fetch, query: NDArray[np.float32], k: int, width: int, size: int) -> Hits:
+    while True:
+        width = min(4 * width, size)
+        fetched = merge([fetch(query, width)], width)
+        if width == size or not _cut_in_a_tie(fetched, k)[0]:
+            return fetched
+
+
+def _cut_in_a_tie(fetched: Hits, k: int) -> NDArray[np.bool_]:
+    """(Q,): whether items that tie with the k-th hit may be among those not fetched."""
+    return (fetched.ids[:, -1] >= 0) & (fetched.scores[:, -1] == fetched.scores[:, k - 1])

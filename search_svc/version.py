@@ -1,0 +1,219 @@
+"""Index versions: immutable directories of an index data directory.
+
+```
+INDEX/
+    CURRENT                 the version to serve, for example `000001`
+    versions/000001/
+        manifest.json       VersionManifest, and size and sha256 of the other files
+        shard-000.faiss     rows [start, stop) of the gallery, in faiss' own format
+        items.arrow         id, label and uri of every row
+        embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
+```
+
+A row number is an item's id everywhere in a version. Nothing here knows faiss.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.items import Items
+from svckit.artifact import ArtifactError, atomic_directory, atomic_write, read_manifest, write_manifest
+
+Metric = Literal["ip", "l2"]
+"""Scores are inner products, or minus squared Euclidean distances."""
+
+EMBEDDINGS_FILE = "embeddings.npy"
+ITEMS_FILE = "items.arrow"
+_MANIFEST_FILE = "manifest.json"
+_KIND = "index"
+_VERSION = re.compile(r"[0-9]{6,}")
+
+
+@dataclass(frozen=True)
+class SearchParams:
+    """What faiss is told with each search; None where the kind of index has no such parameter, or for its default."""
+
+    nprobe: int | None = None
+    """Inverted lists to visit (IVF)."""
+    ef_search: int | None = None
+    """Candidates to keep while walking the graph (HNSW)."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """The file that holds rows [start, stop)."""
+
+    file: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class VersionManifest:
+    version: str
+    """Six digits, for example `000001`."""
+    model: str
+    """Fingerprint of the model that made the embeddings."""
+    model_name: str
+    dimension: int
+    items: int
+    labels: int
+    """Distinct labels."""
+    factory: str
+    """The faiss factory string."""
+    metric: Metric
+    shards: tuple[ShardInfo, ...]
+    search: SearchParams
+    k: int
+    """Neighbours found, and voters, unless a query says otherwise."""
+    temperature: float
+    """The vote's, in units of the score."""
+    seed: int
+    train_sample: int
+    """Embeddings the index was trained on; 0 if it needs no training."""
+    created: datetime
+
+
+@dataclass(frozen=True)
+class IndexVersion:
+    path: Path
+    manifest: VersionManifest
+    embeddings: NDArray[np.float16]
+    """(items, dimension), memory-mapped, read-only."""
+    items: Items
+
+    @property
+    def shard_paths(self) -> tuple[Path, ...]:
+        return tuple(self.path / shard.file for shard in self.manifest.shards)
+
+    @classmethod
+    def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
+        """The version of that name, or the current one.
+
+        Raises ArtifactError, naming the file and the reason, if a file is missing, does not fit the others, or, with
+        `verify`, is not what was written (sha256: reads every byte).
+        """
+        path = version_path(index_dir, version or current(index_dir))
+        if not path.is_dir():
+            raise ArtifactError(path, "there is no such index version")
+        manifest = _manifest(path, read_manifest(path, _MANIFEST_FILE, verify=verify))
+        return cls(path, manifest, _embeddings(path, manifest), _items(path, manifest))
+
+
+def version_path(index_dir: Path, version: str) -> Path:
+    return index_dir / "versions" / version
+
+
+def current(index_dir: Path) -> str:
+    """The version to serve. Raises ArtifactError if `index_dir` is not an index data directory."""
+    path = index_dir / "CURRENT"
+    try:
+        version = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise ArtifactError(path, "missing: no index was built here") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(path, str(error)) from error
+    if not _VERSION.fullmatch(version):
+        raise ArtifactError(path, f"not the name of a version: {version[:40]!r}")
+    return version
+
+
+def set_current(index_dir: Path, version: str) -> None:
+    """Moves CURRENT by one rename: a reader sees the old version or the new one."""
+    atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
+
+
+def next_version(index_dir: Path) -> str:
+    """One more than the highest there is, so that a number is never used twice."""
+    versions = index_dir / "versions"
+    names = [path.name for path in versions.iterdir()] if versions.is_dir() else []
+    return f"{max((int(name) for name in names if _VERSION.fullmatch(name)), default=0) + 1:06d}"
+
+
+@contextmanager
+def new_version(index_dir: Path, version: str) -> Iterator[Path]:
+    """A directory to write a version into. It appears in `versions/` when the block ends, whole, or not at all."""
+    path = version_path(index_dir, version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(path) as draft:
+        yield draft
+
+
+def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
+    """The last file of a draft: it holds the sha256 of the others."""
+    fields = dataclasses.asdict(manifest) | {"kind": _KIND, "created": manifest.created.isoformat()}
+    write_manifest(draft, fields, _MANIFEST_FILE)
+
+
+def _manifest(path: Path, fields: Mapping[str, Any]) -> VersionManifest:
+    try:
+        manifest = _parse(fields)
+        _check(manifest, path.name)
+        _check_listed(manifest, fields["files"])
+    except ValueError as error:
+        raise ArtifactError(path / _MANIFEST_FILE, str(error)) from error
+    return manifest
+
+
+def _parse(fields: Mapping[str, Any]) -> VersionManifest:
+    if fields.get("kind") != _KIND:
+        raise ValueError(f"kind must be {_KIND!r}, got {fields.get('kind')!r}")
+    try:
+        values = {field.name: fields[field.name] for field in dataclasses.fields(VersionManifest)}
+        values["shards"] = tuple(ShardInfo(**shard) for shard in values["shards"])
+        values["search"] = SearchParams(**values["search"])
+        values["created"] = datetime.fromisoformat(values["created"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a field is missing or of the wrong type: {error}") from error
+    return VersionManifest(**values)
+
+
+def _check(manifest: VersionManifest, directory: str) -> None:
+    if manifest.version != directory:
+        raise ValueError(f"version is {manifest.version!r}, but the directory is {directory!r}")
+    if manifest.metric not in get_args(Metric):
+        raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {manifest.metric!r}")
+    if not manifest.model:
+        raise ValueError("model, the fingerprint, is empty")
+    if not manifest.temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {manifest.temperature}")
+    edges = [0, *(shard.stop for shard in manifest.shards)]
+    if [shard.start for shard in manifest.shards] != edges[:-1] or edges[-1] != manifest.items:
+        raise ValueError(f"the shards do not cover rows 0 to {manifest.items} one after the other")
+
+
+def _check_listed(manifest: VersionManifest, files: Mapping[str, Any]) -> None:
+    needed = {EMBEDDINGS_FILE, ITEMS_FILE, *(shard.file for shard in manifest.shards)}
+    if missing := sorted(needed - files.keys()):
+        raise ValueError(f"files has no entry for {', '.join(missing)}")
+
+
+def _embeddings(path: Path, manifest: VersionManifest) -> NDArray[np.float16]:
+    file = path / EMBEDDINGS_FILE
+    try:
+        matrix: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(file, str(error)) from error
+    expected = (manifest.items, manifest.dimension)
+    if matrix.shape != expected or matrix.dtype != np.float16:
+        raise ArtifactError(file, f"must be float16 {expected}, is {matrix.dtype} {matrix.shape}")
+    return matrix
+
+
+def _items(path: Path, manifest: VersionManifest) -> Items:
+    items = Items.open(path / ITEMS_FILE)
+    if (len(items), len(items.labels)) != (manifest.items, manifest.labels):
+        reason = f"holds {len(items)} items of {len(items.labels)} labels"
+        raise ArtifactError(
+            path / ITEMS_FILE, f"{reason}; the manifest says {manifest.items} items of {manifest.labels} labels"
+        )
+    return items
