@@ -1,0 +1,169 @@
+"""What happens around every call: who may call and when, the request id, errors as statuses, a log line, metrics."""
+
+import asyncio
+import hmac
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from svckit import logs, streams
+from svckit.errors import Reason, ServiceError
+from svckit.metrics import Metrics
+from svckit.status import status_of
+from svckit.streams import Context, Handler
+
+REQUEST_ID = "x-request-id"
+
+_HEALTH = "/grpc.health.v1.Health/"
+_LONGEST_REQUEST_ID = 128
+_log = logging.getLogger("svckit.calls")
+
+
+class Gate:
+    """Whether a server takes calls: not before it is warm. Streams end when it drains."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.draining = asyncio.Event()
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged."""
+
+    def __init__(self, *, gate: Gate, metrics: Metrics, token: str | None, max_concurrent_calls: int) -> None:
+        self._gate = gate
+        self._metrics = metrics
+        self._token = token
+        self._free = max_concurrent_calls
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None:
+            return handler
+        if handler.response_streaming:
+            return streams.wrap(handler, partial(self._stream, handler, method))
+        if method.startswith(_HEALTH):
+            return handler
+        # Without serializers: bytes that are no message are an error like any other, with a reason and a log line.
+        return grpc.unary_unary_rpc_method_handler(partial(self._call, handler, method))
+
+    async def _call(self, handler: Handler, method: str, request: bytes, context: Context) -> bytes:
+        started = time.perf_counter()
+        request_id = _request_id(context)
+        logs.request_id.set(request_id)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        code, reason = grpc.StatusCode.OK, None
+        self._metrics.call_began()
+        try:
+            return await self._answer(handler, request, context)
+        except ServiceError as error:
+            code, reason = error.status, error.reason
+            await _abort(error, request_id, context)
+        except grpc.aio.AbortError:
+            code = context.code()
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.call_ended(method, code, reason, seconds)
+            _log_call(method, context, code, reason, seconds)
+
+    async def _answer(self, handler: Handler, request: bytes, context: Context) -> bytes:
+        """The response; whatever nobody foresaw comes out as INTERNAL."""
+        try:
+            self._admit(context)
+            return await self._serve(handler, request, context)
+        except (ServiceError, grpc.aio.AbortError):
+            raise
+        except asyncio.CancelledError as error:
+            if _caller_left():
+                raise
+            raise _internal() from error
+        except Exception as error:
+            raise _internal() from error
+
+    def _admit(self, context: Context) -> None:
+        self._authenticate(context)
+        if not self._gate.open:
+            raise ServiceError(Reason.NOT_READY, "the server is warming up", retry_after_s=1.0)
+        if not self._free:
+            raise ServiceError(Reason.QUEUE_FULL, "the server has as many calls as it takes at once", retry_after_s=0.1)
+
+    def _authenticate(self, context: Context) -> None:
+        given = _metadata(context, "authorization")
+        if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            raise ServiceError(Reason.UNAUTHENTICATED, "no valid token in the metadata `authorization: Bearer TOKEN`")
+
+    async def _serve(self, handler: Handler, request: bytes, context: Context) -> bytes:
+        self._free -= 1
+        try:
+            response = await handler.unary_unary(_parsed(handler, request), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+            return handler.response_serializer(response)  # type: ignore[misc]
+        finally:
+            self._free += 1
+
+    async def _stream(self, handler: Handler, method: str, request: Any, context: Context) -> None:
+        try:
+            if not method.startswith(_HEALTH):
+                self._authenticate(context)
+            await streams.serve(handler, request, context, until=self._gate.draining)
+        except ServiceError as error:
+            await _abort(error, _request_id(context), context)
+
+
+def deadline(context: Context) -> float | None:
+    """When the caller stops waiting, as a time of `time.monotonic`, for `Batcher.submit`; None if never."""
+    remaining_s: float | None = context.time_remaining()
+    return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+def _parsed(handler: Handler, request: bytes) -> Any:
+    try:
+        return handler.request_deserializer(request)  # type: ignore[misc]
+    except DecodeError as error:
+        raise ServiceError(Reason.MALFORMED_REQUEST, f"the request is not the method's message: {error}") from error
+
+
+async def _abort(error: ServiceError, request_id: str, context: Context) -> NoReturn:
+    status = rpc_status.to_status(status_of(error, request_id))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))
+
+
+def _internal() -> ServiceError:
+    """Tells the caller nothing but where to look: the message of an unforeseen error may hold anything."""
+    _log.exception("unforeseen error")
+    return ServiceError(Reason.INTERNAL, "internal error; the server's log has it under this call's request id")
+
+
+def _caller_left() -> bool:
+    """Whether the call itself is being cancelled, and not just something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _request_id(context: Context) -> str:
+    given = _metadata(context, REQUEST_ID)
+    return given if 0 < len(given) <= _LONGEST_REQUEST_ID else uuid.uuid4().hex
+
+
+def _metadata(context: Context, key: str) -> str:
+    return next((str(value) for name, value in context.invocation_metadata() or () if name == key), "")
+
+
+def _log_call(method: str, context: Context, code: grpc.StatusCode, reason: Reason | None, seconds: float) -> None:
+    fields = {"method": method, "peer": context.peer(), "code": code.name, "duration_ms": round(1e3 * seconds, 3)}
+    _log.info("call", extra=fields if reason is None else {**fields, "reason": reason.value})

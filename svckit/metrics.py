@@ -1,0 +1,96 @@
+"""What a server counts, and the HTTP endpoint where Prometheus reads it."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from grpc import StatusCode
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+
+from svckit.batcher import Batcher
+from svckit.config import ConfigError
+from svckit.errors import Reason
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own.
+
+    Those of calls have the names and labels that gRPC's Prometheus middleware gave them, which dashboards know.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        call = ("grpc_service", "grpc_method")
+        self._handled = Counter(
+            "grpc_server_handled_total", "Calls ended, by status", (*call, "grpc_code"), registry=self.registry
+        )
+        self._handling = Histogram(
+            "grpc_server_handling_seconds", "Duration of calls", call, buckets=_SECONDS, registry=self.registry
+        )
+        self._errors = Counter("vmmr_errors_total", "Calls failed, by reason", ("reason",), registry=self.registry)
+        self._in_flight = Gauge("vmmr_calls_in_flight", "Calls being served", registry=self.registry)
+        self._batch_items = Histogram(
+            "vmmr_batch_items", "Items in a batch", ("batcher",), buckets=_ITEMS, registry=self.registry
+        )
+        self._batch_seconds = Histogram(
+            "vmmr_batch_seconds", "Duration of batches", ("batcher",), buckets=_SECONDS, registry=self.registry
+        )
+        self._queue_items = Gauge(
+            "vmmr_queue_items", "Items waiting for a place in a batch", ("batcher",), registry=self.registry
+        )
+
+    def call_began(self) -> None:
+        self._in_flight.inc()
+
+    def call_ended(self, method: str, code: StatusCode, reason: Reason | None, seconds: float) -> None:
+        """Counts a call; `method` is its full name, `/package.Service/Method`."""
+        _, service, name = method.split("/")
+        self._in_flight.dec()
+        self._handled.labels(service, name, code.name).inc()
+        self._handling.labels(service, name).observe(seconds)
+        if reason is not None:
+            self._errors.labels(reason).inc()
+
+    def batcher(
+        self, name: str, run: Callable[[list[In]], Sequence[Out]], *, max_batch: int, max_queue: int
+    ) -> Batcher[In, Out]:
+        """A Batcher whose queue, batch sizes and durations are measured under `name`."""
+        batcher = Batcher(self._measured(name, run), max_batch=max_batch, max_queue=max_queue)
+        self._queue_items.labels(name).set_function(lambda: batcher.waiting)
+        return batcher
+
+    def _measured(self, name: str, run: Callable[[list[In]], Sequence[Out]]) -> Callable[[list[In]], Sequence[Out]]:
+        items, seconds = self._batch_items.labels(name), self._batch_seconds.labels(name)
+
+        def measured(batch: list[In]) -> Sequence[Out]:
+            items.observe(len(batch))
+            started = time.perf_counter()
+            try:
+                return run(batch)
+            finally:
+                seconds.observe(time.perf_counter() - started)
+
+        return measured
+
+
+class Endpoint:
+    """Serves a registry over HTTP, at `/metrics`, until stopped."""
+
+    def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+        self.port = self._server.server_port
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

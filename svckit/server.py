@@ -1,0 +1,212 @@
+"""The life of a server process: listen, warm up, serve, drain, stop."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from svckit import logs, tls
+from svckit.artifact import atomic_write
+from svckit.config import ConfigError, option
+from svckit.interceptor import Gate, Interceptor
+from svckit.metrics import Endpoint, Metrics
+
+_log = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """The settings that every server has; a service's own configuration extends it and may override a default."""
+
+    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
+    port: int = option(0, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
+    metrics_port: int | None = option(
+        None, minimum=0, maximum=65535, help="port of the Prometheus endpoint /metrics; 0 takes any free one"
+    )
+    port_file: Path | None = option(None, help="file to write the ports to, as JSON, once ready")
+    tls_cert: Path | None = option(None, help="PEM certificate chain; turns TLS on")
+    tls_key: Path | None = option(None, help="PEM private key of the certificate")
+    tls_client_ca: Path | None = option(None, help="PEM CA; only clients with a certificate it signed are let in")
+    token_file: Path | None = option(None, help="file with the bearer token that callers must send")
+    max_request_bytes: int = option(32 * 2**20, minimum=1, help="largest request message")
+    max_concurrent_calls: int = option(512, minimum=1, help="calls served at once; more are refused")
+    drain_pause_s: float = option(
+        0.5, minimum=0, help="seconds between telling health checks that the server goes and refusing new calls"
+    )
+    drain_s: float = option(20.0, minimum=0, help="seconds that calls have to end when the server stops")
+    log_level: str = option("info", choices=logs.LEVELS, help="least level that is logged")
+    log_format: str = option("json", choices=logs.FORMATS, help="form of the log on stderr")
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key go together, only one is given")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
+class Server:
+    """One gRPC server with health, reflection, metrics and an orderly end.
+
+    Services are `add`ed, then either `run` serves until a signal, or `start`, `open` and `stop` are called in turn.
+    """
+
+    def __init__(self, config: ServerConfig, *, name: str) -> None:
+        self.metrics = Metrics()
+        self.port = 0
+        self.metrics_port: int | None = None
+        self._config = config
+        self._name = name
+        self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
+        self._gate = Gate()
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._endpoint: Endpoint | None = None
+
+    def add(self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, service_full_name: str) -> None:
+        """Adds a service, with the function that the protobuf compiler generated for it."""
+        self._services[service_full_name] = lambda server: add_to_server(servicer, server)
+
+    async def run(self, warm_up: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
+        """Serves until SIGTERM or SIGINT, then drains and returns; a second signal ends the process at once.
+
+        Health says SERVING once `warm_up` has ended; if it raises, so does this. `close` is called at the very end.
+        """
+        logs.configure(self._config.log_level, self._config.log_format)
+        signalled = _on_signals()
+        try:
+            await self.start()
+            if await _ended_before(signalled, warm_up()):
+                await self.open()
+                await signalled.wait()
+        finally:
+            await self.stop()
+            await close()
+        _log.info("stopped", extra={"server": self._name})
+
+    async def start(self) -> None:
+        """Listens, and answers health checks with NOT_SERVING and calls with NOT_READY. Raises ConfigError."""
+        self._server = self._build()
+        self.port = self._bind(self._server)
+        if self._config.metrics_port is not None:
+            self._endpoint = Endpoint(self.metrics.registry, host=self._config.host, port=self._config.metrics_port)
+            self.metrics_port = self._endpoint.port
+        await self._set_health(_NOT_SERVING)
+        await self._server.start()
+        _log.info("listening", extra=self._address())
+
+    async def open(self) -> None:
+        """Takes calls, says so to health checks, and writes the port file."""
+        self._gate.open = True
+        await self._set_health(_SERVING)
+        if self._config.port_file:
+            ports = {"port": self.port, "metrics_port": self.metrics_port}
+            atomic_write(self._config.port_file, json.dumps(ports).encode())
+        _log.info("ready", extra=self._address())
+
+    async def stop(self) -> None:
+        """Tells health checks, gives load balancers a moment to hear of it, then refuses new calls and lets the others end.
+
+        Calls that are still running after `drain_s` are cancelled.
+        """
+        await self._health.enter_graceful_shutdown()
+        if self._gate.open:
+            await asyncio.sleep(self._config.drain_pause_s)
+        self._gate.draining.set()
+        if self._server:
+            await self._server.stop(self._config.drain_s)
+        if self._endpoint:
+            await asyncio.to_thread(self._endpoint.stop)
+
+    def _build(self) -> grpc.aio.Server:
+        config = self._config
+        token = tls.read_token(config.token_file) if config.token_file else None
+        interceptor = Interceptor(
+            gate=self._gate, metrics=self.metrics, token=token, max_concurrent_calls=config.max_concurrent_calls
+        )
+        server = grpc.aio.server(interceptors=(interceptor,), options=_channel_options(config))
+        for add_to in self._services.values():
+            add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        host, port = self._config.host, self._config.port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        credentials = _credentials(self._config)
+        try:
+            return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {address}: is the port taken, or the host not this machine's?"
+            ) from error
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", *self._services):
+            await self._health.set(service, status)
+
+    def _address(self) -> dict[str, Any]:
+        return {
+            "server": self._name,
+            "host": self._config.host,
+            "port": self.port,
+            "metrics_port": self.metrics_port,
+            "tls": self._config.tls_cert is not None,
+        }
+
+
+def _channel_options(config: ServerConfig) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_request_bytes),
+        # A second server on the port must fail, not share its calls in silence.
+        ("grpc.so_reuseport", 0),
+        # Clients behind a load balancer may ping idle connections; by default a ping every 10 s would be an attack.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return tls.server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+
+def _on_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process."""
+    signalled = asyncio.Event()
+
+    def on_signal(signum: signal.Signals) -> None:
+        _log.info("signal", extra={"signal": signum.name})
+        if signalled.is_set():
+            os._exit(128 + signum)
+        signalled.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, on_signal, signum)
+    return signalled
+
+
+async def _ended_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Whether the work ended, well, before the event; if not it is cancelled. Raises what the work raised."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    await asyncio.wait((working,))
+    return False

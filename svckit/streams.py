@@ -1,0 +1,53 @@
+"""Streaming calls, of which we serve only health's Watch and reflection: they end when the server drains.
+
+Left to themselves they last as long as their clients like, and a drain would always take its whole limit.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+from svckit.errors import Reason, ServiceError
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # generic in its stubs alone
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+
+
+def wrap(handler: Handler, serve: Callable[[Any, Context], Awaitable[None]]) -> Handler:
+    """A handler like the given one that is served by `serve`."""
+    method_handler = (
+        grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+    )
+    return method_handler(serve, handler.request_deserializer, handler.response_serializer)
+
+
+async def serve(handler: Handler, request: Any, context: Context, *, until: asyncio.Event) -> None:
+    """Serves the stream to its end, or `until` the event: then ServiceError, SHUTTING_DOWN."""
+    responses = asyncio.ensure_future(_respond(handler.unary_stream or handler.stream_stream, request, context))
+    over = asyncio.ensure_future(until.wait())
+    try:
+        await asyncio.wait((responses, over), return_when=asyncio.FIRST_COMPLETED)
+        if not responses.done():
+            raise ServiceError(Reason.SHUTTING_DOWN, "the server is shutting down")
+        responses.result()
+    finally:
+        over.cancel()
+        responses.cancel()
+        await asyncio.wait((responses,))
+
+
+async def _respond(behaviour: Any, request: Any, context: Context) -> None:
+    """Servicers either write the responses themselves or yield them."""
+    if inspect.isasyncgenfunction(behaviour):
+        async with aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+    else:
+        await behaviour(request, context)

@@ -1,0 +1,87 @@
+"""A tiny service on svckit: the example the tests of the server run, as a process of its own or in theirs.
+
+It speaks the embedder's protocol. A photo whose content is a number is "embedded" as that number, after so many
+milliseconds of work in the batcher's thread. GetModel tells, as the model's dimension, how many items that was so far.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from svckit import cli, config
+from svckit.batcher import Batcher
+from svckit.errors import Reason, ServiceError, Violation
+from svckit.interceptor import deadline
+from svckit.server import Server, ServerConfig
+from vmmr import wire
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoConfig(ServerConfig):
+    max_queue: int = config.option(10_000, minimum=1, help="items that may wait")
+    warm_up: str = config.option("quick", choices=("quick", "never", "fails"), help="how the warm-up goes")
+
+
+class Backend:
+    def __init__(self) -> None:
+        self.items = 0
+
+    def run(self, numbers: list[int]) -> list[list[float]]:
+        self.items += len(numbers)
+        time.sleep(sum(numbers) / 1e3)
+        return [[float(number)] for number in numbers]
+
+
+class Echo(embedder_pb2_grpc.EmbedderServiceServicer):
+    def __init__(self, backend: Backend, batcher: Batcher[int, list[float]]) -> None:
+        self._backend = backend
+        self._batcher = batcher
+
+    async def Embed(self, request, context):
+        numbers = _numbers(request)
+        batched = await self._batcher.submit(numbers, deadline=deadline(context))
+        return embedder_pb2.EmbedResponse(embeddings=wire.pack("echo", batched.outputs))
+
+    async def GetModel(self, request, context):
+        return embedder_pb2.GetModelResponse(model=embedder_pb2.Model(name="echo", dimension=self._backend.items))
+
+
+def _numbers(request: embedder_pb2.EmbedRequest) -> list[int]:
+    if not request.images:
+        raise ServiceError(Reason.INVALID_IMAGE_COUNT, "no images", metadata={"max_images": "8"})
+    bad = [
+        Violation(f"images[{i}].content", "IMAGE_FORMAT", f"not a number: {image.content!r}")
+        for i, image in enumerate(request.images)
+        if not image.content.isdigit()
+    ]
+    if bad:
+        raise ServiceError(Reason.INVALID_IMAGE, f"{len(bad)} of {len(request.images)} images are bad", violations=bad)
+    return [int(image.content) for image in request.images]
+
+
+def build(settings: EchoConfig) -> tuple[Server, Batcher[int, list[float]]]:
+    server = Server(settings, name="echo")
+    backend = Backend()
+    batcher = server.metrics.batcher("echo", backend.run, max_batch=4, max_queue=settings.max_queue)
+    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, Echo(backend, batcher), SERVICE)
+    return server, batcher
+
+
+async def warm_up(how: str) -> None:
+    if how == "never":
+        await asyncio.Event().wait()
+    if how == "fails":
+        raise cli.CommandError("the model is corrupt")
+
+
+def main() -> None:
+    settings = config.load(EchoConfig, "ECHO")
+    server, batcher = build(settings)
+    asyncio.run(server.run(lambda: warm_up(settings.warm_up), batcher.close))
+
+
+if __name__ == "__main__":
+    cli.run(main, "echo")
