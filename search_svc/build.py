@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc import faiss_index
+from search_svc.index_dir import new_version
 from search_svc.items import write_items
 from search_svc.labels import Label
 from search_svc.version import (
@@ -20,9 +21,6 @@ from search_svc.version import (
     SearchParams,
     ShardInfo,
     VersionManifest,
-    new_version,
-    next_version,
-    set_current,
     write_version_manifest,
 )
 from svckit.cli import CommandError, progress
@@ -68,8 +66,7 @@ def build_version(
     rows = np.arange(len(embeddings)) if rows is None else rows
     _check_gallery(rows, item_ids, labels, uris)
     index = _create(spec, len(rows), embeddings.shape[1])
-    version = next_version(index_dir)
-    with new_version(index_dir, version) as draft:
+    with new_version(index_dir) as (version, draft):
         gallery, mean_square = _copy_embeddings(draft / EMBEDDINGS_FILE, embeddings, rows, item_ids)
         write_items(draft / ITEMS_FILE, item_ids, labels, uris)
         train_sample = _train(index, gallery, spec)
@@ -91,7 +88,6 @@ def build_version(
             created=datetime.now(UTC),
         )
         write_version_manifest(draft, manifest)
-    set_current(index_dir, version)
     return IndexVersion.open(index_dir, version, verify=False)
 
 

@@ -1,32 +1,28 @@
-"""Index versions: immutable directories of an index data directory.
+"""An index version: an immutable directory that holds a searchable gallery.
 
 ```
-INDEX/
-    CURRENT                 the version to serve, for example `000001`
-    versions/000001/
-        manifest.json       VersionManifest, and size and sha256 of the other files
-        shard-000.faiss     rows [start, stop) of the gallery, in faiss' own format
-        items.arrow         id, label and uri of every row
-        embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
+manifest.json       VersionManifest, and size and sha256 of the other files
+shard-000.faiss     rows [start, stop) of the gallery, in faiss' own format
+items.arrow         id, label and uri of every row
+embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
 ```
 
 A row number is an item's id everywhere in a version. Nothing here knows faiss.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.index_dir import current, version_path
 from search_svc.items import Items
-from svckit.artifact import ArtifactError, atomic_directory, atomic_write, read_manifest, write_manifest
+from svckit.artifact import ArtifactError, read_manifest, write_manifest
 
 Metric = Literal["ip", "l2"]
 """Scores are inner products, or minus squared Euclidean distances."""
@@ -35,7 +31,6 @@ EMBEDDINGS_FILE = "embeddings.npy"
 ITEMS_FILE = "items.arrow"
 _MANIFEST_FILE = "manifest.json"
 _KIND = "index"
-_VERSION = re.compile(r"[0-9]{6,}")
 
 
 @dataclass(frozen=True)
@@ -109,45 +104,6 @@ class IndexVersion:
         return cls(path, manifest, _embeddings(path, manifest), _items(path, manifest))
 
 
-def version_path(index_dir: Path, version: str) -> Path:
-    return index_dir / "versions" / version
-
-
-def current(index_dir: Path) -> str:
-    """The version to serve. Raises ArtifactError if `index_dir` is not an index data directory."""
-    path = index_dir / "CURRENT"
-    try:
-        version = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        raise ArtifactError(path, "missing: no index was built here") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(path, str(error)) from error
-    if not _VERSION.fullmatch(version):
-        raise ArtifactError(path, f"not the name of a version: {version[:40]!r}")
-    return version
-
-
-def set_current(index_dir: Path, version: str) -> None:
-    """Moves CURRENT by one rename: a reader sees the old version or the new one."""
-    atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
-
-
-def next_version(index_dir: Path) -> str:
-    """One more than the highest there is, so that a number is never used twice."""
-    versions = index_dir / "versions"
-    names = [path.name for path in versions.iterdir()] if versions.is_dir() else []
-    return f"{max((int(name) for name in names if _VERSION.fullmatch(name)), default=0) + 1:06d}"
-
-
-@contextmanager
-def new_version(index_dir: Path, version: str) -> Iterator[Path]:
-    """A directory to write a version into. It appears in `versions/` when the block ends, whole, or not at all."""
-    path = version_path(index_dir, version)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(path) as draft:
-        yield draft
-
-
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
     """The last file of a draft: it holds the sha256 of the others."""
     fields = dataclasses.asdict(manifest) | {"kind": _KIND, "created": manifest.created.isoformat()}
@@ -168,13 +124,20 @@ def _parse(fields: Mapping[str, Any]) -> VersionManifest:
     if fields.get("kind") != _KIND:
         raise ValueError(f"kind must be {_KIND!r}, got {fields.get('kind')!r}")
     try:
-        values = {field.name: fields[field.name] for field in dataclasses.fields(VersionManifest)}
+        values = {name: _typed(name, fields[name], kind) for name, kind in get_type_hints(VersionManifest).items()}
         values["shards"] = tuple(ShardInfo(**shard) for shard in values["shards"])
         values["search"] = SearchParams(**values["search"])
         values["created"] = datetime.fromisoformat(values["created"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"a field is missing or of the wrong type: {error}") from error
     return VersionManifest(**values)
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    plain = {str: str, int: int, float: int | float}
+    if kind in plain and (not isinstance(value, plain[kind]) or isinstance(value, bool)):
+        raise TypeError(f"{name} is {value!r}")
+    return value
 
 
 def _check(manifest: VersionManifest, directory: str) -> None:
@@ -184,8 +147,8 @@ def _check(manifest: VersionManifest, directory: str) -> None:
         raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {manifest.metric!r}")
     if not manifest.model:
         raise ValueError("model, the fingerprint, is empty")
-    if not manifest.temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {manifest.temperature}")
+    if manifest.k < 1 or not manifest.temperature > 0:
+        raise ValueError(f"k must be >= 1 and temperature > 0, got {manifest.k} and {manifest.temperature}")
     edges = [0, *(shard.stop for shard in manifest.shards)]
     if [shard.start for shard in manifest.shards] != edges[:-1] or edges[-1] != manifest.items:
         raise ValueError(f"the shards do not cover rows 0 to {manifest.items} one after the other")

@@ -1,0 +1,53 @@
+"""The embeddings artifact, as the embedder's offline step leaves it: a matrix, and a line of `items.csv` for each row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc import manifest
+from search_svc.manifest import Photo
+from svckit.artifact import ArtifactError, read_manifest
+
+_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    matrix: NDArray[Any]
+    """(photos, dimension) float16 or float32, memory-mapped, read-only."""
+    photos: tuple[Photo, ...]
+    model: str
+    """Fingerprint of the model that made them."""
+    model_name: str
+    normalized: bool
+    """Whether they have unit length."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises ArtifactError, naming the file and the reason, if a file is damaged or does not fit the others."""
+        fields = read_manifest(path)
+        if fields.get("kind") != "embeddings":
+            raise ArtifactError(path / "manifest.json", f"kind must be 'embeddings', got {fields.get('kind')!r}")
+        try:
+            shape = (int(fields["count"]), int(fields["dimension"]))
+            model, model_name, normalized = str(fields["model"]), str(fields["model_name"]), bool(fields["normalized"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"a field is missing or of the wrong type: {error}"
+            raise ArtifactError(path / "manifest.json", reason) from error
+        photos = manifest.read(path / "items.csv")
+        if len(photos) != shape[0]:
+            raise ArtifactError(path / "items.csv", f"lists {len(photos)} photos, its manifest says {shape[0]}")
+        return cls(_matrix(path / "embeddings.npy", shape), tuple(photos), model, model_name, normalized)
+
+
+def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:
+    try:
+        matrix: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(file, str(error)) from error
+    if matrix.shape != shape or matrix.dtype not in _DTYPES:
+        raise ArtifactError(file, f"must be float16 or float32 {shape}, is {matrix.dtype} {matrix.shape}")
+    return matrix

@@ -1,0 +1,67 @@
+"""`manifest.csv`: the photos of a collection, one a line, with their labels and splits."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from search_svc.labels import Label
+from svckit.artifact import ArtifactError, atomic_write
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+COLUMNS = ("path", "label", "make", "model", "year", "split")
+
+
+@dataclass(frozen=True)
+class Photo:
+    path: str
+    """Relative to the folder of the collection, with `/`."""
+    label: Label
+    split: Split
+
+
+def write(path: Path, photos: Iterable[Photo]) -> None:
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for photo in photos:
+        label = photo.label
+        year = "" if label.year is None else label.year
+        writer.writerow((photo.path, label.label, label.make, label.model, year, photo.split))
+    atomic_write(path, content.getvalue().encode())
+
+
+def read(path: Path) -> list[Photo]:
+    """Columns beyond `COLUMNS` are passed over. Raises ArtifactError, with the line, if something is wrong."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(_photos(path, csv.DictReader(file)))
+    except OSError as error:
+        raise ArtifactError(path, error.strerror or str(error)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
+
+
+def _photos(path: Path, reader: "csv.DictReader[str]") -> Iterator[Photo]:
+    if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
+        raise ArtifactError(path, f"has no column {', '.join(missing)}")
+    for row in reader:
+        try:
+            yield _photo(row)
+        except ValueError as error:
+            raise ArtifactError(path, f"line {reader.line_num}: {error}") from error
+
+
+def _photo(row: Mapping[str, str | None]) -> Photo:
+    values = [row[column] for column in COLUMNS]
+    path, label, make, model, year, split = values
+    if None in values or not path or not label:
+        raise ValueError("needs a path, a label and every other column")
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if year and not year.isdecimal():
+        raise ValueError(f"year must be a number or nothing, got {year!r}")
+    return Photo(path, Label(label, make or "", model or "", int(year) if year else None), cast("Split", split))
