@@ -1,0 +1,56 @@
+"""Encoded photo to the network's input: the same code offline and served, so that the same photo gives the same pixels.
+
+Where no reduced-scale decoding takes part the pixels are exactly those of torchvision's Resize and CenterCrop on a
+Pillow image; docs/embedder.md states the bound where it does.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from embedder_svc.photo import Limits, Photo, PhotoError, PhotoReason
+from embedder_svc.resize import Box, Region, Resize, Size, reduction
+
+__all__ = ["VERSION", "Box", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
+
+VERSION = 1
+"""Part of every model's fingerprint. Any change that alters a pixel must raise it."""
+
+_WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+
+
+def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: Limits) -> NDArray[np.uint8]:
+    """The `(size, size, 3)` RGB pixels of an encoded photo, or of the part of it in `crop`. Raises PhotoError."""
+    photo = Photo.open(content, limits)
+    region = (crop or _WHOLE).region(photo.size)
+    size = (region[2] - region[0], region[3] - region[1])
+    _check_aspect(size, crop, limits)
+    target = resize.scaled(size)
+    image = photo.decode(reduction(size, target) if photo.reducible else 1)
+    return np.asarray(resize.finish(_scale(image, photo.size, region, target)))
+
+
+def _check_aspect(size: Size, crop: Box | None, limits: Limits) -> None:
+    if max(size) > limits.max_aspect * min(size):
+        raise PhotoError(
+            PhotoReason.IMAGE_ASPECT_RATIO if crop is None else PhotoReason.INVALID_CROP,
+            f"{size[0]} x {size[1]} pixels is too long and narrow: one side is more than {limits.max_aspect:g} times "
+            "the other",
+        )
+
+
+def _scale(image: Image.Image, full_size: Size, region: Region, target: Size) -> Image.Image:
+    """`region`, given in pixels of the full-size photo, of an image that may have been decoded smaller."""
+    x_scale, y_scale = image.width / full_size[0], image.height / full_size[1]
+    left, top = region[0] * x_scale, region[1] * y_scale
+    right, bottom = min(region[2] * x_scale, image.width), min(region[3] * y_scale, image.height)
+    # Cut out first, as torchvision would: with `box` alone, pixels outside the region would bleed into its edge.
+    x, y = math.floor(left), math.floor(top)
+    part = _cut(image, (x, y, math.ceil(right), math.ceil(bottom)))
+    return part.resize(target, Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y))
+
+
+def _cut(image: Image.Image, region: Region) -> Image.Image:
+    return image if region == (0, 0, *image.size) else image.crop(region)
