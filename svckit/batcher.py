@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from svckit.errors import Reason, ServiceError
+from svckit.gate import shutting_down
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -133,7 +134,7 @@ class Batcher(Generic[In, Out]):
             self._waiting = 0
             self._changed.notify()
         for submit in abandoned:
-            _fail(submit, _shutting_down())
+            _fail(submit, shutting_down())
         await asyncio.to_thread(self._thread.join)
 
     def _admit(self, submit: _Submit[In, Out]) -> None:
@@ -141,7 +142,7 @@ class Batcher(Generic[In, Out]):
             raise _expired()
         with self._changed:
             if self._closed:
-                raise _shutting_down()
+                raise shutting_down()
             if self._waiting + submit.waiting > self._max_queue:
                 raise self._full(submit.waiting)
             self._queue[submit] = None
@@ -242,7 +243,3 @@ def _raisable(error: BaseException) -> Exception:
 
 def _expired() -> ServiceError:
     return ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed")
-
-
-def _shutting_down() -> ServiceError:
-    return ServiceError(Reason.SHUTTING_DOWN, "the server is shutting down")

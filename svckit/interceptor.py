@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from svckit import logs, streams
 from svckit.errors import Reason, ServiceError
+from svckit.gate import Gate
 from svckit.metrics import Metrics
 from svckit.status import status_of
 from svckit.streams import Context, Handler
@@ -26,22 +27,13 @@ _LONGEST_REQUEST_ID = 128
 _log = logging.getLogger("svckit.calls")
 
 
-class Gate:
-    """Whether a server takes calls: not before it is warm. Streams end when it drains."""
-
-    def __init__(self) -> None:
-        self.open = False
-        self.draining = asyncio.Event()
-
-
 class Interceptor(grpc.aio.ServerInterceptor):
     """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged."""
 
-    def __init__(self, *, gate: Gate, metrics: Metrics, token: str | None, max_concurrent_calls: int) -> None:
+    def __init__(self, gate: Gate, metrics: Metrics, token: str | None) -> None:
         self._gate = gate
         self._metrics = metrics
         self._token = token
-        self._free = max_concurrent_calls
 
     async def intercept_service(
         self,
@@ -85,8 +77,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, handler: Handler, request: bytes, context: Context) -> bytes:
         """The response; whatever nobody foresaw comes out as INTERNAL."""
         try:
-            self._admit(context)
-            return await self._serve(handler, request, context)
+            self._authenticate(context)
+            with self._gate.call():
+                return await _serve(handler, request, context)
         except (ServiceError, grpc.aio.AbortError):
             raise
         except asyncio.CancelledError as error:
@@ -96,25 +89,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         except Exception as error:
             raise _internal() from error
 
-    def _admit(self, context: Context) -> None:
-        self._authenticate(context)
-        if not self._gate.open:
-            raise ServiceError(Reason.NOT_READY, "the server is warming up", retry_after_s=1.0)
-        if not self._free:
-            raise ServiceError(Reason.QUEUE_FULL, "the server has as many calls as it takes at once", retry_after_s=0.1)
-
     def _authenticate(self, context: Context) -> None:
         given = _metadata(context, "authorization")
         if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             raise ServiceError(Reason.UNAUTHENTICATED, "no valid token in the metadata `authorization: Bearer TOKEN`")
-
-    async def _serve(self, handler: Handler, request: bytes, context: Context) -> bytes:
-        self._free -= 1
-        try:
-            response = await handler.unary_unary(_parsed(handler, request), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
-            return handler.response_serializer(response)  # type: ignore[misc]
-        finally:
-            self._free += 1
 
     async def _stream(self, handler: Handler, method: str, request: Any, context: Context) -> None:
         try:
@@ -129,6 +107,11 @@ def deadline(context: Context) -> float | None:
     """When the caller stops waiting, as a time of `time.monotonic`, for `Batcher.submit`; None if never."""
     remaining_s: float | None = context.time_remaining()
     return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+async def _serve(handler: Handler, request: bytes, context: Context) -> bytes:
+    response = await handler.unary_unary(_parsed(handler, request), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+    return handler.response_serializer(response)  # type: ignore[misc]
 
 
 def _parsed(handler: Handler, request: bytes) -> Any:

@@ -17,13 +17,17 @@ from grpc_reflection.v1alpha import reflection
 from svckit import logs, tls
 from svckit.artifact import atomic_write
 from svckit.config import ConfigError, option
-from svckit.interceptor import Gate, Interceptor
+from svckit.gate import Gate
+from svckit.interceptor import Interceptor
 from svckit.metrics import Endpoint, Metrics
 
 _log = logging.getLogger(__name__)
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_REFUSING_S = 0.2
+_LAST_BYTES_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Server:
         self._config = config
         self._name = name
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
-        self._gate = Gate()
+        self._gate = Gate(config.max_concurrent_calls)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
@@ -108,7 +112,7 @@ class Server:
 
     async def open(self) -> None:
         """Takes calls, says so to health checks, and writes the port file."""
-        self._gate.open = True
+        self._gate.opened = True
         await self._set_health(_SERVING)
         if self._config.port_file:
             ports = {"port": self.port, "metrics_port": self.metrics_port}
@@ -118,23 +122,30 @@ class Server:
     async def stop(self) -> None:
         """Tells health checks, gives load balancers a moment to hear of it, then refuses new calls and lets the others end.
 
-        Calls that are still running after `drain_s` are cancelled.
+        Calls that are still running after `drain_s` end with SHUTTING_DOWN.
         """
         await self._health.enter_graceful_shutdown()
-        if self._gate.open:
+        if self._gate.opened:
             await asyncio.sleep(self._config.drain_pause_s)
-        self._gate.draining.set()
+            await self._drain()
         if self._server:
-            await self._server.stop(self._config.drain_s)
+            await self._server.stop(_LAST_BYTES_S)
         if self._endpoint:
             await asyncio.to_thread(self._endpoint.stop)
+
+    async def _drain(self) -> None:
+        """Ends the calls before gRPC's own stop, which answers those just arriving with CANCELLED.
+
+        Refusing calls a moment longer sends the callers who call again at once, and so would run into that, elsewhere.
+        """
+        if not await self._gate.drain(self._config.drain_s):
+            _log.warning("calls were still running at the end of the drain")
+        await asyncio.sleep(_REFUSING_S)
 
     def _build(self) -> grpc.aio.Server:
         config = self._config
         token = tls.read_token(config.token_file) if config.token_file else None
-        interceptor = Interceptor(
-            gate=self._gate, metrics=self.metrics, token=token, max_concurrent_calls=config.max_concurrent_calls
-        )
+        interceptor = Interceptor(self._gate, self.metrics, token)
         server = grpc.aio.server(interceptors=(interceptor,), options=_channel_options(config))
         for add_to in self._services.values():
             add_to(server)

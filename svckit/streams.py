@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
-from svckit.errors import Reason, ServiceError
+from svckit.gate import shutting_down
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:  # generic in its stubs alone
@@ -35,7 +35,7 @@ async def serve(handler: Handler, request: Any, context: Context, *, until: asyn
     try:
         await asyncio.wait((responses, over), return_when=asyncio.FIRST_COMPLETED)
         if not responses.done():
-            raise ServiceError(Reason.SHUTTING_DOWN, "the server is shutting down")
+            raise shutting_down()
         responses.result()
     finally:
         over.cancel()
