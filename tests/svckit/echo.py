@@ -8,13 +8,14 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from vmmr import wire
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
 from svckit import cli, config
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.interceptor import deadline
 from svckit.server import Server, ServerConfig
-from vmmr import wire
-from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 
@@ -40,12 +41,12 @@ class Echo(embedder_pb2_grpc.EmbedderServiceServicer):
         self._backend = backend
         self._batcher = batcher
 
-    async def Embed(self, request, context):
+    async def Embed(self, request, context):  # noqa: N802 (the protocol's name)
         numbers = _numbers(request)
         batched = await self._batcher.submit(numbers, deadline=deadline(context))
         return embedder_pb2.EmbedResponse(embeddings=wire.pack("echo", batched.outputs))
 
-    async def GetModel(self, request, context):
+    async def GetModel(self, request, context):  # noqa: N802 (the protocol's name)
         return embedder_pb2.GetModelResponse(model=embedder_pb2.Model(name="echo", dimension=self._backend.items))
 
 

@@ -1,0 +1,363 @@
+import asyncio
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svckit.batcher import Batcher
+from svckit.errors import Reason, ServiceError
+
+TIMEOUT_S = 10
+
+
+class Backend:
+    """Doubles numbers. Each batch waits to be let go, if `held`."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.batches: list[list[int]] = []
+        self.began = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.held = held
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.began.release()
+        if self.held:
+            assert self.go.acquire(timeout=TIMEOUT_S)
+        return [2 * item for item in items]
+
+    @property
+    def items(self) -> list[int]:
+        return [item for batch in self.batches for item in batch]
+
+    async def has_begun(self) -> None:
+        assert await asyncio.to_thread(self.began.acquire, timeout=TIMEOUT_S)
+
+    def release(self, batches: int = 1) -> None:
+        self.go.release(batches)
+
+    def free(self) -> None:
+        self.held = False
+        self.go.release()
+
+
+@pytest.fixture
+def backend():
+    return Backend(held=True)
+
+
+@pytest.fixture
+async def batcher(backend):
+    async with Batcher(backend, max_batch=4, max_queue=8) as batcher:
+        yield batcher
+        backend.free()
+
+
+async def occupied(batcher, backend, item: int = 0) -> asyncio.Task:
+    """A submit whose batch is running, and stays so until the backend is released."""
+    task = asyncio.create_task(batcher.submit([item]))
+    await backend.has_begun()
+    return task
+
+
+async def queued(batcher, items, **kwargs) -> asyncio.Task:
+    """A submit whose items are in the queue."""
+    task = asyncio.create_task(batcher.submit(items, **kwargs))
+    await asyncio.sleep(0)
+    return task
+
+
+async def reason_of(awaitable) -> Reason:
+    with pytest.raises(ServiceError) as caught:
+        await awaitable
+    return caught.value.reason
+
+
+@settings(max_examples=60, deadline=None)
+@given(submits=st.lists(st.lists(st.integers(), max_size=9), max_size=20), max_batch=st.integers(1, 7))
+def test_every_item_runs_once_in_order_and_every_caller_gets_its_own(submits, max_batch):
+    backend = Backend()
+
+    async def scenario():
+        async with Batcher(backend, max_batch=max_batch, max_queue=10_000) as batcher:
+            return await asyncio.gather(*(batcher.submit(items) for items in submits))
+
+    results = asyncio.run(scenario())
+    assert [batched.outputs for batched in results] == [[2 * item for item in items] for items in submits]
+    assert backend.items == [item for items in submits for item in items]
+    assert all(1 <= len(batch) <= max_batch for batch in backend.batches)
+
+
+async def test_a_lone_item_does_not_wait_for_company(batcher, backend):
+    task = await occupied(batcher, backend, 5)
+    assert backend.batches == [[5]]
+    backend.release()
+    assert (await task).outputs == [10]
+
+
+async def test_a_batch_is_what_piled_up_while_the_backend_was_busy(batcher, backend):
+    tasks = [await occupied(batcher, backend)]
+    tasks += [await queued(batcher, [item]) for item in range(1, 7)]
+    backend.free()
+    await asyncio.gather(*tasks)
+    assert backend.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_a_submit_may_be_spread_over_batches_and_share_them(batcher, backend):
+    first = await occupied(batcher, backend)
+    second = await queued(batcher, [1, 2, 3, 4, 5])
+    third = await queued(batcher, [6, 7])
+    backend.free()
+    assert [(await task).outputs for task in (first, second, third)] == [[0], [2, 4, 6, 8, 10], [12, 14]]
+    assert backend.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+async def test_the_backend_gets_its_next_batch_without_the_event_loop(batcher, backend):
+    tasks = [await occupied(batcher, backend), await queued(batcher, [1])]
+    backend.free()
+    assert backend.began.acquire(timeout=TIMEOUT_S), "the loop is blocked right here, and yet the second batch began"
+    assert backend.batches == [[0], [1]]
+    await asyncio.gather(*tasks)
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(batcher, backend):
+    tasks = [await occupied(batcher, backend), await queued(batcher, [1] * 7)]
+    with pytest.raises(ServiceError, match="7 of 8 items wait") as caught:
+        await batcher.submit([2, 3])
+    assert caught.value.reason is Reason.QUEUE_FULL
+    assert caught.value.retry_after_s > 0
+    assert batcher.waiting == 7, "admitted all or none"
+    tasks.append(await queued(batcher, [4]))
+    backend.free()
+    await asyncio.gather(*tasks)
+    assert backend.items == [0] + [1] * 7 + [4]
+
+
+async def test_a_submit_larger_than_the_queue_is_told_that_waiting_does_not_help(batcher):
+    with pytest.raises(ServiceError, match="9 items never fit the queue, which holds 8") as caught:
+        await batcher.submit(range(9))
+    assert (caught.value.reason, caught.value.retry_after_s) == (Reason.QUEUE_FULL, None)
+
+
+async def test_what_the_backend_works_on_leaves_room_in_the_queue(batcher, backend):
+    first = asyncio.create_task(batcher.submit([0] * 4))
+    await backend.has_begun()
+    second = await queued(batcher, [1] * 8)
+    backend.free()
+    assert len((await first).outputs + (await second).outputs) == 12
+
+
+async def test_a_caller_who_leaves_costs_nothing_and_makes_room_at_once(batcher, backend):
+    first = await occupied(batcher, backend)
+    gone = await queued(batcher, [1] * 8)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert batcher.waiting == 0
+    stays = await queued(batcher, [2] * 8)
+    backend.free()
+    await asyncio.gather(first, stays)
+    assert backend.items == [0] + [2] * 8
+
+
+async def test_a_caller_who_left_an_instant_ago_is_not_in_the_batch(batcher, backend):
+    """The event loop has not run since: the backend's thread itself must see it."""
+    first = await occupied(batcher, backend)
+    gone, stays = await queued(batcher, [1]), await queued(batcher, [2])
+    gone.cancel()
+    backend.free()
+    assert backend.began.acquire(timeout=TIMEOUT_S)
+    assert backend.batches == [[0], [2]]
+    await asyncio.gather(first, stays)
+
+
+async def test_a_caller_who_leaves_during_the_batch_harms_neither_it_nor_the_batcher(batcher, backend):
+    first = await occupied(batcher, backend)
+    gone, stays = await queued(batcher, [1]), await queued(batcher, [2])
+    backend.release()
+    await backend.has_begun()
+    gone.cancel()
+    backend.free()
+    await first
+    assert (await stays).outputs == [4]
+    assert (await batcher.submit([3])).outputs == [6]
+
+
+async def test_a_deadline_is_answered_while_the_backend_is_still_busy_and_costs_nothing(batcher, backend):
+    first = await occupied(batcher, backend)
+    assert await reason_of(batcher.submit([1], deadline=time.monotonic() + 0.01)) is Reason.DEADLINE_EXCEEDED
+    assert batcher.waiting == 0
+    backend.free()
+    await first
+    assert (await batcher.submit([2])).outputs == [4]
+    assert backend.batches == [[0], [2]]
+
+
+async def test_an_expired_item_is_not_in_the_batch_even_if_the_event_loop_has_not_noticed(batcher, backend):
+    first = await occupied(batcher, backend)
+    deadline = time.monotonic() + 0.05
+    late, stays = await queued(batcher, [1], deadline=deadline), await queued(batcher, [2])
+    while time.monotonic() <= deadline:  # the loop is blocked
+        pass
+    backend.free()
+    assert backend.began.acquire(timeout=TIMEOUT_S)
+    assert backend.batches == [[0], [2]]
+    assert await reason_of(late) is Reason.DEADLINE_EXCEEDED
+    await asyncio.gather(first, stays)
+
+
+async def test_a_deadline_during_the_batch_ends_the_wait_of_that_caller_alone(batcher, backend):
+    first = await occupied(batcher, backend)
+    late, stays = await queued(batcher, [1], deadline=time.monotonic() + 0.2), await queued(batcher, [2])
+    backend.release()
+    await backend.has_begun()
+    assert await reason_of(late) is Reason.DEADLINE_EXCEEDED
+    backend.free()
+    await first
+    assert (await stays).outputs == [4]
+
+
+async def test_a_deadline_in_the_past_is_not_admitted(batcher):
+    assert await reason_of(batcher.submit([1], deadline=time.monotonic())) is Reason.DEADLINE_EXCEEDED
+    assert batcher.waiting == 0
+
+
+async def test_a_failing_batch_fails_only_itself():
+    def halves(items):
+        if 0 in items:
+            raise ZeroDivisionError("zero")
+        return [1 / item for item in items]
+
+    async with Batcher(halves, max_batch=1, max_queue=8) as batcher:
+        outcomes = await asyncio.gather(*(batcher.submit([item]) for item in (1, 0, 2)), return_exceptions=True)
+    assert [outcomes[0].outputs, outcomes[2].outputs] == [[1], [0.5]]
+    assert isinstance(outcomes[1], ZeroDivisionError)
+
+
+async def test_the_rest_of_a_failed_submit_is_not_run():
+    seen = []
+
+    def fails(items):
+        seen.extend(items)
+        raise ServiceError(Reason.INVALID_K, "no")
+
+    async with Batcher(fails, max_batch=1, max_queue=8) as batcher:
+        assert await reason_of(batcher.submit([1, 2, 3])) is Reason.INVALID_K
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration(), SystemExit(), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()], ids=repr
+)
+async def test_whatever_the_backend_raises_reaches_the_caller_and_the_batcher_lives(error):
+    def run(items):
+        if items == ["bad"]:
+            raise error
+        return items
+
+    async with Batcher(run, max_batch=1, max_queue=8) as batcher:
+        with pytest.raises(RuntimeError, match=type(error).__name__):
+            await batcher.submit(["bad"])
+        assert (await batcher.submit(["good"])).outputs == ["good"]
+
+
+async def test_a_timeout_of_the_backend_is_not_taken_for_the_callers_deadline():
+    def run(items):
+        raise TimeoutError("the device hangs")
+
+    async with Batcher(run, max_batch=1, max_queue=8) as batcher:
+        with pytest.raises(TimeoutError, match="the device hangs"):
+            await batcher.submit([1], deadline=time.monotonic() + TIMEOUT_S)
+
+
+@pytest.mark.parametrize("outputs", [[], [1, 2, 3], None], ids=repr)
+async def test_as_many_outputs_as_items_or_the_batch_fails(outputs):
+    async with Batcher(lambda items: outputs, max_batch=2, max_queue=8) as batcher:
+        with pytest.raises((RuntimeError, TypeError)):
+            await batcher.submit([1, 2])
+
+
+async def test_no_items_need_no_backend(batcher, backend):
+    assert (await batcher.submit([])).outputs == []
+    assert backend.batches == []
+
+
+async def test_closing_lets_the_running_batch_end_and_fails_what_waits(batcher, backend):
+    running = await occupied(batcher, backend, 1)
+    waiting = await queued(batcher, [2])
+    closing = asyncio.create_task(batcher.close())
+    assert await reason_of(waiting) is Reason.SHUTTING_DOWN
+    assert not running.done()
+    assert await reason_of(batcher.submit([3])) is Reason.SHUTTING_DOWN
+    backend.free()
+    await closing
+    assert (await running).outputs == [2]
+    assert backend.batches == [[1]]
+    await batcher.close()
+
+
+async def test_times_add_up_to_the_time_a_submit_took(batcher, backend):
+    first = await occupied(batcher, backend)
+    backend.held = False
+    started = time.monotonic()
+    second = await queued(batcher, [1] * 6)
+    backend.release()
+    batched = await second
+    elapsed_ms = 1e3 * (time.monotonic() - started)
+    assert batched.queue_ms >= 0
+    assert batched.run_ms >= 0
+    assert batched.queue_ms + batched.run_ms <= elapsed_ms
+    assert (await first).queue_ms < (await first).run_ms, "it had the backend to itself"
+
+
+def test_a_batch_may_outlive_the_event_loop_of_its_callers():
+    """As when a process is interrupted; the thread must end without a complaint."""
+    backend = Backend(held=True)
+    batcher = Batcher(backend, max_batch=1, max_queue=1)
+
+    async def leaves():
+        task = asyncio.create_task(batcher.submit([1]))
+        await backend.has_begun()
+        task.cancel()
+
+    asyncio.run(leaves())
+    backend.free()
+    asyncio.run(batcher.close())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(["stays", "leaves", "late", "poison"]), min_size=1, max_size=40),
+    sizes=st.lists(st.integers(1, 6), min_size=40, max_size=40),
+)
+def test_every_caller_hears_something_whatever_becomes_of_the_others(fates, sizes):
+    def run(items):
+        time.sleep(0.0005)
+        if "poison" in items:
+            raise ValueError("poison")
+        return items
+
+    async def call(batcher, fate, size):
+        task = asyncio.create_task(
+            batcher.submit([fate] * size, deadline=time.monotonic() + (0.001 if fate == "late" else TIMEOUT_S))
+        )
+        if fate == "leaves":
+            await asyncio.sleep(0.001)
+            task.cancel()
+        return await task
+
+    async def scenario():
+        async with Batcher(run, max_batch=4, max_queue=30) as batcher:
+            calls = (call(batcher, fate, size) for fate, size in zip(fates, sizes, strict=False))
+            async with asyncio.timeout(TIMEOUT_S):
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+                last = await batcher.submit(["last"])
+        return outcomes, last, batcher.waiting
+
+    outcomes, last, waiting = asyncio.run(scenario())
+    assert (last.outputs, waiting) == (["last"], 0)
+    for fate, size, outcome in zip(fates, sizes, outcomes, strict=False):
+        allowed = (ServiceError, ValueError) if fate != "leaves" else (ServiceError, ValueError, asyncio.CancelledError)
+        assert isinstance(outcome, allowed) or outcome.outputs == [fate] * size
