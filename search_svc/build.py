@@ -1,18 +1,23 @@
 """`vmmr-search build`: from embeddings and an index spec to an index version."""
 
+import argparse
+import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_svc import faiss_index
+from search_svc.embeddings import Embeddings
 from search_svc.index_dir import new_version
 from search_svc.items import write_items
 from search_svc.labels import Label
+from search_svc.manifest import SPLITS
+from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
     EMBEDDINGS_FILE,
     ITEMS_FILE,
@@ -25,25 +30,8 @@ from search_svc.version import (
 )
 from svckit.cli import CommandError, progress
 
-_COPY_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class IndexSpec:
-    """What index to build, and how it is searched unless a query says otherwise."""
-
-    factory: str = "Flat"
-    """A faiss factory string."""
-    metric: Metric = "ip"
-    shards: int = 1
-    train_sample: int | None = None
-    """Embeddings to train on; None: 39 a centroid (faiss' own minimum), at least 65536."""
-    nprobe: int | None = None
-    ef_search: int | None = None
-    k: int = 5
-    temperature: float | None = None
-    """None: 0.05 (ip) or 0.1 (l2) of the embeddings' mean squared length."""
-    seed: int = 0
+_CHUNK_ROWS = 8192
+_TEMPERATURE = {"ip": 0.05, "l2": 0.1}
 
 
 def build_version(
@@ -65,7 +53,7 @@ def build_version(
     """
     rows = np.arange(len(embeddings)) if rows is None else rows
     _check_gallery(rows, item_ids, labels, uris)
-    index = _create(spec, len(rows), embeddings.shape[1])
+    index = create_index(spec, len(rows), embeddings.shape[1])
     with new_version(index_dir) as (version, draft):
         gallery, mean_square = _copy_embeddings(draft / EMBEDDINGS_FILE, embeddings, rows, item_ids)
         write_items(draft / ITEMS_FILE, item_ids, labels, uris)
@@ -76,13 +64,13 @@ def build_version(
             model_name=model_name,
             dimension=embeddings.shape[1],
             items=len(rows),
-            labels=len({label.label for label in labels}),
+            labels=len(set(labels)),
             factory=spec.factory,
             metric=spec.metric,
             shards=_write_shards(draft, index, gallery, spec.shards),
             search=SearchParams(spec.nprobe, spec.ef_search),
             k=spec.k,
-            temperature=spec.temperature or {"ip": 0.05, "l2": 0.1}[spec.metric] * mean_square,
+            temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
             seed=spec.seed,
             train_sample=train_sample,
             created=datetime.now(UTC),
@@ -99,86 +87,49 @@ def _check_gallery(
     if not len(rows) == len(item_ids) == len(labels) == len(uris):
         counts = f"{len(rows)} embeddings, {len(item_ids)} ids, {len(labels)} labels, {len(uris)} uris"
         raise CommandError(f"the gallery is out of line: {counts}")
-    seen: set[str] = set()
-    for item_id in item_ids:
-        if item_id in seen:
-            raise CommandError(f"two photos have the id {item_id!r}")
-        seen.add(item_id)
+    if repeated := _first_repeated(item_ids):
+        raise CommandError(f"two photos have the id {repeated!r}")
+    if repeated := _first_repeated([label.label for label in dict.fromkeys(labels)]):
+        raise CommandError(f"the label {repeated!r} has one make, model and year here and another there")
 
 
-def _create(spec: IndexSpec, items: int, dimension: int) -> Any:
-    """The untrained index, once the spec is known to make sense for that many items."""
-    if not 1 <= spec.shards <= items:
-        raise CommandError(f"--shards must be 1 to {items}, the number of photos, got {spec.shards}")
-    if spec.k < 1:
-        raise CommandError(f"--k must be >= 1, got {spec.k}")
-    if spec.temperature is not None and not 0 < spec.temperature < float("inf"):
-        raise CommandError(f"--temperature must be a number > 0, got {spec.temperature}")
-    index = faiss_index.create(spec.factory, dimension, spec.metric)
-    _check_search_params(spec, index)
-    _check_training(spec, index, items)
-    return index
-
-
-def _check_search_params(spec: IndexSpec, index: Any) -> None:
-    lists = faiss_index.lists(index)
-    if lists == 0:
-        raise CommandError(f"--factory {spec.factory}: an IVF index needs lists")
-    if spec.nprobe is not None and lists is None:
-        raise CommandError(f"--nprobe is for IVF indexes, and {spec.factory} is none")
-    if spec.nprobe is not None and not 1 <= spec.nprobe <= (lists or 0):
-        raise CommandError(f"--nprobe must be 1 to {lists}, the lists of {spec.factory}, got {spec.nprobe}")
-    if spec.ef_search is not None and not faiss_index.is_graph(index):
-        raise CommandError(f"--ef-search is for HNSW indexes, and {spec.factory} is none")
-    if spec.ef_search is not None and spec.ef_search < 1:
-        raise CommandError(f"--ef-search must be >= 1, got {spec.ef_search}")
-
-
-def _check_training(spec: IndexSpec, index: Any, items: int) -> None:
-    needed = faiss_index.least_training_points(index)
-    points = _train_sample(spec, index, items)
-    if points < needed:
-        raise CommandError(f"{spec.factory} needs {needed} embeddings or more to train on, and there are {points}")
-
-
-def _train_sample(spec: IndexSpec, index: Any, items: int) -> int:
-    if index.is_trained:
-        return 0
-    wanted = max(65536, 39 * (faiss_index.lists(index) or 0)) if spec.train_sample is None else spec.train_sample
-    return min(items, wanted)
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _copy_embeddings(
     path: Path, embeddings: NDArray[Any], rows: NDArray[np.int64], item_ids: Sequence[str]
 ) -> tuple[NDArray[np.float16], float]:
-    """Writes the gallery's embeddings as float16, and returns them, memory-mapped, and their mean squared length."""
+    """Writes the gallery's embeddings as float16; returns them, memory-mapped, and their mean squared length."""
     gallery = np.lib.format.open_memmap(path, "w+", np.float16, (len(rows), embeddings.shape[1]))
     squares = 0.0
-    for start in range(0, len(rows), _COPY_ROWS):
+    for start in range(0, len(rows), _CHUNK_ROWS):
         with np.errstate(over="ignore"):
-            chunk = np.asarray(embeddings[rows[start : start + _COPY_ROWS]]).astype(np.float16)
+            chunk = np.asarray(embeddings[rows[start : start + _CHUNK_ROWS]]).astype(np.float16)
         finite = np.isfinite(chunk).all(axis=1)
         if not finite.all():
             bad = item_ids[start + int(np.argmin(finite))]
-            raise CommandError(f"the embedding of {bad!r} has a value that is not a number below 65504")
+            raise CommandError(f"the embedding of {bad!r} has a value that is no number, or too large for float16")
         squares += float(np.square(chunk, dtype=np.float64).sum())
         gallery[start : start + len(chunk)] = chunk
-    gallery.flush()
     if squares == 0:
         raise CommandError("all embeddings are zero")
+    gallery.flush()
     return gallery, squares / len(rows)
 
 
 def _train(index: Any, gallery: NDArray[np.float16], spec: IndexSpec) -> int:
     """Trains on a random sample; returns its size."""
-    size = _train_sample(spec, index, len(gallery))
+    size = train_sample_size(spec, index, len(gallery))
     if size:
+        print(f"training {spec.factory} on {size} embeddings", file=sys.stderr)
         sample = np.sort(np.random.default_rng(spec.seed).choice(len(gallery), size, replace=False))
         faiss_index.train(index, gallery[sample].astype(np.float32))
     return size
 
 
 def _write_shards(draft: Path, index: Any, gallery: NDArray[np.float16], shards: int) -> tuple[ShardInfo, ...]:
+    """Contiguous parts of the gallery, of equal size but for one item."""
     edges = [len(gallery) * shard // shards for shard in range(shards + 1)]
     infos = tuple(ShardInfo(f"shard-{i:03d}.faiss", *edges[i : i + 2]) for i in range(shards))
     empty = faiss_index.serialise(index)
@@ -186,3 +137,79 @@ def _write_shards(draft: Path, index: Any, gallery: NDArray[np.float16], shards:
         for info in infos:
             faiss_index.write_shard(draft / info.file, empty, gallery[info.start : info.stop], bar.update)
     return infos
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "build",
+        help="build an index version from embeddings",
+        description="Builds the next version of an index from embeddings, and makes it the current one.",
+    )
+    spec = IndexSpec()
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument("--out", metavar="INDEX", type=Path, required=True, help="the index data directory")
+    parser.add_argument(
+        "--split", default="train", help="splits that make the gallery, for example train,dev (default: train)"
+    )
+    parser.add_argument("--factory", default=spec.factory, help=f"faiss factory string (default: {spec.factory})")
+    parser.add_argument("--metric", choices=get_args(Metric), default=spec.metric, help=f"default: {spec.metric}")
+    parser.add_argument(
+        "--shards", type=int, default=spec.shards, help=f"parts, searched in parallel (default: {spec.shards})"
+    )
+    parser.add_argument(
+        "--train-sample", type=int, help="embeddings to train on (default: 39 a list, and 65536 at least)"
+    )
+    parser.add_argument("--nprobe", type=int, help="inverted lists a search visits, for IVF (default: faiss', 1)")
+    parser.add_argument("--ef-search", type=int, help="candidates a search keeps, for HNSW (default: faiss', 16)")
+    parser.add_argument("--k", type=int, default=spec.k, help=f"neighbours that vote (default: {spec.k})")
+    parser.add_argument("--temperature", type=float, help="of the vote (default: from the embeddings' length)")
+    parser.add_argument("--seed", type=int, default=spec.seed, help=f"of the training sample (default: {spec.seed})")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    embeddings = Embeddings.open(args.embeddings)
+    spec = IndexSpec(
+        factory=args.factory,
+        metric=args.metric,
+        shards=args.shards,
+        train_sample=args.train_sample,
+        nprobe=args.nprobe,
+        ef_search=args.ef_search,
+        k=args.k,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
+    splits = _splits(args.split)
+    rows = np.array([row for row, photo in enumerate(embeddings.photos) if photo.split in splits], np.int64)
+    if not len(rows):
+        raise CommandError(f"{args.embeddings}: holds no photo of the split {args.split}")
+    if args.metric == "ip" and not embeddings.normalized:
+        print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
+    gallery = [embeddings.photos[row] for row in rows]
+    paths = [photo.path for photo in gallery]
+    version = build_version(
+        args.out,
+        embeddings=embeddings.matrix,
+        item_ids=paths,
+        labels=[photo.label for photo in gallery],
+        uris=paths,
+        model=embeddings.model,
+        model_name=embeddings.model_name,
+        spec=spec,
+        rows=rows,
+    )
+    print(_summary(version))
+
+
+def _splits(names: str) -> set[str]:
+    splits = set(names.split(","))
+    if unknown := sorted(splits - set(SPLITS)):
+        raise CommandError(f"--split must be of {', '.join(SPLITS)}, got {unknown[0]!r}")
+    return splits
+
+
+def _summary(version: IndexVersion) -> str:
+    made = version.manifest
+    what = f"{made.items} photos of {made.labels} labels, {made.dimension}-d"
+    return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"

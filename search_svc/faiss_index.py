@@ -17,6 +17,8 @@ from svckit.cli import CommandError
 
 _METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 _CHUNK_ROWS = 8192
+_BY_ITSELF = "\x01"
+"""`quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
 _FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
 
 
@@ -49,13 +51,18 @@ def is_graph(index: Any) -> bool:
     return isinstance(_innermost(index), faiss.IndexHNSW)
 
 
+def centroids(index: Any) -> int:
+    """How many centroids k-means is to find for the inverted lists. Fewer than lists where a product makes those."""
+    ivf = faiss.try_extract_index_ivf(index)
+    return 0 if ivf is None or ivf.quantizer_trains_alone == _BY_ITSELF else int(ivf.nlist)
+
+
 def least_training_points(index: Any) -> int:
     """Fewer embeddings than this cannot train it: a centroid needs a point."""
-    if index.is_trained:
-        return 0
     inner = _innermost(index)
-    quantizer = inner.pq if hasattr(inner, "pq") else getattr(faiss.downcast_index(inner), "pq", None)
-    return max(1, lists(index) or 0, 0 if quantizer is None else quantizer.ksub)
+    storage = faiss.downcast_index(inner.storage) if is_graph(index) else inner
+    codewords = storage.pq.ksub if hasattr(storage, "pq") else 1
+    return 0 if index.is_trained else max(centroids(index), codewords)
 
 
 def train(index: Any, sample: NDArray[np.float32]) -> None:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from search_svc.labels import Label
 from svckit.artifact import ArtifactError, atomic_write
@@ -64,4 +64,4 @@ def _photo(row: Mapping[str, str | None]) -> Photo:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if year and not year.isdecimal():
         raise ValueError(f"year must be a number or nothing, got {year!r}")
-    return Photo(path, Label(label, make or "", model or "", int(year) if year else None), cast("Split", split))
+    return Photo(path, Label(label, make or "", model or "", int(year) if year else None), split)

@@ -1,0 +1,98 @@
+"""A collection of labelled photos: a folder of folders, `DIR/<label>/<file>`.
+
+What data sets come wrapped in is looked through: a lone folder that holds the label folders (`VMMRdb/`, `VMMRdb_master/`,
+Stanford's `train/`) is part of the photos' paths, not of their labels.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from svckit.cli import CommandError
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What the owner of the collection may want to look at."""
+
+    path: str
+    """Relative to the folder of the collection, with `/`."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    top: str
+    """The folder the label folders are in, relative to the folder of the collection: empty, or ending in `/`."""
+    classes: Mapping[str, Sequence[str]]
+    """The names of the photos' files by label, both sorted; no label is without photos."""
+    skipped: Sequence[Remark]
+    """What is not a labelled photo."""
+
+
+def scan(directory: Path) -> Collection:
+    """Raises CommandError if there is no labelled photo in `directory`."""
+    if not directory.is_dir():
+        raise CommandError(f"{directory}: there is no such folder")
+    top = _top(directory)
+    classes: dict[str, list[str]] = {}
+    skipped: list[Remark] = []
+    for label, name, reason in _photos(directory / top):
+        if reason:
+            skipped.append(Remark(f"{top}{label}/{name}" if label else f"{top}{name}", reason))
+        else:
+            classes.setdefault(label, []).append(name)
+    if not classes:
+        raise CommandError(f"{directory}: holds no photo in a folder named after its label")
+    return Collection(top, classes, skipped)
+
+
+def _top(directory: Path) -> str:
+    """Empty if `directory` holds the label folders itself."""
+    folders = [entry for entry in _entries(directory) if _is_folder(entry)]
+    if len(folders) != 1:
+        return ""
+    inside = _entries(folders[0].path)
+    wraps = any(map(_is_folder, inside)) and not any(map(_is_photo, inside))
+    return f"{folders[0].name}/" if wraps else ""
+
+
+def _photos(root: Path) -> Iterator[tuple[str, str, str | None]]:
+    """(label, file name, why it is skipped) of what is in the label folders, and of what lies beside them."""
+    for folder in _entries(root):
+        if not _is_folder(folder):
+            yield "", folder.name, "not in a folder named after a label"
+            continue
+        for entry in _entries(folder.path):
+            yield folder.name, entry.name, _why_not(folder.name, entry)
+
+
+def _why_not(label: str, entry: "os.DirEntry[str]") -> str | None:
+    if entry.is_dir():
+        return "a folder within the folder of a label"
+    if not _is_photo(entry):
+        return "not a photo file"
+    if not f"{label}{entry.name}".isprintable():
+        return "its name has characters that cannot be printed"
+    return None
+
+
+def _entries(directory: str | Path) -> "list[os.DirEntry[str]]":
+    return sorted(os.scandir(directory), key=lambda entry: entry.name)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_dir() and not _is_clutter(entry.name)
+
+
+def _is_photo(entry: "os.DirEntry[str]") -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each of many files is slow
+    return suffix in PHOTO_SUFFIXES and not _is_clutter(entry.name) and entry.is_file()
+
+
+def _is_clutter(name: str) -> bool:
+    """Hidden files, and what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"

@@ -1,0 +1,84 @@
+"""How photos are divided into train, dev and test: pure functions of the names of the files."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from search_svc import labels
+from search_svc.collection import Collection, Remark
+from search_svc.manifest import SPLITS, Photo, Split
+from svckit.cli import CommandError
+
+Cuts = Callable[[int], tuple[int, int]]
+"""From the number of a label's photos to where, among them shuffled, dev and test begin."""
+
+_SEED = 230
+
+
+def blog_cuts(photos: int) -> tuple[int, int]:
+    """As in "Building a Car Model Classifier, Part 1" (wasdkhan/car-reverse-image-search)."""
+    return int(0.8 * photos), int(0.9 * photos)
+
+
+def stratified_cuts(photos: int) -> tuple[int, int]:
+    """A tenth each for dev and test, and at least one photo each. Of two photos one is for test, a lone one for train."""
+    if photos < 3:
+        return 1, 1
+    held_out = max(1, round(photos / 10))
+    return photos - 2 * held_out, photos - held_out
+
+
+CUTS: Mapping[str, Cuts] = {"blog": blog_cuts, "stratified": stratified_cuts}
+
+
+def divide(collection: Collection, cuts: Cuts) -> list[Photo]:
+    """Every photo of the collection, once, by path. The same files are always divided the same way."""
+    photos = []
+    for name, files in collection.classes.items():
+        label = labels.parse(name)
+        dev, test = cuts(len(files))
+        for place, file in enumerate(_shuffled(files)):
+            photos.append(Photo(f"{collection.top}{name}/{file}", label, SPLITS[(place >= dev) + (place >= test)]))
+    return sorted(photos, key=_path)
+
+
+def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tuple[list[Photo], list[Remark]]:
+    """The photos that the lists name, by path, and remarks on those that no list names.
+
+    A list has a line `label/file` for each photo. Raises CommandError, with the line, if a list names what is not in the
+    collection, or what was named before.
+    """
+    unnamed = {f"{name}/{file}": name for name, files in collection.classes.items() for file in files}
+    photos: dict[str, Photo] = {}
+    for split, path in lists.items():
+        for place, line in _lines(path):
+            name = str(PurePosixPath(line)).removeprefix(collection.top)
+            if name in photos:
+                raise CommandError(f"{place}: {line!r} was in {photos[name].split} already")
+            if name not in unnamed:
+                raise CommandError(f"{place}: {line!r} is not among the photos")
+            photos[name] = Photo(f"{collection.top}{name}", labels.parse(unnamed.pop(name)), split)
+    remarks = [Remark(f"{collection.top}{name}", "in none of the lists") for name in unnamed]
+    return sorted(photos.values(), key=_path), remarks
+
+
+def _shuffled(files: Sequence[str]) -> list[str]:
+    """The blog's order: each label starts from the same seed."""
+    shuffled = list(files)
+    random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - not for secrets
+    return shuffled
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines that are not empty, each with its place."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path}: not text in UTF-8: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"{path}: line {number}", line.strip()
+
+
+def _path(photo: Photo) -> str:
+    return photo.path

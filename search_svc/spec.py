@@ -1,0 +1,80 @@
+"""Index specs: what index to build, and whether that makes sense, before any work."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from search_svc import faiss_index
+from search_svc.version import Metric
+from svckit.cli import CommandError
+
+_LEAST_DEFAULT_SAMPLE = 65536
+_POINTS_A_CENTROID = 39
+"""Fewer and faiss warns of poor centroids."""
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What index to build, and how it is searched unless a query says otherwise."""
+
+    factory: str = "Flat"
+    """A faiss factory string."""
+    metric: Metric = "ip"
+    shards: int = 1
+    train_sample: int | None = None
+    """Embeddings to train on; None: 39 a centroid, and 65536 at least."""
+    nprobe: int | None = None
+    ef_search: int | None = None
+    k: int = 5
+    temperature: float | None = None
+    """None: 0.05 (ip) or 0.1 (l2) times the embeddings' mean squared length."""
+    seed: int = 0
+    """Of the training sample."""
+
+
+def create_index(spec: IndexSpec, items: int, dimension: int) -> Any:
+    """The empty, untrained faiss index. Raises CommandError, naming the flag, if the spec makes no sense."""
+    _check_numbers(spec, items)
+    index = faiss_index.create(spec.factory, dimension, spec.metric)
+    _check_search_params(spec, index)
+    needed = faiss_index.least_training_points(index)
+    points = train_sample_size(spec, index, items)
+    if points < needed:
+        raise CommandError(
+            f"--factory {spec.factory} needs {needed} embeddings or more to train on, there are {points}"
+        )
+    return index
+
+
+def train_sample_size(spec: IndexSpec, index: Any, items: int) -> int:
+    """How many of `items` embeddings to train on; 0 if the index needs no training."""
+    if index.is_trained:
+        return 0
+    default = max(_LEAST_DEFAULT_SAMPLE, _POINTS_A_CENTROID * faiss_index.centroids(index))
+    return min(items, spec.train_sample or default)
+
+
+def _check_numbers(spec: IndexSpec, items: int) -> None:
+    if not 1 <= spec.shards <= items:
+        raise CommandError(f"--shards must be 1 to {items}, the number of photos, got {spec.shards}")
+    if spec.train_sample is not None and spec.train_sample < 1:
+        raise CommandError(f"--train-sample must be >= 1, got {spec.train_sample}")
+    if spec.k < 1:
+        raise CommandError(f"--k must be >= 1, got {spec.k}")
+    if spec.temperature is not None and not 0 < spec.temperature < float("inf"):
+        raise CommandError(f"--temperature must be a number > 0, got {spec.temperature}")
+    if spec.seed < 0:
+        raise CommandError(f"--seed must be >= 0, got {spec.seed}")
+
+
+def _check_search_params(spec: IndexSpec, index: Any) -> None:
+    lists = faiss_index.lists(index)
+    if lists == 0:
+        raise CommandError(f"--factory {spec.factory}: an IVF index needs lists")
+    if spec.nprobe is not None and lists is None:
+        raise CommandError(f"--nprobe is for IVF indexes, and {spec.factory} is none")
+    if spec.nprobe is not None and not 1 <= spec.nprobe <= (lists or 0):
+        raise CommandError(f"--nprobe must be 1 to {lists}, the lists of {spec.factory}, got {spec.nprobe}")
+    if spec.ef_search is not None and not faiss_index.is_graph(index):
+        raise CommandError(f"--ef-search is for HNSW indexes, and {spec.factory} is none")
+    if spec.ef_search is not None and spec.ef_search < 1:
+        raise CommandError(f"--ef-search must be >= 1, got {spec.ef_search}")

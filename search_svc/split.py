@@ -1,0 +1,101 @@
+"""`vmmr-search split`: from a folder of photos to `manifest.csv`, which says what each photo is for."""
+
+import argparse
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from search_svc import labels, manifest, schemes
+from search_svc.collection import Collection, Remark, scan
+from search_svc.manifest import SPLITS, Photo
+from svckit.artifact import atomic_write
+from svckit.cli import CommandError
+
+SIZES_FILE = "category_sizes.txt"
+REPORT_FILE = "split_report.csv"
+_MOST_SHOWN = 10
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "split",
+        help="divide a folder of photos into train, dev and test",
+        description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
+        " that cannot be read in full, files that are not labelled photos).",
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="the photos: DIR/<label>/<file>")
+    parser.add_argument("--out", metavar="CSV", type=Path, required=True, help="the manifest to write")
+    parser.add_argument(
+        "--scheme",
+        nargs="+",
+        default=["blog"],
+        metavar=("blog|stratified|files", "LIST"),
+        help="blog (default): 80/10/10 of each label, as the blog did it; stratified: every label of three photos or"
+        " more is in every split; files TRAIN DEV TEST: as these lists of <label>/<file> say",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    directory, scheme, lists = _arguments(args.directory, *args.scheme)
+    collection = scan(directory)
+    unnamed: list[Remark] = []
+    if scheme == "files":
+        photos, unnamed = schemes.divide_by_lists(collection, dict(zip(SPLITS, lists, strict=True)))
+    else:
+        photos = schemes.divide(collection, schemes.CUTS[scheme])
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    report_path = args.out.with_name(REPORT_FILE)
+    report = [*_unread_labels(collection), *collection.skipped, *unnamed]
+    manifest.write(args.out, photos)
+    atomic_write(args.out.with_name(SIZES_FILE), _sizes(collection).encode())
+    atomic_write(report_path, _csv(report).encode(errors="backslashreplace"))
+    print(_summary(args.out, photos))
+    _show(report, report_path)
+
+
+def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, str, list[Path]]:
+    """The folder, the scheme and its lists. `--scheme` takes all that follows it, so DIR may be the last of that."""
+    if scheme not in {*schemes.CUTS, "files"}:
+        raise CommandError(f"--scheme must be one of {', '.join(schemes.CUTS)}, files, got {scheme!r}")
+    paths = [Path(path) for path in rest]
+    lists = len(SPLITS) if scheme == "files" else 0
+    if len(paths) < lists:
+        raise CommandError(f"--scheme files needs three lists, for train, dev and test, got {len(paths)}")
+    directories = [directory, *paths[lists:]] if directory else paths[lists:]
+    if len(directories) != 1:
+        raise CommandError(f"needs one folder of photos, DIR, got {', '.join(map(str, directories)) or 'none'}")
+    return directories[0], scheme, paths[:lists]
+
+
+def _unread_labels(collection: Collection) -> Iterator[Remark]:
+    for name in collection.classes:
+        if problem := labels.parse(name).problem:
+            yield Remark(f"{collection.top}{name}", problem)
+
+
+def _sizes(collection: Collection) -> str:
+    return "".join(f"{name} {len(files)}\n" for name, files in collection.classes.items())
+
+
+def _csv(report: Sequence[Remark]) -> str:
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerows([("path", "reason"), *((remark.path, remark.reason) for remark in report)])
+    return content.getvalue()
+
+
+def _summary(out: Path, photos: Sequence[Photo]) -> str:
+    counts = Counter(photo.split for photo in photos)
+    names = len({photo.label.label for photo in photos})
+    return f"{out}: {len(photos)} photos of {names} labels: {', '.join(f'{counts[name]} {name}' for name in SPLITS)}"
+
+
+def _show(report: Sequence[Remark], path: Path) -> None:
+    for remark in report[:_MOST_SHOWN]:
+        print(f"{remark.path!a}: {remark.reason}", file=sys.stderr)
+    if len(report) > _MOST_SHOWN:
+        print(f"and {len(report) - _MOST_SHOWN} more: {path}", file=sys.stderr)
