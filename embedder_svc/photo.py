@@ -105,7 +105,6 @@ class Photo:
         width, height = image.size
         self.size = (height, width) if self._transpose in _SWAPS_SIDES else (width, height)
         """Upright (width, height)."""
-        self.reducible = isinstance(image, JpegImageFile)
 
     @classmethod
     def open(cls, content: bytes, limits: Limits) -> "Photo":
@@ -118,15 +117,23 @@ class Photo:
                 image.load()  # a PNG's orientation may come after its pixels
             return cls(image)
 
-    def decode(self, reduction: int = 1) -> Image.Image:
-        """The upright RGB image. A `reducible` photo's sides can be divided by 2, 4 or 8 while decoding, at less cost.
+    def reducible_by(self, divisor: int) -> bool:
+        """Whether `decode` can divide the sides by 2, 4 or 8.
+
+        A decoder that divides completes the last row and column, which must stay the last ones.
+        """
+        stays = self._transpose is None or all(side % divisor == 0 for side in self.size)
+        return isinstance(self._image, JpegImageFile) and stays
+
+    def decode(self, divisor: int = 1) -> Image.Image:
+        """The upright RGB image, with its sides divided, and rounded up, at less cost than decoding it all.
 
         Raises PhotoError.
         """
         with _refusing_damage():
-            if reduction > 1:
+            if divisor > 1:
                 width, height = self._image.size
-                self._image.draft(None, (width // reduction, height // reduction))
+                self._image.draft(None, (width // divisor, height // divisor))
             rgb = _rgb(self._image)
         return rgb if self._transpose is None else rgb.transpose(self._transpose)
 

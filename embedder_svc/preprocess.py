@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedder_svc.photo import Limits, Photo, PhotoError, PhotoReason
-from embedder_svc.resize import Box, Region, Resize, Size, reduction
+from embedder_svc.resize import Box, Region, Resize, Size, reductions
 
 __all__ = ["VERSION", "Box", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 
@@ -28,8 +28,8 @@ def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: L
     size = (region[2] - region[0], region[3] - region[1])
     _check_aspect(size, crop, limits)
     target = resize.scaled(size)
-    image = photo.decode(reduction(size, target) if photo.reducible else 1)
-    return np.asarray(resize.finish(_scale(image, photo.size, region, target)))
+    divisor = next(filter(photo.reducible_by, reductions(size, target)), 1)
+    return np.asarray(resize.finish(_scale(photo.decode(divisor), divisor, region, target)))
 
 
 def _check_aspect(size: Size, crop: Box | None, limits: Limits) -> None:
@@ -41,13 +41,11 @@ def _check_aspect(size: Size, crop: Box | None, limits: Limits) -> None:
         )
 
 
-def _scale(image: Image.Image, full_size: Size, region: Region, target: Size) -> Image.Image:
-    """`region`, given in pixels of the full-size photo, of an image that may have been decoded smaller."""
-    x_scale, y_scale = image.width / full_size[0], image.height / full_size[1]
-    left, top = region[0] * x_scale, region[1] * y_scale
-    right, bottom = min(region[2] * x_scale, image.width), min(region[3] * y_scale, image.height)
-    # Cut out first, as torchvision would: with `box` alone, pixels outside the region would bleed into its edge.
+def _scale(image: Image.Image, divisor: int, region: Region, target: Size) -> Image.Image:
+    """`region`, given in pixels of the full-size photo, of an image decoded with its sides divided."""
+    left, top, right, bottom = (edge / divisor for edge in region)
     x, y = math.floor(left), math.floor(top)
+    # Cut out first, as torchvision would: with `box` alone, pixels outside the region would bleed into its edge.
     part = _cut(image, (x, y, math.ceil(right), math.ceil(bottom)))
     return part.resize(target, Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y))
 

@@ -80,10 +80,10 @@ class Resize:
         return image.crop((left, top, left + self.size, top + self.size))
 
 
-def reduction(size: Size, target: Size) -> int:
-    """The most by which the sides of what becomes `target` may be divided while decoding: 1, 2, 4 or 8."""
+def reductions(size: Size, target: Size) -> tuple[int, ...]:
+    """By what the sides of what becomes `target` may be divided while decoding, the most first."""
     factor = min(size[0] / target[0], size[1] / target[1])
-    return next(divisor for divisor in (8, 4, 2, 1) if divisor == 1 or divisor * _COMFORT <= factor)
+    return tuple(divisor for divisor in (8, 4, 2) if divisor * _COMFORT <= factor)
 
 
 def _centred(outer: Size, inner: Size) -> Size:

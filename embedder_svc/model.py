@@ -1,0 +1,196 @@
+"""Pixels to embeddings: a model bundle on onnxruntime, on the device that was asked for and on no other."""
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_svc import bundle
+from embedder_svc.bundle import BundleInfo
+from embedder_svc.cores import cores
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+
+_log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+DEVICES: tuple[str, ...] = get_args(Device)
+
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+# On a CPU a batch costs as much as its photos one by one: small ones answer sooner. A GPU wants them full.
+_CPU_BATCH = 4
+_GPU_BATCH = 32
+
+
+class DeviceError(CommandError):
+    """The device that was asked for can't be used."""
+
+
+class Model:
+    """A network in memory. `embed` may be called from several threads."""
+
+    def __init__(self, session: Any, info: BundleInfo, graph: Path, max_batch: int | None) -> None:
+        self.info = info
+        self.provider: str = session.get_providers()[0]
+        on_gpu = self.provider != _CPU
+        self.max_batch = max_batch or (_GPU_BATCH if on_gpu else _CPU_BATCH)
+        """Most photos in one run of the network."""
+        self.buckets: tuple[int, ...] = _buckets(self.max_batch) if on_gpu else ()
+        """The batch sizes a GPU is given, smaller batches being padded: each new one costs it a slow first run."""
+        self._session = session
+        self._graph = graph
+
+    @classmethod
+    def open(
+        cls, path: Path, *, device: Device = "auto", threads: int | None = None, max_batch: int | None = None
+    ) -> Self:
+        """Reads and verifies a bundle. `auto` is CUDA where that works, else the CPU; `threads` are the CPU's.
+
+        Raises ArtifactError naming the file that is wrong, or DeviceError.
+        """
+        info = bundle.read(path)
+        graph = path / bundle.GRAPH
+        runtime = _Runtime(graph, info.input_size, threads or cores(), max_batch or _GPU_BATCH)
+        session = runtime.auto() if device == "auto" else runtime.session(device)
+        _check_contract(session, info, graph)
+        return cls(session, info, graph, max_batch)
+
+    def embed(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings (N, dimension) of N photos (size, size, 3), run `max_batch` at a time."""
+        if not len(pixels):
+            return np.empty((0, self.info.dimension), np.float32)
+        starts = range(0, len(pixels), self.max_batch)
+        return np.concatenate([self._run(np.asarray(pixels[start : start + self.max_batch])) for start in starts])
+
+    def warm_up(self) -> None:
+        """Runs every batch size once. Raises ArtifactError if what comes out are no embeddings."""
+        side = self.info.input_size
+        for count in self.buckets or (1,):
+            embeddings = self._run(np.zeros((count, side, side, 3), np.uint8))
+            if embeddings.shape != (count, self.info.dimension) or not np.isfinite(embeddings).all():
+                expected = f"({count}, {self.info.dimension}) finite numbers"
+                raise ArtifactError(self._graph, f"gives {embeddings.shape} for a black photo, not {expected}")
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, size, size, 3) to (N, dimension), N <= max_batch."""
+        size = next((bucket for bucket in self.buckets if bucket >= len(batch)), len(batch))
+        padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
+        embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"images": padded})[0]
+        return embeddings[: len(batch)]
+
+
+def _buckets(most: int) -> tuple[int, ...]:
+    """Powers of two up to `most`, and `most`: at worst half of a batch is padding."""
+    return (*(1 << power for power in range((most - 1).bit_length())), most)
+
+
+class _Runtime:
+    """onnxruntime, set up for one graph."""
+
+    def __init__(self, graph: Path, input_size: int, threads: int, max_batch: int) -> None:
+        _check_wheels()
+        try:
+            import onnxruntime  # noqa: PLC0415 (reading a bundle needs none, and its absence deserves a better message)
+        except ImportError as error:
+            raise DeviceError(f"onnxruntime can't be imported: {error}. {_INSTALL}") from error
+        self._onnxruntime = onnxruntime
+        self._graph = graph
+        self._threads = threads
+        self._available: Sequence[str] = onnxruntime.get_available_providers()
+        self._providers = _providers(input_size, max_batch)
+
+    def auto(self) -> Any:
+        if _CUDA in self._available:
+            try:
+                return self.session("cuda")
+            except DeviceError as error:
+                _log.warning("running on the CPU", extra={"error": str(error)})
+        return self.session("cpu")
+
+    def session(self, device: Device) -> Any:
+        """An InferenceSession of which every node runs on the device."""
+        providers = self._providers[device]
+        if missing := [name for name in providers if name not in self._available]:
+            raise DeviceError(f"device {device}: this onnxruntime has no {missing[0]}. {_INSTALL}")
+        if device != "cpu":
+            self._onnxruntime.preload_dlls()
+        session = self._open(device, providers)
+        if session.get_providers()[0] != next(iter(providers)):
+            raise DeviceError(f"device {device}: onnxruntime fell back to {', '.join(session.get_providers())}")
+        return session
+
+    def _open(self, device: Device, providers: Mapping[str, Mapping[str, str]]) -> Any:
+        options = self._options(device)
+        try:
+            return self._onnxruntime.InferenceSession(
+                str(self._graph), options, list(providers), list(providers.values()), enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            if device == "cpu":
+                raise ArtifactError(self._graph, f"onnxruntime can't load it: {error}") from error
+            raise DeviceError(f"device {device}: onnxruntime can't run {self._graph} on it: {error}") from error
+
+    def _options(self, device: Device) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Threads that spin between runs take the processor from those that decode photos.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if device != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
+
+
+def _providers(input_size: int, max_batch: int) -> Mapping[Device, Mapping[str, Mapping[str, str]]]:
+    """The execution providers of each device, most wanted first, and their options."""
+    # The default, EXHAUSTIVE, times every convolution algorithm on the first run of each batch size: seconds each.
+    cuda = {"cudnn_conv_algo_search": "HEURISTIC"}
+    shapes = {"min": 1, "opt": max_batch, "max": max_batch}
+    # One engine for all batch sizes, rather than one built, for minutes, whenever a larger batch comes.
+    tensorrt = {
+        f"trt_profile_{bound}_shapes": f"images:{count}x{input_size}x{input_size}x3" for bound, count in shapes.items()
+    }
+    return {"cpu": {_CPU: {}}, "cuda": {_CUDA: cuda}, "tensorrt": {_TENSORRT: tensorrt, _CUDA: cuda}}
+
+
+_INSTALL = "Install vmmr[cpu] or vmmr[gpu]"
+
+
+def _check_wheels() -> None:
+    """Raises DeviceError if both builds of onnxruntime are installed: they overwrite each other's files."""
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        raise DeviceError(
+            "onnxruntime and onnxruntime-gpu are both installed, and broke each other: "
+            "`pip uninstall onnxruntime onnxruntime-gpu`, then `pip install` vmmr[cpu] or vmmr[gpu]"
+        )
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
+    """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.bundle`."""
+    (inputs, outputs) = (_signature(session.get_inputs()), _signature(session.get_outputs()))
+    side = info.input_size
+    if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:
+        raise ArtifactError(graph, f"its input must be `images`, uint8 (N, {side}, {side}, 3), it has {inputs}")
+    if [output[:2] for output in outputs] != [("embeddings", "tensor(float)")]:
+        raise ArtifactError(graph, f"its output must be `embeddings`, float32, it has {outputs}")
+
+
+def _signature(values: Sequence[Any]) -> list[tuple[str, str, tuple[int | None, ...]]]:
+    """Name, type and shape of inputs or outputs; None is a side of any length."""
+    return [
+        (value.name, value.type, tuple(side if isinstance(side, int) else None for side in value.shape))
+        for value in values
+    ]
