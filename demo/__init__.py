@@ -1,0 +1,1 @@
+"""Draws cars and runs the whole of vmmr on them, or on real photos."""
