@@ -61,4 +61,5 @@ def _widen(fetch: Fetch, query: NDArray[np.float32], k: int, width: int, size: i
 
 def _cut_in_a_tie(fetched: Hits, k: int) -> NDArray[np.bool_]:
     """(Q,): whether items that tie with the k-th hit may be among those not fetched."""
-    return (fetched.ids[:, -1] >= 0) & (fetched.scores[:, -1] == fetched.scores[:, k - 1])
+    cut: NDArray[np.bool_] = (fetched.ids[:, -1] >= 0) & (fetched.scores[:, -1] == fetched.scores[:, k - 1])
+    return cut

@@ -1,0 +1,144 @@
+"""One shard: a part of the gallery, in a faiss index opened read-only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.merge import Hits, empty, merge, top_k
+from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
+from svckit.artifact import ArtifactError
+
+_METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+_SCAN_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows [start, stop) of the gallery. Not thread-safe: each shard belongs to one thread."""
+
+    index: Any
+    """A faiss index over rows 0 to stop - start."""
+    embeddings: NDArray[np.float16]
+    """(items, dimension): of the whole gallery."""
+    metric: Metric
+    start: int
+    stop: int
+
+    @classmethod
+    def open(cls, path: Path, info: ShardInfo, version: IndexVersion) -> Self:
+        """Maps the file into memory. Raises ArtifactError if it is not what the version's manifest says."""
+        manifest = version.manifest
+        shard = cls(_read(path), version.embeddings, manifest.metric, info.start, info.stop)
+        shard._check(path, manifest.dimension)
+        return shard
+
+    @property
+    def tunable(self) -> frozenset[str]:
+        """The fields of SearchParams that this kind of index has."""
+        innermost = _layers(self.index)[-1]
+        if isinstance(innermost, faiss.IndexIVF):
+            return frozenset({"nprobe"})
+        return frozenset({"ef_search"}) if isinstance(innermost, faiss.IndexHNSW) else frozenset()
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, params: SearchParams, rows: NDArray[np.bool_] | None
+    ) -> Hits:
+        """The k best hits that the index finds, among the gallery's `rows` (a mask over all of them) or among all."""
+        selector = None if rows is None else _selector(rows[self.start : self.stop])
+        options = _search_parameters(_layers(self.index), params, selector)
+
+        def fetch(queries: NDArray[np.float32], k: int) -> Hits:
+            return self._hits(*self.index.search(queries, k, params=options))
+
+        return top_k(fetch, queries, k, self.stop - self.start)
+
+    def scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.bool_] | None) -> Hits:
+        """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
+        best = empty(len(queries))
+        for start in range(self.start, self.stop, _SCAN_ROWS):
+            chunk = np.arange(start, min(start + _SCAN_ROWS, self.stop))
+            if rows is not None:
+                chunk = chunk[rows[chunk]]
+            if len(chunk):
+                best = merge([best, self._compare(queries, k, chunk)], k)
+        return best
+
+    def _compare(self, queries: NDArray[np.float32], k: int, chunk: NDArray[np.int64]) -> Hits:
+        vectors = self.embeddings[chunk].astype(np.float32)
+
+        def fetch(queries: NDArray[np.float32], k: int) -> Hits:
+            distances, positions = faiss.knn(queries, vectors, k, metric=_METRICS[self.metric])
+            return Hits(_scores(distances, positions, self.metric), chunk[positions])
+
+        return top_k(fetch, queries, k, len(chunk))
+
+    def _hits(self, distances: NDArray[np.float32], positions: NDArray[np.int64]) -> Hits:
+        return Hits(_scores(distances, positions, self.metric), np.where(positions < 0, -1, positions + self.start))
+
+    def _check(self, path: Path, dimension: int) -> None:
+        expected = (self.stop - self.start, dimension, _METRICS[self.metric])
+        found = (self.index.ntotal, self.index.d, self.index.metric_type)
+        if found != expected:
+            described = "{} vectors of dimension {}, faiss metric {}".format
+            raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
+        try:
+            nothing = np.zeros(expected[0] + self.start, np.bool_)
+            self.search(np.zeros((1, dimension), np.float32), 1, SearchParams(), nothing)
+        except RuntimeError as error:
+            kind = type(self.index).__name__
+            raise ArtifactError(
+                path, f"{kind}: this kind of index cannot be searched with a filter: {error}"
+            ) from error
+
+
+def use_one_core() -> None:
+    """For the thread that searches a shard.
+
+    OpenMP's thread count is a setting of the calling thread. Shards are searched in parallel, so faiss must not be so
+    within one: the two together were measured eleven times slower.
+    """
+    faiss.omp_set_num_threads(1)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        raise ArtifactError(path, f"faiss cannot read it: {error}") from error
+
+
+def _layers(index: Any) -> list[Any]:
+    """The index, what it wraps, what that wraps, and so on."""
+    layers = [index]
+    while inner := getattr(layers[-1], "index", None) or getattr(layers[-1], "base_index", None):
+        layers.append(faiss.downcast_index(inner))
+    return layers
+
+
+def _search_parameters(layers: list[Any], params: SearchParams, selector: Any) -> Any:
+    """What a call tells faiss, nested as the index is. A selector goes to the innermost layer."""
+    index, *inner = layers
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_search_parameters(inner, params, selector))
+    if isinstance(index, faiss.IndexRefine):
+        base = _search_parameters(inner, params, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=params.nprobe or index.nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=params.ef_search or index.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
+
+
+def _selector(rows: NDArray[np.bool_]) -> Any:
+    return faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
+
+
+def _scores(distances: NDArray[np.float32], positions: NDArray[np.int64], metric: Metric) -> NDArray[np.float32]:
+    """Higher is nearer; -inf where there is no hit."""
+    scores = distances if metric == "ip" else 0 - distances
+    return np.where(positions < 0, np.float32(-np.inf), scores)

@@ -1,0 +1,80 @@
+"""All shards of an index version, searched in parallel: a thread a shard."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc import wheels
+from search_svc.merge import Hits, merge
+from search_svc.shard import Shard, use_one_core
+from search_svc.version import IndexVersion, SearchParams
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """Answers as one index over all shards would. Thread-safe."""
+
+    shards: tuple[Shard, ...]
+    defaults: SearchParams
+    """What a search that does not say otherwise tells faiss."""
+    _workers: tuple[ThreadPoolExecutor, ...]
+
+    @classmethod
+    def open(cls, version: IndexVersion) -> Self:
+        """Maps the shards into memory.
+
+        Raises ArtifactError, naming the file and the reason, if one is not what was built, and CommandError if faiss is
+        not installed as it should be.
+        """
+        wheels.check()
+        files = zip(version.shard_paths, version.manifest.shards, strict=True)
+        shards = tuple(Shard.open(path, info, version) for path, info in files)
+        return cls(shards, version.manifest.search, tuple(_worker(number) for number in range(len(shards))))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def tunable(self) -> frozenset[str]:
+        """The fields of SearchParams that this kind of index has."""
+        return self.shards[0].tunable
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        params: SearchParams | None = None,
+        rows: NDArray[np.bool_] | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best hits of `(Q, dimension)` queries, among the gallery's `rows` (a mask over all of them) or all.
+
+        `exact` compares with every embedding instead of asking the index.
+        """
+        if exact:
+            return self._on_all(lambda shard: shard.scan(queries, k, rows), k)
+        return self._on_all(lambda shard: shard.search(queries, k, params or self.defaults, rows), k)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.shutdown()
+
+    def _on_all(self, find: Callable[[Shard], Hits], k: int) -> Hits:
+        pairs = zip(self._workers, self.shards, strict=True)
+        futures = [worker.submit(find, shard) for worker, shard in pairs]
+        return merge([future.result() for future in futures], k)
+
+
+def _worker(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=f"shard-{number}", initializer=use_one_core)

@@ -1,0 +1,83 @@
+"""The vote: from the neighbours of a query to its make, model and year.
+
+A neighbour votes with weight `exp(score / temperature)` for its label, and with that for the label's model and make:
+three levels of a tree. The answer is read from the top down, the heaviest make, its heaviest model, that model's
+heaviest label, so that the levels cannot contradict each other. Equal weights are ordered by name.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search_svc.labels import Label
+
+Node = tuple[str, ...]
+"""A place in the tree: (make), (make, model) or (make, model, label)."""
+
+_ROOT: Node = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A make, a model or a label that got votes."""
+
+    make: str
+    model: str
+    """Empty for a make."""
+    label: Label | None
+    """None for a make or a model."""
+    confidence: float
+    """Its share of the vote, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    answer: Label
+    make_confidence: float
+    model_confidence: float
+    label_confidence: float
+    makes: tuple[Candidate, ...]
+    """All makes that got votes, heaviest first; so for models and labels."""
+    models: tuple[Candidate, ...]
+    labels: tuple[Candidate, ...]
+
+
+def vote(scores: Sequence[float], labels: Sequence[Label], temperature: float) -> Vote | None:
+    """The vote of neighbours with these scores and labels, in any order; None if there are none."""
+    if not scores:
+        return None
+    leaves = {path(label): label for label in labels}
+    shares = _shares(scores, [path(label) for label in labels], temperature)
+    make = _heaviest(shares, _ROOT)
+    model = _heaviest(shares, make)
+    leaf = _heaviest(shares, model)
+    levels: tuple[list[Candidate], ...] = ([], [], [])
+    for node, share in shares.items():
+        levels[len(node) - 1].append(Candidate(node[0], "".join(node[1:2]), leaves.get(node), share))
+    return Vote(leaves[leaf], shares[make], shares[model], shares[leaf], *map(tuple, levels))
+
+
+def path(label: Label) -> Node:
+    """Where the label is in the tree. One that could not be parsed is a make of its own, by its name."""
+    return (label.make or label.label, label.model, label.label)
+
+
+def _shares(scores: Sequence[float], paths: Sequence[Node], temperature: float) -> dict[Node, float]:
+    """The share of every node that got votes, heaviest first."""
+    votes = defaultdict(list)
+    best = max(scores)
+    for score, leaf in zip(scores, paths, strict=True):
+        weight = math.exp((score - best) / temperature)
+        for depth in (1, 2, 3):
+            votes[leaf[:depth]].append(weight)
+    # fsum rounds once, so neither the order of the neighbours nor that of the levels shows in the sums.
+    weights = {node: math.fsum(given) for node, given in votes.items()}
+    total = math.fsum(weight for node, weight in weights.items() if len(node) == 1)
+    ranked = sorted(weights, key=lambda node: (-weights[node], node))
+    return {node: weights[node] / total for node in ranked}
+
+
+def _heaviest(shares: dict[Node, float], above: Node) -> Node:
+    """The first child of a node."""
+    return next(node for node in shares if node[:-1] == above)

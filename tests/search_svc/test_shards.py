@@ -1,0 +1,254 @@
+import gc
+import os
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from search_svc.build import IndexSpec
+from search_svc.shards import ShardSet
+from search_svc.version import SearchParams
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+
+D = 4
+# Training tiny indexes with two threads spends its time on waiting for the second one.
+faiss.omp_set_num_threads(1)
+SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# Small whole numbers: ties everywhere, and float arithmetic without rounding, in whatever order it is done.
+galleries = arrays.arrays(np.float32, st.tuples(st.integers(8, 80), st.just(D)), elements=st.integers(-1, 1)).filter(
+    np.any
+)
+questions = arrays.arrays(np.float32, st.tuples(st.integers(1, 24), st.just(D)), elements=st.integers(-2, 2))
+counts = st.integers(1, 12)
+
+
+@pytest.fixture(scope="module")
+def open_shards(build_index, tmp_path_factory):
+    """Builds and opens an index over vectors; the directory is gone by then, but for what is mapped."""
+    # What takes longest in writing a hundred small indexes is waiting for the disk, which these tests do not ask about.
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda descriptor: None)
+
+    def build_and_open(gallery, **spec) -> ShardSet:
+        directory = tmp_path_factory.mktemp("index")
+        shards = ShardSet.open(build_index(gallery, directory=directory, spec=IndexSpec(**spec)))
+        shutil.rmtree(directory)
+        return shards
+
+    yield build_and_open
+    patch.undo()
+
+
+def ranked(gallery, queries, k, metric, rows=None):
+    """(ids, scores) by numpy, by score and then by id."""
+    scores = queries @ gallery.T if metric == "ip" else -((queries[:, None] - gallery[None]) ** 2).sum(axis=2)
+    ids = np.arange(len(gallery)) if rows is None else np.flatnonzero(rows)
+    order = np.argsort(-scores[:, ids], axis=1, kind="stable")[:, :k]
+    return ids[order], np.take_along_axis(scores[:, ids], order, axis=1)
+
+
+def check_equal(found, ids, scores):
+    """What was found is this, and nothing beyond it."""
+    width = ids.shape[1]
+    np.testing.assert_array_equal(found.ids[:, :width], ids)
+    np.testing.assert_array_equal(found.scores[:, :width], scores)
+    assert (found.ids[:, width:] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("factory", "metric"),
+    [("Flat", "ip"), ("Flat", "l2"), ("IVF4,Flat", "ip"), ("IVF4,Flat", "l2"), ("SQ8", "ip"), ("IVF4,SQ8", "l2")],
+)
+def test_any_number_of_shards_answers_as_one(open_shards, factory, metric):
+    @SETTINGS
+    @given(galleries, questions, counts, st.integers(1, 4))
+    def check(gallery, queries, k, nprobe):
+        with open_shards(gallery, factory=factory, metric=metric) as one:
+            expected = one.search(queries, k, params=SearchParams(nprobe=nprobe))
+        for count in (2, 3, 7):
+            with open_shards(gallery, factory=factory, metric=metric, shards=count) as several:
+                found = several.search(queries, k, params=SearchParams(nprobe=nprobe))
+                np.testing.assert_array_equal(found.ids, expected.ids)
+                np.testing.assert_array_equal(found.scores, expected.scores)
+
+    check()
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_flat_and_exact_answers_are_those_of_numpy_with_and_without_a_filter(open_shards, metric):
+    @SETTINGS
+    @given(galleries, questions, counts, st.data())
+    def check(gallery, queries, k, data):
+        rows = data.draw(st.none() | arrays.arrays(np.bool_, len(gallery)))
+        expected = ranked(gallery, queries, k, metric, rows)
+        with open_shards(gallery, metric=metric, shards=3) as shards:
+            check_equal(shards.search(queries, k, rows=rows), *expected)
+            check_equal(shards.search(queries, k, rows=rows, exact=True), *expected)
+
+    check()
+
+
+def spread(count: int, dimension: int = 16):
+    """Seeded vectors without ties."""
+    return np.random.default_rng(3).standard_normal((count, dimension)).astype(np.float16).astype(np.float32)
+
+
+# Every kind that the builder makes and facts on recall speak for; those that look at everything find exactly this.
+@pytest.mark.parametrize(
+    ("factory", "complete"),
+    [
+        ("Flat", True),
+        ("SQfp16", True),
+        ("SQ8", False),
+        ("IVF8,Flat", True),
+        ("IVF8,SQ8", False),
+        ("IVF8,PQ4x4,RFlat", False),
+        ("PCA8,IVF8,SQ8", False),
+        ("PCA8,Flat,RFlat", False),
+        ("OPQ4_8,IVF8,PQ4x4,Refine(SQ8)", False),
+        ("IVF8_HNSW8,Flat", True),
+        ("HNSW8,Flat", False),
+        ("PCA8,HNSW8,SQ8", False),
+        ("IVF8,RaBitQ,Refine(SQ8)", False),
+    ],
+)
+def test_every_kind_of_index_takes_parameters_and_filters(open_shards, factory, complete):
+    gallery = spread(600)
+    rows = np.arange(600) % 3 == 0
+    with open_shards(gallery, factory=factory, shards=2, train_sample=600) as shards:
+        params = SearchParams(**dict.fromkeys(shards.tunable, 300))
+        for allowed in (None, rows):
+            found = shards.search(gallery[:30], 5, params=params, rows=allowed)
+            gc.collect()
+            assert (found.ids >= 0).all()
+            assert allowed is None or allowed[found.ids].all()
+            if complete:
+                np.testing.assert_array_equal(found.ids, ranked(gallery, gallery[:30], 5, "ip", allowed)[0])
+
+
+def test_parameters_travel_with_the_call_and_leave_the_index_as_it_was(open_shards):
+    gallery = spread(600)
+    with open_shards(gallery, factory="IVF32,Flat", nprobe=2, train_sample=600) as shards:
+        before = shards.search(gallery, 5)
+        everything = shards.search(gallery, 5, params=SearchParams(nprobe=32))
+        after = shards.search(gallery, 5)
+    np.testing.assert_array_equal(before.ids, after.ids)
+    assert (before.ids != everything.ids).any()
+    np.testing.assert_array_equal(everything.ids, ranked(gallery, gallery, 5, "ip")[0])
+
+
+@pytest.mark.parametrize(
+    ("factory", "tunable"),
+    [
+        ("Flat", set()),
+        ("PCA8,IVF8,SQ8,RFlat", {"nprobe"}),
+        ("PCA8,HNSW8,Flat", {"ef_search"}),
+        ("IVF8_HNSW8,Flat", {"nprobe"}),
+    ],
+)
+def test_it_is_known_which_parameters_an_index_has(open_shards, factory, tunable):
+    with open_shards(spread(600), factory=factory, train_sample=600) as shards:
+        assert shards.tunable == tunable
+
+
+def test_exact_answers_are_complete_where_the_gallery_is_larger_than_a_chunk(open_shards):
+    gallery = spread(10_000, 8)
+    rows = np.random.default_rng(0).random(10_000) < 0.01
+    with open_shards(gallery, factory="IVF8,SQ8", shards=2, train_sample=600) as shards:
+        for allowed in (None, rows):
+            found = shards.search(gallery[:20], 7, rows=allowed, exact=True)
+            np.testing.assert_array_equal(found.ids, ranked(gallery, gallery[:20], 7, "ip", allowed)[0])
+
+
+def test_a_served_answer_is_faiss_called_directly(build_index, tmp_path):
+    gallery, queries = spread(3000, 32), spread(3050, 32)[3000:]
+    version = build_index(gallery, directory=tmp_path)
+    scores, ids = faiss.read_index(str(version.shard_paths[0])).search(queries, 10)
+    with ShardSet.open(version) as shards:
+        found = shards.search(queries, 10)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.scores, scores)
+
+
+def test_many_callers_at_once_get_their_own_answers(open_shards):
+    gallery = spread(2000)
+    with open_shards(gallery, shards=3) as shards, ThreadPoolExecutor(8) as callers:
+        found = callers.map(lambda row: shards.search(gallery[row : row + 1], 1, exact=row % 2 == 1), range(64))
+        nearest = ranked(gallery, gallery[:64], 1, "ip")[0]
+        assert [hits.ids[0, 0] for hits in found] == nearest[:, 0].tolist()
+
+
+def test_faiss_is_single_threaded_in_a_shard_whatever_it_is_elsewhere(open_shards):
+    with open_shards(spread(10), shards=2) as shards:
+        assert [worker.submit(faiss.omp_get_max_threads).result() for worker in shards._workers] == [1, 1]
+
+
+def test_closing_ends_the_threads(open_shards):
+    before = threading.active_count()
+    with open_shards(spread(10), shards=3) as shards:
+        shards.search(spread(1), 1)
+        assert threading.active_count() == before + 3
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "faiss cannot read it"),
+        (lambda content: content[:3], "faiss cannot read it"),
+        (lambda content: content[: len(content) // 2], "faiss cannot read it"),
+        (lambda content: content[:-1], "faiss cannot read it"),
+        (lambda content: b"no index at all " * 100, "faiss cannot read it"),
+    ],
+)
+def test_a_shard_file_that_is_no_index_is_refused_by_name(build_index, tmp_path, damage, reason):
+    version = build_index(spread(100), directory=tmp_path, spec=IndexSpec(shards=2))
+    path = version.shard_paths[1]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ArtifactError, match=reason) as caught:
+        ShardSet.open(version)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (faiss.IndexFlatIP(16), "0 vectors of dimension 16, faiss metric 0"),
+        (faiss.IndexFlatIP(8), "dimension 8, faiss metric 0"),
+        (faiss.IndexFlatL2(16), "faiss metric 1"),
+    ],
+)
+def test_a_shard_file_that_is_another_index_is_refused_by_name(build_index, tmp_path, other, found):
+    version = build_index(spread(100), directory=tmp_path)
+    faiss.write_index(other, str(version.shard_paths[0]))
+    with pytest.raises(ArtifactError, match=f"shard-000.faiss: holds .*{found}; the manifest says 100 vectors"):
+        ShardSet.open(version)
+
+
+def test_an_index_that_cannot_be_searched_with_a_filter_is_refused(build_index, tmp_path):
+    version = build_index(spread(600), directory=tmp_path)
+    other = faiss.index_factory(16, "PQ4x4", faiss.METRIC_INNER_PRODUCT)
+    other.train(spread(600))
+    other.add(spread(600))
+    faiss.write_index(other, str(version.shard_paths[0]))
+    with pytest.raises(ArtifactError, match="IndexPQ"):
+        ShardSet.open(version)
+
+
+def test_two_wheels_of_faiss_are_refused(build_index, tmp_path, monkeypatch):
+    version = build_index(spread(10), directory=tmp_path)
+    for wheel in ("faiss_cpu", "faiss_gpu"):
+        metadata = tmp_path / f"{wheel}-1.15.1.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {wheel.replace('_', '-')}\nVersion: 1.15.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CommandError, match="faiss-cpu and faiss-gpu are both installed"):
+        ShardSet.open(version)
