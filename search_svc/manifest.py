@@ -17,6 +17,8 @@ COLUMNS = ("path", "label", "make", "model", "year", "split")
 
 @dataclass(frozen=True)
 class Photo:
+    """A line. Its strings are printable."""
+
     path: str
     """Relative to the folder of the collection, with `/`."""
     label: Label

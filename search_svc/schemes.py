@@ -75,9 +75,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CommandError(f"{path}: not text in UTF-8: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield f"{path}: line {number}", line.strip()
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if line:
+            yield f"{path}: line {number}", line
 
 
 def _path(photo: Photo) -> str:

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from search_svc import manifest
+from search_svc.embeddings import Embeddings
+from search_svc.labels import parse
+from search_svc.manifest import Photo
+from svckit.artifact import ArtifactError, write_manifest
+
+PHOTOS = [Photo(f"honda_pilot_2011/{i}.jpg", parse("honda_pilot_2011"), "train") for i in range(3)]
+FIELDS = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 4, "count": 3, "normalized": True}
+
+
+def write(directory, *, matrix=None, photos=PHOTOS, **fields):
+    directory.mkdir()
+    np.save(directory / "embeddings.npy", np.eye(3, 4, dtype=np.float16) if matrix is None else matrix)
+    manifest.write(directory / "items.csv", photos)
+    write_manifest(directory, {**FIELDS, **fields})
+    return directory
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_row_of_the_matrix_is_a_photo(tmp_path, dtype):
+    embeddings = Embeddings.open(write(tmp_path / "e", matrix=np.eye(3, 4, dtype=dtype)))
+    assert embeddings.photos == tuple(PHOTOS)
+    assert isinstance(embeddings.matrix, np.memmap)
+    assert np.array_equal(embeddings.matrix, np.eye(3, 4))
+    assert (embeddings.model, embeddings.model_name, embeddings.normalized) == ("f" * 64, "m", True)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "file", "reason"),
+    [
+        ({"kind": "index"}, "manifest.json", "kind must be 'embeddings', got 'index'"),
+        ({"count": "many"}, "manifest.json", "a field is missing or of the wrong type: invalid literal"),
+        ({"count": None}, "manifest.json", "a field is missing or of the wrong type: "),
+        ({"photos": PHOTOS[:2]}, "items.csv", "lists 2 photos, its manifest says 3"),
+        ({"dimension": 5}, "embeddings.npy", "must be float16 or float32 (3, 5), is float16 (3, 4)"),
+        ({"matrix": np.eye(3, 4)}, "embeddings.npy", "must be float16 or float32 (3, 4), is float64 (3, 4)"),
+        ({"matrix": np.eye(2, 4, dtype=np.float16)}, "embeddings.npy", "(3, 4), is float16 (2, 4)"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused_with_the_reason(tmp_path, spoiled, file, reason):
+    with pytest.raises(ArtifactError) as caught:
+        Embeddings.open(write(tmp_path / "e", **spoiled))
+    assert caught.value.path == tmp_path / "e" / file
+    assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize("file", ["embeddings.npy", "items.csv"])
+def test_a_changed_file_is_found(tmp_path, file):
+    path = write(tmp_path / "e") / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{file}: is damaged"):
+        Embeddings.open(tmp_path / "e")

@@ -1,0 +1,149 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from search_svc import faiss_index
+from svckit.cli import CommandError
+
+faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
+
+D = 16
+# The kinds of index faiss' factory makes, with how many points they need: (factory, inverted lists, HNSW, points).
+KINDS = [
+    ("Flat", None, False, 0),
+    ("SQ8", None, False, 1),
+    ("SQfp16", None, False, 0),
+    ("PQ4x4", None, False, 16),
+    ("PQ4x4fs", None, False, 16),
+    ("IVF8,Flat", 8, False, 8),
+    ("IVF32,PQ4x4", 32, False, 32),
+    ("IVF4_HNSW8,SQ8", 4, False, 4),
+    ("IVF4,RaBitQ", 4, False, 4),
+    ("HNSW8", None, True, 0),
+    ("HNSW8,SQ8", None, True, 1),
+    ("PCA8,IVF8,SQ8", 8, False, 8),
+    ("OPQ4_8,IVF8,PQ4x4fs,RFlat", 8, False, 16),
+    ("IVF8,RaBitQ,Refine(SQ8)", 8, False, 8),
+    ("L2norm,HNSW8", None, True, 0),
+]
+
+
+def vectors(rows, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, D)).astype(np.float16)
+
+
+def shard(path, trained, embeddings):
+    faiss_index.write_shard(path, faiss_index.serialise(trained), embeddings, lambda _: None)
+    return faiss.read_index(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [(kind, metric) for kind in KINDS for metric in ("ip", "l2")] + [(("IMI2x4,Flat", 256, False, 1), "l2")],
+)
+def test_every_kind_of_index_is_made_trained_cloned_and_filled(tmp_path, kind, metric):
+    factory, lists, graph, points = kind
+    index = faiss_index.create(factory, D, metric)
+    assert faiss_index.lists(index) == lists
+    assert faiss_index.is_graph(index) == graph
+    assert faiss_index.least_training_points(index) == points
+    embeddings = vectors(300)
+    faiss_index.train(index, embeddings.astype(np.float32))
+    for start, stop in ((0, 100), (100, 300)):
+        written = shard(tmp_path / f"{start}.faiss", index, embeddings[start:stop])
+        assert written.ntotal == stop - start
+        assert written.metric_type == {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric]
+    assert index.ntotal == 0, "shards are clones"
+
+
+def test_an_hnsw_index_of_product_codes_needs_a_point_for_each_codeword():
+    index = faiss_index.create("HNSW8_PQ4", D, "l2")
+    assert (faiss_index.is_graph(index), faiss_index.least_training_points(index)) == (True, 256)
+
+
+@pytest.mark.parametrize("factory", ["PQ4x4", "IVF8,Flat", "IVF32,PQ4x4", "IVF4,SQ8", "OPQ4_8,IVF8,PQ4x4fs"])
+def test_fewer_points_than_it_says_cannot_train_it(factory):
+    index = faiss_index.create(factory, D, "l2")
+    too_few = faiss_index.least_training_points(index) - 1
+    with pytest.raises(CommandError, match=f"faiss cannot train the index on {too_few} embeddings: "):
+        faiss_index.train(index, vectors(too_few).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("factory", "metric", "message"),
+    [
+        ("Foo", "ip", "faiss makes no index of 'Foo' (ip, 16-d): could not parse index string Foo"),
+        ("", "ip", "faiss makes no index of ''"),
+        ("PQ7", "l2", "faiss makes no index of 'PQ7' (l2, 16-d): "),
+        ("IMI2x4,Flat", "ip", "MultiIndex not implemented for inner prod search"),
+        ("HNSW8_PQ4", "ip", "faiss does not support the metric ip for 'HNSW8_PQ4'"),
+        ("PCA8,HNSW8_PQ4", "ip", "faiss does not support the metric ip for 'PCA8,HNSW8_PQ4'"),
+        ("IDMap,Flat", "ip", "'IDMap,Flat' keeps ids of its own: leave IDMap out, ids are row numbers here"),
+        ("IDMap2,IVF4,Flat", "l2", "keeps ids of its own"),
+        ("NSG16", "l2", "'NSG16' takes all embeddings at once: use HNSW, which takes them in parts"),
+    ],
+)
+def test_a_factory_that_cannot_be_served_is_refused_with_the_reason(factory, metric, message):
+    with pytest.raises(CommandError) as caught:
+        faiss_index.create(factory, D, metric)
+    assert message in str(caught.value)
+    assert ".cpp" not in str(caught.value)
+
+
+@given(st.text(st.sampled_from("IVFPQHNSWlatS,_x()48fs "), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_any_other_string_is_an_index_or_a_refusal(factory):
+    try:
+        index = faiss_index.create(factory, D, "l2")
+    except CommandError:
+        return
+    assert index.d == D
+
+
+galleries = arrays.arrays(np.float16, st.tuples(st.integers(1, 40), st.just(D)), elements=st.integers(-3, 3))
+
+
+@given(galleries)
+@settings(deadline=None)
+def test_a_flat_shard_holds_exactly_its_rows_however_they_are_added(tmp_path_factory, gallery):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss_index, "_CHUNK_ROWS", 7)
+        path = tmp_path_factory.mktemp("shard") / "shard.faiss"
+        written = shard(path, faiss_index.create("Flat", D, "ip"), gallery)
+    assert np.array_equal(written.reconstruct_n(0, len(gallery)), gallery.astype(np.float32))
+
+
+def test_what_was_added_is_told_chunk_by_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(faiss_index, "_CHUNK_ROWS", 7)
+    added = []
+    empty = faiss_index.serialise(faiss_index.create("Flat", D, "ip"))
+    faiss_index.write_shard(tmp_path / "shard.faiss", empty, vectors(20), added.append)
+    assert added == [7, 7, 6]
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x4", "PCA8,IVF8,SQ8"])
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_shards_of_an_ivf_index_answer_exactly_as_one_index(tmp_path, factory, metric):
+    gallery, queries = vectors(300), vectors(20, seed=1).astype(np.float32)
+    index = faiss_index.create(factory, D, metric)
+    faiss_index.train(index, gallery.astype(np.float32))
+    one = shard(tmp_path / "one.faiss", index, gallery)
+    expected = search(one, queries, 10)
+    found = [{} for _ in queries]
+    for start, stop in ((0, 70), (70, 71), (71, 300)):
+        part = search(shard(tmp_path / "part.faiss", index, gallery[start:stop]), queries, 10)
+        for merged, hits in zip(found, part, strict=True):
+            merged.update({row + start: score for row, score in hits.items()})
+    for merged, hits in zip(found, expected, strict=True):
+        best = dict(sorted(merged.items(), key=lambda hit: hit[1], reverse=metric == "ip")[: len(hits)])
+        assert best == hits
+
+
+def search(index, queries, k):
+    """Of each query, the scores by row, from three inverted lists."""
+    faiss.extract_index_ivf(index).nprobe = 3
+    scores, rows = index.search(queries, k)
+    return [{int(r): float(s) for r, s in zip(*pair, strict=True) if r >= 0} for pair in zip(rows, scores, strict=True)]

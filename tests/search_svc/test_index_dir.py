@@ -1,0 +1,110 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from search_svc import index_dir
+from search_svc.index_dir import new_version
+from search_svc.version import IndexVersion
+from svckit.artifact import ArtifactError
+
+# Builds a version in argv[1], and stops for good when argv[2], a function the build calls, is done.
+BUILDER = """
+import importlib, sys
+import numpy as np
+from search_svc.build import build_version
+from search_svc.labels import parse
+from search_svc.spec import IndexSpec
+
+def stop_after(name):
+    module, _, function = name.rpartition(".")
+    module = importlib.import_module(module)
+    original = getattr(module, function)
+    def stopping(*args, **kwargs):
+        original(*args, **kwargs)
+        print("here", flush=True)
+        sys.stdin.read()
+    setattr(module, function, stopping)
+
+stop_after(sys.argv[2])
+rows = [str(row) for row in range(20)]
+build_version(__import__("pathlib").Path(sys.argv[1]), embeddings=np.ones((20, 4), np.float32), item_ids=rows,
+    labels=[parse(row) for row in rows], uris=rows, model="m", model_name="n", spec=IndexSpec(shards=2))
+"""
+
+
+@pytest.fixture
+def building(tmp_path):
+    """Starts a build in tmp_path that stops after a function of its own, and waits until it has stopped."""
+    builders = []
+
+    def start(after):
+        command = [sys.executable, "-c", BUILDER, str(tmp_path), after]
+        builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        builders.append(builder)
+        assert builder.stdout.readline() == "here\n"
+        return builder
+
+    yield start
+    for builder in builders:
+        builder.kill()
+        builder.communicate()
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "search_svc.build._copy_embeddings",
+        "search_svc.faiss_index.write_shard",
+        "search_svc.build.write_version_manifest",
+    ],
+)
+def test_a_build_that_is_killed_leaves_no_version_and_the_next_one_sweeps_up(building, build_index, tmp_path, after):
+    before = build_index(np.eye(4), directory=tmp_path)
+    builder = building(after)
+    assert len(list((tmp_path / "versions").iterdir())) == 2
+    builder.kill()
+    builder.wait()
+    assert IndexVersion.open(tmp_path).manifest == before.manifest
+    assert build_index(np.eye(5), directory=tmp_path).manifest.version == "000002"
+    assert IndexVersion.open(tmp_path).manifest.items == 5
+    assert sorted(path.name for path in (tmp_path / "versions").iterdir()) == ["000001", "000002"]
+
+
+def test_a_build_that_is_killed_before_it_moved_current_leaves_the_old_version_current(building, build_index, tmp_path):
+    build_index(np.eye(4), directory=tmp_path)
+    builder = building("os.rename")
+    builder.kill()
+    builder.wait()
+    assert IndexVersion.open(tmp_path).manifest.version == "000001"
+    assert IndexVersion.open(tmp_path, "000002").manifest.items == 20, "it is whole, if not current"
+    assert build_index(np.eye(5), directory=tmp_path).manifest.version == "000003"
+
+
+def test_two_builds_at_once_are_refused_and_the_first_goes_on(building, build_index, tmp_path):
+    builder = building("search_svc.build._copy_embeddings")
+    with pytest.raises(ArtifactError, match="another process is building an index here"):
+        build_index(np.eye(5), directory=tmp_path)
+    assert builder.poll() is None
+    assert [path.name[:8] for path in (tmp_path / "versions").iterdir()] == [".000001."], "what it writes is left alone"
+
+
+def test_a_version_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(NotADirectoryError), new_version(tmp_path) as (_, draft):  # noqa: PT012 - the block is the draft
+        (draft / "embeddings.npy").touch()
+        (draft / "embeddings.npy" / "x").touch()
+    assert list((tmp_path / "versions").iterdir()) == []
+    assert not (tmp_path / "CURRENT").exists()
+
+
+def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
+    names = []
+    for stray in ("000007", "notes", "0009.old"):
+        (tmp_path / "versions" / stray).mkdir(parents=True, exist_ok=True)
+    for _ in range(2):
+        with new_version(tmp_path) as (version, _):
+            names.append(version)
+    assert names == ["000008", "000009"]
+    assert index_dir.current(tmp_path) == "000009"
+    assert (tmp_path / "CURRENT").read_bytes() == b"000009\n"

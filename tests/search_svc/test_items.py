@@ -1,0 +1,50 @@
+import gc
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_svc.items import Items, write_items
+from search_svc.labels import parse
+from svckit.artifact import ArtifactError
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+rows = st.lists(st.tuples(text, text, text.map(parse)), min_size=1, max_size=20)
+
+
+@given(rows)
+def test_what_is_written_is_read(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("items") / "items.arrow"
+    ids, uris, labels = zip(*rows, strict=True)
+    write_items(path, ids, labels, uris)
+    items = Items.open(path)
+    assert len(items) == len(rows)
+    assert [items.item_id(row) for row in range(len(rows))] == list(ids)
+    assert [items.uri(row) for row in range(len(rows))] == list(uris)
+    assert [items.labels[i] for i in items.label_of] == list(labels)
+    assert [label.label for label in items.labels] == sorted({label.label for label in labels})
+
+
+def test_labels_by_row_are_int32_straight_from_the_file_and_outlive_what_opened_them(tmp_path):
+    write_items(tmp_path / "items.arrow", ["a", "b", "c"], [parse(name) for name in "yxy"], ["", "", ""])
+    before = pa.total_allocated_bytes()
+    label_of = Items.open(tmp_path / "items.arrow").label_of
+    gc.collect()
+    assert pa.total_allocated_bytes() == before
+    assert label_of.dtype == np.int32
+    assert label_of.tolist() == [1, 0, 1]
+    assert not label_of.flags.writeable
+
+
+def test_a_file_that_holds_no_items_is_refused(tmp_path):
+    path = tmp_path / "items.arrow"
+    for content in (b"", b"not arrow at all"):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"items\.arrow: "):
+            Items.open(path)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("a", pa.int32())])) as writer:
+        writer.write_batch(pa.record_batch({"a": pa.array([1], pa.int32())}))
+    with pytest.raises(ArtifactError, match=r"items\.arrow: not the items of an index version"):
+        Items.open(path)

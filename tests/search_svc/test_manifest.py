@@ -1,0 +1,64 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_svc import manifest
+from search_svc.labels import Label, parse
+from search_svc.manifest import SPLITS, Photo
+from svckit.artifact import ArtifactError
+
+HEADER = "path,label,make,model,year,split\n"
+
+text = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=10)
+names = text.filter(bool)
+labels = st.builds(Label, names, text, text, st.none() | st.integers(1908, 2049))
+photos = st.lists(st.builds(Photo, names, labels, st.sampled_from(SPLITS)), max_size=5)
+
+
+@given(photos)
+def test_what_is_written_is_read(tmp_path_factory, photos):
+    path = tmp_path_factory.mktemp("manifest") / "manifest.csv"
+    manifest.write(path, photos)
+    assert manifest.read(path) == photos
+
+
+def test_a_photo_is_a_line_that_people_can_read(tmp_path):
+    path = tmp_path / "manifest.csv"
+    manifest.write(path, [Photo("a/1.jpg", parse("land_rover_lr2_2012"), "dev"), Photo("b/2.jpg", parse("b"), "test")])
+    assert path.read_text() == HEADER + "a/1.jpg,land_rover_lr2_2012,land rover,lr2,2012,dev\nb/2.jpg,b,,,,test\n"
+
+
+def test_columns_that_others_added_are_passed_over_and_a_byte_order_mark_too(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text("split,note,path,label,make,model,year\ntrain,nice,a/1.jpg,x,y,z,2001\n", encoding="utf-8-sig")
+    assert manifest.read(path) == [Photo("a/1.jpg", Label("x", "y", "z", 2001), "train")]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "has no column path, label, make, model, year, split"),
+        ("path,label,make,model,year\n", "has no column split"),
+        (HEADER + "a,b,c,d,2001,train\na,b,c,d,2001,val\n", "line 3: split must be one of train, dev, test, got 'val'"),
+        (HEADER + "a,b,c,d,MMI,train\n", "line 2: year must be a number or nothing, got 'MMI'"),
+        (HEADER + "a,b,c,d\n", "line 2: needs a path, a label and every other column"),
+        (HEADER + ",b,c,d,2001,train\n", "line 2: needs a path, a label and every other column"),
+        (HEADER + "a,,c,d,2001,train\n", "line 2: needs a path, a label and every other column"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, content, reason):
+    path = tmp_path / "manifest.csv"
+    path.write_text(content)
+    with pytest.raises(ArtifactError) as caught:
+        manifest.read(path)
+    assert caught.value.path == path
+    assert caught.value.reason == reason
+
+
+def test_what_is_no_csv_or_not_there_is_told(tmp_path):
+    path = tmp_path / "manifest.csv"
+    with pytest.raises(ArtifactError, match="No such file"):
+        manifest.read(path)
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ArtifactError, match="not a CSV file in UTF-8"):
+        manifest.read(path)

@@ -1,0 +1,110 @@
+import argparse
+
+import pytest
+
+from search_svc import manifest, split
+from svckit import cli
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A collection of twelve photos of three labels, one of them not to be read in full."""
+    for label, count in {"honda_pilot_2011": 6, "land_rover_lr2_1900": 3, "odd": 3}.items():
+        for i in range(count):
+            path = tmp_path / "photos" / "VMMRdb" / label / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "photos" / "VMMRdb" / "odd" / "Thumbs.db").touch()
+    return tmp_path / "photos"
+
+
+def run(*argv):
+    """Runs the command as its program does."""
+    parser = argparse.ArgumentParser()
+    split.add(parser.add_subparsers(required=True))
+    args = parser.parse_args(["split", *map(str, argv)])
+    cli.run(lambda: args.run(args), "vmmr-search")
+
+
+def fails(capsys, *argv):
+    """Runs the command, which must fail, and returns what it says."""
+    with pytest.raises(SystemExit) as caught:
+        run(*argv)
+    assert not capsys.readouterr().out
+    return str(caught.value)
+
+
+def test_the_manifest_the_sizes_and_the_report_are_written(photos, tmp_path, capsys):
+    out = tmp_path / "new" / "manifest.csv"
+    run(photos, "--out", out)
+    rows = manifest.read(out)
+    assert [row.path for row in rows] == sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg"))
+    assert out.with_name("category_sizes.txt").read_text() == "honda_pilot_2011 6\nland_rover_lr2_1900 3\nodd 3\n"
+    assert out.with_name("split_report.csv").read_text().splitlines() == [
+        "path,reason",
+        "VMMRdb/land_rover_lr2_1900,no year from 1908 to 2049 can be read from the name",
+        'VMMRdb/odd,"no make, model and year can be read from the name"',
+        "VMMRdb/odd/Thumbs.db,not a photo file",
+    ]
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}: 12 photos of 3 labels: 8 train, 1 dev, 3 test\n"
+    assert printed.err.splitlines()[2] == "'VMMRdb/odd/Thumbs.db': not a photo file"
+
+
+def test_the_same_folder_gives_the_same_bytes(photos, tmp_path):
+    for name in ("a", "b"):
+        run(photos, "--out", tmp_path / name / "manifest.csv", "--scheme", "stratified")
+    assert (tmp_path / "a" / "manifest.csv").read_bytes() == (tmp_path / "b" / "manifest.csv").read_bytes()
+
+
+def test_a_long_report_is_cut_on_the_screen_but_not_in_the_file(photos, tmp_path, capsys):
+    for i in range(40):
+        (photos / "VMMRdb" / "odd" / f"note {i}.txt").touch()
+    run(photos, "--out", tmp_path / "manifest.csv")
+    assert capsys.readouterr().err.splitlines()[-1] == f"and 33 more: {tmp_path / 'split_report.csv'}"
+    assert len((tmp_path / "split_report.csv").read_text().splitlines()) == 44
+
+
+def test_a_name_that_is_not_text_is_reported_not_fatal(photos, tmp_path):
+    (photos / "VMMRdb" / "odd" / "caf\udce9.jpg").touch()
+    run(photos, "--out", tmp_path / "manifest.csv")
+    assert len(manifest.read(tmp_path / "manifest.csv")) == 12
+    assert "odd/caf\\udce9.jpg,its name has characters that cannot be printed" in (
+        tmp_path / "split_report.csv"
+    ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_folder_may_come_before_or_after_the_scheme(photos, tmp_path, first):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.txt").write_text({"train": "odd/0.jpg\n", "dev": "", "test": "odd/2.jpg\n"}[name])
+    lists = [tmp_path / f"{name}.txt" for name in ("train", "dev", "test")]
+    scheme = ["--scheme", "files", *lists]
+    out = tmp_path / "manifest.csv"
+    run(*([photos, "--out", out, *scheme] if first else ["--out", out, *scheme, photos]))
+    assert {row.path: row.split for row in manifest.read(out)} == {
+        "VMMRdb/odd/0.jpg": "train",
+        "VMMRdb/odd/2.jpg": "test",
+    }
+    assert "VMMRdb/odd/1.jpg,in none of the lists" in (tmp_path / "split_report.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "needs one folder of photos, DIR, got none"),
+        (["a", "--scheme", "blog", "b"], "needs one folder of photos, DIR, got a, b"),
+        (["a", "--scheme", "files", "b", "c"], "--scheme files needs three lists, for train, dev and test, got 2"),
+        (["a", "--scheme", "random"], "--scheme must be one of blog, stratified, files, got 'random'"),
+        (["nowhere"], "nowhere: there is no such folder"),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong(tmp_path, capsys, argv, message):
+    assert fails(capsys, *argv, "--out", tmp_path / "manifest.csv") == f"vmmr-search: error: {message}"
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_a_list_that_is_not_there_is_named(photos, tmp_path, capsys):
+    lists = [tmp_path / name for name in ("train.txt", "dev.txt", "test.txt")]
+    message = fails(capsys, photos, "--out", tmp_path / "manifest.csv", "--scheme", "files", *lists)
+    assert message == f"vmmr-search: error: {lists[0]}: No such file or directory"

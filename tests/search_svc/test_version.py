@@ -1,0 +1,148 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from search_svc.spec import IndexSpec
+from search_svc.version import IndexVersion, SearchParams, ShardInfo
+from svckit.artifact import ArtifactError, write_manifest
+
+FILES = ["embeddings.npy", "items.arrow", "shard-000.faiss", "shard-001.faiss"]
+
+
+@pytest.fixture(scope="module")
+def built(build_index, tmp_path_factory):
+    """An index of two shards."""
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    spec = IndexSpec(factory="IVF2,Flat", shards=2, nprobe=2, temperature=0.25, k=3, seed=7)
+    return build_index(vectors, spec=spec, directory=tmp_path_factory.mktemp("built") / "index")
+
+
+@pytest.fixture
+def index_dir(built, tmp_path):
+    """A copy of the index, to spoil."""
+    return shutil.copytree(built.path.parents[1], tmp_path / "index")
+
+
+def rewrite(index_dir, **fields):
+    """Changes fields of the version's manifest."""
+    path = index_dir / "versions" / "000001" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def reason_of_refusal(index_dir, file, *, verify=True):
+    with pytest.raises(ArtifactError) as caught:
+        IndexVersion.open(index_dir, verify=verify)
+    assert caught.value.path == index_dir / file
+    return caught.value.reason
+
+
+def test_what_was_built_is_what_is_opened(built):
+    version = IndexVersion.open(built.path.parents[1])
+    manifest = version.manifest
+    assert manifest == built.manifest
+    assert (manifest.version, manifest.items, manifest.dimension, manifest.labels) == ("000001", 30, 8, 21)
+    assert manifest.shards == (ShardInfo("shard-000.faiss", 0, 15), ShardInfo("shard-001.faiss", 15, 30))
+    assert manifest.search == SearchParams(nprobe=2, ef_search=None)
+    assert (manifest.k, manifest.temperature, manifest.seed, manifest.train_sample) == (3, 0.25, 7, 30)
+    assert manifest.created.tzinfo is not None
+    assert version.shard_paths == (version.path / "shard-000.faiss", version.path / "shard-001.faiss")
+    assert version.embeddings.shape == (30, 8)
+    assert isinstance(version.embeddings, np.memmap)
+    assert not version.embeddings.flags.writeable
+    assert len(version.items) == 30
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(FILES), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_any_changed_byte_is_found(built, tmp_path_factory, file, place, difference):
+    index_dir = shutil.copytree(built.path.parents[1], tmp_path_factory.mktemp("copy") / "index")
+    path = index_dir / "versions" / "000001" / file
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= difference
+    path.write_bytes(content)
+    assert reason_of_refusal(index_dir, f"versions/000001/{file}").startswith("is damaged: its sha256 is")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_missing_or_shortened_file_is_found_without_reading_it(index_dir, file, verify):
+    path = index_dir / "versions" / "000001" / file
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    reason = f"has {len(content) - 1} bytes, its manifest says {len(content)}"
+    assert reason_of_refusal(index_dir, f"versions/000001/{file}", verify=verify) == reason
+    path.unlink()
+    assert reason_of_refusal(index_dir, f"versions/000001/{file}", verify=verify) == "is missing"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"kind": "embeddings"}, "kind must be 'index', got 'embeddings'"),
+        ({"version": "000002"}, "version is '000002', but the directory is '000001'"),
+        ({"metric": "cosine"}, "metric must be one of ip, l2, got 'cosine'"),
+        ({"model": ""}, "model, the fingerprint, is empty"),
+        ({"temperature": 0}, "k must be >= 1 and temperature > 0, got 3 and 0"),
+        ({"k": 0}, "k must be >= 1 and temperature > 0, got 0 and 0.25"),
+        ({"k": "5"}, "a field is missing or of the wrong type: k is '5'"),
+        ({"items": True}, "a field is missing or of the wrong type: items is True"),
+        ({"items": 29}, "the shards do not cover rows 0 to 29 one after the other"),
+        ({"shards": []}, "the shards do not cover rows 0 to 30 one after the other"),
+        ({"shards": [{"file": "shard-000.faiss", "start": 1, "stop": 30}]}, "the shards do not cover rows 0 to 30"),
+        ({"shards": [{"file": "elsewhere", "start": 0, "stop": 30}]}, "files has no entry for elsewhere"),
+        ({"shards": [{"file": "shard-000.faiss"}]}, "a field is missing or of the wrong type"),
+        ({"search": {"probes": 3}}, "a field is missing or of the wrong type"),
+        ({"created": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused_with_the_reason(index_dir, fields, reason):
+    rewrite(index_dir, **fields)
+    assert reason in reason_of_refusal(index_dir, "versions/000001/manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "reason"),
+    [
+        ({"dimension": 9}, "embeddings.npy", "must be float16 (30, 9), is float16 (30, 8)"),
+        ({"labels": 5}, "items.arrow", "holds 30 items of 21 labels; the manifest says 30 items of 5 labels"),
+    ],
+)
+def test_files_that_do_not_fit_the_manifest_are_refused(index_dir, fields, file, reason):
+    rewrite(index_dir, **fields)
+    assert reason_of_refusal(index_dir, f"versions/000001/{file}") == reason
+
+
+@pytest.mark.parametrize(
+    ("matrix", "reason"),
+    [
+        (np.zeros((30, 8), np.float32), "must be float16 (30, 8), is float32 (30, 8)"),
+        (np.array([{}]), "Array can't be memory-mapped: Python objects in dtype."),
+    ],
+)
+def test_embeddings_of_another_kind_are_refused_even_if_the_manifest_lists_them(index_dir, matrix, reason):
+    path = index_dir / "versions" / "000001"
+    np.save(path / "embeddings.npy", matrix)
+    write_manifest(path, json.loads((path / "manifest.json").read_text()))
+    assert reason_of_refusal(index_dir, "versions/000001/embeddings.npy") == reason
+
+
+def test_an_older_version_can_be_opened_by_name(built, build_index, tmp_path):
+    index_dir = shutil.copytree(built.path.parents[1], tmp_path / "index")
+    build_index(np.eye(4, dtype=np.float32), directory=index_dir)
+    assert IndexVersion.open(index_dir).manifest.items == 4
+    assert IndexVersion.open(index_dir, "000001").manifest == built.manifest
+
+
+def test_what_is_no_index_is_refused_with_the_reason(index_dir, tmp_path):
+    assert reason_of_refusal(tmp_path, "CURRENT") == "missing: no index was built here"
+    (index_dir / "CURRENT").write_text("000009\n")
+    assert reason_of_refusal(index_dir, "versions/000009") == "there is no such index version"
+    for name in ("../../elsewhere", "", "latest"):
+        (index_dir / "CURRENT").write_text(name)
+        assert reason_of_refusal(index_dir, "CURRENT") == f"not the name of a version: {name!r}"
+    (index_dir / "CURRENT").write_bytes(b"\xff")
+    assert "can't decode" in reason_of_refusal(index_dir, "CURRENT")
