@@ -1,0 +1,108 @@
+"""From weights to a model bundle: the network as a graph, made smaller, and compared with what it was made from."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from embedder_svc import bundle, graph, half, parity, photo_files, quantize
+from embedder_svc.bundle import BundleInfo, Precision
+from embedder_svc.checkpoints import Checkpoint
+from embedder_svc.graph import Embedder
+from embedder_svc.model import Model
+from embedder_svc.resize import Resize
+from svckit.cli import CommandError
+
+_BATCH = 8
+_PARITY_PHOTOS = 64
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos to calibrate int8 on, and others to measure parity on."""
+
+    calibration: list[Path]
+    parity: list[Path]
+
+    @classmethod
+    def choose(cls, source: Path, folder: Path | None, count: int) -> Self:
+        """`count` for the calibration, spread over those of `source`; if that is all of them, parity shares them."""
+        paths = photo_files.find(source, folder)
+        calibration = photo_files.spread(paths, count)
+        chosen = set(calibration)
+        others = [path for path in paths if path not in chosen]
+        return cls(calibration, photo_files.spread(others or calibration, _PARITY_PHOTOS))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The bundle to make."""
+
+    name: str
+    precision: Precision
+    resize: Resize
+    normalize: bool
+    photos: Photos | None
+    """None: parity is measured on drawn images, and int8 can't be made."""
+
+    def __post_init__(self) -> None:
+        if self.precision == "int8" and self.photos is None:
+            raise CommandError("--precision int8 needs --calibration: photos such as the model will see")
+
+
+def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
+    """Writes the bundle `out`. Raises CommandError, or ArtifactError if `out` exists."""
+    embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize)
+    model = _graph(embedder, plan)
+    fields = _fields(checkpoint, plan, graph.dimension(model))
+    content = model.SerializeToString()
+    return bundle.write(out, content, **fields, parity=_parity(embedder, content, plan, fields))
+
+
+def _graph(embedder: Embedder, plan: Plan) -> onnx.ModelProto:
+    exported = graph.export(embedder, plan.resize.size)
+    if plan.precision == "fp16":
+        return half.to_float16(exported)
+    if plan.precision == "int8":
+        assert plan.photos is not None  # as Plan has checked
+        return quantize.to_int8(exported, photo_files.batches(plan.photos.calibration, plan.resize, _BATCH))
+    return exported
+
+
+def _fields(checkpoint: Checkpoint, plan: Plan, dimension: int) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "resize": plan.resize.rule,
+        "input_size": plan.resize.size,
+        "dimension": dimension,
+        "precision": plan.precision,
+        "normalized": plan.normalize,
+        "source": checkpoint.source,
+        "licence": checkpoint.traits.licence,
+        "training_data": checkpoint.traits.training_data,
+    }
+
+
+def _parity(embedder: Embedder, content: bytes, plan: Plan, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the graph as the server would run it, on the CPU."""
+    with tempfile.TemporaryDirectory() as directory:
+        draft = Path(directory) / plan.name
+        bundle.write(draft, content, **fields)
+        found = parity.cosines(embedder, Model.open(draft, device="cpu"), _parity_batches(plan))
+    return {
+        "reference": "torch float32",
+        "images": f"{len(found)} {'photos' if plan.photos else 'drawn images'}",
+        "cosine_mean": round(float(found.mean()), 7),
+        "cosine_min": round(float(found.min()), 7),
+    }
+
+
+def _parity_batches(plan: Plan) -> Iterable[NDArray[np.uint8]]:
+    if plan.photos is None:
+        return parity.drawn(plan.resize.size, _PARITY_PHOTOS)
+    return photo_files.batches(plan.photos.parity, plan.resize, _BATCH)

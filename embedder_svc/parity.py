@@ -1,0 +1,41 @@
+"""How far a model's embeddings are from those of the network it was made from."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedder_svc.graph import Embedder
+from embedder_svc.model import Model
+from svckit.cli import CommandError
+
+Cosines = NDArray[np.float64]
+
+
+def cosines(embedder: Embedder, model: Model, batches: Iterable[NDArray[np.uint8]]) -> Cosines:
+    """Of each photo's two embeddings, torch's in float32 and the model's: (N,). Raises CommandError if one is not finite."""
+    return np.concatenate([_cosines(_reference(embedder, batch), model.embed(batch)) for batch in batches])
+
+
+def drawn(size: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Stands in for photos: seeded noise in soft shapes, (1, size, size, 3) each."""
+    generator = torch.Generator().manual_seed(230)
+    for _ in range(count):
+        coarse = torch.rand((1, 3, 8, 8), generator=generator)
+        smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
+        yield smooth.mul(255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def _reference(embedder: Embedder, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        embeddings: NDArray[np.float32] = embedder(torch.from_numpy(batch)).numpy()
+    return embeddings
+
+
+def _cosines(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Cosines:
+    a, b = expected.astype(np.float64), actual.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise CommandError("an embedding is not finite: the weights don't fit the network, or not this precision")
+    cosine: Cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cosine

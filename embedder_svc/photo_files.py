@@ -1,0 +1,58 @@
+"""Photos of the offline steps: which files, and their pixels."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_svc import preprocess
+from embedder_svc.manifest import Manifest
+from embedder_svc.preprocess import Limits, PhotoError, Resize
+from svckit.cli import CommandError
+
+LIMITS = Limits(max_bytes=256 << 20, max_pixels=400_000_000, max_aspect=50.0)
+"""One's own collection is trusted with more than a caller is."""
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+
+def find(source: Path, folder: Path | None) -> list[Path]:
+    """The photos in a directory and below, or the train photos (all, without splits) of a manifest on `folder`.
+
+    Raises CommandError if there are none.
+    """
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    else:
+        paths = [(folder or source.parent) / name for name in _train_paths(Manifest.read(source))]
+    if not paths:
+        raise CommandError(f"{source}: there are no photos")
+    return paths
+
+
+def _train_paths(manifest: Manifest) -> Sequence[str]:
+    if "split" not in manifest.columns:
+        return manifest.paths
+    rows = zip(manifest.paths, manifest.column("split"), strict=True)
+    return [name for name, split in rows if split == "train"]
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` of the paths, evenly spread over them; all, if there are fewer."""
+    if count >= len(paths):
+        return list(paths)
+    return [paths[number * len(paths) // count] for number in range(count)]
+
+
+def batches(paths: Sequence[Path], resize: Resize, size: int) -> Iterator[NDArray[np.uint8]]:
+    """Pixels (N, side, side, 3), `size` photos at a time. Raises CommandError at one that can't be read."""
+    for start in range(0, len(paths), size):
+        yield np.stack([_pixels(path, resize) for path in paths[start : start + size]])
+
+
+def _pixels(path: Path, resize: Resize) -> NDArray[np.uint8]:
+    try:
+        return preprocess.decode(path.read_bytes(), resize=resize, limits=LIMITS)
+    except PhotoError as error:
+        raise CommandError(f"{path}: {error}") from error

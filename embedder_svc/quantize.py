@@ -1,0 +1,50 @@
+"""A graph in int8, for CPUs: a quarter of the size, and three to four times as fast where the CPU has VNNI.
+
+Only the body of the network changes: the pixels' normalisation and the embedding's length stay float32.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+_OPERATORS = ("Conv", "Add", "MaxPool", "Relu")
+
+
+def to_int8(model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Static quantisation, ranges taken from the extremes that `photos`, batches of (N, H, W, 3), bring about.
+
+    Activations are unsigned and weights signed, per channel: the pair that x86 has instructions for.
+    """
+    add_pre_process_metadata(
+        model
+    )  # batch norms are folded already; without the mark it is logged that they may not be
+    with tempfile.TemporaryDirectory() as directory:
+        quantized = Path(directory) / "int8.onnx"
+        quantize_static(
+            model,
+            quantized,
+            _Photos(photos),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_OPERATORS),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return onnx.load(quantized)
+
+
+class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    def __init__(self, batches: Iterable[NDArray[np.uint8]]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
