@@ -12,7 +12,7 @@ from svckit.cli import CommandError, progress
 MAX_PHOTOS = 1000
 
 _KIND = "drawn cars"
-_MANIFEST = "manifest.json"
+_MANIFEST = ".drawn.json"
 
 
 def provide(out: Path, *, classes: int, photos: int, seed: int) -> None:
@@ -37,7 +37,7 @@ def _check(name: str, value: int, least: int, most: int) -> None:
 
 def _is_there(out: Path, wanted: dict[str, Any]) -> bool:
     try:
-        found = read_manifest(out)
+        found = read_manifest(out, _MANIFEST)
     except ArtifactError:
         return False
     return {name: found.get(name) for name in wanted} == wanted

@@ -1,0 +1,108 @@
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from svckit import probe
+from svckit.cli import CommandError
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def servicer():
+    """Says that the server and `cars` are well, and `boats` is not."""
+    servicer = grpc_health.HealthServicer()
+    for service, status in {"": SERVING, "cars": SERVING, "boats": NOT_SERVING}.items():
+        servicer.set(service, status)
+    return servicer
+
+
+@pytest.fixture
+def start(servicer):
+    """Starts a server that speaks nothing but health; gives its address."""
+    servers = []
+
+    def start(credentials=None):
+        server = grpc.server(ThreadPoolExecutor(2))
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        add = server.add_secure_port if credentials else server.add_insecure_port
+        port = add("127.0.0.1:0", *([credentials] if credentials else []))
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(None).wait()
+
+
+def test_a_serving_server_is_well(start):
+    assert probe.health(start()) == "SERVING"
+
+
+@pytest.mark.parametrize("service", ["", "cars"])
+def test_the_command_ends_quietly_if_all_is_well(start, service):
+    probe.main([start(), "--service", service])
+
+
+def test_a_service_that_does_not_serve_fails_the_probe(start):
+    with pytest.raises(CommandError, match=r"NOT_SERVING$"):
+        probe.main([start(), "--service", "boats"])
+
+
+def test_a_service_that_is_not_there_fails_the_probe(start):
+    with pytest.raises(CommandError, match="NOT_FOUND"):
+        probe.main([start(), "--service", "planes"])
+
+
+def test_a_server_that_is_not_there_fails_the_probe():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=f"127.0.0.1:{port}: UNAVAILABLE"):
+            probe.main([f"127.0.0.1:{port}"])
+
+
+def test_a_server_that_does_not_answer_fails_the_probe_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(CommandError, match=r"DEADLINE_EXCEEDED|UNAVAILABLE"):
+            probe.main([f"127.0.0.1:{port}", "--timeout", "0.3"])
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_a_server_with_tls_is_asked_over_tls(start, tmp_path, mutual):
+    """With a certificate of the prober's own where the server wants one."""
+    ca = trustme.CA()
+    files = {"ca": ca.cert_pem.bytes()}
+    for name in ("server", "client"):
+        certificate = ca.issue_cert("127.0.0.1")
+        files[name] = certificate.cert_chain_pems[0].bytes()
+        files[f"{name}_key"] = certificate.private_key_pem.bytes()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    pair = [(files["server_key"], files["server"])]
+    address = start(grpc.ssl_server_credentials(pair, files["ca"], require_client_auth=mutual))
+
+    shown = ["--tls-cert", str(tmp_path / "client"), "--tls-key", str(tmp_path / "client_key")]
+    trusted = ["--tls-ca", str(tmp_path / "ca")]
+    probe.main([address, *trusted, *(shown if mutual else [])])
+    with pytest.raises(CommandError):
+        probe.main([address, *(trusted if mutual else []), "--timeout", "1"])
+
+
+def test_it_is_a_command_with_an_exit_code(start, servicer):
+    """As an image's health check runs it."""
+    command = [sys.executable, "-m", "svckit.probe", address := start()]
+    well = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    servicer.set("", NOT_SERVING)
+    ill = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
+    assert (ill.returncode, ill.stderr) == (1, f"probe: error: {address}: NOT_SERVING\n")
