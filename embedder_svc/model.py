@@ -133,7 +133,10 @@ class _Runtime:
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             if device == "cpu":
                 raise ArtifactError(self._graph, f"onnxruntime can't load it: {error}") from error
-            raise DeviceError(f"device {device}: onnxruntime can't run {self._graph} on it: {error}") from error
+            raise DeviceError(
+                f"device {device}: onnxruntime can't run {self._graph} on it. Is there a GPU, with its driver and "
+                f"libraries? {error}"
+            ) from error
 
     def _options(self, device: Device) -> Any:
         options = self._onnxruntime.SessionOptions()
@@ -180,7 +183,7 @@ def _installed(distribution: str) -> bool:
 
 def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
     """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.bundle`."""
-    (inputs, outputs) = (_signature(session.get_inputs()), _signature(session.get_outputs()))
+    inputs, outputs = _signature(session.get_inputs()), _signature(session.get_outputs())
     side = info.input_size
     if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:
         raise ArtifactError(graph, f"its input must be `images`, uint8 (N, {side}, {side}, 3), it has {inputs}")

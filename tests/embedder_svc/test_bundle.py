@@ -1,0 +1,134 @@
+import hashlib
+import json
+import re
+from dataclasses import asdict
+
+import pytest
+
+from embedder_svc import bundle, preprocess
+from svckit.artifact import ArtifactError
+
+FIELDS = {
+    "name": "test",
+    "resize": "squash",
+    "input_size": 224,
+    "dimension": 2048,
+    "precision": "int8",
+    "normalized": True,
+    "source": "here",
+    "licence": "MIT",
+    "training_data": "ImageNet-1k",
+    "parity": {"cosine_mean": 0.999},
+    "metrics": {"top_1": 0.37},
+}
+ONNX = b"a graph"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def written(path):
+    return bundle.write(path, ONNX, **FIELDS)
+
+
+def edit(path, **changes):
+    """Changes fields of model.json; None deletes."""
+    file = path / "model.json"
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def damage(path):
+    with pytest.raises(ArtifactError) as caught:
+        bundle.read(path)
+    return caught.value
+
+
+def test_what_is_written_is_read(path, written):
+    assert bundle.read(path) == written
+    assert {name: asdict(written)[name] for name in FIELDS} == FIELDS
+    assert (path / "model.onnx").read_bytes() == ONNX
+
+
+def test_the_resize_rule_and_size_make_the_resizing(written):
+    assert written.resizing == preprocess.Resize("squash", 224)
+
+
+def test_a_bundle_is_never_overwritten(path, written):
+    with pytest.raises(ArtifactError, match="already exists"):
+        bundle.write(path, ONNX, **FIELDS)
+
+
+class TestFingerprint:
+    def test_is_of_the_graph_and_what_decides_its_pixels(self, tmp_path, written):
+        def fingerprint(onnx=ONNX, **changes):
+            return bundle.write(tmp_path / str(len(list(tmp_path.iterdir()))), onnx, **(FIELDS | changes)).fingerprint
+
+        assert fingerprint() == written.fingerprint
+        assert fingerprint(name="other", metrics={}, licence="none") == written.fingerprint
+        others = {fingerprint(b"another graph"), fingerprint(resize="pad"), fingerprint(input_size=160)}
+        assert len(others | {written.fingerprint}) == 4
+
+    def test_can_be_computed_by_hand(self, written):
+        """So that it stays the same from release to release: galleries are named by it."""
+        pixels = '{"input_size":224,"preprocess":1,"resize":"squash"}'
+        assert (
+            written.fingerprint == hashlib.sha256(f"{hashlib.sha256(ONNX).hexdigest()}\n{pixels}".encode()).hexdigest()
+        )
+        assert re.fullmatch("[0-9a-f]{64}", written.fingerprint)
+
+
+class TestDamage:
+    def test_a_missing_directory(self, path):
+        assert damage(path).path == path / "model.json"
+
+    def test_a_changed_graph(self, path, written):
+        (path / "model.onnx").write_bytes(b"A graph")
+        error = damage(path)
+        assert error.path == path / "model.onnx"
+        assert "sha256" in error.reason
+
+    def test_a_cut_graph(self, path, written):
+        (path / "model.onnx").write_bytes(ONNX[:-1])
+        assert damage(path).reason == "has 6 bytes, its manifest says 7"
+
+    def test_a_missing_graph(self, path, written):
+        (path / "model.onnx").unlink()
+        assert str(damage(path)) == f"{path / 'model.onnx'}: is missing"
+
+    def test_an_unlisted_graph(self, path, written):
+        edit(path, files={})
+        assert damage(path).reason == "`files` does not list model.onnx"
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("name", None),
+            ("name", 7),
+            ("resize", "stretch"),
+            ("resize", ["squash"]),
+            ("precision", "int4"),
+            ("input_size", 0),
+            ("input_size", 224.0),
+            ("dimension", True),
+            ("normalized", "yes"),
+            ("parity", []),
+        ],
+    )
+    def test_a_field_missing_or_of_the_wrong_kind(self, path, written, field, value):
+        edit(path, **{field: value})
+        error = damage(path)
+        assert error.path == path / "model.json"
+        assert error.reason == f"`{field}` is {value!r}"
+
+    @pytest.mark.parametrize(("field", "value"), [("resize", "pad"), ("input_size", 160), ("fingerprint", "0" * 64)])
+    def test_preprocessing_changed_behind_the_fingerprint(self, path, written, field, value):
+        edit(path, **{field: value})
+        assert re.match("says fingerprint [0-9a-f]{64}, its content has [0-9a-f]{64}", damage(path).reason)
+
+    def test_a_bundle_for_another_preprocessing(self, path, written):
+        edit(path, preprocess=2)
+        assert damage(path).reason == "is for preprocessing 2, this vmmr does 1"

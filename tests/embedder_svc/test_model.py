@@ -1,0 +1,161 @@
+import dataclasses
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from embedder_svc import bundle
+from embedder_svc.model import DeviceError, Model
+from svckit.artifact import ArtifactError
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+needs_cuda = pytest.mark.skipif(
+    not HAS_CUDA, reason="NO GPU HERE: this onnxruntime has no CUDA, so the CUDA tests did not run"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle):
+    return Model.open(tiny_bundle, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
+
+
+class TestEmbed:
+    def test_gives_unit_vectors_that_tell_photos_apart(self, model, photos):
+        embeddings = model.embed(photos)
+        assert embeddings.shape == (11, 16)
+        assert embeddings.dtype == np.float32
+        assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+        assert len(np.unique(embeddings.round(4), axis=0)) == 11
+
+    def test_a_photo_s_embedding_does_not_depend_on_its_batch(self, model, photos):
+        alone = np.concatenate([model.embed(photos[i : i + 1]) for i in range(11)])
+        assert np.array_equal(model.embed(photos), alone)
+
+    def test_takes_a_list_as_well_as_an_array(self, model, photos):
+        assert np.array_equal(model.embed(list(photos)), model.embed(photos))
+
+    def test_no_photos_give_no_rows(self, model):
+        assert model.embed([]).shape == (0, 16)
+
+    def test_two_models_of_one_bundle_agree(self, model, tiny_bundle, photos):
+        again = Model.open(tiny_bundle, device="cpu", threads=2, max_batch=7)
+        assert np.array_equal(again.embed(photos), model.embed(photos))
+
+    def test_padding_to_a_bucket_changes_nothing(self, tiny_bundle, photos):
+        model = Model.open(tiny_bundle, device="cpu", max_batch=8)
+        expected = model.embed(photos)
+        model.buckets = (1, 2, 4, 8)
+        assert np.array_equal(model.embed(photos), expected)
+
+
+class TestDevice:
+    def test_a_cpu_runs_batches_as_they_come(self, model):
+        assert (model.provider, model.buckets, model.max_batch) == ("CPUExecutionProvider", (), 4)
+
+    @pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
+    @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+    def test_one_that_is_not_there_is_an_error(self, tiny_bundle, device):
+        with pytest.raises(
+            DeviceError, match=rf"^device {device}: this onnxruntime has no \w+. Install vmmr\[cpu\] or"
+        ):
+            Model.open(tiny_bundle, device=device)
+
+    @pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
+    def test_auto_is_the_cpu_where_there_is_no_gpu(self, tiny_bundle):
+        assert Model.open(tiny_bundle).provider == "CPUExecutionProvider"
+
+    def test_both_wheels_of_onnxruntime_are_one_too_many(self, tiny_bundle, tmp_path, monkeypatch):
+        for name in ("onnxruntime", "onnxruntime_gpu"):
+            metadata = tmp_path / f"{name}-1.0.dist-info" / "METADATA"
+            metadata.parent.mkdir()
+            metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(DeviceError, match=r"both installed.*pip uninstall onnxruntime onnxruntime-gpu"):
+            Model.open(tiny_bundle)
+
+    def test_neither_wheel_is_one_too_few(self, tiny_bundle, monkeypatch):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(
+            DeviceError, match=r"^onnxruntime can't be imported: .* Install vmmr\[cpu\] or vmmr\[gpu\]$"
+        ):
+            Model.open(tiny_bundle)
+
+
+@needs_cuda
+class TestCuda:
+    def test_runs_fixed_batch_sizes_and_agrees_with_the_cpu(self, tiny_bundle, model, photos):
+        on_gpu = Model.open(tiny_bundle, device="cuda", max_batch=8)
+        assert (on_gpu.provider, on_gpu.buckets) == ("CUDAExecutionProvider", (1, 2, 4, 8))
+        on_gpu.warm_up()
+        assert np.allclose(on_gpu.embed(photos), model.embed(photos), atol=1e-3)
+
+    def test_is_what_auto_means(self, tiny_bundle):
+        assert Model.open(tiny_bundle).provider == "CUDAExecutionProvider"
+
+
+class TestBadGraphs:
+    @pytest.fixture
+    def graph(self, tiny_bundle):
+        """The graph of the tiny model, to spoil."""
+        return onnx.load(tiny_bundle / "model.onnx")
+
+    @pytest.fixture
+    def refusal(self, tiny_bundle, tmp_path):
+        """`refusal(content)`: why a model with this graph is refused."""
+        info = bundle.read(tiny_bundle)
+        fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+        del fields["fingerprint"]
+
+        def refused(content):
+            bundle.write(tmp_path / "bad", content, **fields)
+            with pytest.raises(ArtifactError) as caught:
+                Model.open(tmp_path / "bad", device="cpu").warm_up()
+            assert caught.value.path == tmp_path / "bad" / "model.onnx"
+            return caught.value.reason
+
+        return refused
+
+    def test_no_graph_at_all(self, refusal):
+        assert refusal(b"no graph").startswith("onnxruntime can't load it: ")
+
+    def test_damaged_after_it_was_written(self, tmp_path, make_bundle):
+        make_bundle(tmp_path / "bad")
+        file = tmp_path / "bad" / "model.onnx"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"bad/model\.onnx: is damaged: its sha256 is"):
+            Model.open(tmp_path / "bad")
+
+    def test_float_input(self, graph, refusal):
+        graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        reason = refusal(graph.SerializeToString())
+        assert reason.startswith("its input must be `images`, uint8 (N, 32, 32, 3), it has [('images', ")
+
+    def test_a_fixed_batch_size(self, graph, refusal):
+        graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+        assert refusal(graph.SerializeToString()).startswith("its input must be")
+
+    def test_another_output(self, graph, refusal):
+        graph.graph.output[0].name = graph.graph.node[-1].output[0] = "vectors"
+        reason = refusal(graph.SerializeToString())
+        assert reason.startswith("its output must be `embeddings`, float32, it has [('vectors', ")
+
+    def test_another_dimension(self, graph, refusal):
+        graph.graph.node.insert(8, helper.make_node("Concat", ["raw", "raw"], ["twice"], axis=1))
+        graph.graph.node[9].input[0] = "twice"
+        graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 32
+        assert refusal(graph.SerializeToString()) == "gives (1, 32) for a black photo, not (1, 16) finite numbers"
+
+    def test_not_finite_numbers(self, graph, refusal):
+        graph.graph.node.insert(1, helper.make_node("Log", ["floats"], ["logs"]))  # of black: minus infinity
+        graph.graph.node[2].input[0] = "logs"
+        assert refusal(graph.SerializeToString()) == "gives (1, 16) for a black photo, not (1, 16) finite numbers"
