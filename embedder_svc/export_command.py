@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from embedder_svc.arguments import count
 from embedder_svc.bundle import BundleInfo, Precision
 from embedder_svc.resize import Resize, Rule
 from svckit.artifact import ArtifactError
@@ -36,7 +37,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--resize", choices=get_args(Rule), default="squash", help="how a photo becomes a square (default: squash)"
     )
     group.add_argument(
-        "--input-size", metavar="PIXELS", type=_count, default=224, help="side of that square (default: 224)"
+        "--input-size", metavar="PIXELS", type=count, default=224, help="side of that square (default: 224)"
     )
     group.add_argument(
         "--no-normalize",
@@ -57,7 +58,7 @@ def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration-count",
         metavar="N",
-        type=_count,
+        type=count,
         default=256,
         help="photos to calibrate on, spread over all (default: 256)",
     )
@@ -79,12 +80,6 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--licence", help="for model.json")
     group.add_argument("--training-data", metavar="TEXT", help="for model.json")
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
-    return int(text)
 
 
 def _run(args: argparse.Namespace) -> None:

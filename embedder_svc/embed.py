@@ -1,0 +1,128 @@
+"""From a manifest of photos to their embeddings, with the very code that serves them."""
+
+import csv
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_svc import photo_files, preprocess
+from embedder_svc.embed_draft import Draft, Dtype, Job
+from embedder_svc.manifest import Manifest
+from embedder_svc.model import Model
+from embedder_svc.preprocess import PhotoError
+from svckit.cli import CommandError
+
+_CHUNK = 64
+"""Photos between two notes in the journal."""
+
+Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def embed(
+    manifest: Manifest, folder: Path, model: Model, out: Path, *, dtype: Dtype, workers: int, bar: Callable[..., Any]
+) -> dict[str, Any]:
+    """Writes the artifact `out`, going on where an earlier run stopped; returns what its manifest says.
+
+    `workers` threads read and decode photos while the network runs. `bar(total=N)` makes a progress bar of the photos to do.
+    Photos that can't be read are left out and listed. Raises CommandError, ArtifactError.
+    """
+    job = Job(manifest.sha256, model.info.fingerprint, dtype, model.info.dimension)
+    with Draft.open(out, job) as draft:
+        _fill(draft, [folder / path for path in manifest.paths], model, workers, bar)
+        if not draft.embedded:
+            draft.discard()
+            raise CommandError(
+                f"none of the {draft.done} photos can be read; {folder / manifest.paths[0]}: {draft.unreadable[0]}"
+            )
+        fields = _fields(draft, model)
+        draft.finish(_tables(manifest, draft.unreadable), fields)
+    return fields
+
+
+def _fill(draft: Draft, paths: Sequence[Path], model: Model, workers: int, bar: Callable[..., Any]) -> None:
+    chunk_size = model.max_batch * -(-_CHUNK // model.max_batch)  # whole runs of the network
+
+    def read(path: Path) -> Pixels | str:
+        return _read(path, model)
+
+    with ThreadPoolExecutor(workers, "decode") as pool, bar(total=len(paths) - draft.done) as progress:
+        photos = _in_order(pool, read, paths[draft.done :], ahead=2 * chunk_size)
+        try:
+            while chunk := list(islice(photos, chunk_size)):
+                draft.append(*_embedded(chunk, draft.done, model, draft.job))
+                progress.update(len(chunk))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(path: Path, model: Model) -> Pixels | str:
+    """The pixels of a photo, or why it has none."""
+    try:
+        return preprocess.decode(path.read_bytes(), resize=model.info.resizing, limits=photo_files.LIMITS)
+    except PhotoError as error:
+        return f"{error.reason}: {error.description}"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
+) -> Iterator[Result]:
+    """Like map, with at most `ahead` results waiting: a slow consumer does not fill the memory."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _embedded(
+    chunk: Sequence[Pixels | str], start: int, model: Model, job: Job
+) -> tuple[NDArray[np.floating[Any]], dict[int, str]]:
+    """The embeddings of the photos that could be read, and the other rows of the manifest with the reason."""
+    embeddings = model.embed([photo for photo in chunk if not isinstance(photo, str)])
+    with np.errstate(over="ignore"):
+        converted = embeddings.astype(job.element)
+    if not np.isfinite(converted).all():
+        raise CommandError(
+            f"an embedding is not finite in {job.dtype}: its values are too large for it, or not numbers"
+        )
+    return converted, {row: photo for row, photo in enumerate(chunk, start) if isinstance(photo, str)}
+
+
+def _fields(draft: Draft, model: Model) -> dict[str, Any]:
+    return {
+        "kind": "embeddings",
+        "model": model.info.fingerprint,
+        "model_name": model.info.name,
+        "dimension": draft.job.dimension,
+        "count": draft.embedded,
+        "dtype": draft.job.dtype,
+        "normalized": model.info.normalized,
+        "skipped": len(draft.unreadable),
+    }
+
+
+def _tables(manifest: Manifest, unreadable: dict[int, str]) -> dict[str, bytes]:
+    rows = [row for number, row in enumerate(manifest.rows) if number not in unreadable]
+    missing = [(manifest.paths[number], reason) for number, reason in unreadable.items()]
+    return {"items.csv": _csv(manifest.columns, rows), "unreadable.csv": _csv(("path", "reason"), missing)}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return content.getvalue().encode()

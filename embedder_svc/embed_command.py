@@ -1,0 +1,55 @@
+"""`vmmr-embedder embed`: from a manifest of photos to their embeddings."""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import get_args
+
+from embedder_svc.arguments import count
+from embedder_svc.cores import cores
+from embedder_svc.embed import embed
+from embedder_svc.embed_draft import Dtype, partial
+from embedder_svc.manifest import Manifest
+from embedder_svc.model import DEVICES, Model
+from svckit.artifact import ArtifactError
+from svckit.cli import progress
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "embed",
+        help="embed the photos of a manifest",
+        description="Writes a directory with embeddings.npy, items.csv (the manifest's lines, row by row), "
+        "unreadable.csv (photos that were left out, and why) and manifest.json. Stopped, it goes on from where it was.",
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest.csv, as `vmmr-search split` makes it")
+    parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="where the manifest's paths start")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory to write")
+    parser.add_argument("--model", metavar="BUNDLE", type=Path, required=True, help="the model bundle")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "--dtype", choices=get_args(Dtype), default="float16", help="of the stored embeddings (default: float16)"
+    )
+    parser.add_argument(
+        "--batch", metavar="N", type=count, help="most photos in one run of the network (default: as suits the device)"
+    )
+    parser.add_argument("--threads", metavar="N", type=count, help="of the network, on a CPU (default: one a core)")
+    parser.add_argument(
+        "--workers", metavar="N", type=count, default=cores(), help="threads that decode photos (default: one a core)"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.out.exists():
+        raise ArtifactError(args.out, "already exists")
+    if not args.photos.is_dir():
+        raise ArtifactError(args.photos, "is not a directory")
+    manifest = Manifest.read(args.manifest)
+    model = Model.open(args.model, device=args.device, threads=args.threads, max_batch=args.batch)
+    if partial(args.out).exists():
+        print(f"going on with {partial(args.out)}", file=sys.stderr)
+    bar = functools.partial(progress, desc="embed", unit="photo")
+    made = embed(manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar)
+    print(f"{args.out}: {made['count']} embeddings of {made['model_name']}, {made['skipped']} photos unreadable")

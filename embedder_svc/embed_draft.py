@@ -1,0 +1,187 @@
+"""Embeddings in the making: a directory beside their final place, from which a run that was killed goes on exactly.
+
+    OUT.partial/job.json                  what is embedded with what; a run with another job is refused
+    OUT.partial/journal.jsonl             a line for each chunk of the manifest's rows that is done
+    OUT.partial/artifact/embeddings.npy   the rows so far
+
+A chunk's embeddings are on disk before its line in the journal is, and what the journal does not cover is cut off on the next
+run: no row is lost or there twice.
+"""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svckit import artifact
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+
+MATRIX = "embeddings.npy"
+
+Dtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What must stay the same for a run to go on."""
+
+    manifest: str
+    """sha256 of the manifest."""
+    model: str
+    """Fingerprint."""
+    dtype: Dtype
+    dimension: int
+
+    @property
+    def element(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dimension * self.element.itemsize
+
+    def header(self, rows: int) -> bytes:
+        """Of the .npy file. Its length does not depend on `rows`: numpy leaves room for the number to grow."""
+        content = io.BytesIO()
+        shape = (rows, self.dimension)
+        np.lib.format.write_array_header_1_0(
+            content, {"descr": self.element.str, "fortran_order": False, "shape": shape}
+        )
+        return content.getvalue()
+
+
+class Draft:
+    """Made by `open`, which holds it locked."""
+
+    def __init__(self, out: Path, job: Job, journal: IO[bytes]) -> None:
+        self._out = out
+        self.job = job
+        self._journal = journal
+        self._artifact = partial(out) / "artifact"
+        self.done = 0
+        """The manifest's rows that are dealt with, from the first on."""
+        self.unreadable: dict[int, str] = {}
+        """Those of them that have no embedding, and why."""
+        self._replay()
+        self._matrix = self._open_matrix()
+
+    @classmethod
+    @contextmanager
+    def open(cls, out: Path, job: Job) -> Iterator[Self]:
+        """Begins, or goes on with what was begun for `out`.
+
+        Raises CommandError if it was begun as another job or another process is at it, ArtifactError if it is damaged or
+        `out` is there already.
+        """
+        if out.exists():
+            raise ArtifactError(out, "already exists")
+        directory = partial(out)
+        if not (directory / "artifact").is_dir():
+            shutil.rmtree(directory, ignore_errors=True)  # a run that was killed after its artifact had moved
+        (directory / "artifact").mkdir(parents=True, exist_ok=True)
+        with (directory / "journal.jsonl").open("a+b") as journal:
+            _lock(journal, directory)
+            _claim(directory, job)
+            draft = cls(out, job, journal)
+            with draft._matrix:
+                yield draft
+
+    @property
+    def embedded(self) -> int:
+        return self.done - len(self.unreadable)
+
+    def append(self, embeddings: NDArray[Any], unreadable: Mapping[int, str]) -> None:
+        """Adds the next rows of the manifest: the embeddings (n, D) of those that could be read, in order, and the others."""
+        self._matrix.write(np.ascontiguousarray(embeddings, self.job.element).tobytes())
+        _flush(self._matrix)
+        self.done += len(embeddings) + len(unreadable)
+        self.unreadable.update(unreadable)
+        line = json.dumps({"done": self.done, "unreadable": {str(row): why for row, why in unreadable.items()}})
+        self._journal.write(f"{line}\n".encode())
+        _flush(self._journal)
+
+    def finish(self, tables: Mapping[str, bytes], fields: Mapping[str, Any]) -> None:
+        """Moves the artifact to its place, with more files and its manifest. What is here repeats if it is interrupted."""
+        self._matrix.seek(0)
+        self._matrix.write(self.job.header(self.embedded))
+        _flush(self._matrix)
+        for name, content in tables.items():
+            artifact.atomic_write(self._artifact / name, content)
+        artifact.write_manifest(self._artifact, fields)
+        self._artifact.rename(self._out)
+        self.discard()
+
+    def discard(self) -> None:
+        shutil.rmtree(partial(self._out))
+
+    def _replay(self) -> None:
+        """Reads the journal, and cuts off a last line that was not finished."""
+        self._journal.seek(0)
+        whole = 0
+        for line in self._journal:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            self._take(line)
+        self._journal.truncate(whole)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            self.done = int(entry["done"])
+            self.unreadable |= {int(row): str(why) for row, why in entry["unreadable"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(Path(self._journal.name), "is damaged: delete the directory to start over") from error
+
+    def _open_matrix(self) -> IO[bytes]:
+        """Open for appending, with exactly the rows that the journal covers."""
+        path = self._artifact / MATRIX
+        header = self.job.header(0)
+        if self.done == 0:
+            path.write_bytes(header)
+        expected = len(header) + self.embedded * self.job.row_bytes
+        if not path.is_file() or path.stat().st_size < expected:
+            raise ArtifactError(path, "has fewer rows than the journal says: delete the directory to start over")
+        os.truncate(path, expected)
+        file = path.open("r+b")
+        file.seek(expected)
+        return file
+
+
+def partial(out: Path) -> Path:
+    """Where the draft for `out` is."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def _lock(journal: IO[bytes], directory: Path) -> None:
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CommandError(f"{directory}: another process is embedding here") from None
+
+
+def _claim(directory: Path, job: Job) -> None:
+    path = directory / "job.json"
+    mine = asdict(job)
+    if not path.exists():
+        artifact.atomic_write(path, f"{json.dumps(mine)}\n".encode())
+    begun = json.loads(path.read_bytes())
+    if different := [name for name in mine if begun.get(name) != mine[name]]:
+        raise CommandError(
+            f"{directory} was begun with another {' and '.join(different)}: go on as it was begun, or delete it"
+        )
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
