@@ -121,7 +121,7 @@ class Batcher(Generic[In, Out]):
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise _expired() from error
+            raise ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed") from error
         finally:
             self._discard([submit])
 
@@ -130,16 +130,12 @@ class Batcher(Generic[In, Out]):
         with self._changed:
             self._closed = True
             abandoned = list(self._queue)
-            self._queue.clear()
-            self._waiting = 0
             self._changed.notify()
         for submit in abandoned:
             _fail(submit, shutting_down())
         await asyncio.to_thread(self._thread.join)
 
     def _admit(self, submit: _Submit[In, Out]) -> None:
-        if not submit.wanted():
-            raise _expired()
         with self._changed:
             if self._closed:
                 raise shutting_down()
@@ -239,7 +235,3 @@ def _raisable(error: BaseException) -> Exception:
     wrapped = RuntimeError(f"the backend raised {error!r}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _expired() -> ServiceError:
-    return ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed")

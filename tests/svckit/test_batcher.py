@@ -10,6 +10,7 @@ from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
 
 TIMEOUT_S = 10
+POISON = 666
 
 
 class Backend:
@@ -26,6 +27,8 @@ class Backend:
         self.began.release()
         if self.held:
             assert self.go.acquire(timeout=TIMEOUT_S)
+        if POISON in items:
+            raise ValueError("poison")
         return [2 * item for item in items]
 
     @property
@@ -76,7 +79,7 @@ async def reason_of(awaitable) -> Reason:
 
 
 @settings(max_examples=60, deadline=None)
-@given(submits=st.lists(st.lists(st.integers(), max_size=9), max_size=20), max_batch=st.integers(1, 7))
+@given(submits=st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=20), max_batch=st.integers(1, 7))
 def test_every_item_runs_once_in_order_and_every_caller_gets_its_own(submits, max_batch):
     backend = Backend()
 
@@ -185,6 +188,18 @@ async def test_a_caller_who_leaves_during_the_batch_harms_neither_it_nor_the_bat
     assert (await batcher.submit([3])).outputs == [6]
 
 
+async def test_a_caller_who_leaves_during_a_failing_batch_does_not_keep_the_failure_from_the_others(batcher, backend):
+    first = await occupied(batcher, backend)
+    gone, stays = await queued(batcher, [POISON]), await queued(batcher, [2])
+    backend.release()
+    await backend.has_begun()
+    gone.cancel()
+    backend.free()
+    await first
+    with pytest.raises(ValueError, match="poison"):
+        await stays
+
+
 async def test_a_deadline_is_answered_while_the_backend_is_still_busy_and_costs_nothing(batcher, backend):
     first = await occupied(batcher, backend)
     assert await reason_of(batcher.submit([1], deadline=time.monotonic() + 0.01)) is Reason.DEADLINE_EXCEEDED
@@ -219,9 +234,11 @@ async def test_a_deadline_during_the_batch_ends_the_wait_of_that_caller_alone(ba
     assert (await stays).outputs == [4]
 
 
-async def test_a_deadline_in_the_past_is_not_admitted(batcher):
+async def test_a_deadline_in_the_past_costs_nothing(batcher, backend):
     assert await reason_of(batcher.submit([1], deadline=time.monotonic())) is Reason.DEADLINE_EXCEEDED
-    assert batcher.waiting == 0
+    backend.free()
+    await batcher.submit([2])
+    assert backend.batches == [[2]]
 
 
 async def test_a_failing_batch_fails_only_itself():
@@ -295,6 +312,7 @@ async def test_closing_lets_the_running_batch_end_and_fails_what_waits(batcher, 
     await closing
     assert (await running).outputs == [2]
     assert backend.batches == [[1]]
+    assert batcher.waiting == 0
     await batcher.close()
 
 
