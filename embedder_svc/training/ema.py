@@ -1,0 +1,32 @@
+"""A running average of a network's weights, which generalises better than the last step's."""
+
+import copy
+
+import torch
+from torch import nn
+
+_EVERY = 4
+
+
+class WeightAverage:
+    """An exponential moving average that reaches back about `steps` steps; with 0 it is the network as it stands.
+
+    `network` is the averaged copy, in evaluation mode. Running statistics are averaged with the weights.
+    """
+
+    def __init__(self, network: nn.Module, steps: int) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self._steps = steps
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Takes in the weights after `step` steps (counted from 1). Only every fourth step counts: it costs memory traffic."""
+        if step % _EVERY:
+            return
+        reach = min(self._steps, step)  # early on, the starting weights must not linger
+        weight = min(1.0, _EVERY / reach) if reach else 1.0
+        for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, weight)
+            else:
+                mine.copy_(theirs)

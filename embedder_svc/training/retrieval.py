@@ -1,0 +1,52 @@
+"""How well photos find their own class in a gallery: what the embeddings are for, so what a checkpoint is chosen by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+_NEAREST = 5
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """In percent."""
+
+    top1: float
+    """The nearest photo is of the query's class."""
+    top5: float
+    """Any of the 5 nearest photos is."""
+    make: float
+    """The nearest photo is of the query's make."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    embeddings: Tensor
+    """(N, D), of any length."""
+    labels: Tensor
+    makes: Tensor
+
+
+def accuracy(queries: Embedded, gallery: Embedded) -> Accuracy:
+    """By cosine."""
+    directions = normalize(gallery.embeddings).T
+    count = min(_NEAREST, directions.shape[1])
+    chunks = torch.split(normalize(queries.embeddings), _CHUNK)
+    nearest = torch.cat([(chunk @ directions).topk(count).indices for chunk in chunks])
+    same_class = gallery.labels[nearest] == queries.labels[:, None]
+    same_make = gallery.makes[nearest[:, 0]] == queries.makes
+    return Accuracy(_percent(same_class[:, 0]), _percent(same_class.any(1)), _percent(same_make))
+
+
+def best_size(sizes: tuple[int, ...], measure: Callable[[int], Accuracy]) -> tuple[int, Accuracy]:
+    """The input size with the best top-1; the smallest of equals, which is the cheapest."""
+    measured = [(size, measure(size)) for size in sorted(sizes)]
+    return max(measured, key=lambda pair: pair[1].top1)
+
+
+def _percent(hits: Tensor) -> float:
+    return round(100 * hits.float().mean().item(), 2)

@@ -1,0 +1,77 @@
+"""Puts a run together from what its user names, and runs it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from embedder_svc import checkpoints
+from embedder_svc.checkpoints import Checkpoint
+from embedder_svc.resize import Resize
+from embedder_svc.resnet import EMBEDDING_DIMENSION, ResNet50
+from embedder_svc.training.learner import Learner
+from embedder_svc.training.loop import WEIGHTS, Run
+from embedder_svc.training.photos import Collection, Decoded
+from embedder_svc.training.recipe import Recipe
+from svckit.cli import CommandError
+
+
+def start(
+    recipe: Recipe,
+    *,
+    manifest: Path,
+    folder: Path,
+    weights: str,
+    out: Path,
+    cache: Path,
+    device: str,
+    card: Mapping[str, str],
+) -> Path:
+    """Trains from `weights` on the photos of a manifest, or goes on with the run in `out`; the path of what it learned.
+
+    `card` holds the traits of the result that its owner knows: `training_data` and `licence`. Raises CommandError.
+    """
+    collection = Collection.read(manifest)
+    begin = checkpoints.load(weights)
+    if not isinstance(begin.network, ResNet50):
+        raise CommandError(f"{weights}: training starts from a ResNet-50 in torchvision's layout")
+    out.mkdir(parents=True, exist_ok=True)
+    classes, resize = len(collection.classes), Resize(recipe.rule, recipe.cache_size)
+    learner = Learner(begin.network, recipe, classes=classes, dimension=EMBEDDING_DIMENSION, device=_device(device))
+    Run(
+        learner,
+        recipe,
+        train=Decoded.read(collection.train, folder, cache, resize),
+        dev=Decoded.read(collection.dev, folder, cache, resize),
+        norm=begin.pixels,
+        metadata=_metadata(recipe, collection, begin, card),
+        out=out,
+        identity=collection.identity,
+    ).train()
+    return out / WEIGHTS
+
+
+def _device(name: str) -> torch.device:
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise CommandError("--device cuda: torch finds no CUDA GPU")
+    torch.backends.cudnn.benchmark = True  # inputs have few shapes, each used for long
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def _metadata(recipe: Recipe, collection: Collection, begin: Checkpoint, card: Mapping[str, str]) -> dict[str, str]:
+    """What `checkpoints.load` needs of the weights, and what a model card tells of them."""
+    return {
+        "source": f"vmmr-embedder train from {begin.source}",
+        "strides": begin.traits.strides,
+        "eps": str(begin.traits.eps),
+        "pixels": begin.traits.pixels,
+        "licence": card["licence"],
+        "training_data": f"{begin.traits.training_data}; {card['training_data']}",
+        "resize": recipe.resize,
+        "classes": str(len(collection.classes)),
+        "photos": str(len(collection.train)),
+        "recipe": json.dumps(asdict(recipe)),
+    }

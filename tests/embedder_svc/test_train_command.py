@@ -1,0 +1,100 @@
+import argparse
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from embedder_svc import checkpoints, train_command, vmmrdb
+from embedder_svc.resnet import ResNet50
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+
+FLAGS = (
+    "--epochs=2 --batch=3 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """Six red and six blue cars, and a ResNet-50 that has seen none."""
+    folder = tmp_path_factory.mktemp("collection")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,make,model,year,split"]
+    for label, channel in (("acura_rl_2012", 0), ("bmw_m3_2012", 2)):
+        make, model, year = label.split("_")
+        for number in range(6):
+            pixels = rng.integers(0, 100, (40, 60, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            path = f"{label}-{number}.jpg"
+            Image.fromarray(pixels).save(folder / path)
+            rows.append(f"{path},{label},{make},{model},{year},{'train' if number < 4 else 'dev'}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    torch.manual_seed(0)
+    state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
+    save_file(
+        state, folder / "start.safetensors", {"strides": "v1", "eps": "0.001", "pixels": "caffe", "source": "chance"}
+    )
+    return folder
+
+
+def train(collection, out, *flags, weights=None):
+    parser = argparse.ArgumentParser()
+    train_command.add(parser.add_subparsers())
+    start = weights or collection / "start.safetensors"
+    paths = [str(collection / "manifest.csv"), f"--photos={collection}", f"--weights={start}", f"--out={out}"]
+    args = parser.parse_args(["train", *paths, *FLAGS.split(), *flags])
+    args.run(args)
+
+
+@pytest.fixture(scope="module")
+def trained(collection):
+    out = collection / "run"
+    train(collection, out, "--data=drawn cars", "--licence=CC0", "--rate=0.001")
+    return out
+
+
+def test_the_checkpoint_loads_with_all_that_is_known_of_it(trained):
+    found = checkpoints.load(str(trained / "model.safetensors"))
+    assert (found.traits.strides, found.traits.eps, found.traits.pixels) == ("v1", 1e-3, "caffe")
+    assert found.traits.training_data == "unknown; drawn cars"
+    assert found.traits.licence == "CC0"
+    assert found.source == "vmmr-embedder train from chance"
+
+
+def test_the_checkpoint_tells_how_it_was_made(trained):
+    with safe_open(trained / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert (metadata["classes"], metadata["photos"]) == ("2", "8")
+    assert (metadata["resize"], metadata["input_size"]) == ("squash", "32")
+    recipe = json.loads(metadata["recipe"])
+    assert (recipe["rate"], recipe["seed"], recipe["loss"]) == (0.001, 230, "softmax")
+    assert json.loads(metadata["metrics"]).keys() == {"epoch", "dev_top1", "dev_top5", "dev_make"}
+
+
+def test_a_finished_run_answers_at_once_with_where_its_weights_are(trained, collection, capsys):
+    with (trained / "curves.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    train(collection, trained, "--rate=0.001")
+    assert capsys.readouterr().out == f"{trained / 'model.safetensors'}\n"
+
+
+def test_weights_in_another_layout_are_refused(collection, tmp_path):
+    torch.save(vmmrdb.VmmrdbResNet50().state_dict(), tmp_path / "vmmrdb.pth")
+    with pytest.raises(CommandError, match=r"vmmrdb\.pth: training starts from a ResNet-50 in torchvision's layout"):
+        train(collection, tmp_path / "run", weights=tmp_path / "vmmrdb.pth")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(collection, tmp_path):
+    with pytest.raises(CommandError, match="--device cuda: torch finds no CUDA GPU"):
+        train(collection, tmp_path, "--device=cuda")
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(ArtifactError, match=r"manifest\.csv: No such file"):
+        train(tmp_path, tmp_path / "run")

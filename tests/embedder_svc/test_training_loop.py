@@ -1,0 +1,218 @@
+"""Runs of a tiny network over squares of three colours."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from embedder_svc.training import loop
+from embedder_svc.training.learner import Learner
+from embedder_svc.training.loop import Run
+from embedder_svc.training.photos import Decoded, Photos
+from embedder_svc.training.recipe import Recipe
+from embedder_svc.traits import PIXELS
+from svckit.cli import CommandError
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    epochs=4, batch=4, stages="0:8,0.5:12", cache_size=16, test_sizes="8,16", frozen=0, precision="float32",
+    rate=0.01, ema_steps=8, evaluate_every=2, colour=0.1,
+)  # fmt: skip
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class Power:
+    """Fails at the given forward pass; shared by a network and its averaged copy."""
+
+    fails_at = None
+    uses = 0
+
+    def use(self):
+        self.uses += 1
+        if self.uses == self.fails_at:
+            raise PowerCutError
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Tiny(nn.Module):
+    """Batch norm included: its running statistics are state too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.layer1 = nn.Conv2d(8, 8, 3, bias=False)
+        self.power = Power()
+        self.views = []
+
+    def forward(self, photos):
+        self.power.use()
+        if self.training:
+            self.views.extend(photos)
+        return self.layer1(torch.relu(self.bn1(self.conv1(photos)))).mean((2, 3))
+
+
+def split(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    pixels = rng.integers(0, 120, (count, 16, 16, 3))
+    pixels[np.arange(count), :, :, labels] += 130
+    photos = Photos(tuple(f"{number}.png" for number in range(count)), labels, labels // 2)
+    return Decoded(photos, pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Makes a run in a directory of its own; returns it with the network it trains."""
+
+    def start(name="run", recipe=RECIPE, *, train=None, dev=9, identity="these photos"):
+        network = Tiny()
+        learner = Learner(network, recipe, classes=3, dimension=8, device=CPU)
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        run = Run(
+            learner, recipe, train=train or split(22, 1), dev=split(dev, 2), norm=PIXELS["imagenet"],
+            metadata={"source": "test"}, out=out, identity=identity,
+        )  # fmt: skip
+        return run, network
+
+    return start
+
+
+def curves(out, *columns):
+    with (out / loop.CURVES).open() as file:
+        return [tuple(row[column] for column in columns) for row in csv.DictReader(file)]
+
+
+def metadata(out):
+    with safe_open(out / loop.WEIGHTS, "pt") as file:
+        return file.metadata()
+
+
+DETERMINED = ("epoch", "step", "size", "loss", "train_top1", "test_size", "top1", "top5", "make")
+
+
+# Passes 1-6 imprint, 7-16 train two epochs, 17-34 look at the dev photos, 35-44 train, 45-62 look again.
+@pytest.mark.parametrize("failure", [3, 9, 17, 41, 62])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(start, tmp_path, monkeypatch, failure):
+    monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
+    whole, whole_network = start("whole")
+    whole.train()
+    cut, network = start("cut")
+    network.power.fails_at = failure
+    with pytest.raises(PowerCutError):
+        cut.train()
+    resumed, resumed_network = start("cut")
+    resumed.train()
+    for name, value in whole_network.state_dict().items():
+        assert torch.equal(resumed_network.state_dict()[name], value), name
+    assert curves(tmp_path / "cut", *DETERMINED) == curves(tmp_path / "whole", *DETERMINED)
+    assert metadata(tmp_path / "cut") == metadata(tmp_path / "whole")
+    kept = [load_file(tmp_path / name / loop.WEIGHTS) for name in ("cut", "whole")]
+    torch.testing.assert_close(*kept, rtol=0, atol=0)
+
+
+def test_between_saves_a_cut_loses_only_the_epoch(start, tmp_path):
+    cut, network = start()
+    network.power.fails_at = 14  # in the second epoch, of 5 steps
+    with pytest.raises(PowerCutError):
+        cut.train()
+    assert curves(tmp_path / "run", "epoch", "step") == [("1", "5")]
+    resumed, _ = start()
+    resumed.train()
+    assert curves(tmp_path / "run", "epoch", "step") == [("1", "5"), ("2", "10"), ("3", "15"), ("4", "20")]
+
+
+def test_it_learns_and_records_how(start, tmp_path):
+    run, _ = start(recipe=replace(RECIPE, epochs=12))
+    run.train()
+    out = tmp_path / "run"
+    losses = [float(loss) for (loss,) in curves(out, "loss")]
+    assert losses[-1] < losses[0]
+    assert [size for (size,) in curves(out, "size")] == ["8"] * 5 + ["12"] * 7
+    assert [top1 != "" for (top1,) in curves(out, "top1")] == [False, True] * 6
+    assert float(curves(out, "top1")[-1][0]) > 80
+
+
+def test_the_weights_of_the_best_look_at_the_dev_photos_are_kept(start, tmp_path):
+    run, _ = start(recipe=replace(RECIPE, epochs=8))
+    run.train()
+    looked = [
+        (float(top1), -int(epoch), size)
+        for top1, epoch, size in curves(tmp_path / "run", "top1", "epoch", "test_size")
+        if top1
+    ]
+    top1, epoch, size = max(looked)
+    found = metadata(tmp_path / "run")
+    assert found["input_size"] == size
+    assert f'"epoch": {-epoch}, "dev_top1": {top1}' in found["metrics"]
+    assert found["source"] == "test"
+
+
+def test_without_dev_photos_the_last_weights_are_kept(start, tmp_path):
+    run, _ = start(dev=0)
+    run.train()
+    found = metadata(tmp_path / "run")
+    assert (found["input_size"], found["metrics"]) == ("8", '{"epoch": 4}')
+
+
+def test_no_two_views_of_a_photo_are_alike(start):
+    photo = split(6, 1).pixels[:1].repeat(6, 0)
+    same = Decoded(Photos(tuple("abcdef"), np.arange(6) % 3, np.arange(6) % 3), photo)
+    run, network = start(recipe=replace(RECIPE, batch=3, stages="0:8"), train=same)
+    run.train()
+    assert len({view.numpy().tobytes() for view in network.views}) == 4 * 6
+
+
+def test_frozen_blocks_stay_as_they_were(start):
+    run, network = start(recipe=replace(RECIPE, frozen=1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run.train()
+    after = network.state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"layer1"}
+
+
+@pytest.mark.parametrize(
+    "recipe", [replace(RECIPE, loss="proxy-anchor", scale=32.0), replace(RECIPE, precision="bfloat16")]
+)
+def test_every_loss_and_precision_trains(start, tmp_path, recipe):
+    run, _ = start(recipe=recipe)
+    run.train()
+    losses = [float(loss) for (loss,) in curves(tmp_path / "run", "loss")]
+    assert losses[-1] < losses[0]
+
+
+def test_a_run_goes_on_only_under_its_own_recipe(start):
+    start()[0].train()
+    with pytest.raises(CommandError, match=r"another recipe; changed: rate \(0\.5, was 0\.01\)"):
+        start(recipe=replace(RECIPE, rate=0.5))[0].train()
+
+
+def test_a_run_goes_on_only_over_its_own_photos(start):
+    start()[0].train()
+    with pytest.raises(CommandError, match="over other photos"):
+        start(identity="others")[0].train()
+
+
+def test_a_batch_larger_than_the_collection_is_refused(start):
+    with pytest.raises(CommandError, match="--batch 23 is more than the 22 training photos"):
+        start(recipe=replace(RECIPE, batch=23))[0].train()
+
+
+def test_a_finished_run_has_nothing_left_to_do(start, tmp_path):
+    start()[0].train()
+    before = (tmp_path / "run" / loop.STATE).read_bytes()
+    start()[0].train()
+    assert (tmp_path / "run" / loop.STATE).read_bytes() == before
