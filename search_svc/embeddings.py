@@ -45,7 +45,7 @@ class Embeddings:
 
 def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:
     try:
-        matrix: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        matrix: NDArray[Any] = np.load(file, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ArtifactError(file, str(error)) from error
     if matrix.shape != shape or matrix.dtype not in _DTYPES:

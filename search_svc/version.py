@@ -163,7 +163,7 @@ def _check_listed(manifest: VersionManifest, files: Mapping[str, Any]) -> None:
 def _embeddings(path: Path, manifest: VersionManifest) -> NDArray[np.float16]:
     file = path / EMBEDDINGS_FILE
     try:
-        matrix: NDArray[np.float16] = np.load(file, mmap_mode="r", allow_pickle=False)
+        matrix: NDArray[np.float16] = np.load(file, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ArtifactError(file, str(error)) from error
     expected = (manifest.items, manifest.dimension)

@@ -12,11 +12,11 @@ def touch(root, *paths):
 
 @pytest.mark.parametrize("top", ["", "VMMRdb/", "VMMRdb_master/", "train/"])
 def test_label_folders_are_found_below_the_folder_a_data_set_comes_in(tmp_path, top):
-    touch(tmp_path, f"{top}honda_pilot_2011/b.jpg", f"{top}honda_pilot_2011/a.JPG", f"{top}bmw_x5_2001/c.webp")
+    touch(tmp_path, f"{top}honda_pilot_2011/b.jpg", f"{top}honda_pilot_2011/a.JPG", f"{top}bmw_x5_2001/ç & 2.webp")
     touch(tmp_path, "classes.csv", "__MACOSX/honda_pilot_2011/a.jpg", ".cache/x/y.jpg")
     collection = scan(tmp_path)
     assert collection.top == top
-    assert dict(collection.classes) == {"bmw_x5_2001": ["c.webp"], "honda_pilot_2011": ["a.JPG", "b.jpg"]}
+    assert dict(collection.classes) == {"bmw_x5_2001": ["ç & 2.webp"], "honda_pilot_2011": ["a.JPG", "b.jpg"]}
     assert list(collection.classes) == sorted(collection.classes)
 
 

@@ -48,3 +48,8 @@ def test_a_file_that_holds_no_items_is_refused(tmp_path):
         writer.write_batch(pa.record_batch({"a": pa.array([1], pa.int32())}))
     with pytest.raises(ArtifactError, match=r"items\.arrow: not the items of an index version"):
         Items.open(path)
+    write_items(tmp_path / "whole.arrow", ["a"], [parse("a")], [""])
+    with pa.ipc.open_file(str(tmp_path / "whole.arrow")) as whole, pa.ipc.new_file(str(path), whole.schema):
+        pass
+    with pytest.raises(ArtifactError, match=r"items\.arrow: not the items of an index version"):
+        Items.open(path)
