@@ -58,7 +58,9 @@ class Model:
         runtime = _Runtime(graph, info.input_size, threads or cores(), max_batch or _GPU_BATCH)
         session = runtime.auto() if device == "auto" else runtime.session(device)
         _check_contract(session, info, graph)
-        return cls(session, info, graph, max_batch)
+        model = cls(session, info, graph, max_batch)
+        _log.info("model", extra={"model": info.name, "fingerprint": info.fingerprint, "provider": model.provider})
+        return model
 
     def embed(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (N, dimension) of N photos (size, size, 3), run `max_batch` at a time."""

@@ -1,0 +1,72 @@
+"""`vmmr-embedder`: photos to embeddings, served; and the offline steps of a model.
+
+Here the server is put together: photos are decoded in threads, batched across calls, and run through one network.
+"""
+
+import argparse
+import asyncio
+from typing import cast
+
+from vmmr.embedder.v1 import embedder_pb2_grpc
+
+from embedder_svc import embed_command, export_command, info_command, train_command
+from embedder_svc.config import PREFIX, EmbedderConfig
+from embedder_svc.cores import cores
+from embedder_svc.decoder import Decoder, Pixels
+from embedder_svc.model import Device, Model
+from embedder_svc.service import SERVICE, EmbedderService, Embedding
+from svckit import cli, config, logs
+from svckit.server import Server
+
+PROGRAM = "vmmr-embedder"
+
+
+def main() -> None:
+    cli.run(_command, PROGRAM)
+
+
+def _command() -> None:
+    args = parser().parse_args()
+    args.run(args)
+
+
+def parser() -> argparse.ArgumentParser:
+    program = argparse.ArgumentParser(PROGRAM, description="Photos to embeddings.")
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve", help="answer gRPC calls", description="Serves vmmr.embedder.v1.EmbedderService.", allow_abbrev=False
+    )
+    config.add_arguments(serve, EmbedderConfig, PREFIX)
+    serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(EmbedderConfig, PREFIX, args))))
+    for command in (info_command, export_command, embed_command, train_command):
+        command.add(commands)
+    return program
+
+
+async def _serve(settings: EmbedderConfig) -> None:
+    logs.configure(settings.log_level, settings.log_format)
+    model = Model.open(
+        settings.model,
+        device=cast("Device", settings.device),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+    )
+    server = Server(settings, name="embedder")
+    decoder = Decoder(model.info.resizing, settings.limits, threads=settings.decode_threads or cores())
+
+    def embed(pixels: list[Pixels]) -> list[Embedding]:
+        return list(model.embed(pixels))
+
+    batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
+    servicer = EmbedderService(settings, model, decoder, batcher)
+    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
+
+    async def close() -> None:
+        await batcher.close()
+        decoder.close()
+
+    await server.run(warm_up=lambda: asyncio.to_thread(model.warm_up), close=close)
+
+
+if __name__ == "__main__":
+    main()

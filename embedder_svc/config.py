@@ -1,0 +1,49 @@
+"""The settings of `vmmr-embedder serve`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedder_svc.model import DEVICES
+from embedder_svc.preprocess import Limits
+from svckit.config import ConfigError, option
+from svckit.server import ServerConfig
+
+PREFIX = "EMBEDDER"
+
+# Up to here Pillow's own guard against decompression bombs stays quiet.
+_MOST_PIXELS = 89_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedderConfig(ServerConfig):
+    port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
+    model: Path = option(Path("models/resnet50-imagenet-int8"), help="directory of the model bundle")
+    device: str = option(
+        "auto", choices=DEVICES, help="what runs the network; auto is CUDA where it works, else the CPU"
+    )
+    threads: int | None = option(None, minimum=1, help="threads of the network on a CPU; one a core if not set")
+    decode_threads: int | None = option(None, minimum=1, help="threads that decode photos; one a core if not set")
+    max_batch: int | None = option(
+        None, minimum=1, help="most photos in one run of the network; 4 on a CPU and 32 on a GPU if not set"
+    )
+    max_queue: int = option(256, minimum=1, help="photos in the server at once, all callers together; more are refused")
+    max_images: int = option(32, minimum=1, help="most photos in one call")
+    max_image_bytes: int = option(20_000_000, minimum=1, help="most bytes in one encoded photo")
+    max_image_pixels: int = option(
+        50_000_000, minimum=1, maximum=_MOST_PIXELS, help="most pixels in one photo, before any crop"
+    )
+    max_aspect_ratio: float = option(10.0, minimum=1, help="most times that one side may be longer than the other")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_images > self.max_queue:
+            raise ConfigError(f"--max-images must be <= --max-queue, got {self.max_images} and {self.max_queue}")
+        if self.max_image_bytes > self.max_request_bytes:
+            raise ConfigError(
+                "--max-image-bytes must be <= --max-request-bytes, "
+                f"got {self.max_image_bytes} and {self.max_request_bytes}"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_image_bytes, self.max_image_pixels, self.max_aspect_ratio)
