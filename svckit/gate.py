@@ -20,6 +20,11 @@ class Gate:
         self._empty.set()
         self._expelling = False
 
+    @property
+    def calls(self) -> int:
+        """Calls inside."""
+        return len(self._inside)
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """The time a call's task is inside. Raises ServiceError: NOT_READY, SHUTTING_DOWN or QUEUE_FULL."""
@@ -63,8 +68,8 @@ class Gate:
             raise shutting_down()
         if not self.opened:
             raise ServiceError(Reason.NOT_READY, "the server is warming up", retry_after_s=1.0)
-        if len(self._inside) >= self._max_calls:
-            message = f"the server is busy with {len(self._inside)} calls, as many as it takes"
+        if self.calls >= self._max_calls:
+            message = f"the server is busy with {self.calls} calls, as many as it takes"
             raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=0.1)
 
 

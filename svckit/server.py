@@ -138,9 +138,12 @@ class Server:
 
         Refusing calls a moment longer sends the callers who call again at once, and so would run into that, elsewhere.
         """
+        calls = self._gate.calls
+        _log.info("draining", extra={"calls": calls})
         if not await self._gate.drain(self._config.drain_s):
             _log.warning("calls were still running at the end of the drain")
-        await asyncio.sleep(_REFUSING_S)
+        if calls:
+            await asyncio.sleep(_REFUSING_S)
 
     def _build(self) -> grpc.aio.Server:
         config = self._config

@@ -1,0 +1,252 @@
+import asyncio
+import logging
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from vmmr.embedder.v1 import embedder_pb2
+
+EMBED = "/vmmr.embedder.v1.EmbedderService/Embed"
+TIMEOUT_S = 30
+
+
+def photos(*contents: bytes | int) -> embedder_pb2.EmbedRequest:
+    encoded = (str(content).encode() if isinstance(content, int) else content for content in contents)
+    return embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=content) for content in encoded])
+
+
+async def error_of(call) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+def details_of(error: grpc.aio.AioRpcError) -> dict[str, any_pb2.Any]:
+    """The unpacked details of an error, by the name of their message."""
+    details = rpc_status.from_call(error).details
+    unpacked = {}
+    for detail in details:
+        message = getattr(error_details_pb2, detail.TypeName().rpartition(".")[2])()
+        assert detail.Unpack(message)
+        unpacked[detail.TypeName()] = message
+    return unpacked
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    return details_of(error)["google.rpc.ErrorInfo"].reason
+
+
+def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
+    return dict(error.trailing_metadata())
+
+
+@pytest.fixture
+def misbehave(serve, monkeypatch, echo):
+    """Serves an Embed that does as it is told."""
+
+    async def start(behaviour):
+        monkeypatch.setattr(echo.Echo, "Embed", behaviour)
+        return (await serve()).stub
+
+    return start
+
+
+async def test_every_bad_field_is_named_with_its_reason(serve):
+    error = await error_of((await serve()).stub.Embed(photos(1, b"x", 2, b"y")))
+    assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "2 of 4 images are bad")
+    details = details_of(error)
+    info = details["google.rpc.ErrorInfo"]
+    assert (info.reason, info.domain) == ("INVALID_IMAGE", "vmmr")
+    violations = details["google.rpc.BadRequest"].field_violations
+    assert [(v.field, v.reason, v.description) for v in violations] == [
+        ("images[1].content", "IMAGE_FORMAT", "not a number: b'x'"),
+        ("images[3].content", "IMAGE_FORMAT", "not a number: b'y'"),
+    ]
+
+
+async def test_an_errors_metadata_travels(serve):
+    error = await error_of((await serve()).stub.Embed(photos()))
+    assert details_of(error)["google.rpc.ErrorInfo"].metadata == {"max_images": "8"}
+
+
+async def test_a_full_queue_says_when_to_come_back(serve):
+    stub = (await serve(max_queue=1)).stub
+    answers = await asyncio.gather(*(stub.Embed(photos(50)) for _ in range(6)), return_exceptions=True)
+    full = next(answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError))
+    assert full.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason_of(full) == "QUEUE_FULL"
+    assert details_of(full)["google.rpc.RetryInfo"].retry_delay.ToMilliseconds() > 0
+    assert any(isinstance(answer, embedder_pb2.EmbedResponse) for answer in answers)
+
+
+async def test_more_calls_than_the_server_takes_are_refused(serve):
+    stub = (await serve(max_concurrent_calls=2)).stub
+    answers = await asyncio.gather(*(stub.Embed(photos(50)) for _ in range(5)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert [reason_of(error) for error in refused] == ["QUEUE_FULL"] * 3
+    assert (await stub.Embed(photos(1))).embeddings.dimension == 1, "they left"
+
+
+async def test_a_call_gets_the_request_id_it_came_with_or_a_new_one(serve):
+    stub = (await serve()).stub
+    error = await error_of(stub.Embed(photos(), metadata=(("x-request-id", "mine-7"),)))
+    assert metadata_of(error)["x-request-id"] == "mine-7"
+    assert details_of(error)["google.rpc.RequestInfo"].request_id == "mine-7"
+    call = stub.Embed(photos(1), metadata=(("x-request-id", "n" * 129),))
+    made = dict(await call.trailing_metadata())["x-request-id"]
+    assert len(made) == 32, "an id that long is not taken over"
+
+
+async def test_an_unforeseen_error_tells_the_caller_nothing_and_the_log_everything(misbehave, caplog):
+    async def fails(self, request, context):
+        raise ValueError("the secret is hunter2")
+
+    stub = await misbehave(fails)
+    error = await error_of(stub.Embed(photos(1), metadata=(("x-request-id", "id-1"),)))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert b"hunter2" not in rpc_status.from_call(error).SerializeToString()
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert "hunter2" in str(record.exc_info[1])
+
+
+async def test_a_response_that_is_none_is_an_internal_error(misbehave):
+    async def forgets(self, request, context):
+        pass
+
+    assert reason_of(await error_of((await misbehave(forgets)).Embed(photos(1)))) == "INTERNAL"
+
+
+async def test_bytes_that_are_no_message_are_the_callers_mistake(serve):
+    call = (await serve()).channel.unary_unary(EMBED)
+    error = await error_of(call(b"\xff\xff"))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+
+async def test_a_message_over_the_limit_is_refused_by_grpc_itself_and_the_next_is_served(serve):
+    stub = (await serve(max_request_bytes=1000)).stub
+    error = await error_of(stub.Embed(photos(b"1" * 1001)))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rpc_status.from_call(error) is None, "no details: docs/errors.md says so"
+    assert (await stub.Embed(photos(1))).embeddings.dimension == 1
+
+
+async def test_an_abort_of_the_servicers_own_passes(misbehave):
+    async def aborts(self, request, context):
+        await context.abort(grpc.StatusCode.ALREADY_EXISTS, "twice")
+
+    error = await error_of((await misbehave(aborts)).Embed(photos(1)))
+    assert (error.code(), error.details()) == (grpc.StatusCode.ALREADY_EXISTS, "twice")
+
+
+async def test_something_cancelled_inside_does_not_leave_the_caller_waiting(misbehave):
+    async def awaits_a_cancelled_task(self, request, context):
+        task = asyncio.ensure_future(asyncio.sleep(TIMEOUT_S))
+        task.cancel()
+        await task
+
+    stub = await misbehave(awaits_a_cancelled_task)
+    assert reason_of(await error_of(stub.Embed(photos(1), timeout=TIMEOUT_S))) == "INTERNAL"
+
+
+async def items_run(served) -> int:
+    return (await served.stub.GetModel(embedder_pb2.GetModelRequest())).model.dimension
+
+
+async def test_the_work_of_a_caller_who_left_is_never_done(serve):
+    served = await serve()
+    busy = asyncio.ensure_future(served.stub.Embed(photos(200)))
+    while await items_run(served) == 0:
+        pass
+    gone = [served.stub.Embed(photos(7, 7, 7)) for _ in range(5)]
+    while served.batcher.waiting < 15:
+        await items_run(served)
+    for call in gone:
+        call.cancel()
+    await busy
+    await served.stub.Embed(photos(1))
+    assert await items_run(served) == 2, "those of the two who stayed"
+
+
+async def test_a_deadline_ends_the_call_and_its_work(serve):
+    served = await serve()
+    busy = asyncio.ensure_future(served.stub.Embed(photos(300)))
+    while await items_run(served) == 0:
+        pass
+    late = await error_of(served.stub.Embed(photos(7), timeout=0.05))
+    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await busy
+    assert await items_run(served) == 1
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("s3cret\n")
+    return path
+
+
+@pytest.mark.parametrize("sent", [None, "Bearer wrong", "s3cret", "Bearer ", "Bearer s3cret "], ids=repr)
+async def test_without_the_token_nobody_gets_in(serve, token_file, sent):
+    stub = (await serve(token_file=token_file)).stub
+    metadata = () if sent is None else (("authorization", sent),)
+    error = await error_of(stub.Embed(photos(1), metadata=metadata))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+
+
+async def test_with_the_token_one_does(serve, token_file):
+    stub = (await serve(token_file=token_file)).stub
+    assert await stub.Embed(photos(1), metadata=(("authorization", "Bearer s3cret"),))
+
+
+async def test_health_needs_no_token_but_reflection_does(serve, token_file):
+    channel = (await serve(token_file=token_file)).channel
+    health = health_pb2_grpc.HealthStub(channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+    watch = health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+    reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    assert reason_of(await error_of(reflect(iter([question])).read())) == "UNAUTHENTICATED"
+    answer = await reflect(iter([question]), metadata=(("authorization", "Bearer s3cret"),)).read()
+    assert answer.list_services_response.service
+
+
+async def test_every_call_is_a_log_line(serve, caplog):
+    caplog.set_level(logging.INFO)
+    stub = (await serve()).stub
+    await stub.Embed(photos(1))
+    await error_of(stub.Embed(photos()))
+    good, bad = [record for record in caplog.records if record.message == "call"]
+    assert (good.method, good.code, good.peer[:5]) == (EMBED, "OK", "ipv4:")
+    assert (bad.code, bad.reason) == ("INVALID_ARGUMENT", "INVALID_IMAGE_COUNT")
+    assert good.duration_ms >= 1
+
+
+async def test_calls_are_counted_by_method_status_and_reason(serve):
+    served = await serve()
+    await served.stub.Embed(photos(1, 2))
+    await error_of(served.stub.Embed(photos()))
+    registry = served.server.metrics.registry
+    labels = {"grpc_service": "vmmr.embedder.v1.EmbedderService", "grpc_method": "Embed"}
+    assert registry.get_sample_value("grpc_server_handled_total", {**labels, "grpc_code": "OK"}) == 1
+    assert registry.get_sample_value("grpc_server_handled_total", {**labels, "grpc_code": "INVALID_ARGUMENT"}) == 1
+    assert registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 2
+    assert registry.get_sample_value("vmmr_errors_total", {"reason": "INVALID_IMAGE_COUNT"}) == 1
+    assert registry.get_sample_value("vmmr_calls_in_flight") == 0
+
+
+async def test_a_cancelled_call_is_logged_and_counted_as_such(serve, caplog):
+    caplog.set_level(logging.INFO)
+    served = await serve()
+    call = served.stub.Embed(photos(100))
+    while await items_run(served) == 0:
+        pass
+    call.cancel()
+    while not any(getattr(record, "code", "") == "CANCELLED" for record in caplog.records):
+        await items_run(served)
+    assert served.server.metrics.registry.get_sample_value("vmmr_calls_in_flight") == 0

@@ -1,0 +1,211 @@
+"""The life of a server, with real processes and real signals."""
+
+import asyncio
+import json
+import signal
+import threading
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+SERVICE = "vmmr.embedder.v1.EmbedderService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+TIMEOUT_S = 30
+
+
+def photos(*milliseconds: int) -> embedder_pb2.EmbedRequest:
+    return embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=str(ms).encode()) for ms in milliseconds])
+
+
+@pytest.fixture
+def dial():
+    """Opens channels to a port, and closes them. No retries: what the server says is what a test sees."""
+    channels = []
+
+    def open_channel(port: int) -> grpc.Channel:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        channels.append(grpc.insecure_channel(f"127.0.0.1:{port}", options))
+        return channels[-1]
+
+    yield open_channel
+    for channel in channels:
+        channel.close()
+
+
+def health_of(channel: grpc.Channel, service: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=service)
+    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_S, wait_for_ready=True).status
+
+
+def code_of(call, *args, **kwargs) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*args, timeout=TIMEOUT_S, **kwargs)
+    return caught.value.code()
+
+
+def test_health_is_not_serving_until_the_warm_up_has_ended_and_calls_are_turned_away(spawn, dial):
+    process = spawn("--warm-up", "never")
+    channel = dial(process.logged("listening")["port"])
+    assert [health_of(channel, name) for name in ("", SERVICE)] == [NOT_SERVING, NOT_SERVING]
+    assert code_of(embedder_pb2_grpc.EmbedderServiceStub(channel).Embed, photos(1)) is grpc.StatusCode.UNAVAILABLE
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0, "a warm-up does not hold up the end"
+
+
+def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial):
+    channel = dial(spawn().logged("ready")["port"])
+    assert [health_of(channel, name) for name in ("", SERVICE)] == [SERVING, SERVING]
+    assert code_of(health_pb2_grpc.HealthStub(channel).Check, health_pb2.HealthCheckRequest(service="no.Such")) is (
+        grpc.StatusCode.NOT_FOUND
+    )
+
+
+def test_a_failed_warm_up_ends_the_process_with_its_reason(spawn):
+    process = spawn("--warm-up", "fails")
+    assert process.wait() == 1
+    assert "echo: error: the model is corrupt\n" in process.lines
+    assert process.logged("listening")
+    assert not [line for line in process.lines if '"ready"' in line]
+
+
+def test_the_port_file_tells_the_ports_once_ready(spawn, tmp_path):
+    process = spawn("--port-file", str(tmp_path / "ports.json"), "--metrics-port", "0")
+    ready = process.logged("ready")
+    ports = json.loads((tmp_path / "ports.json").read_text())
+    assert ports == {"port": ready["port"], "metrics_port": ready["metrics_port"]}
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics", timeout=TIMEOUT_S) as response:
+        assert b"vmmr_calls_in_flight 0.0" in response.read()
+
+
+class Load:
+    """Callers who call without a pause until they are turned away; each keeps what it heard."""
+
+    def __init__(self, channels: list[grpc.Channel], callers: int) -> None:
+        self.answers = 0
+        self.errors: list[tuple[grpc.StatusCode, str]] = []
+        self._enough = threading.Semaphore(0)
+        self._threads = [threading.Thread(target=self._call, args=(c,)) for c in channels for _ in range(callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for(self, answers: int) -> None:
+        for _ in range(answers):
+            assert self._enough.acquire(timeout=TIMEOUT_S)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, channel: grpc.Channel) -> None:
+        stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+        while True:
+            try:
+                stub.Embed(photos(2, 3), timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                self.errors.append((error.code(), error.details()))
+                return
+            self.answers += 1
+            self._enough.release()
+
+
+def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
+    process = spawn("--drain-pause-s", "0.1")
+    port = process.logged("ready")["port"]
+    load = Load([dial(port) for _ in range(3)], callers=4)
+    load.wait_for(40)
+    process.popen.send_signal(signal.SIGTERM)
+    load.join()
+    assert process.wait() == 0
+    assert set(load.errors) == {(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")}
+    calls = [json.loads(line) for line in process.lines if '"call"' in line]
+    assert sum(call["code"] == "OK" for call in calls) == load.answers, "what the server served, a caller has"
+    assert {call["code"] for call in calls} == {"OK", "UNAVAILABLE"}
+
+
+def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_meanwhile(spawn, dial):
+    process = spawn("--drain-pause-s", "1")
+    channel = dial(process.logged("ready")["port"])
+    stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+    long = stub.Embed.future(photos(1500), timeout=TIMEOUT_S)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+    assert next(watch).status == SERVING
+    process.popen.send_signal(signal.SIGINT)
+    assert next(watch).status == NOT_SERVING
+    assert stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S).model.name == "echo"
+    assert long.result().embeddings.dimension == 1
+    assert process.wait() == 0
+
+
+def test_a_health_watcher_does_not_hold_up_the_end(spawn, dial):
+    process = spawn("--drain-pause-s", "0", "--drain-s", "1000")
+    watch = health_pb2_grpc.HealthStub(dial(process.logged("ready")["port"])).Watch(health_pb2.HealthCheckRequest())
+    assert next(watch).status == SERVING
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    with pytest.raises(grpc.RpcError) as caught:
+        list(watch)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_call_longer_than_the_drain_is_ended_with_an_answer_that_invites_a_retry(spawn, dial):
+    process = spawn("--drain-pause-s", "0", "--drain-s", "0.2")
+    stub = embedder_pb2_grpc.EmbedderServiceStub(dial(process.logged("ready")["port"]))
+    waits = [stub.Embed.future(photos(800), timeout=TIMEOUT_S) for _ in range(3)]
+    stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+    process.popen.send_signal(signal.SIGTERM)
+    assert {call.code() for call in waits} == {grpc.StatusCode.UNAVAILABLE}
+    assert process.wait() == 0
+
+
+def test_a_second_signal_ends_the_process_at_once(spawn, dial):
+    process = spawn("--drain-s", "1000", "--drain-pause-s", "1000")
+    process.logged("ready")
+    process.popen.send_signal(signal.SIGTERM)
+    process.logged("signal")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+
+
+def test_a_taken_port_is_told_not_shared(spawn):
+    port = str(spawn().logged("ready")["port"])
+    second = spawn("--port", port)
+    assert second.wait() == 1
+    assert f"echo: error: cannot listen on 127.0.0.1:{port}: is the port taken, or the host not this machine's?\n" in (
+        second.lines
+    )
+
+
+def test_a_taken_metrics_port_is_told(spawn):
+    port = str(spawn("--metrics-port", "0").logged("ready")["metrics_port"])
+    second = spawn("--metrics-port", port)
+    assert second.wait() == 1
+    assert f"echo: error: cannot serve metrics on 127.0.0.1:{port}: Address already in use\n" in second.lines
+
+
+def test_a_wrong_setting_is_told(spawn):
+    process = spawn("--max-request-bytes", "0")
+    assert process.wait() == 1
+    assert process.lines == ["echo: error: --max-request-bytes must be >= 1, got 0\n"]
+
+
+def test_a_generic_client_learns_the_methods_by_reflection(spawn, dial):
+    database = ProtoReflectionDescriptorDatabase(dial(spawn().logged("ready")["port"]))
+    assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
+    methods = DescriptorPool(database).FindServiceByName(SERVICE).methods
+    assert [method.name for method in methods] == ["Embed", "GetModel"]
+
+
+async def test_the_metrics_endpoint_ends_with_the_server(serve):
+    served = await serve(metrics_port=0)
+    url = f"http://127.0.0.1:{served.server.metrics_port}/metrics"
+    await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=TIMEOUT_S).close())
+    await served.server.stop()
+    with pytest.raises(urllib.error.URLError):
+        await asyncio.to_thread(urllib.request.urlopen, url, timeout=TIMEOUT_S)
