@@ -3,7 +3,7 @@ import gc
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc.items import Items, write_items
@@ -14,6 +14,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 rows = st.lists(st.tuples(text, text, text.map(parse)), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(rows)
 def test_what_is_written_is_read(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("items") / "items.arrow"

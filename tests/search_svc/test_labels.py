@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc.labels import TWO_WORD_MAKES, YEARS, Label, normalise, parse
@@ -199,6 +199,7 @@ def test_a_label_that_was_read_has_no_problem():
 words = st.text(st.sampled_from("abcxyz0189&'é"), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TWO_WORD_MAKES)), st.lists(words, min_size=1, max_size=3), st.sampled_from(YEARS))
 def test_two_word_makes_are_read_however_they_are_joined(make, model, year):
     expected = (make, " ".join(model), year)
@@ -208,6 +209,7 @@ def test_two_word_makes_are_read_however_they_are_joined(make, model, year):
         assert triple(parse(" ".join([joined, *model, str(year)]))) == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_string_is_a_label_and_what_is_read_is_normalised(name):
     label = parse(name)
@@ -218,6 +220,7 @@ def test_any_string_is_a_label_and_what_is_read_is_normalised(name):
     assert label.year is None or label.make
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_normalising_twice_changes_nothing(words):
     assert normalise(normalise(words)) == normalise(words)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc import manifest
@@ -15,6 +15,7 @@ labels = st.builds(Label, names, text, text, st.none() | st.integers(1908, 2049)
 photos = st.lists(st.builds(Photo, names, labels, st.sampled_from(SPLITS)), max_size=5)
 
 
+@settings(deadline=None)
 @given(photos)
 def test_what_is_written_is_read(tmp_path_factory, photos):
     path = tmp_path_factory.mktemp("manifest") / "manifest.csv"

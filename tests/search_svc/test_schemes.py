@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc.collection import Collection, Remark, scan
@@ -21,6 +21,7 @@ def collection(sizes, top=""):
 
 
 @schemes
+@settings(deadline=None)
 @given(sizes)
 def test_every_photo_is_in_exactly_one_split(cuts, sizes):
     photos = divide(collection(sizes, "VMMRdb/"), cuts)
@@ -30,12 +31,14 @@ def test_every_photo_is_in_exactly_one_split(cuts, sizes):
 
 
 @schemes
+@settings(deadline=None)
 @given(sizes)
 def test_the_same_photos_are_always_split_the_same_way(cuts, sizes):
     assert divide(collection(sizes), cuts) == divide(collection(sizes), cuts)
 
 
 @schemes
+@settings(deadline=None)
 @given(sizes)
 def test_a_label_is_split_the_same_way_whatever_other_labels_there_are(cuts, sizes):
     together = divide(collection(sizes), cuts)
@@ -81,6 +84,7 @@ def test_the_blog_leaves_dev_without_the_labels_of_fewer_than_six_photos(photos)
     assert shares(blog_cuts, photos)[1] == 0
 
 
+@settings(deadline=None)
 @given(st.integers(3, 2_000))
 def test_the_stratified_scheme_has_labels_of_three_photos_and_more_in_every_split(photos):
     train, dev, test = shares(stratified_cuts, photos)
@@ -123,6 +127,7 @@ def test_lists_say_which_photo_is_for_what_and_the_photos_they_do_not_name_are_r
     assert remarks == [Remark("VMMRdb/a b_c_2001/002.jpg", "in none of the lists")]
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_the_lists_the_blog_wrote_give_the_blogs_split(tmp_path_factory, sizes):
     there = collection(sizes)
