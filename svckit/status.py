@@ -10,8 +10,8 @@ from svckit.errors import ServiceError, Violation
 
 DOMAIN = "vmmr"
 
-_MESSAGE_CHARACTERS = 500
-_VIOLATIONS_BYTES = 4096
+_MESSAGE_BYTES = 500
+_VIOLATIONS_BYTES = 3584
 """gRPC implementations refuse trailing metadata from about 8 KB on, base64 included, and lose the whole error."""
 
 
@@ -34,7 +34,7 @@ def status_of(error: ServiceError, request_id: str) -> status_pb2.Status:
     if error.retry_after_s is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s)))
     return status_pb2.Status(
-        code=error.status.value[0], message=str(error)[:_MESSAGE_CHARACTERS], details=[_packed(d) for d in details]
+        code=error.status.value[0], message=_shortened(str(error)), details=[_packed(d) for d in details]
     )
 
 
@@ -57,6 +57,10 @@ def _field_violation(violation: Violation, *, description: str) -> error_details
     return error_details_pb2.BadRequest.FieldViolation(
         field=violation.field, reason=violation.reason, description=description
     )
+
+
+def _shortened(message: str) -> str:
+    return message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
 
 
 def _cost(message: Message) -> int:

@@ -1,0 +1,59 @@
+import asyncio
+import json
+import logging
+
+import pytest
+
+from svckit import logs
+
+log = logging.getLogger("some.where")
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_json_line_has_time_level_logger_message_and_the_extras(capsys):
+    logs.configure("info", "json")
+    log.info("listening", extra={"port": 7})
+    line = json.loads(capsys.readouterr().err)
+    assert line.pop("time").endswith("+00:00")
+    assert line == {"level": "INFO", "logger": "some.where", "message": "listening", "port": 7}
+
+
+def test_a_json_line_carries_the_traceback_and_stays_one_line(capsys):
+    logs.configure("info", "json")
+    log.error("failed", exc_info=ValueError("two\nlines"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError: two\nlines" in json.loads(line)["exc_info"]
+
+
+def test_text_has_the_extras_too(capsys):
+    logs.configure("info", "text")
+    log.warning("full", extra={"waiting": 8})
+    assert capsys.readouterr().err.endswith("WARNING some.where: full waiting=8\n")
+
+
+def test_lines_below_the_level_are_left_out(capsys):
+    logs.configure("warning", "json")
+    log.info("quiet")
+    assert capsys.readouterr().err == ""
+
+
+async def test_every_line_of_a_call_carries_its_request_id(capsys):
+    logs.configure("info", "json")
+
+    async def call(request_id):
+        logs.request_id.set(request_id)
+        await asyncio.sleep(0)
+        log.info("inside")
+
+    await asyncio.gather(call("a"), call("b"))
+    log.info("outside")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line.get("request_id") for line in lines] == ["a", "b", None]
