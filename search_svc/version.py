@@ -106,7 +106,7 @@ class IndexVersion:
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
     """The last file of a draft: it holds the sha256 of the others."""
-    fields = dataclasses.asdict(manifest) | {"kind": _KIND, "created": manifest.created.isoformat()}
+    fields = {"kind": _KIND, **dataclasses.asdict(manifest), "created": manifest.created.isoformat()}
     write_manifest(draft, fields, _MANIFEST_FILE)
 
 
