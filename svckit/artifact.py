@@ -28,6 +28,7 @@ class ArtifactError(Exception):
 def atomic_directory(path: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
 
+    A process that is killed leaves a hidden `.NAME.*.tmp` beside it, which nothing reads.
     Raises ArtifactError if `path` exists: an artifact is never overwritten.
     """
     _refuse_existing(path)

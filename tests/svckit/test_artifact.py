@@ -1,0 +1,146 @@
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svckit.artifact import ArtifactError, atomic_directory, atomic_write, read_manifest, sha256, write_manifest
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """A directory of two files and their manifest."""
+    path = tmp_path / "artifact"
+    with atomic_directory(path) as draft:
+        (draft / "items.csv").write_text("a,b\n")
+        (draft / "shards").mkdir()
+        (draft / "shards" / "000.bin").write_bytes(bytes(1000))
+        write_manifest(draft, {"kind": "sample", "count": 2})
+    return path
+
+
+def test_a_directory_appears_whole(tmp_path):
+    path = tmp_path / "parents" / "out"
+    with atomic_directory(path) as draft:
+        (draft / "file").write_text("x")
+        assert not path.exists()
+    assert [child.name for child in path.iterdir()] == ["file"]
+    assert [child.name for child in path.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_directory_that_fails_leaves_nothing(tmp_path, error):
+    def fails() -> None:
+        with atomic_directory(tmp_path / "out") as draft:
+            (draft / "file").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        fails()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_never_overwritten(artifact):
+    with pytest.raises(ArtifactError, match="artifact: already exists"), atomic_directory(artifact):
+        pytest.fail("the block must not run")
+    assert read_manifest(artifact)["kind"] == "sample"
+
+
+def test_a_directory_that_appeared_meanwhile_is_not_overwritten(tmp_path):
+    def is_overtaken() -> None:
+        with atomic_directory(tmp_path / "out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").touch()
+
+    with pytest.raises(ArtifactError, match="already exists"):
+        is_overtaken()
+    assert [child.name for child in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+def test_a_directory_has_the_usual_permissions(artifact, tmp_path):
+    (tmp_path / "plain").mkdir()
+    assert artifact.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "CURRENT"
+    atomic_write(path, b"1")
+    with path.open("rb") as reader:
+        atomic_write(path, b"22")
+        assert reader.read() == b"1", "who has it open keeps the old content"
+    assert path.read_bytes() == b"22"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "name"
+    path.mkdir()
+    with pytest.raises(OSError):
+        atomic_write(path, b"x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_manifest_comes_back_with_every_files_size_and_sha256(artifact):
+    manifest = read_manifest(artifact)
+    assert (manifest["kind"], manifest["count"]) == ("sample", 2)
+    assert manifest["files"] == {
+        name: {"sha256": sha256(artifact / name), "bytes": size}
+        for name, size in (("items.csv", 4), ("shards/000.bin", 1000))
+    }
+
+
+@given(content=st.binary(), position=st.integers(0), change=st.integers(1, 255))
+def test_any_changed_byte_is_found(tmp_path_factory, content, position, change):
+    path = tmp_path_factory.mktemp("artifact")
+    (path / "data").write_bytes(b"x" + content)
+    write_manifest(path, {})
+    damaged = bytearray(b"x" + content)
+    damaged[position % len(damaged)] ^= change
+    (path / "data").write_bytes(damaged)
+    with pytest.raises(ArtifactError, match="data: is damaged"):
+        read_manifest(path)
+    assert read_manifest(path, verify=False)["files"]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_missing_and_shortened_files_are_found_even_without_hashing(artifact, verify):
+    os.truncate(artifact / "shards" / "000.bin", 999)
+    with pytest.raises(ArtifactError, match=r"000\.bin: has 999 bytes, its manifest says 1000"):
+        read_manifest(artifact, verify=verify)
+    (artifact / "items.csv").unlink()
+    with pytest.raises(ArtifactError, match=r"items\.csv: is missing"):
+        read_manifest(artifact, verify=verify)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[]", "is not a JSON object"),
+        (b"{}", "`files` does not give"),
+        (b'{"files": []}', "`files` does not give"),
+        (b'{"files": {"a": "hash"}}', "`files` does not give"),
+        (b'{"files": {"a": {"sha256": "x"}}}', "`files` does not give"),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"manifest\.json: {reason}"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_may_have_another_name(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    write_manifest(tmp_path, {"name": "tiny"}, filename="model.json")
+    assert read_manifest(tmp_path, "model.json")["name"] == "tiny"
+
+
+def test_a_manifest_is_strict_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_manifest(tmp_path, {"score": float("nan")})
+    write_manifest(tmp_path, {"text": "Škoda"})
+    assert json.loads((tmp_path / "manifest.json").read_text())["text"] == "Škoda"
