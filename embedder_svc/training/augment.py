@@ -4,6 +4,7 @@ A car keeps its label when it is seen closer, mirrored, in other light or partly
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,18 +43,17 @@ class Augmentation:
         ratio = np.exp(rng.uniform(-1, 1, count) * np.log(_LONGEST_SIDES))
         width, height = (side * np.minimum(1, np.sqrt(area * share)) for share in (ratio, 1 / ratio))
         left, top = ((side - length) * rng.random(count) for length in (width, height))
+        mirrored = _on(photos.device, rng.random(count) < 0.5)
+        left, top, width, height = (_on(photos.device, values) for values in (left, top, width, height))
         columns = filters(left, width, side=side, size=size)
-        mirrored = rng.random(count) < 0.5
-        columns[mirrored] = columns[mirrored, ::-1]
-        rows = filters(top, height, side=side, size=size)
-        return torch.from_numpy(columns).to(photos.device), torch.from_numpy(rows).to(photos.device)
+        columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
+        return columns, filters(top, height, side=side, size=size)
 
     def _change_colours(self, views: Tensor, rng: np.random.Generator) -> None:
         """In place."""
         shape = (3, len(views), 1, 1, 1)
-        factors = torch.from_numpy(rng.uniform(1 - self.colour, 1 + self.colour, shape).astype(np.float32))
-        brightness, contrast, saturation = factors.to(views.device)
-        saturation[torch.from_numpy(rng.random(len(views)) < _GREY_PHOTOS).to(views.device)] = 0
+        brightness, contrast, saturation = _on(views.device, rng.uniform(1 - self.colour, 1 + self.colour, shape))
+        saturation[_on(views.device, rng.random(len(views)) < _GREY_PHOTOS)] = 0
         views.mul_(brightness).clamp_(0, 255)
         views.lerp_(_grey(views).mean((2, 3), keepdim=True), 1 - contrast).clamp_(0, 255)
         views.lerp_(_grey(views), 1 - saturation).clamp_(0, 255)
@@ -68,17 +68,16 @@ class Augmentation:
             views[number, :, top : top + height, left : left + width] = _FILL
 
 
-def filters(start: NDArray[np.float64], length: NDArray[np.float64], *, side: int, size: int) -> NDArray[np.float32]:
+def filters(start: Tensor, length: Tensor, *, side: int, size: int) -> Tensor:
     """Matrices (N, size, side) that resample lines of `side` pixels to the `size` pixels of [start, start + length).
 
     The triangle filter of Pillow's antialiased BILINEAR, which reads past the interval but not past the line.
     """
     scale = (length / size)[:, None, None]
-    centres = start[:, None, None] + (np.arange(size)[:, None] + 0.5) * scale
-    distances = np.abs(np.arange(side) + 0.5 - centres) / np.maximum(scale, 1)
-    weights = np.maximum(0, 1 - distances)
-    shares: NDArray[np.float64] = weights / weights.sum(-1, keepdims=True)
-    return shares.astype(np.float32)
+    pixels = torch.arange(side, device=start.device) + 0.5
+    centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    weights = (1 - (pixels - centres).abs() / scale.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def resample(photos: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -90,7 +89,8 @@ def resample(photos: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def resize(photos: Tensor, size: int) -> Tensor:
     """Whole photos (N, S, S, 3) uint8 -> (N, 3, size, size) float32, 0..255, as at test time."""
     side = photos.shape[1]
-    whole = torch.from_numpy(filters(np.zeros(1), np.full(1, float(side)), side=side, size=size)).to(photos.device)
+    start = torch.zeros(1, device=photos.device)
+    whole = filters(start, start + side, side=side, size=size)
     return resample(photos, whole, whole)
 
 
@@ -105,3 +105,9 @@ def _grey(views: Tensor) -> Tensor:
     """(N, 1, H, W)"""
     weights = views.new_tensor(_LUMA)[:, None, None]
     return (views * weights).sum(1, keepdim=True)
+
+
+def _on(device: torch.device, values: NDArray[Any]) -> Tensor:
+    """float64 as float32, all else as it is."""
+    single = values.astype(np.float32) if values.dtype == np.float64 else values
+    return torch.from_numpy(single).to(device)

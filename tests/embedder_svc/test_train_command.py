@@ -1,6 +1,9 @@
 import argparse
 import csv
 import json
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from safetensors.torch import save_file
 
 from embedder_svc import checkpoints, train_command, vmmrdb
 from embedder_svc.resnet import ResNet50
+from embedder_svc.training.recipe import Recipe
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs/training.md"
 FLAGS = (
     "--epochs=2 --batch=3 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
 )
@@ -98,3 +103,21 @@ def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(collection, tmp_path
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(ArtifactError, match=r"manifest\.csv: No such file"):
         train(tmp_path, tmp_path / "run")
+
+
+def test_every_setting_is_documented_with_its_default():
+    rows = [line.split(" | ") for line in DOCUMENTATION.read_text().splitlines() if line.startswith("| `--")]
+    documented = {cells[0].strip("| `"): cells[1].strip("`") for cells in rows}
+    for setting in fields(Recipe):
+        default = documented[f"--{setting.name.replace('_', '-')}"]
+        assert type(setting.default)(default) == setting.default, setting.name
+
+
+def test_every_flag_is_documented(capsys):
+    parser = argparse.ArgumentParser()
+    train_command.add(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["train", "--help"])
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    documented = set(re.findall(r"--[a-z-]+", DOCUMENTATION.read_text()))
+    assert flags <= documented

@@ -29,8 +29,11 @@ def test_a_resized_photo_is_what_pillow_makes_of_it(photos, size):
 
 def test_a_crop_is_what_pillow_makes_of_it(photos):
     left, top, width, height = np.array([[0.0, 3.5, 20.2], [1.0, 0.0, 8.1], [48, 30.3, 25.0], [31.7, 48, 20.5]])
-    columns, rows = filters(left, width, side=48, size=20), filters(top, height, side=48, size=20)
-    views = resample(torch.from_numpy(photos), torch.from_numpy(rows), torch.from_numpy(columns)).numpy()
+    columns, rows = (
+        filters(torch.from_numpy(start).float(), torch.from_numpy(length).float(), side=48, size=20)
+        for start, length in ((left, width), (top, height))
+    )
+    views = resample(torch.from_numpy(photos), rows, columns).numpy()
     boxes = zip(left, top, left + width, top + height, strict=True)
     expected = [by_pillow(photo, 20, box) for photo, box in zip(photos, boxes, strict=True)]
     assert np.abs(views - expected).max() <= 1
