@@ -40,7 +40,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
         arrived = time.monotonic()
         _check_count(len(request.images), self._max_images)
         with self._admission.admit(len(request.images)):
-            results = await self._decoder.decode(_photos(request), deadline=deadline(context))
+            results = await self._decoder.decode(_photos(request))
             decode_ms = 1e3 * (time.monotonic() - arrived)
             batched = await self._batcher.submit(_all_good(results), deadline=deadline(context))
         return embedder_pb2.EmbedResponse(

@@ -1,12 +1,22 @@
 import io
+import json
+import os
 import random
 import runpy
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from vmmr.embedder.v1 import embedder_pb2_grpc
 
+TIMEOUT_S = 30
 ROOT = Path(__file__).parents[2]
 STANFORD = ROOT.parent / "shared" / "data" / "stanford_cars" / "train"
 
@@ -52,3 +62,85 @@ def encode():
         return file.getvalue()
 
     return encoded
+
+
+class Process:
+    """`vmmr-embedder serve` as a process; its log lines are read as they come."""
+
+    def __init__(self, *flags, env=None):
+        command = [
+            sys.executable,
+            "-m",
+            "embedder_svc",
+            "serve",
+            "--port",
+            "0",
+            "--metrics-port",
+            "0",
+            *map(str, flags),
+        ]
+        self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {}))
+        self.lines: list[str] = []
+        self._more = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        self._reader.join()
+        self.popen.stderr.close()
+
+    def ready(self) -> dict:
+        """Its log line that says it is ready, with its ports."""
+        with self._more:
+            assert self._more.wait_for(lambda: self._ended or self.logged("ready"), TIMEOUT_S), self.lines
+            assert self.logged("ready"), "".join(self.lines)
+            return self.logged("ready")[0]
+
+    def logged(self, message) -> list[dict]:
+        """The log lines with this message, so far."""
+        lines = [json.loads(line) for line in self.lines if line.startswith("{")]
+        return [line for line in lines if line["message"] == message]
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self.popen.wait(TIMEOUT_S)
+        self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        for line in self.popen.stderr:
+            with self._more:
+                self.lines.append(line)
+                self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
+
+
+def _spawn():
+    """Starts the server with the given flags, as a process."""
+    with ExitStack() as stack:
+        yield lambda *flags, **options: stack.enter_context(Process(*flags, **options))
+
+
+def _dial():
+    """A stub for the server at a port, without retries: what the server says is what a test sees."""
+    with ExitStack() as stack:
+
+        def stub(port):
+            options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+            channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+            stack.callback(channel.close)
+            return embedder_pb2_grpc.EmbedderServiceStub(channel)
+
+        yield stub
+
+
+spawn, module_spawn = pytest.fixture(_spawn), pytest.fixture(_spawn, scope="module")
+dial, module_dial = pytest.fixture(_dial), pytest.fixture(_dial, scope="module")
