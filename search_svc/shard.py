@@ -12,6 +12,9 @@ from search_svc.merge import Hits, empty, merge, top_k
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
 
+# The type hints that faiss ships know neither all classes nor the keyword arguments that its Python layer adds.
+_faiss: Any = faiss
+
 _METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 _SCAN_ROWS = 4096
 
@@ -27,14 +30,20 @@ class Shard:
     metric: Metric
     start: int
     stop: int
+    filters: bool
+    """Whether this kind of index can leave rows out of a search."""
 
     @classmethod
     def open(cls, path: Path, info: ShardInfo, version: IndexVersion) -> Self:
         """Maps the file into memory. Raises ArtifactError if it is not what the version's manifest says."""
         manifest = version.manifest
-        shard = cls(_read(path), version.embeddings, manifest.metric, info.start, info.stop)
-        shard._check(path, manifest.dimension)
-        return shard
+        index = _read(path)
+        expected = (info.stop - info.start, manifest.dimension, _METRICS[manifest.metric])
+        found = (index.ntotal, index.d, index.metric_type)
+        if found != expected:
+            described = "{} vectors of dimension {}, faiss metric {}".format
+            raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
+        return cls(index, version.embeddings, manifest.metric, info.start, info.stop, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
@@ -47,7 +56,12 @@ class Shard:
     def search(
         self, queries: NDArray[np.float32], k: int, params: SearchParams, rows: NDArray[np.bool_] | None
     ) -> Hits:
-        """The k best hits that the index finds, among the gallery's `rows` (a mask over all of them) or among all."""
+        """The k best hits that the index finds, among the gallery's `rows` (a mask over all of them) or among all.
+
+        An index that cannot leave rows out is not asked then: `rows` are scanned.
+        """
+        if rows is not None and not self.filters:
+            return self.scan(queries, k, rows)
         selector = None if rows is None else _selector(rows[self.start : self.stop])
         options = _search_parameters(_layers(self.index), params, selector)
 
@@ -79,21 +93,6 @@ class Shard:
     def _hits(self, distances: NDArray[np.float32], positions: NDArray[np.int64]) -> Hits:
         return Hits(_scores(distances, positions, self.metric), np.where(positions < 0, -1, positions + self.start))
 
-    def _check(self, path: Path, dimension: int) -> None:
-        expected = (self.stop - self.start, dimension, _METRICS[self.metric])
-        found = (self.index.ntotal, self.index.d, self.index.metric_type)
-        if found != expected:
-            described = "{} vectors of dimension {}, faiss metric {}".format
-            raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
-        try:
-            nothing = np.zeros(expected[0] + self.start, np.bool_)
-            self.search(np.zeros((1, dimension), np.float32), 1, SearchParams(), nothing)
-        except RuntimeError as error:
-            kind = type(self.index).__name__
-            raise ArtifactError(
-                path, f"{kind}: this kind of index cannot be searched with a filter: {error}"
-            ) from error
-
 
 def use_one_core() -> None:
     """For the thread that searches a shard.
@@ -120,22 +119,33 @@ def _layers(index: Any) -> list[Any]:
 
 
 def _search_parameters(layers: list[Any], params: SearchParams, selector: Any) -> Any:
-    """What a call tells faiss, nested as the index is. A selector goes to the innermost layer."""
+    """What a call tells faiss, nested as the index is; the selector goes to the innermost layer. None: nothing."""
     index, *inner = layers
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_search_parameters(inner, params, selector))
+        return _faiss.SearchParametersPreTransform(index_params=_search_parameters(inner, params, selector))
     if isinstance(index, faiss.IndexRefine):
         base = _search_parameters(inner, params, selector)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+        return _faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=params.nprobe or index.nprobe)
+        return _faiss.SearchParametersIVF(sel=selector, nprobe=params.nprobe or index.nprobe)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=params.ef_search or index.hnsw.efSearch)
-    return faiss.SearchParameters(sel=selector)
+        return _faiss.SearchParametersHNSW(sel=selector, efSearch=params.ef_search or index.hnsw.efSearch)
+    # Some kinds refuse any parameters, even empty ones.
+    return None if selector is None else _faiss.SearchParameters(sel=selector)
+
+
+def _filters(index: Any) -> bool:
+    """Whether a search takes a selector: faiss tells when it is tried."""
+    options = _search_parameters(_layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
+    try:
+        index.search(np.zeros((1, index.d), np.float32), 1, params=options)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _selector(rows: NDArray[np.bool_]) -> Any:
-    return faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
+    return _faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
 
 
 def _scores(distances: NDArray[np.float32], positions: NDArray[np.int64], metric: Metric) -> NDArray[np.float32]:

@@ -1,0 +1,27 @@
+"""The settings of `vmmr-search serve`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from svckit.config import ConfigError, option
+from svckit.server import ServerConfig
+
+PREFIX = "SEARCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(ServerConfig):
+    port: int = option(50052, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
+    index: Path = option(help="index data directory; its current version is served")
+    max_queries: int = option(256, minimum=1, help="most queries in one call")
+    max_k: int = option(1000, minimum=1, help="most neighbours of one query")
+    max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")
+    max_queue: int = option(1024, minimum=1, help="most queries that wait to be searched; more are refused")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_queue < self.max_queries:
+            raise ConfigError(
+                f"--max-queue must be >= --max-queries ({self.max_queries}), got {self.max_queue}: "
+                "the largest call would never fit"
+            )

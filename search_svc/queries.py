@@ -1,0 +1,129 @@
+"""Queries: from the messages of a call to vectors and how they are searched, or all that is wrong with the call."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from vmmr import wire
+from vmmr.embedding.v1 import embedding_pb2
+from vmmr.search.v1 import search_pb2
+
+from search_svc.filters import FilterReader
+from search_svc.rejections import rejected
+from search_svc.version import IndexVersion, SearchParams
+from svckit.errors import Reason, ServiceError, Violation
+
+_LARGEST_PARAMETER = 65536
+# Beyond these, float32 scores lose what tells photos apart: they overflow, or are all zero.
+_SQUARED_LENGTHS = (1e-12, 1e30)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How queries are searched. Those of one plan can be searched together."""
+
+    k: int
+    params: SearchParams
+    exact: bool
+    labels: bytes | None
+    """A mask, a byte for each label of the version, of those a filter lets through; None without a filter."""
+
+
+@dataclass(frozen=True)
+class Query:
+    vector: NDArray[np.float32]  # (dimension,)
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What queries may ask for."""
+
+    max_queries: int
+    max_k: int
+    max_request_bytes: int
+
+
+class QueryReader:
+    """Reads the queries that are meant for one index version."""
+
+    def __init__(self, version: IndexVersion, tunable: frozenset[str], limits: Limits) -> None:
+        self._manifest = version.manifest
+        self._filters = FilterReader(version.items.labels)
+        self._tunable = tunable
+        self._limits = limits
+
+    def read(self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest) -> list[Query]:
+        """The queries of a call. Raises ServiceError, with everything that is wrong."""
+        self._check_model(request.queries)
+        options = request.options
+        violations = [
+            *self._query_violations(request.queries),
+            *self._option_violations(options),
+            *self._filters.violations(options.filter),
+        ]
+        if violations:
+            raise rejected(violations)
+        plan = self._plan(options)
+        return [Query(vector, plan) for vector in wire.unpack(request.queries)]
+
+    def _plan(self, options: search_pb2.SearchOptions) -> Plan:
+        defaults = self._manifest.search
+        params = SearchParams(
+            nprobe=options.nprobe or defaults.nprobe,
+            ef_search=options.ef_search or defaults.ef_search,
+        )
+        allowed = self._filters.read(options.filter)
+        labels = None if allowed is None else allowed.tobytes()
+        return Plan(options.k or self._manifest.k, params, options.exact, labels)
+
+    def _check_model(self, queries: embedding_pb2.Embeddings) -> None:
+        expected, got = self._manifest.model, queries.model[:64]
+        if queries.data and got != expected:
+            raise ServiceError(
+                Reason.MODEL_MISMATCH,
+                f"the queries were embedded with model {got[:12] or '(none given)'}, the index with {expected[:12]} "
+                f"({self._manifest.model_name}): embed them with the index's model, or serve an index built with theirs",
+                metadata={"expected": expected, "got": got},
+            )
+
+    def _query_violations(self, queries: embedding_pb2.Embeddings) -> Iterator[Violation]:
+        dimension, most = self._manifest.dimension, self._limits.max_queries
+        count, rest = divmod(len(queries.data), 4 * dimension)
+        if queries.data and queries.dimension != dimension:
+            text = f"must be {dimension}, the dimension of the index, got {queries.dimension}"
+            yield Violation("queries.dimension", Reason.DIMENSION_MISMATCH, text)
+        elif not rest and not 1 <= count <= most:
+            yield Violation("queries", Reason.INVALID_QUERY_COUNT, f"must be 1 to {most} queries, got {count}")
+        elif problem := _malformed(queries):
+            yield Violation("queries.data", Reason.MALFORMED_EMBEDDINGS, problem)
+
+    def _option_violations(self, options: search_pb2.SearchOptions) -> Iterator[Violation]:
+        if options.HasField("k") and not 1 <= options.k <= self._limits.max_k:
+            yield Violation("options.k", Reason.INVALID_K, f"must be 1 to {self._limits.max_k}, got {options.k}")
+        for name in ("nprobe", "ef_search"):
+            if options.HasField(name) and (problem := self._misplaced(name, getattr(options, name))):
+                yield Violation(f"options.{name}", Reason.INVALID_SEARCH_PARAMETER, problem)
+
+    def _misplaced(self, name: str, value: int) -> str | None:
+        """What is wrong with a search parameter."""
+        if name not in self._tunable:
+            return f"the index ({self._manifest.factory}) has no such parameter"
+        if not 1 <= value <= _LARGEST_PARAMETER:
+            return f"must be 1 to {_LARGEST_PARAMETER}, got {value}"
+        return None
+
+
+def _malformed(queries: embedding_pb2.Embeddings) -> str | None:
+    """What is wrong with the numbers."""
+    try:
+        vectors = wire.unpack(queries)
+    except ValueError as error:
+        return str(error)
+    squares = np.einsum("qd,qd->q", vectors, vectors)
+    shortest, longest = _SQUARED_LENGTHS
+    odd = np.flatnonzero((squares < shortest) | (squares > longest))
+    if not len(odd):
+        return None
+    return f"row {odd[0]} has length {squares[odd[0]] ** 0.5:.3g}, which no photo's embedding has"

@@ -1,0 +1,94 @@
+"""SearchService, over gRPC."""
+# ruff: noqa: ARG002, N802 (names and arguments of the methods are the contract's)
+
+import dataclasses
+import time
+
+from vmmr.search.v1 import search_pb2, search_pb2_grpc
+
+from search_svc.label_pages import LabelPages
+from search_svc.queries import Limits, Query, QueryReader
+from search_svc.replies import Replies
+from search_svc.searcher import Found
+from search_svc.version import IndexVersion
+from search_svc.vote import vote
+from svckit.batcher import Batched, Batcher
+from svckit.interceptor import deadline
+from svckit.streams import Context
+
+SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
+
+_METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
+
+
+class SearchService(search_pb2_grpc.SearchServiceServicer):
+    """Answers from one index version; the batcher, over a Searcher, does the searching."""
+
+    def __init__(
+        self, version: IndexVersion, batcher: Batcher[Query, Found], *, tunable: frozenset[str], limits: Limits
+    ) -> None:
+        self._temperature = version.manifest.temperature
+        self._batcher = batcher
+        self._reader = QueryReader(version, tunable, limits)
+        self._replies = Replies(version)
+        self._pages = LabelPages(version)
+        self._provenance = _provenance(version)
+        self._index = _index(version, limits)
+
+    async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
+        found = await self._find(request, context)
+        results = [self._replies.neighbours(each) for each in found.outputs]
+        return search_pb2.SearchResponse(results=results, provenance=self._provenance, times=_times(found))
+
+    async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
+        found = await self._find(request, context)
+        started = time.perf_counter()
+        votes = [vote(each.scores, each.labels, self._temperature) for each in found.outputs]
+        times = _times(found, vote_s=time.perf_counter() - started)
+        results = [self._replies.classification(*each) for each in zip(found.outputs, votes, strict=True)]
+        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance, times=times)
+
+    async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
+        return self._index
+
+    async def ListLabels(
+        self, request: search_pb2.ListLabelsRequest, context: Context
+    ) -> search_pb2.ListLabelsResponse:
+        return self._pages.page(request)
+
+    async def _find(
+        self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, context: Context
+    ) -> Batched[Found]:
+        return await self._batcher.submit(self._reader.read(request), deadline=deadline(context))
+
+
+def _times(found: Batched[Found], vote_s: float = 0.0) -> search_pb2.SearchTimes:
+    return search_pb2.SearchTimes(queue_ms=found.queue_ms, search_ms=found.run_ms, vote_ms=1e3 * vote_s)
+
+
+def _provenance(version: IndexVersion) -> search_pb2.Provenance:
+    shards = len(version.manifest.shards)
+    return search_pb2.Provenance(
+        model=version.manifest.model,
+        index_version=version.manifest.version,
+        shards_answered=shards,
+        shards_total=shards,
+    )
+
+
+def _index(version: IndexVersion, limits: Limits) -> search_pb2.GetIndexResponse:
+    manifest = version.manifest
+    index = search_pb2.Index(
+        version=manifest.version,
+        model=manifest.model,
+        dimension=manifest.dimension,
+        items=manifest.items,
+        labels=manifest.labels,
+        shards=len(manifest.shards),
+        factory=manifest.factory,
+        metric=_METRICS[manifest.metric],
+        k=manifest.k,
+        temperature=manifest.temperature,
+        create_time=manifest.created,
+    )
+    return search_pb2.GetIndexResponse(index=index, limits=search_pb2.QueryLimits(**dataclasses.asdict(limits)))
