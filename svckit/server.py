@@ -148,6 +148,8 @@ class Server:
     def _build(self) -> grpc.aio.Server:
         config = self._config
         token = tls.read_token(config.token_file) if config.token_file else None
+        if token and not config.tls_cert:
+            _log.warning("the token travels in the clear, for TLS is off")
         interceptor = Interceptor(self._gate, self.metrics, token)
         server = grpc.aio.server(interceptors=(interceptor,), options=_channel_options(config))
         for add_to in self._services.values():

@@ -202,6 +202,11 @@ async def test_with_the_token_one_does(serve, token_file):
     assert await stub.Embed(photos(1), metadata=(("authorization", "Bearer s3cret"),))
 
 
+async def test_a_token_without_tls_is_warned_of(serve, token_file, caplog):
+    await serve(token_file=token_file)
+    assert "the token travels in the clear, for TLS is off" in caplog.messages
+
+
 async def test_health_needs_no_token_but_reflection_does(serve, token_file):
     channel = (await serve(token_file=token_file)).channel
     health = health_pb2_grpc.HealthStub(channel)
