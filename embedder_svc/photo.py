@@ -208,8 +208,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I;16":
         image = _eight_bit(image)
     if image.has_transparency_data:
-        return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
+        return _over_white(_in_mode(image, "RGBA"))
+    return _in_mode(image, "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Converted, but not copied if there is nothing to convert: photos are large."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
