@@ -134,6 +134,7 @@ class Photo:
             if divisor > 1:
                 width, height = self._image.size
                 self._image.draft(None, (width // divisor, height // divisor))
+            self._image.load()
             rgb = _rgb(self._image)
         return rgb if self._transpose is None else rgb.transpose(self._transpose)
 
