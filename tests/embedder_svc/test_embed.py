@@ -1,0 +1,343 @@
+"""`vmmr-embedder embed`, on real files with a tiny real network; the interrupted ones are real processes."""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedder_svc import embed, embed_command, photo_files, preprocess
+from embedder_svc.manifest import Manifest
+from embedder_svc.model import Model
+from svckit.artifact import ArtifactError, read_manifest
+from svckit.cli import CommandError
+
+COUNT = 150  # three chunks, the last not full
+BROKEN = {3: b"", 70: b"not a photo", 149: None}  # None: not there
+
+RUN = """
+import argparse
+from embedder_svc import embed_command
+from svckit import cli
+parser = argparse.ArgumentParser()
+embed_command.add(parser.add_subparsers())
+args = parser.parse_args()
+cli.run(lambda: args.run(args), "vmmr-embedder")
+"""
+
+
+class Collection:
+    def __init__(self, root, model):
+        self.root = root
+        self.model = model
+        self.manifest = root / "manifest.csv"
+        self.photos = root / "photos"
+
+    def flags(self, out, *more):
+        return ["embed", str(self.manifest), f"--photos={self.photos}", f"--out={out}", f"--model={self.model}", *more]
+
+    def embed(self, out, *more):
+        parser = argparse.ArgumentParser()
+        embed_command.add(parser.add_subparsers())
+        args = parser.parse_args(self.flags(out, *more))
+        args.run(args)
+
+    def start(self, out, *more):
+        """A process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, *self.flags(out, *more)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def path(self, number):
+        return self.photos / f"car {number}.png"
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory, encode, tiny_bundle):
+    made = Collection(tmp_path_factory.mktemp("collection"), tiny_bundle)
+    made.photos.mkdir()
+    rng = np.random.default_rng(0)
+    with made.manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "path", "note"])
+        for number in range(COUNT):
+            content = BROKEN.get(number, encode(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), "PNG"))
+            if content is not None:
+                made.path(number).write_bytes(content)
+            writer.writerow(["citroën_2cv, 1980", f"car {number}.png", f'"{number}"'])
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(collection):
+    """What an uninterrupted run makes."""
+    out = collection.root / "whole"
+    collection.embed(out)
+    return out
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def table(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestArtifact:
+    def test_each_row_is_the_embedding_of_its_photo_by_the_servers_own_code(self, collection, whole):
+        model = Model.open(collection.model, device="cpu")
+        matrix = np.load(whole / "embeddings.npy", mmap_mode="r")
+        items = table(whole / "items.csv")
+        assert matrix.shape == (COUNT - len(BROKEN), model.info.dimension)
+        for row, item in zip(matrix, items, strict=True):
+            content = (collection.photos / item["path"]).read_bytes()
+            pixels = preprocess.decode(content, resize=model.info.resizing, limits=photo_files.LIMITS)
+            np.testing.assert_array_equal(row, model.embed([pixels])[0].astype(np.float16))
+
+    def test_items_are_the_manifests_lines_less_the_unreadable(self, collection, whole):
+        expected = [row for number, row in enumerate(table(collection.manifest)) if number not in BROKEN]
+        assert table(whole / "items.csv") == expected
+
+    def test_unreadable_photos_are_listed_with_the_reason(self, whole):
+        found = {row["path"]: row["reason"].split(":")[0] for row in table(whole / "unreadable.csv")}
+        assert found == {
+            "car 3.png": "IMAGE_EMPTY",
+            "car 70.png": "IMAGE_FORMAT",
+            "car 149.png": "No such file or directory",
+        }
+
+    def test_its_manifest_says_what_made_it(self, collection, whole):
+        info = Model.open(collection.model, device="cpu").info
+        fields = read_manifest(whole)
+        files = fields.pop("files")
+        assert fields == {
+            "kind": "embeddings",
+            "model": info.fingerprint,
+            "model_name": info.name,
+            "dimension": info.dimension,
+            "count": COUNT - len(BROKEN),
+            "dtype": "float16",
+            "normalized": True,
+            "skipped": len(BROKEN),
+        }
+        assert set(files) == {"embeddings.npy", "items.csv", "unreadable.csv"}
+
+    def test_nothing_else_is_left_behind(self, collection, whole):
+        assert not whole.with_name("whole.partial").exists()
+
+    def test_float32_keeps_the_networks_own_values(self, collection, whole, tmp_path):
+        collection.embed(tmp_path / "out", "--dtype=float32")
+        matrix = np.load(tmp_path / "out" / "embeddings.npy")
+        assert matrix.dtype == np.float32
+        np.testing.assert_array_equal(matrix.astype(np.float16), np.load(whole / "embeddings.npy"))
+
+    def test_batches_and_threads_change_nothing_but_rounding(self, collection, whole, tmp_path):
+        collection.embed(tmp_path / "out", "--batch=100", "--workers=1", "--threads=1")
+        np.testing.assert_allclose(
+            np.load(tmp_path / "out" / "embeddings.npy"), np.load(whole / "embeddings.npy"), atol=2e-3
+        )
+
+
+class TestResuming:
+    def test_a_killed_run_goes_on_to_the_same_bytes(self, collection, whole, tmp_path):
+        """Killed for certain while it works: a photo of the last chunk is a pipe, which gives nothing."""
+        number = COUNT - 2
+        photo = collection.path(number)
+        aside = photo.rename(tmp_path / "aside")
+        os.mkfifo(photo)
+        try:
+            # Opening the pipe returns once it is read: all photos before it are decoded, or will be.
+            with collection.start(tmp_path / "out") as process, photo.open("wb"):
+                wait_for_rows(tmp_path / "out.partial" / "journal.jsonl", 128)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        finally:
+            photo.unlink()
+            aside.rename(photo)
+        assert not (tmp_path / "out").exists()
+        assert (tmp_path / "out.partial").exists()
+
+        with collection.start(tmp_path / "out") as process:
+            output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert "147 embeddings of tiny, 3 photos unreadable" in output
+        assert "0/22" in errors  # what is left to do
+        assert contents(tmp_path / "out") == contents(whole)
+        assert not (tmp_path / "out.partial").exists()
+
+    @given(data=st.data())
+    @settings(max_examples=20, deadline=None)
+    def test_wherever_the_writing_stopped_the_rest_comes_out_the_same(self, data, collection, whole, tmp_path_factory):
+        out = tmp_path_factory.mktemp("cut") / "out"
+        draft = out.with_name("out.partial")
+        for _ in range(2):
+            with pytest.raises(StopError):
+                stop_after(collection, out, 1)
+            journal = draft / "journal.jsonl"
+            lost = data.draw(st.sampled_from([0, 1, 20, 1000]), "lost from the journal")
+            os.truncate(journal, max(0, journal.stat().st_size - lost))
+            with (draft / "artifact" / "embeddings.npy").open("ab") as matrix:
+                matrix.write(b"x" * data.draw(st.sampled_from([0, 1, 10_000]), "torn bytes"))
+        collection.embed(out)
+        assert contents(out) == contents(whole)
+
+    def test_a_run_killed_while_it_finished_finishes(self, collection, whole, tmp_path):
+        """All is done but the rename: header, tables and manifest are written once more."""
+        out = tmp_path / "out"
+        with pytest.raises(StopError):
+            stop_after(collection, out, 3)
+        draft = out.with_name("out.partial") / "artifact"
+        (draft / "items.csv").write_text("half")
+        (draft / "manifest.json").write_text("{}")
+        collection.embed(out)
+        assert contents(out) == contents(whole)
+
+    def test_what_a_run_killed_after_its_rename_left_does_not_matter(self, collection, whole, tmp_path):
+        leftover = tmp_path / "out.partial"
+        leftover.mkdir()
+        (leftover / "journal.jsonl").write_text('{"done": 150, "unreadable": {}}\n')
+        collection.embed(tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(whole)
+
+    def test_another_manifest_is_refused(self, collection, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        changed = Collection(collection.root, collection.model)
+        changed.manifest = tmp_path / "manifest.csv"
+        changed.manifest.write_text(collection.manifest.read_text() + "x,y.png,z\n")
+        with pytest.raises(
+            CommandError, match=r"out\.partial was begun with another manifest: go on as it was begun, or delete"
+        ):
+            changed.embed(tmp_path / "out")
+
+    def test_another_model_or_dtype_is_refused(self, collection, make_bundle, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        make_bundle(tmp_path / "other", seed=1)
+        changed = Collection(collection.root, tmp_path / "other")
+        with pytest.raises(CommandError, match="another model and dtype"):
+            changed.embed(tmp_path / "out", "--dtype=float32")
+
+    def test_a_matrix_shorter_than_its_journal_is_refused(self, collection, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        os.truncate(tmp_path / "out.partial" / "artifact" / "embeddings.npy", 300)
+        with pytest.raises(ArtifactError, match=r"embeddings\.npy: has fewer rows"):
+            collection.embed(tmp_path / "out")
+
+    def test_a_journal_of_something_else_is_refused(self, collection, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        (tmp_path / "out.partial" / "journal.jsonl").write_text("{}\n")
+        with pytest.raises(ArtifactError, match=r"journal\.jsonl: is damaged"):
+            collection.embed(tmp_path / "out")
+
+    def test_two_processes_do_not_write_to_one_draft(self, collection, tmp_path):
+        with pytest.raises(CommandError, match="another process is embedding here"):
+            stop_after(collection, tmp_path / "out", 1, then=lambda: collection.embed(tmp_path / "out"))
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(collection, out, chunks, then=None):
+    """Embeds so many chunks, then calls `then`, or stops as a signal would."""
+
+    def act():
+        if then:
+            then()
+        raise StopError
+
+    class Bar(contextlib.nullcontext):
+        def __init__(self, total):
+            super().__init__(self)
+            self.chunks = 0
+            self.check()
+
+        def update(self, count):
+            self.chunks += 1
+            self.check()
+
+        def check(self):
+            if self.chunks == chunks:
+                act()
+
+    model = Model.open(collection.model, device="cpu")
+    manifest = Manifest.read(collection.manifest)
+    embed.embed(manifest, collection.photos, model, out, dtype="float16", workers=2, bar=Bar)
+
+
+def wait_for_rows(journal, rows):
+    """Returns once the journal covers so many rows; pytest's timeout ends the wait if it never does."""
+    done = 0
+    while done < rows:
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        done = json.loads(lines[-1])["done"] if lines else 0
+
+
+def test_photos_wait_decoded_in_bounded_number_and_come_in_order():
+    started = []
+    with ThreadPoolExecutor(4) as pool:
+        results = embed._in_order(pool, lambda number: started.append(number) or number, range(100), ahead=7)
+        for expected, number in enumerate(results):
+            assert number == expected
+            assert len(started) <= expected + 7
+    assert len(started) == 100
+
+
+class TestRefused:
+    def test_an_artifact_that_is_there(self, collection, whole):
+        before = contents(whole)
+        with pytest.raises(ArtifactError, match="whole: already exists"):
+            collection.embed(whole)
+        assert contents(whole) == before
+
+    def test_a_folder_that_is_not_there(self, collection, tmp_path):
+        moved = Collection(collection.root, collection.model)
+        moved.photos = tmp_path / "nowhere"
+        with pytest.raises(ArtifactError, match="nowhere: is not a directory"):
+            moved.embed(tmp_path / "out")
+
+    def test_a_folder_of_other_photos_and_nothing_is_kept_of_the_attempt(self, collection, tmp_path):
+        moved = Collection(collection.root, collection.model)
+        moved.photos = tmp_path
+        with pytest.raises(CommandError, match=r"none of the 150 photos can be read; .*car 0\.png: No such file"):
+            moved.embed(tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+    def test_values_that_float16_can_not_hold(self, collection, make_bundle, tmp_path):
+        from onnx import helper, load, save
+
+        from embedder_svc import bundle
+
+        make_bundle(tmp_path / "model")
+        graph = load(tmp_path / "model" / "model.onnx")
+        graph.graph.node[-1].CopyFrom(helper.make_node("Mul", ["raw", "raw"], ["squares"]))
+        graph.graph.node.append(helper.make_node("Exp", ["squares"], ["embeddings"]))
+        save(graph, tmp_path / "huge.onnx")
+        described = {"name": "huge", "resize": "squash", "precision": "fp32", "normalized": False, "source": "none"}
+        described |= {"licence": "none", "training_data": "none", "input_size": 32, "dimension": 16}
+        bundle.write(tmp_path / "huge", (tmp_path / "huge.onnx").read_bytes(), **described)
+        with pytest.raises(CommandError, match="an embedding is not finite in float16"):
+            Collection(collection.root, tmp_path / "huge").embed(tmp_path / "out")
+
+    @pytest.mark.parametrize("flag", ["--batch=0", "--workers=-1", "--threads=two", "--dtype=int8", "--device=tpu"])
+    def test_flags_out_of_range(self, collection, tmp_path, flag, capsys):
+        with pytest.raises(SystemExit):
+            collection.embed(tmp_path / "out", flag)
+        assert flag.split("=")[0] in capsys.readouterr().err

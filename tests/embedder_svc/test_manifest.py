@@ -1,0 +1,51 @@
+import hashlib
+
+import pytest
+
+from embedder_svc.manifest import Manifest
+from svckit.artifact import ArtifactError
+
+
+@pytest.fixture
+def read(tmp_path):
+    def written(content):
+        path = tmp_path / "manifest.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return Manifest.read(path)
+
+    return written
+
+
+def test_all_columns_are_kept_as_text(read):
+    content = 'path,label,year\na.jpg,"kia, soul",\nb/c.jpg,bmw_m3,2012\n'
+    manifest = read(content)
+    assert manifest.columns == ("path", "label", "year")
+    assert manifest.rows == (("a.jpg", "kia, soul", ""), ("b/c.jpg", "bmw_m3", "2012"))
+    assert manifest.paths == ("a.jpg", "b/c.jpg")
+    assert manifest.sha256 == hashlib.sha256(content.encode()).hexdigest()
+
+
+def test_a_file_written_by_excel_is_read(read):
+    assert read("\ufeffpath,label\r\na.jpg,kia\r\n").rows == (("a.jpg", "kia"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not a CSV file in UTF-8 with a line of column names"),
+        (b"path\n\xff\n", "not a CSV file in UTF-8"),
+        ("label\nkia\n", "has no column `path`; it has label"),
+        ("path\n", "lists no photos"),
+        ("path,label\na.jpg\n", "photo 1 has 1 columns, there are 2"),
+        ("path,label\na.jpg,kia\n,bmw\n", "photo 2: its path is empty"),
+        ("path\na.jpg\nb.jpg\na.jpg\n", r"photo 3: its path is there twice: a\.jpg"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file(read, content, reason):
+    with pytest.raises(ArtifactError, match=f"manifest.csv: .*{reason}"):
+        read(content)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ArtifactError, match=r"no\.csv: No such file"):
+        Manifest.read(tmp_path / "no.csv")
