@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -107,7 +108,7 @@ class Photo:
         """Upright (width, height)."""
 
     @classmethod
-    def open(cls, content: bytes, limits: Limits) -> "Photo":
+    def open(cls, content: bytes, limits: Limits) -> Self:
         """Raises PhotoError."""
         _check_bytes(content, limits)
         with _refusing_damage():

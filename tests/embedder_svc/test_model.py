@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from embedder_svc import bundle
-from embedder_svc.model import DeviceError, Model
+from embedder_svc.model import DeviceError, Model, _buckets
 from svckit.artifact import ArtifactError
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -48,6 +48,10 @@ class TestEmbed:
     def test_two_models_of_one_bundle_agree(self, model, tiny_bundle, photos):
         again = Model.open(tiny_bundle, device="cpu", threads=2, max_batch=7)
         assert np.array_equal(again.embed(photos), model.embed(photos))
+
+    @pytest.mark.parametrize(("most", "sizes"), [(1, (1,)), (8, (1, 2, 4, 8)), (11, (1, 2, 4, 8, 11))])
+    def test_buckets_double_up_to_the_largest_batch(self, most, sizes):
+        assert _buckets(most) == sizes
 
     def test_padding_to_a_bucket_changes_nothing(self, tiny_bundle, photos):
         model = Model.open(tiny_bundle, device="cpu", max_batch=8)

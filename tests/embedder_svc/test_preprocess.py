@@ -166,7 +166,7 @@ class TestAnyBytes:
     """Whatever is sent: pixels, or PhotoError, and soon."""
 
     LIMITS = Limits(max_bytes=200_000, max_pixels=300_000, max_aspect=10)
-    BUDGET = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    BUDGET = settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
     def pixels_or_photo_error(self, content):
         try:

@@ -1,0 +1,32 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+from embedder_svc import bundle
+
+
+def run(*args):
+    command = [sys.executable, "-m", "embedder_svc", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_info_prints_what_a_bundle_says_of_itself(tiny_bundle):
+    done = run("info", tiny_bundle)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == dataclasses.asdict(bundle.read(tiny_bundle))
+
+
+def test_info_of_a_damaged_bundle_names_the_file(make_bundle, tmp_path):
+    make_bundle(tmp_path / "model")
+    (tmp_path / "model" / "model.onnx").unlink()
+    done = run("info", tmp_path / "model")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"vmmr-embedder: error: {tmp_path / 'model' / 'model.onnx'}: is missing\n"
+
+
+def test_the_server_needs_nothing_of_what_trains_and_exports():
+    """What `vmmr[cpu]` does not install. onnxruntime, which it does, waits until a model is opened."""
+    code = "import sys, embedder_svc.__main__ as main; main.parser(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "torchvision", "onnx", "safetensors", "onnxruntime"} & set(modules)
