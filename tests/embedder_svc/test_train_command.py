@@ -15,30 +15,29 @@ from safetensors.torch import save_file
 from embedder_svc import checkpoints, train_command, vmmrdb
 from embedder_svc.resnet import ResNet50
 from embedder_svc.training.recipe import Recipe
+from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/training.md"
 FLAGS = (
-    "--epochs=2 --batch=3 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
+    "--epochs=2 --batch=8 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
 )
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    """Six red and six blue cars, and a ResNet-50 that has seen none."""
+    """A folder laid out and split as VMMRdb is, of red and blue cars, and a ResNet-50 that has seen none."""
     folder = tmp_path_factory.mktemp("collection")
     rng = np.random.default_rng(0)
-    rows = ["path,label,make,model,year,split"]
-    for label, channel in (("acura_rl_2012", 0), ("bmw_m3_2012", 2)):
-        make, model, year = label.split("_")
-        for number in range(6):
+    for label, channel in (("chrysler_town&country_2008", 0), ("mercedes benz_e320_2001", 2)):
+        (folder / "VMMRdb" / label).mkdir(parents=True)
+        for number in range(10):
             pixels = rng.integers(0, 100, (40, 60, 3), dtype=np.uint8)
             pixels[..., channel] += 150
-            path = f"{label}-{number}.jpg"
-            Image.fromarray(pixels).save(folder / path)
-            rows.append(f"{path},{label},{make},{model},{year},{'train' if number < 4 else 'dev'}")
-    (folder / "manifest.csv").write_text("\n".join(rows))
+            Image.fromarray(pixels).save(folder / "VMMRdb" / label / f"{number}.jpg")
+    split = search_parser().parse_args(["split", str(folder / "VMMRdb"), "--out", str(folder / "manifest.csv")])
+    split.run(split)
     torch.manual_seed(0)
     state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
     save_file(
@@ -51,7 +50,12 @@ def train(collection, out, *flags, weights=None):
     parser = argparse.ArgumentParser()
     train_command.add(parser.add_subparsers())
     start = weights or collection / "start.safetensors"
-    paths = [str(collection / "manifest.csv"), f"--photos={collection}", f"--weights={start}", f"--out={out}"]
+    paths = [
+        str(collection / "manifest.csv"),
+        f"--photos={collection / 'VMMRdb'}",
+        f"--weights={start}",
+        f"--out={out}",
+    ]
     args = parser.parse_args(["train", *paths, *FLAGS.split(), *flags])
     args.run(args)
 
@@ -74,7 +78,7 @@ def test_the_checkpoint_loads_with_all_that_is_known_of_it(trained):
 def test_the_checkpoint_tells_how_it_was_made(trained):
     with safe_open(trained / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert (metadata["classes"], metadata["photos"]) == ("2", "8")
+    assert (metadata["classes"], metadata["photos"]) == ("2", "16")
     assert (metadata["resize"], metadata["input_size"]) == ("squash", "32")
     recipe = json.loads(metadata["recipe"])
     assert (recipe["rate"], recipe["seed"], recipe["loss"]) == (0.001, 230, "softmax")
