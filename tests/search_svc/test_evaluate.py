@@ -1,0 +1,157 @@
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from search_svc import build, evaluate, manifest
+from search_svc.accuracy import MEASURES
+from search_svc.labels import parse
+from search_svc.manifest import Photo
+from search_svc.shards import ShardSet
+from search_svc.version import IndexVersion
+from svckit import cli
+from svckit.artifact import write_manifest
+
+NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")
+
+
+def write_embeddings(directory, matrix, photos, model="m" * 64):
+    directory.mkdir()
+    np.save(directory / "embeddings.npy", matrix)
+    manifest.write(directory / "items.csv", photos)
+    count, dimension = matrix.shape
+    fields = {"kind": "embeddings", "model": model, "model_name": "test", "normalized": True}
+    write_manifest(directory, fields | {"count": count, "dimension": dimension})
+
+
+def run(*argv):
+    """A command of `vmmr-search`, as its user runs it."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for command in (build, evaluate):
+        command.add(commands)
+    args = parser.parse_args([str(each) for each in argv])
+    cli.run(lambda: args.run(args), "vmmr-search")
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """120 photos in clusters around one point for each label, with photos that stray; every third is for testing."""
+    rng = np.random.default_rng(0)
+    of = np.arange(120) % 4
+    vectors = np.eye(8)[of] + 0.5 * rng.standard_normal((120, 8))
+    matrix = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    splits = ["test" if row % 3 == 0 else "train" for row in range(120)]
+    photos = [Photo(f"{row}.jpg", parse(NAMES[of[row]]), split) for row, split in enumerate(splits)]
+    write_embeddings(tmp_path / "embeddings", matrix, photos)
+    return matrix, photos
+
+
+@pytest.fixture
+def report(collection, tmp_path, capsys):
+    def evaluated(*flags, factory="Flat"):
+        run("build", tmp_path / "embeddings", "--out", tmp_path / "index", "--factory", factory)
+        capsys.readouterr()
+        run("evaluate", tmp_path / "embeddings", "--index", tmp_path / "index", "--json", tmp_path / "r.json", *flags)
+        return json.loads((tmp_path / "r.json").read_text())
+
+    return evaluated
+
+
+def score(report, level, measure):
+    return next(each for each in report["scores"] if (each["level"], each["measure"]) == (level, measure))
+
+
+def test_the_blogs_measures_are_those_computed_by_hand(collection, report):
+    matrix, photos = collection
+    train = [row for row, photo in enumerate(photos) if photo.split == "train"]
+    test = [row for row, photo in enumerate(photos) if photo.split == "test"]
+    gallery = matrix[train].astype(np.float16).astype(np.float32)
+    nearest = np.argsort(-(matrix[test] @ gallery.T), axis=1)
+    labels = [[photos[train[place]].label.label for place in row] for row in nearest]
+    truth = [photos[row].label.label for row in test]
+    found = report()
+    assert found["photos"] == 40
+    assert found["gallery"] == 80
+    for measure, count in (("nearest, top-1", 1), ("nearest, top-5 images", 5)):
+        right = [wanted in given[:count] for wanted, given in zip(truth, labels, strict=True)]
+        assert score(found, "label", measure)["value"] == pytest.approx(np.mean(right))
+    assert score(found, "label", "nearest, top-5 classes")["value"] == 1, "there are but four classes"
+
+
+def test_every_score_has_its_interval_and_the_table_shows_them_all(report, capsys):
+    found = report()
+    table = capsys.readouterr().out
+    assert {each["level"] for each in found["scores"]} == {"label", "model", "make", "year"}
+    for each in found["scores"]:
+        assert each["low"] <= each["value"] <= each["high"]
+        assert f"{100 * each['value']:.1f} [{100 * each['low']:.1f}, {100 * each['high']:.1f}]" in table
+    assert all(measure in table for measure in MEASURES)
+    assert "40 photos of the split test, against 80 of index 000001\nindex: Flat (ip), k 5, " in table
+    assert "in the index themselves" not in table
+
+
+def test_the_same_evaluation_gives_the_same_report(report, tmp_path):
+    first = report()
+    run("evaluate", tmp_path / "embeddings", "--index", tmp_path / "index", "--json", tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == first
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8,Flat"])
+def test_a_photo_of_the_gallery_is_left_out_of_its_own_neighbours(report, capsys, factory):
+    found = report("--split", "train", factory=factory)
+    assert found["in_gallery"] == found["photos"] == 80
+    assert score(found, "label", "nearest, top-1")["value"] < 1, "or each had found itself"
+    assert "80 are in the index themselves; each was left out of its own neighbours" in capsys.readouterr().out
+
+
+def test_photos_of_labels_that_the_index_does_not_have_are_counted(collection, tmp_path, capsys):
+    matrix, _ = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    strange = [Photo(f"new {row}.jpg", parse("kia_soul_2012"), "test") for row in range(3)]
+    write_embeddings(tmp_path / "strange", matrix[:3], strange)
+    run("evaluate", tmp_path / "strange", "--index", tmp_path / "index")
+    assert "3 have a label that the index does not have" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"model": "e" * 64},
+            "the photos were embedded with model eeeeeeeeeeee (test), the index with mmmmmmmmmmmm (test)",
+        ),
+        ({"split": "dev"}, "there is no photo of the split dev among the embeddings"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(collection, tmp_path, flags, message):
+    matrix, photos = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    write_embeddings(tmp_path / "other", matrix, photos, flags.get("model", "m" * 64))
+    with pytest.raises(SystemExit, match=f"^vmmr-search: error: {message.replace('(', '.').replace(')', '.')}$"):
+        run("evaluate", tmp_path / "other", "--index", tmp_path / "index", "--split", flags.get("split", "test"))
+
+
+def test_a_large_gallery_is_looked_through_until_there_are_five_classes(tmp_path):
+    names = ["a_b_2000"] * 300 + [f"c_d_{2001 + row}" for row in range(20)]
+    matrix = np.zeros((320, 2), np.float32)
+    matrix[:, 0] = np.linspace(1, 0, 320)
+    matrix[:, 1] = np.sqrt(1 - matrix[:, 0] ** 2)
+    photos = [Photo(f"{row}.jpg", parse(name), "train") for row, name in enumerate(names)]
+    query = Photo("q.jpg", parse("c_d_2004"), "test")
+    write_embeddings(tmp_path / "embeddings", np.vstack([matrix, [[1, 0]]]).astype(np.float32), [*photos, query])
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    run("evaluate", tmp_path / "embeddings", "--index", tmp_path / "index", "--json", tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert score(found, "label", "nearest, top-5 images")["value"] == 0
+    assert score(found, "label", "nearest, top-5 classes")["value"] == 1
+
+
+def test_a_report_of_a_served_answer_asks_as_the_service_does(collection, tmp_path):
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index", "--k", 1)
+    version = IndexVersion.open(tmp_path / "index")
+    with ShardSet.open(version) as shards:
+        found = evaluate.evaluate(evaluate.Embeddings.open(tmp_path / "embeddings"), version, shards, "test")
+    by_measure = {(each.level, each.measure): each.value for each in found.scores}
+    assert by_measure["label", "vote, top-1"] == by_measure["label", "nearest, top-1"], "with one voter"
