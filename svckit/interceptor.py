@@ -24,6 +24,7 @@ REQUEST_ID = "x-request-id"
 
 _HEALTH = "/grpc.health.v1.Health/"
 _LONGEST_REQUEST_ID = 128
+_TRANSIT_S = 0.05
 _log = logging.getLogger("svckit.calls")
 
 
@@ -67,7 +68,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             code = context.code()
             raise
         except asyncio.CancelledError:
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+            code = _why_left(context)
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -136,6 +137,13 @@ def _caller_left() -> bool:
     """Whether the call itself is being cancelled, and not just something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _why_left(context: Context) -> grpc.StatusCode:
+    """A deadline travels as a duration, which the server counts from when it reads it: the caller's ends before."""
+    end = deadline(context)
+    late = end is not None and end - time.monotonic() < _TRANSIT_S
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _request_id(context: Context) -> str:

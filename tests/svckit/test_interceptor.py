@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import time
 
 import grpc
 import pytest
@@ -9,6 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from vmmr.embedder.v1 import embedder_pb2
+
+from svckit.interceptor import deadline
 
 EMBED = "/vmmr.embedder.v1.EmbedderService/Embed"
 TIMEOUT_S = 30
@@ -42,6 +45,13 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
     return dict(error.trailing_metadata())
+
+
+async def logged_code(caplog) -> str:
+    """The status in the log line of the only call, as soon as there is one."""
+    while not (lines := [record for record in caplog.records if record.message == "call"]):  # noqa: ASYNC110 (a log has no event)
+        await asyncio.sleep(0.001)
+    return lines[0].code
 
 
 @pytest.fixture
@@ -134,12 +144,19 @@ async def test_a_message_over_the_limit_is_refused_by_grpc_itself_and_the_next_i
     assert (await stub.Embed(photos(1))).embeddings.dimension == 1
 
 
-async def test_an_abort_of_the_servicers_own_passes(misbehave):
+async def test_an_abort_of_the_servicers_own_passes_and_is_logged(misbehave, caplog):
     async def aborts(self, request, context):
         await context.abort(grpc.StatusCode.ALREADY_EXISTS, "twice")
 
+    caplog.set_level(logging.INFO)
     error = await error_of((await misbehave(aborts)).Embed(photos(1)))
     assert (error.code(), error.details()) == (grpc.StatusCode.ALREADY_EXISTS, "twice")
+    assert await logged_code(caplog) == "ALREADY_EXISTS"
+
+
+async def test_a_method_that_does_not_exist_is_unimplemented(serve):
+    error = await error_of((await serve()).channel.unary_unary("/vmmr.embedder.v1.EmbedderService/Guess")(b""))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_something_cancelled_inside_does_not_leave_the_caller_waiting(misbehave):
@@ -180,6 +197,26 @@ async def test_a_deadline_ends_the_call_and_its_work(serve):
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await busy
     assert await items_run(served) == 1
+
+
+async def test_a_deadline_that_ends_a_call_is_not_logged_as_a_caller_who_left(misbehave, caplog):
+    async def sleeps(self, request, context):
+        await asyncio.sleep(TIMEOUT_S)
+
+    caplog.set_level(logging.INFO)
+    await error_of((await misbehave(sleeps)).Embed(photos(1), timeout=0.2))
+    assert await logged_code(caplog) == "DEADLINE_EXCEEDED"
+
+
+async def test_a_servicer_knows_until_when_its_caller_waits(misbehave):
+    async def tells(self, request, context):
+        until = deadline(context)
+        left_s = -1 if until is None else until - time.monotonic()
+        return embedder_pb2.EmbedResponse(times=embedder_pb2.EmbedTimes(queue_ms=left_s))
+
+    stub = await misbehave(tells)
+    assert 0 < (await stub.Embed(photos(1), timeout=TIMEOUT_S)).times.queue_ms < TIMEOUT_S + 0.1
+    assert (await stub.Embed(photos(1))).times.queue_ms == -1
 
 
 @pytest.fixture

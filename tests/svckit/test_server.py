@@ -127,6 +127,7 @@ def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
     calls = [json.loads(line) for line in process.lines if '"call"' in line]
     assert sum(call["code"] == "OK" for call in calls) == load.answers, "what the server served, a caller has"
     assert {call["code"] for call in calls} == {"OK", "UNAVAILABLE"}
+    assert len({call["request_id"] for call in calls}) == len(calls)
 
 
 def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_meanwhile(spawn, dial):
