@@ -1,0 +1,51 @@
+"""docs/search.md says what there is."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+from vmmr.search.v1 import search_pb2
+
+from search_svc import evaluate
+from search_svc.accuracy import LEVELS, MEASURES
+from search_svc.config import PREFIX, SearchConfig
+from svckit.server import ServerConfig
+
+PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+SHARED = {field.name for field in dataclasses.fields(ServerConfig)}
+
+
+def rows(section):
+    """The cells of the rows of a section's tables, less the headings."""
+    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    tables = [table.splitlines()[2:] for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for table in tables for line in table]
+
+
+def test_every_setting_is_in_the_table_with_its_variable_and_default():
+    own = [field for field in dataclasses.fields(SearchConfig) if field.name not in SHARED]
+    table = {row[0].strip("`"): row for row in rows("Settings")}
+    assert table.keys() == {f"--{field.name.replace('_', '-')}" for field in own}
+    for field in own:
+        row = table[f"--{field.name.replace('_', '-')}"]
+        default = "required" if field.default is dataclasses.MISSING else str(field.default)
+        assert row[1:3] == [f"`{PREFIX}_{field.name.upper()}`", default]
+
+
+def test_every_option_is_in_the_table():
+    assert [row[0].strip("`") for row in rows("Options")] == [
+        field.name for field in search_pb2.SearchOptions.DESCRIPTOR.fields
+    ]
+
+
+def test_every_flag_of_evaluate_and_every_measure_is_in_a_table():
+    commands = argparse.ArgumentParser().add_subparsers()
+    evaluate.add(commands)
+    actions = commands.choices["evaluate"]._actions
+    flags = [(action.option_strings or [action.metavar])[0] for action in actions]
+    described = [
+        row[0].strip("`").split()[0] if row[0].startswith("`") else row[0] for row in rows("`vmmr-search evaluate`")
+    ]
+    assert described == [*(flag for flag in flags if flag != "-h"), *MEASURES]
+    assert all(f"`{level}`" in PAGE for level in LEVELS)
