@@ -1,0 +1,105 @@
+"""Make, model and year of a car from a photo: the client of the vmmr services.
+
+```python
+with vmmr.Client() as client:
+    print(client.identify("car.jpg").answer)
+```
+"""
+
+from vmmr import _quiet  # noqa: F401  # before anything else imports gRPC
+
+# isort: split
+from vmmr._aio import AsyncClient
+from vmmr._batches import Outcome
+from vmmr._channel import TLS
+from vmmr._client import Client
+from vmmr._errors import (
+    CallError,
+    DeadlineExceededError,
+    FetchError,
+    InvalidPhotoError,
+    InvalidRequestError,
+    MessageTooLargeError,
+    ModelMismatchError,
+    OverloadedError,
+    PhotoError,
+    ProtocolError,
+    ServerError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnreadablePhotoError,
+    Violation,
+    VmmrError,
+)
+from vmmr._fetch import URL
+from vmmr._photos import Photo, PhotoSource
+from vmmr._types import (
+    Box,
+    Candidate,
+    Classification,
+    ClassifyResult,
+    Embeddings,
+    EmbedLimits,
+    EmbedTimes,
+    Filter,
+    Identification,
+    IndexInfo,
+    Info,
+    Label,
+    LabelCount,
+    ModelInfo,
+    Neighbour,
+    Provenance,
+    QueryLimits,
+    SearchOptions,
+    SearchResult,
+    SearchTimes,
+    Times,
+)
+
+__all__ = [
+    "TLS",
+    "URL",
+    "AsyncClient",
+    "Box",
+    "CallError",
+    "Candidate",
+    "Classification",
+    "ClassifyResult",
+    "Client",
+    "DeadlineExceededError",
+    "EmbedLimits",
+    "EmbedTimes",
+    "Embeddings",
+    "FetchError",
+    "Filter",
+    "Identification",
+    "IndexInfo",
+    "Info",
+    "InvalidPhotoError",
+    "InvalidRequestError",
+    "Label",
+    "LabelCount",
+    "MessageTooLargeError",
+    "ModelInfo",
+    "ModelMismatchError",
+    "Neighbour",
+    "Outcome",
+    "OverloadedError",
+    "Photo",
+    "PhotoError",
+    "PhotoSource",
+    "ProtocolError",
+    "Provenance",
+    "QueryLimits",
+    "SearchOptions",
+    "SearchResult",
+    "SearchTimes",
+    "ServerError",
+    "Times",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnreadablePhotoError",
+    "Violation",
+    "VmmrError",
+]

@@ -1,0 +1,179 @@
+"""The client for asyncio."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from vmmr import _calls, _flows
+from vmmr._base import BaseClient, TimeLeft, check_positive
+from vmmr._batches import Entry, Limits, Outcome, Packer, read_entry
+from vmmr._calls import Call
+from vmmr._connection import new_request_id, reply_to
+from vmmr._errors import CallError, VmmrError
+from vmmr._flows import Flow, Reply
+from vmmr._photos import Photo, PhotoSource, load, several
+from vmmr._types import (
+    Box,
+    ClassifyResult,
+    Embeddings,
+    Identification,
+    Info,
+    LabelCount,
+    SearchOptions,
+    SearchResult,
+)
+
+T = TypeVar("T")
+
+_DEFAULTS = SearchOptions()
+
+
+class AsyncClient(BaseClient):
+    """`Client` for asyncio: the same methods, awaited. It belongs to the event loop that it was first used in.
+
+    Photos are read in threads of the loop's default executor, so files and URLs don't block the loop.
+    """
+
+    _channel_module = grpc.aio
+
+    async def identify(
+        self,
+        photo: PhotoSource,
+        *,
+        crop: Box | None = None,
+        options: SearchOptions = _DEFAULTS,
+        timeout_s: float | None = None,
+    ) -> Identification:
+        """See `Client.identify`."""
+        time_left = self._within(timeout_s)
+        image = await asyncio.to_thread(load, Photo(photo, crop), self._max_message_bytes)
+        return await self._run(_flows.identify_one(image, options), time_left)
+
+    def identify_many(
+        self,
+        photos: Iterable[Photo | PhotoSource] | AsyncIterable[Photo | PhotoSource],
+        *,
+        options: SearchOptions = _DEFAULTS,
+        batch: int = 16,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Outcome]:
+        """See `Client.identify_many`. Takes asynchronous iterables too."""
+        check_positive(batch=batch)
+        source = photos if isinstance(photos, AsyncIterable) else _asynchronous(several(photos))
+        return self._identify_many(source, options, batch, self._per_call(timeout_s))
+
+    async def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
+        """See `Client.embed`."""
+        time_left = self._within(timeout_s)
+        images = [await asyncio.to_thread(load, photo, self._max_message_bytes) for photo in several(photos)]
+        return await self._run(_flows.value(_calls.embed(images)), time_left)
+
+    async def search(
+        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+    ) -> SearchResult:
+        """See `Client.search`."""
+        return await self._run(_flows.value(_calls.search(embeddings, options)), self._within(timeout_s))
+
+    async def classify(
+        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+    ) -> ClassifyResult:
+        """See `Client.classify`."""
+        return await self._run(_flows.value(_calls.classify(embeddings, options)), self._within(timeout_s))
+
+    async def info(self, *, timeout_s: float | None = None) -> Info:
+        """See `Client.info`."""
+        return await self._run(_flows.info(), self._within(timeout_s))
+
+    async def labels(self, *, timeout_s: float | None = None) -> AsyncIterator[LabelCount]:
+        """See `Client.labels`."""
+        time_left = self._per_call(timeout_s)
+        token: str | None = ""
+        while token is not None:
+            page = await self._run(_flows.value(_calls.list_labels(token)), time_left)
+            for label in page.labels:
+                yield label
+            token = page.next_token
+
+    async def close(self) -> None:
+        """Ends the connections. Calls that other tasks are waiting for end with a CallError."""
+        await asyncio.gather(*self._connection.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _identify_many(
+        self, photos: AsyncIterable[Photo | PhotoSource], options: SearchOptions, batch: int, time_left: TimeLeft
+    ) -> AsyncIterator[Outcome]:
+        limits = await self._run(_flows.batch_limits(batch, self._max_message_bytes), time_left)
+        ahead: asyncio.Task[list[Outcome]] | None = None
+        try:
+            async for entries in _batches(photos, limits):
+                started = asyncio.create_task(self._run(_flows.identify_batch(entries, options), time_left))
+                current, ahead = ahead, started
+                if current is not None:
+                    for outcome in await current:
+                        yield outcome
+            if ahead is not None:
+                for outcome in await ahead:
+                    yield outcome
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
+        request_id = new_request_id()
+        try:
+            call = next(flow)
+            while True:
+                try:
+                    reply = await self._send(call, request_id, time_left())
+                except VmmrError as error:
+                    call = flow.throw(error)
+                else:
+                    call = flow.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    async def _send(self, call: Call[Any], request_id: str, timeout_s: float) -> Reply[Any]:
+        method = self._connection.method(call)
+        sent = perf_counter()
+        try:
+            message = await method(call.request, timeout=timeout_s, metadata=self._connection.metadata(request_id))
+        except grpc.RpcError as error:
+            raise self._connection.error(error, call, request_id) from error
+        except asyncio.CancelledError:
+            # grpc.aio cancels the tasks of a channel that is closed, as if they themselves had been cancelled.
+            if self._connection.closed and not _is_cancelled():
+                raise CallError("the client was closed during the call", status="CANCELLED") from None
+            raise
+        return reply_to(call, message, perf_counter() - sent, request_id)
+
+
+async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -> AsyncIterator[list[Entry]]:
+    packer, position = Packer(limits), 0
+    async for photo in photos:
+        for batch in packer.add(await asyncio.to_thread(read_entry, position, photo, limits)):
+            yield batch
+        position += 1
+    for batch in packer.rest():
+        yield batch
+
+
+async def _asynchronous(photos: Iterable[T]) -> AsyncIterator[T]:
+    for photo in photos:
+        yield photo
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,88 @@
+"""Photos in batches that the services accept."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vmmr._errors import PhotoError, VmmrError
+from vmmr._photos import Photo, PhotoSource, load
+from vmmr._types import Identification
+from vmmr.embedder.v1 import embedder_pb2
+
+# More than the tags and lengths around one image and its content, and the crop, take up.
+_FRAMING_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photo of many: it was identified, or there is an error."""
+
+    position: int
+    """Of the photo among those given, from 0."""
+    photo: Photo | PhotoSource
+    """As it was given."""
+    identification: Identification | None
+    error: VmmrError | None
+    """A PhotoError if it is this photo's own fault, otherwise what went wrong with the call it was in."""
+
+    def result(self) -> Identification:
+        """The identification. Raises the error if there is none."""
+        if self.identification is None:
+            assert self.error is not None
+            raise self.error
+        return self.identification
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo in a batch: read, or with the reason why it couldn't be."""
+
+    position: int
+    photo: Photo | PhotoSource
+    image: embedder_pb2.Image | None = None
+    error: PhotoError | None = None
+
+    @property
+    def bytes_in_request(self) -> int:
+        return len(self.image.content) + _FRAMING_BYTES if self.image else 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a batch."""
+
+    photos: int
+    bytes_in_request: int
+
+
+def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Entry:
+    """Reads a photo. One that can't be read, or fits in no request, becomes an entry with an error."""
+    try:
+        return Entry(position, photo, image=load(photo, limits.bytes_in_request - _FRAMING_BYTES))
+    except PhotoError as error:
+        return Entry(position, photo, error=error)
+
+
+@dataclass
+class Packer:
+    """Gathers entries into batches, in order."""
+
+    limits: Limits
+    _entries: list[Entry] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> Iterator[list[Entry]]:
+        """Gives the batches that are complete now: none, one or two."""
+        room = self.limits.bytes_in_request - sum(e.bytes_in_request for e in self._entries)
+        if self._entries and entry.bytes_in_request > room:
+            yield self._take()
+        self._entries.append(entry)
+        if len(self._entries) == self.limits.photos:
+            yield self._take()
+
+    def rest(self) -> Iterator[list[Entry]]:
+        """Gives what is left, if anything is."""
+        if self._entries:
+            yield self._take()
+
+    def _take(self) -> list[Entry]:
+        taken, self._entries = self._entries, []
+        return taken

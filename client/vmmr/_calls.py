@@ -1,0 +1,68 @@
+"""The remote procedures as values: what to send, where, and how to read the answer. Nothing is sent here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from vmmr import _replies, _requests
+from vmmr._types import ClassifyResult, Embeddings, IndexInfo, LabelCount, ModelInfo, SearchOptions, SearchResult
+from vmmr.embedder.v1 import embedder_pb2
+from vmmr.search.v1 import search_pb2
+
+T_co = TypeVar("T_co", covariant=True)
+
+Service: TypeAlias = Literal["embedder", "search"]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T_co]):
+    """One RPC, ready to be sent."""
+
+    service: Service
+    method: str
+    """Name of the method of the service's stub."""
+    request: Any
+    parse: Callable[[Any], T_co]
+    """The reply message to a plain value; may raise ProtocolError."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some labels, and where the next ones are."""
+
+    labels: list[LabelCount]
+    next_token: str | None
+    """None: there are no more."""
+
+
+def embed(images: Sequence[embedder_pb2.Image]) -> Call[Embeddings]:
+    request = embedder_pb2.EmbedRequest(images=images)
+    return Call("embedder", "Embed", request, partial(_replies.embeddings, photos=len(images)))
+
+
+def get_model() -> Call[ModelInfo]:
+    return Call("embedder", "GetModel", embedder_pb2.GetModelRequest(), _replies.model_info)
+
+
+def search(embeddings: Embeddings, options: SearchOptions) -> Call[SearchResult]:
+    request = search_pb2.SearchRequest(queries=_requests.queries(embeddings), options=_requests.options(options))
+    return Call("search", "Search", request, partial(_replies.search_result, queries=len(embeddings)))
+
+
+def classify(embeddings: Embeddings, options: SearchOptions) -> Call[ClassifyResult]:
+    request = search_pb2.ClassifyRequest(queries=_requests.queries(embeddings), options=_requests.options(options))
+    return Call("search", "Classify", request, partial(_replies.classify_result, queries=len(embeddings)))
+
+
+def get_index() -> Call[IndexInfo]:
+    return Call("search", "GetIndex", search_pb2.GetIndexRequest(), _replies.index_info)
+
+
+def list_labels(page_token: str) -> Call[Page]:
+    request = search_pb2.ListLabelsRequest(page_token=page_token)
+    return Call("search", "ListLabels", request, _page)
+
+
+def _page(reply: search_pb2.ListLabelsResponse) -> Page:
+    return Page(_replies.label_counts(reply), reply.next_page_token or None)

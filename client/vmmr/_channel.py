@@ -1,0 +1,89 @@
+"""What both clients' channels are made of: retries, keepalive, message sizes, credentials."""
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+_RETRIES = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG = {
+    "methodConfig": [{"name": [{}], "retryPolicy": _RETRIES}],
+    # A name with several addresses, such as a headless Kubernetes service, has all of them used.
+    "loadBalancingConfig": [{"round_robin": {}}],
+}
+
+
+@dataclass(frozen=True)
+class TLS:
+    """How to connect securely. All files are PEM."""
+
+    ca: str | os.PathLike[str] | None = None
+    """Certificates to trust. None: those that gRPC ships with, or `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` names."""
+    cert: str | os.PathLike[str] | None = None
+    """The client's certificate chain, for services that ask for one."""
+    key: str | os.PathLike[str] | None = None
+    """The private key of `cert`."""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a client certificate and its key go together: give both cert and key, or neither")
+
+
+def options(*, max_message_bytes: int, keepalive_s: float) -> list[tuple[str, Any]]:
+    sign_of_life_ms = int(min(keepalive_s, 20) * 1000)
+    return [
+        ("grpc.primary_user_agent", f"vmmr/{version('vmmr')}"),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        # By default gRPC quietly doesn't retry calls of more than 256 KB: most photos.
+        ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", sign_of_life_ms),
+        # Without it gRPC waits 60 s for the answer to any ping, whatever the time-out for keepalive is.
+        ("grpc.http2.ping_timeout_ms", sign_of_life_ms),
+        # The default second is longer than all retries together take.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+
+
+def credentials(tls: TLS) -> grpc.ChannelCredentials:
+    """Raises OSError, naming the file, if one can't be read."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
+    )
+
+
+def check_token_is_safe(token: str | None, tls: TLS | None, targets: tuple[str, ...]) -> None:
+    """Raises ValueError if the token would cross a network in the clear."""
+    exposed = [target for target in targets if not _is_local(target)]
+    if token is not None and tls is None and exposed:
+        raise ValueError(
+            f"the token would be sent to {exposed[0]} in the clear: give tls, or connect to a local address"
+        )
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _is_local(target: str) -> bool:
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = target.rpartition(":")[0].rpartition("/")[2].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

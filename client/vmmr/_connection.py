@@ -1,0 +1,79 @@
+"""The channels to both services, opened when first used."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from types import ModuleType
+from typing import Any, TypeVar
+
+import grpc
+
+from vmmr import _failures
+from vmmr._calls import Call, Service
+from vmmr._errors import CallError
+from vmmr._flows import Reply
+from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
+from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
+
+T = TypeVar("T")
+
+_STUBS: Mapping[Service, Any] = {"embedder": EmbedderServiceStub, "search": SearchServiceStub}
+_NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
+
+
+@dataclass
+class Connection:
+    """May be shared by threads, or by the tasks of one event loop, as its channels may."""
+
+    channel_module: ModuleType
+    """`grpc` or `grpc.aio`."""
+    targets: Mapping[Service, str]
+    options: list[tuple[str, Any]]
+    credentials: grpc.ChannelCredentials | None
+    token: str | None
+    closed: bool = False
+    _channels: list[Any] = field(default_factory=list)
+    _stubs: dict[Service, Any] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def method(self, call: Call[Any]) -> Any:
+        """The call's method on its channel. Raises RuntimeError once closed."""
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("this client is closed")
+            if call.service not in self._stubs:
+                self._open(call.service)
+            return getattr(self._stubs[call.service], call.method)
+
+    def metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        authorization = (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return (("x-request-id", request_id), *authorization)
+
+    def error(self, error: grpc.RpcError, call: Call[Any], request_id: str) -> CallError:
+        service = f"{_NAMES[call.service]} at {self.targets[call.service]}"
+        return _failures.call_error(error, service=service, request_id=request_id)
+
+    def close(self) -> list[Any]:
+        """Gives what closing the channels gave: of `grpc.aio`, something to await."""
+        with self._lock:
+            self.closed = True
+            return [channel.close() for channel in self._channels]
+
+    def _open(self, service: Service) -> None:
+        target = self.targets[service]
+        if self.credentials is None:
+            channel = self.channel_module.insecure_channel(target, self.options)
+        else:
+            channel = self.channel_module.secure_channel(target, self.credentials, self.options)
+        self._channels.append(channel)
+        self._stubs[service] = _STUBS[service](channel)
+
+
+def new_request_id() -> str:
+    """Sent with all calls of one operation, so that both services' logs tell one story."""
+    return uuid.uuid4().hex
+
+
+def reply_to(call: Call[T], message: Any, round_trip_s: float, request_id: str) -> Reply[T]:
+    return Reply(call.parse(message), 1000 * round_trip_s, request_id)

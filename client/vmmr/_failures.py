@@ -1,0 +1,92 @@
+"""A gRPC error to ours, with the details that came with it."""
+
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from vmmr._errors import (
+    CallError,
+    DeadlineExceededError,
+    InvalidPhotoError,
+    InvalidRequestError,
+    MessageTooLargeError,
+    ModelMismatchError,
+    OverloadedError,
+    ServerError,
+    UnauthenticatedError,
+    UnavailableError,
+    Violation,
+)
+
+M = TypeVar("M", bound=Message)
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_BY_REASON: dict[str, type[CallError]] = {
+    "INVALID_IMAGE": InvalidPhotoError,
+    "MODEL_MISMATCH": ModelMismatchError,
+}
+
+_BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.INTERNAL: ServerError,
+    grpc.StatusCode.UNKNOWN: ServerError,
+    grpc.StatusCode.DATA_LOSS: ServerError,
+    grpc.StatusCode.UNIMPLEMENTED: ServerError,
+}
+
+
+def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallError:
+    """`service` says who was called, for the message; `request_id` is what the call was sent with."""
+    details = _details(error)
+    info = _detail(details, error_details_pb2.ErrorInfo)
+    retry = _detail(details, error_details_pb2.RetryInfo)
+    return _class(error, info.reason)(
+        f"{service}: {error.details() or error.code().name}",
+        status=error.code().name,
+        reason=info.reason or None,
+        violations=_violations(_detail(details, error_details_pb2.BadRequest)),
+        retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        request_id=request_id,
+        metadata=dict(info.metadata),
+    )
+
+
+def _class(error: grpc.RpcError, reason: str) -> type[CallError]:
+    if _says_too_large(error):
+        return MessageTooLargeError
+    return _BY_REASON.get(reason) or _BY_STATUS.get(error.code(), CallError)
+
+
+def _says_too_large(error: grpc.RpcError) -> bool:
+    # gRPC itself refuses large messages with the status of an overload, and says which it is in words alone.
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")
+
+
+def _details(error: grpc.RpcError) -> status_pb2.Status:
+    """The `google.rpc.Status` in the error's trailers; an empty one if there is none, or none that can be read."""
+    trailers: Any = error.trailing_metadata() or ()
+    try:
+        return status_pb2.Status.FromString(dict(trailers).get(_DETAILS_KEY, b""))
+    except DecodeError:
+        return status_pb2.Status()
+
+
+def _detail(status: status_pb2.Status, kind: type[M]) -> M:
+    """The first detail of that kind; an empty one if there is none."""
+    detail = kind()
+    for packed in status.details:
+        if packed.Unpack(detail):
+            break
+    return detail
+
+
+def _violations(bad: error_details_pb2.BadRequest) -> tuple[Violation, ...]:
+    return tuple(Violation(v.field, v.reason, v.description) for v in bad.field_violations)

@@ -1,0 +1,129 @@
+"""Photos from URLs, which may be a stranger's: limited in time, size and redirects, and kept off private networks.
+
+A host is resolved once a hop. All its addresses must be allowed, and the connection is made to one of those very
+addresses, so that a name that resolves differently a moment later (DNS rebinding) leads nowhere else. TLS still
+verifies the host's name. Proxies of the environment are not used: what they connect to can't be checked.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from vmmr._addresses import Endpoint, IPAddress, is_public, resolve
+from vmmr._errors import FetchError
+from vmmr._sockets import Deadline, DeadlineSocket, connect
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class URL:
+    """A photo on a web server, fetched when it is read: a photo like any other, for `Client`'s methods.
+
+    Raises FetchError if it can't be had within the limits, or leads to an address that isn't public.
+    """
+
+    url: str
+    """`http://` or `https://`."""
+    timeout_s: float = 10.0
+    """For everything: names, connections, redirects, the body."""
+    max_bytes: int = 32 * 2**20
+    max_redirects: int = 5
+    allow_private: bool = False
+    """Allow private, loopback and link-local addresses. Not for URLs that others choose."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The photo's bytes; the first `size` of them, if given."""
+        content = fetch(self, _anything if self.allow_private else is_public)
+        return content if size < 0 else content[:size]
+
+
+def fetch(wanted: URL, allowed: Callable[[IPAddress], bool]) -> bytes:
+    """The content of the URL. Raises FetchError, also if it leads to an address that isn't allowed."""
+    deadline = Deadline(wanted.timeout_s)
+    url = wanted.url
+    for _ in range(wanted.max_redirects + 1):
+        try:
+            with _request(url, allowed, deadline) as response:
+                if response.status not in _REDIRECTS:
+                    return _body(response, wanted.max_bytes)
+                url = urljoin(url, response.headers["Location"] or "")
+        except TimeoutError:
+            raise FetchError(f"{url}: no complete answer within {wanted.timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FetchError(f"{url}: {error}") from error
+    raise FetchError(f"{wanted.url}: more than {wanted.max_redirects} redirects")
+
+
+@contextmanager
+def _request(url: str, allowed: Callable[[IPAddress], bool], deadline: Deadline) -> Iterator[http.client.HTTPResponse]:
+    parts = _parse(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    endpoints = _endpoints(host, port, allowed, deadline)
+    with connect(endpoints, deadline) as plain, _secured(plain, parts.scheme, host, deadline) as sock:
+        connection = http.client.HTTPConnection(host, port)
+        connection.default_port = _PORTS[parts.scheme]
+        connection.sock = DeadlineSocket(sock, deadline)
+        connection.request("GET", _target(parts), headers={"User-Agent": f"vmmr/{version('vmmr')}"})
+        with connection.getresponse() as response:
+            yield response
+
+
+def _parse(url: str) -> SplitResult:
+    """Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS:
+        raise ValueError("not an http:// or https:// URL")
+    if not parts.hostname or parts.username is not None:
+        raise ValueError("the URL must name a host, and no user")
+    return parts
+
+
+def _endpoints(host: str, port: int, allowed: Callable[[IPAddress], bool], deadline: Deadline) -> list[Endpoint]:
+    endpoints = resolve(host, port, deadline.remaining_s())
+    for endpoint in endpoints:
+        if not allowed(endpoint.address):
+            raise ValueError(f"{host} leads to {endpoint.address}, which is not a public address")
+    return endpoints
+
+
+def _secured(sock: socket.socket, scheme: str, host: str, deadline: Deadline) -> socket.socket:
+    """The socket, with TLS around it for https."""
+    if scheme == "http":
+        return sock
+    sock.settimeout(deadline.remaining_s())
+    return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+
+
+def _target(parts: SplitResult) -> str:
+    """Path and query, with what may not be sent as it is percent-encoded."""
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
+    return f"{path}?{query}" if query else path
+
+
+def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    """Raises ValueError if there is none, or not all of it."""
+    if response.status != http.HTTPStatus.OK:
+        raise ValueError(f"the server answered {response.status} {response.reason}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise ValueError(f"the server sent it compressed, unasked: {response.headers['Content-Encoding']}")
+    too_large = ValueError(f"larger than {max_bytes} bytes")
+    if (response.length or 0) > max_bytes:
+        raise too_large
+    content = response.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise too_large
+    if response.length:
+        raise ValueError(f"the connection ended {response.length} bytes early")
+    return content
+
+
+def _anything(_: IPAddress) -> bool:
+    return True

@@ -1,0 +1,108 @@
+"""What takes more than one call, written once for both clients.
+
+A flow is a generator: it yields the calls to make, is sent their replies, is thrown their errors, and returns its
+result. It neither waits nor sends, so a thread and an event loop can drive the same flow.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from vmmr import _calls
+from vmmr._batches import Entry, Limits, Outcome
+from vmmr._calls import Call
+from vmmr._errors import InvalidPhotoError, VmmrError
+from vmmr._types import Identification, Info, SearchOptions, Times
+from vmmr.embedder.v1 import embedder_pb2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """A call's answer."""
+
+    value: T
+    round_trip_ms: float
+    request_id: str
+
+
+Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
+
+
+def ask(call: Call[T]) -> Flow[Reply[T]]:
+    """One call, with the type of its answer."""
+    return (yield call)
+
+
+def value(call: Call[T]) -> Flow[T]:
+    return (yield from ask(call)).value
+
+
+def info() -> Flow[Info]:
+    model = yield from value(_calls.get_model())
+    index = yield from value(_calls.get_index())
+    return Info(model, index)
+
+
+def batch_limits(batch: int, max_message_bytes: int) -> Flow[Limits]:
+    """At most `batch` photos and `max_message_bytes` in a request, and no more than the services accept."""
+    served = yield from info()
+    return Limits(
+        photos=min(batch, served.model.limits.max_images, served.index.limits.max_queries),
+        bytes_in_request=min(max_message_bytes, served.model.limits.max_request_bytes),
+    )
+
+
+def identify_one(image: embedder_pb2.Image, options: SearchOptions) -> Flow[Identification]:
+    [identification] = yield from _identify([image], options)
+    return identification
+
+
+def identify_batch(entries: Sequence[Entry], options: SearchOptions) -> Flow[list[Outcome]]:
+    """One outcome an entry. The embedder refuses a request for its bad photos, all named: the good ones go again."""
+    found: dict[int, Identification | VmmrError] = {e.position: e.error for e in entries if e.error is not None}
+    waiting = [e for e in entries if e.image is not None]
+    while waiting:
+        try:
+            answers = yield from _identify([e.image for e in waiting if e.image is not None], options)
+        except VmmrError as error:
+            refused = _blamed(error, waiting)
+        else:
+            found |= zip((e.position for e in waiting), answers, strict=True)
+            break
+        found |= refused
+        waiting = [e for e in waiting if e.position not in refused]
+    return [_outcome(e, found[e.position]) for e in entries]
+
+
+def _identify(images: Sequence[embedder_pb2.Image], options: SearchOptions) -> Flow[list[Identification]]:
+    embedded = yield from ask(_calls.embed(images))
+    classified = yield from ask(_calls.classify(embedded.value, options))
+    assert embedded.value.times is not None
+    return [
+        Identification(
+            **vars(classification),
+            provenance=classified.value.provenance,
+            times=Times(
+                embed=embedded.value.times,
+                search=classified.value.times,
+                round_trip_ms=embedded.round_trip_ms + classified.round_trip_ms,
+            ),
+            request_id=classified.request_id,
+        )
+        for classification in classified.value.classifications
+    ]
+
+
+def _blamed(error: VmmrError, entries: Sequence[Entry]) -> dict[int, VmmrError]:
+    """Whose error it is, by position: the photos that it names, or all photos if it names none."""
+    if isinstance(error, InvalidPhotoError) and error.photos and error.photos[-1] < len(entries):
+        return {entries[index].position: error.of(index) for index in error.photos}
+    return {entry.position: error for entry in entries}
+
+
+def _outcome(entry: Entry, found: Identification | VmmrError) -> Outcome:
+    if isinstance(found, VmmrError):
+        return Outcome(entry.position, entry.photo, None, found)
+    return Outcome(entry.position, entry.photo, found, None)

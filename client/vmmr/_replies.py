@@ -1,0 +1,110 @@
+"""Reply messages to plain values. A reply that breaks the contract is a ProtocolError."""
+
+from collections.abc import Sized
+from dataclasses import fields
+from datetime import UTC
+from typing import Any, Literal, TypeVar
+
+from vmmr import wire
+from vmmr._errors import ProtocolError
+from vmmr._types import (
+    Candidate,
+    Classification,
+    ClassifyResult,
+    Embeddings,
+    EmbedLimits,
+    EmbedTimes,
+    IndexInfo,
+    Label,
+    LabelCount,
+    ModelInfo,
+    Neighbour,
+    Provenance,
+    QueryLimits,
+    SearchResult,
+    SearchTimes,
+)
+from vmmr.embedder.v1 import embedder_pb2
+from vmmr.search.v1 import search_pb2
+
+T = TypeVar("T")
+Metric = Literal["inner_product", "l2"]
+
+_METRICS: dict[int, Metric] = {search_pb2.METRIC_INNER_PRODUCT: "inner_product", search_pb2.METRIC_L2: "l2"}
+
+
+def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
+    try:
+        vectors = wire.unpack(reply.embeddings)
+    except ValueError as error:
+        raise ProtocolError(f"the embedder's embeddings are malformed: {error}") from error
+    _check_count(vectors, photos, "embedder")
+    return Embeddings(reply.embeddings.model, vectors, _copy(EmbedTimes, reply.times))
+
+
+def search_result(reply: search_pb2.SearchResponse, queries: int) -> SearchResult:
+    _check_count(reply.results, queries, "search service")
+    found = tuple(tuple(map(_neighbour, result.neighbours)) for result in reply.results)
+    return SearchResult(found, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
+
+
+def classify_result(reply: search_pb2.ClassifyResponse, queries: int) -> ClassifyResult:
+    _check_count(reply.results, queries, "search service")
+    votes = tuple(map(_classification, reply.results))
+    return ClassifyResult(votes, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
+
+
+def model_info(reply: embedder_pb2.GetModelResponse) -> ModelInfo:
+    return _copy(ModelInfo, reply.model, limits=_copy(EmbedLimits, reply.limits))
+
+
+def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
+    metric = _METRICS.get(reply.index.metric)
+    if metric is None:
+        raise ProtocolError(f"the search service's index has a metric unknown to this SDK: {reply.index.metric}")
+    return _copy(
+        IndexInfo,
+        reply.index,
+        metric=metric,
+        created=reply.index.create_time.ToDatetime(tzinfo=UTC),
+        limits=_copy(QueryLimits, reply.limits),
+    )
+
+
+def label_counts(reply: search_pb2.ListLabelsResponse) -> list[LabelCount]:
+    return [LabelCount(_label(entry.label), entry.items) for entry in reply.labels]
+
+
+def _check_count(answers: Sized, asked: int, service: str) -> None:
+    if len(answers) != asked:
+        raise ProtocolError(f"the {service} gave {len(answers)} answers to {asked} questions")
+
+
+def _copy(cls: type[T], message: Any, **others: Any) -> T:
+    """A `cls` of the message's fields of the same names, and of `others`."""
+    same = {f.name: getattr(message, f.name) for f in fields(cls) if f.name not in others}  # type: ignore[arg-type]
+    return cls(**same, **others)
+
+
+def _label(message: search_pb2.Label) -> Label:
+    return _copy(Label, message, year=message.year if message.HasField("year") else None)
+
+
+def _neighbour(message: search_pb2.Neighbour) -> Neighbour:
+    return _copy(Neighbour, message, label=_label(message.label))
+
+
+def _candidate(message: search_pb2.Candidate) -> Candidate:
+    return _copy(Candidate, message, label=_label(message.label) if message.HasField("label") else None)
+
+
+def _classification(message: search_pb2.Classification) -> Classification:
+    return _copy(
+        Classification,
+        message,
+        answer=_label(message.answer) if message.HasField("answer") else None,
+        makes=tuple(map(_candidate, message.makes)),
+        models=tuple(map(_candidate, message.models)),
+        labels=tuple(map(_candidate, message.labels)),
+        neighbours=tuple(map(_neighbour, message.neighbours)),
+    )

@@ -1,0 +1,277 @@
+"""What the clients take and give: plain frozen values, no protobuf among them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of an upright photo (after its EXIF orientation is applied), as fractions of its width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which gallery photos to search. Values within a field are alternatives; the fields restrict together."""
+
+    makes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    min_year: int | None = None
+    max_year: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(min_year=self.min_year, max_year=self.max_year)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. None: as the index was built to."""
+
+    k: int | None = None
+    """Neighbours to find, and voters."""
+    filter: Filter = field(default_factory=Filter)
+    exact: bool = False
+    """Compare with every gallery photo instead of asking the index: slower."""
+    nprobe: int | None = None
+    """Inverted lists to visit, for IVF indexes."""
+    ef_search: int | None = None
+    """Candidates to keep while walking the graph, for HNSW indexes."""
+
+    def __post_init__(self) -> None:
+        _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search)
+
+
+@dataclass(frozen=True)
+class EmbedTimes:
+    """How long the stages of an embedding took on the embedder."""
+
+    decode_ms: float
+    queue_ms: float
+    infer_ms: float
+
+
+@dataclass(frozen=True)
+class SearchTimes:
+    """How long the stages of a search took on the search service."""
+
+    queue_ms: float
+    search_ms: float
+    vote_ms: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long an identification took. Photos that were sent together share their times."""
+
+    embed: EmbedTimes
+    search: SearchTimes
+    round_trip_ms: float
+    """Both calls as this client saw them, network and retries included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of photos, and the model that made them."""
+
+    model: str
+    """Fingerprint. Embeddings of different models can't be compared; the search service refuses another's."""
+    vectors: NDArray[np.float32]
+    """`(photos, dimension)`."""
+    times: EmbedTimes | None = None
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2:
+            raise ValueError(f"vectors must be a (photos, dimension) matrix, got shape {self.vectors.shape}")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class of car."""
+
+    label: str
+    """As the gallery's owner wrote it, for example `honda_pilot_2011`. The other fields are parsed from it."""
+    make: str
+    """Empty if the label couldn't be parsed."""
+    model: str
+    """Body and trim words included. Empty if the label couldn't be parsed."""
+    year: int | None
+    """None if the label has no plausible one."""
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.make, self.model, self.year) if part) or self.label
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A gallery photo near a query."""
+
+    item_id: str
+    label: Label
+    uri: str
+    """Where the photo is, if the gallery's owner said so."""
+    score: float
+    """Higher is nearer: the inner product (cosine, for unit length), or minus the squared Euclidean distance."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an answer was computed from."""
+
+    model: str
+    """Fingerprint of the model the gallery was embedded with."""
+    index_version: str
+    journal_sequence: int
+    """The last journal entry the answer takes into account; 0 if nothing was written since the version was built."""
+    shards_answered: int
+    shards_total: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the alternatives at one level of make > model > label."""
+
+    make: str
+    model: str
+    """Empty among makes."""
+    label: Label | None
+    """None among makes and models."""
+    confidence: float
+    """Its share of the vote, 0 to 1. Not a calibrated probability."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The vote of a query's neighbours. Its levels can't contradict each other: it is read from the make down."""
+
+    answer: Label | None
+    """None if the filter left no neighbour to vote."""
+    make_confidence: float
+    """The answer's share of the vote, by level: 0 <= label <= model <= make <= 1."""
+    model_confidence: float
+    label_confidence: float
+    makes: tuple[Candidate, ...]
+    """All that got votes, heaviest first; so are models and labels."""
+    models: tuple[Candidate, ...]
+    labels: tuple[Candidate, ...]
+    neighbours: tuple[Neighbour, ...]
+    """The voters, nearest first: the evidence."""
+
+
+@dataclass(frozen=True)
+class Identification(Classification):
+    """What a photo shows, and how that was found out."""
+
+    provenance: Provenance
+    times: Times
+    request_id: str
+    """Finds both calls in the services' logs."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The neighbours of queries."""
+
+    neighbours: tuple[tuple[Neighbour, ...], ...]
+    """One entry a query, in its order; each nearest first."""
+    provenance: Provenance
+    times: SearchTimes
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """The votes of queries' neighbours."""
+
+    classifications: tuple[Classification, ...]
+    """One entry a query, in its order."""
+    provenance: Provenance
+    times: SearchTimes
+
+
+@dataclass(frozen=True)
+class EmbedLimits:
+    """What the embedder accepts."""
+
+    max_images: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_aspect_ratio: float
+    max_request_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that the embedder serves."""
+
+    fingerprint: str
+    name: str
+    dimension: int
+    precision: str
+    input_size: int
+    resize: str
+    normalized: bool
+    provider: str
+    limits: EmbedLimits
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """What the search service accepts."""
+
+    max_queries: int
+    max_k: int
+    max_request_bytes: int
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """The index that the search service serves."""
+
+    version: str
+    model: str
+    """Fingerprint of the model that its embeddings were made with."""
+    dimension: int
+    items: int
+    labels: int
+    shards: int
+    factory: str
+    metric: Literal["inner_product", "l2"]
+    k: int
+    temperature: float
+    journal_sequence: int
+    created: datetime
+    limits: QueryLimits
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is being served."""
+
+    model: ModelInfo
+    index: IndexInfo
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """A label of the gallery, and how many photos have it."""
+
+    label: Label
+    items: int
+
+
+def _check_range(**numbers: int | None) -> None:
+    """Raises ValueError, naming the number that no message can carry. What makes sense is for the service to say."""
+    for name, number in numbers.items():
+        if number is not None and not 0 <= number < 2**31:
+            raise ValueError(f"{name} must be >= 0 and < 2**31, got {number}")

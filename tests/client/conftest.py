@@ -1,0 +1,297 @@
+"""Real servers in this process, with scripted servicers: what a client meets."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import vmmr
+from grpc_status import rpc_status
+from vmmr import wire
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+from vmmr.search.v1 import search_pb2, search_pb2_grpc
+
+from svckit.errors import Reason, ServiceError, Violation
+from svckit.status import status_of
+
+MODEL = "ab" * 32
+DIMENSION = 4
+
+
+Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+"""Gives a reply, or None for the usual one, or aborts."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A call as a service saw it."""
+
+    method: str
+    request: Any
+    metadata: dict[str, Any]
+    time_left_s: float
+
+
+@dataclass
+class Script:
+    """What a fake service has received, and what is to become of calls instead of an answer."""
+
+    received: list[Received] = field(default_factory=list)
+    behaviours: deque[Behaviour] = field(default_factory=deque)
+    """Of the next calls."""
+    marked: dict[bytes, Behaviour] = field(default_factory=dict)
+    """Of calls with these bytes in them."""
+    lock: Lock = field(default_factory=Lock)
+
+    def then(self, *behaviours: Behaviour) -> None:
+        self.behaviours.extend(behaviours)
+
+    def of(self, method: str) -> list[Received]:
+        return [call for call in self.received if call.method == method]
+
+    def play(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        """The scripted reply, or None."""
+        with self.lock:
+            metadata = dict(context.invocation_metadata())
+            self.received.append(Received(method, request, metadata, context.time_remaining()))
+            behaviour = self._behaviour(request)
+        return behaviour and behaviour(request, context)
+
+    def _behaviour(self, request: Any) -> Behaviour | None:
+        for mark, behaviour in self.marked.items():
+            if mark in request.SerializeToString():
+                return behaviour
+        return self.behaviours.popleft() if self.behaviours else None
+
+
+class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
+    """Embeds a photo whose content is the number n as (n, 0, 0, 0); a photo that is no number is a bad one."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.limits = embedder_pb2.Limits(
+            max_images=8,
+            max_image_bytes=2**20,
+            max_image_pixels=2**24,
+            max_aspect_ratio=10,
+            max_request_bytes=2**21,
+        )
+
+    def Embed(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("Embed", request, context) or self.embed(request, context)
+
+    def embed(self, request: Any, context: grpc.ServicerContext) -> Any:
+        bad = [index for index, image in enumerate(request.images) if not image.content.strip(b" ").isdigit()]
+        if bad:
+            abort(context, ServiceError(Reason.INVALID_IMAGE, "bad photos", violations=[violation(i) for i in bad]))
+        vectors = np.zeros((len(request.images), DIMENSION), np.float32)
+        vectors[:, 0] = [int(image.content) for image in request.images]
+        times = embedder_pb2.EmbedTimes(decode_ms=1, queue_ms=2, infer_ms=3)
+        return embedder_pb2.EmbedResponse(embeddings=wire.pack(MODEL, vectors), times=times)
+
+    def GetModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("GetModel", request, context) or embedder_pb2.GetModelResponse(
+            model=embedder_pb2.Model(
+                fingerprint=MODEL,
+                name="fake-int8",
+                dimension=DIMENSION,
+                precision="int8",
+                input_size=224,
+                resize="squash",
+                normalized=True,
+                provider="CPUExecutionProvider",
+            ),
+            limits=self.limits,
+        )
+
+
+class FakeSearch(search_pb2_grpc.SearchServiceServicer):
+    """Answers the embedding (n, 0, 0, 0) with the label `honda_pilot_<2000 + n>`."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.limits = search_pb2.QueryLimits(max_queries=16, max_k=100, max_request_bytes=2**20)
+
+    def Search(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("Search", request, context) or search_pb2.SearchResponse(
+            results=[search_pb2.Neighbours(neighbours=[neighbour(n)]) for n in numbers(request)],
+            provenance=PROVENANCE,
+            times=search_pb2.SearchTimes(queue_ms=1, search_ms=2),
+        )
+
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("Classify", request, context) or search_pb2.ClassifyResponse(
+            results=[classification(n) for n in numbers(request)],
+            provenance=PROVENANCE,
+            times=search_pb2.SearchTimes(queue_ms=1, search_ms=2, vote_ms=3),
+        )
+
+    def GetIndex(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        index = search_pb2.Index(
+            version="000001",
+            model=MODEL,
+            dimension=DIMENSION,
+            items=30,
+            labels=3,
+            shards=2,
+            factory="Flat",
+            metric=search_pb2.METRIC_INNER_PRODUCT,
+            k=5,
+            temperature=0.05,
+        )
+        index.create_time.FromJsonString("2026-11-22T10:00:00Z")
+        reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)
+        return self.script.play("GetIndex", request, context) or reply
+
+    def ListLabels(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        first = int(request.page_token or 0)
+        entries = [search_pb2.LabelCount(label=label(n), items=10) for n in range(first, min(first + 2, 3))]
+        page = search_pb2.ListLabelsResponse(labels=entries, next_page_token="2" if first == 0 else "")
+        return self.script.play("ListLabels", request, context) or page
+
+
+PROVENANCE = search_pb2.Provenance(
+    model=MODEL, index_version="000001", journal_sequence=0, shards_answered=2, shards_total=2
+)
+
+
+def numbers(request: Any) -> list[int]:
+    return [int(row[0]) for row in wire.unpack(request.queries)]
+
+
+def label(n: int) -> search_pb2.Label:
+    return search_pb2.Label(label=f"honda_pilot_{2000 + n}", make="honda", model="pilot", year=2000 + n)
+
+
+def neighbour(n: int) -> search_pb2.Neighbour:
+    return search_pb2.Neighbour(item_id=f"item-{n}", label=label(n), uri=f"photos/{n}.jpg", score=0.9)
+
+
+def classification(n: int) -> search_pb2.Classification:
+    return search_pb2.Classification(
+        answer=label(n),
+        make_confidence=0.9,
+        model_confidence=0.8,
+        label_confidence=0.7,
+        makes=[search_pb2.Candidate(make="honda", confidence=0.9)],
+        models=[search_pb2.Candidate(make="honda", model="pilot", confidence=0.8)],
+        labels=[search_pb2.Candidate(make="honda", model="pilot", label=label(n), confidence=0.7)],
+        neighbours=[neighbour(n), neighbour(n + 1)],
+    )
+
+
+def violation(index: int) -> Violation:
+    return Violation(f"images[{index}].content", "IMAGE_FORMAT", "not an image")
+
+
+def abort(context: grpc.ServicerContext, error: ServiceError) -> None:
+    context.abort_with_status(rpc_status.to_status(status_of(error, "from-the-server")))
+
+
+@dataclass(frozen=True)
+class Services:
+    """A running pair."""
+
+    embedder: FakeEmbedder
+    search: FakeSearch
+    embedder_target: str
+    search_target: str
+
+    @property
+    def targets(self) -> tuple[str, str]:
+        return self.embedder_target, self.search_target
+
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server for a servicer on a free port and gives its target."""
+    servers: list[grpc.Server] = []
+
+    def start(
+        servicer: Any, credentials: grpc.ServerCredentials | None = None, options: Sequence[tuple[str, Any]] = ()
+    ) -> str:
+        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), *options])
+        add(servicer, server)
+        if credentials is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        servers.append(server)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for stopping in [server.stop(None) for server in servers]:
+        stopping.wait()
+
+
+def add(servicer: Any, server: grpc.Server) -> None:
+    if isinstance(servicer, FakeEmbedder):
+        embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(servicer, server)
+    else:
+        search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
+
+
+@pytest.fixture
+def services(serve: Serve) -> Services:
+    embedder, search = FakeEmbedder(), FakeSearch()
+    return Services(embedder, search, serve(embedder), serve(search))
+
+
+@pytest.fixture
+def fail() -> Callable[..., Behaviour]:
+    """A behaviour for a script: the call fails as the services' interceptor would make it fail."""
+
+    def behaviour(reason: str, message: str = "on purpose", **settings: Any) -> Behaviour:
+        return lambda _, context: abort(context, ServiceError(Reason(reason), message, **settings))
+
+    return behaviour
+
+
+class Blocking:
+    """An AsyncClient that is used as a Client is, so that one test says what both do."""
+
+    def __init__(self, client: vmmr.AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: self._runner.run(gathered(method(*args, **kwargs)))
+
+
+async def gathered(result: Awaitable[Any] | AsyncIterator[Any]) -> Any:
+    return [each async for each in result] if isinstance(result, AsyncIterator) else await result
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Callable[..., Any]]:
+    """Makes clients of either kind. Their connections end before the servers do."""
+    with ExitStack() as stack:
+        if request.param == "threads":
+            yield lambda *args, **kwargs: stack.enter_context(vmmr.Client(*args, **kwargs))
+            return
+        runner = stack.enter_context(asyncio.Runner())
+
+        def connect(*args: Any, **kwargs: Any) -> Blocking:
+            client = vmmr.AsyncClient(*args, **kwargs)
+            stack.callback(lambda: runner.run(client.close()))
+            return Blocking(client, runner)
+
+        yield connect
+
+
+@pytest.fixture
+def client(connect: Callable[..., Any], services: Services) -> Any:
+    """A client of either kind, connected to the services."""
+    return connect(*services.targets)

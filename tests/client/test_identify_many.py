@@ -1,0 +1,190 @@
+"""Many photos: in order, in bounded batches, and none lost for another's sake."""
+
+import threading
+from itertools import count
+
+import numpy as np
+import pytest
+import vmmr
+from hypothesis import given
+from hypothesis import strategies as st
+from vmmr._batches import Limits, Packer, read_entry
+
+from svckit.errors import Violation
+
+
+def photos(numbers):
+    return [b"%d" % n for n in numbers]
+
+
+def sent_together(services):
+    """The photos of each request. Requests that are under way together may arrive in any order."""
+    return sorted([int(image.content) for image in c.request.images] for c in services.embedder.script.of("Embed"))
+
+
+def years(outcomes):
+    return [outcome.result().answer.year for outcome in outcomes]
+
+
+def test_outcomes_come_in_the_order_of_the_photos(client, services):
+    outcomes = list(client.identify_many(photos(range(20)), batch=3))
+    assert years(outcomes) == [2000 + n for n in range(20)]
+    assert [outcome.position for outcome in outcomes] == list(range(20))
+    assert outcomes[7].photo == b"7"
+    assert outcomes[7].error is None
+    assert sent_together(services) == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6, 7, 8],
+        [9, 10, 11],
+        [12, 13, 14],
+        [15, 16, 17],
+        [18, 19],
+    ]
+
+
+def test_of_no_photos_nothing_becomes(client):
+    assert list(client.identify_many([])) == []
+
+
+def test_bad_photos_have_errors_of_their_own_and_the_others_their_answers(client, services, tmp_path):
+    missing = tmp_path / "missing.jpg"
+    cropped = vmmr.Photo(b"5", vmmr.Box(0, 0, 1, 1))
+    outcomes = list(client.identify_many([b"1", b"bad", b"2", missing, b"worse", cropped], batch=6))
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False, False, True]
+    assert years(o for o in outcomes if o.error is None) == [2001, 2002, 2005]
+    assert isinstance(outcomes[1].error, vmmr.InvalidPhotoError)
+    assert outcomes[1].error.violations == (vmmr.Violation("content", "IMAGE_FORMAT", "not an image"),)
+    assert isinstance(outcomes[3].error, vmmr.UnreadablePhotoError)
+    assert outcomes[5].photo is cropped
+    with pytest.raises(vmmr.UnreadablePhotoError, match=r"missing\.jpg"):
+        outcomes[3].result()
+    assert [len(c.request.images) for c in services.embedder.script.of("Embed")] == [5, 3]
+
+
+def test_a_batch_of_bad_photos_alone_asks_the_search_service_nothing(client, services, tmp_path):
+    outcomes = list(client.identify_many([b"bad", tmp_path, b"worse"]))
+    assert all(isinstance(outcome.error, vmmr.PhotoError) for outcome in outcomes)
+    assert services.search.script.of("Classify") == []
+
+
+def test_bad_photos_that_an_error_had_no_room_to_name_are_named_by_the_next(client, services, fail):
+    incomplete = [Violation("images[1].content", "IMAGE_FORMAT", "")]
+    services.embedder.script.marked[b"bad"] = fail("INVALID_IMAGE", violations=incomplete)
+    outcomes = list(client.identify_many([b"1", b"bad", b"2", b"worse"]))
+    assert [o.error is None for o in outcomes] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("field", ["images", "images[99].content"])
+def test_a_refusal_that_names_no_photo_is_every_photos_error(client, services, fail, field):
+    services.embedder.script.marked[b"1111"] = fail("INVALID_IMAGE", violations=[Violation(field, "X", "y")])
+    outcomes = list(client.identify_many([b"1111", b"2", b"3"], batch=2))
+    assert [type(o.error) for o in outcomes] == [vmmr.InvalidPhotoError, vmmr.InvalidPhotoError, type(None)]
+
+
+def test_a_failed_call_is_the_error_of_its_batch_alone(client, services, fail):
+    services.search.script.marked[np.float32(3).tobytes()] = fail("MODEL_MISMATCH")
+    outcomes = list(client.identify_many(photos(range(6)), batch=2))
+    assert [type(o.error) for o in outcomes] == [type(None)] * 2 + [vmmr.ModelMismatchError] * 2 + [type(None)] * 2
+
+
+def test_services_that_cannot_be_asked_raise_before_the_first_photo(client, services, fail):
+    services.embedder.script.then(fail("UNAUTHENTICATED"))
+    with pytest.raises(vmmr.UnauthenticatedError):
+        list(client.identify_many(iter(lambda: pytest.fail("a photo was taken"), None)))
+
+
+def test_batches_are_no_larger_than_the_services_accept(client, services):
+    services.embedder.limits.max_images = 5
+    services.search.limits.max_queries = 4
+    list(client.identify_many(photos(range(9)), batch=100))
+    assert sent_together(services) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+def test_requests_have_no_more_bytes_than_the_embedder_accepts(client, services):
+    services.embedder.limits.max_request_bytes = 10_000
+    given = [b"%d" % n for n in range(8)]
+    given[2:4] = [b"2".rjust(6000), b"3".rjust(6000)]
+    given[6] = b"6".rjust(10_000)
+    outcomes = list(client.identify_many(given))
+    assert [o.error is None for o in outcomes] == [True] * 6 + [False, True]
+    assert isinstance(outcomes[6].error, vmmr.UnreadablePhotoError)
+    assert sent_together(services) == [[0, 1, 2], [3, 4, 5, 7]]
+    assert all(call.request.ByteSize() <= 10_000 for call in services.embedder.script.of("Embed"))
+
+
+def test_the_next_batch_is_embedded_while_one_is_classified(client, services):
+    second_is_asked = threading.Event()
+    services.embedder.script.marked[b"2222"] = lambda *_: second_is_asked.set()
+    services.search.script.marked[np.float32(1111).tobytes()] = lambda *_: None if second_is_asked.wait(5) else 1 / 0
+    assert years(client.identify_many([b"1111", b"2222"], batch=1)) == [3111, 4222]
+
+
+def test_photos_are_taken_as_they_are_needed_two_batches_at_a_time(services):
+    taken = []
+
+    def endless():
+        for n in count():
+            taken.append(n)
+            yield b"%d" % n
+
+    with vmmr.Client(*services.targets) as client:
+        outcomes = client.identify_many(endless(), batch=2)
+        for seen in range(10):
+            assert next(outcomes).position == seen
+            assert len(taken) <= seen + 4
+        outcomes.close()
+
+
+async def test_photos_may_come_asynchronously(services):
+    taken = []
+
+    async def endless():
+        for n in count():
+            taken.append(n)
+            yield b"%d" % n
+
+    async with vmmr.AsyncClient(*services.targets) as client:
+        outcomes = client.identify_many(endless(), batch=2)
+        for seen in range(10):
+            assert (await anext(outcomes)).position == seen
+            assert len(taken) <= seen + 4
+        await outcomes.aclose()
+
+
+def test_who_stops_listening_cancels_what_is_under_way(services):
+    waits, cancelled, leave = threading.Event(), threading.Event(), threading.Event()
+
+    def stuck(_, context):
+        context.add_callback(cancelled.set)
+        waits.set()
+        leave.wait(30)
+
+    services.embedder.script.marked[b"2222"] = stuck
+    with vmmr.Client(*services.targets) as client:
+        outcomes = client.identify_many([b"1111", b"2222"], batch=1, timeout_s=60)
+        next(outcomes)
+        assert waits.wait(10)
+        outcomes.close()
+        assert cancelled.wait(10)
+        leave.set()
+
+
+def test_a_round_trip_does_not_include_the_listeners_time(services):
+    with vmmr.Client(*services.targets) as client:
+        outcomes = client.identify_many(photos(range(4)), batch=2)
+        found = [next(outcomes).result()]
+        threading.Event().wait(0.5)
+        found += [outcome.result() for outcome in outcomes]
+    assert all(each.times.round_trip_ms < 400 for each in found)
+
+
+@given(sizes=st.lists(st.integers(0, 300)), photos=st.integers(1, 5), room=st.integers(364, 1000))
+def test_batches_hold_every_entry_once_in_order_within_the_limits(sizes, photos, room):
+    limits = Limits(photos=photos, bytes_in_request=room)
+    packer = Packer(limits)
+    entries = [read_entry(position, bytes(size), limits) for position, size in enumerate(sizes)]
+    batches = [batch for entry in entries for batch in packer.add(entry)] + list(packer.rest())
+    assert [entry for batch in batches for entry in batch] == entries
+    assert all(1 <= len(batch) <= photos for batch in batches)
+    assert all(sum(entry.bytes_in_request for entry in batch) <= room for batch in batches)

@@ -1,0 +1,91 @@
+"""TLS, client certificates and tokens, against real certificates."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+import vmmr
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def files(ca: trustme.CA, tmp_path: Path) -> vmmr.TLS:
+    """The CA's certificate, and a client's certificate and key."""
+    issued = ca.issue_cert("client@example.com")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for link in issued.cert_chain_pems:
+        link.write_to_path(tmp_path / "cert.pem", append=True)
+    return vmmr.TLS(ca=tmp_path / "ca.pem", cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+
+
+@pytest.fixture
+def secured(ca: trustme.CA, serve, services):
+    """Serves the pair with a certificate for an identity; gives its targets."""
+
+    def start(identity: str = "127.0.0.1", *, mutual: bool = False) -> tuple[str, str]:
+        issued = ca.issue_cert(identity)
+        chain = b"".join(link.bytes() for link in issued.cert_chain_pems)
+        credentials = grpc.ssl_server_credentials(
+            [(issued.private_key_pem.bytes(), chain)],
+            root_certificates=ca.cert_pem.bytes() if mutual else None,
+            require_client_auth=mutual,
+        )
+        return serve(services.embedder, credentials), serve(services.search, credentials)
+
+    return start
+
+
+def test_a_server_with_a_trusted_certificate_is_talked_to(connect, secured, files):
+    assert connect(*secured(), tls=vmmr.TLS(ca=files.ca)).identify(b"1").answer.year == 2001
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_not(connect, secured, services):
+    with pytest.raises(vmmr.UnavailableError):
+        connect(*secured(), tls=vmmr.TLS()).identify(b"1")
+    assert services.embedder.script.received == []
+
+
+def test_nor_is_one_with_a_certificate_for_another_host(connect, secured, files):
+    with pytest.raises(vmmr.UnavailableError):
+        connect(*secured("elsewhere.example"), tls=vmmr.TLS(ca=files.ca)).identify(b"1")
+
+
+def test_a_server_that_asks_for_a_certificate_gets_it(connect, secured, files):
+    targets = secured(mutual=True)
+    assert connect(*targets, tls=files).identify(b"1").answer.year == 2001
+    with pytest.raises(vmmr.UnavailableError):
+        connect(*targets, tls=vmmr.TLS(ca=files.ca)).identify(b"1")
+
+
+def test_the_token_goes_over_tls(connect, secured, files, services):
+    connect(*secured(), tls=vmmr.TLS(ca=files.ca), token="secret").identify(b"1")
+    assert services.search.script.received[0].metadata["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    "target", ["cars.example:50051", "10.0.0.1:50051", "dns:///cars.example:50051", "cars.example"]
+)
+def test_the_token_does_not_leave_this_machine_in_the_clear(connect, target):
+    with pytest.raises(ValueError, match=f"the token would be sent to {target} in the clear"):
+        connect("127.0.0.1:50051", target, token="secret")
+
+
+@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "[::1]:1", "dns:///localhost:1", "unix:/run/vmmr"])
+def test_but_may_be_given_to_a_service_on_it(connect, target):
+    connect(target, target, token="secret")
+
+
+def test_a_certificate_without_its_key_is_refused(files):
+    with pytest.raises(ValueError, match="give both cert and key, or neither"):
+        vmmr.TLS(cert=files.cert)
+
+
+def test_a_missing_file_is_named(connect, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
+        connect(tls=vmmr.TLS(ca=tmp_path / "nowhere.pem"))
