@@ -1,0 +1,150 @@
+"""The arguments of the `vmmr` command."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from vmmr._types import Box
+
+EXIT_CODES = """exit codes:
+  0    every photo was answered
+  1    photos could not be read, fetched or embedded; the others were answered
+  2    the command line or the environment makes no sense
+  3    a service could not be reached, or failed, or refused
+  130  interrupted
+  141  whoever read the output went away"""
+
+_PHOTO_HELP = "a file, an http:// or https:// URL, or - for standard input"
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser some of whose options have a default in the environment."""
+
+    def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self._environment = environment
+
+    def add_variable(self, flag: str, variable: str, default: str | None, help: str, **settings: Any) -> None:  # noqa: A002  # argparse's own name
+        shown = "" if default is None else f" (default: {default})"
+        self.add_argument(
+            flag, default=self._environment.get(variable) or default, help=f"{help}{shown} [{variable}]", **settings
+        )
+
+    def add_switch(self, flag: str, variable: str, help: str) -> None:  # noqa: A002  # argparse's own name
+        value = self._environment.get(variable, "")
+        if value not in ("", "0", "1"):
+            self.error(f"{variable} must be 0 or 1, got {value!r}")
+        self.add_argument(flag, action="store_true", default=value == "1", help=f"{help} [{variable}]")
+
+
+def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
+    """`commands`: what each sub-command runs."""
+    top = Arguments(environment, prog="vmmr", description="Make, model and year of cars from photos.")
+    top.add_argument("--version", action="version", version=f"vmmr {version('vmmr')}")
+    subparsers = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, (summary, add) in _COMMANDS.items():
+        command = subparsers.add_parser(name, environment=environment, help=summary, description=summary)
+        add(command)
+        _add_connection(command)
+        command.set_defaults(command=commands[name])
+    return top
+
+
+def _add_identify(command: Arguments) -> None:
+    _add_photos(command)
+    command.add_argument(
+        "--neighbours", metavar="N", type=_integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
+    )
+    command.add_argument(
+        "--batch", metavar="N", type=_integer(1), default=16, help="most photos in one request (default: 16)"
+    )
+
+
+def _add_photos(command: Arguments) -> None:
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help=_PHOTO_HELP)
+    command.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
+    _add_json(command)
+    _add_search(command.add_argument_group("search"))
+    _add_fetch(command.add_argument_group("photos from URLs"))
+
+
+def _add_search(group: Any) -> None:
+    group.add_argument("--k", metavar="N", type=_integer(1), help="gallery photos to find (default: the index's own)")
+    group.add_argument("--make", action="append", default=[], help="only this make; may be repeated")
+    group.add_argument("--model", action="append", default=[], help="only this model; may be repeated")
+    group.add_argument("--label", action="append", default=[], help="only this label; may be repeated")
+    group.add_argument("--min-year", metavar="YEAR", type=_integer(0), help="only this model year and later")
+    group.add_argument("--max-year", metavar="YEAR", type=_integer(0), help="only this model year and earlier")
+    group.add_argument("--exact", action="store_true", help="compare with every gallery photo: slower")
+    group.add_argument("--nprobe", metavar="N", type=_integer(1), help="inverted lists to visit, for IVF indexes")
+    group.add_argument("--ef-search", metavar="N", type=_integer(1), help="candidates to keep, for HNSW indexes")
+
+
+def _add_fetch(group: Any) -> None:
+    group.add_argument(
+        "--fetch-timeout", metavar="S", type=_seconds, default=10.0, help="seconds for one photo (default: 10)"
+    )
+    group.add_argument(
+        "--fetch-max-bytes", metavar="N", type=_integer(1), default=32 * 2**20, help="most bytes (default: 32 MiB)"
+    )
+    group.add_argument(
+        "--fetch-max-redirects", metavar="N", type=_integer(0), default=5, help="most redirects (default: 5)"
+    )
+    group.add_argument("--allow-private", action="store_true", help="allow private, loopback and link-local addresses")
+
+
+def _add_json(command: Arguments) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object a line, with everything there is to know")
+
+
+def _add_connection(command: Arguments) -> None:
+    command.add_variable("--embedder", "VMMR_EMBEDDER", "127.0.0.1:50051", "the embedder", metavar="HOST:PORT")
+    command.add_variable("--search", "VMMR_SEARCH", "127.0.0.1:50052", "the search service", metavar="HOST:PORT")
+    command.add_variable("--timeout", "VMMR_TIMEOUT", "10", "seconds a request may take", metavar="S", type=_seconds)
+    command.add_variable(
+        "--tls-ca", "VMMR_TLS_CA", None, "connect securely, trusting these certificates", metavar="PEM"
+    )
+    command.add_variable("--tls-cert", "VMMR_TLS_CERT", None, "connect securely, with this certificate", metavar="PEM")
+    command.add_variable("--tls-key", "VMMR_TLS_KEY", None, "the key of --tls-cert", metavar="PEM")
+    command.add_switch("--tls", "VMMR_TLS", "connect securely, trusting public certificates")
+    command.add_variable(
+        "--token-file", "VMMR_TOKEN_FILE", None, "a file with a bearer token; the token itself: VMMR_TOKEN", metavar="F"
+    )
+
+
+_COMMANDS: Mapping[str, tuple[str, Callable[[Arguments], None]]] = {
+    "identify": ("make, model and year of the cars on photos", _add_identify),
+    "search": ("the gallery photos nearest to photos", _add_photos),
+    "info": ("the model and the index being served", _add_json),
+    "labels": ("the labels of the gallery", _add_json),
+}
+
+
+def _box(text: str) -> Box:
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be four fractions, for example 0.1,0.2,0.9,1, got {text!r}") from None
+    return Box(left, top, right, bottom)
+
+
+def _integer(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,10}", text) or not minimum <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"must be a whole number >= {minimum} and < 2**31, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, got {text!r}")
+    return seconds

@@ -1,0 +1,159 @@
+"""The `vmmr` command."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from vmmr import _report
+from vmmr._arguments import parser
+from vmmr._channel import TLS
+from vmmr._client import Client
+from vmmr._errors import PhotoError, VmmrError
+from vmmr._fetch import URL
+from vmmr._photos import Photo, PhotoSource
+from vmmr._types import Filter, Identification, SearchOptions, SearchResult
+
+ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+
+
+def main() -> NoReturn:
+    arguments = parser(os.environ, {"identify": identify, "search": search, "info": info, "labels": labels})
+    args = arguments.parse_args()
+    try:
+        client = _client(args, os.environ)
+    except (OSError, ValueError) as error:
+        arguments.exit(USAGE, f"vmmr: error: {error}\n")
+    sys.exit(_run(client, args))
+
+
+def identify(client: Client, args: argparse.Namespace) -> int:
+    width = max(map(len, args.photos))
+    code = ANSWERED
+    outcomes = client.identify_many(_photos(args), options=_options(args), batch=args.batch)
+    for name, outcome in zip(args.photos, outcomes, strict=True):
+        if outcome.position == 0 and not args.json:
+            _print(_report.identification_heading(width))
+        if outcome.error is not None:
+            code = max(code, _report_error(name, outcome.error, args))
+        else:
+            _report_identification(name, outcome.result(), args, width)
+    return code
+
+
+def search(client: Client, args: argparse.Namespace) -> int:
+    code = ANSWERED
+    for name, photo in zip(args.photos, _photos(args), strict=True):
+        try:
+            result = client.search(client.embed([photo]), options=_options(args))
+        except VmmrError as error:
+            code = max(code, _report_error(name, error, args))
+        else:
+            _report_neighbours(name, result, args)
+    return code
+
+
+def info(client: Client, args: argparse.Namespace) -> int:
+    served = client.info()
+    _print(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
+    return ANSWERED
+
+
+def labels(client: Client, args: argparse.Namespace) -> int:
+    if args.json:
+        for entry in client.labels():
+            _print(_report.json_line(**asdict(entry)))
+    else:
+        _print("\n".join(_report.label_lines(client.labels())))
+    return ANSWERED
+
+
+def _run(client: Client, args: argparse.Namespace) -> int:
+    try:
+        code: int = args.command(client, args)
+    except VmmrError as error:
+        print(f"vmmr: error: {error}", file=sys.stderr)
+        code = SERVICE_FAILED
+    except KeyboardInterrupt:
+        # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
+        os._exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain of the same once more while it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = READER_GONE
+    client.close()
+    return code
+
+
+def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
+    """Raises ValueError or OSError if the settings make no sense."""
+    secure = args.tls or args.tls_ca or args.tls_cert or args.tls_key
+    token = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
+    return Client(
+        args.embedder,
+        args.search,
+        timeout_s=args.timeout,
+        tls=TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None,
+        token=token or None,
+    )
+
+
+def _photos(args: argparse.Namespace) -> Iterator[Photo]:
+    return (Photo(_source(name, args), args.crop) for name in args.photos)
+
+
+def _source(name: str, args: argparse.Namespace) -> PhotoSource:
+    if name == "-":
+        return sys.stdin.buffer
+    if name.startswith(("http://", "https://")):
+        return URL(
+            name,
+            timeout_s=args.fetch_timeout,
+            max_bytes=args.fetch_max_bytes,
+            max_redirects=args.fetch_max_redirects,
+            allow_private=args.allow_private,
+        )
+    return name
+
+
+def _options(args: argparse.Namespace) -> SearchOptions:
+    return SearchOptions(
+        k=args.k,
+        filter=Filter(tuple(args.make), tuple(args.model), tuple(args.label), args.min_year, args.max_year),
+        exact=args.exact,
+        nprobe=args.nprobe,
+        ef_search=args.ef_search,
+    )
+
+
+def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:
+    if args.json:
+        _print(_report.json_line(photo=name, **asdict(found)))
+    else:
+        shown = _report.neighbour_lines(found.neighbours[: args.neighbours])
+        _print("\n".join([_report.identification_line(name, found, width), *shown]))
+
+
+def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace) -> None:
+    [neighbours] = result.neighbours
+    if args.json:
+        _print(_report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
+    else:
+        _print("\n".join([name, *_report.neighbour_lines(neighbours)]))
+
+
+def _report_error(name: str, error: VmmrError, args: argparse.Namespace) -> int:
+    """On standard error, or as an object among the others. Gives the exit code that it calls for."""
+    if args.json:
+        _print(_report.json_line(photo=name, error=_report.error_fields(error)))
+    else:
+        print(f"vmmr: {name}: {error}", file=sys.stderr)
+    return PHOTOS_FAILED if isinstance(error, PhotoError) else SERVICE_FAILED
+
+
+def _print(text: str) -> None:
+    """At once: what reads a pipe gets each answer when it is there."""
+    print(text, flush=True)
