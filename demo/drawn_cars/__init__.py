@@ -13,7 +13,8 @@ from PIL import Image
 from demo.drawn_cars import photo, scenery
 from demo.drawn_cars.bodywork import paint_car
 from demo.drawn_cars.canvas import Camera, Canvas, aim
-from demo.drawn_cars.catalogue import CARS, Body, Car
+from demo.drawn_cars.car import Body, Car
+from demo.drawn_cars.catalogue import CARS
 from demo.drawn_cars.solid import Solid
 from demo.drawn_cars.weather import WEATHERS, Paint, Weather, light
 
@@ -22,11 +23,7 @@ LABELS = tuple(CARS)
 
 _OVERSAMPLED = 2
 # (from, to, share): degrees from straight ahead
-_VIEWS = ((25, 55, 0.45), (55, 85, 0.25), (85, 95, 0.08), (120, 155, 0.22))
-_COLOURS = (
-    (236, 236, 234), (24, 24, 28), (176, 178, 182), (96, 100, 106), (24, 52, 112), (150, 20, 26),
-    (26, 76, 52), (188, 176, 148), (206, 96, 24), (222, 186, 40), (88, 140, 186), (78, 32, 40),
-)  # fmt: skip
+_VIEWS = ((25, 60, 0.68), (60, 88, 0.20), (125, 150, 0.12))
 
 
 def draw(label: str, seed: int) -> Image.Image:
@@ -57,7 +54,7 @@ def _take(car: Car, rng: np.random.Generator) -> Image.Image:
     sunlight = light(weather, rng)
     scene = scenery.backdrop(large, camera, weather, rng)
     scenery.cast_shadow(scene, camera, (car.body.length, car.body.width), sunlight, weather.shadow)
-    paint_car(Canvas(scene, camera), car, solid, _paint(rng), sunlight)
+    paint_car(Canvas(scene, camera), car, solid, _paint(car, rng), sunlight)
     return photo.expose(scene, size, rng)
 
 
@@ -75,7 +72,7 @@ def _camera(solid: Solid, size: tuple[int, int], rng: np.random.Generator) -> Ca
     car = np.concatenate([solid.body_rings.reshape(-1, 3), solid.cabin_rings.reshape(-1, 3)])
     tyres = car[: len(car) // 2] * (0.85, 1, 0)
     shift = (rng.normal(0, 0.015), rng.normal(0.02, 0.015))
-    return aim(eye, np.concatenate([car, tyres]), size, rng.uniform(0.78, 0.95), shift)
+    return aim(eye, np.concatenate([car, tyres]), size, rng.uniform(0.86, 0.96), shift)
 
 
 def _weather(rng: np.random.Generator) -> Weather:
@@ -83,6 +80,6 @@ def _weather(rng: np.random.Generator) -> Weather:
     return weathers[rng.choice(len(weathers), p=[weather.share for weather in weathers])]
 
 
-def _paint(rng: np.random.Generator) -> Paint:
-    colour = np.array(_COLOURS[rng.integers(len(_COLOURS))]) + rng.normal(0, 8, 3)
+def _paint(car: Car, rng: np.random.Generator) -> Paint:
+    colour = np.array(car.colours[rng.integers(len(car.colours))]) + rng.normal(0, 8, 3)
     return Paint(np.clip(colour, 8, 245), gloss=rng.uniform(0.3, 0.9))

@@ -1,13 +1,17 @@
 """Paints a car: its surfaces, then what sits on them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from demo.drawn_cars import faces, trim, wheels
 from demo.drawn_cars.canvas import Canvas, Floats
-from demo.drawn_cars.catalogue import Car
+from demo.drawn_cars.car import Car, Rgb
 from demo.drawn_cars.outlines import BLOCK, place
 from demo.drawn_cars.solid import Solid
 from demo.drawn_cars.weather import Light, Paint
+
+_ROOFS = {"black roof": np.array((26.0, 26, 30)), "white roof": np.array((234.0, 234, 232))}
 
 
 def paint_car(canvas: Canvas, car: Car, solid: Solid, paint: Paint, light: Light) -> None:
@@ -18,13 +22,15 @@ def paint_car(canvas: Canvas, car: Car, solid: Solid, paint: Paint, light: Light
             wheels.tread(canvas, solid, axle, side)
     _underside(canvas, solid)
     _surface(canvas, solid.body_rings, paint, light)
-    if car.body.bed:
+    if "bed" in solid.body.trim:
         _bed(canvas, solid)
-    _side(canvas, car, solid, near, light)
+    if "scoop" in solid.body.trim:
+        trim.scoop(canvas, solid)
+    _side(canvas, solid, near, paint, light)
     _ends(canvas, car, solid)
     for axle in wheels.axles(car.body):
         wheels.wheel(canvas, solid, car.face, axle, side=near, bright=light.ambient)
-    _surface(canvas, solid.cabin_rings, paint, light)
+    _surface(canvas, solid.cabin_rings, _roof_paint(car, paint), light)
     _cabin(canvas, solid, near, paint, light)
 
 
@@ -56,16 +62,22 @@ def _bed(canvas: Canvas, solid: Solid) -> None:
     canvas.polygon(np.concatenate([left, left[::-1] * (1, -1, 1)]), (34, 34, 36))
 
 
-def _side(canvas: Canvas, car: Car, solid: Solid, side: int, light: Light) -> None:
+def _side(canvas: Canvas, solid: Solid, side: int, paint: Paint, light: Light) -> None:
+    if "stripe" in solid.body.trim:
+        trim.stripe(canvas, solid, side, _contrast(paint))
     trim.side_lines(canvas, solid, side)
     wheels.wells(canvas, solid, side)
-    if car.body.cladding:
+    if "cladding" in solid.body.trim:
         trim.cladding(canvas, solid, side, light.ambient)
+    if "chrome" in solid.body.trim:
+        trim.chrome(canvas, solid, side, light.ambient)
 
 
 def _ends(canvas: Canvas, car: Car, solid: Solid) -> None:
     for end, parts in ((1, faces.nose), (-1, faces.tail)):
         if canvas.shows(np.array([end * solid.body.length / 2, 0, 0.7]), np.array([end, 0, 0])):
+            if "dark bumpers" in car.body.trim:
+                canvas.polygon(solid.on_end(place(BLOCK, -0.98, 0.98, 0.02, 0.36), end), (46, 46, 48))
             for outline, colour in parts(car.face):
                 canvas.polygon(solid.on_end(outline, end), colour)
 
@@ -73,5 +85,17 @@ def _ends(canvas: Canvas, car: Car, solid: Solid) -> None:
 def _cabin(canvas: Canvas, solid: Solid, near: int, paint: Paint, light: Light) -> None:
     trim.windows(canvas, solid, near, light.sky)
     trim.mirror(canvas, solid, near, paint.colour)
-    if solid.body.rails:
+    if "rails" in solid.body.trim:
         trim.rail(canvas, solid, near)
+
+
+def _roof_paint(car: Car, paint: Paint) -> Paint:
+    for name, colour in _ROOFS.items():
+        if name in car.body.trim:
+            return replace(paint, colour=colour)
+    return paint
+
+
+def _contrast(paint: Paint) -> Rgb:
+    """The colour of stripes: white on dark paint, black on light."""
+    return (28, 28, 30) if paint.colour.mean() > 120 else (222, 222, 220)

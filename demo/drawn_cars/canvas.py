@@ -1,6 +1,6 @@
 """A camera, and a canvas on which it paints polygons that stand in space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ class Camera:
     forward: Floats
     focal: float
     centre: tuple[float, float]
+
+    def scaled(self, by: float) -> "Camera":
+        """The same view in a picture `by` times as large."""
+        return replace(self, focal=by * self.focal, centre=(by * self.centre[0], by * self.centre[1]))
 
     def depth(self, points: Floats) -> Floats:
         """Metres in front of the camera, of points (..., 3)."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from demo.drawn_cars.canvas import Colour, Floats
-from demo.drawn_cars.catalogue import Face
+from demo.drawn_cars.car import Face
 from demo.drawn_cars.outlines import BADGES, BLOCK, CIRCLE, GRILLES, LAMPS, grown, place, span
 
 Part = tuple[Floats, Colour]
@@ -46,7 +46,7 @@ def _grille(face: Face) -> Iterator[Part]:
     wide, top, low = face.grille_width, face.grille_top, face.grille_top - face.grille_height
     yield place(outline, -wide - 0.02, wide + 0.02, low - 0.026, top + 0.026), CHROME
     yield place(outline, -wide, wide, low, top), DARK
-    for bar in _bars(face.pattern, face.grille_bars, outline):
+    for bar in _bars(face.pattern, face.bars, outline):
         yield place(bar, -wide, wide, low, top), CHROME
     middle = (low + top) / 2
     yield place(BADGES[face.badge], -0.075, 0.075, middle - 0.06, middle + 0.06), (225, 227, 230)

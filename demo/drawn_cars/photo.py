@@ -8,10 +8,10 @@ from PIL import Image, ImageFilter
 
 def expose(scene: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """The photo of `size` pixels that a camera would take of a clean `scene`."""
-    image = scene.resize(size, Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.gamma(1.5, 0.3)))
-    balance = rng.normal(1, 0.035, 3) * rng.uniform(0.85, 1.15)
-    noise = rng.gamma(2, 1.6) * rng.standard_normal((*size[::-1], 1), dtype=np.float32)
-    contrast = rng.uniform(0.85, 1.12)
+    image = scene.resize(size, Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.gamma(1.5, 0.2)))
+    balance = rng.normal(1, 0.03, 3) * rng.uniform(0.88, 1.14)
+    noise = rng.gamma(2, 0.9) * rng.standard_normal((*size[::-1], 1), dtype=np.float32)
+    contrast = rng.uniform(0.88, 1.1)
     pixels = (np.asarray(image, dtype=np.float32) - 118) * np.float32(contrast) + 118
     return Image.fromarray(np.clip(pixels * balance.astype(np.float32) + noise, 0, 255).astype(np.uint8))
 

@@ -7,20 +7,23 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo.drawn_cars.canvas import Camera, Canvas, Colour, Floats
-from demo.drawn_cars.weather import WEATHERS, Light, Rgb, Weather
+from demo.drawn_cars.car import Rgb
+from demo.drawn_cars.weather import WEATHERS, Light, Weather
 
 Place = Callable[["_Site"], None]
 
+_OUT_OF_FOCUS = 1.8  # pixels of a picture half as large
 _FACADES = ((178, 120, 96), (190, 180, 160), (150, 154, 160), (206, 200, 190), (128, 110, 100))
 
 
 def backdrop(size: tuple[int, int], camera: Camera, weather: Weather, rng: np.random.Generator) -> Image.Image:
-    """An empty place of the size and under the sky asked for, as `camera` sees it."""
-    image = _gradient(size, weather.zenith, weather.horizon, camera.centre[1])
+    """An empty place of the size and under the sky asked for, as `camera` sees it: a little out of focus."""
+    small, view = (size[0] // 2, size[1] // 2), camera.scaled(0.5)
+    image = _gradient(small, weather.zenith, weather.horizon, view.centre[1])
     outdoors = (_country, _street, _car_park)
     place: Place = _garage if weather is WEATHERS["indoors"] else outdoors[rng.integers(len(outdoors))]
-    place(_Site(image, camera, weather, rng))
-    return image
+    place(_Site(image, view, weather, rng))
+    return image.filter(ImageFilter.GaussianBlur(_OUT_OF_FOCUS)).resize(size, Image.Resampling.BILINEAR)
 
 
 def cast_shadow(image: Image.Image, camera: Camera, footprint: tuple[float, float], light: Light, depth: float) -> None:
@@ -45,7 +48,7 @@ class _Site:
         self.canvas = Canvas(image, camera)
         self.tint = weather.tint
         self.rng = rng
-        self.horizon = max(camera.centre[1], 12.0)  # a camera that is near, and higher than the car, sees none
+        self.horizon = max(camera.centre[1], 6.0)  # a camera that is near, and higher than the car, sees none
         self.width = image.width
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: ArrayLike) -> None:
@@ -55,7 +58,7 @@ class _Site:
         """Grainy ground up to the horizon."""
         row = round(self.horizon)
         size = (self.width, self.image.height - row)
-        grain = self.rng.integers(0, 40, (size[1] // 3 + 1, size[0] // 6), dtype=np.uint8)
+        grain = self.rng.integers(0, 32, (size[1] // 2 + 1, size[0] // 3), dtype=np.uint8)
         self.image.paste(_gradient(size, self.tint(far), self.tint(near), size[1] / 2), (0, row))
         self.image.paste((0, 0, 0), (0, row), Image.fromarray(grain).resize(size, Image.Resampling.BILINEAR))
 
@@ -85,7 +88,7 @@ def _country(site: _Site) -> None:
 
 
 def _street(site: _Site) -> None:
-    left = -site.rng.uniform(0, 100)
+    left = -site.rng.uniform(0, 50)
     while left < site.width:
         right = left + site.rng.uniform(0.15, 0.4) * site.width
         _building(site, left, right)
@@ -97,13 +100,13 @@ def _street(site: _Site) -> None:
             site.stripe((start, lane), (start + 2.3, lane), 0.14, (225, 225, 218))
     if site.rng.random() < 0.6:
         post = site.rng.uniform(0, site.width)
-        site.box(post, 0, post + 5, site.horizon + 10, (70, 72, 74))
+        site.box(post, 0, post + 3, site.horizon + 5, (70, 72, 74))
 
 
 def _car_park(site: _Site) -> None:
     _hills(site, 0.5, (70, 98, 62))
     wall = site.rng.integers(110, 200) + site.rng.integers(-22, 22, 3)
-    site.box(0, site.horizon * site.rng.uniform(0.72, 0.88), site.width, site.horizon + 10, wall)
+    site.box(0, site.horizon * site.rng.uniform(0.72, 0.88), site.width, site.horizon + 5, wall)
     grey = site.rng.integers(100, 160)
     site.ground(grey - np.array([0, 2, 4]), grey + np.array([6, 4, 0]))
     paint = ((235, 235, 230), (225, 190, 70))[site.rng.integers(2)]
@@ -120,18 +123,18 @@ def _garage(site: _Site) -> None:
     site.ground(floor, floor + 10)
     site.box(0, 0, width, foot, wall)
     for seam in np.arange(-rng.uniform(0, 0.2), 1, rng.uniform(0.12, 0.3)):
-        site.box(seam * width, 0, seam * width + 3, foot, 0.85 * wall)
+        site.box(seam * width, 0, seam * width + 2, foot, 0.85 * wall)
     if rng.random() < 0.5:
         _shutter(site, rng.uniform(-0.1, 0.7) * width, foot, wall)
     for lamp in rng.uniform(0, width, 3):
-        site.box(lamp, 0.06 * foot, lamp + 90, 0.10 * foot, (340, 340, 330))
+        site.box(lamp, 0.06 * foot, lamp + 45, 0.10 * foot, (340, 340, 330))
 
 
 def _shutter(site: _Site, left: float, foot: float, wall: Floats) -> None:
     right = left + 0.4 * site.width
     site.box(left, 0.3 * foot, right, foot, 0.7 * wall)
     for slat in np.linspace(0.3 * foot, foot, 7):
-        site.box(left, slat, right, slat + 2, 0.6 * wall)
+        site.box(left, slat, right, slat + 1, 0.6 * wall)
 
 
 def _hills(site: _Site, rise: float, colour: Rgb) -> None:
@@ -140,14 +143,14 @@ def _hills(site: _Site, rise: float, colour: Rgb) -> None:
     lengths, starts = site.rng.uniform(2, 9, (3, 1)), site.rng.uniform(0, 6, (3, 1))
     waves = (np.sin(at * lengths * [[1], [2], [5]] + starts) / [[1], [2], [5]]).sum(axis=0)
     ridge = site.horizon * (1 - rise * (0.6 + 0.25 * waves))
-    foot = np.array([(site.width, site.horizon + 8), (0, site.horizon + 8)])
+    foot = np.array([(site.width, site.horizon + 4), (0, site.horizon + 4)])
     outline = np.concatenate([np.column_stack([at * site.width, ridge]), foot])
     site.canvas.flat(outline, site.tint(colour))
 
 
 def _tree(site: _Site) -> None:
     rng = site.rng
-    x, foot, high = rng.uniform(0, site.width), site.horizon + rng.uniform(-2, 8), site.horizon * rng.uniform(0.25, 0.6)
+    x, foot, high = rng.uniform(0, site.width), site.horizon + rng.uniform(-1, 4), site.horizon * rng.uniform(0.25, 0.6)
     site.box(x - 0.025 * high, foot - 0.6 * high, x + 0.025 * high, foot, (78, 62, 48))
     for _ in range(7):
         size = high * rng.uniform(0.14, 0.24)
@@ -159,9 +162,9 @@ def _tree(site: _Site) -> None:
 def _building(site: _Site, left: float, right: float) -> None:
     rng = site.rng
     high = site.horizon * rng.uniform(0.45, 1.1)
-    roof = site.horizon + 6 - high
+    roof = site.horizon + 3 - high
     facade = np.array(_FACADES[rng.integers(len(_FACADES))]) * rng.uniform(0.7, 1.1)
-    site.box(left, roof, right, site.horizon + 6, facade)
+    site.box(left, roof, right, site.horizon + 3, facade)
     columns, rows = rng.integers((3, 3), (7, 6))
     wide, tall = (right - left) / columns, high / rows
     for row, column in np.ndindex(rows, columns):

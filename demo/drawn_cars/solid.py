@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from demo.drawn_cars.canvas import Floats
-from demo.drawn_cars.catalogue import Body
+from demo.drawn_cars.car import Body
 
 _POINTS = 48  # around a ring
 _GRID = np.linspace(0, 1, 81)  # places along the car where its upper and lower lines are known

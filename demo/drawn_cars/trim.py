@@ -6,14 +6,16 @@ from itertools import pairwise
 import numpy as np
 
 from demo.drawn_cars.canvas import Canvas, Colour, Floats
+from demo.drawn_cars.car import Rgb
 from demo.drawn_cars.outlines import BLOCK, place
 from demo.drawn_cars.solid import Solid
-from demo.drawn_cars.weather import Rgb, rgb
+from demo.drawn_cars.weather import rgb
 from demo.drawn_cars.wheels import arch, axles, disc
 
 _GLASS = (34, 41, 48)
 _GAP = (0, 0, 0, 110)
 _PLASTIC = np.array((44.0, 44, 46))
+_CHROME = np.array((214.0, 216, 220))
 _SILL = 0.08  # level of the doors' lower edge
 _HANDLE = 0.84  # level of the door handles
 
@@ -49,6 +51,30 @@ def cladding(canvas: Canvas, solid: Solid, side: int, bright: float) -> None:
         canvas.polygon(np.concatenate([arch(solid, axle, side, 1.14), arch(solid, axle, side, 1.32)[::-1]]), colour)
 
 
+def stripe(canvas: Canvas, solid: Solid, side: int, colour: Rgb) -> None:
+    along = np.linspace(0.06, 0.95, 30)
+    edges = [solid.on_side(along, 0.34, side), solid.on_side(along[::-1], 0.56, side)]
+    canvas.polygon(np.concatenate(edges), colour)
+
+
+def chrome(canvas: Canvas, solid: Solid, side: int, bright: float) -> None:
+    """A bar along the doors, and one along the belt."""
+    b = solid.body
+    for first, last, level, width in (
+        (b.screen, b.rear_base, 0.99, 0.05),
+        (b.front_axle + 0.08, b.rear_axle - 0.08, 0.25, 0.06),
+    ):
+        canvas.line(solid.on_side(np.linspace(first, last, 20), level, side), rgb(_CHROME * bright), width)
+
+
+def scoop(canvas: Canvas, solid: Solid) -> None:
+    """An air intake on the bonnet."""
+    b = solid.body
+    flat = place(BLOCK, 0.42 * b.screen, 0.80 * b.screen, -0.16 * b.width, 0.16 * b.width)
+    height = solid.top(flat[:, 0]) + 0.055
+    canvas.polygon(np.column_stack([solid.x_at(flat[:, 0]), flat[:, 1], height]), (26, 26, 28))
+
+
 def windows(canvas: Canvas, solid: Solid, side: int, sky: Rgb) -> None:
     for low, colour in ((0.0, _GLASS), (0.5, (*sky, 42))):  # the upper half mirrors the sky
         for end, sill in ((1, 0.04), (-1, 0.2)):
@@ -63,7 +89,7 @@ def _panes(solid: Solid) -> list[tuple[float, float]]:
     """From where to where the side windows reach, along the cabin."""
     posts = (0.035, *solid.body.pillars, 0.965)
     panes = list(pairwise(posts))
-    return panes[:1] if solid.body.panel_sides else panes
+    return panes[:1] if "panel sides" in solid.body.trim else panes
 
 
 def mirror(canvas: Canvas, solid: Solid, side: int, colour: Floats) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from demo.drawn_cars.canvas import Colour, Floats
-
-Rgb = tuple[int, int, int]
+from demo.drawn_cars.car import Rgb
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Weather:
 
 WEATHERS = MappingProxyType(
     {
-        "noon": Weather(0.32, (96, 148, 214), (196, 218, 236), direct=0.62, ambient=0.52, shadow=0.72),
-        "clouds": Weather(0.26, (176, 184, 194), (216, 220, 224), direct=0.18, ambient=0.80, shadow=0.55),
-        "evening": Weather(0.14, (92, 104, 150), (244, 190, 140), direct=0.50, ambient=0.46, shadow=0.6),
-        "dusk": Weather(0.08, (58, 70, 108), (166, 146, 156), direct=0.16, ambient=0.58, shadow=0.5),
-        "indoors": Weather(0.20, (188, 188, 184), (206, 205, 200), direct=0.25, ambient=0.70, shadow=0.6),
+        "noon": Weather(0.40, (96, 148, 214), (196, 218, 236), direct=0.62, ambient=0.52, shadow=0.72),
+        "clouds": Weather(0.36, (176, 184, 194), (216, 220, 224), direct=0.18, ambient=0.80, shadow=0.55),
+        "evening": Weather(0.08, (92, 104, 150), (244, 190, 140), direct=0.50, ambient=0.46, shadow=0.6),
+        "dusk": Weather(0.04, (58, 70, 108), (166, 146, 156), direct=0.16, ambient=0.58, shadow=0.5),
+        "indoors": Weather(0.12, (188, 188, 184), (206, 205, 200), direct=0.25, ambient=0.70, shadow=0.6),
     }
 )
 

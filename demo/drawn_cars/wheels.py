@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from demo.drawn_cars.canvas import Canvas, Floats
-from demo.drawn_cars.catalogue import Body, Face
+from demo.drawn_cars.car import Body, Face
 from demo.drawn_cars.faces import DARK, Part
 from demo.drawn_cars.outlines import RING, SPOKES
 from demo.drawn_cars.solid import Solid
@@ -40,7 +40,7 @@ def wheel(canvas: Canvas, solid: Solid, face: Face, axle: float, *, side: int, b
     centre = np.array([solid.x_at(axle), side * b.width / 2 * _FACE_AT, b.wheel])
     for part, rubber in ((1.0, (28, 28, 30)), (0.9, (40, 40, 42)), (_RIM, (18, 18, 20))):
         canvas.polygon(disc(centre, b.wheel * part), rubber)
-    for outline, colour in _rim(face.wheel, face.spokes):
+    for outline, colour in _rim(face.rim, face.spokes):
         canvas.polygon(_upright(outline * b.wheel * _RIM, centre), rgb(np.array(colour) * bright))
 
 
