@@ -1,10 +1,18 @@
 """What every test shares."""
 
+import json
 import os
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from hypothesis import settings
+
+TIMEOUT_S = 60
 
 # The machines that run these tests are shared: how long an example takes says nothing about the code.
 settings.register_profile("vmmr", deadline=None)
@@ -27,3 +35,74 @@ def stanford_cars(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("real photos: ../shared/data/stanford_cars is not beside this checkout")
     return folder
+
+
+class Process:
+    """A Python program under test, in a session of its own; its stderr is read as it comes."""
+
+    def __init__(self, *arguments: Any, env: dict[str, str] | None = None) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | (env or {}),
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._more = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        self._reader.join()
+        self.popen.stderr.close()
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """The JSON log lines with this message, so far."""
+        lines = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return [line for line in lines if line["message"] == message]
+
+    def first(self, message: str) -> dict[str, Any]:
+        """The first log line with this message, as soon as there is one."""
+        with self._more:
+            assert self._more.wait_for(lambda: self._ended or self.logged(message), TIMEOUT_S), self.lines
+        assert self.logged(message), "".join(self.lines)
+        return self.logged(message)[0]
+
+    def ready(self) -> dict[str, Any]:
+        """A server's log line that says it is ready, with its ports."""
+        return self.first("ready")
+
+    def said(self) -> list[str]:
+        """What it wrote that is no log line."""
+        return [line for line in self.lines if not line.startswith("{")]
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self.popen.wait(TIMEOUT_S)
+        self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        for line in self.popen.stderr:
+            with self._more:
+                self.lines.append(line)
+                self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
+
+
+def _running():
+    """`run("-m", "package", "command", ...)` starts a Python program, which ends with the test or module."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(Process(*arguments, **options))
+
+
+run, module_run = pytest.fixture(_running), pytest.fixture(_running, scope="module")

@@ -1,0 +1,43 @@
+"""What ARCHITECTURE.md says of imports, where import-linter's contracts (pyproject.toml) are too coarse."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("client/vmmr", "svckit", "embedder_svc", "search_svc")
+
+
+def importers(library: str) -> set[str]:
+    """Modules, as paths from the root, that import the library anywhere in their code."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if library in imported(ast.parse(path.read_text()))
+    }
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Top-level names of what a module imports."""
+    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in plain | froms}
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("faiss", {"search_svc/faiss_index.py", "search_svc/shard.py"}),
+        ("onnxruntime", {"embedder_svc/model.py", "embedder_svc/quantize.py"}),
+    ],
+)
+def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: set[str]) -> None:
+    assert importers(library) == allowed
+
+
+def test_servicers_hold_no_try_statement() -> None:
+    for service in ("embedder_svc", "search_svc"):
+        tree = ast.parse((ROOT / service / "service.py").read_text())
+        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try)]
