@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from embedder_svc.arguments import count
+from embedder_svc.config import EmbedderConfig
 from embedder_svc.cores import cores
 from embedder_svc.embed import embed
 from embedder_svc.embed_draft import Dtype, partial
@@ -22,11 +23,18 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="embed the photos of a manifest",
         description="Writes a directory with embeddings.npy, items.csv (the manifest's lines, row by row), "
         "unreadable.csv (photos that were left out, and why) and manifest.json. Stopped, it goes on from where it was.",
+        allow_abbrev=False,
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest.csv, as `vmmr-search split` makes it")
     parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="where the manifest's paths start")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory to write")
-    parser.add_argument("--model", metavar="BUNDLE", type=Path, required=True, help="the model bundle")
+    parser.add_argument(
+        "--model",
+        metavar="BUNDLE",
+        type=Path,
+        default=EmbedderConfig.model,
+        help="the model bundle (default: %(default)s)",
+    )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="float16", help="of the stored embeddings (default: float16)"

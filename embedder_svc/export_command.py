@@ -11,7 +11,9 @@ from svckit.artifact import ArtifactError
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("export", help="make a model bundle of trained weights", description=__doc__)
+    parser = subparsers.add_parser(
+        "export", help="make a model bundle of trained weights", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "--weights",
         required=True,

@@ -11,7 +11,7 @@ from embedder_svc.manifest import Manifest
 from embedder_svc.preprocess import Limits, PhotoError, Resize
 from svckit.cli import CommandError
 
-LIMITS = Limits(max_bytes=256 << 20, max_pixels=400_000_000, max_aspect=50.0)
+LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)
 """One's own collection is trusted with more than a caller is."""
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})

@@ -22,13 +22,13 @@ def to_int8(model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]]) -> onnx
 
     Activations are unsigned and weights signed, per channel: the pair that x86 has instructions for.
     """
-    add_pre_process_metadata(
-        model
-    )  # batch norms are folded already; without the mark it is logged that they may not be
+    original = onnx.ModelProto()
+    original.CopyFrom(model)  # quantize_static moves the weights of what it is given into a file
+    add_pre_process_metadata(original)  # norms are folded already; without this mark it logs that they may not be
     with tempfile.TemporaryDirectory() as directory:
         quantized = Path(directory) / "int8.onnx"
         quantize_static(
-            model,
+            original,
             quantized,
             _Photos(photos),
             quant_format=QuantFormat.QDQ,

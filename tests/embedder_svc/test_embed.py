@@ -24,16 +24,6 @@ from svckit.cli import CommandError
 COUNT = 150  # three chunks, the last not full
 BROKEN = {3: b"", 70: b"not a photo", 149: None}  # None: not there
 
-RUN = """
-import argparse
-from embedder_svc import embed_command
-from svckit import cli
-parser = argparse.ArgumentParser()
-embed_command.add(parser.add_subparsers())
-args = parser.parse_args()
-cli.run(lambda: args.run(args), "vmmr-embedder")
-"""
-
 
 class Collection:
     def __init__(self, root, model):
@@ -54,7 +44,7 @@ class Collection:
     def start(self, out, *more):
         """A process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-c", RUN, *self.flags(out, *more)],
+            [sys.executable, "-m", "embedder_svc", *self.flags(out, *more)],
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
