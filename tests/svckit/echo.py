@@ -5,6 +5,7 @@ milliseconds of work in the batcher's thread. GetModel tells, as the model's dim
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 
@@ -81,7 +82,12 @@ async def warm_up(how: str) -> None:
 def main() -> None:
     settings = config.load(EchoConfig, "ECHO")
     server, batcher = build(settings)
-    asyncio.run(server.run(lambda: warm_up(settings.warm_up), batcher.close))
+
+    async def close() -> None:
+        await batcher.close()
+        logging.getLogger("echo").info("closed")
+
+    asyncio.run(server.run(lambda: warm_up(settings.warm_up), close))
 
 
 if __name__ == "__main__":

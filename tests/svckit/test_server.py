@@ -57,6 +57,7 @@ def test_health_is_not_serving_until_the_warm_up_has_ended_and_calls_are_turned_
     assert code_of(embedder_pb2_grpc.EmbedderServiceStub(channel).Embed, photos(1)) is grpc.StatusCode.UNAVAILABLE
     process.popen.send_signal(signal.SIGTERM)
     assert process.wait() == 0, "a warm-up does not hold up the end"
+    assert process.logged("closed")
 
 
 def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial):
@@ -71,6 +72,7 @@ def test_a_failed_warm_up_ends_the_process_with_its_reason(spawn):
     process = spawn("--warm-up", "fails")
     assert process.wait() == 1
     assert "echo: error: the model is corrupt\n" in process.lines
+    assert process.logged("closed")
     assert process.logged("listening")
     assert not [line for line in process.lines if '"ready"' in line]
 
@@ -210,3 +212,19 @@ async def test_the_metrics_endpoint_ends_with_the_server(serve):
     await served.server.stop()
     with pytest.raises(urllib.error.URLError):
         await asyncio.to_thread(urllib.request.urlopen, url, timeout=TIMEOUT_S)
+
+
+async def test_a_client_may_ask_an_idle_connection_for_signs_of_life(serve, monkeypatch):
+    """Pings too close to each other end the connection at the third, three seconds in."""
+    monkeypatch.setattr("svckit.server._LEAST_PING_INTERVAL_MS", 500)
+    options = [
+        ("grpc.keepalive_time_ms", 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    port = (await serve()).server.port
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watch.read(), timeout=4)
