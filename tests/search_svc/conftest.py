@@ -1,13 +1,9 @@
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +15,6 @@ from search_svc.labels import parse
 from search_svc.version import IndexVersion
 
 MODEL = "c0ffee" + 58 * "0"
-TIMEOUT_S = 30
 
 
 def _build_index(
@@ -49,57 +44,18 @@ def build_index() -> Callable[..., IndexVersion]:
     return _build_index
 
 
-class Process:
-    """`vmmr-search serve` as a process, on free ports, its log in a file."""
-
-    def __init__(self, directory: Path, *flags: Any, env: dict[str, str] | None = None) -> None:
-        self._ports = directory / "ports.json"
-        self._log = directory / "stderr"
-        command = [sys.executable, "-m", "search_svc", "serve", "--port", "0", "--metrics-port", "0"]
-        with self._log.open("w") as log:
-            self.popen = subprocess.Popen(
-                [*command, "--port-file", str(self._ports), *map(str, flags)], stderr=log, env=os.environ | (env or {})
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.popen.kill()
-        self.popen.wait()
-
-    def ports(self) -> dict[str, int]:
-        """Its ports, as soon as it takes calls."""
-        limit = time.monotonic() + TIMEOUT_S
-        while not self._ports.exists():
-            assert self.popen.poll() is None, self._log.read_text()
-            assert time.monotonic() < limit, self._log.read_text()
-            time.sleep(0.01)
-        return json.loads(self._ports.read_text())
-
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        return self.popen.wait(TIMEOUT_S)
-
-    def logged(self, message: str) -> list[dict[str, Any]]:
-        """Its log lines with this message."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["message"] == message]
-
-    def said(self) -> list[str]:
-        """What it wrote that is no log line."""
-        return [line for line in self._log.read_text().splitlines() if not line.startswith("{")]
+SERVE = ("-m", "search_svc", "serve", "--port", "0", "--metrics-port", "0")
 
 
-def _spawning():
-    """Starts servers with the given flags, as processes."""
-    with ExitStack() as stack:
+@pytest.fixture
+def spawn(run):
+    """Starts `vmmr-search serve` with the given flags, as a process, on free ports."""
+    return partial(run, *SERVE)
 
-        def spawn(*flags, **options):
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            return stack.enter_context(Process(directory, *flags, **options))
 
-        yield spawn
+@pytest.fixture(scope="module")
+def module_spawn(module_run):
+    return partial(module_run, *SERVE)
 
 
 def _dialling():
@@ -115,5 +71,4 @@ def _dialling():
         yield dial
 
 
-spawn, module_spawn = pytest.fixture(_spawning), pytest.fixture(_spawning, scope="module")
 dial, module_dial = pytest.fixture(_dialling), pytest.fixture(_dialling, scope="module")

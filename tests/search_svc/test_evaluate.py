@@ -6,10 +6,10 @@ import pytest
 
 from search_svc import build, evaluate, manifest
 from search_svc.accuracy import MEASURES
+from search_svc.examiner import Examiner
 from search_svc.labels import parse
 from search_svc.manifest import Photo
 from search_svc.shards import ShardSet
-from search_svc.version import IndexVersion
 from svckit import cli
 from svckit.artifact import write_manifest
 
@@ -148,10 +148,18 @@ def test_a_large_gallery_is_looked_through_until_there_are_five_classes(tmp_path
     assert score(found, "label", "nearest, top-5 classes")["value"] == 1
 
 
-def test_a_report_of_a_served_answer_asks_as_the_service_does(collection, tmp_path):
+def test_one_voter_says_what_the_nearest_photo_says(collection, tmp_path):
     run("build", tmp_path / "embeddings", "--out", tmp_path / "index", "--k", 1)
-    version = IndexVersion.open(tmp_path / "index")
+    run("evaluate", tmp_path / "embeddings", "--index", tmp_path / "index", "--json", tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    for level in ("label", "model", "make", "year"):
+        assert score(found, level, "vote, top-1")["value"] == score(found, level, "nearest, top-1")["value"]
+
+
+@pytest.mark.parametrize("own", [-1, 0])
+def test_an_answer_has_all_its_neighbours_whether_or_not_one_was_left_out(build_index, tmp_path, own):
+    version = build_index(np.eye(20, dtype=np.float32), directory=tmp_path)
     with ShardSet.open(version) as shards:
-        found = evaluate.evaluate(evaluate.Embeddings.open(tmp_path / "embeddings"), version, shards, "test")
-    by_measure = {(each.level, each.measure): each.value for each in found.scores}
-    assert by_measure["label", "vote, top-1"] == by_measure["label", "nearest, top-1"], "with one voter"
+        (answer,) = Examiner(version, shards).answers(np.ones((1, 20), np.float32), np.array([own]))
+    assert len(answer.neighbours) == 5
+    assert len(answer.classes) == (20 if own < 0 else 19)

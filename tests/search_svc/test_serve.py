@@ -39,7 +39,7 @@ def version(build_index, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stub(version, module_spawn, module_dial):
-    return module_dial(module_spawn("--index", version.path.parents[1], "--max-queries", "70").ports()["port"])
+    return module_dial(module_spawn("--index", version.path.parents[1], "--max-queries", "70").ready()["port"])
 
 
 def request(version, queries, model=None, **options):
@@ -126,7 +126,7 @@ class TestAnswers:
         if spec.nprobe:
             index.nprobe = spec.nprobe
         distances, rows = index.search(unit(50), 10)
-        response = dial(spawn("--index", tmp_path).ports()["port"]).Search(request(version, unit(50), k=10), timeout=30)
+        response = dial(spawn("--index", tmp_path).ready()["port"]).Search(request(version, unit(50), k=10), timeout=30)
         found = [[each.item_id for each in result.neighbours] for result in response.results]
         scores = [[each.score for each in result.neighbours] for result in response.results]
         assert found == [[version.items.item_id(row) for row in each] for each in rows.tolist()]
@@ -152,7 +152,7 @@ class TestRefusesToStart:
         assert process.wait() == 1
         assert not process.logged("listening")
         (line,) = process.said()
-        return line
+        return line.strip()
 
     @pytest.mark.parametrize("file", ["shard-001.faiss", "items.arrow", "embeddings.npy"])
     def test_with_a_damaged_file(self, build_index, tmp_path, spawn, file):
@@ -183,7 +183,7 @@ class TestRefusesToStart:
 
 
 def test_health_and_metrics_tell_of_the_service(version, spawn, dial):
-    ports = spawn("--index", version.path.parents[1]).ports()
+    ports = spawn("--index", version.path.parents[1]).ready()
     with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
         status = health.Check(health_pb2.HealthCheckRequest(service="vmmr.search.v1.SearchService"), timeout=TIMEOUT_S)
@@ -197,7 +197,7 @@ def test_health_and_metrics_tell_of_the_service(version, spawn, dial):
 
 def test_sigterm_under_load_loses_no_accepted_call(version, spawn, dial):
     process = spawn("--index", version.path.parents[1], "--drain-pause-s", "0.2")
-    port = process.ports()["port"]
+    port = process.ready()["port"]
     codes, flowing = [], threading.Semaphore(0)
 
     def call_until_gone(stub):

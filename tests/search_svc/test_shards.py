@@ -1,6 +1,8 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,8 +20,6 @@ from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
 D = 4
-# Training tiny indexes with two threads spends its time on waiting for the second one.
-faiss.omp_set_num_threads(1)
 SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Small whole numbers: ties everywhere, and float arithmetic without rounding, in whatever order it is done.
@@ -198,9 +198,23 @@ def test_many_callers_at_once_get_their_own_answers(open_shards):
         assert [hits.ids[0, 0] for hits in found] == nearest[:, 0].tolist()
 
 
-def test_faiss_is_single_threaded_in_a_shard_whatever_it_is_elsewhere(open_shards):
-    with open_shards(spread(10), shards=2) as shards:
-        assert [worker.submit(faiss.omp_get_max_threads).result() for worker in shards._workers] == [1, 1]
+COUNT_THREADS = """
+import sys
+from pathlib import Path
+import faiss
+from search_svc.shards import ShardSet
+from search_svc.version import IndexVersion
+
+with ShardSet.open(IndexVersion.open(Path(sys.argv[1]))) as shards:
+    print(faiss.omp_get_max_threads(), *(w.submit(faiss.omp_get_max_threads).result() for w in shards._workers))
+"""
+
+
+def test_faiss_is_single_threaded_in_a_shard_whatever_it_is_elsewhere(build_index, tmp_path):
+    build_index(spread(10), directory=tmp_path, spec=IndexSpec(shards=2))
+    environment = os.environ | {"OMP_NUM_THREADS": "3"}
+    command = [sys.executable, "-c", COUNT_THREADS, str(tmp_path)]
+    assert subprocess.check_output(command, env=environment, text=True).split() == ["3", "1", "1"]
 
 
 def test_closing_ends_the_threads(open_shards):
