@@ -47,7 +47,8 @@ class Examiner:
                 break
             deeper = self._neighbours(queries[pending], own[pending], depth)
             found.update(zip(pending.tolist(), (labels for labels, _ in deeper), strict=True))
-            pending = np.array([row for row in pending if len(found[row]) == depth and _few(found[row])], np.int64)
+            lacking = [row for row in pending.tolist() if len(found[row]) == depth and _few(found[row])]
+            pending = np.array(lacking, np.int64)
         return [found[row] for row in range(len(queries))]
 
     def _neighbours(

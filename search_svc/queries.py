@@ -15,6 +15,7 @@ from search_svc.version import IndexVersion, SearchParams
 from svckit.errors import Reason, ServiceError, Violation
 
 _LARGEST_PARAMETER = 65536
+_FINGERPRINT_LENGTH = 64
 # Beyond these, float32 scores lose what tells photos apart: they overflow, or are all zero.
 _SQUARED_LENGTHS = (1e-12, 1e30)
 
@@ -79,8 +80,8 @@ class QueryReader:
         return Plan(options.k or self._manifest.k, params, options.exact, labels)
 
     def _check_model(self, queries: embedding_pb2.Embeddings) -> None:
-        expected, got = self._manifest.model, queries.model[:64]
-        if queries.data and got != expected:
+        expected, got = self._manifest.model, queries.model[:_FINGERPRINT_LENGTH]
+        if queries.data and queries.model != expected:
             raise ServiceError(
                 Reason.MODEL_MISMATCH,
                 f"the queries were embedded with model {got[:12] or '(none given)'}, the index with {expected[:12]} "

@@ -48,7 +48,7 @@ class Replies:
             search_pb2.Candidate(
                 make=candidate.make,
                 model=candidate.model,
-                label=candidate.label and self._messages[candidate.label.label],
+                label=self._messages[candidate.label.label] if candidate.label else None,
                 confidence=candidate.confidence,
             )
             for candidate in candidates
