@@ -1,24 +1,15 @@
 import io
-import json
-import os
 import random
 import runpy
-import subprocess
-import sys
-import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
 from vmmr.embedder.v1 import embedder_pb2_grpc
-
-TIMEOUT_S = 30
-ROOT = Path(__file__).parents[2]
-STANFORD = ROOT.parent / "shared" / "data" / "stanford_cars" / "train"
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +26,9 @@ def tiny_bundle(make_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def real_photos():
+def real_photos(stanford_cars):
     """Two hundred real car photos, the same ones every time."""
-    paths = sorted(STANFORD.glob("*/*.jpg"))
-    if not paths:
-        pytest.skip(f"no photos in {STANFORD}")
+    paths = sorted(stanford_cars.glob("train/*/*.jpg"))
     return [path.read_bytes() for path in random.Random(0).sample(paths, 200)]
 
 
@@ -64,69 +53,18 @@ def encode():
     return encoded
 
 
-class Process:
-    """`vmmr-embedder serve` as a process; its log lines are read as they come."""
-
-    def __init__(self, *flags, env=None):
-        command = [
-            sys.executable,
-            "-m",
-            "embedder_svc",
-            "serve",
-            "--port",
-            "0",
-            "--metrics-port",
-            "0",
-            *map(str, flags),
-        ]
-        self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {}))
-        self.lines: list[str] = []
-        self._more = threading.Condition()
-        self._ended = False
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        self._reader.join()
-        self.popen.stderr.close()
-
-    def ready(self) -> dict:
-        """Its log line that says it is ready, with its ports."""
-        with self._more:
-            assert self._more.wait_for(lambda: self._ended or self.logged("ready"), TIMEOUT_S), self.lines
-            assert self.logged("ready"), "".join(self.lines)
-            return self.logged("ready")[0]
-
-    def logged(self, message) -> list[dict]:
-        """The log lines with this message, so far."""
-        lines = [json.loads(line) for line in self.lines if line.startswith("{")]
-        return [line for line in lines if line["message"] == message]
-
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        code = self.popen.wait(TIMEOUT_S)
-        self._reader.join()
-        return code
-
-    def _read(self) -> None:
-        for line in self.popen.stderr:
-            with self._more:
-                self.lines.append(line)
-                self._more.notify_all()
-        with self._more:
-            self._ended = True
-            self._more.notify_all()
+SERVE = ("-m", "embedder_svc", "serve", "--port", "0", "--metrics-port", "0")
 
 
-def _spawn():
-    """Starts the server with the given flags, as a process."""
-    with ExitStack() as stack:
-        yield lambda *flags, **options: stack.enter_context(Process(*flags, **options))
+@pytest.fixture
+def spawn(run):
+    """Starts `vmmr-embedder serve` with the given flags, as a process, on free ports."""
+    return partial(run, *SERVE)
+
+
+@pytest.fixture(scope="module")
+def module_spawn(module_run):
+    return partial(module_run, *SERVE)
 
 
 def _dial():
@@ -142,5 +80,4 @@ def _dial():
         yield stub
 
 
-spawn, module_spawn = pytest.fixture(_spawn), pytest.fixture(_spawn, scope="module")
 dial, module_dial = pytest.fixture(_dial), pytest.fixture(_dial, scope="module")
