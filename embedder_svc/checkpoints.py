@@ -1,7 +1,7 @@
 """Weights of every supported source, loaded into a headless network that is ready to run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ class Checkpoint:
     """Photos normalised by `pixels` (N, 3, H, W) -> features (N, 2048); float32, in evaluation mode."""
     traits: Traits
     source: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pixels(self) -> PixelNorm:
@@ -37,7 +38,7 @@ def load(name: str, **given: Any) -> Checkpoint:
         network = _filled(found.state, traits)
     except ValueError as error:
         raise CommandError(f"{name}: {error}") from error
-    return Checkpoint(network.eval().requires_grad_(requires_grad=False), traits, found.source)
+    return Checkpoint(network.eval().requires_grad_(requires_grad=False), traits, found.source, found.metrics)
 
 
 def _filled(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:

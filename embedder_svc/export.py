@@ -45,7 +45,6 @@ class Plan:
 
     name: str
     precision: Precision
-    resize: Resize
     normalize: bool
     photos: Photos | None
     """None: parity is measured on drawn images, and int8 can't be made."""
@@ -58,33 +57,34 @@ class Plan:
 def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
     """Writes the bundle `out`. Raises CommandError, or ArtifactError if `out` exists."""
     embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize)
-    model = _graph(embedder, plan)
+    model = _graph(embedder, plan, checkpoint.traits.resizing)
     fields = _fields(checkpoint, plan, graph.dimension(model))
     content = model.SerializeToString()
     return bundle.write(out, content, **fields, parity=_parity(embedder, content, plan, fields))
 
 
-def _graph(embedder: Embedder, plan: Plan) -> onnx.ModelProto:
-    exported = graph.export(embedder, plan.resize.size)
+def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
+    exported = graph.export(embedder, resize.size)
     if plan.precision == "fp16":
         return half.to_float16(exported)
     if plan.precision == "int8":
         assert plan.photos is not None  # as Plan has checked
-        return quantize.to_int8(exported, photo_files.batches(plan.photos.calibration, plan.resize, _BATCH))
+        return quantize.to_int8(exported, photo_files.batches(plan.photos.calibration, resize, _BATCH))
     return exported
 
 
 def _fields(checkpoint: Checkpoint, plan: Plan, dimension: int) -> dict[str, Any]:
     return {
         "name": plan.name,
-        "resize": plan.resize.rule,
-        "input_size": plan.resize.size,
+        "resize": checkpoint.traits.resize,
+        "input_size": checkpoint.traits.input_size,
         "dimension": dimension,
         "precision": plan.precision,
         "normalized": plan.normalize,
         "source": checkpoint.source,
         "licence": checkpoint.traits.licence,
         "training_data": checkpoint.traits.training_data,
+        "metrics": checkpoint.metrics,
     }
 
 
@@ -93,7 +93,8 @@ def _parity(embedder: Embedder, content: bytes, plan: Plan, fields: Mapping[str,
     with tempfile.TemporaryDirectory() as directory:
         draft = Path(directory) / plan.name
         bundle.write(draft, content, **fields)
-        found = parity.cosines(embedder, Model.open(draft, device="cpu"), _parity_batches(plan))
+        model = Model.open(draft, device="cpu")
+        found = parity.cosines(embedder, model, _parity_batches(plan, model.info.resizing))
     return {
         "reference": "torch float32",
         "images": f"{len(found)} {'photos' if plan.photos else 'drawn images'}",
@@ -102,7 +103,7 @@ def _parity(embedder: Embedder, content: bytes, plan: Plan, fields: Mapping[str,
     }
 
 
-def _parity_batches(plan: Plan) -> Iterable[NDArray[np.uint8]]:
+def _parity_batches(plan: Plan, resize: Resize) -> Iterable[NDArray[np.uint8]]:
     if plan.photos is None:
-        return parity.drawn(plan.resize.size, _PARITY_PHOTOS)
-    return photo_files.batches(plan.photos.parity, plan.resize, _BATCH)
+        return parity.drawn(resize.size, _PARITY_PHOTOS)
+    return photo_files.batches(plan.photos.parity, resize, _BATCH)

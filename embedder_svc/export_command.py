@@ -1,12 +1,13 @@
 """`vmmr-embedder export`: from the weights of a ResNet-50 to a model bundle."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 from embedder_svc.arguments import count
 from embedder_svc.bundle import BundleInfo, Precision
-from embedder_svc.resize import Resize, Rule
+from embedder_svc.resize import Rule
 from svckit.artifact import ArtifactError
 
 
@@ -36,12 +37,6 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="fp32 (default), fp16 (GPUs) or int8 (CPUs; needs --calibration)",
     )
     group.add_argument(
-        "--resize", choices=get_args(Rule), default="squash", help="how a photo becomes a square (default: squash)"
-    )
-    group.add_argument(
-        "--input-size", metavar="PIXELS", type=count, default=224, help="side of that square (default: 224)"
-    )
-    group.add_argument(
         "--no-normalize",
         dest="normalize",
         action="store_false",
@@ -69,7 +64,7 @@ def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "the weights",
-        "known for published weights, read from a .safetensors file's metadata; else torchvision's, unless given here",
+        "how they must be run; known for published weights and for those of `train`, else as torchvision's are",
     )
     group.add_argument(
         "--strides", choices=("v1", "v1.5"), help="a block's stride is on its first 1x1 (v1) or its 3x3 (v1.5)"
@@ -80,26 +75,24 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("imagenet", "caffe"),
         help="RGB by ImageNet's mean and deviation (torchvision), or BGR less Caffe's mean (Keras)",
     )
+    group.add_argument("--resize", choices=get_args(Rule), help="how a photo becomes a square (else: squash)")
+    group.add_argument("--input-size", metavar="PIXELS", type=count, help="side of that square (else: 224)")
     group.add_argument("--licence", help="for model.json")
     group.add_argument("--training-data", metavar="TEXT", help="for model.json")
 
 
 def _run(args: argparse.Namespace) -> None:
-    from embedder_svc import checkpoints, export  # noqa: PLC0415 (they bring torch, which serving does without)
+    # They bring torch, which serving does without.
+    from embedder_svc import checkpoints, export  # noqa: PLC0415
+    from embedder_svc.traits import Traits  # noqa: PLC0415
 
     if args.out.exists():
         raise ArtifactError(args.out, "already exists")
-    plan = export.Plan(
-        name=args.name or args.out.resolve().name,
-        precision=args.precision,
-        resize=Resize(args.resize, args.input_size),
-        normalize=args.normalize,
-        photos=export.Photos.choose(args.calibration, args.photos, args.calibration_count)
-        if args.calibration
-        else None,
-    )
-    traits = {name: getattr(args, name) for name in ("strides", "eps", "pixels", "licence", "training_data")}
-    _print(export.export(checkpoints.load(args.weights, **traits), args.out, plan), args.out)
+    choose = export.Photos.choose
+    photos = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
+    plan = export.Plan(args.name or args.out.resolve().name, args.precision, normalize=args.normalize, photos=photos)
+    checkpoint = checkpoints.load(args.weights, **{field.name: getattr(args, field.name) for field in fields(Traits)})
+    _print(export.export(checkpoint, args.out, plan), args.out)
 
 
 def _print(info: BundleInfo, out: Path) -> None:

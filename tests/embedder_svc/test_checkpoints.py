@@ -1,6 +1,7 @@
 import functools
 import operator
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -119,20 +120,32 @@ class TestMetadata:
         return save
 
     def test_a_safetensors_file_may_say_what_it_is(self, saved):
-        found = weights.read(saved(strides="v1", eps="0.001", pixels="caffe", licence="MIT", source="someone"))
-        assert found.traits == Traits("v1", 1e-3, "caffe", "MIT")
-        assert found.source == "someone"
+        traits = Traits("v1", 1e-3, "caffe", "pad", 160, "MIT", "cars")
+        text = {name: str(value) for name, value in asdict(traits).items()}
+        found = weights.read(saved(**text, source="someone", metrics='{"dev": 0.8}', recipe="another's business"))
+        assert (found.traits, found.source, found.metrics) == (traits, "someone", {"dev": 0.8})
 
     def test_the_npm_weights_are_known_by_their_source(self, shared_weights):
         found = weights.read(str(shared_weights))
-        assert found.traits == Traits("v1", 1e-3, "caffe", "MIT", "ImageNet-1k")
+        assert found.traits == Traits("v1", 1e-3, "caffe", licence="MIT", training_data="ImageNet-1k")
 
     def test_one_without_metadata_is_taken_for_torchvisions(self, saved):
         assert weights.read(saved()).traits == Traits()
 
-    @pytest.mark.parametrize("metadata", [{"strides": "v2"}, {"eps": "small"}, {"eps": "0"}, {"pixels": "other"}])
-    def test_nonsense_is_refused(self, saved, metadata):
-        with pytest.raises(CommandError, match=r"x\.safetensors"):
+    @pytest.mark.parametrize(
+        ("metadata", "reason"),
+        [
+            ({"strides": "v2"}, r"strides must be one of v1, v1\.5, got 'v2'"),
+            ({"pixels": "other"}, "pixels must be one of imagenet, caffe, got 'other'"),
+            ({"resize": "stretch"}, "resize must be one of squash, pad, crop, got 'stretch'"),
+            ({"eps": "small"}, "could not convert string to float: 'small'"),
+            ({"eps": "0"}, "eps must be > 0"),
+            ({"input_size": "31"}, "input_size must be >= 32, got 31"),
+            ({"metrics": "good"}, "Expecting value"),
+        ],
+    )
+    def test_nonsense_is_refused(self, saved, metadata, reason):
+        with pytest.raises(CommandError, match=rf"x\.safetensors: .*{reason}"):
             weights.read(saved(**metadata))
 
 

@@ -299,22 +299,23 @@ class TestPhotos:
 
 class TestExport:
     def plan(self, precision, photos=None):
-        return Plan("small", precision, Resize("pad", SIZE), normalize=True, photos=photos)
+        return Plan("small", precision, normalize=True, photos=photos)
 
     def test_the_bundle_says_what_it_is_and_how_far_from_torch(self, network, folder, tmp_path):
-        traits = Traits(pixels="caffe", licence="MIT", training_data="noise")
+        traits = Traits(pixels="caffe", resize="pad", input_size=SIZE, licence="MIT", training_data="noise")
         plan = self.plan("int8", Photos.choose(folder, None, 12))
-        info = export.export(Checkpoint(network, traits, "chance"), tmp_path / "out", plan)
+        info = export.export(Checkpoint(network, traits, "chance", {"top_1": 0.5}), tmp_path / "out", plan)
         assert info == bundle.read(tmp_path / "out")
         assert (info.name, info.precision, info.resize, info.input_size) == ("small", "int8", "pad", SIZE)
         assert (info.dimension, info.normalized, info.source) == (24, True, "chance")
-        assert (info.licence, info.training_data) == ("MIT", "noise")
+        assert (info.licence, info.training_data, info.metrics) == ("MIT", "noise", {"top_1": 0.5})
         assert info.parity["reference"] == "torch float32"
         assert info.parity["images"] == "4 photos"
         assert 0.95 < info.parity["cosine_min"] <= info.parity["cosine_mean"] < 1
 
     def test_without_photos_parity_is_measured_on_drawn_images(self, network, tmp_path):
-        info = export.export(Checkpoint(network, Traits(), "chance"), tmp_path / "out", self.plan("fp16"))
+        checkpoint = Checkpoint(network, Traits(input_size=SIZE), "chance")
+        info = export.export(checkpoint, tmp_path / "out", self.plan("fp16"))
         assert info.parity["images"] == "64 drawn images"
         assert info.parity["cosine_min"] > 0.999
 
