@@ -32,15 +32,17 @@ def main() -> NoReturn:
 
 def identify(client: Client, args: argparse.Namespace) -> int:
     width = max(map(len, args.photos))
+    heading = None if args.json else _report.identification_heading(width)
     code = ANSWERED
     outcomes = client.identify_many(_photos(args), options=_options(args), batch=args.batch)
     for name, outcome in zip(args.photos, outcomes, strict=True):
-        if outcome.position == 0 and not args.json:
-            _print(_report.identification_heading(width))
         if outcome.error is not None:
             code = max(code, _report_error(name, outcome.error, args))
-        else:
-            _report_identification(name, outcome.result(), args, width)
+            continue
+        if heading is not None:
+            _print(heading)
+            heading = None
+        _report_identification(name, outcome.result(), args, width)
     return code
 
 

@@ -85,9 +85,6 @@ class CallError(VmmrError):
         self.metadata = dict(metadata)
         """Details for programs, for example the fingerprint that was expected."""
 
-    def __str__(self) -> str:
-        return "; ".join([super().__str__(), *(f"{v.field}: {v.description or v.reason}" for v in self.violations)])
-
 
 class InvalidRequestError(CallError):
     """The request breaks the contract; `violations` say where. Sending it again is pointless."""
@@ -108,7 +105,8 @@ class InvalidPhotoError(PhotoError, InvalidRequestError):
             for v in self.violations
             if _photo_of(v) == photo
         )
-        return type(self)(self.args[0], **{**vars(self), "violations": own})
+        message = "; ".join(f"{v.field}: {v.description or v.reason}" for v in own)
+        return type(self)(message, **{**vars(self), "violations": own})
 
 
 class MessageTooLargeError(InvalidRequestError):

@@ -42,7 +42,7 @@ def info_lines(info: Info) -> list[str]:
     sections = {"model": asdict(info.model), "index": asdict(info.index)}
     return table(
         [
-            (f"{section} {name.replace('_', ' ')}", str(entry))
+            (f"{section} {name.replace('_', ' ')}", str(_rounded(entry)))
             for section, fields in sections.items()
             for name, entry in (fields | fields.pop("limits")).items()
         ]

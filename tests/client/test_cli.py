@@ -84,8 +84,7 @@ def test_a_bad_photo_costs_the_exit_code_and_no_other_photo(run):
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["PHOTO", "1.jpg", "2.jpg"]
     assert done.returncode == 1
     bad, missing = done.stderr.splitlines()
-    assert bad.startswith("vmmr: bad.jpg: embedder at 127.0.0.1:")
-    assert bad.endswith("content: not an image")
+    assert bad == "vmmr: bad.jpg: content: not an image"
     assert missing == "vmmr: missing.jpg: [Errno 2] No such file or directory: 'missing.jpg'"
 
 

@@ -83,7 +83,7 @@ def test_an_error_carries_its_details(client, services, fail):
     assert error.retry_after_s == 1.5
     assert error.metadata == {"queued": "64"}
     assert error.request_id == services.embedder.script.received[0].metadata["x-request-id"]
-    assert str(error).endswith("on purpose; images: fewer; images[0].crop: INVALID_CROP")
+    assert str(error) == f"embedder at {services.embedder_target}: on purpose"
 
 
 def test_an_error_survives_a_trip_to_another_process(client, services, fail):
@@ -115,6 +115,7 @@ def test_photos_that_are_refused_are_named(client):
     of_one = caught.value.of(3)
     assert of_one.violations == (vmmr.Violation("content", "IMAGE_FORMAT", "not an image"),)
     assert (of_one.reason, of_one.request_id) == ("INVALID_IMAGE", caught.value.request_id)
+    assert str(of_one) == "content: not an image"
 
 
 def test_unavailable_is_tried_again_even_with_a_photo_larger_than_grpc_s_retry_buffer(client, services, fail):
