@@ -147,8 +147,10 @@ def _why_left(context: Context) -> grpc.StatusCode:
 
 
 def _request_id(context: Context) -> str:
+    """The caller's, unless it could not be sent back: gRPC sends printable ASCII alone, yet lets more in."""
     given = _metadata(context, REQUEST_ID)
-    return given if 0 < len(given) <= _LONGEST_REQUEST_ID else uuid.uuid4().hex
+    usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if usable else uuid.uuid4().hex
 
 
 def _metadata(context: Context, key: str) -> str:

@@ -29,6 +29,23 @@ def test_a_directory_appears_whole(tmp_path):
     assert [child.name for child in path.parent.iterdir()] == ["out"]
 
 
+def test_everything_is_on_the_disk_before_a_directory_appears(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    flushed = set()
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        fsync(descriptor)
+        if not path.exists():
+            flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    with atomic_directory(path) as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner" / "file").write_text("x")
+    assert {child.stat().st_ino for child in (path, *path.rglob("*"))} <= flushed
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_directory_that_fails_leaves_nothing(tmp_path, error):
     def fails() -> None:
@@ -137,6 +154,11 @@ def test_a_manifest_may_have_another_name(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"graph")
     write_manifest(tmp_path, {"name": "tiny"}, filename="model.json")
     assert read_manifest(tmp_path, "model.json")["name"] == "tiny"
+
+
+def test_a_manifest_written_again_does_not_list_itself(artifact):
+    write_manifest(artifact, {"kind": "other"})
+    assert read_manifest(artifact)["files"].keys() == {"items.csv", "shards/000.bin"}
 
 
 def test_a_manifest_is_strict_json(tmp_path):

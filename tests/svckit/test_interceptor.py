@@ -111,6 +111,30 @@ async def test_a_call_gets_the_request_id_it_came_with_or_a_new_one(serve):
     assert len(made) == 32, "an id that long is not taken over"
 
 
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def http2_call(path: bytes, **metadata: bytes) -> bytes:
+    """A connection's first bytes and a call with an empty message, by hand: gRPC's own client sends ASCII alone."""
+    headers = {":method": b"POST", ":scheme": b"http", ":path": path, ":authority": b"x", "te": b"trailers"}
+    headers |= {"content-type": b"application/grpc"} | {name.replace("_", "-"): v for name, v in metadata.items()}
+    literal = (bytes([0, len(n)]) + n.encode() + bytes([len(v)]) + v for n, v in headers.items())
+    frames = http2_frame(4, 0, 0) + http2_frame(1, 4, 1, b"".join(literal)) + http2_frame(0, 1, 1, bytes(5))
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames
+
+
+async def test_a_request_id_that_grpc_would_not_send_back_is_replaced(serve):
+    reader, writer = await asyncio.open_connection("127.0.0.1", (await serve()).server.port)
+    writer.write(http2_call(b"/vmmr.embedder.v1.EmbedderService/GetModel", x_request_id="café".encode()))
+    async with asyncio.timeout(TIMEOUT_S):
+        answer = await reader.readuntil(b"x-request-id ")
+        assert (await reader.readexactly(32)).isalnum()
+    assert b"grpc-status\x010" in answer
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_an_unforeseen_error_tells_the_caller_nothing_and_the_log_everything(misbehave, caplog):
     async def fails(self, request, context):
         raise ValueError("the secret is hunter2")
