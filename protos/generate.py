@@ -1,6 +1,6 @@
 """Generate the Python stubs in client/vmmr from the protos beside this file, or check that they are up to date.
 
-    python protos/generate.py [--check]
+python protos/generate.py [--check]
 """
 
 import argparse
