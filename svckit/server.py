@@ -128,7 +128,7 @@ class Server:
         await self._health.enter_graceful_shutdown()
         if self._gate.opened:
             await asyncio.sleep(self._config.drain_pause_s)
-            await self._drain()
+        await self._drain()
         if self._server:
             await self._server.stop(_LAST_BYTES_S)
         if self._endpoint:
