@@ -1,7 +1,7 @@
 """From weights to a model bundle: the network as a graph, made smaller, and compared with what it was made from."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from embedder_svc.checkpoints import Checkpoint
 from embedder_svc.graph import Embedder
 from embedder_svc.model import Model
 from embedder_svc.resize import Resize
-from svckit.cli import CommandError
+from svckit.cli import CommandError, progress
 
 _BATCH = 8
 _PARITY_PHOTOS = 64
@@ -69,7 +69,7 @@ def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
         return half.to_float16(exported)
     if plan.precision == "int8":
         assert plan.photos is not None  # as Plan has checked
-        return quantize.to_int8(exported, photo_files.batches(plan.photos.calibration, resize, _BATCH))
+        return quantize.to_int8(exported, _batches(plan.photos.calibration, resize, "calibrate"))
     return exported
 
 
@@ -106,4 +106,11 @@ def _parity(embedder: Embedder, content: bytes, plan: Plan, fields: Mapping[str,
 def _parity_batches(plan: Plan, resize: Resize) -> Iterable[NDArray[np.uint8]]:
     if plan.photos is None:
         return parity.drawn(resize.size, _PARITY_PHOTOS)
-    return photo_files.batches(plan.photos.parity, resize, _BATCH)
+    return _batches(plan.photos.parity, resize, "parity")
+
+
+def _batches(paths: Sequence[Path], resize: Resize, step: str) -> Iterator[NDArray[np.uint8]]:
+    with progress(total=len(paths), desc=step, unit="photo") as bar:
+        for batch in photo_files.batches(paths, resize, _BATCH):
+            yield batch
+            bar.update(len(batch))

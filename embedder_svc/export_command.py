@@ -1,6 +1,7 @@
 """`vmmr-embedder export`: from the weights of a ResNet-50 to a model bundle."""
 
 import argparse
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -92,6 +93,7 @@ def _run(args: argparse.Namespace) -> None:
     photos = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
     plan = export.Plan(args.name or args.out.resolve().name, args.precision, normalize=args.normalize, photos=photos)
     checkpoint = checkpoints.load(args.weights, **{field.name: getattr(args, field.name) for field in fields(Traits)})
+    print(f"exporting {plan.name}", file=sys.stderr)
     _print(export.export(checkpoint, args.out, plan), args.out)
 
 

@@ -340,6 +340,7 @@ class TestCommand:
         assert info.parity["cosine_min"] > 0.98
         assert f"cosine mean {info.parity['cosine_mean']:.7f}, min {info.parity['cosine_min']:.7f}" in done.stdout
         assert (out / "model.onnx").stat().st_size < 25_000_000
+        assert all(text in done.stderr for text in ("exporting resnet50-int8", "calibrate: 100%", "parity: 100%"))
 
     def test_a_mistake_is_told_in_one_line(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["vmmr-embedder", "export", "--weights=no.pth", f"--out={tmp_path / 'out'}"])
