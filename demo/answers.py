@@ -1,0 +1,89 @@
+"""Asks the served pair for photos whose labels are known, and shows its answers."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import vmmr
+
+from demo.screen import say, step, style
+from search_svc import labels
+
+_BATCH = 16
+_SHOWN = 6
+_NEIGHBOURS_SHOWN = 3
+_LEVELS = ("make", "model", "year")
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A photo, what it shows, and what the pair says that it shows."""
+
+    path: str
+    truth: labels.Label
+    found: vmmr.Identification
+
+    @property
+    def wrong(self) -> str | None:
+        """The first level of make, model, year at which the answer is wrong; None if it is right."""
+        answer = self.found.answer
+        if answer is None:
+            return "make"
+        if answer.label == self.truth.label:
+            return None
+        return next((level for level in _LEVELS if getattr(answer, level) != getattr(self.truth, level)), "label")
+
+
+def identify(client: vmmr.Client, photos: Path, paths: Sequence[str]) -> list[Answered]:
+    """Identifies photos through the SDK."""
+    with step("identify") as asking:
+        answered = []
+        outcomes = client.identify_many([photos / path for path in paths], batch=_BATCH)
+        for path, outcome in zip(paths, outcomes, strict=True):
+            answered.append(Answered(path, labels.parse(PurePosixPath(path).parent.name), outcome.result()))
+            asking.progress(f"{len(answered)} of {len(paths)} photos")
+        asking.result = f"{len(answered)} held-out photos, through the SDK: {_tally(answered)}"
+    return answered
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many, from all over the sequence."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def show(answered: Sequence[Answered]) -> None:
+    """A few of the answers, from all over the list, each with the photos that voted for it."""
+    chosen = spread(answered, _SHOWN)
+    names = max(len(_name(each.path)) for each in chosen)
+    answers = max(len(str(each.found.answer)) for each in chosen)
+    say(f"  {'photo':{names + 4}}{'answer':{answers + 2}}{'make':>6}{'model':>7}{'label':>7}")
+    for each in chosen:
+        say()
+        for line in _lines(each, names, answers):
+            say(line)
+
+
+def _lines(each: Answered, names: int, answers: int) -> Iterator[str]:
+    found, wrong = each.found, each.wrong
+    mark = style("good", "✓") if wrong is None else style("bad", "✗")
+    shares = f"{found.make_confidence:6.0%}{found.model_confidence:7.0%}{found.label_confidence:7.0%}"
+    note = "" if wrong is None else style("bad", f"   wrong {wrong}")
+    answer = style("bold", f"{found.answer!s:{answers + 2}}")
+    yield f"  {mark} {_name(each.path):{names + 2}}{answer}{shares}{note}"
+    for neighbour in found.neighbours[:_NEIGHBOURS_SHOWN]:
+        yield style("dim", f"      {neighbour.score:.3f}  {_name(neighbour.item_id)}")
+
+
+def _name(path: str) -> str:
+    """A photo's label and file."""
+    return "/".join(PurePosixPath(path).parts[-2:])
+
+
+def _tally(answered: Sequence[Answered]) -> str:
+    wrong = Counter(each.wrong for each in answered)
+    return f"{wrong[None]} right, {wrong['year']} more but for the year"

@@ -1,0 +1,101 @@
+"""Served answers against the same done by hand: the offline embeddings, faiss itself, and a vote of a few lines."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import vmmr
+from numpy.typing import NDArray
+
+from demo.answers import Answered
+from demo.chain import Chain
+from demo.screen import step
+from search_svc.embeddings import Embeddings
+from search_svc.labels import Label
+from search_svc.version import IndexVersion
+from svckit.cli import CommandError
+
+Neighbours = Sequence[tuple[str, Label, float]]
+"""(item id, label, score), nearest first."""
+
+_BATCH = 16
+_ROUNDING = 1e-5  # float32 sums of 2048 products differ by less, in whatever order they are added
+_LEVELS: tuple[Callable[[Label], str], ...] = (lambda x: x.make, lambda x: x.model, lambda x: x.label)
+
+
+def compare(client: vmmr.Client, chain: Chain, answered: Sequence[Answered]) -> None:
+    """Checks that the pair's embeddings, neighbours and answers are those of the libraries beneath.
+
+    Raises CommandError, naming the first photo for which they are not.
+    """
+    with step("compare") as comparing:
+        paths = [each.path for each in answered]
+        served = _embedded(client, chain.photos, paths)
+        offline = _offline(chain.embeddings, paths)
+        _check("embedding", paths, (served.astype(offline.dtype) == offline).all(axis=1))
+        version = IndexVersion.open(chain.index)
+        direct = _nearest(version, served)
+        _check("neighbours", paths, map(_same_neighbours, answered, direct))
+        votes = [_vote(neighbours, version.manifest.temperature) for neighbours in direct]
+        _check("answer", paths, (each.found.answer == vote for each, vote in zip(answered, votes, strict=True)))
+        comparing.result = f"{len(paths)} photos: as embedded offline, as found by faiss called directly"
+
+
+def _check(what: str, paths: Sequence[str], same: Iterable[object]) -> None:
+    different = [path for path, equal in zip(paths, same, strict=True) if not equal]
+    if different:
+        raise CommandError(f"served and direct {what} of {len(different)} photos differ, first of {different[0]}")
+
+
+def _embedded(client: vmmr.Client, photos: Path, paths: Sequence[str]) -> NDArray[np.float32]:
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    return np.concatenate([client.embed([photos / path for path in batch]).vectors for batch in batches])
+
+
+def _offline(directory: Path, paths: Sequence[str]) -> NDArray[np.floating]:
+    embeddings = Embeddings.open(directory)
+    rows = {photo.path: row for row, photo in enumerate(embeddings.photos)}
+    return np.asarray(embeddings.matrix[[rows[path] for path in paths]])
+
+
+def _nearest(version: IndexVersion, queries: NDArray[np.float32]) -> list[Neighbours]:
+    """By a faiss index of our own over the gallery."""
+    index = faiss.IndexFlatIP(version.manifest.dimension)
+    index.add(version.embeddings.astype(np.float32))
+    scores, rows = index.search(queries, version.manifest.k)
+    items = version.items
+    return [
+        [(items.item_id(row), items.labels[items.label_of[row]], score) for row, score in zip(*found, strict=True)]
+        for found in zip(rows.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def _same_neighbours(each: Answered, direct: Neighbours) -> bool:
+    """Where two photos are as near as each other, either may come first."""
+    served = [(neighbour.item_id, neighbour.score) for neighbour in each.found.neighbours]
+    nearer = [score for _, _, score in direct]
+    return len(served) == len(direct) and all(
+        math.isclose(score, direct_score, abs_tol=_ROUNDING) and (item_id == direct_id or _ties(nearer, direct_score))
+        for (item_id, score), (direct_id, _, direct_score) in zip(served, direct, strict=True)
+    )
+
+
+def _ties(scores: Sequence[float], score: float) -> bool:
+    return sum(math.isclose(score, other, abs_tol=_ROUNDING) for other in scores) > 1
+
+
+def _vote(neighbours: Neighbours, temperature: float) -> vmmr.Label:
+    """From the make down: the heaviest of what is left."""
+    best = neighbours[0][2]
+    voters = [(label, math.exp((score - best) / temperature)) for _, label, score in neighbours]
+    for level in _LEVELS:
+        weights: defaultdict[str, float] = defaultdict(float)
+        for label, weight in voters:
+            weights[level(label)] += weight
+        heaviest = min(weights, key=lambda name: (-weights[name], name))
+        voters = [(label, weight) for label, weight in voters if level(label) == heaviest]
+    winner = voters[0][0]
+    return vmmr.Label(winner.label, winner.make, winner.model, winner.year)

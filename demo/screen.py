@@ -1,0 +1,67 @@
+"""What the demo's user sees: a line for each step, and a table of answers."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_NAME_WIDTH = 10
+_LINE_WIDTH = 88
+_STYLES = {"bold": "1", "dim": "2", "good": "32", "bad": "31"}
+
+
+class Step:
+    """A step under way. `result` is what it came to, for its line."""
+
+    def __init__(self, name: str) -> None:
+        self.result = ""
+        self._name = name
+        self.progress("")
+
+    def progress(self, text: str) -> None:
+        """Shows how far the step is, in place of what it showed before; on a terminal only."""
+        if sys.stdout.isatty():
+            room = max(os.get_terminal_size().columns - 1, 20)
+            _write(f"\r\x1b[K{self._line(text)[:room]}")
+
+    def end(self, seconds: float) -> None:
+        width = _LINE_WIDTH - len(f"{seconds:8.1f} s")
+        start = "\r\x1b[K" if sys.stdout.isatty() else ""
+        _write(f"{start}{self._line(self.result):{width}}{style('dim', f'{seconds:8.1f} s')}\n")
+
+    def _line(self, text: str) -> str:
+        return f"  {self._name:{_NAME_WIDTH}}{text}"
+
+
+@contextmanager
+def step(name: str) -> Iterator[Step]:
+    """Shows a step while it lasts, and what came of it and its duration when it ends well."""
+    started = time.monotonic()
+    under_way = Step(name)
+    try:
+        yield under_way
+    except BaseException:
+        if sys.stdout.isatty():
+            _write("\n")
+        raise
+    under_way.end(time.monotonic() - started)
+
+
+def say(text: str = "") -> None:
+    _write(f"{text}\n")
+
+
+def style(name: str, text: str) -> str:
+    """The text in a style, where the output is a terminal that shows styles."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\x1b[{_STYLES[name]}m{text}\x1b[0m"
+
+
+Progress = Callable[[str], None]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

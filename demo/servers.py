@@ -1,0 +1,100 @@
+"""Both servers, as processes of their own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.chain import MODEL
+from demo.commands import ROOT, program, tail
+from demo.screen import step
+from svckit.cli import CommandError
+from svckit.probe import health
+
+_START_S, _STOP_S = 90.0, 40.0
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where the two servers are: `host:port`."""
+
+    embedder: str
+    search: str
+
+
+@contextmanager
+def serving(index: Path, work: Path) -> Iterator[Pair]:
+    """Serves while the block lasts; then both are asked to stop, and must have ended well.
+
+    If the block, or a server, fails, the ends of their logs are shown on stderr.
+    """
+    with ExitStack() as stack:
+        with step("serve") as starting:
+            embedder = stack.enter_context(_server("embedder", work, "--model", MODEL))
+            search = stack.enter_context(_server("search", work, "--index", index))
+            pair = Pair(embedder.address(), search.address())
+            starting.result = f"embedder on {pair.embedder}, search on {pair.search}"
+        yield pair
+        with step("stop") as stopping:
+            for server in (embedder, search):
+                server.stop()
+            stopping.result = "both servers drained, and ended with exit code 0"
+
+
+class _Server:
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path, port_file: Path) -> None:
+        self.log = log
+        self._name = name
+        self._port_file = port_file
+        self._port_file.unlink(missing_ok=True)
+        with log.open("wb") as file:
+            # A session of its own: an interrupt from the terminal is for us, who then stop it in good order.
+            self.process = subprocess.Popen(  # noqa: S603 (our own command)
+                [*command, "--port", "0", "--port-file", port_file],
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def address(self) -> str:
+        """As soon as it says that it serves. Raises CommandError if it ends instead, or takes too long."""
+        ends = time.monotonic() + _START_S
+        while time.monotonic() < ends:
+            if self.process.poll() is not None:
+                raise CommandError(f"the {self._name} server ended with exit code {self.process.returncode}")
+            if self._port_file.exists():
+                address = f"127.0.0.1:{json.loads(self._port_file.read_text())['port']}"
+                if health(address) == "SERVING":
+                    return address
+            time.sleep(_LOOK_S)
+        raise CommandError(f"the {self._name} server was not ready within {_START_S:.0f} s")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired as error:
+            raise CommandError(f"the {self._name} server did not stop within {_STOP_S:.0f} s") from error
+        if code:
+            raise CommandError(f"the {self._name} server ended with exit code {code}")
+
+
+@contextmanager
+def _server(name: str, work: Path, *settings: str | Path) -> Iterator[_Server]:
+    command = (program(f"vmmr-{name}"), "serve", *settings)
+    server = _Server(name, command, work / f"{name}.log", work / f"{name}.ports.json")
+    try:
+        yield server
+    except Exception:
+        print(f"\nthe end of {server.log}:\n{tail(server.log)}", file=sys.stderr)
+        raise
+    finally:
+        server.process.kill()
+        server.process.wait()

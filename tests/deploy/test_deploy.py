@@ -1,0 +1,288 @@
+"""The images and compose files are read here as Docker would read them: no engine runs in tests."""
+
+import argparse
+import fnmatch
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from embedder_svc.__main__ import parser as embedder_parser
+from embedder_svc.config import EmbedderConfig
+from search_svc.__main__ import parser as search_parser
+from search_svc.config import SearchConfig
+from svckit import config, probe
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+
+@dataclass(frozen=True)
+class Service:
+    name: str
+    config: type
+    parser: argparse.ArgumentParser
+
+    @property
+    def prefix(self) -> str:
+        return self.name.upper()
+
+    @property
+    def dockerfile(self) -> list[tuple[str, str]]:
+        """(instruction, arguments) in order."""
+        text = re.sub(r"^#.*\n", "", (DEPLOY / f"Dockerfile.{self.name}").read_text(), flags=re.MULTILINE)
+        lines = text.replace("\\\n", " ").splitlines()
+        return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
+
+    def last_stage(self, instruction: str) -> list[str]:
+        """Arguments of an instruction in the stage that becomes the image."""
+        starts = [place for place, (name, _) in enumerate(self.dockerfile) if name == "FROM"]
+        return [arguments for name, arguments in self.dockerfile[starts[-1] :] if name == instruction]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(pair.split("=", 1) for line in self.last_stage("ENV") for pair in line.split())
+
+    @property
+    def command(self) -> list[str]:
+        """What a container runs: the program and its arguments."""
+        (entry_point,), (arguments,) = self.last_stage("ENTRYPOINT"), self.last_stage("CMD")
+        return [*json.loads(entry_point), *json.loads(arguments)]
+
+    def settings(self, environment: dict[str, str]):
+        """The settings that the container's command and an environment come to."""
+        arguments = self.parser.parse_args(self.command[1:])
+        return config.from_namespace(self.config, self.prefix, arguments, environment)
+
+    def is_setting(self, variable: str) -> bool:
+        fields = {f"{self.prefix}_{field}".upper() for field in self.config.__dataclass_fields__}
+        return variable in fields
+
+
+SERVICES = [
+    Service("embedder", EmbedderConfig, embedder_parser()),
+    Service("search", SearchConfig, search_parser()),
+]
+
+
+@pytest.fixture(params=SERVICES, ids=[service.name for service in SERVICES])
+def service(request):
+    return request.param
+
+
+def load(name):
+    """A compose file, with the variables that are not set replaced by their defaults."""
+    text = re.sub(r"\$\{(\w+):-([^}]*)\}", r"\2", (DEPLOY / name).read_text())
+    return yaml.safe_load(re.sub(r"\$\{(\w+):\?[^}]*\}", r"/given/\1", text))
+
+
+COMPOSE, GPU = load("compose.yaml")["services"], load("compose.gpu.yaml")["services"]
+
+
+def in_context(path):
+    """Whether .dockerignore lets a file into the build."""
+    kept = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!")
+        names = [str(each) for each in (PurePosixPath(path), *PurePosixPath(path).parents)]
+        if line and not line.startswith("#") and any(matches(name, pattern) for name in names):
+            kept = line.startswith("!")
+    return kept
+
+
+def matches(name, pattern):
+    anywhere = pattern.removeprefix("**/")
+    return fnmatch.fnmatchcase(name, pattern) or (anywhere != pattern and PurePosixPath(name).match(anywhere))
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def copied(service):
+    """Sources that are copied from the repository."""
+    lines = [line for name, line in service.dockerfile if name == "COPY" and not line.startswith("--from")]
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_what_is_copied_is_there_and_not_ignored(service):
+    assert copied(service)
+    for source in copied(service):
+        assert (ROOT / source).exists(), source
+        assert in_context(source), source
+
+
+def test_all_that_the_package_is_made_of_is_copied(service):
+    needed = ["pyproject.toml", PROJECT["readme"], *WHEEL["packages"]]
+    assert all(PurePosixPath(path).parts[0] in copied(service) for path in needed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".git/config", ".venv/bin/python", ".cache/demo/drawn/a.jpg", "tests/conftest.py", "svckit/__pycache__/a.pyc"],
+)
+def test_nothing_else_is_sent_to_the_build(path):
+    assert not in_context(path)
+
+
+def test_stages_copy_from_stages_that_are_there(service):
+    stages = {line.split()[-1] for name, line in service.dockerfile if name == "FROM" and " AS " in line}
+    sources = {line.split()[0] for name, line in service.dockerfile if line.startswith("--from")}
+    assert sources == {f"--from={stage}" for stage in stages}
+
+
+def test_bases_are_pinned_by_a_full_version_and_named_without_a_registry(service):
+    arguments = dict(line.split("=") for name, line in service.dockerfile if name == "ARG")
+    for image in [line.split()[0] for name, line in service.dockerfile if name == "FROM"]:
+        assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image.replace("${BASE}", arguments["BASE"]))
+
+
+def test_the_base_has_a_python_that_the_package_accepts(service):
+    arguments = dict(line.split("=") for name, line in service.dockerfile if name == "ARG")
+    minor = int(arguments["BASE"].split(".")[1])
+    assert f"3.{minor}" >= PROJECT["requires-python"].removeprefix(">=")
+
+
+def test_the_variants_are_extras(service):
+    assert ("ARG", "VARIANT=cpu") in service.dockerfile
+    assert any('".[${VARIANT}]"' in line for name, line in service.dockerfile if name == "RUN")
+    assert {"cpu", "gpu"} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_images_do_not_run_as_root(service):
+    (user,) = service.last_stage("USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that Kubernetes can tell that it is not root"
+
+
+def test_the_command_is_one_of_ours_and_takes_its_arguments(service):
+    assert service.command[0] in PROJECT["scripts"]
+    service.settings(service.environment)
+
+
+def test_every_variable_is_a_setting(service):
+    ours = [name for name in service.environment if name.startswith(("EMBEDDER_", "SEARCH_"))]
+    assert ours
+    assert all(map(service.is_setting, ours))
+
+
+def test_a_container_listens_where_it_can_be_reached_on_the_ports_it_exposes(service):
+    settings = service.settings(service.environment)
+    (exposed,) = service.last_stage("EXPOSE")
+    assert settings.host == "0.0.0.0"
+    assert [int(port) for port in exposed.split()] == [settings.port, settings.metrics_port]
+
+
+def test_the_port_is_the_services_own(service):
+    assert service.settings(service.environment).port == service.config.__dataclass_fields__["port"].default
+
+
+def test_the_model_is_in_the_image(service):
+    copies = [line.split() for line in service.last_stage("COPY") if not line.startswith("--from")]
+    if service.name == "embedder":
+        assert [str(service.settings({}).model)] == [target for _, target in copies]
+
+
+def test_the_health_check_probes_the_server(service):
+    (check,) = service.last_stage("HEALTHCHECK")
+    python, flag, module, *arguments = json.loads(check.partition("CMD ")[2])
+    assert (python, flag) == ("python", "-m")
+    assert find_spec(module).name == probe.__name__
+    assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{service.settings(service.environment).port}"
+
+
+# --- compose ----------------------------------------------------------------------------------------------------------
+
+
+def test_compose_runs_both_services():
+    assert COMPOSE.keys() == {service.name for service in SERVICES}
+    assert GPU.keys() <= COMPOSE.keys()
+
+
+def test_compose_builds_from_the_repository(service):
+    build = COMPOSE[service.name]["build"]
+    assert (DEPLOY / build["context"]).resolve() == ROOT
+    assert ROOT / build["dockerfile"] == DEPLOY / f"Dockerfile.{service.name}"
+
+
+def test_compose_publishes_the_port_to_this_machine_alone(service):
+    port = service.settings(service.environment).port
+    assert COMPOSE[service.name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_compose_mounts_what_the_command_reads(service):
+    (volume,) = COMPOSE[service.name]["volumes"]
+    assert volume["target"] == service.command[-1]
+    assert volume["read_only"]
+    assert not volume["bind"]["create_host_path"], "a wrong path is an error, not an empty folder"
+
+
+def test_the_model_that_compose_mounts_by_default_is_there():
+    (volume,) = COMPOSE["embedder"]["volumes"]
+    assert (DEPLOY / volume["source"] / "model.json").exists()
+
+
+def test_compose_sets_what_are_settings(service):
+    for overlay in (COMPOSE, GPU):
+        variables = overlay.get(service.name, {}).get("environment", {})
+        assert all(map(service.is_setting, variables))
+        service.settings(service.environment | {name: str(value) for name, value in variables.items()})
+
+
+def test_containers_can_write_nothing_but_their_tmp(service):
+    container = COMPOSE[service.name]
+    assert container["read_only"]
+    assert container["tmpfs"] == ["/tmp:size=64m"]
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_containers_are_limited(service):
+    limits = COMPOSE[service.name]["deploy"]["resources"]["limits"]
+    assert limits.keys() == {"cpus", "memory"}
+
+
+def test_the_network_has_as_many_threads_as_its_container_has_processors():
+    """A quota is not seen from inside."""
+    embedder = COMPOSE["embedder"]
+    assert embedder["environment"]["EMBEDDER_THREADS"] == embedder["deploy"]["resources"]["limits"]["cpus"]
+
+
+def test_containers_are_given_the_time_to_drain(service):
+    settings = service.settings(service.environment)
+    grace_s = int(COMPOSE[service.name]["stop_grace_period"].removesuffix("s"))
+    assert grace_s >= settings.drain_pause_s + settings.drain_s + 2
+
+
+def test_the_gpu_variant_is_built_and_demands_a_gpu():
+    embedder = GPU["embedder"]
+    assert embedder["build"]["args"] == {"VARIANT": "gpu"}
+    assert embedder["image"] != COMPOSE["embedder"]["image"]
+    assert embedder["environment"] == {"EMBEDDER_DEVICE": "cuda"}
+    (device,) = embedder["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_file_and_variable():
+    page = (ROOT / "docs/deploy.md").read_text()
+    files = [path.name for path in DEPLOY.iterdir()]
+    variables = set(re.findall(r"\$\{(VMMR_\w+)", (DEPLOY / "compose.yaml").read_text()))
+    assert [name for name in (*files, *variables) if f"{name}`" not in page and f"{name} " not in page] == []
+
+
+def test_the_page_and_the_files_build_with_the_same_commands():
+    """So that neither can go stale alone."""
+    page = (ROOT / "docs/deploy.md").read_text()
+    for service in SERVICES:
+        comments = (DEPLOY / f"Dockerfile.{service.name}").read_text()
+        builds = re.findall(r"^# +(docker build .*)$", comments, re.MULTILINE)
+        assert len(builds) == 2
+        assert all(build in page for build in builds)
