@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from embedder_svc.resnet import ResNet50
+from embedder_svc.torchvision_guard import import_torchvision
 
 IMAGENET = Path(__file__).parents[3] / "shared/weights/resnet50_imagenet.safetensors"
 
@@ -11,12 +12,8 @@ IMAGENET = Path(__file__).parents[3] / "shared/weights/resnet50_imagenet.safeten
 @pytest.fixture(scope="module")
 def torchvision_resnet50():
     """The network of torchvision itself, with random weights and running statistics that are not the identity."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # a CPU torch lacks these operators; none is used here
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    network = models.resnet50(weights=None)
+    network = import_torchvision("models").resnet50(weights=None)
     network.fc = torch.nn.Identity()
     for name, buffer in network.named_buffers():
         if "running" in name:
