@@ -4,6 +4,8 @@
 """
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 import vmmr
@@ -26,25 +28,32 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="real photos, DIR/<label>/<file>, instead of drawn ones"
     )
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", default=_WORK, help="for what is made (default: .cache/demo)"
+    )
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers go with us
     try:
-        _real(args.photos.resolve()) if args.photos else _drawn()
+        if args.photos:
+            _real(args.photos.resolve(), args.work.resolve())
+        else:
+            _drawn(args.work.resolve())
     except vmmr.VmmrError as error:
         raise cli.CommandError(f"{type(error).__name__}: {error}") from error
 
 
-def _drawn() -> None:
+def _drawn(work: Path) -> None:
     say(style("bold", "\nvmmr, from a folder of photos to answers over gRPC\n"))
-    chain = Chain(_WORK / "drawn" / "photos", _WORK / "drawn")
+    chain = Chain(work / "drawn/photos", work / "drawn")
     chain.clear()
     chain.draw(classes=_CLASSES, photos=_PHOTOS)
     chain.split("stratified")
     _rest(chain)
 
 
-def _real(photos: Path) -> None:
+def _real(photos: Path, work: Path) -> None:
     say(style("bold", f"\nvmmr on the photos in {photos}\n"))
-    chain = Chain(photos, _WORK / photos.name)
+    chain = Chain(photos, work / photos.name)
     chain.clear()
     chain.split("blog")
     _rest(chain)

@@ -23,7 +23,11 @@ Neighbours = Sequence[tuple[str, Label, float]]
 
 _BATCH = 16
 _ROUNDING = 1e-5  # float32 sums of 2048 products differ by less, in whatever order they are added
-_LEVELS: tuple[Callable[[Label], str], ...] = (lambda x: x.make, lambda x: x.model, lambda x: x.label)
+_LEVELS: tuple[Callable[[Label], str], ...] = (
+    lambda label: label.make or label.label,
+    lambda label: label.model,
+    lambda label: label.label,
+)
 
 
 def compare(client: vmmr.Client, chain: Chain, answered: Sequence[Answered]) -> None:
@@ -92,10 +96,10 @@ def _vote(neighbours: Neighbours, temperature: float) -> vmmr.Label:
     best = neighbours[0][2]
     voters = [(label, math.exp((score - best) / temperature)) for _, label, score in neighbours]
     for level in _LEVELS:
-        weights: defaultdict[str, float] = defaultdict(float)
+        votes = defaultdict(list)
         for label, weight in voters:
-            weights[level(label)] += weight
-        heaviest = min(weights, key=lambda name: (-weights[name], name))
+            votes[level(label)].append(weight)
+        heaviest = min(votes, key=lambda name: (-math.fsum(votes[name]), name))
         voters = [(label, weight) for label, weight in voters if level(label) == heaviest]
     winner = voters[0][0]
     return vmmr.Label(winner.label, winner.make, winner.model, winner.year)

@@ -1,13 +1,14 @@
 """What the demo's user sees: a line for each step, and a table of answers."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _NAME_WIDTH = 10
-_LINE_WIDTH = 88
+_LINE_WIDTH = 88  # of a step, without its duration
 _STYLES = {"bold": "1", "dim": "2", "good": "32", "bad": "31"}
 
 
@@ -22,13 +23,12 @@ class Step:
     def progress(self, text: str) -> None:
         """Shows how far the step is, in place of what it showed before; on a terminal only."""
         if sys.stdout.isatty():
-            room = max(os.get_terminal_size().columns - 1, 20)
-            _write(f"\r\x1b[K{self._line(text)[:room]}")
+            line = self._line(text.removeprefix(f"{self._name}: "))
+            _write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
 
     def end(self, seconds: float) -> None:
-        width = _LINE_WIDTH - len(f"{seconds:8.1f} s")
         start = "\r\x1b[K" if sys.stdout.isatty() else ""
-        _write(f"{start}{self._line(self.result):{width}}{style('dim', f'{seconds:8.1f} s')}\n")
+        _write(f"{start}{self._line(self.result):{_LINE_WIDTH}}{style('dim', f'{seconds:8.1f} s')}\n")
 
     def _line(self, text: str) -> str:
         return f"  {self._name:{_NAME_WIDTH}}{text}"

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import pytest
+import vmmr
+
+from demo import answers
+from demo.answers import Answered, spread
+from search_svc import labels
+
+
+def label(name):
+    parsed = labels.parse(name)
+    return vmmr.Label(parsed.label, parsed.make, parsed.model, parsed.year)
+
+
+def answered(truth, answer, path=None):
+    """A photo of `truth` that was taken for `answer`."""
+    neighbours = tuple(vmmr.Neighbour(f"top/{answer}/{n}.jpg", label(answer), "", 0.9 - n / 10) for n in range(5))
+    found = vmmr.Identification(
+        answer=label(answer),
+        make_confidence=1.0,
+        model_confidence=0.75,
+        label_confidence=0.5,
+        makes=(),
+        models=(),
+        labels=(),
+        neighbours=neighbours,
+        provenance=vmmr.Provenance("", "000001", 0, 1, 1),
+        times=vmmr.Times(vmmr.EmbedTimes(0, 0, 0), vmmr.SearchTimes(0, 0, 0), 0),
+        request_id="",
+    )
+    return Answered(path or f"top/{truth}/007.jpg", labels.parse(truth), found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("lumen_arc_2020", None),
+        ("lumen_arc_2022", "year"),
+        ("lumen_ray_2020", "model"),
+        ("castell_arc_2020", "make"),
+    ],
+)
+def test_an_answer_is_wrong_at_the_first_level_that_differs(answer, wrong):
+    assert answered("lumen_arc_2020", answer).wrong == wrong
+
+
+def test_no_answer_is_a_wrong_make():
+    each = answered("lumen_arc_2020", "lumen_arc_2020")
+    assert replace(each, found=replace(each.found, answer=None)).wrong == "make"
+
+
+def test_a_label_that_differs_in_words_that_are_not_read_is_wrong():
+    """`lumen_arc_1` and `lumen_arc_2` have neither make nor model nor year."""
+    assert answered("lumen_arc_1", "lumen_arc_2").wrong == "label"
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(9, 3, [0, 3, 6]), (2, 3, [0, 1]), (0, 3, [])])
+def test_a_few_are_taken_from_all_over(count, most, expected):
+    assert spread(range(count), most) == expected
+
+
+def test_answers_are_shown_with_their_shares_and_nearest_photos(capsys):
+    answers.show([answered("lumen_arc_2020", "lumen_arc_2020"), answered("lumen_arc_2020", "lumen_arc_2022")])
+    assert capsys.readouterr().out.splitlines() == [
+        "  photo                     answer            make  model  label",
+        "",
+        "  ✓ lumen_arc_2020/007.jpg  lumen arc 2020    100%    75%    50%",
+        "      0.900  lumen_arc_2020/0.jpg",
+        "      0.800  lumen_arc_2020/1.jpg",
+        "      0.700  lumen_arc_2020/2.jpg",
+        "",
+        "  ✗ lumen_arc_2020/007.jpg  lumen arc 2022    100%    75%    50%   wrong year",
+        "      0.900  lumen_arc_2022/0.jpg",
+        "      0.800  lumen_arc_2022/1.jpg",
+        "      0.700  lumen_arc_2022/2.jpg",
+    ]

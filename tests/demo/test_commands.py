@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from demo import commands
+from svckit.cli import CommandError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs Python code as a command; gives its stdout. What it was seen to progress to is in `run.progress`."""
+
+    def run(code, timeout_s=60):
+        command = [sys.executable, "-c", code]
+        return commands.run(command, log=tmp_path / "step.log", timeout_s=timeout_s, progress=run.progress.append)
+
+    run.progress = []
+    run.log = tmp_path / "step.log"
+    return run
+
+
+def test_what_a_command_prints_is_returned_and_its_log_kept(run):
+    assert run("import sys; print('made it'); print('slowly', file=sys.stderr)") == "made it\n"
+    assert run.log.read_text() == "slowly\n"
+
+
+def test_the_last_line_of_the_log_is_shown_as_progress(run):
+    run("import sys, time; sys.stderr.write('half\\nnearly\\n'); sys.stderr.flush(); time.sleep(1)")
+    assert "nearly" in run.progress
+    assert not any("half" in line for line in run.progress)
+
+
+def test_a_command_that_fails_is_told_with_the_end_of_its_log(run):
+    with pytest.raises(CommandError, match=r"-c ended with exit code 3\n    line 10\n(.*\n)*    line 29$"):
+        run("import sys\nfor n in range(30): print('line', n, file=sys.stderr)\nsys.exit(3)")
+
+
+def test_a_command_that_takes_too_long_is_ended(run, tmp_path):
+    pid_file = tmp_path / "pid"
+    with pytest.raises(CommandError, match=r"-c took longer than 2 s"):
+        run(f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)", timeout_s=2)
+    assert not psutil.pid_exists(int(pid_file.read_text()))
+
+
+def test_programs_are_those_of_this_environment():
+    helped = subprocess.run([commands.program("vmmr-search"), "--help"], check=True, capture_output=True, text=True)
+    assert "evaluate" in helped.stdout
+
+
+def test_a_program_that_is_not_installed_is_told_with_what_to_do():
+    with pytest.raises(CommandError, match="vmmr-nothing: is not there; install vmmr into this environment"):
+        commands.program("vmmr-nothing")
