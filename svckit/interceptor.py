@@ -53,17 +53,24 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(partial(self._call, handler, method))
 
     async def _call(self, handler: Handler, method: str, request: bytes, context: Context) -> bytes:
-        started = time.perf_counter()
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        outcome = await self._outcome(handler, method, request, context)
+        if isinstance(outcome, ServiceError):
+            await _abort(outcome, request_id, context)
+        return outcome
+
+    async def _outcome(self, handler: Handler, method: str, request: bytes, context: Context) -> bytes | ServiceError:
+        """The response or the error, counted and logged before the caller has it."""
+        started = time.perf_counter()
         code, reason = grpc.StatusCode.OK, None
         self._metrics.call_began()
         try:
             return await self._answer(handler, request, context)
         except ServiceError as error:
             code, reason = error.status, error.reason
-            await _abort(error, request_id, context)
+            return error
         except grpc.aio.AbortError:
             code = context.code()
             raise

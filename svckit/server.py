@@ -27,7 +27,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _LEAST_PING_INTERVAL_MS = 10_000
-_REFUSING_S = 0.2
+_REFUSING_S = 0.1
 _LAST_BYTES_S = 1.0
 
 
@@ -137,13 +137,13 @@ class Server:
     async def _drain(self) -> None:
         """Ends the calls before gRPC's own stop, which answers those just arriving with CANCELLED.
 
-        Refusing calls a moment longer sends the callers who call again at once, and so would run into that, elsewhere.
+        Refusing calls a moment longer answers those that are on their way, and sends callers who at once call again
+        elsewhere.
         """
-        calls = self._gate.calls
-        _log.info("draining", extra={"calls": calls})
+        _log.info("draining", extra={"calls": self._gate.calls})
         if not await self._gate.drain(self._config.drain_s):
             _log.warning("calls were still running at the end of the drain")
-        if calls:
+        if self._gate.opened:
             await asyncio.sleep(_REFUSING_S)
 
     def _build(self) -> grpc.aio.Server:

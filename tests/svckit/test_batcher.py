@@ -316,18 +316,18 @@ async def test_closing_lets_the_running_batch_end_and_fails_what_waits(batcher, 
     await batcher.close()
 
 
-async def test_times_add_up_to_the_time_a_submit_took(batcher, backend):
+async def test_times_tell_waiting_from_running_and_add_up(batcher, backend):
     first = await occupied(batcher, backend)
-    backend.held = False
-    started = time.monotonic()
+    began = time.monotonic()
     second = await queued(batcher, [1] * 6)
-    backend.release()
+    backend.free()
+    held_ms = 1e3 * (time.monotonic() - began)
     batched = await second
-    elapsed_ms = 1e3 * (time.monotonic() - started)
+    total_ms = 1e3 * (time.monotonic() - began)
+    assert (await first).run_ms >= held_ms
     assert batched.queue_ms >= 0
     assert batched.run_ms >= 0
-    assert batched.queue_ms + batched.run_ms <= elapsed_ms
-    assert (await first).queue_ms < (await first).run_ms, "it had the backend to itself"
+    assert held_ms / 2 <= batched.queue_ms + batched.run_ms <= total_ms
 
 
 def test_a_batch_may_outlive_the_event_loop_of_its_callers():
