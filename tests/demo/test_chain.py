@@ -3,6 +3,8 @@ import pytest
 from demo.chain import Chain
 from svckit.cli import CommandError
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, once
+
 
 def test_the_chain_ends_in_an_index(chain):
     assert (chain.index / "CURRENT").read_text().strip() == "000001"

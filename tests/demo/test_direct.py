@@ -11,6 +11,8 @@ from search_svc import labels
 from search_svc.vote import vote
 from svckit.cli import CommandError
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, once
+
 CARS = ["lumen_arc_2020", "lumen_arc_2022", "lumen_ray_2020", "castell_page_2010", "castell_regent_2006", "junk"]
 
 

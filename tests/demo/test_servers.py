@@ -7,6 +7,8 @@ from demo.servers import serving
 from svckit.cli import CommandError
 from svckit.probe import health
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, once
+
 
 def test_both_servers_serve_while_the_block_lasts_and_end_well(chain, tmp_path, capsys):
     with serving(chain.index, tmp_path) as pair:
