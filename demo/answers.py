@@ -12,7 +12,7 @@ from demo.screen import say, step, style
 from search_svc import labels
 
 _BATCH = 16
-_SHOWN = 6
+_SHOWN = 72
 _NEIGHBOURS_SHOWN = 3
 _LEVELS = ("make", "model", "year")
 
@@ -57,13 +57,12 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def show(answered: Sequence[Answered]) -> None:
-    """A few of the answers, from all over the list, each with the photos that voted for it."""
+    """The answers, or so many of them from all over the list, each with the nearest of the photos that voted for it."""
     chosen = spread(answered, _SHOWN)
     names = max(len(_name(each.path)) for each in chosen)
     answers = max(len(str(each.found.answer)) for each in chosen)
     say(f"  {'photo':{names + 4}}{'answer':{answers + 2}}{'make':>6}{'model':>7}{'label':>7}")
     for each in chosen:
-        say()
         for line in _lines(each, names, answers):
             say(line)
 
@@ -75,8 +74,10 @@ def _lines(each: Answered, names: int, answers: int) -> Iterator[str]:
     note = "" if wrong is None else style("bad", f"   wrong {wrong}")
     answer = style("bold", f"{found.answer!s:{answers + 2}}")
     yield f"  {mark} {_name(each.path):{names + 2}}{answer}{shares}{note}"
-    for neighbour in found.neighbours[:_NEIGHBOURS_SHOWN]:
-        yield style("dim", f"      {neighbour.score:.3f}  {_name(neighbour.item_id)}")
+    nearest = (
+        f"{neighbour.score:.3f} {_name(neighbour.item_id)}" for neighbour in found.neighbours[:_NEIGHBOURS_SHOWN]
+    )
+    yield style("dim", f"      {'   '.join(nearest)}")
 
 
 def _name(path: str) -> str:

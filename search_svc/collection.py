@@ -52,18 +52,18 @@ def scan(directory: Path) -> Collection:
 
 def _top(directory: Path) -> str:
     """Empty if `directory` holds the label folders itself."""
-    folders = [entry for entry in _entries(directory) if _is_folder(entry)]
+    folders = [entry for entry in _entries(directory) if entry.is_dir()]
     if len(folders) != 1:
         return ""
     inside = _entries(folders[0].path)
-    wraps = any(map(_is_folder, inside)) and not any(map(_is_photo, inside))
+    wraps = any(entry.is_dir() for entry in inside) and not any(map(_is_photo, inside))
     return f"{folders[0].name}/" if wraps else ""
 
 
 def _photos(root: Path) -> Iterator[tuple[str, str, str | None]]:
     """(label, file name, why it is skipped) of what is in the label folders, and of what lies beside them."""
     for folder in _entries(root):
-        if not _is_folder(folder):
+        if not folder.is_dir():
             yield "", folder.name, "not in a folder named after a label"
             continue
         for entry in _entries(folder.path):
@@ -81,16 +81,13 @@ def _why_not(label: str, entry: "os.DirEntry[str]") -> str | None:
 
 
 def _entries(directory: str | Path) -> "list[os.DirEntry[str]]":
-    return sorted(os.scandir(directory), key=lambda entry: entry.name)
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_dir() and not _is_clutter(entry.name)
+    """What the owner put there."""
+    return sorted((entry for entry in os.scandir(directory) if not _is_clutter(entry.name)), key=lambda e: e.name)
 
 
 def _is_photo(entry: "os.DirEntry[str]") -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each of many files is slow
-    return suffix in PHOTO_SUFFIXES and not _is_clutter(entry.name) and entry.is_file()
+    return suffix in PHOTO_SUFFIXES and entry.is_file()
 
 
 def _is_clutter(name: str) -> bool:

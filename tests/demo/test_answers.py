@@ -64,14 +64,8 @@ def test_answers_are_shown_with_their_shares_and_nearest_photos(capsys):
     answers.show([answered("lumen_arc_2020", "lumen_arc_2020"), answered("lumen_arc_2020", "lumen_arc_2022")])
     assert capsys.readouterr().out.splitlines() == [
         "  photo                     answer            make  model  label",
-        "",
         "  ✓ lumen_arc_2020/007.jpg  lumen arc 2020    100%    75%    50%",
-        "      0.900  lumen_arc_2020/0.jpg",
-        "      0.800  lumen_arc_2020/1.jpg",
-        "      0.700  lumen_arc_2020/2.jpg",
-        "",
+        "      0.900 lumen_arc_2020/0.jpg   0.800 lumen_arc_2020/1.jpg   0.700 lumen_arc_2020/2.jpg",
         "  ✗ lumen_arc_2020/007.jpg  lumen arc 2022    100%    75%    50%   wrong year",
-        "      0.900  lumen_arc_2022/0.jpg",
-        "      0.800  lumen_arc_2022/1.jpg",
-        "      0.700  lumen_arc_2022/2.jpg",
+        "      0.900 lumen_arc_2022/0.jpg   0.800 lumen_arc_2022/1.jpg   0.700 lumen_arc_2022/2.jpg",
     ]

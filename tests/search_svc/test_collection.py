@@ -26,14 +26,13 @@ def test_a_lone_label_folder_is_a_label_not_a_wrapping(tmp_path):
     assert (collection.top, dict(collection.classes)) == ("", {"honda_pilot_2011": ["a.jpg"]})
 
 
-def test_what_is_not_a_labelled_photo_is_reported_with_its_path(tmp_path):
+def test_what_is_not_a_labelled_photo_is_reported_with_its_path_unless_it_is_hidden(tmp_path):
     touch(tmp_path, "VMMRdb/a_b_2001/1.jpg", "VMMRdb/a_b_2001/Thumbs.db", "VMMRdb/a_b_2001/._1.jpg")
     touch(tmp_path, "VMMRdb/a_b_2001/sub/2.jpg", "VMMRdb/stray.txt", "VMMRdb/a_b_2001/3\n.jpg", "VMMRdb/e_m_2001/x.txt")
     collection = scan(tmp_path)
     assert dict(collection.classes) == {"a_b_2001": ["1.jpg"]}, "a label without photos is no label"
     assert set(collection.skipped) == {
         Remark("VMMRdb/a_b_2001/Thumbs.db", "not a photo file"),
-        Remark("VMMRdb/a_b_2001/._1.jpg", "not a photo file"),
         Remark("VMMRdb/a_b_2001/sub", "a folder within the folder of a label"),
         Remark("VMMRdb/a_b_2001/3\n.jpg", "its name has characters that cannot be printed"),
         Remark("VMMRdb/e_m_2001/x.txt", "not a photo file"),
