@@ -40,12 +40,13 @@ def stanford_cars(root: Path) -> Path:
 class Process:
     """A Python program under test, in a session of its own; its stderr is read as it comes."""
 
-    def __init__(self, *arguments: Any, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: Any, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | (env or {}),
+            cwd=cwd,
             start_new_session=True,
         )
         self.lines: list[str] = []

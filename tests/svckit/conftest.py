@@ -1,20 +1,15 @@
 """The example service, in this process or in one of its own."""
 
 import importlib.util
-import json
-import subprocess
-import sys
-import threading
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 import grpc
 import pytest
 from vmmr.embedder.v1 import embedder_pb2_grpc
 
 ECHO = Path(__file__).with_name("echo.py")
-TIMEOUT_S = 30
 
 
 @pytest.fixture(scope="session")
@@ -55,55 +50,7 @@ async def serve(echo):
         yield start
 
 
-class Process:
-    """The example service as a process; its log lines are read as they come."""
-
-    def __init__(self, *flags: str) -> None:
-        self.popen = subprocess.Popen(  # its own session, so that a test's Ctrl-C is for it alone
-            [sys.executable, ECHO, *flags], stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.lines: list[str] = []
-        self._more = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        self._reader.join()
-        self.popen.stderr.close()
-
-    def logged(self, message: str) -> dict:
-        """The first log line with the message, as soon as there is one."""
-        with self._more:
-            assert self._more.wait_for(lambda: self._find(message), TIMEOUT_S), self.lines
-            return self._find(message)
-
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        code = self.popen.wait(TIMEOUT_S)
-        self._reader.join()
-        return code
-
-    def _find(self, message: str) -> dict | None:
-        return next((line for line in map(_parsed, self.lines) if line.get("message") == message), None)
-
-    def _read(self) -> None:
-        for line in self.popen.stderr:
-            with self._more:
-                self.lines.append(line)
-                self._more.notify_all()
-
-
-def _parsed(line: str) -> dict:
-    return json.loads(line) if line.startswith("{") else {}
-
-
 @pytest.fixture
-def spawn():
+def spawn(run):
     """Starts the example service with the given flags, as a process."""
-    with ExitStack() as stack:
-        yield lambda *flags: stack.enter_context(Process(*flags))
+    return partial(run, ECHO)

@@ -52,16 +52,16 @@ def code_of(call, *args, **kwargs) -> grpc.StatusCode:
 
 def test_health_is_not_serving_until_the_warm_up_has_ended_and_calls_are_turned_away(spawn, dial):
     process = spawn("--warm-up", "never")
-    channel = dial(process.logged("listening")["port"])
+    channel = dial(process.first("listening")["port"])
     assert [health_of(channel, name) for name in ("", SERVICE)] == [NOT_SERVING, NOT_SERVING]
     assert code_of(embedder_pb2_grpc.EmbedderServiceStub(channel).Embed, photos(1)) is grpc.StatusCode.UNAVAILABLE
     process.popen.send_signal(signal.SIGTERM)
     assert process.wait() == 0, "a warm-up does not hold up the end"
-    assert process.logged("closed")
+    assert process.first("closed")
 
 
 def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial):
-    channel = dial(spawn().logged("ready")["port"])
+    channel = dial(spawn().first("ready")["port"])
     assert [health_of(channel, name) for name in ("", SERVICE)] == [SERVING, SERVING]
     assert code_of(health_pb2_grpc.HealthStub(channel).Check, health_pb2.HealthCheckRequest(service="no.Such")) is (
         grpc.StatusCode.NOT_FOUND
@@ -72,14 +72,14 @@ def test_a_failed_warm_up_ends_the_process_with_its_reason(spawn):
     process = spawn("--warm-up", "fails")
     assert process.wait() == 1
     assert "echo: error: the model is corrupt\n" in process.lines
-    assert process.logged("closed")
-    assert process.logged("listening")
+    assert process.first("closed")
+    assert process.first("listening")
     assert not [line for line in process.lines if '"ready"' in line]
 
 
 def test_the_port_file_tells_the_ports_once_ready(spawn, tmp_path):
     process = spawn("--port-file", str(tmp_path / "ports.json"), "--metrics-port", "0")
-    ready = process.logged("ready")
+    ready = process.first("ready")
     ports = json.loads((tmp_path / "ports.json").read_text())
     assert ports == {"port": ready["port"], "metrics_port": ready["metrics_port"]}
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics", timeout=TIMEOUT_S) as response:
@@ -119,7 +119,7 @@ class Load:
 
 def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
     process = spawn("--drain-pause-s", "0.1")
-    port = process.logged("ready")["port"]
+    port = process.first("ready")["port"]
     load = Load([dial(port) for _ in range(3)], callers=4)
     load.wait_for(40)
     process.popen.send_signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
 
 def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_meanwhile(spawn, dial):
     process = spawn("--drain-pause-s", "1")
-    channel = dial(process.logged("ready")["port"])
+    channel = dial(process.first("ready")["port"])
     stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
     long = stub.Embed.future(photos(1500), timeout=TIMEOUT_S)
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
@@ -148,7 +148,7 @@ def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_mean
 
 def test_a_health_watcher_does_not_hold_up_the_end(spawn, dial):
     process = spawn("--drain-pause-s", "0", "--drain-s", "1000")
-    watch = health_pb2_grpc.HealthStub(dial(process.logged("ready")["port"])).Watch(health_pb2.HealthCheckRequest())
+    watch = health_pb2_grpc.HealthStub(dial(process.first("ready")["port"])).Watch(health_pb2.HealthCheckRequest())
     assert next(watch).status == SERVING
     process.popen.send_signal(signal.SIGTERM)
     assert process.wait() == 0
@@ -159,7 +159,7 @@ def test_a_health_watcher_does_not_hold_up_the_end(spawn, dial):
 
 def test_a_call_longer_than_the_drain_is_ended_with_an_answer_that_invites_a_retry(spawn, dial):
     process = spawn("--drain-pause-s", "0", "--drain-s", "0.2")
-    stub = embedder_pb2_grpc.EmbedderServiceStub(dial(process.logged("ready")["port"]))
+    stub = embedder_pb2_grpc.EmbedderServiceStub(dial(process.first("ready")["port"]))
     waits = [stub.Embed.future(photos(800), timeout=TIMEOUT_S) for _ in range(3)]
     stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
     process.popen.send_signal(signal.SIGTERM)
@@ -169,15 +169,15 @@ def test_a_call_longer_than_the_drain_is_ended_with_an_answer_that_invites_a_ret
 
 def test_a_second_signal_ends_the_process_at_once(spawn, dial):
     process = spawn("--drain-s", "1000", "--drain-pause-s", "1000")
-    process.logged("ready")
+    process.first("ready")
     process.popen.send_signal(signal.SIGTERM)
-    process.logged("signal")
+    process.first("signal")
     process.popen.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
 
 
 def test_a_taken_port_is_told_not_shared(spawn):
-    port = str(spawn().logged("ready")["port"])
+    port = str(spawn().first("ready")["port"])
     second = spawn("--port", port)
     assert second.wait() == 1
     assert f"echo: error: cannot listen on 127.0.0.1:{port}: is the port taken, or the host not this machine's?\n" in (
@@ -186,7 +186,7 @@ def test_a_taken_port_is_told_not_shared(spawn):
 
 
 def test_a_taken_metrics_port_is_told(spawn):
-    port = str(spawn("--metrics-port", "0").logged("ready")["metrics_port"])
+    port = str(spawn("--metrics-port", "0").first("ready")["metrics_port"])
     second = spawn("--metrics-port", port)
     assert second.wait() == 1
     assert f"echo: error: cannot serve metrics on 127.0.0.1:{port}: Address already in use\n" in second.lines
@@ -199,7 +199,7 @@ def test_a_wrong_setting_is_told(spawn):
 
 
 def test_a_generic_client_learns_the_methods_by_reflection(spawn, dial):
-    database = ProtoReflectionDescriptorDatabase(dial(spawn().logged("ready")["port"]))
+    database = ProtoReflectionDescriptorDatabase(dial(spawn().first("ready")["port"]))
     assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
     methods = DescriptorPool(database).FindServiceByName(SERVICE).methods
     assert [method.name for method in methods] == ["Embed", "GetModel"]
