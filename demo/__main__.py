@@ -21,6 +21,11 @@ _WORK = ROOT / ".cache" / "demo"
 _CLASSES, _PHOTOS = 36, 20
 _MOST_ASKED = 200
 _TIMEOUT_S = 60.0
+_IN_OTHER_WORDS = """
+The model that ships has never been taught about cars: docs/training.md is how to teach one. The rows are by the class of
+the nearest gallery photo, of any of the 5 nearest, of the 5 nearest classes, and by a vote of the nearest photos.
+Next: "Your own photos" in README.md.
+"""
 
 
 def main() -> None:
@@ -72,6 +77,7 @@ def _rest(chain: Chain) -> None:
     say()
     answers.show(answered)
     say(f"\n{accuracy}")
+    say(_IN_OTHER_WORDS)
 
 
 if __name__ == "__main__":

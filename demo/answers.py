@@ -61,6 +61,8 @@ def show(answered: Sequence[Answered]) -> None:
     chosen = spread(answered, _SHOWN)
     names = max(len(_name(each.path)) for each in chosen)
     answers = max(len(str(each.found.answer)) for each in chosen)
+    if len(chosen) < len(answered):
+        say(f"  {len(chosen)} of the {len(answered)} photos\n")
     say(f"  {'photo':{names + 4}}{'answer':{answers + 2}}{'make':>6}{'model':>7}{'label':>7}")
     for each in chosen:
         for line in _lines(each, names, answers):
