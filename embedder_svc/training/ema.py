@@ -9,7 +9,7 @@ _EVERY = 4
 
 
 class WeightAverage:
-    """An exponential moving average that reaches back about `steps` steps; with 0 it is the network as it stands.
+    """An exponential moving average that reaches back about `steps` steps; with 0 or 1 it is the network as it stands.
 
     `network` is the averaged copy, in evaluation mode. Running statistics are averaged with the weights.
     """
@@ -20,11 +20,15 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Takes in the weights after `step` steps (counted from 1). Only every fourth step counts: it costs memory traffic."""
-        if step % _EVERY:
+        """Takes in the weights after `step` steps (counted from 1).
+
+        If the average reaches back further than four steps, only every fourth counts: each costs memory traffic.
+        """
+        reach = max(1, min(self._steps, step))  # early on, the starting weights must not linger
+        every = 1 if reach <= _EVERY else _EVERY
+        if step % every:
             return
-        reach = min(self._steps, step)  # early on, the starting weights must not linger
-        weight = min(1.0, _EVERY / reach) if reach else 1.0
+        weight = every / reach
         for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mine.is_floating_point():
                 mine.lerp_(theirs, weight)

@@ -25,8 +25,17 @@ def test_the_starting_weights_are_gone_after_the_first_average():
     trained = network(1.0)
     average = WeightAverage(trained, steps=1000)
     trained[0].weight.data.fill_(2.0)
-    average.update(trained, 4)
+    average.update(trained, 1)
     assert average.network[0].weight.item() == 2.0
+
+
+def test_a_run_of_few_steps_is_averaged_over_all_of_them():
+    trained = network()
+    average = WeightAverage(trained, steps=1000)
+    for step in (1, 2, 3):
+        trained[0].weight.data.fill_(step)
+        average.update(trained, step)
+    assert average.network[0].weight.item() == pytest.approx(2.0)
 
 
 def test_running_statistics_are_averaged_and_counters_copied():
@@ -39,11 +48,13 @@ def test_running_statistics_are_averaged_and_counters_copied():
     assert average.network[1].num_batches_tracked.item() == 7
 
 
-def test_no_reach_means_no_average():
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("step", [1, 400, 401])
+def test_without_reach_it_is_the_network_after_every_step(steps, step):
     trained = network(1.0)
-    average = WeightAverage(trained, steps=0)
+    average = WeightAverage(trained, steps)
     trained[0].weight.data.fill_(2.0)
-    average.update(trained, 400)
+    average.update(trained, step)
     assert average.network[0].weight.item() == 2.0
 
 
