@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,8 @@ from svckit.cli import CommandError, progress
 
 _COLUMNS = {"label", "make", "split"}
 _PIXELS = "pixels.npy"
+_PART = 64
+"""Photos that a thread decodes in a row."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,16 @@ def _identity(photos: Photos, folder: Path, resize: Resize) -> str:
 def _decode_all(photos: Photos, folder: Path, target: Path, resize: Resize) -> None:
     shape = (len(photos), resize.size, resize.size, 3)
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoding = pool.map(partial(_decode, folder, resize), photos.paths)
-        for number, photo in enumerate(progress(decoding, total=len(photos), desc="decoding", unit="photo")):
-            pixels[number] = photo
+
+    def decode_part(start: int) -> int:
+        paths = photos.paths[start : start + _PART]
+        for number, path in enumerate(paths, start):
+            pixels[number] = _decode(folder, resize, path)  # here, so that no photo waits in memory to be written
+        return len(paths)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=len(photos), desc="decoding", unit="photo") as bar:
+        for count in pool.map(decode_part, range(0, len(photos), _PART)):
+            bar.update(count)
     pixels.flush()
 
 

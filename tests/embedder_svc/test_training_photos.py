@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from embedder_svc.resize import Resize
-from embedder_svc.training.photos import Collection, Decoded
+from embedder_svc.training.photos import Collection, Decoded, Photos
 from svckit.cli import CommandError
 
 HEADER = "path,label,make,model,year,split\n"
@@ -70,6 +70,13 @@ def test_photos_are_decoded_once_in_their_order(manifest, folder, tmp_path):
     (folder / "a/1.png").write_bytes(b"x" * (folder / "a/1.png").stat().st_size)  # unreadable, if it were read again
     again = Decoded.read(train, folder, cache, Resize("squash", 32))
     np.testing.assert_array_equal(first.pixels, again.pixels)
+
+
+def test_many_photos_keep_their_order(folder, tmp_path):
+    names, count = ("a/1.png", "a/2.png", "b/1.png"), 200  # parts for several threads
+    photos = Photos(tuple(names[number % 3] for number in range(count)), *np.zeros((2, count), np.int64))
+    pixels = Decoded.read(photos, folder, tmp_path / "cache", Resize("squash", 32)).pixels
+    assert pixels[:, 0, 0, 0].tolist() == [number % 3 * 50 for number in range(count)]
 
 
 def test_other_photos_and_other_sizes_are_decoded_anew(manifest, folder, tmp_path):
