@@ -29,6 +29,7 @@ class Learner:
         self, network: nn.Module, recipe: Recipe, *, classes: int, dimension: int, device: torch.device
     ) -> None:
         self.device = device
+        self.dimension = dimension
         self._recipe = recipe
         self.network = network.requires_grad_().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         self.average = WeightAverage(self.network, recipe.ema_steps)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from embedder_svc.training.augment import Augmentation, normalised, resize
 from embedder_svc.training.batches import Order, fetch
@@ -34,7 +35,7 @@ _IMPRINTED_PER_CLASS = 8
 class Run:
     """One run, in the directory `out`: begun there, or gone on with if its state is there.
 
-    `identity` is what must not change when a run goes on: a name of the photos it sees.
+    `identity` is what must not change when a run goes on, apart from the recipe: a fingerprint of each thing by its name.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Run:
         norm: PixelNorm,
         metadata: Mapping[str, str],
         out: Path,
-        identity: str,
+        identity: Mapping[str, str],
     ) -> None:
         self._learner = learner
         self._recipe = recipe
@@ -56,7 +57,7 @@ class Run:
         self._norm = norm
         self._metadata = metadata
         self._out = out
-        self._identity = identity
+        self._identity = dict(identity)
         self._order = Order(len(train.photos), recipe.batch, recipe.seed)
         self._augmentation = Augmentation(recipe.crop_area, recipe.colour, recipe.erase)
         self._steps = recipe.epochs * self._order.steps
@@ -161,8 +162,8 @@ class Run:
     def _restore(self, state: dict[str, Any]) -> None:
         if changed := self._recipe.differences(state["recipe"]):
             raise CommandError(f"{self._out}: holds a run with another recipe; changed: {', '.join(changed)}")
-        if state["identity"] != self._identity:
-            raise CommandError(f"{self._out}: holds a run over other photos")
+        if changed := [name for name, found in self._identity.items() if state["identity"].get(name) != found]:
+            raise CommandError(f"{self._out}: holds a run with other {' and other '.join(changed)}")
         self._learner.restore(state["learner"])
         self._step, self._best, self._records = state["step"], state["best"], state["records"]
         self._tally = Tally(**state["tally"])
@@ -172,10 +173,16 @@ class Run:
 def embed(
     learner: Learner, norm: PixelNorm, pixels: NDArray[np.uint8], chosen: NDArray[np.int64], *, size: int, batch: int
 ) -> Tensor:
-    """Embeddings (N, D), on the CPU, of the chosen photos at test time's view, by the averaged network."""
+    """Unit-length embeddings (N, D), on the CPU, of the chosen photos at test time's view, by the averaged network.
+
+    They are the most memory that a run takes, and are held once: each batch is written to its rows.
+    """
+    embeddings = torch.empty(len(chosen), learner.dimension)
     batches = (chosen[start : start + batch] for start in range(0, len(chosen), batch))
-    seen = (normalised(resize(photos, size), norm) for _, photos in fetch(pixels, batches, learner.device))
-    return torch.cat([learner.embed(learner.average.network, inputs).cpu() for inputs in seen])
+    for rows, (_, photos) in zip(torch.split(embeddings, batch), fetch(pixels, batches, learner.device), strict=True):
+        inputs = normalised(resize(photos, size), norm)
+        rows.copy_(normalize(learner.embed(learner.average.network, inputs)))
+    return embeddings
 
 
 def _first_of_each(labels: NDArray[np.int64]) -> Iterator[int]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 _NEAREST = 5
-_CHUNK = 1024
+_CHUNK = 256
+"""Queries whose similarities to the whole gallery are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,16 @@ class Accuracy:
 @dataclass(frozen=True)
 class Embedded:
     embeddings: Tensor
-    """(N, D), of any length."""
+    """(N, D), of unit length."""
     labels: Tensor
     makes: Tensor
 
 
 def accuracy(queries: Embedded, gallery: Embedded) -> Accuracy:
     """By cosine."""
-    directions = normalize(gallery.embeddings).T
-    count = min(_NEAREST, directions.shape[1])
-    chunks = torch.split(normalize(queries.embeddings), _CHUNK)
-    nearest = torch.cat([(chunk @ directions).topk(count).indices for chunk in chunks])
+    count = min(_NEAREST, len(gallery.embeddings))
+    chunks = torch.split(queries.embeddings, _CHUNK)
+    nearest = torch.cat([(chunk @ gallery.embeddings.T).topk(count).indices for chunk in chunks])
     same_class = gallery.labels[nearest] == queries.labels[:, None]
     same_make = gallery.makes[nearest[:, 0]] == queries.makes
     return Accuracy(_percent(same_class[:, 0]), _percent(same_class.any(1)), _percent(same_make))

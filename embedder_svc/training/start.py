@@ -1,5 +1,6 @@
 """Puts a run together from what its user names, and runs it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -48,7 +49,7 @@ def start(
         norm=begin.pixels,
         metadata=_metadata(recipe, collection, begin, card),
         out=out,
-        identity=collection.identity,
+        identity={"photos": collection.identity, "starting weights": _identity(begin)},
     ).train()
     return out / WEIGHTS
 
@@ -59,6 +60,15 @@ def _device(name: str) -> torch.device:
         raise CommandError("--device cuda: torch finds no CUDA GPU")
     torch.backends.cudnn.benchmark = True  # inputs have few shapes, each used for long
     return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def _identity(begin: Checkpoint) -> str:
+    """Changes with any weight, and with any trait that it is run with."""
+    digest = hashlib.sha256(json.dumps(asdict(begin.traits)).encode())
+    for name, value in begin.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _metadata(recipe: Recipe, collection: Collection, begin: Checkpoint, card: Mapping[str, str]) -> dict[str, str]:

@@ -98,6 +98,17 @@ def test_weights_in_another_layout_are_refused(collection, tmp_path):
         train(collection, tmp_path / "run", weights=tmp_path / "vmmrdb.pth")
 
 
+def test_a_run_does_not_go_on_from_other_weights_or_the_same_run_otherwise(trained, collection, tmp_path):
+    with safe_open(collection / "start.safetensors", "pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (it is no mapping)
+    save_file(state, tmp_path / "rgb.safetensors", {**metadata, "pixels": "imagenet"})
+    state["layer1.0.bn1.bias"][0] += 1
+    save_file(state, tmp_path / "weights.safetensors", metadata)
+    for name in ("rgb", "weights"):
+        with pytest.raises(CommandError, match="run: holds a run with other starting weights"):
+            train(collection, trained, "--rate=0.001", weights=tmp_path / f"{name}.safetensors")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(collection, tmp_path):
     with pytest.raises(CommandError, match="--device cuda: torch finds no CUDA GPU"):

@@ -25,6 +25,9 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
+IDENTITY = {"photos": "these", "starting weights": "those"}
+
+
 class PowerCutError(Exception):
     pass
 
@@ -76,7 +79,7 @@ def split(count, seed):
 def start(tmp_path):
     """Makes a run in a directory of its own; returns it with the network it trains."""
 
-    def start(name="run", recipe=RECIPE, *, train=None, dev=9, identity="these photos"):
+    def start(name="run", recipe=RECIPE, *, train=None, dev=9, identity=IDENTITY):
         network = Tiny()
         learner = Learner(network, recipe, classes=3, dimension=8, device=CPU)
         out = tmp_path / name
@@ -200,10 +203,23 @@ def test_a_run_goes_on_only_under_its_own_recipe(start):
         start(recipe=replace(RECIPE, rate=0.5))[0].train()
 
 
-def test_a_run_goes_on_only_over_its_own_photos(start):
+@pytest.mark.parametrize("name", IDENTITY)
+def test_a_run_goes_on_only_with_its_own_photos_and_starting_weights(start, name):
     start()[0].train()
-    with pytest.raises(CommandError, match="over other photos"):
-        start(identity="others")[0].train()
+    with pytest.raises(CommandError, match=f"run: holds a run with other {name}$"):
+        start(identity={**IDENTITY, name: "others"})[0].train()
+
+
+def test_embeddings_have_unit_length_and_the_order_of_their_photos():
+    learner = Learner(Tiny(), RECIPE, classes=3, dimension=8, device=CPU)
+    pixels = split(7, 1).pixels
+
+    def embed(chosen, batch):
+        return loop.embed(learner, PIXELS["imagenet"], pixels, np.array(chosen), size=16, batch=batch)
+
+    found = embed(range(7), 3)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
+    torch.testing.assert_close(embed([5, 2], 1), found[[5, 2]])
 
 
 def test_a_batch_larger_than_the_collection_is_refused(start):

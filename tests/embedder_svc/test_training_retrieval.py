@@ -1,9 +1,10 @@
 import torch
+from torch.nn.functional import normalize
 
 from embedder_svc.training.retrieval import Accuracy, Embedded, accuracy, best_size
 
 GALLERY = Embedded(
-    torch.tensor([[9.0, 0.0], [0.0, 0.1], [1.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [-1.0, -1.0]]),
+    normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [-1.0, -1.0]])),
     labels=torch.tensor([0, 1, 2, 3, 4, 5]),
     makes=torch.tensor([0, 0, 1, 1, 2, 2]),
 )
@@ -12,7 +13,7 @@ GALLERY = Embedded(
 def test_accuracies_are_counted_over_the_nearest_by_cosine():
     """One query finds its class, one only its make, one its class among five, and one nothing."""
     queries = Embedded(
-        torch.tensor([[0.2, 0.0], [0.0, 3.0], [1.0, 1.0], [1.0, 0.9]]),
+        normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.9]])),
         labels=torch.tensor([0, 0, 0, 5]),
         makes=torch.tensor([0, 0, 0, 2]),
     )
