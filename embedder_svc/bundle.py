@@ -70,6 +70,8 @@ def write(path: Path, onnx: bytes, **fields: Any) -> BundleInfo:
 def read(path: Path) -> BundleInfo:
     """Reads and verifies a bundle. Raises ArtifactError naming the file that is wrong."""
     description = path / DESCRIPTION
+    if not description.exists():
+        raise ArtifactError(description, "missing: no model bundle here; `vmmr-embedder export` makes one")
     content = artifact.read_manifest(path, DESCRIPTION)
     if GRAPH not in content["files"]:
         raise ArtifactError(description, f"`files` does not list {GRAPH}")

@@ -9,7 +9,7 @@ from typing import get_args
 from embedder_svc.arguments import count
 from embedder_svc.bundle import BundleInfo, Precision
 from embedder_svc.resize import Rule
-from svckit.artifact import ArtifactError
+from svckit.artifact import refuse_existing
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -87,8 +87,7 @@ def _run(args: argparse.Namespace) -> None:
     from embedder_svc import checkpoints, export  # noqa: PLC0415
     from embedder_svc.traits import Traits  # noqa: PLC0415
 
-    if args.out.exists():
-        raise ArtifactError(args.out, "already exists")
+    refuse_existing(args.out)
     choose = export.Photos.choose
     photos = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
     plan = export.Plan(args.name or args.out.resolve().name, args.precision, normalize=args.normalize, photos=photos)

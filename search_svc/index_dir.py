@@ -30,7 +30,7 @@ def current(index_dir: Path) -> str:
     try:
         version = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        raise ArtifactError(path, "missing: no index was built here") from None
+        raise ArtifactError(path, "missing: no index was built here; `vmmr-search build` makes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(path, str(error)) from error
     if not _VERSION.fullmatch(version):
@@ -43,9 +43,11 @@ def new_version(index_dir: Path) -> Iterator[tuple[str, Path]]:
     """The next version's name, and a directory to write it into.
 
     When the block ends the directory appears in `versions/`, whole, and then CURRENT moves to it; each by one rename. So
-    what CURRENT names is whole, whenever the process is killed. Raises ArtifactError if another is building here.
+    what CURRENT names is whole, whenever the process is killed. Raises ArtifactError if another is building here, or
+    if `index_dir` holds something else than an index.
     """
     versions = index_dir / "versions"
+    _refuse_foreign(index_dir)
     versions.mkdir(parents=True, exist_ok=True)
     with _only_builder(index_dir):
         for leftover in versions.glob(".*.tmp"):
@@ -54,6 +56,11 @@ def new_version(index_dir: Path) -> Iterator[tuple[str, Path]]:
         with atomic_directory(version_path(index_dir, version)) as draft:
             yield version, draft
         atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
+
+
+def _refuse_foreign(index_dir: Path) -> None:
+    if index_dir.is_dir() and any(index_dir.iterdir()) and not (index_dir / "versions").is_dir():
+        raise ArtifactError(index_dir, "holds something else than an index: name an index, or a new or empty folder")
 
 
 @contextmanager

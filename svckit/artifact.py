@@ -31,51 +31,75 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     A process that is killed leaves a hidden `.NAME.*.tmp` beside it, which nothing reads.
     Raises ArtifactError if `path` exists: an artifact is never overwritten.
     """
-    _refuse_existing(path)
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _sibling(path)
-    draft.mkdir()
-    try:
-        yield draft
-        _flush_tree(draft)
-        _refuse_existing(path)
-        draft.rename(path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    _flush(path.parent)
+    with _told_of(path, draft):
+        draft.mkdir()
+        try:
+            yield draft
+            _flush_tree(draft)
+            publish(draft, path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Writes a file, replacing what was there, so that a reader sees the old content or the new."""
     draft = _sibling(path)
-    try:
-        draft.write_bytes(content)
-        _flush(draft)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with _told_of(path, draft):
+        try:
+            draft.write_bytes(content)
+            _flush(draft)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     _flush(path.parent)
 
 
+def publish(draft: Path, path: Path) -> None:
+    """Moves a directory that is on the disk to its place; once this returns it stays there, even if the power fails.
+
+    Raises ArtifactError if `path` exists.
+    """
+    refuse_existing(path)
+    draft.rename(path)
+    _flush(path.parent)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises ArtifactError if `path` exists."""
+    if path.exists():
+        raise ArtifactError(path, "already exists: delete it, or write to another name")
+
+
 def write_manifest(directory: Path, fields: Mapping[str, Any], filename: str = "manifest.json") -> None:
-    """Writes `fields`, and the size and sha256 of every file in the directory, as the directory's manifest."""
+    """Writes `fields`, and size and sha256 of every file in the directory, sealed, as the directory's manifest."""
     files = {
         name: {"sha256": sha256(directory / name), "bytes": (directory / name).stat().st_size}
         for name in _file_names(directory)
         if name != filename
     }
-    text = json.dumps({**fields, "files": files}, indent=2, allow_nan=False)
+    text = json.dumps(sealed({**fields, "files": files}), indent=2, allow_nan=False)
     atomic_write(directory / filename, f"{text}\n".encode())
 
 
-def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: bool = True) -> dict[str, Any]:
-    """The manifest's content, once every file it lists is found to be there and of the right size.
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with a last field `sha256` over the others: over their JSON in ASCII, keys sorted, without spaces."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
-    `verify` also compares their sha256, which reads them all. Raises ArtifactError naming the bad file.
+
+def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: bool = True) -> dict[str, Any]:
+    """The manifest's content, once it is found to be as it was written, and every file it lists there in its size.
+
+    `verify` also compares the files' sha256, which reads them all. Raises ArtifactError naming the bad file.
     """
     manifest = _read_object(directory / filename)
+    _check_seal(directory / filename, manifest)
     for name, entry in _listed_files(directory / filename, manifest).items():
         _check(directory / name, entry, verify=verify)
     return manifest
@@ -97,6 +121,12 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(path, "is not a JSON object")
     return content
+
+
+def _check_seal(path: Path, manifest: dict[str, Any]) -> None:
+    stated, actual = manifest.get("sha256", "nothing"), sealed(manifest)["sha256"]
+    if stated != actual:
+        raise ArtifactError(path, f"is damaged or was edited: `sha256` says {stated}, its content has {actual}")
 
 
 def _listed_files(path: Path, manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -124,9 +154,16 @@ def _file_names(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
 
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ArtifactError(path, "already exists")
+@contextmanager
+def _told_of(path: Path, draft: Path) -> Iterator[None]:
+    """Errors of the draft, or of what is in it, name `path` in its stead: nobody knows the draft's name."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename)
+        if not name.startswith(str(draft)):
+            raise
+        raise OSError(error.errno, error.strerror, f"{path}{name.removeprefix(str(draft))}") from error
 
 
 def _sibling(path: Path) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from embedder_svc import bundle, preprocess
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, sealed
 
 FIELDS = {
     "name": "test",
@@ -38,7 +38,7 @@ def edit(path, **changes):
     """Changes fields of model.json; None deletes."""
     file = path / "model.json"
     content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    file.write_text(json.dumps(sealed({key: value for key, value in content.items() if value is not None})))
 
 
 def damage(path):
@@ -83,7 +83,16 @@ class TestFingerprint:
 
 class TestDamage:
     def test_a_missing_directory(self, path):
-        assert damage(path).path == path / "model.json"
+        error = damage(path)
+        assert error.path == path / "model.json"
+        assert error.reason == "missing: no model bundle here; `vmmr-embedder export` makes one"
+
+    def test_a_changed_description(self, path, written):
+        file = path / "model.json"
+        file.write_text(file.read_text().replace('"top_1": 0.37', '"top_1": 0.97'))
+        error = damage(path)
+        assert error.path == file
+        assert error.reason.startswith("is damaged or was edited: ")
 
     def test_a_changed_graph(self, path, written):
         (path / "model.onnx").write_bytes(b"A graph")

@@ -137,8 +137,9 @@ class TestRefusesToStart:
         assert message.startswith(f"vmmr-embedder: error: {graph}: is damaged: its sha256 is ")
 
     def test_with_no_model(self, spawn, tmp_path):
+        missing = "missing: no model bundle here; `vmmr-embedder export` makes one"
         message = self.error(spawn("--model", tmp_path / "none"))
-        assert message == f"vmmr-embedder: error: {tmp_path}/none/model.json: No such file or directory"
+        assert message == f"vmmr-embedder: error: {tmp_path}/none/model.json: {missing}"
 
     def test_with_a_wrong_setting(self, spawn):
         process = spawn(env={"EMBEDDER_MAX_BATCH": "0"})

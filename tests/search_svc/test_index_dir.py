@@ -98,6 +98,13 @@ def test_a_version_that_cannot_be_written_leaves_nothing(tmp_path):
     assert not (tmp_path / "CURRENT").exists()
 
 
+def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_was(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(ArtifactError, match="holds something else than an index"), new_version(tmp_path):
+        pytest.fail("the block must not run")
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
 def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
     names = []
     for stray in ("000007", "notes", "0009.old"):

@@ -168,7 +168,8 @@ class TestRefusesToStart:
 
     def test_without_an_index(self, tmp_path, spawn):
         message = self.error(spawn("--index", tmp_path))
-        assert message == f"vmmr-search: error: {tmp_path}/CURRENT: missing: no index was built here"
+        missing = "missing: no index was built here; `vmmr-search build` makes one"
+        assert message == f"vmmr-search: error: {tmp_path}/CURRENT: {missing}"
 
     def test_when_its_index_asks_for_more_than_it_allows(self, version, spawn):
         message = self.error(spawn("--index", version.path.parents[1], env={"SEARCH_MAX_K": "9"}))

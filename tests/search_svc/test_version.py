@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion, SearchParams, ShardInfo
-from svckit.artifact import ArtifactError, write_manifest
+from svckit.artifact import ArtifactError, sealed, write_manifest
 
 FILES = ["embeddings.npy", "items.arrow", "shard-000.faiss", "shard-001.faiss"]
 
@@ -30,7 +30,7 @@ def index_dir(built, tmp_path):
 def rewrite(index_dir, **fields):
     """Changes fields of the version's manifest."""
     path = index_dir / "versions" / "000001" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | fields)))
 
 
 def reason_of_refusal(index_dir, file, *, verify=True):
@@ -65,6 +65,12 @@ def test_any_changed_byte_is_found(built, tmp_path_factory, file, place, differe
     content[int(place * len(content))] ^= difference
     path.write_bytes(content)
     assert reason_of_refusal(index_dir, f"versions/000001/{file}").startswith("is damaged: its sha256 is")
+
+
+def test_a_changed_bit_of_the_manifest_is_found(index_dir):
+    path = index_dir / "versions" / "000001" / "manifest.json"
+    path.write_text(path.read_text().replace('"k": 3', '"k": 2'))
+    assert reason_of_refusal(index_dir, "versions/000001/manifest.json").startswith("is damaged or was edited: ")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -138,7 +144,7 @@ def test_an_older_version_can_be_opened_by_name(built, build_index, tmp_path):
 
 
 def test_what_is_no_index_is_refused_with_the_reason(index_dir, tmp_path):
-    assert reason_of_refusal(tmp_path, "CURRENT") == "missing: no index was built here"
+    assert reason_of_refusal(tmp_path, "CURRENT") == "missing: no index was built here; `vmmr-search build` makes one"
     (index_dir / "CURRENT").write_text("000009\n")
     assert reason_of_refusal(index_dir, "versions/000009") == "there is no such index version"
     for name in ("../../elsewhere", "", "latest"):

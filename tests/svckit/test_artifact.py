@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svckit.artifact import ArtifactError, atomic_directory, atomic_write, read_manifest, sha256, write_manifest
+from svckit.artifact import (
+    ArtifactError,
+    atomic_directory,
+    atomic_write,
+    read_manifest,
+    sealed,
+    sha256,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -59,7 +67,10 @@ def test_a_directory_that_fails_leaves_nothing(tmp_path, error):
 
 
 def test_a_directory_is_never_overwritten(artifact):
-    with pytest.raises(ArtifactError, match="artifact: already exists"), atomic_directory(artifact):
+    with (
+        pytest.raises(ArtifactError, match="artifact: already exists: delete it, or write to"),
+        atomic_directory(artifact),
+    ):
         pytest.fail("the block must not run")
     assert read_manifest(artifact)["kind"] == "sample"
 
@@ -93,9 +104,29 @@ def test_a_file_is_replaced_whole(tmp_path):
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "name"
     path.mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError) as caught:
         atomic_write(path, b"x")
+    assert caught.value.filename == str(path), "and the name that was given is told, not the draft's"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_begun_is_told_of_the_name_that_was_given(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "out"
+    with pytest.raises(NotADirectoryError) as caught:
+        atomic_write(path, b"x")
+    assert caught.value.filename == str(path)
+
+
+def test_errors_within_a_directory_are_told_of_the_name_that_was_given(tmp_path):
+    def fails(name):
+        with atomic_directory(tmp_path / "out") as draft:
+            (draft / name).read_bytes()
+
+    for name, told in (("inner/file", tmp_path / "out/inner/file"), (tmp_path / "theirs", tmp_path / "theirs")):
+        with pytest.raises(FileNotFoundError) as caught:
+            fails(name)
+        assert caught.value.filename == str(told)
 
 
 def test_a_manifest_comes_back_with_every_files_size_and_sha256(artifact):
@@ -121,6 +152,45 @@ def test_any_changed_byte_is_found(tmp_path_factory, content, position, change):
 
 
 @pytest.mark.parametrize("verify", [True, False])
+def test_any_changed_value_of_a_manifest_is_found(artifact, verify):
+    path = artifact / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        if not whole[place : place + 1].isspace():
+            with pytest.raises(ArtifactError) as caught:
+                read_manifest(artifact, verify=verify)
+            assert caught.value.path == path
+
+
+def test_a_manifest_says_what_its_sha256_should_be(artifact):
+    path = artifact / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "count": 3}))
+    with pytest.raises(ArtifactError, match=r"^\S+manifest\.json: is damaged or was edited: ") as caught:
+        read_manifest(artifact)
+    path.write_text(json.dumps({**manifest, "count": 3, "sha256": caught.value.reason.split()[-1]}))
+    assert read_manifest(artifact)["count"] == 3
+
+
+def test_a_manifest_without_sha256_is_refused(artifact):
+    path = artifact / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="`sha256` says nothing, its content has"):
+        read_manifest(artifact)
+
+
+def test_a_manifest_is_sealed_whatever_the_order_of_its_fields():
+    manifest = sealed({"b": {"d": 1, "c": [0.25, "Š"]}, "a": None})
+    assert sealed({"a": None, "b": {"c": [0.25, "Š"], "d": 1}})["sha256"] == manifest["sha256"]
+    assert sealed(manifest) == manifest
+
+
+@pytest.mark.parametrize("verify", [True, False])
 def test_missing_and_shortened_files_are_found_even_without_hashing(artifact, verify):
     os.truncate(artifact / "shards" / "000.bin", 999)
     with pytest.raises(ArtifactError, match=r"000\.bin: has 999 bytes, its manifest says 1000"):
@@ -137,13 +207,15 @@ def test_missing_and_shortened_files_are_found_even_without_hashing(artifact, ve
         (b"{", "is not JSON"),
         (b"\xff\xfe{}", "is not JSON"),
         (b"[]", "is not a JSON object"),
-        (b"{}", "`files` does not give"),
-        (b'{"files": []}', "`files` does not give"),
-        (b'{"files": {"a": "hash"}}', "`files` does not give"),
-        (b'{"files": {"a": {"sha256": "x"}}}', "`files` does not give"),
+        ({}, "`files` does not give"),
+        ({"files": []}, "`files` does not give"),
+        ({"files": {"a": "hash"}}, "`files` does not give"),
+        ({"files": {"a": {"sha256": "x"}}}, "`files` does not give"),
     ],
 )
 def test_a_manifest_that_is_none_is_named(tmp_path, content, reason):
+    if isinstance(content, dict):
+        content = json.dumps(sealed(content)).encode()
     if content is not None:
         (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"manifest\.json: {reason}"):
