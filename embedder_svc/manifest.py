@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from svckit.artifact import ArtifactError
@@ -53,4 +53,6 @@ class Manifest:
         for number, name in enumerate(self.paths, start=1):
             if not name or name in seen:
                 raise ArtifactError(path, f"photo {number}: its path is {f'there twice: {name}' if name else 'empty'}")
+            if (within := PurePosixPath(name)).is_absolute() or ".." in within.parts:
+                raise ArtifactError(path, f"photo {number}: its path leaves the folder of photos: {name}")
             seen.add(name)

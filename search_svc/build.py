@@ -15,7 +15,7 @@ from search_svc import faiss_index
 from search_svc.embeddings import Embeddings
 from search_svc.index_dir import new_version
 from search_svc.items import write_items
-from search_svc.labels import Label
+from search_svc.labels import Label, first_contradiction
 from search_svc.manifest import SPLITS
 from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
@@ -89,8 +89,9 @@ def _check_gallery(
         raise CommandError(f"the gallery is out of line: {counts}")
     if repeated := _first_repeated(item_ids):
         raise CommandError(f"two photos have the id {repeated!r}")
-    if repeated := _first_repeated([label.label for label in dict.fromkeys(labels)]):
-        raise CommandError(f"the label {repeated!r} has one make, model and year here and another there")
+    if places := first_contradiction(labels):
+        one, other = (f"{labels[place].car} for {item_ids[place]!r}" for place in places)
+        raise CommandError(f"the label {labels[places[0]].label!r} has {one}, but {other}")
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:

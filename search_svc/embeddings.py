@@ -28,6 +28,8 @@ class Embeddings:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Raises ArtifactError, naming the file and the reason, if a file is damaged or does not fit the others."""
+        if not (path / "manifest.json").exists():
+            raise ArtifactError(path / "manifest.json", "missing: no embeddings here; `vmmr-embedder embed` makes them")
         fields = read_manifest(path)
         if fields.get("kind") != "embeddings":
             raise ArtifactError(path / "manifest.json", f"kind must be 'embeddings', got {fields.get('kind')!r}")

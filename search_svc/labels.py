@@ -7,6 +7,7 @@ as it is, without make, model and year: nothing is guessed.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 YEARS = range(1908, 2050)
@@ -49,6 +50,21 @@ class Label:
         if self.year is None:
             return f"no year from {YEARS[0]} to {YEARS[-1]} can be read from the name"
         return None
+
+    @property
+    def car(self) -> str:
+        """Make, model and year, for people."""
+        return f"make {self.make!r}, model {self.model!r}, year {self.year or 'not known'}"
+
+
+def first_contradiction(labels: Iterable[Label]) -> tuple[int, int] | None:
+    """The first two that are one label with another make, model or year each: their places; None if there are none."""
+    first: dict[str, tuple[int, Label]] = {}
+    for place, label in enumerate(labels):
+        earlier, known = first.setdefault(label.label, (place, label))
+        if label != known:
+            return earlier, place
+    return None
 
 
 def normalise(words: str) -> str:

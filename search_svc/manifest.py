@@ -4,10 +4,10 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from search_svc.labels import Label
+from search_svc.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
 
 Split = Literal["train", "dev", "test"]
@@ -37,24 +37,37 @@ def write(path: Path, photos: Iterable[Photo]) -> None:
 
 
 def read(path: Path) -> list[Photo]:
-    """Columns beyond `COLUMNS` are passed over. Raises ArtifactError, with the line, if something is wrong."""
+    """Columns beyond `COLUMNS` are passed over. Raises ArtifactError, with the line, if something is wrong.
+
+    All photos of one label have one make, model and year.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_photos(path, csv.DictReader(file)))
+            lines = dict(_photos(path, csv.DictReader(file)))
     except OSError as error:
         raise ArtifactError(path, error.strerror or str(error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
+    _check_labels(path, lines)
+    return list(lines.values())
 
 
-def _photos(path: Path, reader: "csv.DictReader[str]") -> Iterator[Photo]:
+def _photos(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, Photo]]:
+    """Each with the number of its line."""
     if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
         raise ArtifactError(path, f"has no column {', '.join(missing)}")
     for row in reader:
         try:
-            yield _photo(row)
+            yield reader.line_num, _photo(row)
         except ValueError as error:
             raise ArtifactError(path, f"line {reader.line_num}: {error}") from error
+
+
+def _check_labels(path: Path, lines: Mapping[int, Photo]) -> None:
+    if places := first_contradiction(photo.label for photo in lines.values()):
+        numbers, photos = list(lines), list(lines.values())
+        one, other = (f"{photos[place].label.car} in line {numbers[place]}" for place in places)
+        raise ArtifactError(path, f"the label {photos[places[0]].label.label!r} has {one}, but {other}")
 
 
 def _photo(row: Mapping[str, str | None]) -> Photo:
@@ -62,6 +75,8 @@ def _photo(row: Mapping[str, str | None]) -> Photo:
     path, label, make, model, year, split = values
     if None in values or not path or not label:
         raise ValueError("needs a path, a label and every other column")
+    if (within := PurePosixPath(path)).is_absolute() or ".." in within.parts:
+        raise ValueError(f"path must lead to a file within the folder of photos, got {path!r}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if year and not year.isdecimal():

@@ -23,8 +23,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "split",
         help="divide a folder of photos into train, dev and test",
+        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]]",
         description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
-        " that cannot be read in full, files that are not labelled photos).",
+        " that are one car, labels that cannot be read in full, files that are not labelled photos).",
     )
     parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="the photos: DIR/<label>/<file>")
     parser.add_argument("--out", metavar="CSV", type=Path, required=True, help="the manifest to write")
@@ -49,7 +50,7 @@ def _run(args: argparse.Namespace) -> None:
         photos = schemes.divide(collection, schemes.CUTS[scheme])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report_path = args.out.with_name(REPORT_FILE)
-    report = [*_unread_labels(collection), *collection.skipped, *unnamed]
+    report = [*_clashing_labels(collection), *_unread_labels(collection), *collection.skipped, *unnamed]
     manifest.write(args.out, photos)
     atomic_write(args.out.with_name(SIZES_FILE), _sizes(collection).encode())
     atomic_write(report_path, _csv(report).encode(errors="backslashreplace"))
@@ -69,6 +70,15 @@ def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, s
     if len(directories) != 1:
         raise CommandError(f"needs one folder of photos, DIR, got {', '.join(map(str, directories)) or 'none'}")
     return directories[0], scheme, paths[:lists]
+
+
+def _clashing_labels(collection: Collection) -> Iterator[Remark]:
+    """Labels that are read as the same car as one before: photos of one car would vote for two labels."""
+    first: dict[tuple[str, str, int | None], str] = {}
+    for label in map(labels.parse, collection.classes):
+        known = first.setdefault((label.make, label.model, label.year), label.label)
+        if label.make and known != label.label:
+            yield Remark(f"{collection.top}{label.label}", f"the same make, model and year as {known!r}: votes divide")
 
 
 def _unread_labels(collection: Collection) -> Iterator[Remark]:

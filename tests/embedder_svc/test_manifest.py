@@ -39,6 +39,9 @@ def test_a_file_written_by_excel_is_read(read):
         ("path,label\na.jpg\n", "photo 1 has 1 columns, there are 2"),
         ("path,label\na.jpg,kia\n,bmw\n", "photo 2: its path is empty"),
         ("path\na.jpg\nb.jpg\na.jpg\n", r"photo 3: its path is there twice: a\.jpg"),
+        ("path\na.jpg\n../b.jpg\n", r"photo 2: its path leaves the folder of photos: \.\./b\.jpg"),
+        ("path\na/../../b.jpg\n", "photo 1: its path leaves the folder of photos"),
+        ("path\n/etc/a.jpg\n", "photo 1: its path leaves the folder of photos: /etc/a"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(read, content, reason):

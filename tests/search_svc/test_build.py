@@ -109,7 +109,7 @@ def test_a_second_build_makes_the_next_version_and_leaves_the_first_as_it_was(tm
         ({"item_ids": [*"abcdefghi", "c"]}, "two photos have the id 'c'"),
         (
             {"labels": [Label("x", "a", "b", 2001)] * 9 + [Label("x", "a", "b", 2002)]},
-            "the label 'x' has one make, model and year here and another there",
+            "the label 'x' has make 'a', model 'b', year 2001 for '0000.jpg', but make 'a', model 'b', year 2002 for '0009",
         ),
         ({"rows": np.arange(0)}, "there is no photo to index"),
         ({"spec": IndexSpec("Foo")}, "faiss makes no index of 'Foo'"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,11 @@ def test_a_row_of_the_matrix_is_a_photo(tmp_path, dtype):
         ({"count": "many"}, "manifest.json", "a field is missing or of the wrong type: invalid literal"),
         ({"count": None}, "manifest.json", "a field is missing or of the wrong type: "),
         ({"photos": PHOTOS[:2]}, "items.csv", "lists 2 photos, its manifest says 3"),
+        (
+            {"photos": [*PHOTOS[:2], Photo("2.jpg", replace(PHOTOS[2].label, make="kia", year=None), "dev")]},
+            "items.csv",
+            "make 'honda', model 'pilot', year 2011 in line 2, but make 'kia', model 'pilot', year not known in line 4",
+        ),
         ({"dimension": 5}, "embeddings.npy", "must be float16 or float32 (3, 5), is float16 (3, 4)"),
         ({"matrix": np.eye(3, 4)}, "embeddings.npy", "must be float16 or float32 (3, 4), is float64 (3, 4)"),
         ({"matrix": np.eye(2, 4, dtype=np.float16)}, "embeddings.npy", "(3, 4), is float16 (2, 4)"),
@@ -45,6 +52,11 @@ def test_parts_that_do_not_fit_each_other_are_refused_with_the_reason(tmp_path, 
         Embeddings.open(write(tmp_path / "e", **spoiled))
     assert caught.value.path == tmp_path / "e" / file
     assert reason in caught.value.reason
+
+
+def test_where_no_embeddings_are_one_is_told_what_makes_them(tmp_path):
+    with pytest.raises(ArtifactError, match="no embeddings here; `vmmr-embedder embed` makes them"):
+        Embeddings.open(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("file", ["embeddings.npy", "items.csv"])

@@ -12,7 +12,10 @@ HEADER = "path,label,make,model,year,split\n"
 text = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=10)
 names = text.filter(bool)
 labels = st.builds(Label, names, text, text, st.none() | st.integers(1908, 2049))
-photos = st.lists(st.builds(Photo, names, labels, st.sampled_from(SPLITS)), max_size=5)
+paths = names.filter(lambda name: name[0] != "/" and ".." not in name)
+photos = st.lists(
+    st.builds(Photo, paths, labels, st.sampled_from(SPLITS)), max_size=5, unique_by=lambda photo: photo.label.label
+)
 
 
 @settings(deadline=None)
@@ -45,6 +48,18 @@ def test_columns_that_others_added_are_passed_over_and_a_byte_order_mark_too(tmp
         (HEADER + "a,b,c,d\n", "line 2: needs a path, a label and every other column"),
         (HEADER + ",b,c,d,2001,train\n", "line 2: needs a path, a label and every other column"),
         (HEADER + "a,,c,d,2001,train\n", "line 2: needs a path, a label and every other column"),
+        (
+            HEADER + "a/1,b,c,d,2001,train\n../2,b,c,d,2001,train\n",
+            "line 3: path must lead to a file within the folder of photos, got '../2'",
+        ),
+        (
+            HEADER + "/a/1,b,c,d,2001,train\n",
+            "line 2: path must lead to a file within the folder of photos, got '/a/1'",
+        ),
+        (
+            HEADER + "1,a,c,d,2001,train\n2,b,c,d,2001,train\n3,b,c,d,2001,dev\n4,b,c,e,2001,dev\n",
+            "the label 'b' has make 'c', model 'd', year 2001 in line 3, but make 'c', model 'e', year 2001 in line 5",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, content, reason):

@@ -1,4 +1,5 @@
 import argparse
+import csv
 
 import pytest
 
@@ -49,6 +50,31 @@ def test_the_manifest_the_sizes_and_the_report_are_written(photos, tmp_path, cap
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 12 photos of 3 labels: 8 train, 1 dev, 3 test\n"
     assert printed.err.splitlines()[2] == "'VMMRdb/odd/Thumbs.db': not a photo file"
+
+
+def test_labels_that_are_one_car_are_reported_first(photos, tmp_path, capsys):
+    for label in ("Honda_Pilot_2011", "Odd"):
+        (photos / "VMMRdb" / label).mkdir()
+        (photos / "VMMRdb" / label / "1.jpg").touch()
+    run(photos, "--out", tmp_path / "manifest.csv")
+    remark = "VMMRdb/honda_pilot_2011,the same make, model and year as 'Honda_Pilot_2011': votes divide"
+    rows = list(csv.reader((tmp_path / "split_report.csv").read_text().splitlines()))
+    assert rows[1] == remark.split(",", 1)
+    assert sum("votes divide" in reason for _, reason in rows) == 1, "labels that are not read are no car"
+    assert capsys.readouterr().err.startswith("'VMMRdb/honda_pilot_2011': the same make, model and year as ")
+
+
+def test_an_existing_folder_is_no_manifest_and_is_told_by_its_name(photos, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert fails(capsys, photos, "--out", tmp_path / "out") == f"vmmr-search: error: {tmp_path / 'out'}: Is a directory"
+
+
+def test_the_help_does_not_call_the_folder_optional(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert " DIR " in usage
+    assert "[DIR]" not in usage
 
 
 def test_the_same_folder_gives_the_same_bytes(photos, tmp_path):
