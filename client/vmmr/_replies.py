@@ -1,6 +1,6 @@
 """Reply messages to plain values. A reply that breaks the contract is a ProtocolError."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import fields
 from datetime import UTC
 from typing import Any, Literal, TypeVar
@@ -42,15 +42,30 @@ def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
     return Embeddings(reply.embeddings.model, vectors, _copy(EmbedTimes, reply.times))
 
 
+class _Labels:
+    """The labels of one reply, each made once: many neighbours share few of them."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Label] = {}
+
+    def __call__(self, message: search_pb2.Label) -> Label:
+        text = message.label
+        if text not in self._made:
+            self._made[text] = _label(message)
+        return self._made[text]
+
+
 def search_result(reply: search_pb2.SearchResponse, queries: int) -> SearchResult:
     _check_count(reply.results, queries, "search service")
-    found = tuple(tuple(map(_neighbour, result.neighbours)) for result in reply.results)
+    labels = _Labels()
+    found = tuple(_neighbours(result.neighbours, labels) for result in reply.results)
     return SearchResult(found, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
 
 
 def classify_result(reply: search_pb2.ClassifyResponse, queries: int) -> ClassifyResult:
     _check_count(reply.results, queries, "search service")
-    votes = tuple(map(_classification, reply.results))
+    labels = _Labels()
+    votes = tuple(_classification(result, labels) for result in reply.results)
     return ClassifyResult(votes, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
 
 
@@ -86,25 +101,29 @@ def _copy(cls: type[T], message: Any, **others: Any) -> T:
     return cls(**same, **others)
 
 
+# Of these there are hundreds in a reply, too many for _copy's reflection.
 def _label(message: search_pb2.Label) -> Label:
-    return _copy(Label, message, year=message.year if message.HasField("year") else None)
+    year = message.year if message.HasField("year") else None
+    return Label(message.label, message.make, message.model, year)
 
 
-def _neighbour(message: search_pb2.Neighbour) -> Neighbour:
-    return _copy(Neighbour, message, label=_label(message.label))
+def _neighbours(messages: Iterable[search_pb2.Neighbour], labels: _Labels) -> tuple[Neighbour, ...]:
+    return tuple(Neighbour(m.item_id, labels(m.label), m.uri, m.score) for m in messages)
 
 
-def _candidate(message: search_pb2.Candidate) -> Candidate:
-    return _copy(Candidate, message, label=_label(message.label) if message.HasField("label") else None)
+def _candidates(messages: Iterable[search_pb2.Candidate], labels: _Labels) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(m.make, m.model, labels(m.label) if m.HasField("label") else None, m.confidence) for m in messages
+    )
 
 
-def _classification(message: search_pb2.Classification) -> Classification:
+def _classification(message: search_pb2.Classification, labels: _Labels) -> Classification:
     return _copy(
         Classification,
         message,
-        answer=_label(message.answer) if message.HasField("answer") else None,
-        makes=tuple(map(_candidate, message.makes)),
-        models=tuple(map(_candidate, message.models)),
-        labels=tuple(map(_candidate, message.labels)),
-        neighbours=tuple(map(_neighbour, message.neighbours)),
+        answer=labels(message.answer) if message.HasField("answer") else None,
+        makes=_candidates(message.makes, labels),
+        models=_candidates(message.models, labels),
+        labels=_candidates(message.labels, labels),
+        neighbours=_neighbours(message.neighbours, labels),
     )

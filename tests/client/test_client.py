@@ -80,6 +80,11 @@ def test_embed_then_search_or_classify_is_identify_by_hand(client):
     assert classified.classifications[0].labels == client.identify(b"4").labels
 
 
+def test_queries_share_the_labels_of_a_reply(client):
+    first, second = client.search(client.embed([b"4", b"4"])).neighbours
+    assert first[0].label is second[0].label
+
+
 def test_embeddings_of_ones_own_can_be_asked_about(client):
     vectors = np.array([[7, 0, 0, 0]], np.float64)
     assert client.search(vmmr.Embeddings("ab" * 32, vectors)).neighbours[0][0].item_id == "item-7"
