@@ -36,13 +36,15 @@ def identify(client: Client, args: argparse.Namespace) -> int:
     code = ANSWERED
     outcomes = client.identify_many(_photos(args), options=_options(args), batch=args.batch)
     for name, outcome in zip(args.photos, outcomes, strict=True):
-        if outcome.error is not None:
-            code = max(code, _report_error(name, outcome.error, args))
+        if isinstance(outcome.error, PhotoError):
+            code = PHOTOS_FAILED
+            _report_error(name, outcome.error, args)
             continue
+        found = outcome.result()
         if heading is not None:
             _print(heading)
             heading = None
-        _report_identification(name, outcome.result(), args, width)
+        _report_identification(name, found, args, width)
     return code
 
 
@@ -51,8 +53,9 @@ def search(client: Client, args: argparse.Namespace) -> int:
     for name, photo in zip(args.photos, _photos(args), strict=True):
         try:
             result = client.search(client.embed([photo]), options=_options(args))
-        except VmmrError as error:
-            code = max(code, _report_error(name, error, args))
+        except PhotoError as error:
+            code = PHOTOS_FAILED
+            _report_error(name, error, args)
         else:
             _report_neighbours(name, result, args)
     return code
@@ -147,13 +150,12 @@ def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace
         _print("\n".join([name, *_report.neighbour_lines(neighbours)]))
 
 
-def _report_error(name: str, error: VmmrError, args: argparse.Namespace) -> int:
-    """On standard error, or as an object among the others. Gives the exit code that it calls for."""
+def _report_error(name: str, error: PhotoError, args: argparse.Namespace) -> None:
+    """On standard error, or as an object among the others."""
     if args.json:
         _print(_report.json_line(photo=name, error=_report.error_fields(error)))
     else:
         print(f"vmmr: {name}: {error}", file=sys.stderr)
-    return PHOTOS_FAILED if isinstance(error, PhotoError) else SERVICE_FAILED
 
 
 def _print(text: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from vmmr._cli import main
 
@@ -178,11 +179,15 @@ def test_a_service_that_cannot_be_reached_is_an_exit_code_of_its_own(run):
     assert done.returncode == 3
 
 
-def test_a_call_that_fails_is_reported_for_its_photos_and_as_the_services_fault(run, services, fail):
-    services.search.script.then(lambda *_: None, fail("MODEL_MISMATCH", "another model"))
-    done = run("identify", "1.jpg", "2.jpg", "--batch", "1")
-    assert len(done.stdout.splitlines()) == 2
-    assert done.stderr.endswith("another model\n")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize("command", [["identify", "--batch", "2"], ["search"]])
+def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail, command, form):
+    services.search.script.marked[np.float32(2).tobytes()] = fail("MODEL_MISMATCH", "another model")
+    done = run(*command, "bad.jpg", "1.jpg", *["2.jpg"] * 20, *form)
+    assert "1" in done.stdout
+    assert done.stderr.count("another model") == 1
+    assert done.stderr.endswith(f"vmmr: error: search service at {services.search_target}: another model\n")
+    assert len(services.embedder.script.of("Embed")) <= 4
     assert done.returncode == 3
 
 
