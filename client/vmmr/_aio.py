@@ -1,22 +1,24 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import grpc
 import grpc.aio
 
 from vmmr import _calls, _flows
-from vmmr._base import BaseClient, TimeLeft, check_positive
+from vmmr._base import BaseClient, check_positive
 from vmmr._batches import Entry, Limits, Outcome, Packer, read_entry
 from vmmr._calls import Call
-from vmmr._connection import new_request_id, reply_to
-from vmmr._errors import CallError, VmmrError
+from vmmr._connection import closed_during_call, new_request_id, reply_to
+from vmmr._deadlines import TimeLeft
+from vmmr._errors import VmmrError
 from vmmr._flows import Flow, Reply
-from vmmr._photos import Photo, PhotoSource, load, several
+from vmmr._photos import Photo, PhotoSource, is_url, load, several
 from vmmr._types import (
     Box,
     ClassifyResult,
@@ -51,7 +53,7 @@ class AsyncClient(BaseClient):
     ) -> Identification:
         """See `Client.identify`."""
         time_left = self._within(timeout_s)
-        image = await asyncio.to_thread(load, Photo(photo, crop), self._max_message_bytes)
+        image = await asyncio.to_thread(load, Photo(photo, crop), self._max_message_bytes, time_left)
         return await self._run(_flows.identify_one(image, options), time_left)
 
     def identify_many(
@@ -70,7 +72,7 @@ class AsyncClient(BaseClient):
     async def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """See `Client.embed`."""
         time_left = self._within(timeout_s)
-        images = [await asyncio.to_thread(load, photo, self._max_message_bytes) for photo in several(photos)]
+        images = [await asyncio.to_thread(load, photo, self._max_message_bytes, time_left) for photo in several(photos)]
         return await self._run(_flows.value(_calls.embed(images)), time_left)
 
     async def search(
@@ -100,7 +102,7 @@ class AsyncClient(BaseClient):
             token = page.next_token
 
     async def close(self) -> None:
-        """Ends the connections. Calls that other tasks are waiting for end with a CallError."""
+        """Ends the connections. See `Client.close`."""
         await asyncio.gather(*self._connection.close())
 
     async def __aenter__(self) -> Self:
@@ -117,12 +119,13 @@ class AsyncClient(BaseClient):
         limits = await self._run(_flows.batch_limits(batch, self._max_message_bytes), time_left)
         ahead: asyncio.Task[list[Outcome]] | None = None
         try:
-            async for entries in _batches(photos, limits):
-                started = asyncio.create_task(self._run(_flows.identify_batch(entries, options), time_left))
-                current, ahead = ahead, started
-                if current is not None:
-                    for outcome in await current:
-                        yield outcome
+            async with aclosing(_batches(photos, limits)) as batches:
+                async for entries in batches:
+                    started = asyncio.create_task(self._run(_flows.identify_batch(entries, options), time_left))
+                    current, ahead = ahead, started
+                    if current is not None:
+                        for outcome in await current:
+                            yield outcome
             if ahead is not None:
                 for outcome in await ahead:
                     yield outcome
@@ -131,6 +134,7 @@ class AsyncClient(BaseClient):
                 ahead.cancel()
 
     async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
+        self._connection.check_open()
         request_id = new_request_id()
         try:
             call = next(flow)
@@ -148,25 +152,45 @@ class AsyncClient(BaseClient):
         method = self._connection.method(call)
         sent = perf_counter()
         try:
-            message = await method(call.request, timeout=timeout_s, metadata=self._connection.metadata(request_id))
-        except grpc.RpcError as error:
-            raise self._connection.error(error, call, request_id) from error
+            with self._connection.errors(call, request_id):
+                message = await method(call.request, timeout=timeout_s, metadata=self._connection.metadata(request_id))
         except asyncio.CancelledError:
             # grpc.aio cancels the tasks of a channel that is closed, as if they themselves had been cancelled.
             if self._connection.closed and not _is_cancelled():
-                raise CallError("the client was closed during the call", status="CANCELLED") from None
+                raise closed_during_call() from None
             raise
         return reply_to(call, message, perf_counter() - sent, request_id)
 
 
-async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -> AsyncIterator[list[Entry]]:
-    packer, position = Packer(limits), 0
-    async for photo in photos:
-        for batch in packer.add(await asyncio.to_thread(read_entry, position, photo, limits)):
-            yield batch
-        position += 1
+async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -> AsyncGenerator[list[Entry], None]:
+    packer = Packer(limits)
+    async with aclosing(_entries(photos, packer)) as entries:
+        async for entry in entries:
+            for batch in packer.add(entry):
+                yield batch
     for batch in packer.rest():
         yield batch
+
+
+async def _entries(photos: AsyncIterable[Photo | PhotoSource], packer: Packer) -> AsyncGenerator[Entry, None]:
+    """The photos, read in order; URLs among the next few are fetched side by side."""
+    position = 0
+    reading: deque[asyncio.Task[Entry]] = deque()
+    try:
+        async for photo in photos:
+            reading.append(asyncio.create_task(asyncio.to_thread(read_entry, position, photo, packer.limits)))
+            position += 1
+            if not is_url(photo):
+                # Before the next is asked for: a generator may close a file, or use a buffer again.
+                await reading[-1]
+            if len(reading) == packer.read_ahead:
+                while reading:
+                    yield await reading.popleft()
+        while reading:
+            yield await reading.popleft()
+    finally:
+        for entry in reading:
+            entry.cancel()
 
 
 async def _asynchronous(photos: Iterable[T]) -> AsyncIterator[T]:

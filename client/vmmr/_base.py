@@ -1,16 +1,12 @@
 """What the two clients have in common besides flows: their settings and their deadlines."""
 
-import time
-from collections.abc import Callable
+from functools import partial
 from types import ModuleType
-from typing import TypeAlias
 
 from vmmr import _channel
 from vmmr._channel import TLS
 from vmmr._connection import Connection
-
-TimeLeft: TypeAlias = Callable[[], float]
-"""Seconds that the next call may take; none are left if negative."""
+from vmmr._deadlines import TimeLeft, within
 
 
 class BaseClient:
@@ -43,18 +39,18 @@ class BaseClient:
         _channel.check_token_is_safe(token, tls, (embedder, search))
         self._timeout_s = timeout_s
         self._max_message_bytes = max_message_bytes
+        options = partial(_channel.options, max_message_bytes=max_message_bytes, keepalive_s=keepalive_s)
         self._connection = Connection(
             channel_module=self._channel_module,
             targets={"embedder": embedder, "search": search},
-            options=_channel.options(max_message_bytes=max_message_bytes, keepalive_s=keepalive_s),
+            options={"embedder": options(embedder), "search": options(search)},
             credentials=_channel.credentials(tls) if tls else None,
             token=token,
         )
 
     def _within(self, timeout_s: float | None) -> TimeLeft:
         """One deadline for an operation, counted from now, however many calls it takes."""
-        ends = time.monotonic() + self._per_call(timeout_s)()
-        return lambda: ends - time.monotonic()
+        return within(self._per_call(timeout_s)())
 
     def _per_call(self, timeout_s: float | None) -> TimeLeft:
         """A deadline for each call of its own."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from vmmr._deadlines import unlimited
 from vmmr._errors import PhotoError, VmmrError
 from vmmr._photos import Photo, PhotoSource, load
 from vmmr._types import Identification
@@ -10,6 +11,9 @@ from vmmr.embedder.v1 import embedder_pb2
 
 # More than the tags and lengths around one image and its content, and the crop, take up.
 _FRAMING_BYTES = 64
+
+READ_AHEAD = 8
+"""Most photos that are fetched side by side."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,26 @@ class Entry:
     position: int
     photo: Photo | PhotoSource
     image: embedder_pb2.Image | None = None
+    bytes_in_request: int = 0
     error: PhotoError | None = None
-
-    @property
-    def bytes_in_request(self) -> int:
-        return len(self.image.content) + _FRAMING_BYTES if self.image else 0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a batch."""
+    """Of a batch, and of each photo in it."""
 
     photos: int
     bytes_in_request: int
+    bytes_in_photo: int
 
 
 def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Entry:
-    """Reads a photo. One that can't be read, or fits in no request, becomes an entry with an error."""
+    """Reads a photo. One that can't be read, or would be refused for its size, becomes an entry with an error."""
     try:
-        return Entry(position, photo, image=load(photo, limits.bytes_in_request - _FRAMING_BYTES))
+        image = load(photo, min(limits.bytes_in_photo, limits.bytes_in_request - _FRAMING_BYTES), unlimited)
     except PhotoError as error:
         return Entry(position, photo, error=error)
+    return Entry(position, photo, image, len(image.content) + _FRAMING_BYTES)
 
 
 @dataclass
@@ -68,13 +71,19 @@ class Packer:
 
     limits: Limits
     _entries: list[Entry] = field(default_factory=list)
+    _bytes: int = 0
+
+    @property
+    def read_ahead(self) -> int:
+        """How many photos to read side by side: no more than this batch can have."""
+        return min(READ_AHEAD, self.limits.photos - len(self._entries))
 
     def add(self, entry: Entry) -> Iterator[list[Entry]]:
         """Gives the batches that are complete now: none, one or two."""
-        room = self.limits.bytes_in_request - sum(e.bytes_in_request for e in self._entries)
-        if self._entries and entry.bytes_in_request > room:
+        if self._entries and self._bytes + entry.bytes_in_request > self.limits.bytes_in_request:
             yield self._take()
         self._entries.append(entry)
+        self._bytes += entry.bytes_in_request
         if len(self._entries) == self.limits.photos:
             yield self._take()
 
@@ -84,5 +93,5 @@ class Packer:
             yield self._take()
 
     def _take(self) -> list[Entry]:
-        taken, self._entries = self._entries, []
+        taken, self._entries, self._bytes = self._entries, [], 0
         return taken

@@ -40,7 +40,7 @@ class TLS:
             raise ValueError("a client certificate and its key go together: give both cert and key, or neither")
 
 
-def options(*, max_message_bytes: int, keepalive_s: float) -> list[tuple[str, Any]]:
+def options(target: str, *, max_message_bytes: int, keepalive_s: float) -> list[tuple[str, Any]]:
     sign_of_life_ms = int(min(keepalive_s, 20) * 1000)
     return [
         ("grpc.primary_user_agent", f"vmmr/{version('vmmr')}"),
@@ -56,6 +56,8 @@ def options(*, max_message_bytes: int, keepalive_s: float) -> list[tuple[str, An
         # The default second is longer than all retries together take.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
+        # By default gRPC sends even what is meant for this machine, tokens included, to a proxy of the environment.
+        *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),
     ]
 
 

@@ -1,17 +1,20 @@
 """The client for threads."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
 from vmmr import _calls, _flows
-from vmmr._base import BaseClient, TimeLeft, check_positive
-from vmmr._batches import Entry, Limits, Outcome, Packer, read_entry
+from vmmr._base import BaseClient, check_positive
+from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, read_entry
+from vmmr._deadlines import TimeLeft
 from vmmr._flows import Flow
-from vmmr._photos import Photo, PhotoSource, load, several
+from vmmr._photos import Photo, PhotoSource, is_url, load, several
 from vmmr._threads import InFlight, Running, blocking
 from vmmr._types import (
     Box,
@@ -32,7 +35,8 @@ _DEFAULTS = SearchOptions()
 class Client(BaseClient):
     """Asks the two services. One client may be shared by any number of threads; close it, or use it with `with`.
 
-    Every method takes `timeout_s`, the deadline of the whole operation; without it, the client's own applies. A
+    Every method takes `timeout_s`, the deadline of the whole operation, URLs included; without it, the client's own
+    applies. A
     service that can't be reached is tried again a few times within the deadline; nothing else is. What goes wrong is
     raised as a `VmmrError`.
     """
@@ -49,7 +53,7 @@ class Client(BaseClient):
     ) -> Identification:
         """Make, model and year of the car on a photo, or on the part of it within `crop`."""
         time_left = self._within(timeout_s)
-        image = load(Photo(photo, crop), self._max_message_bytes)
+        image = load(Photo(photo, crop), self._max_message_bytes, time_left)
         return self._run(_flows.identify_one(image, options), time_left)
 
     def identify_many(
@@ -63,8 +67,8 @@ class Client(BaseClient):
         """One outcome a photo, in order, whatever becomes of the photo: see `Outcome.error`.
 
         Photos are sent up to `batch` at a time, fewer if the services accept no more; the next batch is embedded
-        while one is classified. Two batches of photos are in memory at most, so `photos` may be endless. `timeout_s`
-        applies to each call. Raises what goes wrong before the first photo, when the services are asked what they
+        while one is classified. Up to eight URLs are fetched side by side. Two batches of photos are in memory at most,
+        so `photos` may be endless. `timeout_s` applies to each call, and not to URLs, which have their own. Raises what goes wrong before the first photo, when the services are asked what they
         accept.
         """
         check_positive(batch=batch)
@@ -73,7 +77,7 @@ class Client(BaseClient):
     def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """One embedding a photo, in one call. If any photo is bad, InvalidPhotoError names all that are."""
         time_left = self._within(timeout_s)
-        images = [load(photo, self._max_message_bytes) for photo in several(photos)]
+        images = [load(photo, self._max_message_bytes, time_left) for photo in several(photos)]
         return self._run(_flows.value(_calls.embed(images)), time_left)
 
     def search(
@@ -102,7 +106,11 @@ class Client(BaseClient):
             token = page.next_token
 
     def close(self) -> None:
-        """Ends the connections. Calls that other threads are waiting for end with a CallError."""
+        """Ends the connections.
+
+        Operations that are under way elsewhere end with a CallError, also between two of their calls; `identify_many`
+        and `labels` raise RuntimeError at their next batch or page.
+        """
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -121,6 +129,7 @@ class Client(BaseClient):
         ahead: Running[list[Outcome]] | None = None
         try:
             for entries in _batches(photos, limits):
+                self._connection.check_open()
                 started = Running(_flows.identify_batch(entries, options), calls.start)
                 if ahead is not None:
                     yield from ahead.result()
@@ -131,11 +140,34 @@ class Client(BaseClient):
             calls.cancel()
 
     def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
+        self._connection.check_open()
         return Running(flow, partial(blocking, self._connection, time_left)).result()
 
 
 def _batches(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[list[Entry]]:
     packer = Packer(limits)
-    for position, photo in enumerate(photos):
-        yield from packer.add(read_entry(position, photo, limits))
+    for entry in _entries(photos, packer):
+        yield from packer.add(entry)
     yield from packer.rest()
+
+
+def _entries(photos: Iterable[Photo | PhotoSource], packer: Packer) -> Iterator[Entry]:
+    """The photos, read in order; URLs among the next few are fetched side by side."""
+    numbered = enumerate(photos)
+    fetchers = ThreadPoolExecutor(READ_AHEAD, "vmmr-fetch")
+    try:
+        while reading := [_start(fetchers, *each, packer.limits) for each in islice(numbered, packer.read_ahead)]:
+            for entry in reading:
+                yield entry()
+    finally:
+        fetchers.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(
+    fetchers: ThreadPoolExecutor, position: int, photo: Photo | PhotoSource, limits: Limits
+) -> Callable[[], Entry]:
+    if is_url(photo):
+        return fetchers.submit(read_entry, position, photo, limits).result
+    # Before the next is asked for: a generator may close a file, or use a buffer again.
+    entry = read_entry(position, photo, limits)
+    return lambda: entry

@@ -1,7 +1,8 @@
 """The channels to both services, opened when first used."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from types import ModuleType
@@ -29,7 +30,7 @@ class Connection:
     channel_module: ModuleType
     """`grpc` or `grpc.aio`."""
     targets: Mapping[Service, str]
-    options: list[tuple[str, Any]]
+    options: Mapping[Service, list[tuple[str, Any]]]
     credentials: grpc.ChannelCredentials | None
     token: str | None
     closed: bool = False
@@ -37,11 +38,16 @@ class Connection:
     _stubs: dict[Service, Any] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
+    def check_open(self) -> None:
+        """Raises RuntimeError if an operation would start on what is closed."""
+        if self.closed:
+            raise RuntimeError("this client is closed")
+
     def method(self, call: Call[Any]) -> Any:
-        """The call's method on its channel. Raises RuntimeError once closed."""
+        """The call's method on its channel. Raises CallError if that was closed since the operation started."""
         with self._lock:
             if self.closed:
-                raise RuntimeError("this client is closed")
+                raise closed_during_call()
             if call.service not in self._stubs:
                 self._open(call.service)
             return getattr(self._stubs[call.service], call.method)
@@ -50,9 +56,19 @@ class Connection:
         authorization = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         return (("x-request-id", request_id), *authorization)
 
-    def error(self, error: grpc.RpcError, call: Call[Any], request_id: str) -> CallError:
-        service = f"{_NAMES[call.service]} at {self.targets[call.service]}"
-        return _failures.call_error(error, service=service, request_id=request_id)
+    @contextmanager
+    def errors(self, call: Call[Any], request_id: str) -> Iterator[None]:
+        """What gRPC raises within it comes out as a CallError."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            service = f"{_NAMES[call.service]} at {self.targets[call.service]}"
+            raise _failures.call_error(error, service=service, request_id=request_id) from error
+        except ValueError as error:
+            # Of a channel that was closed by another thread a moment ago.
+            if self.closed:
+                raise closed_during_call() from error
+            raise
 
     def close(self) -> list[Any]:
         """Gives what closing the channels gave: of `grpc.aio`, something to await."""
@@ -61,13 +77,17 @@ class Connection:
             return [channel.close() for channel in self._channels]
 
     def _open(self, service: Service) -> None:
-        target = self.targets[service]
+        target, options = self.targets[service], self.options[service]
         if self.credentials is None:
-            channel = self.channel_module.insecure_channel(target, self.options)
+            channel = self.channel_module.insecure_channel(target, options)
         else:
-            channel = self.channel_module.secure_channel(target, self.credentials, self.options)
+            channel = self.channel_module.secure_channel(target, self.credentials, options)
         self._channels.append(channel)
         self._stubs[service] = _STUBS[service](channel)
+
+
+def closed_during_call() -> CallError:
+    return CallError("the client was closed during the call", status="CANCELLED")
 
 
 def new_request_id() -> str:

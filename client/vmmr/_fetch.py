@@ -11,7 +11,9 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from string import punctuation
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from vmmr._addresses import Endpoint, IPAddress, is_public, resolve
@@ -53,7 +55,7 @@ def fetch(wanted: URL, allowed: Callable[[IPAddress], bool]) -> bytes:
             with _request(url, allowed, deadline) as response:
                 if response.status not in _REDIRECTS:
                     return _body(response, wanted.max_bytes)
-                url = urljoin(url, response.headers["Location"] or "")
+                url = urljoin(url, _location(response))
         except TimeoutError:
             raise FetchError(f"{url}: no complete answer within {wanted.timeout_s:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -98,7 +100,13 @@ def _secured(sock: socket.socket, scheme: str, host: str, deadline: Deadline) ->
     if scheme == "http":
         return sock
     sock.settimeout(deadline.remaining_s())
-    return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    return _tls_context().wrap_socket(sock, server_hostname=host)
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Reading the system's certificates takes longer than most fetches."""
+    return ssl.create_default_context()
 
 
 def _target(parts: SplitResult) -> str:
@@ -106,6 +114,15 @@ def _target(parts: SplitResult) -> str:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
     return f"{path}?{query}" if query else path
+
+
+def _location(response: http.client.HTTPResponse) -> str:
+    """Raises ValueError if there is none."""
+    location = response.headers["Location"]
+    if not location:
+        raise ValueError(f"the server answered {response.status}, a redirect, and no Location")
+    # http.client reads headers as Latin-1; what was not ASCII goes back as the bytes that came.
+    return quote(location, safe=punctuation, encoding="latin-1")
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:

@@ -51,6 +51,7 @@ def batch_limits(batch: int, max_message_bytes: int) -> Flow[Limits]:
     return Limits(
         photos=min(batch, served.model.limits.max_images, served.index.limits.max_queries),
         bytes_in_request=min(max_message_bytes, served.model.limits.max_request_bytes),
+        bytes_in_photo=served.model.limits.max_image_bytes,
     )
 
 

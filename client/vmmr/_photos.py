@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from vmmr import _requests
-from vmmr._errors import UnreadablePhotoError
+from vmmr._deadlines import TimeLeft
+from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
+from vmmr._fetch import URL
 from vmmr._types import Box
 from vmmr.embedder.v1 import embedder_pb2
 
@@ -31,10 +33,18 @@ class Photo:
     """None: all of it."""
 
 
-def load(photo: Photo | PhotoSource, max_bytes: int) -> embedder_pb2.Image:
-    """The photo as it is sent. Raises UnreadablePhotoError, also if it has more than `max_bytes`."""
+def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> embedder_pb2.Image:
+    """The photo as it is sent.
+
+    Raises UnreadablePhotoError, also if it has more than `max_bytes`; DeadlineExceededError if the time left ended a
+    fetch.
+    """
     wanted = photo if isinstance(photo, Photo) else Photo(photo)
-    return _requests.image(_read(wanted.source, max_bytes), wanted.crop)
+    return _requests.image(_read(wanted.source, max_bytes, time_left), wanted.crop)
+
+
+def is_url(photo: Photo | PhotoSource) -> bool:
+    return isinstance(photo.source if isinstance(photo, Photo) else photo, URL)
 
 
 def several(photos: Iterable[Photo | PhotoSource]) -> Iterable[Photo | PhotoSource]:
@@ -44,14 +54,19 @@ def several(photos: Iterable[Photo | PhotoSource]) -> Iterable[Photo | PhotoSour
     return photos
 
 
-def _read(source: PhotoSource, max_bytes: int) -> bytes:
+def _read(source: PhotoSource, max_bytes: int, time_left: TimeLeft) -> bytes:
+    at_most = max_bytes + 1
+    content = _fetched(source, at_most, time_left) if isinstance(source, URL) else _local(source, at_most)
+    if len(content) > max_bytes:
+        raise UnreadablePhotoError(f"the photo has more than {max_bytes} bytes, the most that can be sent")
+    return content
+
+
+def _local(source: PhotoSource, at_most: int) -> bytes:
     try:
-        content = _content(source, max_bytes + 1)
+        return _content(source, at_most)
     except OSError as error:
         raise UnreadablePhotoError(str(error)) from error
-    if len(content) > max_bytes:
-        raise UnreadablePhotoError(f"the photo has more than {max_bytes} bytes, the most that a request can carry")
-    return content
 
 
 def _content(source: PhotoSource, at_most: int) -> bytes:
@@ -64,3 +79,12 @@ def _content(source: PhotoSource, at_most: int) -> bytes:
     if not isinstance(content, bytes):
         raise TypeError(f"a photo is bytes, a path, a file opened in binary mode or a vmmr.URL, got {source!r}")
     return content
+
+
+def _fetched(url: URL, at_most: int, time_left: TimeLeft) -> bytes:
+    try:
+        return replace(url, timeout_s=min(url.timeout_s, time_left())).read(at_most)
+    except FetchError as error:
+        if time_left() > 0:
+            raise
+        raise DeadlineExceededError(f"no time was left for {url.url}", status="DEADLINE_EXCEEDED") from error

@@ -6,11 +6,9 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
-import grpc
-
-from vmmr._base import TimeLeft
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id, reply_to
+from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
 from vmmr._flows import Flow, Reply
 
@@ -43,9 +41,14 @@ class Running(Generic[T]):
 
     def _advance(self, resume: Callable[[], Call[Any]]) -> None:
         try:
-            self._reply = self._start(resume(), self._request_id)
+            call = resume()
         except StopIteration as end:
             self._reply, self._result = None, end.value
+            return
+        try:
+            self._reply = self._start(call, self._request_id)
+        except VmmrError as error:
+            self._advance(partial(self._flow.throw, error))
 
 
 def blocking(connection: Connection, time_left: TimeLeft, call: Call[Any], request_id: str) -> Callable[[], Reply[Any]]:
@@ -54,10 +57,8 @@ def blocking(connection: Connection, time_left: TimeLeft, call: Call[Any], reque
     def reply() -> Reply[Any]:
         method = connection.method(call)
         sent = perf_counter()
-        try:
+        with connection.errors(call, request_id):
             message = method(call.request, timeout=time_left(), metadata=connection.metadata(request_id))
-        except grpc.RpcError as error:
-            raise connection.error(error, call, request_id) from error
         return reply_to(call, message, perf_counter() - sent, request_id)
 
     return reply
@@ -75,7 +76,8 @@ class InFlight:
         method = self._connection.method(call)
         sent = perf_counter()
         received: Future[float] = Future()
-        rpc = method.future(call.request, timeout=self._time_left(), metadata=self._connection.metadata(request_id))
+        with self._connection.errors(call, request_id):
+            rpc = method.future(call.request, timeout=self._time_left(), metadata=self._connection.metadata(request_id))
         rpc.add_done_callback(lambda _: received.set_result(perf_counter()))
         self._rpcs.add(rpc)
         return partial(self._reply, call, request_id, rpc, sent, received)
@@ -88,8 +90,6 @@ class InFlight:
         # The time of the reply's arrival, not of its taking up: in between, the caller works on earlier photos.
         round_trip_s = received.result() - sent
         self._rpcs.discard(rpc)
-        try:
+        with self._connection.errors(call, request_id):
             message = rpc.result()
-        except grpc.RpcError as error:
-            raise self._connection.error(error, call, request_id) from error
         return reply_to(call, message, round_trip_s, request_id)

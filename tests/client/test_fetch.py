@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 
 import pytest
 import trustme
@@ -14,7 +15,7 @@ import vmmr
 from hypothesis import given
 from hypothesis import strategies as st
 from vmmr._addresses import is_public
-from vmmr._fetch import fetch
+from vmmr._fetch import _tls_context, fetch
 
 Page = Callable[[BaseHTTPRequestHandler], None]
 
@@ -133,6 +134,48 @@ def test_a_url_is_a_photo_like_any_other(site, client):
     assert [type(outcome.error) for outcome in outcomes] == [type(None), vmmr.FetchError, type(None)]
 
 
+def test_urls_are_fetched_side_by_side_and_answered_in_order(site, client):
+    together = threading.Barrier(4, timeout=20)
+
+    def page(n):
+        return lambda handler: together.wait() >= 0 and answer(b"%d" % n)(handler)
+
+    site.pages |= {f"/{n}": page(n) for n in range(4)}
+    urls = [vmmr.URL(site.url(f"/{n}"), allow_private=True, timeout_s=30) for n in range(4)]
+    outcomes = list(client.identify_many([b"9", *urls, b"8"]))
+    assert [outcome.result().answer.year for outcome in outcomes] == [2009, 2000, 2001, 2002, 2003, 2008]
+
+
+def test_and_no_further_ahead_than_two_batches(site, services):
+    site.pages["/1"] = answer(b"1")
+    with vmmr.Client(*services.targets) as client:
+        endless = (vmmr.URL(site.url("/1"), allow_private=True) for _ in count())
+        outcomes = client.identify_many(endless, batch=2)
+        for seen in range(10):
+            assert next(outcomes).result().answer.year == 2001
+            assert len(site.requests) <= seen + 4
+        outcomes.close()
+
+
+def test_the_deadline_of_an_operation_ends_its_fetches(site, client):
+    site.pages["/"] = drip(site, b"HTTP/1.1 200 OK\r\n\r\n")
+    slow = vmmr.URL(site.url("/"), allow_private=True, timeout_s=60)
+    started = time.monotonic()
+    with pytest.raises(vmmr.DeadlineExceededError, match=f"no time was left for {slow.url}") as caught:
+        client.identify(slow, timeout_s=0.3)
+    assert caught.value.status == "DEADLINE_EXCEEDED"
+    with pytest.raises(vmmr.DeadlineExceededError):
+        client.embed([slow, slow], timeout_s=0.3)
+    assert time.monotonic() - started < 20
+
+
+def test_a_url_that_takes_longer_than_it_may_is_a_fetch_error_though_the_operation_has_time(site, client):
+    site.pages["/"] = drip(site, b"HTTP/1.1 200 OK\r\n\r\n")
+    slow = vmmr.URL(site.url("/"), allow_private=True, timeout_s=0.2)
+    with pytest.raises(vmmr.FetchError, match=r"no complete answer within 0\.2 s"):
+        client.identify(slow, timeout_s=60)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed(site, status):
     site.pages["/a"] = to("/b/c?d", status)
@@ -148,7 +191,24 @@ def test_redirects_are_counted(site):
     assert len(site.requests) == 4
 
 
-def test_a_redirect_to_nowhere_or_to_another_scheme_is_refused(site):
+@pytest.mark.parametrize(
+    ("sent", "asked"), [("/café à".encode(), "/caf%C3%A9%20%C3%A0"), (b"/caf\xe9", "/caf%E9"), (b"/a%20b", "/a%20b")]
+)
+def test_a_redirect_is_followed_to_the_bytes_that_were_sent(site, sent, asked):
+    site.pages["/"] = to(sent.decode("latin-1"))
+    site.pages[asked] = answer(b"photo")
+    assert read(site.url("/")) == b"photo"
+
+
+@pytest.mark.parametrize("page", [answer(status=302), to("")])
+def test_a_redirect_without_a_location_is_refused_at_once(site, page):
+    site.pages["/"] = page
+    with pytest.raises(vmmr.FetchError, match="the server answered 302, a redirect, and no Location"):
+        read(site.url("/"))
+    assert len(site.requests) == 1
+
+
+def test_a_redirect_to_another_scheme_is_refused(site):
     site.pages["/file"] = to("file:///etc/passwd")
     with pytest.raises(vmmr.FetchError, match="file:///etc/passwd: not an http:// or https:// URL"):
         read(site.url("/file"))
@@ -240,8 +300,10 @@ def secure_site(ca, monkeypatch, tmp_path) -> Iterator[Site]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("photos").configure_cert(context)
     site = Site(context)
+    _tls_context.cache_clear()
     yield site
     site.close()
+    _tls_context.cache_clear()
 
 
 def test_tls_is_verified_for_the_name_though_the_connection_is_to_an_address(secure_site, names):
@@ -251,11 +313,13 @@ def test_tls_is_verified_for_the_name_though_the_connection_is_to_an_address(sec
     with pytest.raises(vmmr.FetchError, match="certificate"):
         read(secure_site.url("/", "others", "https"))
     assert len(secure_site.requests) == 1
+    assert _tls_context.cache_info().misses == 1  # the certificates were read once
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(secure_site, names, monkeypatch):
     names(photos=[["127.0.0.1"]])
     monkeypatch.delenv("SSL_CERT_FILE")
+    _tls_context.cache_clear()
     with pytest.raises(vmmr.FetchError, match="certificate"):
         read(secure_site.url("/", "photos", "https"))
 

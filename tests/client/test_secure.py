@@ -1,5 +1,7 @@
 """TLS, client certificates and tokens, against real certificates."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -79,6 +81,37 @@ def test_the_token_does_not_leave_this_machine_in_the_clear(connect, target):
 @pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "[::1]:1", "dns:///localhost:1", "unix:/run/vmmr"])
 def test_but_may_be_given_to_a_service_on_it(connect, target):
     connect(target, target, token="secret")
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """A listening socket that the environment says is a proxy."""
+    for variable in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        for variable in ("grpc_proxy", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield listener
+
+
+def test_what_is_for_this_machine_and_its_token_goes_to_no_proxy(connect, services, proxy):
+    assert connect(*services.targets, token="secret").identify(b"1").answer.year == 2001
+    proxy.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        proxy.accept()
+
+
+def test_what_is_for_elsewhere_goes_to_the_proxy_of_the_environment(connect, proxy):
+    def refuse() -> bytes:
+        with proxy.accept()[0] as connection:
+            return connection.recv(1000)
+
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(refuse)
+        with pytest.raises(vmmr.CallError):
+            connect("cars.example:50051", timeout_s=2).info()
+        assert asked.result(20).startswith(b"CONNECT cars.example:50051 ")
 
 
 def test_a_certificate_without_its_key_is_refused(files):

@@ -2,9 +2,11 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 import vmmr
+from vmmr import _calls
 
 
 def test_threads_share_a_client_and_each_gets_its_own_answers(services):
@@ -37,6 +39,42 @@ def test_closing_the_client_is_an_error_of_calls_in_other_threads(services):
             call.result(10)
         assert caught.value.status == "CANCELLED"
     leave.set()
+
+
+def test_closing_between_two_calls_of_an_operation_is_the_same_error(services, monkeypatch):
+    client = vmmr.Client(*services.targets)
+    classify = _calls.classify
+    monkeypatch.setattr(_calls, "classify", lambda *args: client.close() or classify(*args))
+    with pytest.raises(vmmr.CallError, match="the client was closed during the call") as caught:
+        client.identify(b"1")
+    assert caught.value.status == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "identify", [vmmr.Client.identify, lambda client, photo: next(client.identify_many([photo])).result()]
+)
+def test_and_closing_at_the_moment_a_call_is_made(services, monkeypatch, identify):
+    client = vmmr.Client(*services.targets)
+    find = client._connection.method
+
+    def method(call):
+        found = find(call)
+        if call.method == "Embed":
+            client.close()
+        return found
+
+    monkeypatch.setattr(client._connection, "method", method)
+    with pytest.raises(vmmr.CallError, match="the client was closed during the call"):
+        identify(client, b"1")
+
+
+def test_photos_after_the_client_was_closed_are_asked_for_in_vain(services):
+    client = vmmr.Client(*services.targets)
+    outcomes = client.identify_many((b"1" for _ in count()), batch=1)
+    next(outcomes)
+    client.close()
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        list(outcomes)
 
 
 def test_leaving_the_with_block_closes(services):
