@@ -12,17 +12,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import photo_files, preprocess
+from embedder_svc import photo_files
 from embedder_svc.embed_draft import Draft, Dtype, Job
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import Model
-from embedder_svc.preprocess import PhotoError
+from embedder_svc.photo_files import Pixels
 from svckit.cli import CommandError
 
 _CHUNK = 64
 """Photos between two notes in the journal."""
 
-Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -35,7 +34,7 @@ def embed(
     `workers` threads read and decode photos while the network runs. `bar(total=N)` makes a progress bar of the photos to do.
     Photos that can't be read are left out and listed. Raises CommandError, ArtifactError.
     """
-    job = Job(manifest.sha256, model.info.fingerprint, dtype, model.info.dimension)
+    job = Job(manifest.sha256, model.info.fingerprint, dtype, model.info.dimension, str(folder.resolve()))
     with Draft.open(out, job) as draft:
         _fill(draft, [folder / path for path in manifest.paths], model, workers, bar)
         if not draft.embedded:
@@ -52,7 +51,7 @@ def _fill(draft: Draft, paths: Sequence[Path], model: Model, workers: int, bar: 
     chunk_size = model.max_batch * -(-_CHUNK // model.max_batch)  # whole runs of the network
 
     def read(path: Path) -> Pixels | str:
-        return _read(path, model)
+        return photo_files.read_pixels(path, model.info.resizing)
 
     with ThreadPoolExecutor(workers, "decode") as pool, bar(total=len(paths) - draft.done) as progress:
         photos = _in_order(pool, read, paths[draft.done :], ahead=2 * chunk_size)
@@ -62,16 +61,6 @@ def _fill(draft: Draft, paths: Sequence[Path], model: Model, workers: int, bar: 
                 progress.update(len(chunk))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _read(path: Path, model: Model) -> Pixels | str:
-    """The pixels of a photo, or why it has none."""
-    try:
-        return preprocess.decode(path.read_bytes(), resize=model.info.resizing, limits=photo_files.LIMITS)
-    except PhotoError as error:
-        return f"{error.reason}: {error.description}"
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _in_order(

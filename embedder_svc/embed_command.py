@@ -4,7 +4,7 @@ import argparse
 import functools
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from embedder_svc.arguments import count
 from embedder_svc.config import EmbedderConfig
@@ -13,7 +13,7 @@ from embedder_svc.embed import embed
 from embedder_svc.embed_draft import Dtype, partial
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import DEVICES, Model
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, refuse_existing
 from svckit.cli import progress
 
 
@@ -50,14 +50,22 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.out.exists():
-        raise ArtifactError(args.out, "already exists")
+    refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")
     manifest = Manifest.read(args.manifest)
     model = Model.open(args.model, device=args.device, threads=args.threads, max_batch=args.batch)
-    if partial(args.out).exists():
-        print(f"going on with {partial(args.out)}", file=sys.stderr)
-    bar = functools.partial(progress, desc="embed", unit="photo")
-    made = embed(manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar)
+    bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
+    try:
+        made = embed(manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        raise
     print(f"{args.out}: {made['count']} embeddings of {made['model_name']}, {made['skipped']} photos unreadable")
+
+
+def _progress(photos: int, draft: Path, *, total: int) -> Any:
+    """The bar of the photos to do, and a line before it if some are done."""
+    if total < photos:
+        print(f"going on with {draft}: {photos - total} of {photos} photos are done", file=sys.stderr)
+    return progress(total=total, desc="embed", unit="photo")

@@ -3,6 +3,7 @@
     OUT.partial/job.json                  what is embedded with what; a run with another job is refused
     OUT.partial/journal.jsonl             a line for each chunk of the manifest's rows that is done
     OUT.partial/artifact/embeddings.npy   the rows so far
+    OUT.partial.lock                      there while a process is at it; held locked, since a killed one leaves it behind
 
 A chunk's embeddings are on disk before its line in the journal is, and what the journal does not cover is cut off on the next
 run: no row is lost or there twice.
@@ -41,6 +42,8 @@ class Job:
     """Fingerprint."""
     dtype: Dtype
     dimension: int
+    photo_folder: str
+    """Absolute: the manifest's paths start there."""
 
     @property
     def element(self) -> np.dtype[Any]:
@@ -83,18 +86,16 @@ class Draft:
         Raises CommandError if it was begun as another job or another process is at it, ArtifactError if it is damaged or
         `out` is there already.
         """
-        if out.exists():
-            raise ArtifactError(out, "already exists")
         directory = partial(out)
-        if not (directory / "artifact").is_dir():
-            shutil.rmtree(directory, ignore_errors=True)  # a run that was killed after its artifact had moved
-        (directory / "artifact").mkdir(parents=True, exist_ok=True)
-        with (directory / "journal.jsonl").open("a+b") as journal:
-            _lock(journal, directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            artifact.refuse_existing(out)
+            _tidy(directory)
             _claim(directory, job)
-            draft = cls(out, job, journal)
-            with draft._matrix:
-                yield draft
+            with (directory / "journal.jsonl").open("a+b") as journal:
+                draft = cls(out, job, journal)
+                with draft._matrix:
+                    yield draft
 
     @property
     def embedded(self) -> int:
@@ -118,7 +119,7 @@ class Draft:
         for name, content in tables.items():
             artifact.atomic_write(self._artifact / name, content)
         artifact.write_manifest(self._artifact, fields)
-        self._artifact.rename(self._out)
+        artifact.publish(self._artifact, self._out)
         self.discard()
 
     def discard(self) -> None:
@@ -163,11 +164,36 @@ def partial(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _lock(journal: IO[bytes], directory: Path) -> None:
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds `directory`, which need not be there."""
+    path = directory.with_name(f"{directory.name}.lock")
+    with path.open("ab") as file:
+        if not _lock(file, path):
+            raise CommandError(f"{directory}: another process is embedding here")
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+def _lock(file: IO[bytes], path: Path) -> bool:
+    """Whether this process has the lock now."""
     try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CommandError(f"{directory}: another process is embedding here") from None
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):  # not there: who had it has just ended, with the file
+        return False
+
+
+def _tidy(directory: Path) -> None:
+    """Leaves of an earlier run what can be gone on with: of its artifact, the matrix."""
+    if not (directory / "artifact").is_dir():
+        shutil.rmtree(directory, ignore_errors=True)  # it was killed after its artifact had moved
+    (directory / "artifact").mkdir(parents=True, exist_ok=True)
+    for path in (directory / "artifact").iterdir():
+        if path.name != MATRIX:
+            path.unlink()
 
 
 def _claim(directory: Path, job: Job) -> None:
@@ -176,7 +202,7 @@ def _claim(directory: Path, job: Job) -> None:
     if not path.exists():
         artifact.atomic_write(path, f"{json.dumps(mine)}\n".encode())
     begun = json.loads(path.read_bytes())
-    if different := [name for name in mine if begun.get(name) != mine[name]]:
+    if different := [name.replace("_", " ") for name in mine if begun.get(name) != mine[name]]:
         raise CommandError(
             f"{directory} was begun with another {' and '.join(different)}: go on as it was begun, or delete it"
         )

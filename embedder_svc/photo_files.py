@@ -14,6 +14,8 @@ from svckit.cli import CommandError
 LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)
 """One's own collection is trusted with more than a caller is."""
 
+Pixels = NDArray[np.uint8]
+
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 
@@ -45,14 +47,28 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[number * len(paths) // count] for number in range(count)]
 
 
-def batches(paths: Sequence[Path], resize: Resize, size: int) -> Iterator[NDArray[np.uint8]]:
+def batches(paths: Sequence[Path], resize: Resize, size: int) -> Iterator[Pixels]:
     """Pixels (N, side, side, 3), `size` photos at a time. Raises CommandError at one that can't be read."""
     for start in range(0, len(paths), size):
         yield np.stack([_pixels(path, resize) for path in paths[start : start + size]])
 
 
-def _pixels(path: Path, resize: Resize) -> NDArray[np.uint8]:
+def _pixels(path: Path, resize: Resize) -> Pixels:
+    pixels = read_pixels(path, resize)
+    if isinstance(pixels, str):
+        raise CommandError(f"{path}: {pixels}")
+    return pixels
+
+
+def read_pixels(path: Path, resize: Resize) -> Pixels | str:
+    """The pixels (side, side, 3) of a photo, or why it has none. Of a file that is too large, no more than that is read."""
     try:
-        return preprocess.decode(path.read_bytes(), resize=resize, limits=LIMITS)
+        with path.open("rb") as file:
+            content = file.read(LIMITS.max_bytes + 1)
+        return preprocess.decode(content, resize=resize, limits=LIMITS)
     except PhotoError as error:
-        raise CommandError(f"{path}: {error}") from error
+        return f"{error.reason}: {error.description}"
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # what Python has against a NUL in a path
+        return str(error)

@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import csv
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder_svc import embed, embed_command, photo_files, preprocess
+from embedder_svc import embed, embed_command, embed_draft, photo_files, preprocess
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import Model
 from svckit.artifact import ArtifactError, read_manifest
@@ -113,7 +115,7 @@ class TestArtifact:
     def test_its_manifest_says_what_made_it(self, collection, whole):
         info = Model.open(collection.model, device="cpu").info
         fields = read_manifest(whole)
-        files = fields.pop("files")
+        files, _ = fields.pop("files"), fields.pop("sha256")
         assert fields == {
             "kind": "embeddings",
             "model": info.fingerprint,
@@ -127,7 +129,7 @@ class TestArtifact:
         assert set(files) == {"embeddings.npy", "items.csv", "unreadable.csv"}
 
     def test_nothing_else_is_left_behind(self, collection, whole):
-        assert not whole.with_name("whole.partial").exists()
+        assert {path.name for path in whole.parent.iterdir()} == {"whole", "manifest.csv", "photos"}
 
     def test_float32_keeps_the_networks_own_values(self, collection, whole, tmp_path):
         collection.embed(tmp_path / "out", "--dtype=float32")
@@ -144,20 +146,10 @@ class TestArtifact:
 
 class TestResuming:
     def test_a_killed_run_goes_on_to_the_same_bytes(self, collection, whole, tmp_path):
-        """Killed for certain while it works: a photo of the last chunk is a pipe, which gives nothing."""
-        number = COUNT - 2
-        photo = collection.path(number)
-        aside = photo.rename(tmp_path / "aside")
-        os.mkfifo(photo)
-        try:
-            # Opening the pipe returns once it is read: all photos before it are decoded, or will be.
-            with collection.start(tmp_path / "out") as process, photo.open("wb"):
-                wait_for_rows(tmp_path / "out.partial" / "journal.jsonl", 128)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-        finally:
-            photo.unlink()
-            aside.rename(photo)
+        with held_up(collection, tmp_path) as pipe, collection.start(tmp_path / "out") as process, pipe.open("wb"):
+            wait_for_rows(tmp_path / "out.partial" / "journal.jsonl", 128)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         assert not (tmp_path / "out").exists()
         assert (tmp_path / "out.partial").exists()
 
@@ -165,9 +157,22 @@ class TestResuming:
             output, errors = process.communicate()
         assert process.returncode == 0, errors
         assert "147 embeddings of tiny, 3 photos unreadable" in output
+        assert f"going on with {tmp_path / 'out.partial'}: 128 of 150 photos are done" in errors
         assert "0/22" in errors  # what is left to do
         assert contents(tmp_path / "out") == contents(whole)
-        assert not (tmp_path / "out.partial").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_ctrl_c_says_how_to_go_on(self, collection, whole, tmp_path):
+        with held_up(collection, tmp_path) as pipe, collection.start(tmp_path / "out") as process:
+            with pipe.open("wb"):
+                wait_for_rows(tmp_path / "out.partial" / "journal.jsonl", 128)
+                process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+        assert process.returncode == 130
+        assert errors.endswith("stopped: the same command goes on from here\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+        collection.embed(tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(whole)
 
     @given(data=st.data())
     @settings(max_examples=20, deadline=None)
@@ -193,6 +198,7 @@ class TestResuming:
         draft = out.with_name("out.partial") / "artifact"
         (draft / "items.csv").write_text("half")
         (draft / "manifest.json").write_text("{}")
+        (draft / ".items.csv.deadbeef.tmp").write_text("ha")  # killed within an atomic write
         collection.embed(out)
         assert contents(out) == contents(whole)
 
@@ -213,6 +219,24 @@ class TestResuming:
             CommandError, match=r"out\.partial was begun with another manifest: go on as it was begun, or delete"
         ):
             changed.embed(tmp_path / "out")
+
+    def test_another_folder_of_photos_is_refused_without_a_word_of_going_on(self, collection, tmp_path, capsys):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        moved = Collection(collection.root, collection.model)
+        moved.photos = tmp_path
+        with pytest.raises(CommandError, match="begun with another photo folder: "):
+            moved.embed(tmp_path / "out")
+        assert "going on" not in capsys.readouterr().err
+
+    def test_another_name_of_the_folder_of_photos_is_not_another_folder(self, collection, whole, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        linked = Collection(collection.root, collection.model)
+        linked.photos = tmp_path / "link"
+        linked.photos.symlink_to(collection.photos)
+        linked.embed(tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(whole)
 
     def test_another_model_or_dtype_is_refused(self, collection, make_bundle, tmp_path):
         with pytest.raises(StopError):
@@ -240,9 +264,64 @@ class TestResuming:
         with pytest.raises(CommandError, match="another process is embedding here"):
             stop_after(collection, tmp_path / "out", 1, then=lambda: collection.embed(tmp_path / "out"))
 
+    def test_a_draft_that_is_held_is_not_touched(self, collection, tmp_path):
+        """Not even where it looks like a leftover: its artifact is on its way to its place."""
+        draft = tmp_path / "out.partial"
+
+        def meddle():
+            (draft / "artifact").rename(tmp_path / "elsewhere")
+            with pytest.raises(CommandError, match="another process"):
+                collection.embed(tmp_path / "out")
+            assert {path.name for path in draft.iterdir()} == {"job.json", "journal.jsonl"}
+
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1, then=meddle)
+
+    def test_a_lock_whose_file_was_deleted_is_nobodys(self, tmp_path):
+        """The next process makes a new file, and would hold the other one's draft as well."""
+        path = tmp_path / "lock"
+        with path.open("ab") as file:
+            path.unlink()
+            assert not embed_draft._lock(file, path)
+            path.touch()
+            assert not embed_draft._lock(file, path)
+
+    def test_an_artifact_that_appeared_meanwhile_stays(self, collection, whole, tmp_path):
+        """`finish` would have to replace it."""
+        out = tmp_path / "out"
+
+        def appear():
+            out.mkdir()
+            (out / "theirs").touch()
+
+        with pytest.raises(StopError):
+            stop_after(collection, out, 3, then=appear)
+        with pytest.raises(ArtifactError, match=r"out: already exists: delete it, or write to another name"):
+            stop_after(collection, out, 0)
+        assert [path.name for path in out.iterdir()] == ["theirs"]
+        shutil.rmtree(out)
+        collection.embed(out)
+        assert contents(out) == contents(whole)
+
 
 class StopError(Exception):
     pass
+
+
+@contextlib.contextmanager
+def held_up(collection, tmp_path):
+    """For certain, a run does not end: a photo of the last chunk is a pipe, which gives nothing until it is closed.
+
+    Opening it for writing returns once it is read: all photos before it are decoded by then, or will be.
+    """
+    photo = collection.path(COUNT - 2)
+    aside = photo.rename(tmp_path / "aside")
+    os.mkfifo(photo)
+    try:
+        yield photo
+    finally:
+        photo.unlink()
+        aside.rename(photo)
 
 
 def stop_after(collection, out, chunks, then=None):
@@ -288,6 +367,27 @@ def test_photos_wait_decoded_in_bounded_number_and_come_in_order():
             assert number == expected
             assert len(started) <= expected + 7
     assert len(started) == 100
+
+
+class TestReading:
+    def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_it(self, tmp_path, monkeypatch, resize):
+        monkeypatch.setattr(photo_files, "LIMITS", dataclasses.replace(photo_files.LIMITS, max_bytes=1000))
+        with (tmp_path / "huge.jpg").open("wb") as file:
+            file.truncate(1 << 40)  # takes no room on the disk
+        assert "IMAGE_TOO_LARGE" in photo_files.read_pixels(tmp_path / "huge.jpg", resize)
+
+    def test_a_path_that_no_file_can_have_costs_only_itself(self, tmp_path, resize):
+        assert "null" in photo_files.read_pixels(tmp_path / "a\0b.jpg", resize)
+
+    def test_a_photo_to_calibrate_on_that_can_not_be_read_is_named_with_the_reason(self, tmp_path, resize):
+        (tmp_path / "a.jpg").touch()
+        with pytest.raises(CommandError, match=r"a\.jpg: IMAGE_EMPTY: "):
+            list(photo_files.batches([tmp_path / "a.jpg"], resize, 8))
+
+
+@pytest.fixture
+def resize():
+    return preprocess.Resize("squash", 32)
 
 
 class TestRefused:
