@@ -12,10 +12,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.faiss_layers import METRICS, innermost, is_graph
 from search_svc.version import Metric
 from svckit.cli import CommandError
 
-_METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 _CHUNK_ROWS = 8192
 _BY_ITSELF = "\x01"
 """`quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
@@ -25,14 +25,14 @@ _FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
 def create(factory: str, dimension: int, metric: Metric) -> Any:
     """An empty, untrained faiss index. Raises CommandError if the factory string makes none that we can serve."""
     try:
-        index = faiss.index_factory(dimension, factory, _METRICS[metric])
+        index = faiss.index_factory(dimension, factory, METRICS[metric])
     except RuntimeError as error:
         raise CommandError(
             f"faiss makes no index of {factory!r} ({metric}, {dimension}-d): {_reason(error)}"
         ) from error
-    if index.metric_type != _METRICS[metric]:
+    if index.metric_type != METRICS[metric]:
         raise CommandError(f"faiss does not support the metric {metric} for {factory!r}")
-    kind = type(_innermost(index)).__name__
+    kind = type(innermost(index)).__name__
     if kind.startswith("IndexIDMap"):
         raise CommandError(f"{factory!r} keeps ids of its own: leave IDMap out, ids are row numbers here")
     if kind.startswith("IndexNSG"):
@@ -46,11 +46,6 @@ def lists(index: Any) -> int | None:
     return None if ivf is None else int(ivf.nlist)
 
 
-def is_graph(index: Any) -> bool:
-    """Whether it is an HNSW index."""
-    return isinstance(_innermost(index), faiss.IndexHNSW)
-
-
 def centroids(index: Any) -> int:
     """How many centroids k-means is to find for the inverted lists. Fewer than lists where a product makes those."""
     ivf = faiss.try_extract_index_ivf(index)
@@ -59,7 +54,7 @@ def centroids(index: Any) -> int:
 
 def least_training_points(index: Any) -> int:
     """Fewer embeddings than this cannot train it: a centroid needs a point."""
-    inner = _innermost(index)
+    inner = innermost(index)
     storage = faiss.downcast_index(inner.storage) if is_graph(index) else inner
     codewords = storage.pq.ksub if hasattr(storage, "pq") else 1
     return 0 if index.is_trained else max(centroids(index), codewords)
@@ -91,18 +86,6 @@ def write_shard(
 def serialise(index: Any) -> NDArray[np.uint8]:
     serialised: NDArray[np.uint8] = faiss.serialize_index(index)
     return serialised
-
-
-def _innermost(index: Any) -> Any:
-    """What is inside the vector transforms and the refinement."""
-    index = faiss.downcast_index(index)
-    while True:
-        if isinstance(index, faiss.IndexPreTransform):
-            index = faiss.downcast_index(index.index)
-        elif isinstance(index, faiss.IndexRefine):
-            index = faiss.downcast_index(index.base_index)
-        else:
-            return index
 
 
 def _reason(error: RuntimeError) -> str:

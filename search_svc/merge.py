@@ -18,8 +18,16 @@ class Hits:
     ids: NDArray[np.int64]  # (Q, <= k)
 
 
-Fetch = Callable[[NDArray[np.float32], int], Hits]
-"""Finds a number of the best hits of queries; in any order, and any of those that tie for the last place."""
+@dataclass(frozen=True)
+class Fetched:
+    """A number of the best hits of each of Q queries; in any order, and any of those that tie for the last place."""
+
+    hits: Hits
+    rest: NDArray[np.floating]  # (Q,): no item that was not fetched scores more
+
+
+Fetch = Callable[[NDArray[np.float32], int], Fetched]
+"""Finds a number of the best hits of queries."""
 
 
 def empty(queries: int) -> Hits:
@@ -38,13 +46,14 @@ def merge(parts: Sequence[Hits], k: int) -> Hits:
 def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits:
     """The k best hits among `size` items, ties for the last place given to the smallest ids.
 
-    Which of the tied items a faiss index returns is its own affair. So fetch more than k: where the last one fetched is
-    worse than the k-th, every item that ties with the k-th was fetched as well. Where it is not, fetch more.
+    Which of the tied items a faiss index returns is its own affair. So fetch more than k: where whatever was not
+    fetched is worse than the k-th, every item that ties with the k-th was fetched. Where it may not be, fetch more.
     """
     width = min(k + MARGIN, size)
-    fetched = merge([fetch(queries, width)], width)
-    best = Hits(fetched.scores[:, :k].copy(), fetched.ids[:, :k].copy())
-    for row in np.flatnonzero(_cut_in_a_tie(fetched, k)) if width < size else ():
+    fetched = fetch(queries, width)
+    ranked = merge([fetched.hits], width)
+    best = Hits(ranked.scores[:, :k].copy(), ranked.ids[:, :k].copy())
+    for row in np.flatnonzero(_open(ranked, fetched.rest, k)) if width < size else ():
         # One query at a time: a query that ties with the whole gallery must not take a batch's worth of memory.
         alone = _widen(fetch, queries[row : row + 1], k, width, size)
         best.scores[row], best.ids[row] = alone.scores[0, :k], alone.ids[0, :k]
@@ -54,12 +63,13 @@ def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits
 def _widen(fetch: Fetch, query: NDArray[np.float32], k: int, width: int, size: int) -> Hits:
     while True:
         width = min(4 * width, size)
-        fetched = merge([fetch(query, width)], width)
-        if width == size or not _cut_in_a_tie(fetched, k)[0]:
-            return fetched
+        fetched = fetch(query, width)
+        ranked = merge([fetched.hits], width)
+        if width == size or not _open(ranked, fetched.rest, k)[0]:
+            return ranked
 
 
-def _cut_in_a_tie(fetched: Hits, k: int) -> NDArray[np.bool_]:
-    """(Q,): whether items that tie with the k-th hit may be among those not fetched."""
-    cut: NDArray[np.bool_] = (fetched.ids[:, -1] >= 0) & (fetched.scores[:, -1] == fetched.scores[:, k - 1])
-    return cut
+def _open(ranked: Hits, rest: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
+    """(Q,): whether items that belong among the k best hits may be among those not fetched."""
+    undecided: NDArray[np.bool_] = (ranked.ids[:, -1] >= 0) & (rest >= ranked.scores[:, k - 1])
+    return undecided

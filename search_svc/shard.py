@@ -8,14 +8,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.merge import Hits, empty, merge, top_k
+from search_svc.asking import Flat, OneByOne, asking
+from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers
+from search_svc.merge import Fetched, Hits, empty, merge, top_k
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
 
 # The type hints that faiss ships know neither all classes nor the keyword arguments that its Python layer adds.
 _faiss: Any = faiss
 
-_METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 _SCAN_ROWS = 4096
 
 
@@ -23,7 +24,7 @@ _SCAN_ROWS = 4096
 class Shard:
     """Rows [start, stop) of the gallery. Not thread-safe: each shard belongs to one thread."""
 
-    index: Any
+    asked: Flat | OneByOne
     """A faiss index over rows 0 to stop - start."""
     embeddings: NDArray[np.float16]
     """(items, dimension): of the whole gallery."""
@@ -38,20 +39,19 @@ class Shard:
         """Maps the file into memory. Raises ArtifactError if it is not what the version's manifest says."""
         manifest = version.manifest
         index = _read(path)
-        expected = (info.stop - info.start, manifest.dimension, _METRICS[manifest.metric])
+        expected = (info.stop - info.start, manifest.dimension, METRICS[manifest.metric])
         found = (index.ntotal, index.d, index.metric_type)
         if found != expected:
             described = "{} vectors of dimension {}, faiss metric {}".format
             raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
-        return cls(index, version.embeddings, manifest.metric, info.start, info.stop, filters=_filters(index))
+        return cls(asking(index), version.embeddings, manifest.metric, info.start, info.stop, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
         """The fields of SearchParams that this kind of index has."""
-        innermost = _layers(self.index)[-1]
-        if isinstance(innermost, faiss.IndexIVF):
+        if is_lists(self.asked.index):
             return frozenset({"nprobe"})
-        return frozenset({"ef_search"}) if isinstance(innermost, faiss.IndexHNSW) else frozenset()
+        return frozenset({"ef_search"}) if is_graph(self.asked.index) else frozenset()
 
     def search(
         self, queries: NDArray[np.float32], k: int, params: SearchParams, rows: NDArray[np.bool_] | None
@@ -63,12 +63,9 @@ class Shard:
         if rows is not None and not self.filters:
             return self.scan(queries, k, rows)
         selector = None if rows is None else _selector(rows[self.start : self.stop])
-        options = _search_parameters(_layers(self.index), params, selector)
-
-        def fetch(queries: NDArray[np.float32], k: int) -> Hits:
-            return self._hits(*self.index.search(queries, k, params=options))
-
-        return top_k(fetch, queries, k, self.stop - self.start)
+        options = _search_parameters(layers(self.asked.index), params, selector)
+        hits = _top_k(self.asked, queries, k, options)
+        return Hits(hits.scores, np.where(hits.ids < 0, -1, hits.ids + self.start))
 
     def scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.bool_] | None) -> Hits:
         """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
@@ -82,16 +79,10 @@ class Shard:
         return best
 
     def _compare(self, queries: NDArray[np.float32], k: int, chunk: NDArray[np.int64]) -> Hits:
-        vectors = self.embeddings[chunk].astype(np.float32)
-
-        def fetch(queries: NDArray[np.float32], k: int) -> Hits:
-            distances, positions = faiss.knn(queries, vectors, k, metric=_METRICS[self.metric])
-            return Hits(_scores(distances, positions, self.metric), chunk[positions])
-
-        return top_k(fetch, queries, k, len(chunk))
-
-    def _hits(self, distances: NDArray[np.float32], positions: NDArray[np.int64]) -> Hits:
-        return Hits(_scores(distances, positions, self.metric), np.where(positions < 0, -1, positions + self.start))
+        index = faiss.IndexFlat(self.embeddings.shape[1], METRICS[self.metric])
+        index.add(self.embeddings[chunk].astype(np.float32))
+        hits = _top_k(Flat.over(index), queries, k, None)
+        return Hits(hits.scores, chunk[hits.ids])
 
 
 def use_one_core() -> None:
@@ -110,17 +101,16 @@ def _read(path: Path) -> Any:
         raise ArtifactError(path, f"faiss cannot read it: {error}") from error
 
 
-def _layers(index: Any) -> list[Any]:
-    """The index, what it wraps, what that wraps, and so on."""
-    layers = [index]
-    while inner := getattr(layers[-1], "index", None) or getattr(layers[-1], "base_index", None):
-        layers.append(faiss.downcast_index(inner))
-    return layers
+def _top_k(asked: Flat | OneByOne, queries: NDArray[np.float32], k: int, options: Any) -> Hits:
+    def fetch(queries: NDArray[np.float32], k: int) -> Fetched:
+        return asked.fetch(queries, k, options)
+
+    return top_k(fetch, queries, k, asked.index.ntotal)
 
 
-def _search_parameters(layers: list[Any], params: SearchParams, selector: Any) -> Any:
+def _search_parameters(nested: list[Any], params: SearchParams, selector: Any) -> Any:
     """What a call tells faiss, nested as the index is; the selector goes to the innermost layer. None: nothing."""
-    index, *inner = layers
+    index, *inner = nested
     if isinstance(index, faiss.IndexPreTransform):
         return _faiss.SearchParametersPreTransform(index_params=_search_parameters(inner, params, selector))
     if isinstance(index, faiss.IndexRefine):
@@ -136,7 +126,7 @@ def _search_parameters(layers: list[Any], params: SearchParams, selector: Any) -
 
 def _filters(index: Any) -> bool:
     """Whether a search takes a selector: faiss tells when it is tried."""
-    options = _search_parameters(_layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
+    options = _search_parameters(layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
     try:
         index.search(np.zeros((1, index.d), np.float32), 1, params=options)
     except RuntimeError:
@@ -146,9 +136,3 @@ def _filters(index: Any) -> bool:
 
 def _selector(rows: NDArray[np.bool_]) -> Any:
     return _faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
-
-
-def _scores(distances: NDArray[np.float32], positions: NDArray[np.int64], metric: Metric) -> NDArray[np.float32]:
-    """Higher is nearer; -inf where there is no hit."""
-    scores = distances if metric == "ip" else 0 - distances
-    return np.where(positions < 0, np.float32(-np.inf), scores)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_svc import faiss_index
+from search_svc.faiss_layers import is_graph
 from search_svc.version import Metric
 from svckit.cli import CommandError
 
@@ -74,7 +75,7 @@ def _check_search_params(spec: IndexSpec, index: Any) -> None:
         raise CommandError(f"--nprobe is for IVF indexes, and {spec.factory} is none")
     if spec.nprobe is not None and not 1 <= spec.nprobe <= (lists or 0):
         raise CommandError(f"--nprobe must be 1 to {lists}, the lists of {spec.factory}, got {spec.nprobe}")
-    if spec.ef_search is not None and not faiss_index.is_graph(index):
+    if spec.ef_search is not None and not is_graph(index):
         raise CommandError(f"--ef-search is for HNSW indexes, and {spec.factory} is none")
     if spec.ef_search is not None and spec.ef_search < 1:
         raise CommandError(f"--ef-search must be >= 1, got {spec.ef_search}")

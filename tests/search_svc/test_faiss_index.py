@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from search_svc import faiss_index
+from search_svc.faiss_layers import is_graph
 from svckit.cli import CommandError
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
@@ -48,7 +49,7 @@ def test_every_kind_of_index_is_made_trained_cloned_and_filled(tmp_path, kind, m
     factory, lists, graph, points = kind
     index = faiss_index.create(factory, D, metric)
     assert faiss_index.lists(index) == lists
-    assert faiss_index.is_graph(index) == graph
+    assert is_graph(index) == graph
     assert faiss_index.least_training_points(index) == points
     embeddings = vectors(300)
     faiss_index.train(index, embeddings.astype(np.float32))
@@ -61,7 +62,7 @@ def test_every_kind_of_index_is_made_trained_cloned_and_filled(tmp_path, kind, m
 
 def test_an_hnsw_index_of_product_codes_needs_a_point_for_each_codeword():
     index = faiss_index.create("HNSW8_PQ4", D, "l2")
-    assert (faiss_index.is_graph(index), faiss_index.least_training_points(index)) == (True, 256)
+    assert (is_graph(index), faiss_index.least_training_points(index)) == (True, 256)
 
 
 @pytest.mark.parametrize("factory", ["PQ4x4", "IVF8,Flat", "IVF32,PQ4x4", "IVF4,SQ8", "OPQ4_8,IVF8,PQ4x4fs"])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.merge import MARGIN, Hits, empty, merge, top_k
+from search_svc.merge import MARGIN, Fetched, Hits, empty, merge, top_k
 
 
 def hits(*queries):
@@ -53,7 +53,7 @@ class HighestIds:
         self.asked.append((len(queries), k))
         found = self.hits[:k]
         np.random.default_rng(k).shuffle(found)
-        return hits(*[found for _ in queries])
+        return Fetched(hits(*[found for _ in queries]), np.full(len(queries), self.hits[:k][-1][0]))
 
 
 @given(st.integers(1, 80).flatmap(lambda size: st.lists(st.integers(0, 1), min_size=size, max_size=size)), st.data())
