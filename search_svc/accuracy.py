@@ -102,7 +102,7 @@ def _given(answer: Answer, level: str) -> dict[str, Sequence[Hashable]]:
 
 
 def _voted(vote: Vote, level: str) -> list[Hashable]:
-    """The answer's class, then the other candidates', heaviest first."""
+    """The answer's class, which may be none, then the other candidates', heaviest first."""
     heaviest: list[Hashable]
     if level == "make":
         heaviest = [(candidate.make,) for candidate in vote.makes]
@@ -110,7 +110,8 @@ def _voted(vote: Vote, level: str) -> list[Hashable]:
         heaviest = [(candidate.make, candidate.model) for candidate in vote.models]
     else:
         heaviest = [LEVELS[level](candidate.label) for candidate in vote.labels if candidate.label]
-    return list(dict.fromkeys([LEVELS[level](vote.answer), *heaviest]))
+    answer = LEVELS[level](vote.answer)
+    return [answer, *dict.fromkeys(each for each in heaviest if each not in (answer, None))]
 
 
 def _interval(right: int, photos: int, rng: np.random.Generator) -> tuple[float, float, float]:

@@ -14,6 +14,8 @@ from search_svc.rejections import rejected
 from search_svc.version import IndexVersion, SearchParams
 from svckit.errors import Reason, ServiceError, Violation
 
+MAX_NEIGHBOURS = 65536
+"""Most neighbours in one call, all its queries together: some ten megabytes of reply."""
 _LARGEST_PARAMETER = 65536
 _FINGERPRINT_LENGTH = 64
 # Beyond these, float32 scores lose what tells photos apart: they overflow, or are all zero.
@@ -57,17 +59,19 @@ class QueryReader:
 
     def read(self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest) -> list[Query]:
         """The queries of a call. Raises ServiceError, with everything that is wrong."""
-        self._check_model(request.queries)
+        size = len(request.queries.data)  # protobuf copies the bytes each time they are asked for
+        self._check_model(request.queries, size)
         options = request.options
+        vectors, problem = self._vectors(request.queries, size)
         violations = [
-            *self._query_violations(request.queries),
-            *self._option_violations(options),
+            *([problem] if problem else ()),
+            *self._option_violations(options, len(vectors)),
             *self._filters.violations(options.filter),
         ]
         if violations:
             raise rejected(violations)
         plan = self._plan(options)
-        return [Query(vector, plan) for vector in wire.unpack(request.queries)]
+        return [Query(vector, plan) for vector in vectors]
 
     def _plan(self, options: search_pb2.SearchOptions) -> Plan:
         defaults = self._manifest.search
@@ -79,9 +83,9 @@ class QueryReader:
         labels = None if allowed is None else allowed.tobytes()
         return Plan(options.k or self._manifest.k, params, options.exact, labels)
 
-    def _check_model(self, queries: embedding_pb2.Embeddings) -> None:
+    def _check_model(self, queries: embedding_pb2.Embeddings, size: int) -> None:
         expected, got = self._manifest.model, queries.model[:_FINGERPRINT_LENGTH]
-        if queries.data and queries.model != expected:
+        if size and queries.model != expected:
             raise ServiceError(
                 Reason.MODEL_MISMATCH,
                 f"the queries were embedded with model {got[:12] or '(none given)'}, the index with {expected[:12]} "
@@ -89,20 +93,31 @@ class QueryReader:
                 metadata={"expected": expected, "got": got},
             )
 
-    def _query_violations(self, queries: embedding_pb2.Embeddings) -> Iterator[Violation]:
+    def _vectors(self, queries: embedding_pb2.Embeddings, size: int) -> tuple[NDArray[np.float32], Violation | None]:
+        """`(Q, dimension)` from `size` bytes; or none, and what is wrong with them."""
         dimension, most = self._manifest.dimension, self._limits.max_queries
-        count, rest = divmod(len(queries.data), 4 * dimension)
-        if queries.data and queries.dimension != dimension:
+        count, rest = divmod(size, 4 * dimension)
+        none = np.empty((0, dimension), np.float32)
+        if size and queries.dimension != dimension:
             text = f"must be {dimension}, the dimension of the index, got {queries.dimension}"
-            yield Violation("queries.dimension", Reason.DIMENSION_MISMATCH, text)
-        elif not rest and not 1 <= count <= most:
-            yield Violation("queries", Reason.INVALID_QUERY_COUNT, f"must be 1 to {most} queries, got {count}")
-        elif problem := _malformed(queries):
-            yield Violation("queries.data", Reason.MALFORMED_EMBEDDINGS, problem)
+            return none, Violation("queries.dimension", Reason.DIMENSION_MISMATCH, text)
+        if not rest and not 1 <= count <= most:
+            text = f"must be 1 to {most} queries, got {count}"
+            return none, Violation("queries", Reason.INVALID_QUERY_COUNT, text)
+        try:
+            vectors = wire.unpack(queries)
+            _check_lengths(vectors)
+        except ValueError as error:
+            return none, Violation("queries.data", Reason.MALFORMED_EMBEDDINGS, str(error))
+        return vectors, None
 
-    def _option_violations(self, options: search_pb2.SearchOptions) -> Iterator[Violation]:
-        if options.HasField("k") and not 1 <= options.k <= self._limits.max_k:
-            yield Violation("options.k", Reason.INVALID_K, f"must be 1 to {self._limits.max_k}, got {options.k}")
+    def _option_violations(self, options: search_pb2.SearchOptions, queries: int) -> Iterator[Violation]:
+        k = options.k if options.HasField("k") else self._manifest.k
+        if not 1 <= k <= self._limits.max_k:
+            yield Violation("options.k", Reason.INVALID_K, f"must be 1 to {self._limits.max_k}, got {k}")
+        elif queries * k > MAX_NEIGHBOURS:
+            text = f"must be 1 to {MAX_NEIGHBOURS // queries} for {queries} queries, got {k}: a call finds at most "
+            yield Violation("options.k", Reason.INVALID_K, f"{text}{MAX_NEIGHBOURS} neighbours")
         for name in ("nprobe", "ef_search"):
             if options.HasField(name) and (problem := self._misplaced(name, getattr(options, name))):
                 yield Violation(f"options.{name}", Reason.INVALID_SEARCH_PARAMETER, problem)
@@ -116,15 +131,10 @@ class QueryReader:
         return None
 
 
-def _malformed(queries: embedding_pb2.Embeddings) -> str | None:
-    """What is wrong with the numbers."""
-    try:
-        vectors = wire.unpack(queries)
-    except ValueError as error:
-        return str(error)
+def _check_lengths(vectors: NDArray[np.float32]) -> None:
+    """Raises ValueError if one has a length that would spoil scores."""
     squares = np.einsum("qd,qd->q", vectors, vectors)
     shortest, longest = _SQUARED_LENGTHS
     odd = np.flatnonzero((squares < shortest) | (squares > longest))
-    if not len(odd):
-        return None
-    return f"row {odd[0]} has length {squares[odd[0]] ** 0.5:.3g}, which no photo's embedding has"
+    if len(odd):
+        raise ValueError(f"row {odd[0]} has length {squares[odd[0]] ** 0.5:.3g}, which no photo's embedding has")

@@ -17,16 +17,17 @@ def pack(model: str, matrix: NDArray[Any]) -> embedding_pb2.Embeddings:
 
 
 def unpack(message: embedding_pb2.Embeddings) -> NDArray[np.float32]:
-    """The `(rows, dimension)` float32 matrix of a message, read-only, without a copy.
+    """The `(rows, dimension)` float32 matrix of a message, read-only, over a single copy of its bytes.
 
     Raises ValueError, with what is wrong, if the bytes are not a whole number of finite embeddings.
     """
     if message.dimension < 1:
         raise ValueError("dimension must be >= 1, got 0")
     row_bytes = 4 * message.dimension
-    if len(message.data) % row_bytes:
-        raise ValueError(f"data must be a multiple of {row_bytes} bytes (4 * dimension), got {len(message.data)}")
-    matrix = np.frombuffer(message.data, dtype=_FLOAT32_LE).reshape(-1, message.dimension)
+    data = message.data  # protobuf copies the bytes each time they are asked for
+    if len(data) % row_bytes:
+        raise ValueError(f"data must be a multiple of {row_bytes} bytes (4 * dimension), got {len(data)}")
+    matrix = np.frombuffer(data, dtype=_FLOAT32_LE).reshape(-1, message.dimension)
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise ValueError(f"row {row} has a value that is not finite")
