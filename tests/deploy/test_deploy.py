@@ -1,16 +1,23 @@
 """The images and compose files are read here as Docker would read them: no engine runs in tests."""
 
 import argparse
+import contextlib
 import fnmatch
 import json
+import math
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from string import Template
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from embedder_svc.__main__ import parser as embedder_parser
 from embedder_svc.config import EmbedderConfig
@@ -155,6 +162,55 @@ def test_the_variants_are_extras(service):
     assert {"cpu", "gpu"} <= PROJECT["optional-dependencies"].keys()
 
 
+def pins():
+    lines = [line for line in (DEPLOY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines]
+    assert all(re.fullmatch(r"==[\w.]+", str(requirement.specifier)) for requirement in requirements)
+    versions = {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in requirements}
+    assert len(versions) == len(requirements), "no package twice"
+    return versions
+
+
+def required(extra):
+    """What the package needs with an extra, and what that needs in turn as far as it is installed here."""
+    waiting = [*map(Requirement, PROJECT["dependencies"]), Requirement(f"vmmr[{extra}]")]
+    found = set()
+    while waiting:
+        requirement = waiting.pop()
+        if requirement not in found:
+            found.add(requirement)
+            waiting += needs(requirement)
+    return [requirement for requirement in found if requirement.name != "vmmr"]
+
+
+def needs(requirement):
+    if requirement.name == "vmmr":
+        return [Requirement(line) for extra in requirement.extras for line in PROJECT["optional-dependencies"][extra]]
+    with contextlib.suppress(PackageNotFoundError):
+        needed = map(Requirement, requires(requirement.name) or [])
+        extras = {"", *requirement.extras}
+        return [each for each in needed if not each.marker or any(each.marker.evaluate({"extra": e}) for e in extras)]
+    return []
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_every_package_in_an_image_is_pinned_to_a_version_that_is_accepted(extra):
+    versions = pins()
+    needed = [(canonicalize_name(each.name), each.specifier) for each in required(extra)]
+    wrong = [f"{name}{accepted}" for name, accepted in needed if name not in versions or versions[name] not in accepted]
+    assert wrong == []
+
+
+def test_the_pins_are_of_packages_alone():
+    """Where they come from is for the machine that builds to know."""
+    assert "//" not in (DEPLOY / "constraints.txt").read_text()
+
+
+def test_images_take_the_pinned_versions(service):
+    (install,) = [line for name, line in service.dockerfile if name == "RUN" and "pip install" in line]
+    assert "-c constraints.txt" in install
+
+
 def test_images_do_not_run_as_root(service):
     (user,) = service.last_stage("USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that Kubernetes can tell that it is not root"
@@ -190,10 +246,11 @@ def test_the_model_is_in_the_image(service):
 
 def test_the_health_check_probes_the_server(service):
     (check,) = service.last_stage("HEALTHCHECK")
-    python, flag, module, *arguments = json.loads(check.partition("CMD ")[2])
+    environment = service.environment | {f"{service.prefix}_PORT": "4711"}
+    python, flag, module, *arguments = shlex.split(Template(check.partition("CMD ")[2]).substitute(environment))
     assert (python, flag) == ("python", "-m")
     assert find_spec(module).name == probe.__name__
-    assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{service.settings(service.environment).port}"
+    assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{service.settings(environment).port}"
 
 
 # --- compose ----------------------------------------------------------------------------------------------------------
@@ -242,15 +299,26 @@ def test_containers_can_write_nothing_but_their_tmp(service):
     assert container["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_what_a_health_check_leaves_behind_is_reaped(service):
+    assert COMPOSE[service.name]["init"] is True
+
+
 def test_containers_are_limited(service):
     limits = COMPOSE[service.name]["deploy"]["resources"]["limits"]
     assert limits.keys() == {"cpus", "memory"}
 
 
-def test_the_network_has_as_many_threads_as_its_container_has_processors():
-    """A quota is not seen from inside."""
-    embedder = COMPOSE["embedder"]
-    assert embedder["environment"]["EMBEDDER_THREADS"] == embedder["deploy"]["resources"]["limits"]["cpus"]
+def test_processors_may_be_a_fraction():
+    """So they are no thread counts: those the server sets by the quota itself."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert set(re.findall(r"(\w+): \$\{VMMR_CPUS", text)) == {"cpus"}
+
+
+def test_the_embedder_has_memory_for_the_largest_photo_in_every_decode_thread():
+    """19 bytes a pixel, as measured with WebP, the dearest format; 1 GB for the rest."""
+    limits = COMPOSE["embedder"]["deploy"]["resources"]["limits"]
+    memory = int(limits["memory"].removesuffix("g")) << 30
+    assert 1e9 + math.ceil(limits["cpus"]) * 19 * EmbedderConfig().max_image_pixels <= memory
 
 
 def test_containers_are_given_the_time_to_drain(service):
