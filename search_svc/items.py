@@ -69,6 +69,11 @@ class Items:
         uri: str = self._uris[row].as_py()
         return uri
 
+    def take(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
+        """The item ids and the uris of rows."""
+        positions = pa.array(rows, pa.int64())
+        return self._item_ids.take(positions).to_pylist(), self._uris.take(positions).to_pylist()
+
 
 def write_items(path: Path, item_ids: Sequence[str], labels: Sequence[Label], uris: Sequence[str]) -> None:
     """Writes one row an item; all three sequences are aligned."""

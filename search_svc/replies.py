@@ -37,10 +37,10 @@ class Replies:
         )
 
     def _neighbours(self, found: Found) -> list[search_pb2.Neighbour]:
-        item_id, uri, messages = self._items.item_id, self._items.uri, self._messages
+        item_ids, uris = self._items.take(found.rows)
         return [
-            search_pb2.Neighbour(item_id=item_id(row), label=messages[label.label], uri=uri(row), score=score)
-            for row, label, score in zip(found.rows, found.labels, found.scores, strict=True)
+            search_pb2.Neighbour(item_id=item_id, label=self._messages[label.label], uri=uri, score=score)
+            for item_id, label, uri, score in zip(item_ids, found.labels, uris, found.scores, strict=True)
         ]
 
     def _candidates(self, candidates: Sequence[Candidate]) -> list[search_pb2.Candidate]:

@@ -1,8 +1,12 @@
 """SearchService, over gRPC."""
 # ruff: noqa: ARG002, N802 (names and arguments of the methods are the contract's)
 
+import asyncio
 import dataclasses
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
@@ -18,6 +22,8 @@ from svckit.streams import Context
 
 SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 
+Reply = TypeVar("Reply")
+
 _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
@@ -31,22 +37,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self._batcher = batcher
         self._reader = QueryReader(version, tunable, limits)
         self._replies = Replies(version)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
         self._pages = LabelPages(version)
         self._provenance = _provenance(version)
         self._index = _index(version, limits)
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
-        found = await self._find(request, context)
-        results = [self._replies.neighbours(each) for each in found.outputs]
-        return search_pb2.SearchResponse(results=results, provenance=self._provenance, times=_times(found))
+        return await self._write(self._neighbours, await self._find(request, context))
 
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
-        found = await self._find(request, context)
-        started = time.perf_counter()
-        votes = [vote(each.scores, each.labels, self._temperature) for each in found.outputs]
-        times = _times(found, vote_s=time.perf_counter() - started)
-        results = [self._replies.classification(*each) for each in zip(found.outputs, votes, strict=True)]
-        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance, times=times)
+        return await self._write(self._classifications, await self._find(request, context))
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
         return self._index
@@ -60,6 +60,21 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, context: Context
     ) -> Batched[Found]:
         return await self._batcher.submit(self._reader.read(request), deadline=deadline(context))
+
+    async def _write(self, write: Callable[[Batched[Found]], Reply], found: Batched[Found]) -> Reply:
+        """Tens of thousands of neighbours take a second: not on the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, write, found)
+
+    def _neighbours(self, found: Batched[Found]) -> search_pb2.SearchResponse:
+        results = [self._replies.neighbours(each) for each in found.outputs]
+        return search_pb2.SearchResponse(results=results, provenance=self._provenance, times=_times(found))
+
+    def _classifications(self, found: Batched[Found]) -> search_pb2.ClassifyResponse:
+        started = time.perf_counter()
+        votes = [vote(each.scores, each.labels, self._temperature) for each in found.outputs]
+        times = _times(found, vote_s=time.perf_counter() - started)
+        results = [self._replies.classification(*each) for each in zip(found.outputs, votes, strict=True)]
+        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance, times=times)
 
 
 def _times(found: Batched[Found], vote_s: float = 0.0) -> search_pb2.SearchTimes:

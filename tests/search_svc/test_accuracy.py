@@ -54,6 +54,13 @@ def test_a_label_that_could_not_be_parsed_is_a_class_of_its_own_at_every_level_b
     assert found == {"label": set(MEASURES), "model": set(MEASURES), "make": set(MEASURES), "year": set()}
 
 
+def test_a_candidate_without_a_year_takes_no_place_among_the_years():
+    years = [parse(f"honda_pilot_{year}") for year in (2011, 2010, 2009, 2008, 2007, 2006)]
+    given = answer(years[0], MISC, *years[1:])
+    assert "vote, top-5 classes" in right(years[4], given)["year"]
+    assert "vote, top-5 classes" not in right(years[5], given)["year"]
+
+
 def test_photos_without_a_year_are_not_counted_among_the_years():
     tally = Tally()
     for truth in (MISC, PILOT_2011):

@@ -1,3 +1,5 @@
+import difflib
+
 import pytest
 from vmmr.search.v1 import search_pb2
 
@@ -81,6 +83,20 @@ def test_many_unknown_values_are_counted_and_long_ones_cut():
     (violation,) = violations(models=["x" * 10_000, "y", "z", "w", "v"])
     assert violation.description.endswith("'y', 'z', 2 more")
     assert len(violation.description) < 200
+
+
+def test_what_looks_like_the_first_unknown_value_is_told_and_like_no_other():
+    (violation,) = violations(makes=["hnoda", "tyoota"])
+    assert violation.description == "no gallery photo has 'hnoda' (did you mean 'honda'?), 'tyoota'"
+
+
+def test_of_thousands_of_labels_hundreds_are_compared_and_the_likeliest_first(monkeypatch):
+    compared = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda value, names: compared.extend(names) or [])
+    reader = FilterReader([Label(f"m{number:05}", "", "", None) for number in range(9000)])
+    assert list(reader.violations(search_pb2.Filter(labels=["m08x"])))
+    assert len(compared) == 500
+    assert compared[0] == "m08000"
 
 
 def test_every_field_is_told_of_at_once():

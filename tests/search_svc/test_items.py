@@ -24,6 +24,7 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     assert len(items) == len(rows)
     assert [items.item_id(row) for row in range(len(rows))] == list(ids)
     assert [items.uri(row) for row in range(len(rows))] == list(uris)
+    assert items.take(range(len(rows))[::-1]) == (list(ids)[::-1], list(uris)[::-1])
     assert [items.labels[i] for i in items.label_of] == list(labels)
     assert [label.label for label in items.labels] == sorted({label.label for label in labels})
 

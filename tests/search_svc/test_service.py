@@ -16,6 +16,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.build import IndexSpec
 from search_svc.config import SearchConfig
+from search_svc.items import Items
 from search_svc.queries import Limits
 from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
@@ -227,6 +228,21 @@ class TestClassify:
         assert (await served.classify(unit(1))).times.vote_ms > 0
 
 
+class TestReplies:
+    async def test_are_written_beside_the_event_loop(self, served, monkeypatch):
+        threads = []
+
+        def record(self, found):
+            threads.append(threading.current_thread().name)
+            return take(self, found)
+
+        take = Items.take
+        monkeypatch.setattr(Items, "take", record)
+        await served.search(unit(1))
+        await served.classify(unit(1))
+        assert threads == ["replies_0", "replies_0"]
+
+
 class TestGetIndex:
     async def test_describes_the_index_and_the_limits(self, served):
         response = await served.stub.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S)
@@ -319,6 +335,13 @@ class TestBadCalls:
     async def test_bad_options_are_refused_by_name(self, served, options, violation):
         for call in (served.search(unit(1), options=options), served.classify(unit(1), options=options)):
             assert await refusal(call) == (grpc.StatusCode.INVALID_ARGUMENT, violation[1], [violation])
+
+    async def test_a_call_finds_no_more_neighbours_than_a_reply_can_hold(self, served, monkeypatch):
+        monkeypatch.setattr("search_svc.queries.MAX_NEIGHBOURS", 60)
+        assert len((await served.search(unit(3), options=Options(k=20))).results) == 3
+        violation = ("options.k", "INVALID_K")
+        for queries, options in ((unit(4), Options(k=16)), (unit(6), Options(k=11))):
+            assert (await refusal(served.search(queries, options=options)))[1:] == ("INVALID_K", [violation])
 
     async def test_all_faults_are_told_at_once_and_the_next_good_call_is_answered(self, served):
         options = Options(k=0, nprobe=4, filter=Filter(makes=["hnoda"], min_year=2, max_year=1))
