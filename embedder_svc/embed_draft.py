@@ -174,7 +174,7 @@ def _locked(directory: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes], path: Path) -> bool:
