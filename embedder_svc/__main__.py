@@ -5,6 +5,7 @@ Here the server is put together: photos are decoded in threads, batched across c
 
 import argparse
 import asyncio
+from contextlib import AsyncExitStack
 from typing import cast
 
 from vmmr.embedder.v1 import embedder_pb2_grpc
@@ -15,7 +16,8 @@ from embedder_svc.cores import cores
 from embedder_svc.decoder import Decoder, Pixels
 from embedder_svc.model import Device, Model
 from embedder_svc.service import SERVICE, EmbedderService, Embedding
-from svckit import cli, config, logs
+from svckit import cli, config
+from svckit.config import ConfigError
 from svckit.server import Server
 
 PROGRAM = "vmmr-embedder"
@@ -32,6 +34,7 @@ def _command() -> None:
 
 def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(PROGRAM, description="Photos to embeddings.")
+    cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve", help="answer gRPC calls", description="Serves vmmr.embedder.v1.EmbedderService.", allow_abbrev=False
@@ -44,28 +47,38 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _serve(settings: EmbedderConfig) -> None:
-    logs.configure(settings.log_level, settings.log_format)
+    if not settings.model.is_dir():
+        raise ConfigError(f"--model (EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
+    server = Server(settings, name="embedder")
+    servicer = EmbedderService(settings)
+    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
+    resources = AsyncExitStack()
+
+    async def warm_up() -> None:
+        model = await asyncio.to_thread(_warm_model, settings)
+        decoder = Decoder(model.info.resizing, settings.limits, threads=settings.decode_threads or cores())
+        resources.callback(decoder.close)
+
+        def embed(pixels: list[Pixels]) -> list[Embedding]:
+            return list(model.embed(pixels))
+
+        # The queue is never full: the servicer lets in no more photos than it holds.
+        batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
+        await resources.enter_async_context(batcher)
+        servicer.open(model, decoder, batcher)
+
+    await server.run(warm_up, close=resources.aclose)
+
+
+def _warm_model(settings: EmbedderConfig) -> Model:
     model = Model.open(
         settings.model,
         device=cast("Device", settings.device),
         threads=settings.threads,
         max_batch=settings.max_batch,
     )
-    server = Server(settings, name="embedder")
-    decoder = Decoder(model.info.resizing, settings.limits, threads=settings.decode_threads or cores())
-
-    def embed(pixels: list[Pixels]) -> list[Embedding]:
-        return list(model.embed(pixels))
-
-    batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
-    servicer = EmbedderService(settings, model, decoder, batcher)
-    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
-
-    async def close() -> None:
-        await batcher.close()
-        decoder.close()
-
-    await server.run(warm_up=lambda: asyncio.to_thread(model.warm_up), close=close)
+    model.warm_up()
+    return model
 
 
 if __name__ == "__main__":

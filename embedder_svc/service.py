@@ -24,13 +24,15 @@ Embedding = NDArray[np.float32]
 
 
 class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
-    def __init__(
-        self, config: EmbedderConfig, model: Model, decoder: Decoder, batcher: Batcher[Pixels, Embedding]
-    ) -> None:
-        self._max_images = config.max_images
-        self._fingerprint = model.info.fingerprint
-        self._description = describe(config, model)
+    """Must be `open`ed before the first call; it can be added to a server, which refuses calls meanwhile, before that."""
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        self._config = config
         self._admission = Admission(config.max_queue)
+
+    def open(self, model: Model, decoder: Decoder, batcher: Batcher[Pixels, Embedding]) -> None:
+        self._fingerprint = model.info.fingerprint
+        self._description = describe(self._config, model)
         self._decoder = decoder
         self._batcher = batcher
 
@@ -38,7 +40,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
         arrived = time.monotonic()
-        _check_count(len(request.images), self._max_images)
+        _check_count(len(request.images), self._config.max_images)
         with self._admission.admit(len(request.images)):
             results = await self._decoder.decode(_photos(request))
             decode_ms = 1e3 * (time.monotonic() - arrived)

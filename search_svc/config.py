@@ -22,6 +22,6 @@ class SearchConfig(ServerConfig):
         super().__post_init__()
         if self.max_queue < self.max_queries:
             raise ConfigError(
-                f"--max-queue must be >= --max-queries ({self.max_queries}), got {self.max_queue}: "
+                f"--max-queue must be >= --max-queries, got {self.max_queue} and {self.max_queries}: "
                 "the largest call would never fit"
             )

@@ -7,6 +7,7 @@ The field `max_batch` of a class loaded with the prefix `EMBEDDER` is the flag `
 import argparse
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ Number = int | float
 _REQUIRED: Any = dataclasses.MISSING
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_FLAG = re.compile(r"--[a-z][a-z-]*")
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -63,10 +65,16 @@ def from_namespace(
 ) -> Config:
     """Builds the configuration from parsed flags and the environment; an empty variable counts as not set.
 
-    Raises ConfigError.
+    Raises ConfigError. Where the class itself raises it, over several settings, the flags it names get their variables.
     """
-    found = ((setting, setting.find(args, env)) for setting in _settings(cls, prefix))
-    return cls(**{setting.name: value for setting, value in found if value is not dataclasses.MISSING})
+    settings = _settings(cls, prefix)
+    found = ((setting, setting.find(args, env)) for setting in settings)
+    given = {setting.name: value for setting, value in found if value is not dataclasses.MISSING}
+    try:
+        return cls(**given)
+    except ConfigError as error:
+        variables = {setting.flag: setting.variable for setting in settings}
+        raise ConfigError(_FLAG.sub(lambda flag: f"{flag[0]} ({variables[flag[0]]})", str(error))) from error
 
 
 @dataclasses.dataclass(frozen=True)

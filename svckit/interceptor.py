@@ -5,9 +5,10 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,7 +26,11 @@ REQUEST_ID = "x-request-id"
 _HEALTH = "/grpc.health.v1.Health/"
 _LONGEST_REQUEST_ID = 128
 _TRANSIT_S = 0.05
+# A caller that never ends its upload keeps others out, for it counts as a call.
+_RECEIVE_S = 60
 _log = logging.getLogger("svckit.calls")
+
+Messages: TypeAlias = AsyncIterator[bytes]
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -49,25 +54,29 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return streams.wrap(handler, partial(self._stream, handler, method))
         if method.startswith(_HEALTH):
             return handler
+        # As a stream of one message: whether a call is taken is decided before its message is read into memory.
         # Without serializers: bytes that are no message are an error like any other, with a reason and a log line.
-        return grpc.unary_unary_rpc_method_handler(partial(self._call, handler, method))
+        return grpc.stream_unary_rpc_method_handler(partial(self._call, handler, method))
 
-    async def _call(self, handler: Handler, method: str, request: bytes, context: Context) -> bytes:
+    async def _call(self, handler: Handler, method: str, messages: Messages, context: Context) -> bytes:
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        outcome = await self._outcome(handler, method, request, context)
+        outcome = await self._outcome(handler, method, messages, context)
         if isinstance(outcome, ServiceError):
             await _abort(outcome, request_id, context)
         return outcome
 
-    async def _outcome(self, handler: Handler, method: str, request: bytes, context: Context) -> bytes | ServiceError:
+    async def _outcome(
+        self, handler: Handler, method: str, messages: Messages, context: Context
+    ) -> bytes | ServiceError:
         """The response or the error, counted and logged before the caller has it."""
         started = time.perf_counter()
         code, reason = grpc.StatusCode.OK, None
         self._metrics.call_began()
         try:
-            return await self._answer(handler, request, context)
+            with _foreseen():
+                return await self._answer(handler, messages, context)
         except ServiceError as error:
             code, reason = error.status, error.reason
             return error
@@ -82,20 +91,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
             self._metrics.call_ended(method, code, reason, seconds)
             _log_call(method, context, code, reason, seconds)
 
-    async def _answer(self, handler: Handler, request: bytes, context: Context) -> bytes:
-        """The response; whatever nobody foresaw comes out as INTERNAL."""
-        try:
-            self._authenticate(context)
-            with self._gate.call():
-                return await _serve(handler, request, context)
-        except (ServiceError, grpc.aio.AbortError):
-            raise
-        except asyncio.CancelledError as error:
-            if _caller_left():
-                raise
-            raise _internal() from error
-        except Exception as error:
-            raise _internal() from error
+    async def _answer(self, handler: Handler, messages: Messages, context: Context) -> bytes:
+        self._authenticate(context)
+        with self._gate.call():
+            return await _serve(handler, messages, context)
 
     def _authenticate(self, context: Context) -> None:
         given = _metadata(context, "authorization")
@@ -103,12 +102,15 @@ class Interceptor(grpc.aio.ServerInterceptor):
             raise ServiceError(Reason.UNAUTHENTICATED, "no valid token in the metadata `authorization: Bearer TOKEN`")
 
     async def _stream(self, handler: Handler, method: str, request: Any, context: Context) -> None:
+        request_id = _request_id(context)
+        logs.request_id.set(request_id)
         try:
-            if not method.startswith(_HEALTH):
-                self._authenticate(context)
-            await streams.serve(handler, request, context, until=self._gate.draining)
+            with _foreseen():
+                if not method.startswith(_HEALTH):
+                    self._authenticate(context)
+                await streams.serve(handler, request, context, until=self._gate.draining)
         except ServiceError as error:
-            await _abort(error, _request_id(context), context)
+            await _abort(error, request_id, context)
 
 
 def deadline(context: Context) -> float | None:
@@ -117,14 +119,41 @@ def deadline(context: Context) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-async def _serve(handler: Handler, request: bytes, context: Context) -> bytes:
-    response = await handler.unary_unary(_parsed(handler, request), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+@contextmanager
+def _foreseen() -> Iterator[None]:
+    """Whatever nobody foresaw comes out as INTERNAL."""
+    try:
+        yield
+    except (ServiceError, grpc.aio.AbortError):
+        raise
+    except asyncio.CancelledError as error:
+        if _caller_left():
+            raise
+        raise _internal() from error
+    except Exception as error:
+        raise _internal() from error
+
+
+async def _serve(handler: Handler, messages: Messages, context: Context) -> bytes:
+    response = await handler.unary_unary(await _request(handler, messages), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
     return handler.response_serializer(response)  # type: ignore[misc]
 
 
-def _parsed(handler: Handler, request: bytes) -> Any:
+async def _request(handler: Handler, messages: Messages) -> Any:
+    """The call's message, once all of it is here; its bytes are not kept."""
     try:
-        return handler.request_deserializer(request)  # type: ignore[misc]
+        async with asyncio.timeout(_RECEIVE_S):
+            encoded = await anext(messages)
+    except TimeoutError as error:
+        raise ServiceError(Reason.DEADLINE_EXCEEDED, f"the request took more than {_RECEIVE_S} s to come") from error
+    except StopAsyncIteration as error:
+        raise ServiceError(Reason.MALFORMED_REQUEST, "the request did not come whole") from error
+    return _parsed(handler, encoded)
+
+
+def _parsed(handler: Handler, encoded: bytes) -> Any:
+    try:
+        return handler.request_deserializer(encoded)  # type: ignore[misc]
     except DecodeError as error:
         raise ServiceError(Reason.MALFORMED_REQUEST, f"the request is not the method's message: {error}") from error
 

@@ -28,6 +28,8 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _LEAST_PING_INTERVAL_MS = 10_000
 _REFUSING_S = 0.1
+# Health checks, streams, and calls that are just being refused, with all their details.
+_BESIDES_CALLS = 1024
 _LAST_BYTES_S = 1.0
 
 
@@ -45,8 +47,8 @@ class ServerConfig:
     tls_key: Path | None = option(None, help="PEM private key of the certificate")
     tls_client_ca: Path | None = option(None, help="PEM CA; only clients with a certificate it signed are let in")
     token_file: Path | None = option(None, help="file with the bearer token that callers must send")
-    max_request_bytes: int = option(32 * 2**20, minimum=1, help="largest request message")
-    max_concurrent_calls: int = option(512, minimum=1, help="calls served at once; more are refused")
+    max_request_bytes: int = option(32 * 2**20, minimum=1, maximum=2**31 - 1, help="largest request message")
+    max_concurrent_calls: int = option(128, minimum=1, maximum=2**20, help="calls served at once; more are refused")
     drain_pause_s: float = option(
         0.5, minimum=0, help="seconds between telling health checks that the server goes and refusing new calls"
     )
@@ -86,7 +88,8 @@ class Server:
     async def run(self, warm_up: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         """Serves until SIGTERM or SIGINT, then drains and returns; a second signal ends the process at once.
 
-        Health says SERVING once `warm_up` has ended; if it raises, so does this. `close` is called at the very end.
+        Health says SERVING once `warm_up` has ended; if it raises, so does this. `close` is called at the very end,
+        unless a signal came before the warm-up had ended: then the process ends here, and its threads with it.
         """
         logs.configure(self._config.log_level, self._config.log_format)
         signalled = _on_signals()
@@ -96,9 +99,15 @@ class Server:
                 await self.open()
                 await signalled.wait()
         finally:
-            await self.stop()
-            await close()
+            try:
+                await self.stop()
+            finally:
+                if self._gate.opened or not signalled.is_set():
+                    await close()
         _log.info("stopped", extra={"server": self._name})
+        if not self._gate.opened:
+            # A thread that warms up can't be stopped, may take minutes, and the interpreter would wait for it.
+            os._exit(0)
 
     async def start(self) -> None:
         """Listens, and answers health checks with NOT_SERVING and calls with NOT_READY. Raises ConfigError."""
@@ -128,8 +137,8 @@ class Server:
         await self._health.enter_graceful_shutdown()
         if self._gate.opened:
             await asyncio.sleep(self._config.drain_pause_s)
-        await self._drain()
         if self._server:
+            await self._drain()
             await self._server.stop(_LAST_BYTES_S)
         if self._endpoint:
             await asyncio.to_thread(self._endpoint.stop)
@@ -152,7 +161,11 @@ class Server:
         if token and not config.tls_cert:
             _log.warning("the token travels in the clear, for TLS is off")
         interceptor = Interceptor(self._gate, self.metrics, token)
-        server = grpc.aio.server(interceptors=(interceptor,), options=_channel_options(config))
+        server = grpc.aio.server(
+            interceptors=(interceptor,),
+            options=_channel_options(config),
+            maximum_concurrent_rpcs=config.max_concurrent_calls + _BESIDES_CALLS,
+        )
         for add_to in self._services.values():
             add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

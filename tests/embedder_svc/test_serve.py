@@ -125,7 +125,7 @@ class TestBadInput:
 class TestRefusesToStart:
     def error(self, process):
         assert process.wait() == 1
-        assert not process.logged("listening")
+        assert not process.logged("ready")
         (line,) = (line for line in process.lines if not line.startswith("{"))
         return line.strip()
 
@@ -137,9 +137,8 @@ class TestRefusesToStart:
         assert message.startswith(f"vmmr-embedder: error: {graph}: is damaged: its sha256 is ")
 
     def test_with_no_model(self, spawn, tmp_path):
-        missing = "missing: no model bundle here; `vmmr-embedder export` makes one"
-        message = self.error(spawn("--model", tmp_path / "none"))
-        assert message == f"vmmr-embedder: error: {tmp_path}/none/model.json: {missing}"
+        message = self.error(spawn("--model", "none", cwd=tmp_path))
+        assert message == f"vmmr-embedder: error: --model (EMBEDDER_MODEL): there is no folder {tmp_path}/none"
 
     def test_with_a_wrong_setting(self, spawn):
         process = spawn(env={"EMBEDDER_MAX_BATCH": "0"})

@@ -88,7 +88,8 @@ async def served(tiny_bundle):
 
     server = Server(config, name="embedder")
     batcher = server.metrics.batcher("embed", run, max_batch=model.max_batch, max_queue=config.max_queue)
-    servicer = EmbedderService(config, model, decoder, batcher)
+    servicer = EmbedderService(config)
+    servicer.open(model, decoder, batcher)
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
     await server.start()
     await server.open()
@@ -237,7 +238,7 @@ class TestGetModel:
         assert answer.limits == embedder_pb2.Limits(
             max_images=4,
             max_image_bytes=20_000_000,
-            max_image_pixels=50_000_000,
+            max_image_pixels=25_000_000,
             max_aspect_ratio=10,
             max_request_bytes=32 * 2**20,
         )

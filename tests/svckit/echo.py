@@ -6,6 +6,7 @@ milliseconds of work in the batcher's thread. GetModel tells, as the model's dim
 
 import asyncio
 import logging
+import threading
 import time
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ def build(settings: EchoConfig) -> tuple[Server, Batcher[int, list[float]]]:
 
 async def warm_up(how: str) -> None:
     if how == "never":
-        await asyncio.Event().wait()
+        await asyncio.to_thread(threading.Event().wait)
     if how == "fails":
         raise cli.CommandError("the model is corrupt")
 

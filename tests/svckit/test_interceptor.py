@@ -39,6 +39,16 @@ def details_of(error: grpc.aio.AioRpcError) -> dict[str, any_pb2.Any]:
     return unpacked
 
 
+async def answer_of(call):
+    """The response or the error."""
+    (answer,) = await asyncio.gather(call, return_exceptions=True)
+    return answer
+
+
+def reason_or_none(answer) -> str | None:
+    return reason_of(answer) if isinstance(answer, grpc.aio.AioRpcError) else None
+
+
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     return details_of(error)["google.rpc.ErrorInfo"].reason
 
@@ -93,12 +103,89 @@ async def test_a_full_queue_says_when_to_come_back(serve):
     assert any(isinstance(answer, embedder_pb2.EmbedResponse) for answer in answers)
 
 
-async def test_more_calls_than_the_server_takes_are_refused(serve):
-    stub = (await serve(max_concurrent_calls=2)).stub
-    answers = await asyncio.gather(*(stub.Embed(photos(50)) for _ in range(5)), return_exceptions=True)
+@pytest.fixture
+async def silent():
+    """Begins a call whose message never comes; gives the call."""
+    calls = []
+
+    def begin(channel, **options):
+        calls.append(channel.stream_unary(EMBED)(**options))
+        return calls[-1]
+
+    yield begin
+    for call in calls:
+        call.cancel()
+
+
+async def begun(served, calls: int) -> None:
+    """Waits until so many calls are being served."""
+    registry = served.server.metrics.registry
+    async with asyncio.timeout(TIMEOUT_S):
+        while registry.get_sample_value("vmmr_calls_in_flight") < calls:  # noqa: ASYNC110 (a gauge has no event)
+            await asyncio.sleep(0.001)
+
+
+async def test_more_calls_than_the_server_takes_are_refused_before_their_message_is_read(serve, silent):
+    served = await serve(max_concurrent_calls=2)
+    inside = [silent(served.channel) for _ in range(2)]
+    await begun(served, 2)
+    assert reason_of(await error_of(silent(served.channel, timeout=TIMEOUT_S))) == "QUEUE_FULL"
+    assert reason_of(await error_of(served.stub.Embed(photos(1)))) == "QUEUE_FULL"
+    for call in inside:
+        await call.write(photos(1).SerializeToString())
+        await call.done_writing()
+        assert embedder_pb2.EmbedResponse.FromString(await call).embeddings.dimension == 1
+    assert (await served.stub.Embed(photos(1))).embeddings.dimension == 1, "they left"
+
+
+async def test_a_message_that_does_not_come_ends_its_call(serve, silent, monkeypatch):
+    monkeypatch.setattr("svckit.interceptor._RECEIVE_S", 0.05)
+    served = await serve(max_concurrent_calls=1)
+    assert reason_of(await error_of(silent(served.channel, timeout=TIMEOUT_S))) == "DEADLINE_EXCEEDED"
+    assert (await served.stub.Embed(photos(1))).embeddings.dimension == 1
+
+
+async def test_a_call_without_a_message_is_the_callers_mistake(serve, silent):
+    call = silent((await serve()).channel)
+    await call.done_writing()
+    assert reason_of(await error_of(call)) == "MALFORMED_REQUEST"
+
+
+async def test_a_drain_waits_for_a_message_that_is_still_coming(serve, silent):
+    served = await serve()
+    call = silent(served.channel)
+    await begun(served, 1)
+    stopping = asyncio.ensure_future(served.server.stop())
+    while reason_or_none(await answer_of(served.stub.Embed(photos(1)))) != "SHUTTING_DOWN":
+        pass
+    await call.write(photos(1).SerializeToString())
+    await call.done_writing()
+    assert embedder_pb2.EmbedResponse.FromString(await call).embeddings.dimension == 1
+    await stopping
+
+
+async def test_streams_are_bounded_too(serve, monkeypatch):
+    monkeypatch.setattr("svckit.server._BESIDES_CALLS", 1)
+    channel = (await serve(max_concurrent_calls=1)).channel
+    watches = [health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(4)]
+    answers = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
-    assert [reason_of(error) for error in refused] == ["QUEUE_FULL"] * 3
-    assert (await stub.Embed(photos(1))).embeddings.dimension == 1, "they left"
+    assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert 1 <= len(refused) <= 3
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_an_unforeseen_error_in_a_stream_tells_the_caller_nothing_either(serve, monkeypatch, caplog):
+    async def fails(*_):
+        raise ValueError("the secret is hunter2")
+
+    monkeypatch.setattr("grpc_health.v1.health.aio.HealthServicer.Watch", fails)
+    health = health_pb2_grpc.HealthStub((await serve()).channel)
+    error = await error_of(health.Watch(health_pb2.HealthCheckRequest()).read())
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "hunter2" not in error.details()
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
 
 
 async def test_a_call_gets_the_request_id_it_came_with_or_a_new_one(serve):
@@ -256,6 +343,11 @@ async def test_without_the_token_nobody_gets_in(serve, token_file, sent):
     metadata = () if sent is None else (("authorization", sent),)
     error = await error_of(stub.Embed(photos(1), metadata=metadata))
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+
+
+async def test_without_the_token_not_even_the_message_is_read(serve, silent, token_file):
+    channel = (await serve(token_file=token_file)).channel
+    assert reason_of(await error_of(silent(channel, timeout=TIMEOUT_S))) == "UNAUTHENTICATED"
 
 
 async def test_with_the_token_one_does(serve, token_file):

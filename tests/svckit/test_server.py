@@ -56,8 +56,8 @@ def test_health_is_not_serving_until_the_warm_up_has_ended_and_calls_are_turned_
     assert [health_of(channel, name) for name in ("", SERVICE)] == [NOT_SERVING, NOT_SERVING]
     assert code_of(embedder_pb2_grpc.EmbedderServiceStub(channel).Embed, photos(1)) is grpc.StatusCode.UNAVAILABLE
     process.popen.send_signal(signal.SIGTERM)
-    assert process.wait() == 0, "a warm-up does not hold up the end"
-    assert process.first("closed")
+    assert process.wait() == 0, "a warm-up, whose thread nothing ends, does not hold up the end"
+    assert process.first("stopped")
 
 
 def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial):
@@ -203,6 +203,24 @@ def test_a_generic_client_learns_the_methods_by_reflection(spawn, dial):
     assert {SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
     methods = DescriptorPool(database).FindServiceByName(SERVICE).methods
     assert [method.name for method in methods] == ["Embed", "GetModel"]
+
+
+async def test_what_is_to_be_closed_is_closed_even_if_the_stop_fails(echo, monkeypatch):
+    async def fails(_):
+        raise RuntimeError("no way to stop")
+
+    closed = asyncio.Event()
+
+    async def close():
+        closed.set()
+
+    monkeypatch.setattr(echo.Server, "stop", fails)
+    monkeypatch.setattr("svckit.logs.configure", lambda *_: None)
+    server, batcher = echo.build(echo.EchoConfig(metrics_port=1, host="256.0.0.1"))
+    async with batcher:
+        with pytest.raises(RuntimeError, match="no way to stop"):
+            await server.run(lambda: echo.warm_up("quick"), close)
+    assert closed.is_set()
 
 
 async def test_the_metrics_endpoint_ends_with_the_server(serve):
