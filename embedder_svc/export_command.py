@@ -8,6 +8,7 @@ from typing import get_args
 
 from embedder_svc.arguments import count
 from embedder_svc.bundle import BundleInfo, Precision
+from embedder_svc.extras import needing_train
 from embedder_svc.resize import Rule
 from svckit.artifact import refuse_existing
 
@@ -83,9 +84,9 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    # They bring torch, which serving does without.
-    from embedder_svc import checkpoints, export  # noqa: PLC0415
-    from embedder_svc.traits import Traits  # noqa: PLC0415
+    with needing_train():
+        from embedder_svc import checkpoints, export  # noqa: PLC0415  # they bring torch
+        from embedder_svc.traits import Traits  # noqa: PLC0415  # as above
 
     refuse_existing(args.out)
     choose = export.Photos.choose

@@ -1,6 +1,5 @@
 """Pixels to embeddings: a model bundle on onnxruntime, on the device that was asked for and on no other."""
 
-import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from embedder_svc import bundle
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.cores import cores
+from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -73,16 +73,17 @@ class Model:
         """Runs every batch size once. Raises ArtifactError if what comes out are no embeddings."""
         side = self.info.input_size
         for count in self.buckets or (1,):
-            embeddings = self._run(np.zeros((count, side, side, 3), np.uint8))
-            if embeddings.shape != (count, self.info.dimension) or not np.isfinite(embeddings).all():
-                expected = f"({count}, {self.info.dimension}) finite numbers"
-                raise ArtifactError(self._graph, f"gives {embeddings.shape} for a black photo, not {expected}")
+            if not np.isfinite(self._run(np.zeros((count, side, side, 3), np.uint8))).all():
+                raise ArtifactError(self._graph, "does not give finite numbers for a black photo")
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, size, size, 3) to (N, dimension), N <= max_batch."""
+        """(N, size, size, 3) to (N, dimension), N <= max_batch. Raises ArtifactError if the graph gives another shape."""
         size = next((bucket for bucket in self.buckets if bucket >= len(batch)), len(batch))
         padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
         embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"images": padded})[0]
+        expected = (size, self.info.dimension)
+        if embeddings.shape != expected:
+            raise ArtifactError(self._graph, f"gives embeddings {embeddings.shape}, not {expected} as `dimension` says")
         return embeddings[: len(batch)]
 
 
@@ -95,11 +96,12 @@ class _Runtime:
     """onnxruntime, set up for one graph."""
 
     def __init__(self, graph: Path, input_size: int, threads: int, max_batch: int) -> None:
-        _check_wheels()
+        wheels.check_one_of("onnxruntime", "onnxruntime-gpu")
         try:
             import onnxruntime  # noqa: PLC0415 (reading a bundle needs none, and its absence deserves a better message)
         except ImportError as error:
-            raise DeviceError(f"onnxruntime can't be imported: {error}. {_INSTALL}") from error
+            raise DeviceError(f"onnxruntime can't be imported: {error}. Install vmmr[cpu] or vmmr[gpu]") from error
+        onnxruntime.disable_telemetry_events()
         self._onnxruntime = onnxruntime
         self._graph = graph
         self._threads = threads
@@ -118,7 +120,9 @@ class _Runtime:
         """An InferenceSession of which every node runs on the device."""
         providers = self._providers[device]
         if missing := [name for name in providers if name not in self._available]:
-            raise DeviceError(f"device {device}: this onnxruntime has no {missing[0]}. {_INSTALL}")
+            raise DeviceError(
+                f"device {device}: this onnxruntime has no {missing[0]}. Install vmmr[gpu], not vmmr[cpu]"
+            )
         if device != "cpu":
             self._onnxruntime.preload_dlls()
         session = self._open(device, providers)
@@ -146,6 +150,8 @@ class _Runtime:
         options.inter_op_num_threads = 1
         # Threads that spin between runs take the processor from those that decode photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights in files beside the graph would not be in its fingerprint. Where no folder is, none are found.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._graph))
         if device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
@@ -163,34 +169,16 @@ def _providers(input_size: int, max_batch: int) -> Mapping[Device, Mapping[str, 
     return {"cpu": {_CPU: {}}, "cuda": {_CUDA: cuda}, "tensorrt": {_TENSORRT: tensorrt, _CUDA: cuda}}
 
 
-_INSTALL = "Install vmmr[cpu] or vmmr[gpu]"
-
-
-def _check_wheels() -> None:
-    """Raises DeviceError if both builds of onnxruntime are installed: they overwrite each other's files."""
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        raise DeviceError(
-            "onnxruntime and onnxruntime-gpu are both installed, and broke each other: "
-            "`pip uninstall onnxruntime onnxruntime-gpu`, then `pip install` vmmr[cpu] or vmmr[gpu]"
-        )
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
     """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.bundle`."""
     inputs, outputs = _signature(session.get_inputs()), _signature(session.get_outputs())
     side = info.input_size
     if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:
         raise ArtifactError(graph, f"its input must be `images`, uint8 (N, {side}, {side}, 3), it has {inputs}")
-    if [output[:2] for output in outputs] != [("embeddings", "tensor(float)")]:
-        raise ArtifactError(graph, f"its output must be `embeddings`, float32, it has {outputs}")
+    width = outputs[0][2][-1:]  # of which a graph need not tell anything
+    named = [output[:2] for output in outputs] == [("embeddings", "tensor(float)")]
+    if not named or width not in ((info.dimension,), (None,), ()):
+        raise ArtifactError(graph, f"its output must be `embeddings`, float32 (N, {info.dimension}), it has {outputs}")
 
 
 def _signature(values: Sequence[Any]) -> list[tuple[str, str, tuple[int | None, ...]]]:

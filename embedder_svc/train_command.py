@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from embedder_svc.extras import needing_train
 from embedder_svc.training.recipe import Recipe
 from svckit import config
 
@@ -37,7 +38,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(args: argparse.Namespace) -> None:
-    from embedder_svc.training.start import start  # noqa: PLC0415  # it brings torch, which serving does without
+    with needing_train():
+        from embedder_svc.training.start import start  # noqa: PLC0415  # it brings torch
 
     weights = start(
         config.from_namespace(Recipe, _PREFIX, args),

@@ -15,7 +15,7 @@ from search_svc.searcher import Found, Searcher
 from search_svc.service import SERVICE, SearchService
 from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
-from svckit import cli, config, logs
+from svckit import cli, config
 from svckit.batcher import Batcher
 from svckit.config import ConfigError
 from svckit.server import Server
@@ -34,6 +34,7 @@ def _command() -> None:
 
 def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(PROGRAM, description="Embeddings to make, model and year.")
+    cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve", help="answer gRPC calls", description="Serves vmmr.search.v1.SearchService.", allow_abbrev=False
@@ -46,10 +47,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _serve(settings: SearchConfig) -> None:
-    logs.configure(settings.log_level, settings.log_format)
     version = IndexVersion.open(settings.index)
     if settings.max_k < version.manifest.k:
-        raise ConfigError(f"--max-k must be >= {version.manifest.k}, the k of the index, got {settings.max_k}")
+        raise ConfigError(
+            f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {settings.max_k}"
+        )
     server = Server(settings, name="search")
     with ShardSet.open(version) as shards:
         searcher = Searcher(version, shards)

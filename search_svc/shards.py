@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import wheels
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.version import IndexVersion, SearchParams
+from svckit import wheels
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ShardSet:
         Raises ArtifactError, naming the file and the reason, if one is not what was built, and CommandError if faiss is
         not installed as it should be.
         """
-        wheels.check()
+        wheels.check_one_of("faiss-cpu", "faiss-gpu")
         files = zip(version.shard_paths, version.manifest.shards, strict=True)
         shards = tuple(Shard.open(path, info, version) for path, info in files)
         return cls(shards, version.manifest.search, tuple(_worker(number) for number in range(len(shards))))

@@ -1,5 +1,7 @@
 """What the commands share: how a mistake is told, and how progress is shown."""
 
+import argparse
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -34,6 +36,11 @@ def run(main: Callable[[], None], program: str) -> None:
         if error.filename is None:
             raise
         sys.exit(f"{program}: error: {error.filename}: {error.strerror}")
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Adds `--version`."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr')}")
 
 
 def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str, unit: str) -> Any:

@@ -1,9 +1,14 @@
 import dataclasses
+import importlib.metadata
 import json
 import subprocess
 import sys
 
+import pytest
+
 from embedder_svc import bundle
+from embedder_svc.__main__ import parser
+from svckit.cli import CommandError
 
 
 def run(*args):
@@ -23,6 +28,28 @@ def test_info_of_a_damaged_bundle_names_the_file(make_bundle, tmp_path):
     done = run("info", tmp_path / "model")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"vmmr-embedder: error: {tmp_path / 'model' / 'model.onnx'}: is missing\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "--weights", "weights.pth", "--out", "model"),
+        ("train", "manifest.csv", "--photos", ".", "--weights", "weights.pth", "--out", "run"),
+    ],
+)
+def test_without_torch_a_command_that_needs_it_says_what_to_install(monkeypatch, arguments):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("embedder_svc.")]:
+        monkeypatch.delitem(sys.modules, name)
+    args = parser().parse_args(arguments)
+    with pytest.raises(
+        CommandError, match=r"^torch is not installed: this command needs `pip install 'vmmr\[train\]'`$"
+    ):
+        args.run(args)
+
+
+def test_the_version_is_told():
+    assert run("--version").stdout == f"vmmr-embedder {importlib.metadata.version('vmmr')}\n"
 
 
 def test_the_server_needs_nothing_of_what_trains_and_exports():

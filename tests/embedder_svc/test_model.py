@@ -5,11 +5,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from embedder_svc import bundle
 from embedder_svc.model import DeviceError, Model, _buckets
 from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 needs_cuda = pytest.mark.skipif(
@@ -68,7 +69,7 @@ class TestDevice:
     @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
     def test_one_that_is_not_there_is_an_error(self, tiny_bundle, device):
         with pytest.raises(
-            DeviceError, match=rf"^device {device}: this onnxruntime has no \w+. Install vmmr\[cpu\] or"
+            DeviceError, match=rf"^device {device}: this onnxruntime has no \w+. Install vmmr\[gpu\], not vmmr\[cpu\]$"
         ):
             Model.open(tiny_bundle, device=device)
 
@@ -82,7 +83,7 @@ class TestDevice:
             metadata.parent.mkdir()
             metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         monkeypatch.syspath_prepend(tmp_path)
-        with pytest.raises(DeviceError, match=r"both installed.*pip uninstall onnxruntime onnxruntime-gpu"):
+        with pytest.raises(CommandError, match=r"both installed.*pip uninstall onnxruntime onnxruntime-gpu"):
             Model.open(tiny_bundle)
 
     def test_neither_wheel_is_one_too_few(self, tiny_bundle, monkeypatch):
@@ -118,8 +119,9 @@ class TestBadGraphs:
         fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
         del fields["fingerprint"]
 
-        def refused(content):
+        def refused(content, and_then=lambda path: None):
             bundle.write(tmp_path / "bad", content, **fields)
+            and_then(tmp_path / "bad")
             with pytest.raises(ArtifactError) as caught:
                 Model.open(tmp_path / "bad", device="cpu").warm_up()
             assert caught.value.path == tmp_path / "bad" / "model.onnx"
@@ -151,15 +153,36 @@ class TestBadGraphs:
     def test_another_output(self, graph, refusal):
         graph.graph.output[0].name = graph.graph.node[-1].output[0] = "vectors"
         reason = refusal(graph.SerializeToString())
-        assert reason.startswith("its output must be `embeddings`, float32, it has [('vectors', ")
+        assert reason.startswith("its output must be `embeddings`, float32 (N, 16), it has [('vectors', ")
 
     def test_another_dimension(self, graph, refusal):
         graph.graph.node.insert(8, helper.make_node("Concat", ["raw", "raw"], ["twice"], axis=1))
         graph.graph.node[9].input[0] = "twice"
         graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 32
-        assert refusal(graph.SerializeToString()) == "gives (1, 32) for a black photo, not (1, 16) finite numbers"
+        reason = refusal(graph.SerializeToString())
+        assert reason.startswith("its output must be `embeddings`, float32 (N, 16), it has [")
+
+    def test_another_dimension_that_only_a_run_tells(self, graph, refusal):
+        graph.graph.initializer.append(numpy_helper.from_array(np.arange(16) > 0, "chosen"))
+        graph.graph.node.insert(8, helper.make_node("Compress", ["raw", "chosen"], ["fewer"], axis=1))
+        graph.graph.node[9].input[0] = "fewer"
+        graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "D"
+        reason = refusal(graph.SerializeToString())
+        assert reason == "gives embeddings (1, 15), not (1, 16) as `dimension` says"
+
+    def test_weights_in_another_file_which_the_fingerprint_would_not_cover(self, graph, refusal, tmp_path):
+        onnx.save_model(
+            graph, tmp_path / "split.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+        )
+        content = (tmp_path / "split.onnx").read_bytes()
+        weights = (tmp_path / "weights.bin").read_bytes()
+
+        def beside(path):
+            (path / "weights.bin").write_bytes(weights)
+
+        assert "External data" in refusal(content, and_then=beside)
 
     def test_not_finite_numbers(self, graph, refusal):
         graph.graph.node.insert(1, helper.make_node("Log", ["floats"], ["logs"]))  # of black: minus infinity
         graph.graph.node[2].input[0] = "logs"
-        assert refusal(graph.SerializeToString()) == "gives (1, 16) for a black photo, not (1, 16) finite numbers"
+        assert refusal(graph.SerializeToString()) == "does not give finite numbers for a black photo"
