@@ -14,6 +14,10 @@ PREFIX = "EMBEDDER"
 _MOST_PIXELS = 89_000_000
 
 
+# GetModel tells it as a uint32.
+_MOST_IMAGES = 2**32 - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbedderConfig(ServerConfig):
     port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
@@ -27,10 +31,10 @@ class EmbedderConfig(ServerConfig):
         None, minimum=1, help="most photos in one run of the network; 4 on a CPU and 32 on a GPU if not set"
     )
     max_queue: int = option(256, minimum=1, help="photos in the server at once, all callers together; more are refused")
-    max_images: int = option(32, minimum=1, help="most photos in one call")
+    max_images: int = option(32, minimum=1, maximum=_MOST_IMAGES, help="most photos in one call")
     max_image_bytes: int = option(20_000_000, minimum=1, help="most bytes in one encoded photo")
     max_image_pixels: int = option(
-        50_000_000, minimum=1, maximum=_MOST_PIXELS, help="most pixels in one photo, before any crop"
+        25_000_000, minimum=1, maximum=_MOST_PIXELS, help="most pixels in one photo, before any crop"
     )
     max_aspect_ratio: float = option(10.0, minimum=1, help="most times that one side may be longer than the other")
 

@@ -20,19 +20,43 @@ def test_settings_come_from_variables_too():
     assert (config.max_images, config.device) == (3, "cpu")
 
 
+def test_the_worst_photos_fit_the_memory_that_compose_gives():
+    """With every decoding thread at one: 19 bytes a pixel, as docs/embedder.md tells; the rest is for the process."""
+    text = (ROOT / "deploy/compose.yaml").read_text()
+    threads, gigabytes = (int(re.search(pattern, text)[1]) for pattern in (r"VMMR_CPUS:-(\d+)", r"memory: (\d+)g"))
+    assert threads * 19 * EmbedderConfig().max_image_pixels < gigabytes * 2**30 * 0.6
+
+
 @pytest.mark.parametrize(
     ("flags", "env", "message"),
     [
         ([], {"EMBEDDER_MAX_BATCH": "0"}, "EMBEDDER_MAX_BATCH must be >= 1, got 0"),
         (["--device", "tpu"], {}, "--device must be one of auto, cpu, cuda, tensorrt, got tpu"),
         (["--max-image-pixels", "100000000"], {}, "--max-image-pixels must be <= 89000000, got 100000000"),
-        (["--max-images", "300"], {}, "--max-images must be <= --max-queue, got 300 and 256"),
+        (
+            ["--max-images", "300"],
+            {},
+            "--max-images (EMBEDDER_MAX_IMAGES) must be <= --max-queue (EMBEDDER_MAX_QUEUE), got 300 and 256",
+        ),
         (
             ["--max-request-bytes", "1000"],
             {},
-            "--max-image-bytes must be <= --max-request-bytes, got 20000000 and 1000",
+            (
+                "--max-image-bytes (EMBEDDER_MAX_IMAGE_BYTES) must be <= "
+                "--max-request-bytes (EMBEDDER_MAX_REQUEST_BYTES), got 20000000 and 1000"
+            ),
         ),
-        (["--tls-cert", "a"], {}, "--tls-cert and --tls-key go together, only one is given"),
+        (
+            ["--tls-cert", "a"],
+            {},
+            "--tls-cert (EMBEDDER_TLS_CERT) and --tls-key (EMBEDDER_TLS_KEY) go together, only one is given",
+        ),
+        (
+            [],
+            {"EMBEDDER_MAX_REQUEST_BYTES": "3000000000"},
+            "EMBEDDER_MAX_REQUEST_BYTES must be <= 2147483647, got 3000000000",
+        ),
+        ([], {"EMBEDDER_MAX_IMAGES": "4294967296"}, "EMBEDDER_MAX_IMAGES must be <= 4294967295, got 4294967296"),
     ],
 )
 def test_a_wrong_setting_is_named(flags, env, message):
