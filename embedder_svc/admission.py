@@ -34,6 +34,7 @@ class Admission:
         entered = time.monotonic()
         try:
             yield
+            # Only of those that were embedded: one that is refused or gives up leaves sooner.
+            self._stay_s += _PACE_WEIGHT * (time.monotonic() - entered - self._stay_s)
         finally:
             self._inside -= photos
-            self._stay_s += _PACE_WEIGHT * (time.monotonic() - entered - self._stay_s)

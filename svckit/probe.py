@@ -35,7 +35,7 @@ def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    args = _parsed(argv)
     status = health(
         args.address,
         service=args.service,
@@ -44,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if status != "SERVING":
         raise cli.CommandError(f"{args.address}: {status}")
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parsing = parser()
+    args = parsing.parse_args(argv)
+    if (args.tls_cert or args.tls_key) and not args.tls_ca:
+        parsing.error("--tls-cert and --tls-key need --tls-ca")
+    return args
 
 
 def parser() -> argparse.ArgumentParser:

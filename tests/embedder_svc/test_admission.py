@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,21 @@ def test_the_caller_is_told_when_to_try_again():
     with admission.admit(1), pytest.raises(ServiceError) as caught:
         admission.admit(1).__enter__()
     assert caught.value.retry_after_s > 0
+
+
+def test_calls_that_fail_at_once_do_not_make_the_others_come_back_sooner():
+    admission = Admission(1)
+
+    def told():
+        with admission.admit(1), pytest.raises(ServiceError) as caught:
+            admission.admit(1).__enter__()
+        return caught.value.retry_after_s
+
+    before = told()
+    for _ in range(50):
+        with suppress(ZeroDivisionError), admission.admit(1):
+            raise ZeroDivisionError
+    assert told() > before / 2
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))

@@ -106,3 +106,10 @@ def test_it_is_a_command_with_an_exit_code(start, servicer):
     ill = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
     assert (ill.returncode, ill.stderr) == (1, f"probe: error: {address}: NOT_SERVING\n")
+
+
+@pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key"])
+def test_a_certificate_without_a_ca_to_trust_is_not_quietly_ignored(flag, capsys):
+    with pytest.raises(SystemExit):
+        probe.main(["127.0.0.1:1", flag, "client.pem"])
+    assert "--tls-cert and --tls-key need --tls-ca" in capsys.readouterr().err
