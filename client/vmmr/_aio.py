@@ -121,7 +121,9 @@ class AsyncClient(BaseClient):
         try:
             async with aclosing(_batches(photos, limits)) as batches:
                 async for entries in batches:
-                    started = asyncio.create_task(self._run(_flows.identify_batch(entries, options), time_left))
+                    started = asyncio.create_task(
+                        self._run(_flows.identify_batch(entries, options, patience_s=time_left()), time_left)
+                    )
                     current, ahead = ahead, started
                     if current is not None:
                         for outcome in await current:
@@ -139,6 +141,7 @@ class AsyncClient(BaseClient):
         try:
             call = next(flow)
             while True:
+                await asyncio.sleep(call.after_s)
                 try:
                     reply = await self._send(call, request_id, time_left())
                 except VmmrError as error:

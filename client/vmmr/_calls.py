@@ -25,6 +25,8 @@ class Call(Generic[T_co]):
     request: Any
     parse: Callable[[Any], T_co]
     """The reply message to a plain value; may raise ProtocolError."""
+    after_s: float = 0.0
+    """Seconds to wait before it is sent."""
 
 
 @dataclass(frozen=True)

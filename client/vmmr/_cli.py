@@ -31,7 +31,7 @@ def main() -> NoReturn:
 
 
 def identify(client: Client, args: argparse.Namespace) -> int:
-    width = max(map(len, args.photos))
+    width = max(map(len, ["PHOTO", *args.photos]))
     heading = None if args.json else _report.identification_heading(width)
     code = ANSWERED
     outcomes = client.identify_many(_photos(args), options=_options(args), batch=args.batch)

@@ -130,7 +130,7 @@ class Client(BaseClient):
         try:
             for entries in _batches(photos, limits):
                 self._connection.check_open()
-                started = Running(_flows.identify_batch(entries, options), calls.start)
+                started = Running(_flows.identify_batch(entries, options, patience_s=time_left()), calls.start)
                 if ahead is not None:
                     yield from ahead.result()
                 ahead = started

@@ -4,14 +4,16 @@ A flow is a generator: it yields the calls to make, is sent their replies, is th
 result. It neither waits nor sends, so a thread and an event loop can drive the same flow.
 """
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
-from vmmr._errors import InvalidPhotoError, VmmrError
+from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
 from vmmr._types import Identification, Info, SearchOptions, Times
 from vmmr.embedder.v1 import embedder_pb2
 
@@ -28,11 +30,29 @@ class Reply(Generic[T]):
 
 
 Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
+Ask: TypeAlias = Callable[[Call[Any]], Flow[Reply[Any]]]
+
+_PAUSE_S = 0.1
+"""Where the service does not say when to try again."""
 
 
 def ask(call: Call[T]) -> Flow[Reply[T]]:
     """One call, with the type of its answer."""
     return (yield call)
+
+
+def ask_patiently(call: Call[T], patience_s: float) -> Flow[Reply[T]]:
+    """The same, and again after as long as an overloaded service says, until it has been that long altogether."""
+    while True:
+        try:
+            return (yield call)
+        except OverloadedError as error:
+            # Those who were refused together must not come back together.
+            pause_s = (error.retry_after_s or _PAUSE_S) * random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
+            patience_s -= pause_s
+            if patience_s < 0:
+                raise
+            call = replace(call, after_s=pause_s)
 
 
 def value(call: Call[T]) -> Flow[T]:
@@ -56,17 +76,21 @@ def batch_limits(batch: int, max_message_bytes: int) -> Flow[Limits]:
 
 
 def identify_one(image: embedder_pb2.Image, options: SearchOptions) -> Flow[Identification]:
-    [identification] = yield from _identify([image], options)
+    [identification] = yield from _identify([image], options, ask)
     return identification
 
 
-def identify_batch(entries: Sequence[Entry], options: SearchOptions) -> Flow[list[Outcome]]:
-    """One outcome an entry. The embedder refuses a request for its bad photos, all named: the good ones go again."""
+def identify_batch(entries: Sequence[Entry], options: SearchOptions, *, patience_s: float) -> Flow[list[Outcome]]:
+    """One outcome an entry. The embedder refuses a request for its bad photos, all named: the good ones go again.
+
+    An overloaded service is asked again for `patience_s`.
+    """
+    ask = partial(ask_patiently, patience_s=patience_s)
     found: dict[int, Identification | VmmrError] = {e.position: e.error for e in entries if e.error is not None}
     waiting = [e for e in entries if e.image is not None]
     while waiting:
         try:
-            answers = yield from _identify([e.image for e in waiting if e.image is not None], options)
+            answers = yield from _identify([e.image for e in waiting if e.image is not None], options, ask)
         except VmmrError as error:
             refused = _blamed(error, waiting)
         else:
@@ -77,7 +101,7 @@ def identify_batch(entries: Sequence[Entry], options: SearchOptions) -> Flow[lis
     return [_outcome(e, found[e.position]) for e in entries]
 
 
-def _identify(images: Sequence[embedder_pb2.Image], options: SearchOptions) -> Flow[list[Identification]]:
+def _identify(images: Sequence[embedder_pb2.Image], options: SearchOptions, ask: Ask) -> Flow[list[Identification]]:
     embedded = yield from ask(_calls.embed(images))
     classified = yield from ask(_calls.classify(embedded.value, options))
     assert embedded.value.times is not None

@@ -23,14 +23,17 @@ def error_fields(error: VmmrError) -> dict[str, Any]:
 
 
 def identification_heading(width: int) -> str:
-    return f"{'PHOTO':{width}}  MAKE  MODEL  LABEL  ANSWER"
+    return f"{'PHOTO':{width}}  MAKE  MODEL  LABEL  NEAREST  ANSWER"
 
 
 def identification_line(name: str, found: Identification, width: int) -> str:
-    """The answer, and how much of the vote it had by level. The columns are as wide for every photo."""
+    """The answer, how much of the vote it had by level, and the score of the nearest photo: far from everything, a vote
+    means little. The columns are as wide for every photo.
+    """
     answer = "no gallery photo to compare with" if found.answer is None else str(found.answer)
     shares = f"{found.make_confidence:4.0%}  {found.model_confidence:5.0%}  {found.label_confidence:5.0%}"
-    return f"{name:{width}}  {shares}  {answer}"
+    nearest = f"{found.neighbours[0].score:7.3f}" if found.neighbours else f"{'-':>7}"
+    return f"{name:{width}}  {shares}  {nearest}  {answer}"
 
 
 def neighbour_lines(neighbours: Iterable[Neighbour]) -> list[str]:

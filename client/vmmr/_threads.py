@@ -1,5 +1,6 @@
 """Flows and their calls, in threads that wait."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -45,6 +46,7 @@ class Running(Generic[T]):
         except StopIteration as end:
             self._reply, self._result = None, end.value
             return
+        time.sleep(call.after_s)
         try:
             self._reply = self._start(call, self._request_id)
         except VmmrError as error:

@@ -49,12 +49,12 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
 def test_identify_prints_an_aligned_table_with_as_many_neighbours_as_asked(run):
     done = run("identify", "1.jpg", "2.jpg", "-", "--neighbours", "1", stdin="3")
     assert done.stdout.splitlines() == [
-        "PHOTO  MAKE  MODEL  LABEL  ANSWER",
-        "1.jpg   90%    80%    70%  honda pilot 2001",
+        "PHOTO  MAKE  MODEL  LABEL  NEAREST  ANSWER",
+        "1.jpg   90%    80%    70%    0.900  honda pilot 2001",
         "  0.9000  honda pilot 2001  photos/1.jpg",
-        "2.jpg   90%    80%    70%  honda pilot 2002",
+        "2.jpg   90%    80%    70%    0.900  honda pilot 2002",
         "  0.9000  honda pilot 2002  photos/2.jpg",
-        "-       90%    80%    70%  honda pilot 2003",
+        "-       90%    80%    70%    0.900  honda pilot 2003",
         "  0.9000  honda pilot 2003  photos/3.jpg",
     ]
     assert (done.returncode, done.stderr) == (0, "")
@@ -95,7 +95,7 @@ def test_a_photo_without_an_answer_says_so(run, services):
     empty = search_pb2.ClassifyResponse(results=[search_pb2.Classification()])
     services.search.script.then(lambda *_: None, lambda *_: empty)
     done = run("identify", "1.jpg")
-    assert done.stdout.splitlines()[1] == "1.jpg    0%     0%     0%  no gallery photo to compare with"
+    assert done.stdout.splitlines()[1] == "1.jpg    0%     0%     0%        -  no gallery photo to compare with"
     assert done.returncode == 0
 
 

@@ -12,6 +12,12 @@ from vmmr._batches import Entry, Limits, Packer, read_entry
 
 from svckit.errors import Violation
 
+MODEL = b"ab" * 32  # of the fake embedder
+
+
+def answer_as_usual(_request, _context):
+    return None
+
 
 def photos(numbers):
     return [b"%d" % n for n in numbers]
@@ -41,6 +47,30 @@ def test_outcomes_come_in_the_order_of_the_photos(client, services):
         [15, 16, 17],
         [18, 19],
     ]
+
+
+@pytest.fixture
+def full(fail):
+    return fail("QUEUE_FULL", retry_after_s=0.02)
+
+
+@pytest.mark.parametrize(("service", "mark"), [("embedder", b"3"), ("search", MODEL)])
+def test_an_overloaded_service_is_asked_again_when_it_said(client, services, full, service, mark):
+    refusals = iter([full] * 3)
+
+    def refuse_thrice(request, context):
+        return next(refusals, answer_as_usual)(request, context)
+
+    getattr(services, service).script.marked[mark] = refuse_thrice
+    assert years(client.identify_many(photos(range(6)), batch=2)) == [2000 + n for n in range(6)]
+    assert next(refusals, None) is None
+
+
+def test_a_service_that_stays_overloaded_is_the_photos_error(client, services, full):
+    services.embedder.script.marked[b"1"] = full
+    first, second = client.identify_many(photos([1, 2]), batch=1, timeout_s=0.1)
+    assert isinstance(first.error, vmmr.OverloadedError)
+    assert second.result().answer.year == 2002
 
 
 def test_of_no_photos_nothing_becomes(client):
