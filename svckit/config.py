@@ -41,18 +41,6 @@ def option(
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
-def load(
-    cls: type[Config],
-    prefix: str,
-    argv: Sequence[str] | None = None,
-    env: Mapping[str, str] = os.environ,
-) -> Config:
-    """Builds the configuration of a program that takes no other arguments. Raises ConfigError."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_arguments(parser, cls, prefix)
-    return from_namespace(cls, prefix, parser.parse_args(argv), env)
-
-
 def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> None:
     """Adds a flag for every field."""
     group = parser.add_argument_group("settings", "each also read from the environment variable named with it")

@@ -1,22 +1,29 @@
+import argparse
 import re
 from pathlib import Path
 
 import pytest
 
 from embedder_svc.config import PREFIX, EmbedderConfig
-from svckit.config import ConfigError, load
+from svckit.config import ConfigError, add_arguments, from_namespace
 
 ROOT = Path(__file__).parents[2]
 
 
+def load(flags, env):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, EmbedderConfig, PREFIX)
+    return from_namespace(EmbedderConfig, PREFIX, parser.parse_args(flags), env)
+
+
 def test_the_defaults_serve_the_model_that_ships():
-    config = load(EmbedderConfig, PREFIX, [], {})
+    config = load([], {})
     assert config.port == 50051
     assert (ROOT / config.model / "model.json").exists()
 
 
 def test_settings_come_from_variables_too():
-    config = load(EmbedderConfig, PREFIX, ["--max-images", "3"], {"EMBEDDER_MAX_IMAGES": "5", "EMBEDDER_DEVICE": "cpu"})
+    config = load(["--max-images", "3"], {"EMBEDDER_MAX_IMAGES": "5", "EMBEDDER_DEVICE": "cpu"})
     assert (config.max_images, config.device) == (3, "cpu")
 
 
@@ -61,4 +68,4 @@ def test_the_worst_photos_fit_the_memory_that_compose_gives():
 )
 def test_a_wrong_setting_is_named(flags, env, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        load(EmbedderConfig, PREFIX, flags, env)
+        load(flags, env)

@@ -4,6 +4,7 @@ It speaks the embedder's protocol. A photo whose content is a number is "embedde
 milliseconds of work in the batcher's thread. GetModel tells, as the model's dimension, how many items that was so far.
 """
 
+import argparse
 import asyncio
 import logging
 import threading
@@ -81,7 +82,9 @@ async def warm_up(how: str) -> None:
 
 
 def main() -> None:
-    settings = config.load(EchoConfig, "ECHO")
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser, EchoConfig, "ECHO")
+    settings = config.from_namespace(EchoConfig, "ECHO", parser.parse_args())
     server, batcher = build(settings)
 
     async def close() -> None:

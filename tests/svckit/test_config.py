@@ -22,7 +22,9 @@ class Sample:
 
 
 def load(*argv: str, **env: str) -> Sample:
-    return config.load(Sample, "EMBEDDER", argv, {"EMBEDDER_MODEL": "m", **env})
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser, Sample, "EMBEDDER")
+    return config.from_namespace(Sample, "EMBEDDER", parser.parse_args(argv), {"EMBEDDER_MODEL": "m", **env})
 
 
 def test_defaults_hold_where_nothing_is_given():

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import queue
 import signal
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -117,6 +119,20 @@ class Load:
             self._enough.release()
 
 
+def begun(channel: grpc.Channel) -> tuple[grpc.Future, Callable[[], None]]:
+    """A call that lasts until it is finished, for its message does not come before that."""
+    messages = queue.SimpleQueue()
+    call = channel.stream_unary(
+        f"/{SERVICE}/Embed", response_deserializer=embedder_pb2.EmbedResponse.FromString
+    ).future(iter(messages.get, None), timeout=TIMEOUT_S)
+
+    def finish() -> None:
+        messages.put(photos(1).SerializeToString())
+        messages.put(None)
+
+    return call, finish
+
+
 def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
     process = spawn("--drain-pause-s", "0.1")
     port = process.first("ready")["port"]
@@ -133,15 +149,17 @@ def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
 
 
 def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_meanwhile(spawn, dial):
-    process = spawn("--drain-pause-s", "1")
+    process = spawn("--drain-pause-s", "2")
     channel = dial(process.first("ready")["port"])
     stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
-    long = stub.Embed.future(photos(1500), timeout=TIMEOUT_S)
+    long, finish = begun(channel)
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
     assert next(watch).status == SERVING
     process.popen.send_signal(signal.SIGINT)
     assert next(watch).status == NOT_SERVING
     assert stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S).model.name == "echo"
+    process.first("draining")
+    finish()
     assert long.result().embeddings.dimension == 1
     assert process.wait() == 0
 
@@ -159,12 +177,14 @@ def test_a_health_watcher_does_not_hold_up_the_end(spawn, dial):
 
 def test_a_call_longer_than_the_drain_is_ended_with_an_answer_that_invites_a_retry(spawn, dial):
     process = spawn("--drain-pause-s", "0", "--drain-s", "0.2")
-    stub = embedder_pb2_grpc.EmbedderServiceStub(dial(process.first("ready")["port"]))
-    waits = [stub.Embed.future(photos(800), timeout=TIMEOUT_S) for _ in range(3)]
-    stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+    channel = dial(process.first("ready")["port"])
+    waits = [begun(channel) for _ in range(3)]
+    embedder_pb2_grpc.EmbedderServiceStub(channel).GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
     process.popen.send_signal(signal.SIGTERM)
-    assert {call.code() for call in waits} == {grpc.StatusCode.UNAVAILABLE}
+    assert {call.code() for call, _ in waits} == {grpc.StatusCode.UNAVAILABLE}
     assert process.wait() == 0
+    for _, finish in waits:
+        finish()
 
 
 def test_a_second_signal_ends_the_process_at_once(spawn, dial):
