@@ -142,6 +142,7 @@ async def test_a_message_that_does_not_come_ends_its_call(serve, silent, monkeyp
     monkeypatch.setattr("svckit.interceptor._RECEIVE_S", 0.05)
     served = await serve(max_concurrent_calls=1)
     assert reason_of(await error_of(silent(served.channel, timeout=TIMEOUT_S))) == "DEADLINE_EXCEEDED"
+    monkeypatch.undo()
     assert (await served.stub.Embed(photos(1))).embeddings.dimension == 1
 
 
