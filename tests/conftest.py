@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import pytest
 from hypothesis import settings
 
@@ -106,4 +107,16 @@ def _running():
         yield lambda *arguments, **options: stack.enter_context(Process(*arguments, **options))
 
 
+def _connecting():
+    """A channel to the server at a port, without retries: what the server says is what a test sees."""
+    with ExitStack() as stack:
+
+        def connect(port: int) -> grpc.Channel:
+            options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+            return stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", options))
+
+        yield connect
+
+
 run, module_run = pytest.fixture(_running), pytest.fixture(_running, scope="module")
+connect, module_connect = pytest.fixture(_connecting), pytest.fixture(_connecting, scope="module")

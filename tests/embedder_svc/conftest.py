@@ -1,11 +1,9 @@
 import io
 import random
 import runpy
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,17 +65,12 @@ def module_spawn(module_run):
     return partial(module_run, *SERVE)
 
 
-def _dial():
-    """A stub for the server at a port, without retries: what the server says is what a test sees."""
-    with ExitStack() as stack:
-
-        def stub(port):
-            options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-            channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
-            stack.callback(channel.close)
-            return embedder_pb2_grpc.EmbedderServiceStub(channel)
-
-        yield stub
+@pytest.fixture
+def dial(connect):
+    """A stub for the server at a port."""
+    return lambda port: embedder_pb2_grpc.EmbedderServiceStub(connect(port))
 
 
-dial, module_dial = pytest.fixture(_dial), pytest.fixture(_dial, scope="module")
+@pytest.fixture(scope="module")
+def module_dial(module_connect):
+    return lambda port: embedder_pb2_grpc.EmbedderServiceStub(module_connect(port))

@@ -1,11 +1,9 @@
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2_grpc
@@ -58,17 +56,12 @@ def module_spawn(module_run):
     return partial(module_run, *SERVE)
 
 
-def _dialling():
-    """A stub for the server at a port, without retries: what the server says is what a test sees."""
-    with ExitStack() as stack:
-
-        def dial(port):
-            options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-            channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
-            stack.callback(channel.close)
-            return search_pb2_grpc.SearchServiceStub(channel)
-
-        yield dial
+@pytest.fixture
+def dial(connect):
+    """A stub for the server at a port."""
+    return lambda port: search_pb2_grpc.SearchServiceStub(connect(port))
 
 
-dial, module_dial = pytest.fixture(_dialling), pytest.fixture(_dialling, scope="module")
+@pytest.fixture(scope="module")
+def module_dial(module_connect):
+    return lambda port: search_pb2_grpc.SearchServiceStub(module_connect(port))
