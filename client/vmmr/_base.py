@@ -36,6 +36,7 @@ class BaseClient:
         Raises ValueError if the settings make no sense, OSError if a file of `tls` can't be read.
         """
         check_positive(timeout_s=timeout_s, keepalive_s=keepalive_s, max_message_bytes=max_message_bytes)
+        _channel.check_ports((embedder, search))
         _channel.check_token_is_safe(token, tls, (embedder, search))
         self._timeout_s = timeout_s
         self._max_message_bytes = max_message_bytes

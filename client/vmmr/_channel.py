@@ -68,6 +68,14 @@ def credentials(tls: TLS) -> grpc.ChannelCredentials:
     )
 
 
+def check_ports(targets: tuple[str, ...]) -> None:
+    """Raises ValueError for a port that gRPC would cut to 16 bits without a word."""
+    for target in targets:
+        port = target.rpartition(":")[2]
+        if port.isdecimal() and int(port) > 65535:
+            raise ValueError(f"{target}: the port must be at most 65535")
+
+
 def check_token_is_safe(token: str | None, tls: TLS | None, targets: tuple[str, ...]) -> None:
     """Raises ValueError if the token would cross a network in the clear."""
     exposed = [target for target in targets if not _is_local(target)]

@@ -43,13 +43,22 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
 }
 
 
+_EXPLANATIONS: dict[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAVAILABLE: " can't be reached; is it running there",
+    grpc.StatusCode.UNIMPLEMENTED: " isn't one, or is another version",
+}
+"""What gRPC means where the words are its own."""
+
+
 def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallError:
     """`service` says who was called, for the message; `request_id` is what the call was sent with."""
     details = _details(error)
     info = _detail(details, error_details_pb2.ErrorInfo)
     retry = _detail(details, error_details_pb2.RetryInfo)
+    said = error.details() or error.code().name
+    explained = "" if info.reason else _EXPLANATIONS.get(error.code(), "")
     return _class(error, info.reason)(
-        f"{service}: {error.details() or error.code().name}",
+        f"{service}{explained}: {said}",
         status=error.code().name,
         reason=info.reason or None,
         violations=_violations(_detail(details, error_details_pb2.BadRequest)),

@@ -48,7 +48,6 @@ def test_each_reason_of_the_services_has_its_exception(client, services, fail, r
         (grpc.StatusCode.INVALID_ARGUMENT, vmmr.InvalidRequestError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, vmmr.OverloadedError),
         (grpc.StatusCode.PERMISSION_DENIED, vmmr.UnauthenticatedError),
-        (grpc.StatusCode.UNIMPLEMENTED, vmmr.ServerError),
         (grpc.StatusCode.UNKNOWN, vmmr.ServerError),
         (grpc.StatusCode.DATA_LOSS, vmmr.ServerError),
         (grpc.StatusCode.FAILED_PRECONDITION, vmmr.CallError),
@@ -62,6 +61,17 @@ def test_a_status_without_details_a_proxy_s_say_has_an_exception_too(client, ser
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.reason, caught.value.violations) == (status.name, None, ())
     assert str(caught.value) == f"search service at {services.search_target}: no"
+
+
+def test_services_that_were_swapped_say_so(connect, services):
+    client = connect(embedder=services.search_target)
+    with pytest.raises(vmmr.ServerError, match="isn't one, or is another version"):
+        client.embed([b"1"])
+
+
+def test_a_port_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:99999: the port must be at most 65535"):
+        vmmr.Client("127.0.0.1:99999")
 
 
 def test_an_error_carries_its_details(client, services, fail):
@@ -145,7 +155,7 @@ def test_a_service_that_is_not_there_is_unavailable(connect):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # not listening: connections are refused
         target = f"127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(vmmr.UnavailableError, match=f"embedder at {target}"):
+        with pytest.raises(vmmr.UnavailableError, match=f"embedder at {target} can't be reached"):
             connect(target, target).identify(b"1")
 
 
