@@ -155,7 +155,7 @@ def _report_error(name: str, error: PhotoError, args: argparse.Namespace) -> Non
     if args.json:
         _print(_report.json_line(photo=name, error=_report.error_fields(error)))
     else:
-        print(f"vmmr: {name}: {error}", file=sys.stderr)
+        print(f"vmmr: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
 
 
 def _print(text: str) -> None:

@@ -44,7 +44,7 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
 
 
 _EXPLANATIONS: dict[grpc.StatusCode, str] = {
-    grpc.StatusCode.UNAVAILABLE: " can't be reached; is it running there",
+    grpc.StatusCode.UNAVAILABLE: " can't be reached",
     grpc.StatusCode.UNIMPLEMENTED: " isn't one, or is another version",
 }
 """What gRPC means where the words are its own."""

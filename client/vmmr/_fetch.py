@@ -91,7 +91,9 @@ def _endpoints(host: str, port: int, allowed: Callable[[IPAddress], bool], deadl
     endpoints = resolve(host, port, deadline.remaining_s())
     for endpoint in endpoints:
         if not allowed(endpoint.address):
-            raise ValueError(f"{host} leads to {endpoint.address}, which is not a public address")
+            raise ValueError(
+                f"{host} leads to {endpoint.address}, which is not a public address: allow_private permits it"
+            )
     return endpoints
 
 

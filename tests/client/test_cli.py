@@ -167,14 +167,17 @@ def test_a_url_is_fetched_but_not_from_a_private_address_unless_allowed(run):
         server.shutdown()
         thread.join()
     assert "honda pilot 2002" in allowed.stdout
-    assert refused.stderr == f"vmmr: {url}: {url}: 127.0.0.1 leads to 127.0.0.1, which is not a public address\n"
+    assert (
+        refused.stderr
+        == f"vmmr: {url}: 127.0.0.1 leads to 127.0.0.1, which is not a public address: allow_private permits it\n"
+    )
     assert (allowed.returncode, refused.returncode) == (0, 1)
 
 
 def test_a_service_that_cannot_be_reached_is_an_exit_code_of_its_own(run):
     done = run("identify", "1.jpg", VMMR_EMBEDDER="127.0.0.1:1")
     assert done.stdout == ""
-    assert done.stderr.startswith("vmmr: error: embedder at 127.0.0.1:1: ")
+    assert done.stderr.startswith("vmmr: error: embedder at 127.0.0.1:1 can't be reached: ")
     assert done.stderr.count("\n") == 1
     assert done.returncode == 3
 
