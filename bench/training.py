@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from embedder_svc.resnet import EMBEDDING_DIMENSION, ResNet50
+from embedder_svc.resnet import FEATURES, ResNet50
 from embedder_svc.training.augment import Augmentation
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import embed
@@ -42,16 +42,16 @@ class Stub(nn.Module):
     """Stands for a network whose embeddings take no time."""
 
     def forward(self, photos: Tensor) -> Tensor:
-        return photos.flatten(1)[:, :EMBEDDING_DIMENSION]
+        return photos.flatten(1)[:, :FEATURES]
 
 
 def memory() -> float:
     """What it takes at its highest to embed a gallery, and to find photos in it."""
-    learner = Learner(Stub(), replace(RECIPE, frozen=0), classes=2, dimension=EMBEDDING_DIMENSION, device=CPU)
+    learner = Learner(Stub(), replace(RECIPE, frozen=0), classes=2, dimension=FEATURES, device=CPU)
     before = peak_bytes()
     gallery = embedded(learner, GALLERY)
     accuracy(embedded(learner, QUERIES), gallery)
-    return (peak_bytes() - before) / (GALLERY * EMBEDDING_DIMENSION * 4)
+    return (peak_bytes() - before) / (GALLERY * FEATURES * 4)
 
 
 def embedded(learner: Learner, count: int) -> Embedded:
@@ -74,7 +74,7 @@ def steps() -> list[float]:
 
 def learner(frozen: int) -> Learner:
     recipe = replace(RECIPE, frozen=frozen)
-    return Learner(ResNet50(), recipe, classes=CLASSES, dimension=EMBEDDING_DIMENSION, device=CPU)
+    return Learner(ResNet50(), recipe, classes=CLASSES, dimension=FEATURES, device=CPU)
 
 
 def step(learner: Learner, size: int) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from embedder_svc import vmmrdb, weights
-from embedder_svc.resnet import ResNet50
+from embedder_svc.resnet import PROJECTION, ResNet50
 from embedder_svc.traits import PIXELS, PixelNorm, Traits
 from embedder_svc.vmmrdb import VmmrdbResNet50
 from svckit.cli import CommandError
@@ -17,7 +17,7 @@ from svckit.cli import CommandError
 @dataclass(frozen=True)
 class Checkpoint:
     network: nn.Module
-    """Photos normalised by `pixels` (N, 3, H, W) -> features (N, 2048); float32, in evaluation mode."""
+    """Photos normalised by `pixels` (N, 3, H, W) -> embeddings (N, D); float32, in evaluation mode."""
     traits: Traits
     source: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +55,9 @@ def _filled(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:
 def _network(state: Mapping[str, Tensor], traits: Traits) -> tuple[nn.Module, str]:
     """The network, and the prefix of its classifier's parameters."""
     if "layer1.0.conv1.weight" in state:
-        return ResNet50(stride_in=traits.strides, eps=traits.eps), "fc."
+        projection = state.get(PROJECTION)
+        dimension = None if projection is None else len(projection)
+        return ResNet50(stride_in=traits.strides, eps=traits.eps, dimension=dimension), "fc."
     if "4.0.0.0.0.weight" in state:
         if (traits.strides, traits.eps) != (Traits.strides, Traits.eps):
             raise ValueError("strides and eps can't be chosen for the VMMRdb network")

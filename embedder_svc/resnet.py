@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 StrideIn = Literal["v1", "v1.5"]
 
-EMBEDDING_DIMENSION = 2048
+FEATURES = 2048
+"""Of the last stage, pooled."""
+PROJECTION = "projection.weight"
+"""The parameter that a network without a projection has not."""
 _EXPANSION = 4
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride of the first block
 
@@ -44,12 +47,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Normalised photos (N, 3, H, W) -> mean-pooled features (N, 2048), not of unit length.
+    """Normalised photos (N, 3, H, W) -> mean-pooled features (N, 2048), or `dimension` projections of them; not of unit length.
 
     `stride_in` and `eps` (of the batch norms) belong to the weights: "v1.5" and 1e-5 for torchvision's.
     """
 
-    def __init__(self, *, stride_in: StrideIn = "v1.5", eps: float = 1e-5) -> None:
+    def __init__(self, *, stride_in: StrideIn = "v1.5", eps: float = 1e-5, dimension: int | None = None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64, eps=eps)
@@ -61,9 +64,21 @@ class ResNet50(nn.Module):
             inputs = width * _EXPANSION
             stage += [Bottleneck(inputs, width, 1, stride_in=stride_in, eps=eps) for _ in range(blocks - 1)]
             self.add_module(f"layer{number}", nn.Sequential(*stage))
+        self.projection = nn.Linear(FEATURES, dimension, bias=False) if dimension else nn.Identity()
+
+    @property
+    def dimension(self) -> int:
+        """Floats in one embedding."""
+        return self.projection.out_features if isinstance(self.projection, nn.Linear) else FEATURES
+
+    def project(self, dimension: int, seed: int) -> None:
+        """From now on, features are projected to `dimension` orthogonal directions, which are drawn and can be learned."""
+        self.projection = nn.Linear(FEATURES, dimension, bias=False)
+        nn.init.orthogonal_(self.projection.weight, generator=torch.Generator().manual_seed(seed))
 
     def forward(self, photos: Tensor) -> Tensor:
         features: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(photos))))
         for number in range(1, len(_STAGES) + 1):
             features = self.get_submodule(f"layer{number}")(features)
-        return features.mean(dim=(2, 3))
+        embeddings: Tensor = self.projection(features.mean(dim=(2, 3)))
+        return embeddings

@@ -16,6 +16,9 @@ class Recipe:
 
     epochs: int = option(22, minimum=1, help="passes over the training photos")
     batch: int = option(32, minimum=2, help="photos a step")
+    dimension: int = option(
+        0, minimum=0, maximum=2048, help="floats in an embedding, by a learned projection; 0: what the weights have"
+    )
     loss: str = option("softmax", choices=("softmax", "proxy-anchor"), help="what is minimised")
     scale: float = option(20.0, minimum=1, help="what the loss multiplies cosines by, the inverse of a temperature")
     smoothing: float = option(0.1, minimum=0, maximum=0.9, help="label smoothing, of softmax")

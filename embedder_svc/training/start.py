@@ -11,7 +11,7 @@ import torch
 from embedder_svc import checkpoints
 from embedder_svc.checkpoints import Checkpoint
 from embedder_svc.resize import Resize
-from embedder_svc.resnet import EMBEDDING_DIMENSION, ResNet50
+from embedder_svc.resnet import ResNet50
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import WEIGHTS, Run
 from embedder_svc.training.photos import Collection, Decoded
@@ -38,9 +38,13 @@ def start(
     begin = checkpoints.load(weights)
     if not isinstance(begin.network, ResNet50):
         raise CommandError(f"{weights}: training starts from a ResNet-50 in torchvision's layout")
+    identity = {"photos": collection.identity, "starting weights": _identity(begin)}
+    if recipe.dimension not in (0, begin.network.dimension):
+        begin.network.project(recipe.dimension, recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     classes, resize = len(collection.classes), Resize(recipe.rule, recipe.cache_size)
-    learner = Learner(begin.network, recipe, classes=classes, dimension=EMBEDDING_DIMENSION, device=_device(device))
+    dimension = begin.network.dimension
+    learner = Learner(begin.network, recipe, classes=classes, dimension=dimension, device=_device(device))
     Run(
         learner,
         recipe,
@@ -49,7 +53,7 @@ def start(
         norm=begin.pixels,
         metadata=_metadata(recipe, collection, begin, card),
         out=out,
-        identity={"photos": collection.identity, "starting weights": _identity(begin)},
+        identity=identity,
     ).train()
     return out / WEIGHTS
 

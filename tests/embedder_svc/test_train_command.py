@@ -92,6 +92,22 @@ def test_a_finished_run_answers_at_once_with_where_its_weights_are(trained, coll
     assert capsys.readouterr().out == f"{trained / 'model.safetensors'}\n"
 
 
+def test_a_projection_is_learned_and_kept_by_runs_that_start_from_it(collection, tmp_path):
+    train(collection, tmp_path / "first", "--epochs=1", "--dimension=16", "--rate=0.001")
+    first = checkpoints.load(str(tmp_path / "first/model.safetensors")).network
+    assert first(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
+    train(
+        collection,
+        tmp_path / "next",
+        "--epochs=1",
+        "--rate=0",
+        "--weight-decay=0",
+        weights=tmp_path / "first/model.safetensors",
+    )
+    after = checkpoints.load(str(tmp_path / "next/model.safetensors")).network
+    assert torch.equal(after.projection.weight, first.projection.weight)
+
+
 def test_weights_in_another_layout_are_refused(collection, tmp_path):
     torch.save(vmmrdb.VmmrdbResNet50().state_dict(), tmp_path / "vmmrdb.pth")
     with pytest.raises(CommandError, match=r"vmmrdb\.pth: training starts from a ResNet-50 in torchvision's layout"):
