@@ -10,7 +10,8 @@ from typing import Literal, get_args
 from search_svc.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
 
-Split = Literal["train", "dev", "test"]
+Split = Literal["train", "dev", "test", "unseen-dev", "unseen-test"]
+"""The unseen ones hold all photos of their labels: cars that no gallery of the others knows."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("path", "label", "make", "model", "year", "split")
 

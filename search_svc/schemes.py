@@ -1,18 +1,24 @@
-"""How photos are divided into train, dev and test: pure functions of the names of the files."""
+"""How photos are divided into splits: pure functions of the names of the files."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from search_svc import labels
 from search_svc.collection import Collection, Remark
-from search_svc.manifest import SPLITS, Photo, Split
+from search_svc.manifest import Photo, Split
 from svckit.cli import CommandError
 
 Cuts = Callable[[int], tuple[int, int]]
 """From the number of a label's photos to where, among them shuffled, dev and test begin."""
 
+PARTS: tuple[Split, ...] = ("train", "dev", "test")
+"""What the photos of one label are divided into."""
+
 _SEED = 230
+_UNSEEN_DEV = 5
+"""One of so many unseen labels is for dev."""
 
 
 def blog_cuts(photos: int) -> tuple[int, int]:
@@ -38,7 +44,7 @@ def divide(collection: Collection, cuts: Cuts) -> list[Photo]:
         label = labels.parse(name)
         dev, test = cuts(len(files))
         for place, file in enumerate(_shuffled(files)):
-            photos.append(Photo(f"{collection.top}{name}/{file}", label, SPLITS[(place >= dev) + (place >= test)]))
+            photos.append(Photo(f"{collection.top}{name}/{file}", label, PARTS[(place >= dev) + (place >= test)]))
     return sorted(photos, key=_path)
 
 
@@ -60,6 +66,21 @@ def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tupl
             photos[name] = Photo(f"{collection.top}{name}", labels.parse(unnamed.pop(name)), split)
     remarks = [Remark(f"{collection.top}{name}", "in none of the lists") for name in unnamed]
     return sorted(photos.values(), key=_path), remarks
+
+
+def hold_out(photos: Sequence[Photo], count: int) -> list[Photo]:
+    """The photos, those of the last `count` labels in the order of their names in the unseen splits.
+
+    The first of these labels and every fifth after it is unseen-dev. Raises CommandError if that leaves a split without
+    labels, or fewer than two to tell apart.
+    """
+    names = sorted({photo.label.label for photo in photos})
+    if not 2 <= count <= len(names) - 2:
+        raise CommandError(f"--unseen must be 2 or more, and leave 2 of the {len(names)} labels, got {count}")
+    unseen: dict[str, Split] = {
+        name: "unseen-test" if place % _UNSEEN_DEV else "unseen-dev" for place, name in enumerate(names[-count:])
+    }
+    return [replace(photo, split=unseen.get(photo.label.label, photo.split)) for photo in photos]
 
 
 def _shuffled(files: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from search_svc import labels, manifest, schemes
 from search_svc.collection import Collection, Remark, scan
 from search_svc.manifest import SPLITS, Photo
+from search_svc.schemes import PARTS
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError
 
@@ -23,7 +24,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "split",
         help="divide a folder of photos into train, dev and test",
-        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]]",
+        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N]",
         description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
         " that are one car, labels that cannot be read in full, files that are not labelled photos).",
     )
@@ -37,6 +38,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="blog (default): 80/10/10 of each label, as the blog did it; stratified: every label of three photos or"
         " more is in every split; files TRAIN DEV TEST: as these lists of <label>/<file> say",
     )
+    parser.add_argument(
+        "--unseen",
+        metavar="N",
+        type=int,
+        help="hold out the last N labels whole, a fifth of them as unseen-dev, the others as unseen-test",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -45,9 +52,11 @@ def _run(args: argparse.Namespace) -> None:
     collection = scan(directory)
     unnamed: list[Remark] = []
     if scheme == "files":
-        photos, unnamed = schemes.divide_by_lists(collection, dict(zip(SPLITS, lists, strict=True)))
+        photos, unnamed = schemes.divide_by_lists(collection, dict(zip(PARTS, lists, strict=True)))
     else:
         photos = schemes.divide(collection, schemes.CUTS[scheme])
+    if args.unseen is not None:
+        photos = schemes.hold_out(photos, args.unseen)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report_path = args.out.with_name(REPORT_FILE)
     report = [*_clashing_labels(collection), *_unread_labels(collection), *collection.skipped, *unnamed]
@@ -63,7 +72,7 @@ def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, s
     if scheme not in {*schemes.CUTS, "files"}:
         raise CommandError(f"--scheme must be one of {', '.join(schemes.CUTS)}, files, got {scheme!r}")
     paths = [Path(path) for path in rest]
-    lists = len(SPLITS) if scheme == "files" else 0
+    lists = len(PARTS) if scheme == "files" else 0
     if len(paths) < lists:
         raise CommandError(f"--scheme files needs three lists, for train, dev and test, got {len(paths)}")
     directories = [directory, *paths[lists:]] if directory else paths[lists:]
@@ -101,7 +110,8 @@ def _csv(report: Sequence[Remark]) -> str:
 def _summary(out: Path, photos: Sequence[Photo]) -> str:
     counts = Counter(photo.split for photo in photos)
     names = len({photo.label.label for photo in photos})
-    return f"{out}: {len(photos)} photos of {names} labels: {', '.join(f'{counts[name]} {name}' for name in SPLITS)}"
+    shown = [f"{counts[name]} {name}" for name in SPLITS if name in PARTS or counts[name]]
+    return f"{out}: {len(photos)} photos of {names} labels: {', '.join(shown)}"
 
 
 def _show(report: Sequence[Remark], path: Path) -> None:

@@ -199,7 +199,7 @@ def test_the_commands_defaults_are_those_of_the_spec(embeddings, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--split", "train,val"], "--split must be of train, dev, test, got 'val'"),
+        (["--split", "train,val"], "--split must be of train, dev, test, unseen-dev, unseen-test, got 'val'"),
         (["--factory", "Foo"], "faiss makes no index of 'Foo' (ip, 8-d): could not parse index string Foo"),
         (["--shards", "21"], "--shards must be 1 to 20, the number of photos, got 21"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from search_svc.collection import Collection, Remark, scan
 from search_svc.labels import parse
 from search_svc.manifest import Photo
-from search_svc.schemes import CUTS, blog_cuts, divide, divide_by_lists, stratified_cuts
+from search_svc.schemes import CUTS, blog_cuts, divide, divide_by_lists, hold_out, stratified_cuts
 from svckit.cli import CommandError
 
 sizes = st.dictionaries(st.text(st.sampled_from("abc_ 019"), min_size=1, max_size=8), st.integers(1, 60), max_size=6)
@@ -150,3 +150,29 @@ def test_the_lists_the_blog_wrote_give_the_blogs_split(tmp_path_factory, sizes):
 def test_a_list_that_does_not_fit_the_photos_is_refused_with_its_line(lists, dev, message):
     with pytest.raises(CommandError, match=message):
         divide_by_lists(collection({"a": 1, "d": 1}), lists("a/000.jpg\n", dev))
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.text(st.sampled_from("abc_ 019"), min_size=1, max_size=8), st.integers(1, 9), min_size=4),
+    st.data(),
+)
+def test_the_last_labels_are_held_out_whole_and_no_other_photo_moves(sizes, data):
+    count = data.draw(st.integers(2, len(sizes) - 2))
+    photos = divide(collection(sizes), stratified_cuts)
+    held = hold_out(photos, count)
+    last = sorted(sizes)[-count:]
+    splits = {photo.label.label: photo.split for photo in held}
+    assert [splits[name] for name in last] == [
+        "unseen-dev" if place in range(0, count, 5) else "unseen-test" for place in range(count)
+    ]
+    for before, after in zip(photos, held, strict=True):
+        assert (after.path, after.label) == (before.path, before.label)
+        assert after.split == (splits[after.label.label] if after.label.label in last else before.split)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 4, 9])
+def test_no_split_is_left_without_labels_by_holding_out(count):
+    photos = divide(collection(dict.fromkeys("abcde", 3)), blog_cuts)
+    with pytest.raises(CommandError, match=f"--unseen must be 2 or more, and leave 2 of the 5 labels, got {count}"):
+        hold_out(photos, count)

@@ -100,6 +100,21 @@ def test_a_name_that_is_not_text_is_reported_not_fatal(photos, tmp_path):
     ).read_text(encoding="utf-8")
 
 
+def test_the_last_labels_can_be_held_out_whole(photos, tmp_path, capsys):
+    (photos / "VMMRdb" / "acura_rl_2001").mkdir()
+    (photos / "VMMRdb" / "acura_rl_2001" / "0.jpg").touch()
+    out = tmp_path / "manifest.csv"
+    run(photos, "--out", out, "--unseen", "2")
+    splits = {row.label.label: row.split for row in manifest.read(out) if row.split.startswith("unseen")}
+    assert splits == {"land_rover_lr2_1900": "unseen-dev", "odd": "unseen-test"}
+    assert capsys.readouterr().out == (
+        f"{out}: 13 photos of 4 labels: 4 train, 1 dev, 2 test, 3 unseen-dev, 3 unseen-test\n"
+    )
+    message = fails(capsys, photos, "--out", tmp_path / "other.csv", "--unseen", "3")
+    assert message == "vmmr-search: error: --unseen must be 2 or more, and leave 2 of the 4 labels, got 3"
+    assert not (tmp_path / "other.csv").exists()
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_folder_may_come_before_or_after_the_scheme(photos, tmp_path, first):
     for name in ("train", "dev", "test"):
