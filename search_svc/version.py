@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.calibration import Calibration
 from search_svc.index_dir import current, version_path
 from search_svc.items import Items
 from svckit.artifact import ArtifactError, read_manifest, write_manifest
@@ -85,6 +86,8 @@ class IndexVersion:
     embeddings: NDArray[np.float16]
     """(items, dimension), memory-mapped, read-only."""
     items: Items
+    calibration: Calibration | None = None
+    """None if the index is not calibrated."""
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
