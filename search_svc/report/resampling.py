@@ -1,0 +1,64 @@
+"""How far a figure would move with other photos of the same kind: percentile bootstrap intervals (Efron 1979).
+
+Photos are drawn again, as many as there were, with replacement, and the figure is taken of each such sample; the
+interval holds the middle 95 % of what came out. It says nothing of another model, gallery or kind of photo.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+"""For shares, whose resamples need no drawing of photos."""
+COSTLY_RESAMPLES = 1_000
+"""For figures of a whole distribution."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(right: NDArray[np.bool_], seed: int) -> Estimate:
+    """The share of photos that are right, of one or more."""
+    rng = np.random.default_rng(seed)
+    # Of n photos drawn again with replacement, the number of right ones is binomial: there is no need to draw them.
+    drawn = rng.binomial(len(right), right.mean(), RESAMPLES) / len(right)
+    return estimate(float(right.mean()), drawn)
+
+
+def paired_difference(one: NDArray[Any], other: NDArray[Any], seed: int) -> Estimate:
+    """The mean of `one - other`, aligned by photo: a photo is drawn with both its outcomes.
+
+    So what both get right, or both wrong, widens the interval of neither.
+    """
+    rng = np.random.default_rng(seed)
+    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    values, counts = np.unique(difference, return_counts=True)
+    # How often each value comes up in a resample is multinomial.
+    drawn = rng.multinomial(len(difference), counts / counts.sum(), RESAMPLES) @ values / len(difference)
+    return estimate(float(difference.mean()), drawn)
+
+
+def resampled(figure: Callable[..., float], *samples: NDArray[Any], seed: int) -> Estimate:
+    """The figure of samples, each drawn again by itself. A sample is an array with a photo a row."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        figure(*(sample[rng.integers(len(sample), size=len(sample))] for sample in samples))
+        for _ in range(COSTLY_RESAMPLES)
+    ]
+    return estimate(figure(*samples), np.array(drawn))
+
+
+def estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
+    """The figure, and the middle of what resamples gave."""
+    low, high = np.percentile(drawn, (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
+    return Estimate(value, float(low), float(high))
