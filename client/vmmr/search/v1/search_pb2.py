@@ -26,15 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vmmr.embedding.v1 import embedding_pb2 as vmmr_dot_embedding_dot_v1_dot_embedding__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvmmr/search/v1/search.proto\x12\x0evmmr.search.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!vmmr/embedding/v1/embedding.proto\"O\n\x05Label\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04make\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\x04year\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_year\"\x7f\n\x06\x46ilter\x12\r\n\x05makes\x18\x01 \x03(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x15\n\x08min_year\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08max_year\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_min_yearB\x0b\n\t_max_year\"\xa2\x01\n\rSearchOptions\x12\x0e\n\x01k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.vmmr.search.v1.Filter\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tef_search\x18\x05 \x01(\rH\x02\x88\x01\x01\x42\x04\n\x02_kB\t\n\x07_nprobeB\x0c\n\n_ef_search\"o\n\rSearchRequest\x12.\n\x07queries\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.vmmr.search.v1.SearchOptions\"^\n\tNeighbour\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12$\n\x05label\x18\x02 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\";\n\nNeighbours\x12-\n\nneighbours\x18\x01 \x03(\x0b\x32\x19.vmmr.search.v1.Neighbour\"\x99\x01\n\x0eSearchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.vmmr.search.v1.Neighbours\x12.\n\nprovenance\x18\x02 \x01(\x0b\x32\x1a.vmmr.search.v1.Provenance\x12*\n\x05times\x18\x03 \x01(\x0b\x32\x1b.vmmr.search.v1.SearchTimes\"q\n\x0f\x43lassifyRequest\x12.\n\x07queries\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.vmmr.search.v1.SearchOptions\"b\n\tCandidate\x12\x0c\n\x04make\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x05label\x18\x03 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"\xb3\x02\n\x0e\x43lassification\x12%\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x17\n\x0fmake_confidence\x18\x02 \x01(\x02\x12\x18\n\x10model_confidence\x18\x03 \x01(\x02\x12\x18\n\x10label_confidence\x18\x04 \x01(\x02\x12(\n\x05makes\x18\x05 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12)\n\x06models\x18\x06 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12)\n\x06labels\x18\x07 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12-\n\nneighbours\x18\x08 \x03(\x0b\x32\x19.vmmr.search.v1.Neighbour\"\x9f\x01\n\x10\x43lassifyResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.vmmr.search.v1.Classification\x12.\n\nprovenance\x18\x02 \x01(\x0b\x32\x1a.vmmr.search.v1.Provenance\x12*\n\x05times\x18\x03 \x01(\x0b\x32\x1b.vmmr.search.v1.SearchTimes\"{\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x04\x12\x17\n\x0fshards_answered\x18\x04 \x01(\r\x12\x14\n\x0cshards_total\x18\x05 \x01(\r\"C\n\x0bSearchTimes\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tsearch_ms\x18\x02 \x01(\x02\x12\x0f\n\x07vote_ms\x18\x03 \x01(\x02\"\x11\n\x0fGetIndexRequest\"e\n\x10GetIndexResponse\x12$\n\x05index\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Index\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.vmmr.search.v1.QueryLimits\"\x8d\x02\n\x05Index\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\r\n\x05items\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\r\x12\x0e\n\x06shards\x18\x06 \x01(\r\x12\x0f\n\x07\x66\x61\x63tory\x18\x07 \x01(\t\x12&\n\x06metric\x18\x08 \x01(\x0e\x32\x16.vmmr.search.v1.Metric\x12\t\n\x01k\x18\t \x01(\r\x12\x13\n\x0btemperature\x18\n \x01(\x02\x12\x18\n\x10journal_sequence\x18\x0b \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x0bQueryLimits\x12\x13\n\x0bmax_queries\x18\x01 \x01(\r\x12\r\n\x05max_k\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x04\"M\n\x11ListLabelsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"A\n\nLabelCount\x12$\n\x05label\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\r\n\x05items\x18\x02 \x01(\x04\"Y\n\x12ListLabelsResponse\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.vmmr.search.v1.LabelCount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*I\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x01\x12\r\n\tMETRIC_L2\x10\x02\x32\xcb\x02\n\rSearchService\x12G\n\x06Search\x12\x1d.vmmr.search.v1.SearchRequest\x1a\x1e.vmmr.search.v1.SearchResponse\x12M\n\x08\x43lassify\x12\x1f.vmmr.search.v1.ClassifyRequest\x1a .vmmr.search.v1.ClassifyResponse\x12M\n\x08GetIndex\x12\x1f.vmmr.search.v1.GetIndexRequest\x1a .vmmr.search.v1.GetIndexResponse\x12S\n\nListLabels\x12!.vmmr.search.v1.ListLabelsRequest\x1a\".vmmr.search.v1.ListLabelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvmmr/search/v1/search.proto\x12\x0evmmr.search.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!vmmr/embedding/v1/embedding.proto\"O\n\x05Label\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04make\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\x04year\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_year\"\x7f\n\x06\x46ilter\x12\r\n\x05makes\x18\x01 \x03(\t\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x15\n\x08min_year\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08max_year\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_min_yearB\x0b\n\t_max_year\"\xa2\x01\n\rSearchOptions\x12\x0e\n\x01k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.vmmr.search.v1.Filter\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tef_search\x18\x05 \x01(\rH\x02\x88\x01\x01\x42\x04\n\x02_kB\t\n\x07_nprobeB\x0c\n\n_ef_search\"o\n\rSearchRequest\x12.\n\x07queries\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.vmmr.search.v1.SearchOptions\"^\n\tNeighbour\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12$\n\x05label\x18\x02 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\";\n\nNeighbours\x12-\n\nneighbours\x18\x01 \x03(\x0b\x32\x19.vmmr.search.v1.Neighbour\"\x99\x01\n\x0eSearchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.vmmr.search.v1.Neighbours\x12.\n\nprovenance\x18\x02 \x01(\x0b\x32\x1a.vmmr.search.v1.Provenance\x12*\n\x05times\x18\x03 \x01(\x0b\x32\x1b.vmmr.search.v1.SearchTimes\"\x97\x01\n\x0f\x43lassifyRequest\x12.\n\x07queries\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12.\n\x07options\x18\x02 \x01(\x0b\x32\x1d.vmmr.search.v1.SearchOptions\x12\x0c\n\x04\x66use\x18\x03 \x01(\x08\x12\x16\n\x0emin_confidence\x18\x04 \x01(\x02\"b\n\tCandidate\x12\x0c\n\x04make\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x05label\x18\x03 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"\xef\x03\n\x0e\x43lassification\x12%\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\x17\n\x0fmake_confidence\x18\x02 \x01(\x02\x12\x18\n\x10model_confidence\x18\x03 \x01(\x02\x12\x18\n\x10label_confidence\x18\x04 \x01(\x02\x12(\n\x05makes\x18\x05 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12)\n\x06models\x18\x06 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12)\n\x06labels\x18\x07 \x03(\x0b\x32\x19.vmmr.search.v1.Candidate\x12-\n\nneighbours\x18\x08 \x03(\x0b\x32\x19.vmmr.search.v1.Neighbour\x12(\n\x07verdict\x18\t \x01(\x0e\x32\x17.vmmr.search.v1.Verdict\x12\x18\n\x0bknown_score\x18\n \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nfirst_year\x18\x0b \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tlast_year\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x10years_confidence\x18\r \x01(\x02\x42\x0e\n\x0c_known_scoreB\r\n\x0b_first_yearB\x0c\n\n_last_year\"\x9f\x01\n\x10\x43lassifyResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.vmmr.search.v1.Classification\x12.\n\nprovenance\x18\x02 \x01(\x0b\x32\x1a.vmmr.search.v1.Provenance\x12*\n\x05times\x18\x03 \x01(\x0b\x32\x1b.vmmr.search.v1.SearchTimes\"{\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x04\x12\x17\n\x0fshards_answered\x18\x04 \x01(\r\x12\x14\n\x0cshards_total\x18\x05 \x01(\r\"C\n\x0bSearchTimes\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tsearch_ms\x18\x02 \x01(\x02\x12\x0f\n\x07vote_ms\x18\x03 \x01(\x02\"\x11\n\x0fGetIndexRequest\"e\n\x10GetIndexResponse\x12$\n\x05index\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Index\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.vmmr.search.v1.QueryLimits\"\xbf\x02\n\x05Index\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\r\n\x05items\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\r\x12\x0e\n\x06shards\x18\x06 \x01(\r\x12\x0f\n\x07\x66\x61\x63tory\x18\x07 \x01(\t\x12&\n\x06metric\x18\x08 \x01(\x0e\x32\x16.vmmr.search.v1.Metric\x12\t\n\x01k\x18\t \x01(\r\x12\x13\n\x0btemperature\x18\n \x01(\x02\x12\x18\n\x10journal_sequence\x18\x0b \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0b\x63\x61libration\x18\r \x01(\x0b\x32\x1b.vmmr.search.v1.Calibration\"R\n\x0b\x43\x61libration\x12\x0e\n\x06photos\x18\x01 \x01(\x04\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x02 \x01(\x02\x12\x19\n\x11unknown_threshold\x18\x03 \x01(\x02\"d\n\x0bQueryLimits\x12\x13\n\x0bmax_queries\x18\x01 \x01(\r\x12\r\n\x05max_k\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x04\x12\x16\n\x0emax_neighbours\x18\x04 \x01(\r\"M\n\x11ListLabelsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"A\n\nLabelCount\x12$\n\x05label\x18\x01 \x01(\x0b\x32\x15.vmmr.search.v1.Label\x12\r\n\x05items\x18\x02 \x01(\x04\"Y\n\x12ListLabelsResponse\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.vmmr.search.v1.LabelCount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*^\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_KNOWN\x10\x01\x12\x12\n\x0eVERDICT_UNSURE\x10\x02\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x03*I\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x01\x12\r\n\tMETRIC_L2\x10\x02\x32\xcb\x02\n\rSearchService\x12G\n\x06Search\x12\x1d.vmmr.search.v1.SearchRequest\x1a\x1e.vmmr.search.v1.SearchResponse\x12M\n\x08\x43lassify\x12\x1f.vmmr.search.v1.ClassifyRequest\x1a .vmmr.search.v1.ClassifyResponse\x12M\n\x08GetIndex\x12\x1f.vmmr.search.v1.GetIndexRequest\x1a .vmmr.search.v1.GetIndexResponse\x12S\n\nListLabels\x12!.vmmr.search.v1.ListLabelsRequest\x1a\".vmmr.search.v1.ListLabelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vmmr.search.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=2506
-  _globals['_METRIC']._serialized_end=2579
+  _globals['_VERDICT']._serialized_start=2891
+  _globals['_VERDICT']._serialized_end=2985
+  _globals['_METRIC']._serialized_start=2987
+  _globals['_METRIC']._serialized_end=3060
   _globals['_LABEL']._serialized_start=115
   _globals['_LABEL']._serialized_end=194
   _globals['_FILTER']._serialized_start=196
@@ -49,32 +51,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEIGHBOURS']._serialized_end=758
   _globals['_SEARCHRESPONSE']._serialized_start=761
   _globals['_SEARCHRESPONSE']._serialized_end=914
-  _globals['_CLASSIFYREQUEST']._serialized_start=916
-  _globals['_CLASSIFYREQUEST']._serialized_end=1029
-  _globals['_CANDIDATE']._serialized_start=1031
-  _globals['_CANDIDATE']._serialized_end=1129
-  _globals['_CLASSIFICATION']._serialized_start=1132
-  _globals['_CLASSIFICATION']._serialized_end=1439
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1442
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1601
-  _globals['_PROVENANCE']._serialized_start=1603
-  _globals['_PROVENANCE']._serialized_end=1726
-  _globals['_SEARCHTIMES']._serialized_start=1728
-  _globals['_SEARCHTIMES']._serialized_end=1795
-  _globals['_GETINDEXREQUEST']._serialized_start=1797
-  _globals['_GETINDEXREQUEST']._serialized_end=1814
-  _globals['_GETINDEXRESPONSE']._serialized_start=1816
-  _globals['_GETINDEXRESPONSE']._serialized_end=1917
-  _globals['_INDEX']._serialized_start=1920
-  _globals['_INDEX']._serialized_end=2189
-  _globals['_QUERYLIMITS']._serialized_start=2191
-  _globals['_QUERYLIMITS']._serialized_end=2267
-  _globals['_LISTLABELSREQUEST']._serialized_start=2269
-  _globals['_LISTLABELSREQUEST']._serialized_end=2346
-  _globals['_LABELCOUNT']._serialized_start=2348
-  _globals['_LABELCOUNT']._serialized_end=2413
-  _globals['_LISTLABELSRESPONSE']._serialized_start=2415
-  _globals['_LISTLABELSRESPONSE']._serialized_end=2504
-  _globals['_SEARCHSERVICE']._serialized_start=2582
-  _globals['_SEARCHSERVICE']._serialized_end=2913
+  _globals['_CLASSIFYREQUEST']._serialized_start=917
+  _globals['_CLASSIFYREQUEST']._serialized_end=1068
+  _globals['_CANDIDATE']._serialized_start=1070
+  _globals['_CANDIDATE']._serialized_end=1168
+  _globals['_CLASSIFICATION']._serialized_start=1171
+  _globals['_CLASSIFICATION']._serialized_end=1666
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1669
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1828
+  _globals['_PROVENANCE']._serialized_start=1830
+  _globals['_PROVENANCE']._serialized_end=1953
+  _globals['_SEARCHTIMES']._serialized_start=1955
+  _globals['_SEARCHTIMES']._serialized_end=2022
+  _globals['_GETINDEXREQUEST']._serialized_start=2024
+  _globals['_GETINDEXREQUEST']._serialized_end=2041
+  _globals['_GETINDEXRESPONSE']._serialized_start=2043
+  _globals['_GETINDEXRESPONSE']._serialized_end=2144
+  _globals['_INDEX']._serialized_start=2147
+  _globals['_INDEX']._serialized_end=2466
+  _globals['_CALIBRATION']._serialized_start=2468
+  _globals['_CALIBRATION']._serialized_end=2550
+  _globals['_QUERYLIMITS']._serialized_start=2552
+  _globals['_QUERYLIMITS']._serialized_end=2652
+  _globals['_LISTLABELSREQUEST']._serialized_start=2654
+  _globals['_LISTLABELSREQUEST']._serialized_end=2731
+  _globals['_LABELCOUNT']._serialized_start=2733
+  _globals['_LABELCOUNT']._serialized_end=2798
+  _globals['_LISTLABELSRESPONSE']._serialized_start=2800
+  _globals['_LISTLABELSRESPONSE']._serialized_end=2889
+  _globals['_SEARCHSERVICE']._serialized_start=3063
+  _globals['_SEARCHSERVICE']._serialized_end=3394
 # @@protoc_insertion_point(module_scope)

@@ -11,11 +11,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_KNOWN: _ClassVar[Verdict]
+    VERDICT_UNSURE: _ClassVar[Verdict]
+    VERDICT_UNKNOWN: _ClassVar[Verdict]
+
 class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     METRIC_UNSPECIFIED: _ClassVar[Metric]
     METRIC_INNER_PRODUCT: _ClassVar[Metric]
     METRIC_L2: _ClassVar[Metric]
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_KNOWN: Verdict
+VERDICT_UNSURE: Verdict
+VERDICT_UNKNOWN: Verdict
 METRIC_UNSPECIFIED: Metric
 METRIC_INNER_PRODUCT: Metric
 METRIC_L2: Metric
@@ -97,12 +108,16 @@ class SearchResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Neighbours, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., times: _Optional[_Union[SearchTimes, _Mapping]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("queries", "options")
+    __slots__ = ("queries", "options", "fuse", "min_confidence")
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    FUSE_FIELD_NUMBER: _ClassVar[int]
+    MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     queries: _embedding_pb2.Embeddings
     options: SearchOptions
-    def __init__(self, queries: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ...) -> None: ...
+    fuse: bool
+    min_confidence: float
+    def __init__(self, queries: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ..., fuse: _Optional[bool] = ..., min_confidence: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("make", "model", "label", "confidence")
@@ -117,7 +132,7 @@ class Candidate(_message.Message):
     def __init__(self, make: _Optional[str] = ..., model: _Optional[str] = ..., label: _Optional[_Union[Label, _Mapping]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("answer", "make_confidence", "model_confidence", "label_confidence", "makes", "models", "labels", "neighbours")
+    __slots__ = ("answer", "make_confidence", "model_confidence", "label_confidence", "makes", "models", "labels", "neighbours", "verdict", "known_score", "first_year", "last_year", "years_confidence")
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     MAKE_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +141,11 @@ class Classification(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_YEAR_FIELD_NUMBER: _ClassVar[int]
+    LAST_YEAR_FIELD_NUMBER: _ClassVar[int]
+    YEARS_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     answer: Label
     make_confidence: float
     model_confidence: float
@@ -134,7 +154,12 @@ class Classification(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[Candidate]
     labels: _containers.RepeatedCompositeFieldContainer[Candidate]
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
-    def __init__(self, answer: _Optional[_Union[Label, _Mapping]] = ..., make_confidence: _Optional[float] = ..., model_confidence: _Optional[float] = ..., label_confidence: _Optional[float] = ..., makes: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
+    verdict: Verdict
+    known_score: float
+    first_year: int
+    last_year: int
+    years_confidence: float
+    def __init__(self, answer: _Optional[_Union[Label, _Mapping]] = ..., make_confidence: _Optional[float] = ..., model_confidence: _Optional[float] = ..., label_confidence: _Optional[float] = ..., makes: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., known_score: _Optional[float] = ..., first_year: _Optional[int] = ..., last_year: _Optional[int] = ..., years_confidence: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "provenance", "times")
@@ -183,7 +208,7 @@ class GetIndexResponse(_message.Message):
     def __init__(self, index: _Optional[_Union[Index, _Mapping]] = ..., limits: _Optional[_Union[QueryLimits, _Mapping]] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time")
+    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +221,7 @@ class Index(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     dimension: int
@@ -208,17 +234,30 @@ class Index(_message.Message):
     temperature: float
     journal_sequence: int
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    calibration: Calibration
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("photos", "false_alarm_rate", "unknown_threshold")
+    PHOTOS_FIELD_NUMBER: _ClassVar[int]
+    FALSE_ALARM_RATE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    photos: int
+    false_alarm_rate: float
+    unknown_threshold: float
+    def __init__(self, photos: _Optional[int] = ..., false_alarm_rate: _Optional[float] = ..., unknown_threshold: _Optional[float] = ...) -> None: ...
 
 class QueryLimits(_message.Message):
-    __slots__ = ("max_queries", "max_k", "max_request_bytes")
+    __slots__ = ("max_queries", "max_k", "max_request_bytes", "max_neighbours")
     MAX_QUERIES_FIELD_NUMBER: _ClassVar[int]
     MAX_K_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     max_queries: int
     max_k: int
     max_request_bytes: int
-    def __init__(self, max_queries: _Optional[int] = ..., max_k: _Optional[int] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...
+    max_neighbours: int
+    def __init__(self, max_queries: _Optional[int] = ..., max_k: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_neighbours: _Optional[int] = ...) -> None: ...
 
 class ListLabelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
