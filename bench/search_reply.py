@@ -15,6 +15,7 @@ import numpy as np
 from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
+from search_svc.answer import Answerer
 from search_svc.build import build_version
 from search_svc.labels import parse
 from search_svc.queries import Limits, QueryReader
@@ -23,7 +24,6 @@ from search_svc.searcher import Searcher
 from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion
-from search_svc.vote import vote
 
 PHOTOS, DIMENSION, QUERIES, K, LABELS = 20_000, 2048, 64, 10, 500
 REPEATS = 15
@@ -66,16 +66,15 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
     )
     with ShardSet.open(version) as shards:
         reader = QueryReader(version, shards.tunable, Limits(256, 1000, 2**25))
-        searcher, replies, temperature = Searcher(version, shards), Replies(version), version.manifest.temperature
+        searcher, replies, answerer = Searcher(version, shards), Replies(version), Answerer(version)
         read = reader.read(request)
         found = searcher.run(read)
-        votes = [vote(each.scores, each.labels, temperature) for each in found]
-        pairs = list(zip(found, votes, strict=True))
+        pairs = [([each], answerer.answer([each])) for each in found]
         raw = cpu(lambda: index.search(wire.unpack(request.queries), K))
         print(f"\n{version.manifest.factory}: faiss {1e3 * raw:.2f} ms for {QUERIES} queries")
         report("read the call", raw, lambda: reader.read(request))
         report("engine", raw, lambda: searcher.run(read))
-        report("vote", raw, lambda: [vote(each.scores, each.labels, temperature) for each in found])
+        report("vote", raw, lambda: [answerer.answer([each]) for each in found])
         report("reply to Search", raw, lambda: search_reply(replies, found))
         report("reply to Classify", raw, lambda: classify_reply(replies, pairs))
 

@@ -53,6 +53,7 @@ class QueryReader:
 
     def __init__(self, version: IndexVersion, tunable: frozenset[str], limits: Limits) -> None:
         self._manifest = version.manifest
+        self._calibrated = version.calibration is not None
         self._filters = FilterReader(version.items.labels)
         self._tunable = tunable
         self._limits = limits
@@ -67,6 +68,7 @@ class QueryReader:
             *([problem] if problem else ()),
             *self._option_violations(options, len(vectors)),
             *self._filters.violations(options.filter),
+            *self._confidence_violations(request),
         ]
         if violations:
             raise rejected(violations)
@@ -121,6 +123,16 @@ class QueryReader:
         for name in ("nprobe", "ef_search"):
             if options.HasField(name) and (problem := self._misplaced(name, getattr(options, name))):
                 yield Violation(f"options.{name}", Reason.INVALID_SEARCH_PARAMETER, problem)
+
+    def _confidence_violations(
+        self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest
+    ) -> Iterator[Violation]:
+        wanted = request.min_confidence if isinstance(request, search_pb2.ClassifyRequest) else 0.0
+        if not 0 <= wanted <= 1:
+            yield Violation("min_confidence", Reason.INVALID_MIN_CONFIDENCE, f"must be 0 to 1, got {wanted:g}")
+        elif wanted and not self._calibrated:
+            text = "the index is not calibrated, so its confidences are shares of the vote"
+            yield Violation("min_confidence", Reason.INVALID_MIN_CONFIDENCE, text)
 
     def _misplaced(self, name: str, value: int) -> str | None:
         """What is wrong with a search parameter."""

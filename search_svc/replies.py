@@ -1,13 +1,21 @@
 """Replies: from what was found, and how it voted, to messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vmmr.search.v1 import search_pb2
 
+from search_svc.answer import Answer, VerdictName
 from search_svc.labels import Label
 from search_svc.searcher import Found
 from search_svc.version import IndexVersion
-from search_svc.vote import Candidate, Vote
+from search_svc.vote import Candidate
+
+_VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
+    None: search_pb2.VERDICT_UNSPECIFIED,
+    "known": search_pb2.VERDICT_KNOWN,
+    "unsure": search_pb2.VERDICT_UNSURE,
+    "unknown": search_pb2.VERDICT_UNKNOWN,
+}
 
 
 class Replies:
@@ -21,19 +29,26 @@ class Replies:
     def neighbours(self, found: Found) -> search_pb2.Neighbours:
         return search_pb2.Neighbours(neighbours=self._neighbours(found))
 
-    def classification(self, found: Found, vote: Vote | None) -> search_pb2.Classification:
-        """An entry without an answer if nothing was found."""
-        if vote is None:
+    def classification(self, photos: Sequence[Found], answer: Answer | None) -> search_pb2.Classification:
+        """The entry of a car, of which there are one or several photos; an empty one if nothing was found."""
+        if answer is None:
             return search_pb2.Classification()
+        vote = answer.vote
+        first_year, last_year = answer.years or (None, None)
         return search_pb2.Classification(
             answer=self._messages[vote.answer.label],
-            make_confidence=vote.make_confidence,
-            model_confidence=vote.model_confidence,
-            label_confidence=vote.label_confidence,
+            make_confidence=answer.make_confidence,
+            model_confidence=answer.model_confidence,
+            label_confidence=answer.label_confidence,
             makes=self._candidates(vote.makes),
             models=self._candidates(vote.models),
             labels=self._candidates(vote.labels),
-            neighbours=self._neighbours(found),
+            neighbours=self._neighbours(evidence(photos)),
+            verdict=_VERDICTS[answer.verdict],
+            known_score=answer.known_score,
+            first_year=first_year,
+            last_year=last_year,
+            years_confidence=answer.years_confidence,
         )
 
     def _neighbours(self, found: Found) -> list[search_pb2.Neighbour]:
@@ -53,6 +68,19 @@ class Replies:
             )
             for candidate in candidates
         ]
+
+
+def evidence(photos: Sequence[Found]) -> Found:
+    """The neighbours of several photos of one car, nearest first: each once, with its best score."""
+    if len(photos) == 1:
+        return photos[0]
+    best: dict[int, tuple[float, Label]] = {}
+    for found in photos:
+        for row, label, score in zip(found.rows, found.labels, found.scores, strict=True):
+            if row not in best or score > best[row][0]:
+                best[row] = score, label
+    rows = sorted(best, key=lambda row: (-best[row][0], row))
+    return Found(rows, [best[row][1] for row in rows], [best[row][0] for row in rows])
 
 
 def label_message(label: Label) -> search_pb2.Label:

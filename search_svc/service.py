@@ -6,16 +6,18 @@ import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from search_svc.answer import Answerer
+from search_svc.calibration import Calibration
 from search_svc.label_pages import LabelPages
-from search_svc.queries import Limits, Query, QueryReader
+from search_svc.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
 from search_svc.replies import Replies
 from search_svc.searcher import Found
 from search_svc.version import IndexVersion
-from search_svc.vote import vote
 from svckit.batcher import Batched, Batcher
 from svckit.interceptor import deadline
 from svckit.streams import Context
@@ -33,7 +35,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     def __init__(
         self, version: IndexVersion, batcher: Batcher[Query, Found], *, tunable: frozenset[str], limits: Limits
     ) -> None:
-        self._temperature = version.manifest.temperature
+        self._answerer = Answerer(version)
         self._batcher = batcher
         self._reader = QueryReader(version, tunable, limits)
         self._replies = Replies(version)
@@ -46,7 +48,9 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         return await self._write(self._neighbours, await self._find(request, context))
 
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
-        return await self._write(self._classifications, await self._find(request, context))
+        found = await self._find(request, context)
+        write = partial(self._classifications, fuse=request.fuse, min_confidence=request.min_confidence)
+        return await self._write(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
         return self._index
@@ -69,11 +73,14 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         results = [self._replies.neighbours(each) for each in found.outputs]
         return search_pb2.SearchResponse(results=results, provenance=self._provenance, times=_times(found))
 
-    def _classifications(self, found: Batched[Found]) -> search_pb2.ClassifyResponse:
+    def _classifications(
+        self, found: Batched[Found], *, fuse: bool, min_confidence: float
+    ) -> search_pb2.ClassifyResponse:
         started = time.perf_counter()
-        votes = [vote(each.scores, each.labels, self._temperature) for each in found.outputs]
+        cars = [found.outputs] if fuse else [[each] for each in found.outputs]
+        answers = [self._answerer.answer(photos, min_confidence) for photos in cars]
         times = _times(found, vote_s=time.perf_counter() - started)
-        results = [self._replies.classification(*each) for each in zip(found.outputs, votes, strict=True)]
+        results = [self._replies.classification(*each) for each in zip(cars, answers, strict=True)]
         return search_pb2.ClassifyResponse(results=results, provenance=self._provenance, times=times)
 
 
@@ -105,5 +112,17 @@ def _index(version: IndexVersion, limits: Limits) -> search_pb2.GetIndexResponse
         k=manifest.k,
         temperature=manifest.temperature,
         create_time=manifest.created,
+        calibration=_calibration(version.calibration),
     )
-    return search_pb2.GetIndexResponse(index=index, limits=search_pb2.QueryLimits(**dataclasses.asdict(limits)))
+    allowed = search_pb2.QueryLimits(**dataclasses.asdict(limits), max_neighbours=MAX_NEIGHBOURS)
+    return search_pb2.GetIndexResponse(index=index, limits=allowed)
+
+
+def _calibration(fitted: Calibration | None) -> search_pb2.Calibration | None:
+    if fitted is None:
+        return None
+    return search_pb2.Calibration(
+        photos=fitted.photos,
+        false_alarm_rate=fitted.false_alarm_rate,
+        unknown_threshold=fitted.unknown_threshold,
+    )

@@ -14,10 +14,12 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from search_svc.answer import Answerer
 from search_svc.build import IndexSpec
 from search_svc.config import SearchConfig
 from search_svc.items import Items
-from search_svc.queries import Limits
+from search_svc.queries import Limits, Plan, Query
+from search_svc.replies import Replies
 from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
 from search_svc.shards import ShardSet
@@ -51,8 +53,10 @@ class Served:
         request = search_pb2.SearchRequest(queries=self.pack(queries, model), options=options)
         return self.stub.Search(request, **{"timeout": TIMEOUT_S, **call})
 
-    def classify(self, queries, *, options=None, **call):
-        request = search_pb2.ClassifyRequest(queries=self.pack(queries), options=options)
+    def classify(self, queries, *, options=None, fuse=False, min_confidence=0.0, **call):
+        request = search_pb2.ClassifyRequest(
+            queries=self.pack(queries), options=options, fuse=fuse, min_confidence=min_confidence
+        )
         return self.stub.Classify(request, **{"timeout": TIMEOUT_S, **call})
 
     def pack(self, queries, model=None):
@@ -228,6 +232,67 @@ class TestClassify:
         assert (await served.classify(unit(1))).times.vote_ms > 0
 
 
+class TestFused:
+    """All queries are photos of one car."""
+
+    async def test_is_one_entry_of_all_neighbours_each_once_with_its_best_score(self, served):
+        queries = unit(3)
+        [result] = (await served.classify(queries, options=Options(k=9), fuse=True)).results
+        best = {}
+        for query in queries:
+            for row, score in nearest(served.version, query, 9):
+                best[row] = max(score, best.get(row, score))
+        expected = sorted(best, key=lambda row: (-best[row], row))
+        assert 9 < len(expected) < 27, "some photo is near to several queries"
+        assert [each.item_id for each in result.neighbours] == [served.version.items.item_id(row) for row in expected]
+        assert [each.score for each in result.neighbours] == pytest.approx([best[row] for row in expected])
+
+    async def test_answers_as_the_answerer_does_that_is_called_directly(self, served):
+        queries = unit(3)
+        [result] = (await served.classify(queries, options=Options(k=9), fuse=True)).results
+        with ShardSet.open(served.version) as shards:
+            plan = Plan(9, served.version.manifest.search, exact=False, labels=None)
+            found = Searcher(served.version, shards).run([Query(query, plan) for query in queries])
+        expected = Answerer(served.version).answer(found)
+        assert result == Replies(served.version).classification(found, expected)
+        assert result.label_confidence == pytest.approx(expected.label_confidence)
+        assert (result.first_year, result.last_year) == expected.years
+
+    async def test_of_one_photo_is_that_photos_answer(self, served):
+        alone, fused = await served.classify(unit(1)), await served.classify(unit(1), fuse=True)
+        assert fused.results == alone.results
+
+    async def test_of_the_same_photo_twice_is_that_photos_answer(self, served):
+        [alone] = (await served.classify(unit(1))).results
+        [fused] = (await served.classify(np.repeat(unit(1), 2, axis=0), fuse=True)).results
+        assert (fused.answer, fused.neighbours) == (alone.answer, alone.neighbours)
+        assert fused.label_confidence == pytest.approx(alone.label_confidence)
+
+    async def test_is_an_empty_entry_where_nothing_was_found(self, served):
+        options = Options(filter=Filter(makes=["honda"], models=["camry"]))
+        assert (await served.classify(unit(3), options=options, fuse=True)).results == [search_pb2.Classification()]
+
+
+class TestWithoutCalibration:
+    async def test_there_is_no_verdict_and_the_year_is_the_answers(self, served):
+        for result in (await served.classify(unit(6))).results:
+            assert result.verdict == search_pb2.VERDICT_UNSPECIFIED
+            assert not result.HasField("known_score")
+            if result.answer.HasField("year"):
+                assert result.first_year == result.last_year == result.answer.year
+            else:
+                assert not result.HasField("first_year")
+                assert not result.HasField("last_year")
+            assert result.years_confidence == result.label_confidence
+
+    async def test_a_confidence_cannot_be_asked_for(self, served):
+        refused = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MIN_CONFIDENCE")
+        violations = [("min_confidence", "INVALID_MIN_CONFIDENCE")]
+        for wanted in (0.5, 1.0, 1.01, -0.01, np.nan, np.inf):
+            assert await refusal(served.classify(unit(1), min_confidence=wanted)) == (*refused, violations)
+        assert len((await served.classify(unit(1), min_confidence=0.0)).results) == 1
+
+
 class TestReplies:
     async def test_are_written_beside_the_event_loop(self, served, monkeypatch):
         threads = []
@@ -252,7 +317,10 @@ class TestGetIndex:
         assert (index.factory, index.metric, index.k) == ("Flat", search_pb2.METRIC_INNER_PRODUCT, 5)
         assert index.temperature == pytest.approx(manifest.temperature)
         assert index.create_time.ToDatetime(manifest.created.tzinfo) == manifest.created
-        assert response.limits == search_pb2.QueryLimits(max_queries=6, max_k=20, max_request_bytes=32 * 2**20)
+        assert response.limits == search_pb2.QueryLimits(
+            max_queries=6, max_k=20, max_request_bytes=32 * 2**20, max_neighbours=65536
+        )
+        assert not index.HasField("calibration")
 
 
 class TestListLabels:
