@@ -1,6 +1,6 @@
 """What a training run is made with: everything that changes the weights that come out, apart from the photos."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -64,10 +64,16 @@ class Recipe:
         return cast("Rule", self.resize)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """The fields in which another recipe, as a dictionary, is not this one: `rate (0.02, was 0.01)`."""
-        mine = asdict(self)
+        """The fields in which another recipe, as a dictionary, is not this one: `rate (0.02, was 0.01)`.
+
+        A field that the other lacks is newer than that recipe, which was run as the field's default has it.
+        """
+        mine, theirs = asdict(self), {**_DEFAULTS, **other}
         return [
-            f"{name} ({mine.get(name)}, was {other.get(name)})"
-            for name in {**mine, **other}
-            if mine.get(name) != other.get(name)
+            f"{name} ({mine.get(name)}, was {theirs[name]})"
+            for name in theirs
+            if name not in mine or mine[name] != theirs[name]
         ]
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}

@@ -203,6 +203,25 @@ def test_a_run_goes_on_only_under_its_own_recipe(start):
         start(recipe=replace(RECIPE, rate=0.5))[0].train()
 
 
+def test_a_run_goes_on_that_began_before_a_setting_was_there_if_the_setting_has_its_default(start, tmp_path):
+    run, network = start()
+    network.power.fails_at = 14
+    with pytest.raises(PowerCutError):
+        run.train()
+    path = tmp_path / "run" / loop.STATE
+    state = torch.load(path, weights_only=True)
+    del state["recipe"]["erase"]
+    torch.save(state, path)
+    with pytest.raises(CommandError, match=r"another recipe; changed: erase \(0\.5, was 0\.25\)"):
+        start(recipe=replace(RECIPE, erase=0.5))[0].train()
+    start()[0].train()
+    assert curves(tmp_path / "run", "epoch")[-1] == ("4",)
+
+
+def test_a_run_of_a_setting_that_is_no_more_does_not_go_on():
+    assert RECIPE.differences({"batch": 4, "colour": 0.1, "whiskers": 3})[-1] == "whiskers (None, was 3)"
+
+
 @pytest.mark.parametrize("name", IDENTITY)
 def test_a_run_goes_on_only_with_its_own_photos_and_starting_weights(start, name):
     start()[0].train()
