@@ -35,6 +35,7 @@ from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
 from vmmr._types import (
     Box,
+    Calibration,
     Candidate,
     Classification,
     ClassifyResult,
@@ -55,6 +56,7 @@ from vmmr._types import (
     SearchResult,
     SearchTimes,
     Times,
+    Verdict,
 )
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "URL",
     "AsyncClient",
     "Box",
+    "Calibration",
     "CallError",
     "Candidate",
     "Classification",
@@ -100,6 +103,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnreadablePhotoError",
+    "Verdict",
     "Violation",
     "VmmrError",
 ]

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,13 +13,13 @@ import grpc.aio
 
 from vmmr import _calls, _flows
 from vmmr._base import BaseClient, check_positive
-from vmmr._batches import Entry, Limits, Outcome, Packer, read_entry
+from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
 from vmmr._calls import Call
 from vmmr._connection import closed_during_call, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
-from vmmr._flows import Flow, Reply
-from vmmr._photos import Photo, PhotoSource, is_url, load, several
+from vmmr._flows import Classify, Flow, Reply
+from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
 from vmmr._types import (
     Box,
     ClassifyResult,
@@ -29,6 +30,7 @@ from vmmr._types import (
     SearchOptions,
     SearchResult,
 )
+from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
 
@@ -49,30 +51,51 @@ class AsyncClient(BaseClient):
         *,
         crop: Box | None = None,
         options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
         """See `Client.identify`."""
         time_left = self._within(timeout_s)
         image = await asyncio.to_thread(load, Photo(photo, crop), self._max_message_bytes, time_left)
-        return await self._run(_flows.identify_one(image, options), time_left)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return await self._run(_flows.identify_car([image], classify), time_left)
+
+    async def identify_car(
+        self,
+        photos: Iterable[Photo | PhotoSource],
+        *,
+        options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> Identification:
+        """See `Client.identify_car`."""
+        time_left = self._within(timeout_s)
+        limits = await self._run(_flows.batch_limits(options, self._max_message_bytes), time_left)
+        images = await _load_all(photos_of_car(several(photos), limits), limits.bytes_in_photo, time_left)
+        check_size(images, limits)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence, fuse=True)
+        return await self._run(_flows.identify_car(images, classify), time_left)
 
     def identify_many(
         self,
         photos: Iterable[Photo | PhotoSource] | AsyncIterable[Photo | PhotoSource],
         *,
         options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
         batch: int = 16,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Outcome]:
         """See `Client.identify_many`. Takes asynchronous iterables too."""
         check_positive(batch=batch)
         source = photos if isinstance(photos, AsyncIterable) else _asynchronous(several(photos))
-        return self._identify_many(source, options, batch, self._per_call(timeout_s))
+        limits = _flows.batch_limits(options, self._max_message_bytes, batch)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return self._identify_many(source, limits, classify, self._per_call(timeout_s))
 
     async def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """See `Client.embed`."""
         time_left = self._within(timeout_s)
-        images = [await asyncio.to_thread(load, photo, self._max_message_bytes, time_left) for photo in several(photos)]
+        images = await _load_all(several(photos), self._max_message_bytes, time_left)
         return await self._run(_flows.value(_calls.embed(images)), time_left)
 
     async def search(
@@ -82,10 +105,17 @@ class AsyncClient(BaseClient):
         return await self._run(_flows.value(_calls.search(embeddings, options)), self._within(timeout_s))
 
     async def classify(
-        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
+        fuse: bool = False,
+        timeout_s: float | None = None,
     ) -> ClassifyResult:
         """See `Client.classify`."""
-        return await self._run(_flows.value(_calls.classify(embeddings, options)), self._within(timeout_s))
+        call = _calls.classify(embeddings, options=options, min_confidence=min_confidence, fuse=fuse)
+        return await self._run(_flows.value(call), self._within(timeout_s))
 
     async def info(self, *, timeout_s: float | None = None) -> Info:
         """See `Client.info`."""
@@ -114,15 +144,15 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def _identify_many(
-        self, photos: AsyncIterable[Photo | PhotoSource], options: SearchOptions, batch: int, time_left: TimeLeft
+        self, photos: AsyncIterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
     ) -> AsyncIterator[Outcome]:
-        limits = await self._run(_flows.batch_limits(batch, self._max_message_bytes), time_left)
+        limits = await self._run(asked, time_left)
         ahead: asyncio.Task[list[Outcome]] | None = None
         try:
             async with aclosing(_batches(photos, limits)) as batches:
                 async for entries in batches:
                     started = asyncio.create_task(
-                        self._run(_flows.identify_batch(entries, options, patience_s=time_left()), time_left)
+                        self._run(_flows.identify_batch(entries, classify, patience_s=time_left()), time_left)
                     )
                     current, ahead = ahead, started
                     if current is not None:
@@ -167,7 +197,8 @@ class AsyncClient(BaseClient):
 
 async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -> AsyncGenerator[list[Entry], None]:
     packer = Packer(limits)
-    async with aclosing(_entries(photos, packer)) as entries:
+    read = partial(read_entry, limits=limits)
+    async with aclosing(_read(photos, read, lambda: packer.read_ahead)) as entries:
         async for entry in entries:
             for batch in packer.add(entry):
                 yield batch
@@ -175,25 +206,36 @@ async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -
         yield batch
 
 
-async def _entries(photos: AsyncIterable[Photo | PhotoSource], packer: Packer) -> AsyncGenerator[Entry, None]:
+async def _load_all(
+    photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft
+) -> list[embedder_pb2.Image]:
+    read = partial(load_one_of, max_bytes=max_bytes, time_left=time_left)
+    async with aclosing(_read(_asynchronous(photos), read, lambda: READ_AHEAD)) as images:
+        return [image async for image in images]
+
+
+async def _read(
+    photos: AsyncIterable[Photo | PhotoSource], read: Callable[[int, Photo | PhotoSource], T], ahead: Callable[[], int]
+) -> AsyncGenerator[T, None]:
     """The photos, read in order; URLs among the next few are fetched side by side."""
     position = 0
-    reading: deque[asyncio.Task[Entry]] = deque()
+    reading: deque[asyncio.Task[T]] = deque()
     try:
         async for photo in photos:
-            reading.append(asyncio.create_task(asyncio.to_thread(read_entry, position, photo, packer.limits)))
+            reading.append(asyncio.create_task(asyncio.to_thread(read, position, photo)))
             position += 1
             if not is_url(photo):
                 # Before the next is asked for: a generator may close a file, or use a buffer again.
                 await reading[-1]
-            if len(reading) == packer.read_ahead:
+            if len(reading) >= ahead():
                 while reading:
                     yield await reading.popleft()
         while reading:
             yield await reading.popleft()
     finally:
-        for entry in reading:
-            entry.cancel()
+        for task in reading:
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # Or asyncio complains that nobody looked.
 
 
 async def _asynchronous(photos: Iterable[T]) -> AsyncIterator[T]:

@@ -3,14 +3,15 @@
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from vmmr._types import Box
 
 EXIT_CODES = """exit codes:
-  0    every photo was answered
+  0    every photo was answered, be it with "unknown" or "unsure"
   1    photos could not be read, fetched or embedded; the others were answered
   2    the command line or the environment makes no sense
   3    a service could not be reached, or failed, or refused
@@ -26,6 +27,19 @@ class Arguments(argparse.ArgumentParser):
     def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
         super().__init__(epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
         self._environment = environment
+        self._mixing = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Takes flags and photos in any order. argparse can, but not of its own accord, nor above sub-commands."""
+        if self._mixing or self._subparsers:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
     def add_variable(self, flag: str, variable: str, default: str | None, help: str, **settings: Any) -> None:  # noqa: A002  # argparse's own name
         shown = "" if default is None else f" (default: {default})"
@@ -34,10 +48,23 @@ class Arguments(argparse.ArgumentParser):
         )
 
     def add_switch(self, flag: str, variable: str, help: str) -> None:  # noqa: A002  # argparse's own name
+        # As a string: argparse checks that of the sub-command alone that was given.
         value = self._environment.get(variable, "")
-        if value not in ("", "0", "1"):
-            self.error(f"{variable} must be 0 or 1, got {value!r}")
-        self.add_argument(flag, action="store_true", default=value == "1", help=f"{help} [{variable}]")
+        kind = partial(_switch, variable)
+        self.add_argument(flag, action=_Switch, nargs=0, default=value, type=kind, help=f"{help} [{variable}]")
+
+
+class _Switch(argparse.Action):
+    """`store_true`, with a default that is a string and is checked."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, *_others: Any) -> None:
+        setattr(namespace, self.dest, True)
+
+
+def _switch(variable: str, text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise argparse.ArgumentTypeError(f"{variable} must be 0 or 1, got {text!r}")
+    return text == "1"
 
 
 def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
@@ -55,6 +82,14 @@ def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., 
 
 def _add_identify(command: Arguments) -> None:
     _add_photos(command)
+    command.add_argument("--fuse", action="store_true", help="all photos show one car: one answer")
+    command.add_argument(
+        "--min-confidence",
+        metavar="P",
+        type=_fraction,
+        default=0.0,
+        help='answers with less confidence, 0 to 1, are "unsure" (default: 0)',
+    )
     command.add_argument(
         "--neighbours", metavar="N", type=_integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
     )
@@ -138,6 +173,16 @@ def _integer(minimum: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _fraction(text: str) -> float:
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0 <= fraction <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return fraction
 
 
 def _seconds(text: str) -> float:

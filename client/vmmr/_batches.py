@@ -1,10 +1,11 @@
 """Photos in batches that the services accept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from vmmr._deadlines import unlimited
-from vmmr._errors import PhotoError, VmmrError
+from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
 from vmmr._photos import Photo, PhotoSource, load
 from vmmr._types import Identification
 from vmmr.embedder.v1 import embedder_pb2
@@ -63,6 +64,24 @@ def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Ent
     except PhotoError as error:
         return Entry(position, photo, error=error)
     return Entry(position, photo, image, len(image.content) + _FRAMING_BYTES)
+
+
+def photos_of_car(photos: Iterable[Photo | PhotoSource], limits: Limits) -> list[Photo | PhotoSource]:
+    """All of them: they go in one request. Raises ValueError if there are none, or more than the services accept."""
+    taken = list(islice(photos, limits.photos + 1))
+    if not 1 <= len(taken) <= limits.photos:
+        given = f"more than {limits.photos}" if taken else "none"
+        raise ValueError(f"photos of one car must be 1 to {limits.photos}, which the services accept, got {given}")
+    return taken
+
+
+def check_size(images: Sequence[embedder_pb2.Image], limits: Limits) -> None:
+    """Raises MessageTooLargeError if they don't fit in one request."""
+    size = sum(len(image.content) + _FRAMING_BYTES for image in images)
+    if size > limits.bytes_in_request:
+        raise MessageTooLargeError(
+            f"the {len(images)} photos have {size} bytes; the most that a request may have is {limits.bytes_in_request}"
+        )
 
 
 @dataclass

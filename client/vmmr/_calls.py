@@ -52,9 +52,17 @@ def search(embeddings: Embeddings, options: SearchOptions) -> Call[SearchResult]
     return Call("search", "Search", request, partial(_replies.search_result, queries=len(embeddings)))
 
 
-def classify(embeddings: Embeddings, options: SearchOptions) -> Call[ClassifyResult]:
-    request = search_pb2.ClassifyRequest(queries=_requests.queries(embeddings), options=_requests.options(options))
-    return Call("search", "Classify", request, partial(_replies.classify_result, queries=len(embeddings)))
+def classify(
+    embeddings: Embeddings, *, options: SearchOptions, min_confidence: float, fuse: bool = False
+) -> Call[ClassifyResult]:
+    request = search_pb2.ClassifyRequest(
+        queries=_requests.queries(embeddings),
+        options=_requests.options(options),
+        min_confidence=min_confidence,
+        fuse=fuse,
+    )
+    cars = 1 if fuse else len(embeddings)
+    return Call("search", "Classify", request, partial(_replies.classify_result, cars=cars))
 
 
 def get_index() -> Call[IndexInfo]:

@@ -12,7 +12,7 @@ from vmmr import _report
 from vmmr._arguments import parser
 from vmmr._channel import TLS
 from vmmr._client import Client
-from vmmr._errors import PhotoError, VmmrError
+from vmmr._errors import InvalidPhotoError, PhotoError, VmmrError
 from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
 from vmmr._types import Filter, Identification, SearchOptions, SearchResult
@@ -31,10 +31,35 @@ def main() -> NoReturn:
 
 
 def identify(client: Client, args: argparse.Namespace) -> int:
+    return _identify_car(client, args) if args.fuse else _identify_each(client, args)
+
+
+def _identify_car(client: Client, args: argparse.Namespace) -> int:
+    """One answer from all photos, or none."""
+    try:
+        found = client.identify_car(_photos(args), options=_options(args), min_confidence=args.min_confidence)
+    except PhotoError as error:
+        _report_errors_of_car(error, args)
+        return PHOTOS_FAILED
+    except ValueError as error:
+        # More photos than the services accept.
+        print(f"vmmr: error: {error}", file=sys.stderr)
+        return USAGE
+    first, *others = args.photos
+    name = f"{first} (+{len(others)})" if others else first
+    if not args.json:
+        _print(_report.identification_heading(len(name)))
+    _report_identification(name, found, args, len(name))
+    return ANSWERED
+
+
+def _identify_each(client: Client, args: argparse.Namespace) -> int:
     width = max(map(len, ["PHOTO", *args.photos]))
     heading = None if args.json else _report.identification_heading(width)
     code = ANSWERED
-    outcomes = client.identify_many(_photos(args), options=_options(args), batch=args.batch)
+    outcomes = client.identify_many(
+        _photos(args), options=_options(args), min_confidence=args.min_confidence, batch=args.batch
+    )
     for name, outcome in zip(args.photos, outcomes, strict=True):
         if isinstance(outcome.error, PhotoError):
             code = PHOTOS_FAILED
@@ -64,6 +89,8 @@ def search(client: Client, args: argparse.Namespace) -> int:
 def info(client: Client, args: argparse.Namespace) -> int:
     served = client.info()
     _print(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
+    if not served.same_model:
+        print(f"vmmr: warning: {_report.mismatch(served)}", file=sys.stderr)
     return ANSWERED
 
 
@@ -80,7 +107,7 @@ def _run(client: Client, args: argparse.Namespace) -> int:
     try:
         code: int = args.command(client, args)
     except VmmrError as error:
-        print(f"vmmr: error: {error}", file=sys.stderr)
+        print(f"vmmr: error: {_report.explained(error)}", file=sys.stderr)
         code = SERVICE_FAILED
     except KeyboardInterrupt:
         # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
@@ -136,7 +163,7 @@ def _options(args: argparse.Namespace) -> SearchOptions:
 
 def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:
     if args.json:
-        _print(_report.json_line(photo=name, **asdict(found)))
+        _print(_report.json_line(**_shown(args, name), **asdict(found)))
     else:
         shown = _report.neighbour_lines(found.neighbours[: args.neighbours])
         _print("\n".join([_report.identification_line(name, found, width), *shown]))
@@ -156,6 +183,21 @@ def _report_error(name: str, error: PhotoError, args: argparse.Namespace) -> Non
         _print(_report.json_line(photo=name, error=_report.error_fields(error)))
     else:
         print(f"vmmr: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+
+
+def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
+    """Each bad photo by its name, where the error tells them apart."""
+    if args.json:
+        _print(_report.json_line(photos=args.photos, error=_report.error_fields(error)))
+    elif isinstance(error, InvalidPhotoError) and error.photos:
+        for position in error.photos:
+            _report_error(args.photos[position], error.of(position), args)
+    else:
+        print(f"vmmr: {error}", file=sys.stderr)
+
+
+def _shown(args: argparse.Namespace, name: str) -> dict[str, object]:
+    return {"photos": args.photos} if args.fuse else {"photo": name}
 
 
 def _print(text: str) -> None:

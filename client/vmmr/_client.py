@@ -11,10 +11,10 @@ import grpc
 
 from vmmr import _calls, _flows
 from vmmr._base import BaseClient, check_positive
-from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, read_entry
+from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
 from vmmr._deadlines import TimeLeft
-from vmmr._flows import Flow
-from vmmr._photos import Photo, PhotoSource, is_url, load, several
+from vmmr._flows import Classify, Flow
+from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
 from vmmr._threads import InFlight, Running, blocking
 from vmmr._types import (
     Box,
@@ -26,6 +26,7 @@ from vmmr._types import (
     SearchOptions,
     SearchResult,
 )
+from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
 
@@ -36,9 +37,11 @@ class Client(BaseClient):
     """Asks the two services. One client may be shared by any number of threads; close it, or use it with `with`.
 
     Every method takes `timeout_s`, the deadline of the whole operation, URLs included; without it, the client's own
-    applies. A
-    service that can't be reached is tried again a few times within the deadline; nothing else is. What goes wrong is
-    raised as a `VmmrError`.
+    applies. A service that can't be reached is tried again a few times within the deadline; nothing else is. What goes
+    wrong is raised as a `VmmrError`.
+
+    `min_confidence`, where there is one, is the confidence below which the verdict of an answer is "unsure". It needs an
+    index that is calibrated.
     """
 
     _channel_module = grpc
@@ -49,18 +52,41 @@ class Client(BaseClient):
         *,
         crop: Box | None = None,
         options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
         """Make, model and year of the car on a photo, or on the part of it within `crop`."""
         time_left = self._within(timeout_s)
         image = load(Photo(photo, crop), self._max_message_bytes, time_left)
-        return self._run(_flows.identify_one(image, options), time_left)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return self._run(_flows.identify_car([image], classify), time_left)
+
+    def identify_car(
+        self,
+        photos: Iterable[Photo | PhotoSource],
+        *,
+        options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> Identification:
+        """Make, model and year of one car, from several photos of it: surer than from any one of them.
+
+        They go in one request, so there can be no more than the services accept in one; more raise ValueError, and too
+        many bytes MessageTooLargeError. If any photo is bad, InvalidPhotoError names all that are.
+        """
+        time_left = self._within(timeout_s)
+        limits = self._run(_flows.batch_limits(options, self._max_message_bytes), time_left)
+        images = _load_all(photos_of_car(several(photos), limits), limits.bytes_in_photo, time_left)
+        check_size(images, limits)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence, fuse=True)
+        return self._run(_flows.identify_car(images, classify), time_left)
 
     def identify_many(
         self,
         photos: Iterable[Photo | PhotoSource],
         *,
         options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
         batch: int = 16,
         timeout_s: float | None = None,
     ) -> Iterator[Outcome]:
@@ -68,16 +94,18 @@ class Client(BaseClient):
 
         Photos are sent up to `batch` at a time, fewer if the services accept no more; the next batch is embedded
         while one is classified. Up to eight URLs are fetched side by side. Two batches of photos are in memory at most,
-        so `photos` may be endless. `timeout_s` applies to each call, and not to URLs, which have their own. Raises what goes wrong before the first photo, when the services are asked what they
-        accept.
+        so `photos` may be endless. `timeout_s` applies to each call, and not to URLs, which have their own. Raises what
+        goes wrong before the first photo, when the services are asked what they accept.
         """
         check_positive(batch=batch)
-        return self._identify_many(several(photos), options, batch, self._per_call(timeout_s))
+        limits = _flows.batch_limits(options, self._max_message_bytes, batch)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return self._identify_many(several(photos), limits, classify, self._per_call(timeout_s))
 
     def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """One embedding a photo, in one call. If any photo is bad, InvalidPhotoError names all that are."""
         time_left = self._within(timeout_s)
-        images = [load(photo, self._max_message_bytes, time_left) for photo in several(photos)]
+        images = _load_all(several(photos), self._max_message_bytes, time_left)
         return self._run(_flows.value(_calls.embed(images)), time_left)
 
     def search(
@@ -87,10 +115,17 @@ class Client(BaseClient):
         return self._run(_flows.value(_calls.search(embeddings, options)), self._within(timeout_s))
 
     def classify(
-        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        options: SearchOptions = _DEFAULTS,
+        min_confidence: float = 0.0,
+        fuse: bool = False,
+        timeout_s: float | None = None,
     ) -> ClassifyResult:
-        """Make, model and year of each embedding."""
-        return self._run(_flows.value(_calls.classify(embeddings, options)), self._within(timeout_s))
+        """Make, model and year of each embedding; with `fuse`, of the one car that all of them show."""
+        call = _calls.classify(embeddings, options=options, min_confidence=min_confidence, fuse=fuse)
+        return self._run(_flows.value(call), self._within(timeout_s))
 
     def info(self, *, timeout_s: float | None = None) -> Info:
         """Which model and which index are served, and what they accept."""
@@ -122,15 +157,15 @@ class Client(BaseClient):
         self.close()
 
     def _identify_many(
-        self, photos: Iterable[Photo | PhotoSource], options: SearchOptions, batch: int, time_left: TimeLeft
+        self, photos: Iterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
     ) -> Iterator[Outcome]:
-        limits = self._run(_flows.batch_limits(batch, self._max_message_bytes), time_left)
+        limits = self._run(asked, time_left)
         calls = InFlight(self._connection, time_left)
         ahead: Running[list[Outcome]] | None = None
         try:
             for entries in _batches(photos, limits):
                 self._connection.check_open()
-                started = Running(_flows.identify_batch(entries, options, patience_s=time_left()), calls.start)
+                started = Running(_flows.identify_batch(entries, classify, patience_s=time_left()), calls.start)
                 if ahead is not None:
                     yield from ahead.result()
                 ahead = started
@@ -146,28 +181,37 @@ class Client(BaseClient):
 
 def _batches(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[list[Entry]]:
     packer = Packer(limits)
-    for entry in _entries(photos, packer):
+    for entry in _read(photos, partial(read_entry, limits=limits), lambda: packer.read_ahead):
         yield from packer.add(entry)
     yield from packer.rest()
 
 
-def _entries(photos: Iterable[Photo | PhotoSource], packer: Packer) -> Iterator[Entry]:
+def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft) -> list[embedder_pb2.Image]:
+    return list(_read(photos, partial(load_one_of, max_bytes=max_bytes, time_left=time_left), lambda: READ_AHEAD))
+
+
+def _read(
+    photos: Iterable[Photo | PhotoSource], read: Callable[[int, Photo | PhotoSource], T], ahead: Callable[[], int]
+) -> Iterator[T]:
     """The photos, read in order; URLs among the next few are fetched side by side."""
     numbered = enumerate(photos)
     fetchers = ThreadPoolExecutor(READ_AHEAD, "vmmr-fetch")
     try:
-        while reading := [_start(fetchers, *each, packer.limits) for each in islice(numbered, packer.read_ahead)]:
-            for entry in reading:
-                yield entry()
+        while reading := [_start(fetchers, read, *each) for each in islice(numbered, ahead())]:
+            for result in reading:
+                yield result()
     finally:
         fetchers.shutdown(wait=False, cancel_futures=True)
 
 
 def _start(
-    fetchers: ThreadPoolExecutor, position: int, photo: Photo | PhotoSource, limits: Limits
-) -> Callable[[], Entry]:
+    fetchers: ThreadPoolExecutor,
+    read: Callable[[int, Photo | PhotoSource], T],
+    position: int,
+    photo: Photo | PhotoSource,
+) -> Callable[[], T]:
     if is_url(photo):
-        return fetchers.submit(read_entry, position, photo, limits).result
+        return fetchers.submit(read, position, photo).result
     # Before the next is asked for: a generator may close a file, or use a buffer again.
-    entry = read_entry(position, photo, limits)
-    return lambda: entry
+    content = read(position, photo)
+    return lambda: content

@@ -14,7 +14,7 @@ from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
-from vmmr._types import Identification, Info, SearchOptions, Times
+from vmmr._types import ClassifyResult, Embeddings, Identification, Info, SearchOptions, Times
 from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ class Reply(Generic[T]):
 
 Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
 Ask: TypeAlias = Callable[[Call[Any]], Flow[Reply[Any]]]
+Classify: TypeAlias = Callable[[Embeddings], Call[ClassifyResult]]
+"""The call that classifies embeddings, as its caller wants it done."""
 
 _PAUSE_S = 0.1
 """Where the service does not say when to try again."""
@@ -65,22 +67,26 @@ def info() -> Flow[Info]:
     return Info(model, index)
 
 
-def batch_limits(batch: int, max_message_bytes: int) -> Flow[Limits]:
+def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | None = None) -> Flow[Limits]:
     """At most `batch` photos and `max_message_bytes` in a request, and no more than the services accept."""
     served = yield from info()
+    k = options.k or served.index.k
+    most = min(served.model.limits.max_images, served.index.limits.max_queries)
     return Limits(
-        photos=min(batch, served.model.limits.max_images, served.index.limits.max_queries),
+        # One at least: if that finds too many, the service says so.
+        photos=max(1, min(batch or most, most, served.index.limits.max_neighbours // k)),
         bytes_in_request=min(max_message_bytes, served.model.limits.max_request_bytes),
         bytes_in_photo=served.model.limits.max_image_bytes,
     )
 
 
-def identify_one(image: embedder_pb2.Image, options: SearchOptions) -> Flow[Identification]:
-    [identification] = yield from _identify([image], options, ask)
+def identify_car(images: Sequence[embedder_pb2.Image], classify: Classify) -> Flow[Identification]:
+    """One car, by one or several photos of it."""
+    [identification] = yield from _identify(images, classify, ask)
     return identification
 
 
-def identify_batch(entries: Sequence[Entry], options: SearchOptions, *, patience_s: float) -> Flow[list[Outcome]]:
+def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: float) -> Flow[list[Outcome]]:
     """One outcome an entry. The embedder refuses a request for its bad photos, all named: the good ones go again.
 
     An overloaded service is asked again for `patience_s`.
@@ -90,7 +96,7 @@ def identify_batch(entries: Sequence[Entry], options: SearchOptions, *, patience
     waiting = [e for e in entries if e.image is not None]
     while waiting:
         try:
-            answers = yield from _identify([e.image for e in waiting if e.image is not None], options, ask)
+            answers = yield from _identify([e.image for e in waiting if e.image is not None], classify, ask)
         except VmmrError as error:
             refused = _blamed(error, waiting)
         else:
@@ -101,9 +107,9 @@ def identify_batch(entries: Sequence[Entry], options: SearchOptions, *, patience
     return [_outcome(e, found[e.position]) for e in entries]
 
 
-def _identify(images: Sequence[embedder_pb2.Image], options: SearchOptions, ask: Ask) -> Flow[list[Identification]]:
+def _identify(images: Sequence[embedder_pb2.Image], classify: Classify, ask: Ask) -> Flow[list[Identification]]:
     embedded = yield from ask(_calls.embed(images))
-    classified = yield from ask(_calls.classify(embedded.value, options))
+    classified = yield from ask(classify(embedded.value))
     assert embedded.value.times is not None
     return [
         Identification(

@@ -43,6 +43,14 @@ def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> emb
     return _requests.image(_read(wanted.source, max_bytes, time_left), wanted.crop)
 
 
+def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> embedder_pb2.Image:
+    """The same, of several: an UnreadablePhotoError says which."""
+    try:
+        return load(photo, max_bytes, time_left)
+    except UnreadablePhotoError as error:
+        raise type(error)(f"photos[{position}]: {error}") from error
+
+
 def is_url(photo: Photo | PhotoSource) -> bool:
     return isinstance(photo.source if isinstance(photo, Photo) else photo, URL)
 

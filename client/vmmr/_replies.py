@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from vmmr import wire
 from vmmr._errors import ProtocolError
 from vmmr._types import (
+    Calibration,
     Candidate,
     Classification,
     ClassifyResult,
@@ -23,6 +24,7 @@ from vmmr._types import (
     QueryLimits,
     SearchResult,
     SearchTimes,
+    Verdict,
 )
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
@@ -31,6 +33,12 @@ T = TypeVar("T")
 Metric = Literal["inner_product", "l2"]
 
 _METRICS: dict[int, Metric] = {search_pb2.METRIC_INNER_PRODUCT: "inner_product", search_pb2.METRIC_L2: "l2"}
+_VERDICTS: dict[int, Verdict | None] = {
+    search_pb2.VERDICT_UNSPECIFIED: None,
+    search_pb2.VERDICT_KNOWN: "known",
+    search_pb2.VERDICT_UNSURE: "unsure",
+    search_pb2.VERDICT_UNKNOWN: "unknown",
+}
 
 
 def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
@@ -62,8 +70,8 @@ def search_result(reply: search_pb2.SearchResponse, queries: int) -> SearchResul
     return SearchResult(found, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
 
 
-def classify_result(reply: search_pb2.ClassifyResponse, queries: int) -> ClassifyResult:
-    _check_count(reply.results, queries, "search service")
+def classify_result(reply: search_pb2.ClassifyResponse, cars: int) -> ClassifyResult:
+    _check_count(reply.results, cars, "search service")
     labels = _Labels()
     votes = tuple(_classification(result, labels) for result in reply.results)
     return ClassifyResult(votes, _copy(Provenance, reply.provenance), _copy(SearchTimes, reply.times))
@@ -82,6 +90,7 @@ def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
         reply.index,
         metric=metric,
         created=reply.index.create_time.ToDatetime(tzinfo=UTC),
+        calibration=_copy(Calibration, reply.index.calibration) if reply.index.HasField("calibration") else None,
         limits=_copy(QueryLimits, reply.limits),
     )
 
@@ -118,10 +127,15 @@ def _candidates(messages: Iterable[search_pb2.Candidate], labels: _Labels) -> tu
 
 
 def _classification(message: search_pb2.Classification, labels: _Labels) -> Classification:
+    if message.verdict not in _VERDICTS:
+        raise ProtocolError(f"the search service gave a verdict unknown to this SDK: {message.verdict}")
     return _copy(
         Classification,
         message,
         answer=labels(message.answer) if message.HasField("answer") else None,
+        verdict=_VERDICTS[message.verdict],
+        known_score=message.known_score if message.HasField("known_score") else None,
+        years=(message.first_year, message.last_year) if message.HasField("first_year") else None,
         makes=_candidates(message.makes, labels),
         models=_candidates(message.models, labels),
         labels=_candidates(message.labels, labels),

@@ -5,8 +5,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vmmr._errors import CallError, VmmrError
+from vmmr._errors import CallError, InvalidRequestError, VmmrError
 from vmmr._types import Identification, Info, LabelCount, Neighbour
+
+_FLAGS = {
+    "options.filter.makes": "--make",
+    "options.filter.models": "--model",
+    "options.filter.labels": "--label",
+    "options.filter.min_year": "--min-year",
+    "options.filter.max_year": "--max-year",
+    "options.k": "--k",
+    "options.nprobe": "--nprobe",
+    "options.ef_search": "--ef-search",
+    "min_confidence": "--min-confidence",
+}
+"""What the fields of a request are called on the command line."""
 
 
 def json_line(**fields: Any) -> str:
@@ -22,18 +35,25 @@ def error_fields(error: VmmrError) -> dict[str, Any]:
     return fields
 
 
+def explained(error: VmmrError) -> str:
+    """The error, in the words of the command line where it is about them alone."""
+    violations = error.violations if isinstance(error, InvalidRequestError) else ()
+    if not violations or not all(violation.field in _FLAGS for violation in violations):
+        return str(error)
+    return "; ".join(f"{_FLAGS[v.field]}: {v.description or v.reason}" for v in violations)
+
+
 def identification_heading(width: int) -> str:
     return f"{'PHOTO':{width}}  MAKE  MODEL  LABEL  NEAREST  ANSWER"
 
 
 def identification_line(name: str, found: Identification, width: int) -> str:
-    """The answer, how much of the vote it had by level, and the score of the nearest photo: far from everything, a vote
-    means little. The columns are as wide for every photo.
-    """
-    answer = "no gallery photo to compare with" if found.answer is None else str(found.answer)
-    shares = f"{found.make_confidence:4.0%}  {found.model_confidence:5.0%}  {found.label_confidence:5.0%}"
-    nearest = f"{found.neighbours[0].score:7.3f}" if found.neighbours else f"{'-':>7}"
-    return f"{name:{width}}  {shares}  {nearest}  {answer}"
+    """The answer, how sure it is by level, and the score of the nearest photo. The columns are as wide for every photo."""
+    known = found.answer is not None and found.verdict != "unknown"
+    levels = (found.make_confidence, found.model_confidence, found.years_confidence)
+    confidences = [f"{level:.0%}" if known else "-" for level in levels]
+    nearest = f"{found.neighbours[0].score:.3f}" if found.neighbours else "-"
+    return "  ".join([f"{name:{width}}", *map(str.rjust, [*confidences, nearest], (4, 5, 5, 7)), str(found)])
 
 
 def neighbour_lines(neighbours: Iterable[Neighbour]) -> list[str]:
@@ -42,13 +62,24 @@ def neighbour_lines(neighbours: Iterable[Neighbour]) -> list[str]:
 
 
 def info_lines(info: Info) -> list[str]:
-    sections = {"model": asdict(info.model), "index": asdict(info.index)}
-    return table(
-        [
-            (f"{section} {name.replace('_', ' ')}", str(_rounded(entry)))
-            for section, fields in sections.items()
-            for name, entry in (fields | fields.pop("limits")).items()
-        ]
+    index = asdict(info.index)
+    fitted = index.pop("calibration") or "none: confidences are shares of the vote, and there are no verdicts"
+    sections = {"model": asdict(info.model), "index": index, "calibration": fitted}
+    return table([row for section, fields in sections.items() for row in _info_rows(section, fields)])
+
+
+def _info_rows(section: str, fields: dict[str, Any] | str) -> list[tuple[str, str]]:
+    if isinstance(fields, str):
+        return [(section, fields)]
+    flat = fields | fields.pop("limits", {})
+    return [(f"{section} {name.replace('_', ' ')}", str(_rounded(entry))) for name, entry in flat.items()]
+
+
+def mismatch(info: Info) -> str:
+    ours, theirs = info.model.fingerprint[:12], info.index.model[:12]
+    return (
+        f"the embedder serves model {ours}, but the index was built with {theirs}: photos can't be identified until "
+        "both are of one model"
     )
 
 

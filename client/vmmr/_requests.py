@@ -12,6 +12,9 @@ def image(content: bytes, crop: Box | None) -> embedder_pb2.Image:
 
 
 def queries(embeddings: Embeddings) -> embedding_pb2.Embeddings:
+    """Raises TypeError if they are something else, such as vectors of an unknown model."""
+    if not isinstance(embeddings, Embeddings):
+        raise TypeError(f"embeddings must be vmmr.Embeddings, as embed() gives them, got {type(embeddings).__name__}")
     return wire.pack(embeddings.model, embeddings.vectors)
 
 

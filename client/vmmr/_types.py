@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Verdict: TypeAlias = Literal["known", "unsure", "unknown"]
+"""Of an answer: a car of the gallery; one, but with less confidence than was asked for; none of the gallery's."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Embeddings:
     times: EmbedTimes | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.vectors, np.ndarray):
+            raise TypeError(f"vectors must be a numpy array, got {type(self.vectors).__name__}")
         if self.vectors.ndim != 2:
             raise ValueError(f"vectors must be a (photos, dimension) matrix, got shape {self.vectors.shape}")
 
@@ -110,7 +115,7 @@ class Label:
     """None if the label has no plausible one."""
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (self.make, self.model, self.year) if part) or self.label
+        return _in_words(self, "" if self.year is None else str(self.year))
 
 
 @dataclass(frozen=True)
@@ -148,17 +153,31 @@ class Candidate:
     label: Label | None
     """None among makes and models."""
     confidence: float
-    """Its share of the vote, 0 to 1. Not a calibrated probability."""
+    """Its share of the vote, 0 to 1. Never a calibrated probability."""
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The vote of a query's neighbours. Its levels can't contradict each other: it is read from the make down."""
+    """What a car is, by the vote of its neighbours. The levels can't contradict each other: the vote is read from the
+    make down.
+
+    `str()` says it with its verdict and the range of years, for example `honda pilot 2009-2011`.
+    """
 
     answer: Label | None
-    """None if the filter left no neighbour to vote."""
+    """What comes nearest, whatever the verdict is. None if the filter left no neighbour to vote."""
+    verdict: Verdict | None
+    """None if the index is not calibrated, or there is no answer."""
+    known_score: float | None
+    """What the verdict compares with `Calibration.unknown_threshold`: higher is more surely a car of the gallery."""
+    years: tuple[int, int] | None
+    """The first and the last of the model years that the gallery can't tell apart, for this car: the same one where it
+    can. None if the answer has no year."""
+    years_confidence: float
+    """Of make, model and a year within `years`: label <= years <= model."""
     make_confidence: float
-    """The answer's share of the vote, by level: 0 <= label <= model <= make <= 1."""
+    """How sure the answer is, by level: 0 <= label <= model <= make <= 1. A probability if the index is calibrated, and
+    otherwise a share of the vote."""
     model_confidence: float
     label_confidence: float
     makes: tuple[Candidate, ...]
@@ -167,6 +186,14 @@ class Classification:
     labels: tuple[Candidate, ...]
     neighbours: tuple[Neighbour, ...]
     """The voters, nearest first: the evidence."""
+
+    def __str__(self) -> str:
+        if self.answer is None:
+            return "no gallery photo to compare with"
+        if self.verdict == "unknown":
+            return f"unknown (nearest: {self.answer})"
+        car = str(self.answer) if self.years is None else _in_words(self.answer, _span(*self.years))
+        return f"unsure (perhaps {car})" if self.verdict == "unsure" else car
 
 
 @dataclass(frozen=True)
@@ -232,6 +259,19 @@ class QueryLimits:
     max_queries: int
     max_k: int
     max_request_bytes: int
+    max_neighbours: int
+    """Of all queries of a call together."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the confidences and verdicts of an index were fitted on: photos of known cars that are not in its gallery."""
+
+    photos: int
+    false_alarm_rate: float
+    """The share of them whose verdict is "unknown", wrongly."""
+    unknown_threshold: float
+    """The least `known_score` of a photo that is not unknown."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +291,8 @@ class IndexInfo:
     temperature: float
     journal_sequence: int
     created: datetime
+    calibration: Calibration | None
+    """None: confidences are shares of the vote, and there are no verdicts."""
     limits: QueryLimits
 
 
@@ -261,6 +303,11 @@ class Info:
     model: ModelInfo
     index: IndexInfo
 
+    @property
+    def same_model(self) -> bool:
+        """Whether the index was built with the embedder's model. Nothing can be identified otherwise."""
+        return self.model.fingerprint == self.index.model
+
 
 @dataclass(frozen=True)
 class LabelCount:
@@ -268,6 +315,14 @@ class LabelCount:
 
     label: Label
     items: int
+
+
+def _in_words(label: Label, years: str) -> str:
+    return " ".join(part for part in (label.make, label.model, years) if part) or label.label
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _check_range(**numbers: int | None) -> None:

@@ -117,7 +117,9 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
 
     def __init__(self) -> None:
         self.script = Script()
-        self.limits = search_pb2.QueryLimits(max_queries=16, max_k=100, max_request_bytes=2**20)
+        self.limits = search_pb2.QueryLimits(max_queries=16, max_k=100, max_request_bytes=2**20, max_neighbours=1000)
+        self.model = MODEL
+        self.calibration: search_pb2.Calibration | None = None
 
     def Search(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("Search", request, context) or search_pb2.SearchResponse(
@@ -128,7 +130,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("Classify", request, context) or search_pb2.ClassifyResponse(
-            results=[classification(n) for n in numbers(request)],
+            results=[classification(n) for n in (numbers(request)[:1] if request.fuse else numbers(request))],
             provenance=PROVENANCE,
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2, vote_ms=3),
         )
@@ -136,7 +138,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
     def GetIndex(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         index = search_pb2.Index(
             version="000001",
-            model=MODEL,
+            model=self.model,
             dimension=DIMENSION,
             items=30,
             labels=3,
@@ -145,6 +147,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
             metric=search_pb2.METRIC_INNER_PRODUCT,
             k=5,
             temperature=0.05,
+            calibration=self.calibration,
         )
         index.create_time.FromJsonString("2026-11-22T10:00:00Z")
         reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)
@@ -174,7 +177,7 @@ def neighbour(n: int) -> search_pb2.Neighbour:
     return search_pb2.Neighbour(item_id=f"item-{n}", label=label(n), uri=f"photos/{n}.jpg", score=0.9)
 
 
-def classification(n: int) -> search_pb2.Classification:
+def classification(n: int, **others: Any) -> search_pb2.Classification:
     return search_pb2.Classification(
         answer=label(n),
         make_confidence=0.9,
@@ -184,6 +187,7 @@ def classification(n: int) -> search_pb2.Classification:
         models=[search_pb2.Candidate(make="honda", model="pilot", confidence=0.8)],
         labels=[search_pb2.Candidate(make="honda", model="pilot", label=label(n), confidence=0.7)],
         neighbours=[neighbour(n), neighbour(n + 1)],
+        **{"first_year": 2000 + n, "last_year": 2000 + n, "years_confidence": 0.7, **others},
     )
 
 

@@ -95,7 +95,7 @@ def test_a_photo_without_an_answer_says_so(run, services):
     empty = search_pb2.ClassifyResponse(results=[search_pb2.Classification()])
     services.search.script.then(lambda *_: None, lambda *_: empty)
     done = run("identify", "1.jpg")
-    assert done.stdout.splitlines()[1] == "1.jpg    0%     0%     0%        -  no gallery photo to compare with"
+    assert done.stdout.splitlines()[1] == "1.jpg     -      -      -        -  no gallery photo to compare with"
     assert done.returncode == 0
 
 

@@ -112,7 +112,7 @@ def test_info_describes_the_model_and_the_index(client):
     assert served.model.limits == vmmr.EmbedLimits(8, 2**20, 2**24, 10, 2**21)
     assert (served.index.version, served.index.items, served.index.metric) == ("000001", 30, "inner_product")
     assert served.index.created == datetime(2026, 11, 22, 10, tzinfo=UTC)
-    assert served.index.limits == vmmr.QueryLimits(16, 100, 2**20)
+    assert served.index.limits == vmmr.QueryLimits(16, 100, 2**20, 1000)
 
 
 def test_labels_come_page_after_page(client, services):

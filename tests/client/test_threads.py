@@ -44,7 +44,7 @@ def test_closing_the_client_is_an_error_of_calls_in_other_threads(services):
 def test_closing_between_two_calls_of_an_operation_is_the_same_error(services, monkeypatch):
     client = vmmr.Client(*services.targets)
     classify = _calls.classify
-    monkeypatch.setattr(_calls, "classify", lambda *args: client.close() or classify(*args))
+    monkeypatch.setattr(_calls, "classify", lambda *args, **how: client.close() or classify(*args, **how))
     with pytest.raises(vmmr.CallError, match="the client was closed during the call") as caught:
         client.identify(b"1")
     assert caught.value.status == "CANCELLED"
