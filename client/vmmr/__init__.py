@@ -33,25 +33,19 @@ from vmmr._errors import (
 )
 from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
+from vmmr._served import Calibration, EmbedLimits, IndexInfo, Info, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
     Box,
-    Calibration,
     Candidate,
     Classification,
     ClassifyResult,
     Embeddings,
-    EmbedLimits,
     EmbedTimes,
     Filter,
     Identification,
-    IndexInfo,
-    Info,
     Label,
-    LabelCount,
-    ModelInfo,
     Neighbour,
     Provenance,
-    QueryLimits,
     SearchOptions,
     SearchResult,
     SearchTimes,

@@ -20,16 +20,8 @@ from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
 from vmmr._flows import Classify, Flow, Reply
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
-from vmmr._types import (
-    Box,
-    ClassifyResult,
-    Embeddings,
-    Identification,
-    Info,
-    LabelCount,
-    SearchOptions,
-    SearchResult,
-)
+from vmmr._served import Info, LabelCount
+from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")

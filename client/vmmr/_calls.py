@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vmmr import _replies, _requests
-from vmmr._types import ClassifyResult, Embeddings, IndexInfo, LabelCount, ModelInfo, SearchOptions, SearchResult
+from vmmr._served import IndexInfo, LabelCount, ModelInfo
+from vmmr._types import ClassifyResult, Embeddings, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 

@@ -15,17 +15,9 @@ from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size
 from vmmr._deadlines import TimeLeft
 from vmmr._flows import Classify, Flow
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
+from vmmr._served import Info, LabelCount
 from vmmr._threads import InFlight, Running, blocking
-from vmmr._types import (
-    Box,
-    ClassifyResult,
-    Embeddings,
-    Identification,
-    Info,
-    LabelCount,
-    SearchOptions,
-    SearchResult,
-)
+from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")

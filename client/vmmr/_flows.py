@@ -14,7 +14,8 @@ from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
-from vmmr._types import ClassifyResult, Embeddings, Identification, Info, SearchOptions, Times
+from vmmr._served import Info
+from vmmr._types import ClassifyResult, Embeddings, Identification, SearchOptions, Times
 from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")

@@ -7,21 +7,16 @@ from typing import Any, Literal, TypeVar
 
 from vmmr import wire
 from vmmr._errors import ProtocolError
+from vmmr._served import Calibration, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
-    Calibration,
     Candidate,
     Classification,
     ClassifyResult,
     Embeddings,
-    EmbedLimits,
     EmbedTimes,
-    IndexInfo,
     Label,
-    LabelCount,
-    ModelInfo,
     Neighbour,
     Provenance,
-    QueryLimits,
     SearchResult,
     SearchTimes,
     Verdict,

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from vmmr._errors import CallError, InvalidRequestError, VmmrError
-from vmmr._types import Identification, Info, LabelCount, Neighbour
+from vmmr._served import Info, LabelCount
+from vmmr._types import Identification, Neighbour
 
 _FLAGS = {
     "options.filter.makes": "--make",

@@ -1,0 +1,98 @@
+"""What is being served: a model, an index and its labels."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from vmmr._types import Label
+
+
+@dataclass(frozen=True)
+class EmbedLimits:
+    """What the embedder accepts."""
+
+    max_images: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_aspect_ratio: float
+    max_request_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that the embedder serves."""
+
+    fingerprint: str
+    name: str
+    dimension: int
+    precision: str
+    input_size: int
+    resize: str
+    normalized: bool
+    provider: str
+    limits: EmbedLimits
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """What the search service accepts."""
+
+    max_queries: int
+    max_k: int
+    max_request_bytes: int
+    max_neighbours: int
+    """Of all queries of a call together."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the confidences and verdicts of an index were fitted on: photos of known cars that are not in its gallery."""
+
+    photos: int
+    false_alarm_rate: float
+    """The share of them whose verdict is "unknown", wrongly."""
+    unknown_threshold: float
+    """The least `known_score` of a photo that is not unknown."""
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """The index that the search service serves."""
+
+    version: str
+    model: str
+    """Fingerprint of the model that its embeddings were made with."""
+    dimension: int
+    items: int
+    labels: int
+    shards: int
+    factory: str
+    metric: Literal["inner_product", "l2"]
+    k: int
+    temperature: float
+    journal_sequence: int
+    created: datetime
+    calibration: Calibration | None
+    """None: confidences are shares of the vote, and there are no verdicts."""
+    limits: QueryLimits
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is being served."""
+
+    model: ModelInfo
+    index: IndexInfo
+
+    @property
+    def same_model(self) -> bool:
+        """Whether the index was built with the embedder's model. Nothing can be identified otherwise."""
+        return self.model.fingerprint == self.index.model
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """A label of the gallery, and how many photos have it."""
+
+    label: Label
+    items: int
