@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedder_svc.resnet import FEATURES, ResNet50
@@ -47,7 +48,7 @@ class Stub(nn.Module):
 
 def memory() -> float:
     """What it takes at its highest to embed a gallery, and to find photos in it."""
-    learner = Learner(Stub(), replace(RECIPE, frozen=0), classes=2, dimension=FEATURES, device=CPU)
+    learner = Learner(Stub(), replace(RECIPE, frozen=0), levels=levels(2), dimension=FEATURES, device=CPU)
     before = peak_bytes()
     gallery = embedded(learner, GALLERY)
     accuracy(embedded(learner, QUERIES), gallery)
@@ -74,7 +75,11 @@ def steps() -> list[float]:
 
 def learner(frozen: int) -> Learner:
     recipe = replace(RECIPE, frozen=frozen)
-    return Learner(ResNet50(), recipe, classes=CLASSES, dimension=FEATURES, device=CPU)
+    return Learner(ResNet50(), recipe, levels=levels(CLASSES), dimension=FEATURES, device=CPU)
+
+
+def levels(classes: int) -> NDArray[np.int64]:
+    return np.arange(classes)[None]
 
 
 def step(learner: Learner, size: int) -> float:

@@ -12,25 +12,38 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Order:
-    """An order of `count` photos for every epoch, in whole batches; the few left over change with the epoch.
+    """An order of the photos for every epoch, in whole batches; the few left over change with the epoch.
 
     It is a function of the seed and the epoch alone, so a resumed run sees what an uninterrupted one would.
     """
 
-    count: int
+    labels: NDArray[np.int64]
     batch: int
     seed: int
+    per_class: int = 1
+    """Photos of one class that follow each other, but for those that a class has over."""
 
     @property
     def steps(self) -> int:
         """In one epoch."""
-        return self.count // self.batch
+        return len(self.labels) // self.batch
 
     def batches(self, step: int) -> Iterator[NDArray[np.int64]]:
         """What is left of the epoch that `step`, counted over the whole run, belongs to."""
         epoch, done = divmod(step, self.steps)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        order = self._order(np.random.default_rng([self.seed, epoch]))
         yield from order[: self.steps * self.batch].reshape(self.steps, self.batch)[done:]
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        order = rng.permutation(len(self.labels))
+        if self.per_class == 1:
+            return order
+        order = order[np.argsort(self.labels[order], kind="stable")]
+        _, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
+        within_class = np.arange(len(order)) - np.repeat(starts, counts)
+        group = np.cumsum(within_class % self.per_class == 0) - 1
+        place = rng.permutation(group[-1] + 1)
+        return order[np.argsort(place[group], kind="stable")]
 
 
 def fetch(

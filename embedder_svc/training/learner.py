@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedder_svc.training.ema import WeightAverage
-from embedder_svc.training.losses import ClassDirections, NormalizedSoftmax, ProxyAnchor
+from embedder_svc.training.losses import (
+    Criterion,
+    HierarchicalSoftmax,
+    MultiSimilarity,
+    NormalizedSoftmax,
+    ProxyAnchor,
+)
 from embedder_svc.training.recipe import Recipe
 from embedder_svc.training.schedule import rate_factor
 
@@ -19,21 +27,30 @@ _MOMENTUM = 0.9
 class StepResult:
     loss: float
     correct: int
-    """Photos whose nearest class direction is their own."""
+    """Photos of which the nearest that the loss compares them with is of their class."""
 
 
 class Learner:
-    """`network` maps inputs (N, 3, H, W) to embeddings (N, dimension); it is moved to the device and changed in place."""
+    """`network` maps inputs (N, 3, H, W) to embeddings (N, dimension); it is moved to the device and changed in place.
+
+    `levels` (L, classes) number the nodes above each class, which the hierarchical loss needs.
+    """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, *, classes: int, dimension: int, device: torch.device
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        levels: NDArray[np.int64],
+        dimension: int,
+        device: torch.device,
     ) -> None:
         self.device = device
         self.dimension = dimension
         self._recipe = recipe
         self.network = network.requires_grad_().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         self.average = WeightAverage(self.network, recipe.ema_steps)
-        self.criterion = _criterion(recipe, classes, dimension).to(device)
+        self.criterion = _criterion(recipe, torch.from_numpy(levels), dimension).to(device)
         _train_above(self.network, recipe.frozen)
         self._trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.SGD(self._groups(), momentum=_MOMENTUM, nesterov=True)
@@ -57,8 +74,8 @@ class Learner:
         self._optimizer.step()
         self.average.update(self.network, step)
         with torch.no_grad():
-            nearest = self.criterion.cosines(embeddings).argmax(1)
-        return StepResult(loss.item(), int((nearest == labels).sum()))
+            correct = self.criterion.correct(embeddings, labels)
+        return StepResult(loss.item(), correct)
 
     def embed(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, dimension) float32"""
@@ -88,9 +105,15 @@ class Learner:
             group["lr"] = factor * group["peak"]
 
 
-def _criterion(recipe: Recipe, classes: int, dimension: int) -> ClassDirections:
-    if recipe.loss == "proxy-anchor":
-        return ProxyAnchor(classes, dimension, scale=recipe.scale, margin=recipe.margin)
+def _criterion(recipe: Recipe, levels: Tensor, dimension: int) -> Criterion:
+    classes = levels.shape[1]
+    match recipe.loss:
+        case "proxy-anchor":
+            return ProxyAnchor(classes, dimension, scale=recipe.scale, margin=recipe.margin)
+        case "multi-similarity":
+            return MultiSimilarity(scale=recipe.scale, margin=recipe.margin)
+        case "hierarchical":
+            return HierarchicalSoftmax(levels, dimension, scale=recipe.scale, smoothing=recipe.smoothing)
     return NormalizedSoftmax(classes, dimension, scale=recipe.scale, smoothing=recipe.smoothing)
 
 

@@ -58,8 +58,8 @@ class Run:
         self._metadata = metadata
         self._out = out
         self._identity = dict(identity)
-        self._order = Order(len(train.photos), recipe.batch, recipe.seed)
-        self._augmentation = Augmentation(recipe.crop_area, recipe.colour, recipe.erase)
+        self._order = Order(train.photos.labels, recipe.batch, recipe.seed, recipe.per_class)
+        self._augmentation = Augmentation(recipe.crop_area, recipe.colour, recipe.erase, recipe.blur)
         self._steps = recipe.epochs * self._order.steps
         self._step = 0
         self._tally = Tally()
@@ -76,7 +76,9 @@ class Run:
 
     def _begin(self) -> None:
         if self._order.steps < 1:
-            raise CommandError(f"--batch {self._recipe.batch} is more than the {self._order.count} training photos")
+            raise CommandError(
+                f"--batch {self._recipe.batch} is more than the {len(self._train.photos)} training photos"
+            )
         state = self._out / STATE
         if state.exists():
             self._restore(load_state(state, self._learner.device))

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_svc import photo_files
 from embedder_svc.manifest import Manifest
-from embedder_svc.photo_files import LIMITS
-from embedder_svc.preprocess import PhotoError, Resize, decode
+from embedder_svc.resize import Resize
 from svckit.artifact import atomic_directory
 from svckit.cli import CommandError, progress
 
@@ -38,6 +38,11 @@ class Photos:
 @dataclass(frozen=True)
 class Collection:
     classes: tuple[str, ...]
+    levels: NDArray[np.int64]
+    """(2, classes): numbers of the make, and of the make and model, that each class is under.
+
+    Where the manifest has none, the class is alone: it is under a node of its own.
+    """
     train: Photos
     dev: Photos
     """Photos of classes that training photos show; may be empty."""
@@ -52,7 +57,7 @@ class Collection:
         if len(classes) < 2:
             raise CommandError(f"{manifest}: training needs photos of at least 2 classes, found {len(classes)}")
         dev = [row for row in rows if row["split"] == "dev" and row["label"] in classes]
-        return cls(tuple(classes), _photos(train, classes, makes), _photos(dev, classes, makes))
+        return cls(tuple(classes), _levels(train), _photos(train, classes, makes), _photos(dev, classes, makes))
 
     @property
     def identity(self) -> str:
@@ -98,6 +103,19 @@ def _photos(rows: Sequence[dict[str, str]], classes: dict[str, int], makes: dict
     )
 
 
+def _levels(rows: Sequence[dict[str, str]]) -> NDArray[np.int64]:
+    first = {row["label"]: row for row in reversed(rows)}
+    paths = [(row.get("make", ""), row.get("model", ""), label) for label, row in sorted(first.items())]
+    makes = [path[:1] if path[0] else path for path in paths]
+    models = [path[:2] if path[0] and path[1] else path for path in paths]
+    return np.array([_numbered(makes), _numbered(models)], np.int64)
+
+
+def _numbered(nodes: Sequence[tuple[str, ...]]) -> list[int]:
+    numbers = {node: number for number, node in enumerate(dict.fromkeys(nodes))}
+    return [numbers[node] for node in nodes]
+
+
 def _identity(photos: Photos, folder: Path, resize: Resize) -> str:
     """Changes with any photo's path or size in bytes, so that pixels of other photos are never taken for these."""
     try:
@@ -115,7 +133,7 @@ def _decode_all(photos: Photos, folder: Path, target: Path, resize: Resize) -> N
     def decode_part(start: int) -> int:
         paths = photos.paths[start : start + _PART]
         for number, path in enumerate(paths, start):
-            pixels[number] = _decode(folder, resize, path)  # here, so that no photo waits in memory to be written
+            pixels[number] = _decode(folder / path, resize)  # here, so that no photo waits in memory to be written
         return len(paths)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress(total=len(photos), desc="decoding", unit="photo") as bar:
@@ -124,8 +142,8 @@ def _decode_all(photos: Photos, folder: Path, target: Path, resize: Resize) -> N
     pixels.flush()
 
 
-def _decode(folder: Path, resize: Resize, path: str) -> NDArray[np.uint8]:
-    try:
-        return decode((folder / path).read_bytes(), resize=resize, limits=LIMITS)
-    except PhotoError as error:
-        raise CommandError(f"{folder / path}: {error.description}; take it out of the manifest") from error
+def _decode(path: Path, resize: Resize) -> photo_files.Pixels:
+    pixels = photo_files.read_pixels(path, resize)
+    if isinstance(pixels, str):
+        raise CommandError(f"{path}: {pixels}; take it out of the manifest")
+    return pixels

@@ -42,9 +42,8 @@ def start(
     if recipe.dimension not in (0, begin.network.dimension):
         begin.network.project(recipe.dimension, recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    classes, resize = len(collection.classes), Resize(recipe.rule, recipe.cache_size)
-    dimension = begin.network.dimension
-    learner = Learner(begin.network, recipe, classes=classes, dimension=dimension, device=_device(device))
+    resize, dimension = Resize(recipe.rule, recipe.cache_size), begin.network.dimension
+    learner = Learner(begin.network, recipe, levels=collection.levels, dimension=dimension, device=_device(device))
     Run(
         learner,
         recipe,

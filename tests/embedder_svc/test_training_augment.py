@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedder_svc.training.augment import Augmentation, filters, normalised, resample, resize
+from embedder_svc.training.augment import Augmentation, filters, gaussians, normalised, resample, resize
 from embedder_svc.traits import PIXELS
 
 NOTHING = Augmentation(crop_area=1.0, colour=0.0, erase=0.0)
@@ -40,9 +40,11 @@ def test_a_crop_is_what_pillow_makes_of_it(photos):
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 2**32), st.floats(0.05, 1), st.floats(0, 0.9), st.floats(0, 1))
-def test_a_view_has_the_asked_size_and_the_range_of_a_photo(photos, seed, crop_area, colour, erase):
-    augmentation = Augmentation(crop_area, colour, erase)
+@given(
+    st.integers(0, 2**32),
+    st.builds(Augmentation, st.floats(0.05, 1), st.floats(0, 0.9), st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_view_has_the_asked_size_and_the_range_of_a_photo(photos, seed, augmentation):
     views = augmentation.view(torch.from_numpy(photos), 24, np.random.default_rng(seed))
     assert views.shape == (3, 3, 24, 24)
     assert views.min() >= -0.01
@@ -82,6 +84,42 @@ def test_as_many_photos_as_asked_lose_a_rectangle():
     lost = (views > 0).float().mean((1, 2, 3))
     assert 70 < (lost > 0).sum() < 130
     assert lost.max() < 0.16
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1.5])
+def test_a_gaussian_is_that_of_its_formula(deviation):
+    (matrix,) = gaussians(torch.tensor([deviation]), 41)
+    offsets = np.arange(-20, 21)
+    weights = np.exp(-(offsets**2) / (2 * deviation**2))
+    np.testing.assert_allclose(matrix[20], weights / weights.sum(), atol=1e-6)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(41))
+
+
+def test_as_many_photos_as_asked_are_blurred_and_the_others_are_untouched():
+    """A white square: its light is spread sideways and up and down, or it is as it was."""
+    photo = np.zeros((400, 65, 65, 3), np.uint8)
+    photo[:, 30:34, 30:34] = 255
+    sharp, views = (
+        Augmentation(1.0, 0.0, 0.0, blur).view(torch.from_numpy(photo), 65, np.random.default_rng(0))[:, 0]
+        for blur in (0.0, 0.25)
+    )
+    same = (views == sharp).all(2).all(1)
+    assert 70 < (~same).sum() < 130
+    lost = (sharp.amax((1, 2)) - views.amax((1, 2)))[~same]
+    assert lost.min() >= 0
+    assert lost.max() > 5
+    torch.testing.assert_close(views.sum((1, 2)), sharp.sum((1, 2)), rtol=1e-4, atol=0)
+    for axis in (1, 2):
+        assert ((views - sharp).sum(axis).abs().amax(1)[~same] > 0).all()
+
+
+def test_without_blur_the_draws_are_those_of_runs_that_began_before_there_was_any(photos):
+    drawn = np.random.default_rng(3)
+    Augmentation(0.3, 0.3, 0.0).view(torch.from_numpy(photos), 24, drawn)
+    by_hand = np.random.default_rng(3)
+    for shape in (3, 3, 3, 3, 3, (3, 3, 1, 1, 1), 3, 3):  # area, ratio, left, top, mirrored, colours, grey, erased
+        by_hand.random(shape)
+    assert drawn.bit_generator.state == by_hand.bit_generator.state
 
 
 def test_pixels_are_normalised_as_the_weights_expect():

@@ -25,6 +25,7 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
+LEVELS = np.array([[0, 0, 1], [0, 1, 2]])
 IDENTITY = {"photos": "these", "starting weights": "those"}
 
 
@@ -81,7 +82,7 @@ def start(tmp_path):
 
     def start(name="run", recipe=RECIPE, *, train=None, dev=9, identity=IDENTITY):
         network = Tiny()
-        learner = Learner(network, recipe, classes=3, dimension=8, device=CPU)
+        learner = Learner(network, recipe, levels=LEVELS, dimension=8, device=CPU)
         out = tmp_path / name
         out.mkdir(exist_ok=True)
         run = Run(
@@ -108,15 +109,16 @@ DETERMINED = ("epoch", "step", "size", "loss", "train_top1", "test_size", "top1"
 
 # Passes 1-6 imprint, 7-16 train two epochs, 17-34 look at the dev photos, 35-44 train, 45-62 look again.
 @pytest.mark.parametrize("failure", [3, 9, 17, 41, 62])
-def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(start, tmp_path, monkeypatch, failure):
+@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, blur=0.5, loss="multi-similarity", per_class=2)])
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(start, tmp_path, monkeypatch, failure, recipe):
     monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
-    whole, whole_network = start("whole")
+    whole, whole_network = start("whole", recipe)
     whole.train()
-    cut, network = start("cut")
+    cut, network = start("cut", recipe)
     network.power.fails_at = failure
     with pytest.raises(PowerCutError):
         cut.train()
-    resumed, resumed_network = start("cut")
+    resumed, resumed_network = start("cut", recipe)
     resumed.train()
     for name, value in whole_network.state_dict().items():
         assert torch.equal(resumed_network.state_dict()[name], value), name
@@ -188,13 +190,24 @@ def test_frozen_blocks_stay_as_they_were(start):
 
 
 @pytest.mark.parametrize(
-    "recipe", [replace(RECIPE, loss="proxy-anchor", scale=32.0), replace(RECIPE, precision="bfloat16")]
+    "recipe",
+    [
+        replace(RECIPE, loss="proxy-anchor", scale=32.0),
+        replace(RECIPE, loss="multi-similarity", scale=50.0, per_class=2, rate=0.1),
+        replace(RECIPE, loss="hierarchical", blur=0.5),
+        replace(RECIPE, precision="bfloat16"),
+    ],
 )
 def test_every_loss_and_precision_trains(start, tmp_path, recipe):
     run, _ = start(recipe=recipe)
     run.train()
     losses = [float(loss) for (loss,) in curves(tmp_path / "run", "loss")]
     assert losses[-1] < losses[0]
+
+
+def test_comparing_photos_of_a_batch_needs_some_of_one_class():
+    with pytest.raises(CommandError, match=r"--loss multi-similarity .* --per-class of at least 2"):
+        replace(RECIPE, loss="multi-similarity")
 
 
 def test_a_run_goes_on_only_under_its_own_recipe(start):
@@ -230,7 +243,7 @@ def test_a_run_goes_on_only_with_its_own_photos_and_starting_weights(start, name
 
 
 def test_embeddings_have_unit_length_and_the_order_of_their_photos():
-    learner = Learner(Tiny(), RECIPE, classes=3, dimension=8, device=CPU)
+    learner = Learner(Tiny(), RECIPE, levels=LEVELS, dimension=8, device=CPU)
     pixels = split(7, 1).pixels
 
     def embed(chosen, batch):
