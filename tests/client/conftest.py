@@ -120,6 +120,8 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
         self.limits = search_pb2.QueryLimits(max_queries=16, max_k=100, max_request_bytes=2**20, max_neighbours=1000)
         self.model = MODEL
         self.calibration: search_pb2.Calibration | None = None
+        self.says: dict[int, dict[str, Any]] = {}
+        """Of the classification of n: its fields, where they are not the usual ones."""
 
     def Search(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("Search", request, context) or search_pb2.SearchResponse(
@@ -129,8 +131,9 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
         )
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        cars = numbers(request)[:1] if request.fuse else numbers(request)
         return self.script.play("Classify", request, context) or search_pb2.ClassifyResponse(
-            results=[classification(n) for n in (numbers(request)[:1] if request.fuse else numbers(request))],
+            results=[classification(n, **self.says.get(n, {})) for n in cars],
             provenance=PROVENANCE,
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2, vote_ms=3),
         )
@@ -178,16 +181,15 @@ def neighbour(n: int) -> search_pb2.Neighbour:
 
 
 def classification(n: int, **others: Any) -> search_pb2.Classification:
+    usual = {"make_confidence": 0.9, "model_confidence": 0.8, "label_confidence": 0.7, "years_confidence": 0.7}
+    years = {"first_year": 2000 + n, "last_year": 2000 + n}
     return search_pb2.Classification(
         answer=label(n),
-        make_confidence=0.9,
-        model_confidence=0.8,
-        label_confidence=0.7,
         makes=[search_pb2.Candidate(make="honda", confidence=0.9)],
         models=[search_pb2.Candidate(make="honda", model="pilot", confidence=0.8)],
         labels=[search_pb2.Candidate(make="honda", model="pilot", label=label(n), confidence=0.7)],
         neighbours=[neighbour(n), neighbour(n + 1)],
-        **{"first_year": 2000 + n, "last_year": 2000 + n, "years_confidence": 0.7, **others},
+        **{**usual, **years, **others},
     )
 
 

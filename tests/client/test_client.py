@@ -92,6 +92,19 @@ def test_embeddings_of_ones_own_can_be_asked_about(client):
         vmmr.Embeddings("ab" * 32, vectors[0])
 
 
+@pytest.mark.parametrize("ask", ["search", "classify"])
+@pytest.mark.parametrize("vectors", [[[1.0, 0, 0, 0]], np.ones((1, 4)), "photo.jpg"])
+def test_vectors_of_an_unknown_model_are_a_type_error(client, ask, vectors):
+    kind = type(vectors).__name__
+    with pytest.raises(TypeError, match=rf"^embeddings must be vmmr.Embeddings, as embed\(\) gives them, got {kind}$"):
+        getattr(client, ask)(vectors)
+
+
+def test_vectors_that_are_no_array_are_a_type_error():
+    with pytest.raises(TypeError, match="vectors must be a numpy array, got list"):
+        vmmr.Embeddings("ab" * 32, [[1.0, 0, 0, 0]])
+
+
 def test_a_query_whose_filter_left_nothing_has_no_answer(client, services):
     from vmmr.search.v1 import search_pb2
 
@@ -112,7 +125,19 @@ def test_info_describes_the_model_and_the_index(client):
     assert served.model.limits == vmmr.EmbedLimits(8, 2**20, 2**24, 10, 2**21)
     assert (served.index.version, served.index.items, served.index.metric) == ("000001", 30, "inner_product")
     assert served.index.created == datetime(2026, 11, 22, 10, tzinfo=UTC)
+    assert served.index.calibration is None
+    assert served.same_model
     assert served.index.limits == vmmr.QueryLimits(16, 100, 2**20, 1000)
+
+
+def test_info_tells_what_the_index_is_calibrated_on_and_whether_the_models_are_the_same(client, services):
+    from vmmr.search.v1 import search_pb2
+
+    services.search.calibration = search_pb2.Calibration(photos=300, false_alarm_rate=0.0625, unknown_threshold=-0.5)
+    services.search.model = "cd" * 32
+    served = client.info()
+    assert served.index.calibration == vmmr.Calibration(300, 0.0625, -0.5)
+    assert not served.same_model
 
 
 def test_labels_come_page_after_page(client, services):

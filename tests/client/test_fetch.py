@@ -1,5 +1,6 @@
 """Photos from URLs: what a stranger's URL may cost, and where it may lead."""
 
+import gc
 import ipaddress
 import socket
 import ssl
@@ -144,6 +145,29 @@ def test_urls_are_fetched_side_by_side_and_answered_in_order(site, client):
     urls = [vmmr.URL(site.url(f"/{n}"), allow_private=True, timeout_s=30) for n in range(4)]
     outcomes = list(client.identify_many([b"9", *urls, b"8"]))
     assert [outcome.result().answer.year for outcome in outcomes] == [2009, 2000, 2001, 2002, 2003, 2008]
+
+
+@pytest.mark.parametrize("ask", ["embed", "identify_car"])
+def test_urls_of_one_call_are_fetched_side_by_side_too(site, client, services, ask):
+    together = threading.Barrier(4, timeout=20)
+
+    def page(n):
+        return lambda handler: together.wait() >= 0 and answer(b"%d" % n)(handler)
+
+    site.pages |= {f"/{n}": page(n) for n in range(4)}
+    urls = [vmmr.URL(site.url(f"/{n}"), allow_private=True, timeout_s=30) for n in range(4)]
+    getattr(client, ask)([b"9", *urls, b"8"], timeout_s=30)
+    [call] = services.embedder.script.of("Embed")
+    assert [image.content for image in call.request.images] == [b"9", b"0", b"1", b"2", b"3", b"8"]
+
+
+def test_of_several_urls_that_fail_the_first_is_the_error_and_nobody_complains_of_the_others(site, client, caplog):
+    site.pages["/"] = answer(b"gone", status=404)
+    urls = [vmmr.URL(site.url("/"), allow_private=True) for _ in range(4)]
+    with pytest.raises(vmmr.FetchError, match=rf"^photos\[1\]: {site.url('/')}: the server answered 404"):
+        client.embed([b"1", *urls])
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_and_no_further_ahead_than_two_batches(site, services):

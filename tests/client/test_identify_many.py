@@ -131,6 +131,13 @@ def test_batches_are_no_larger_than_the_services_accept(client, services):
     assert sent_together(services) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
+@pytest.mark.parametrize(("k", "sent"), [(None, [2, 2, 1]), (3, [3, 2]), (10, [1] * 5), (11, [1] * 5)])
+def test_nor_so_large_that_they_would_find_too_many_neighbours(client, services, k, sent):
+    services.search.limits.max_neighbours = 10
+    list(client.identify_many(photos(range(5)), options=vmmr.SearchOptions(k=k)))
+    assert sorted(map(len, sent_together(services)), reverse=True) == sent
+
+
 def test_requests_have_no_more_bytes_than_the_embedder_accepts(client, services):
     services.embedder.limits.max_request_bytes = 10_000
     given = [b"%d" % n for n in range(8)]
