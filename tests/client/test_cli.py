@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vmmr import _report
 from vmmr._cli import main
+from vmmr.search.v1 import search_pb2
 
+from svckit.errors import Violation
+
+DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 COMMAND = str(Path(sys.executable).parent / "vmmr")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,6 +66,108 @@ def test_identify_prints_an_aligned_table_with_as_many_neighbours_as_asked(run):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.fixture
+def judged(services):
+    """A calibrated index: of the photos 1 to 4, it is sure, sure but for the year, unsure, and knows no such car."""
+    unknown = {"verdict": search_pb2.VERDICT_UNKNOWN, "make_confidence": 0.99}
+    services.search.says = {
+        1: {"verdict": search_pb2.VERDICT_KNOWN},
+        2: {"verdict": search_pb2.VERDICT_KNOWN, "first_year": 2001, "years_confidence": 0.75},
+        3: {"verdict": search_pb2.VERDICT_UNSURE, "label_confidence": 0.5, "years_confidence": 0.5},
+        4: {**unknown, "known_score": -1.5},
+    }
+
+
+@pytest.mark.usefixtures("judged")
+def test_no_unsure_or_unknown_photo_looks_like_an_answer(run):
+    done = run("identify", "1.jpg", "2.jpg", "3.jpg", "-", "--min-confidence", "0.6", stdin="4")
+    documented = re.search(r"^\$ vmmr identify .*\n((?:.+\n)+)```", DOCS.read_text(), re.MULTILINE)[1]
+    assert done.stdout.splitlines()[:-1] == documented.splitlines()[:-1]
+    assert done.stdout.splitlines()[-1] == "-         -      -      -    0.900  unknown (nearest: honda pilot 2004)"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("judged")
+def test_json_tells_the_verdict_and_the_years(run):
+    found = [json.loads(line) for line in run("identify", "2.jpg", "-", "--json", stdin="4").stdout.splitlines()]
+    assert [each["verdict"] for each in found] == ["known", "unknown"]
+    assert [each["known_score"] for each in found] == [None, -1.5]
+    assert (found[0]["years"], found[0]["years_confidence"]) == ([2001, 2002], 0.75)
+
+
+def test_several_photos_of_one_car_get_one_answer(run, services):
+    done = run("identify", "--fuse", "3.jpg", "1.jpg", "--min-confidence", "0.25", "2.jpg", "--neighbours", "1")
+    assert done.stdout.splitlines() == [
+        "PHOTO       MAKE  MODEL  LABEL  NEAREST  ANSWER",
+        "3.jpg (+2)   90%    80%    70%    0.900  honda pilot 2003",
+        "  0.9000  honda pilot 2003  photos/3.jpg",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    [asked] = services.search.script.of("Classify")
+    assert (asked.request.fuse, asked.request.min_confidence) == (True, 0.25)
+    as_json = json.loads(run("identify", "--fuse", "3.jpg", "1.jpg", "--json").stdout)
+    assert (as_json["photos"], as_json["answer"]["year"]) == (["3.jpg", "1.jpg"], 2003)
+    assert "photo" not in as_json
+    assert run("identify", "--fuse", "1.jpg").stdout.splitlines()[1].startswith("1.jpg   90%")
+
+
+def test_a_car_with_a_bad_photo_gets_no_answer_and_each_is_named(run):
+    done = run("identify", "--fuse", "1.jpg", "bad.jpg", "2.jpg", "bad.jpg")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", 2 * "vmmr: bad.jpg: content: not an image\n")
+    done = run("identify", "--fuse", "1.jpg", "missing.jpg")
+    missing = "vmmr: photos[1]: [Errno 2] No such file or directory: 'missing.jpg'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", missing)
+    done = run("identify", "--fuse", "1.jpg", "bad.jpg", "--json")
+    as_json = json.loads(done.stdout)
+    assert (as_json["photos"], as_json["error"]["type"]) == (["1.jpg", "bad.jpg"], "InvalidPhotoError")
+    assert done.returncode == 1
+
+
+def test_a_car_has_no_more_photos_than_fit_in_a_request(run):
+    done = run("identify", "--fuse", *["1.jpg"] * 9)
+    assert done.stderr == (
+        "vmmr: error: photos of one car must be 1 to 8, which the services accept, got more than 8\n"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("order", ["1.jpg --json 2.jpg", "--k 3 1.jpg --json 2.jpg", "1.jpg 2.jpg --json -- 3.jpg"])
+def test_photos_and_flags_mix(run, order):
+    shown = [json.loads(line)["photo"] for line in run("identify", *order.split()).stdout.splitlines()]
+    assert shown == re.findall(r"\d.jpg", order)
+
+
+def test_a_flag_that_does_not_exist_is_a_usage_error_wherever_it_is(run):
+    done = run("identify", "1.jpg", "--jsno", "2.jpg")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --jsno" in done.stderr
+    assert "the following arguments are required: PHOTO" in run("identify", "--json").stderr
+
+
+def test_what_the_search_refuses_is_told_in_the_words_of_the_command_line(run, services, fail):
+    faults = [
+        Violation("options.filter.makes", "UNKNOWN_FILTER_VALUE", "no gallery photo has 'lada'"),
+        Violation("options.k", "INVALID_K", "must be 1 to 100, got 101"),
+        Violation("min_confidence", "INVALID_MIN_CONFIDENCE", ""),
+    ]
+    services.search.script.marked[b"lada"] = fail("UNKNOWN_FILTER_VALUE", violations=faults)
+    done = run("identify", "1.jpg", "--make", "lada")
+    told = (
+        "--make: no gallery photo has 'lada'; --k: must be 1 to 100, got 101; --min-confidence: INVALID_MIN_CONFIDENCE"
+    )
+    assert (done.returncode, done.stderr) == (3, f"vmmr: error: {told}\n")
+    services.search.script.marked[b"lada"] = fail(
+        "MALFORMED_EMBEDDINGS", violations=[*faults, Violation("queries", "X", "y")]
+    )
+    assert run("search", "1.jpg", "--make", "lada").stderr.endswith(f"at {services.search_target}: on purpose\n")
+
+
+def test_every_flag_of_a_search_is_known_by_its_field():
+    fields = [*search_pb2.SearchOptions.DESCRIPTOR.fields_by_name, *search_pb2.Filter.DESCRIPTOR.fields_by_name]
+    named = {field.rpartition(".")[2] for field in _report._FLAGS}
+    assert named == {*fields, "min_confidence"} - {"filter", "exact"}
+
+
 def test_identify_json_prints_one_object_a_photo_with_everything(run):
     done = run("identify", "1.jpg", "bad.jpg", "2.jpg", "--json")
     first, second, third = map(json.loads, done.stdout.splitlines())
@@ -90,8 +198,6 @@ def test_a_bad_photo_costs_the_exit_code_and_no_other_photo(run):
 
 
 def test_a_photo_without_an_answer_says_so(run, services):
-    from vmmr.search.v1 import search_pb2
-
     empty = search_pb2.ClassifyResponse(results=[search_pb2.Classification()])
     services.search.script.then(lambda *_: None, lambda *_: empty)
     done = run("identify", "1.jpg")
@@ -136,9 +242,25 @@ def test_info_prints_the_model_and_the_index(run):
     assert ["model", "name", "fake-int8"] in shown
     assert ["model", "max", "images", "8"] in shown
     assert ["index", "items", "30"] in shown
+    assert ["calibration", "none:"] in [line[:2] for line in shown]
     as_json = json.loads(run("info", "--json").stdout)
+    assert as_json["index"]["calibration"] is None
     assert as_json["model"]["limits"]["max_images"] == 8
     assert as_json["index"]["created"] == "2026-11-22 10:00:00+00:00"
+
+
+def test_info_prints_the_calibration_and_warns_of_different_models(run, services):
+    services.search.calibration = search_pb2.Calibration(photos=300, false_alarm_rate=0.05, unknown_threshold=0.3)
+    done = run("info")
+    shown = [line.split() for line in done.stdout.splitlines()]
+    assert (["calibration", "photos", "300"] in shown, done.stderr) == (True, "")
+    assert ["calibration", "unknown", "threshold", "0.3"] in shown
+    services.search.model = "cd" * 32
+    for done in (run("info"), run("info", "--json")):
+        warning = "vmmr: warning: the embedder serves model abababababab, but the index was built with cdcdcdcdcdcd: "
+        assert done.stderr.startswith(warning)
+        assert done.returncode == 0
+    assert json.loads(done.stdout)["index"]["calibration"]["photos"] == 300
 
 
 def test_labels_prints_each_label_and_its_photos(run):
@@ -200,6 +322,17 @@ def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail
         (["info", "--timeout", "0"], {}, "argument --timeout: must be a number of seconds > 0, got '0'"),
         (["info"], {"VMMR_TIMEOUT": "soon"}, "argument --timeout: must be a number of seconds > 0, got 'soon'"),
         (["info"], {"VMMR_TLS": "yes"}, "VMMR_TLS must be 0 or 1, got 'yes'"),
+        (["info"], {"VMMR_TLS": "yes"}, "vmmr info: error: argument --tls: VMMR_TLS must be 0 or 1"),
+        (
+            ["identify", "1.jpg", "--min-confidence", "1.1"],
+            {},
+            "--min-confidence: must be a number from 0 to 1, got '1.1'",
+        ),
+        (
+            ["identify", "1.jpg", "--min-confidence", "nan"],
+            {},
+            "--min-confidence: must be a number from 0 to 1, got 'nan'",
+        ),
         (["identify", "1.jpg", "--k", "-1"], {}, "argument --k: must be a whole number >= 1 and < 2**31, got '-1'"),
         (["identify", "1.jpg", "--crop", "1,2"], {}, "argument --crop: must be four fractions"),
         (["info", "--tls-cert", "c.pem"], {}, "give both cert and key, or neither"),
