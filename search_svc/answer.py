@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from search_svc.calibration import Calibration, sigmoid
+from search_svc.evidence import Evidence, Scale, gather
+from search_svc.items import Items
 from search_svc.searcher import Found
 from search_svc.version import IndexVersion
-from search_svc.vote import Vote, vote
+from search_svc.vote import Vote, Weighting
+from search_svc.years import Years
 
 VerdictName = Literal["known", "unsure", "unknown"]
+
+DEFAULT_YEAR_RATIO = 0.5
+"""For an index that is not calibrated, or on too few photos of models with several years."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Answer:
     verdict: VerdictName | None
     """None if the index is not calibrated."""
     known_score: float | None
-    """Higher: more surely a car of the gallery. Below the calibration's threshold the verdict is unknown."""
+    """0 to 1; higher: more surely a car of the gallery. Below the calibration's threshold the verdict is unknown."""
     years: tuple[int, int] | None
     """First and last of the years that the gallery cannot tell apart; equal where it can; None without a year."""
     years_confidence: float
@@ -35,33 +44,78 @@ class Answerer:
     """Answers from the gallery of one index version."""
 
     def __init__(self, version: IndexVersion) -> None:
-        self._temperature = version.manifest.temperature
-
-    def answer(self, found: Sequence[Found], min_confidence: float = 0.0) -> Answer | None:  # noqa: ARG002 - the verdict is to come
-        """What one car is, from the neighbours of each photo of it; None if nothing was found."""
-        result = vote(
-            [score for each in found for score in each.scores],
-            [label for each in found for label in each.labels],
-            self._temperature,
+        fitted = version.calibration
+        self._calibration = fitted
+        self._scale = Scale(
+            Weighting(version.manifest.temperature, fitted.prior if fitted else 0.0),
+            sizes(version.items),
+            fitted.typical if fitted else {},
         )
-        if result is None:
+        self._years = Years(version.items.labels)
+
+    def answer(self, found: Sequence[Found], min_confidence: float = 0.0) -> Answer | None:
+        """What one car is, from the neighbours of each photo of it; None if nothing was found."""
+        evidence = gather(found, self._scale)
+        if evidence is None:
             return None
-        year = result.answer.year
+        fitted, vote = self._calibration, evidence.vote
+        label, model, make = confidences(evidence, fitted)
+        years = self._years.range(vote, fitted.year_ratio if fitted else DEFAULT_YEAR_RATIO)
+        score = known_score(evidence, fitted) if fitted else None
         return Answer(
-            result,
-            min(result.make_confidence, 1.0),
-            min(result.model_confidence, 1.0),
-            min(result.label_confidence, 1.0),
-            None,
-            None,
-            None if year is None else (year, year),
-            min(result.label_confidence, 1.0),
+            vote=vote,
+            make_confidence=make,
+            model_confidence=model,
+            label_confidence=label,
+            verdict=_verdict(score, label, min_confidence, fitted) if fitted else None,
+            known_score=score,
+            years=(years.first, years.last) if years else None,
+            years_confidence=_between(label, model, vote, years.share) if years else label,
         )
 
     def known_scores(self, found: Sequence[Found]) -> dict[str, float]:
         """Scores of how surely the car is one of the gallery's, by name, higher is surer: for the evaluation to compare.
 
-        Empty if nothing was found.
+        Empty if nothing was found; the one that verdicts go by is there if the index is calibrated.
         """
-        scores = [each.scores[-1] for each in found if each.scores]
-        return {"k-th similarity": sum(scores) / len(scores)} if scores else {}
+        evidence = gather(found, self._scale)
+        if evidence is None:
+            return {}
+        scores = {"k-th similarity": evidence.farthest, "vote entropy": -evidence.label_entropy}
+        if self._calibration:
+            scores["combined"] = known_score(evidence, self._calibration)
+        return scores
+
+
+def sizes(items: Items) -> dict[str, int]:
+    """The number of photos of each label."""
+    counts = np.bincount(items.label_of, minlength=len(items.labels)).tolist()
+    return {label.label: count for label, count in zip(items.labels, counts, strict=True)}
+
+
+def confidences(evidence: Evidence, fitted: Calibration | None) -> tuple[float, float, float]:
+    """Of the label, its model and its make, each at least as sure as the one before."""
+    if fitted is None:
+        vote = evidence.vote
+        return vote.label_confidence, vote.model_confidence, vote.make_confidence
+    lines = {"label": fitted.label, "model": fitted.model, "make": fitted.make}
+    label, model, make = (sigmoid(line.logit(evidence.confidence_features(level))) for level, line in lines.items())
+    return label, max(label, model), max(label, model, make)
+
+
+def known_score(evidence: Evidence, fitted: Calibration) -> float:
+    offsets = fitted.known_offsets
+    return sigmoid(fitted.known.logit(evidence.known_features) + offsets[min(evidence.photos, len(offsets)) - 1])
+
+
+def _verdict(score: float | None, confidence: float, min_confidence: float, fitted: Calibration) -> VerdictName:
+    if score is not None and score < fitted.unknown_threshold:
+        return "unknown"
+    return "unsure" if confidence < min_confidence else "known"
+
+
+def _between(label: float, model: float, vote: Vote, share: float) -> float:
+    """The confidence of a range of years: as far from the label's to the model's as its share is."""
+    rest = vote.model_confidence - vote.label_confidence
+    part = (share - vote.label_confidence) / rest if rest > 0 else 0.0
+    return min(max(label + min(max(part, 0.0), 1.0) * (model - label), label), model)

@@ -1,13 +1,127 @@
-"""The calibration of an index version: what its votes are worth, as photos held out of its gallery showed."""
+"""The calibration of an index version: what its votes are worth, as photos held out of its gallery showed.
 
+`calibration.json` holds the fields of Calibration. `search_svc.fit` fits them, `search_svc.answer` applies them.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from svckit.artifact import ArtifactError, atomic_write
+
+_LARGEST_LOGIT = 30.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """The logit of a chance: an intercept, and a slope for each feature."""
+
+    intercept: float
+    slopes: tuple[float, ...]
+
+    def logit(self, features: Sequence[float]) -> float:
+        return math.fsum([self.intercept, *(slope * x for slope, x in zip(self.slopes, features, strict=True))])
+
+
+@dataclass(frozen=True)
+class Error:
+    """Expected calibration error of single photos."""
+
+    before: float
+    """Of the shares of the vote."""
+    after: float
+    """Of the confidences, cross-validated: each fifth of the labels, by what was fitted on the others."""
 
 
 @dataclass(frozen=True)
 class Calibration:
     photos: int
     """That it was fitted on."""
+    k: int
+    """Neighbours that voted, when it was fitted."""
+    temperature: float
+    prior: float
+    """Of class size: see search_svc.vote.Weighting."""
+    label: Line
+    """The chance that the label is right, by `confidence_features` of the evidence; so for model and make."""
+    model: Line
+    make: Line
+    known: Line
+    """The known score, by `known_features` of the evidence."""
+    known_offsets: tuple[float, ...]
+    """Added to the logit of the known score of 1, 2, 3 ... fused photos, so that one threshold serves all."""
     false_alarm_rate: float
     """Share of photos of known cars that the threshold calls unknown."""
     unknown_threshold: float
-    """Of the known score of one photo: below it, the car is none of the gallery's."""
+    """Of the known score: below it, the car is none of the gallery's."""
+    year_ratio: float
+    """A year is in the range if it has at least this much of the share of the answer's year."""
+    year_photos: int
+    """That `year_ratio` was fitted on; 0 if it is the default."""
+    typical: Mapping[str, float]
+    """By label, how near its photos in the gallery are to each other, in units of the score."""
+    errors: Mapping[str, Error]
+    """By level: label, model, make."""
+
+    def write(self, path: Path) -> None:
+        atomic_write(path, f"{json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)}\n".encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ArtifactError, naming the file and the reason, if it is no calibration."""
+        try:
+            fields = json.loads(path.read_bytes())
+            calibration = cls(**{field.name: _READERS[field.name](fields[field.name]) for field in _FIELDS(cls)})
+            _check(calibration)
+        except OSError as error:
+            raise ArtifactError(path, error.strerror or str(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"no calibration: {type(error).__name__}: {error}"
+            raise ArtifactError(path, reason) from error
+        return calibration
+
+
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-min(max(logit, -_LARGEST_LOGIT), _LARGEST_LOGIT)))
+
+
+def _check(calibration: Calibration) -> None:
+    if calibration.k < 1 or not calibration.temperature > 0:
+        raise ValueError(f"k must be >= 1 and temperature > 0, got {calibration.k} and {calibration.temperature}")
+    if not calibration.known_offsets:
+        raise ValueError("known_offsets is empty")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"must be a number, got {value!r}")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if _number(value) != int(value) or value < 0:
+        raise ValueError(f"must be a number of photos, got {value!r}")
+    return int(value)
+
+
+def _line(fields: Any) -> Line:
+    return Line(_number(fields["intercept"]), tuple(map(_number, fields["slopes"])))
+
+
+def _error(fields: Any) -> Error:
+    return Error(_number(fields["before"]), _number(fields["after"]))
+
+
+_FIELDS = dataclasses.fields
+_READERS = {
+    **dict.fromkeys(("photos", "k", "year_photos"), _count),
+    **dict.fromkeys(("temperature", "prior", "false_alarm_rate", "unknown_threshold", "year_ratio"), _number),
+    **dict.fromkeys(("label", "model", "make", "known"), _line),
+    "known_offsets": lambda numbers: tuple(map(_number, numbers)),
+    "typical": lambda by_label: {label: _number(value) for label, value in by_label.items()},
+    "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},
+}

@@ -5,6 +5,7 @@ manifest.json       VersionManifest, and size and sha256 of the other files
 shard-000.faiss     rows [start, stop) of the gallery, in faiss' own format
 items.arrow         id, label and uri of every row
 embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
+calibration.json    Calibration; absent if the index is not calibrated
 ```
 
 A row number is an item's id everywhere in a version. Nothing here knows faiss.
@@ -28,6 +29,7 @@ from svckit.artifact import ArtifactError, read_manifest, write_manifest
 Metric = Literal["ip", "l2"]
 """Scores are inner products, or minus squared Euclidean distances."""
 
+CALIBRATION_FILE = "calibration.json"
 EMBEDDINGS_FILE = "embeddings.npy"
 ITEMS_FILE = "items.arrow"
 _MANIFEST_FILE = "manifest.json"
@@ -103,8 +105,11 @@ class IndexVersion:
         path = version_path(index_dir, version or current(index_dir))
         if not path.is_dir():
             raise ArtifactError(path, "there is no such index version")
-        manifest = _manifest(path, read_manifest(path, _MANIFEST_FILE, verify=verify))
-        return cls(path, manifest, _embeddings(path, manifest), _items(path, manifest))
+        fields = read_manifest(path, _MANIFEST_FILE, verify=verify)
+        manifest = _manifest(path, fields)
+        items = _items(path, manifest)
+        calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
+        return cls(path, manifest, _embeddings(path, manifest), items, calibration)
 
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
@@ -183,3 +188,10 @@ def _items(path: Path, manifest: VersionManifest) -> Items:
             path / ITEMS_FILE, f"{reason}; the manifest says {manifest.items} items of {manifest.labels} labels"
         )
     return items
+
+
+def _calibration(path: Path, items: Items) -> Calibration:
+    calibration = Calibration.read(path / CALIBRATION_FILE)
+    if lacking := sorted({label.label for label in items.labels} - calibration.typical.keys()):
+        raise ArtifactError(path / CALIBRATION_FILE, f"typical has no entry for the label {lacking[0]!r}")
+    return calibration

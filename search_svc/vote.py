@@ -43,12 +43,33 @@ class Vote:
     labels: tuple[Candidate, ...]
 
 
+@dataclass(frozen=True)
+class Weighting:
+    """How much a neighbour's vote weighs."""
+
+    temperature: float
+    """In units of the score: by how much one must be nearer to weigh e times as much."""
+    prior: float = 0.0
+    """0 to 1: at 1 a label with twice as many photos in the gallery weighs half as much a photo, at 0 the same."""
+
+
 def vote(scores: Sequence[float], labels: Sequence[Label], temperature: float) -> Vote | None:
     """The vote of neighbours with these scores and labels, in any order; None if there are none."""
-    if not scores:
+    return elect(list(zip(labels, weights(scores, temperature), strict=True)))
+
+
+def weights(scores: Sequence[float], temperature: float) -> list[float]:
+    """Of neighbours: 1 for the nearest."""
+    best = max(scores, default=0.0)
+    return [math.exp((score - best) / temperature) for score in scores]
+
+
+def elect(ballots: Sequence[tuple[Label, float]]) -> Vote | None:
+    """The vote of neighbours with these labels and weights, in any order; None if there are none."""
+    if not ballots:
         return None
-    leaves = {path(label): label for label in labels}
-    shares = _shares(scores, [path(label) for label in labels], temperature)
+    leaves = {path(label): label for label, _ in ballots}
+    shares = _shares([(path(label), weight) for label, weight in ballots])
     make = _heaviest(shares, _ROOT)
     model = _heaviest(shares, make)
     leaf = _heaviest(shares, model)
@@ -63,19 +84,17 @@ def path(label: Label) -> Node:
     return (label.make or label.label, label.model, label.label)
 
 
-def _shares(scores: Sequence[float], paths: Sequence[Node], temperature: float) -> dict[Node, float]:
+def _shares(ballots: Sequence[tuple[Node, float]]) -> dict[Node, float]:
     """The share of every node that got votes, heaviest first."""
     votes = defaultdict(list)
-    best = max(scores)
-    for score, leaf in zip(scores, paths, strict=True):
-        weight = math.exp((score - best) / temperature)
+    for leaf, weight in ballots:
         for depth in (1, 2, 3):
             votes[leaf[:depth]].append(weight)
     # fsum rounds once, so neither the order of the neighbours nor that of the levels shows in the sums.
-    weights = {node: math.fsum(given) for node, given in votes.items()}
-    total = math.fsum(weight for node, weight in weights.items() if len(node) == 1)
-    ranked = sorted(weights, key=lambda node: (-weights[node], node))
-    return {node: weights[node] / total for node in ranked}
+    sums = {node: math.fsum(given) for node, given in votes.items()}
+    total = math.fsum(weight for _, weight in ballots)
+    ranked = sorted(sums, key=lambda node: (-sums[node], node))
+    return {node: sums[node] / total for node in ranked}
 
 
 def _heaviest(shares: dict[Node, float], above: Node) -> Node:
