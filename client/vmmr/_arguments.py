@@ -37,7 +37,7 @@ class Arguments(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            return self.parse_known_intermixed_args(_without_separator(args or ()), namespace)
         finally:
             self._mixing = False
 
@@ -59,6 +59,13 @@ class _Switch(argparse.Action):
 
     def __call__(self, _: Any, namespace: argparse.Namespace, *_others: Any) -> None:
         setattr(namespace, self.dest, True)
+
+
+def _without_separator(args: Sequence[str]) -> list[str]:
+    """What comes after `--` as names that look like no flags. argparse forgets that separator where flags are mixed."""
+    flags_end = args.index("--") if "--" in args else len(args)
+    names = (f"./{name}" if name.startswith("-") and name != "-" else name for name in args[flags_end + 1 :])
+    return [*args[:flags_end], *names]
 
 
 def _switch(variable: str, text: str) -> bool:

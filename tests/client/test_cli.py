@@ -137,6 +137,12 @@ def test_photos_and_flags_mix(run, order):
     assert shown == re.findall(r"\d.jpg", order)
 
 
+def test_a_photo_may_be_called_as_a_flag_is(run, tmp_path):
+    (tmp_path / "--json").write_bytes(b"3")
+    done = run("identify", "--", "--json", "1.jpg", "-", stdin="2")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["PHOTO", "./--json", "1.jpg", "-"]
+
+
 def test_a_flag_that_does_not_exist_is_a_usage_error_wherever_it_is(run):
     done = run("identify", "1.jpg", "--jsno", "2.jpg")
     assert done.returncode == 2
