@@ -274,16 +274,10 @@ class TestFused:
 
 
 class TestWithoutCalibration:
-    async def test_there_is_no_verdict_and_the_year_is_the_answers(self, served):
+    async def test_there_is_no_verdict(self, served):
         for result in (await served.classify(unit(6))).results:
             assert result.verdict == search_pb2.VERDICT_UNSPECIFIED
             assert not result.HasField("known_score")
-            if result.answer.HasField("year"):
-                assert result.first_year == result.last_year == result.answer.year
-            else:
-                assert not result.HasField("first_year")
-                assert not result.HasField("last_year")
-            assert result.years_confidence == result.label_confidence
 
     async def test_a_confidence_cannot_be_asked_for(self, served):
         refused = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MIN_CONFIDENCE")
