@@ -1,4 +1,4 @@
-"""Accuracy: how often the neighbours of a photo, and their vote, say what it shows.
+"""Accuracy: how often the neighbours of a photo, and the answer made of them, say what it shows.
 
 Each measure is taken at four levels: the whole label, the model (with its make), the make, and the year alone.
 
@@ -6,15 +6,17 @@ Each measure is taken at four levels: the whole label, the model (with its make)
   definitions of the blog post "Building a Car Model Classifier, Part 1".
 - *nearest, top-5 classes*: one of the five nearest distinct classes is right, however many photos apart they are.
 - *vote, top-1*: the answer is right; *top-5 classes*: it, or one of the four heaviest candidates beside it, is.
+- *vote, within years*: the answer's range of years holds the year; of the label, also its model is right.
 """
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from search_svc.answer import Answer
 from search_svc.labels import Label
+from search_svc.report.resampling import share
 from search_svc.vote import Vote, path
 
 TOP = 5
@@ -27,26 +29,14 @@ LEVELS: dict[str, Callable[[Label], Hashable]] = {
 }
 """The class of a label at each level; None if it has none there, and then its photos are not counted."""
 
-MEASURES = (
-    "nearest, top-1",
-    "nearest, top-5 images",
-    "nearest, top-5 classes",
-    "vote, top-1",
-    "vote, top-5 classes",
-)
+NEAREST, VOTE, WITHIN = "nearest, top-1", "vote, top-1", "vote, within years"
 
-_RESAMPLES = 10_000
+MEASURES = (NEAREST, "nearest, top-5 images", "nearest, top-5 classes", VOTE, "vote, top-5 classes", WITHIN)
 
+RECALL_AT = (1, 2, 4, 8)
 
-@dataclass(frozen=True)
-class Answer:
-    """What is known of one photo."""
-
-    neighbours: Sequence[Label]
-    """As many as the index finds by default, or five; nearest first."""
-    classes: Sequence[Label]
-    """Enough neighbours, nearest first, for five classes at every level, if there are so many."""
-    vote: Vote | None
+Outcomes = Mapping[tuple[str, str], bool]
+"""Whether a photo was recognised, by level and measure."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +51,33 @@ class Score:
     high: float
 
 
-class Tally:
-    """Counts right answers."""
+def outcomes(truth: Label, nearest: Sequence[Label], answer: Answer | None) -> Outcomes:
+    """What is right of one photo; only the levels that its label has.
 
-    def __init__(self) -> None:
-        self._photos: Counter[str] = Counter()
-        self._right: Counter[tuple[str, str]] = Counter()
+    `nearest` are labels of neighbours, nearest first, enough for five classes at every level if there are so many.
+    """
+    right: dict[tuple[str, str], bool] = {}
+    for level, class_of in LEVELS.items():
+        if (wanted := class_of(truth)) is not None:
+            right |= {(level, name): wanted in given for name, given in _given(nearest, answer, level).items()}
+    if truth.year is not None:
+        right |= {("label", WITHIN): model_within_years(truth, answer), ("year", WITHIN): within_years(truth, answer)}
+    return right
 
-    def add(self, truth: Label, answer: Answer) -> None:
-        for level, class_of in LEVELS.items():
-            wanted = class_of(truth)
-            if wanted is None:
-                continue
-            self._photos[level] += 1
-            for measure, given in _given(answer, level).items():
-                self._right[level, measure] += wanted in given
 
-    def scores(self, seed: int) -> list[Score]:
-        """By level and measure; of levels that no photo has, none."""
-        rng = np.random.default_rng(seed)
-        return [
-            Score(level, measure, photos, *_interval(self._right[level, measure], photos, rng))
-            for level, photos in self._photos.items()
-            for measure in MEASURES
-        ]
+def recalls(truth: Label, nearest: Sequence[Label]) -> dict[int, bool]:
+    """Recall@K: whether one of the K nearest photos is of the label."""
+    return {k: any(label.label == truth.label for label in nearest[:k]) for k in RECALL_AT}
+
+
+def scores(photos: Sequence[Outcomes], seed: int) -> list[Score]:
+    """By level and measure; of levels that no photo has, none."""
+    return [
+        Score(level, measure, len(right), *_parts(right, seed))
+        for level in LEVELS
+        for measure in MEASURES
+        if (right := [photo[level, measure] for photo in photos if (level, measure) in photo])
+    ]
 
 
 def distinct(labels: Iterable[Label], level: str) -> list[Hashable]:
@@ -93,12 +86,25 @@ def distinct(labels: Iterable[Label], level: str) -> list[Hashable]:
     return [each for each in classes if each is not None][:TOP]
 
 
-def _given(answer: Answer, level: str) -> dict[str, Sequence[Hashable]]:
+def within_years(truth: Label, answer: Answer | None) -> bool:
+    """Whether the answer's range of years holds the year."""
+    if answer is None or answer.years is None or truth.year is None:
+        return False
+    first, last = answer.years
+    return first <= truth.year <= last
+
+
+def model_within_years(truth: Label, answer: Answer | None) -> bool:
+    """Whether make and model are right, and the year is within the range."""
+    return within_years(truth, answer) and answer is not None and path(answer.vote.answer)[:2] == path(truth)[:2]
+
+
+def _given(nearest: Sequence[Label], answer: Answer | None, level: str) -> dict[str, Sequence[Hashable]]:
     """For each measure, the classes of which one must be right."""
-    nearest = [LEVELS[level](label) for label in answer.neighbours[:TOP]]
-    voted = _voted(answer.vote, level) if answer.vote else []
-    given = (nearest[:1], nearest, distinct(answer.classes, level), voted[:1], voted[:TOP])
-    return dict(zip(MEASURES, given, strict=True))
+    images = [LEVELS[level](label) for label in nearest[:TOP]]
+    voted = _voted(answer.vote, level) if answer else []
+    given = (images[:1], images, distinct(nearest, level), voted[:1], voted[:TOP])
+    return dict(zip(MEASURES, given, strict=False))
 
 
 def _voted(vote: Vote, level: str) -> list[Hashable]:
@@ -114,8 +120,6 @@ def _voted(vote: Vote, level: str) -> list[Hashable]:
     return [answer, *dict.fromkeys(each for each in heaviest if each not in (answer, None))]
 
 
-def _interval(right: int, photos: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """The share, and its interval by the percentile bootstrap (Efron 1979)."""
-    # Of n photos drawn again with replacement, the number of right ones is binomial: there is no need to draw them.
-    low, high = np.percentile(rng.binomial(photos, right / photos, _RESAMPLES), (2.5, 97.5)) / photos
-    return right / photos, float(low), float(high)
+def _parts(right: Sequence[bool], seed: int) -> tuple[float, float, float]:
+    found = share(np.array(right), seed)
+    return found.value, found.low, found.high

@@ -28,7 +28,13 @@ class Estimate:
 
 
 def share(right: NDArray[np.bool_], seed: int) -> Estimate:
-    """The share of photos that are right, of one or more."""
+    """The share of photos that are right, of one or more.
+
+    Where all are right, or none, resamples cannot differ; then the interval is the exact one (Clopper and Pearson 1934).
+    """
+    if right.all() or not right.any():
+        least = ((1 - LEVEL) / 2) ** (1 / len(right))
+        return Estimate(1.0, least, 1.0) if right.all() else Estimate(0.0, 0.0, 1 - least)
     rng = np.random.default_rng(seed)
     # Of n photos drawn again with replacement, the number of right ones is binomial: there is no need to draw them.
     drawn = rng.binomial(len(right), right.mean(), RESAMPLES) / len(right)

@@ -59,6 +59,12 @@ def report(collection, tmp_path, capsys):
     return evaluated
 
 
+def evaluated(tmp_path, embeddings, *flags):
+    """The report, as JSON, of the index that is there."""
+    run("evaluate", tmp_path / embeddings, "--index", tmp_path / "index", "--json", tmp_path / "r.json", *flags)
+    return json.loads((tmp_path / "r.json").read_text())
+
+
 def score(report, level, measure):
     return next(each for each in report["scores"] if (each["level"], each["measure"]) == (level, measure))
 
@@ -88,14 +94,15 @@ def test_every_score_has_its_interval_and_the_table_shows_them_all(report, capsy
         assert each["low"] <= each["value"] <= each["high"]
         assert f"{100 * each['value']:.1f} [{100 * each['low']:.1f}, {100 * each['high']:.1f}]" in table
     assert all(measure in table for measure in MEASURES)
-    assert "40 photos of the split test, against 80 of index 000001\nindex: Flat (ip), k 5, " in table
+    assert "40 photos of the split test, against 80 of index 000001\nindex: Flat (ip), k " in table
     assert "in the index themselves" not in table
 
 
 def test_the_same_evaluation_gives_the_same_report(report, tmp_path):
     first = report()
     run("evaluate", tmp_path / "embeddings", "--index", tmp_path / "index", "--json", tmp_path / "r.json")
-    assert json.loads((tmp_path / "r.json").read_text()) == first
+    again = json.loads((tmp_path / "r.json").read_text())
+    assert again | {"made": None} == first | {"made": None}
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW8,Flat"])
@@ -106,13 +113,38 @@ def test_a_photo_of_the_gallery_is_left_out_of_its_own_neighbours(report, capsys
     assert "80 are in the index themselves; each was left out of its own neighbours" in capsys.readouterr().out
 
 
-def test_photos_of_labels_that_the_index_does_not_have_are_counted(collection, tmp_path, capsys):
-    matrix, _ = collection
+def test_photos_of_labels_that_the_index_does_not_have_are_unknown_cars_and_no_mistakes(collection, tmp_path, capsys):
+    matrix, photos = collection
     run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
-    strange = [Photo(f"new {row}.jpg", parse("kia_soul_2012"), "test") for row in range(3)]
-    write_embeddings(tmp_path / "strange", matrix[:3], strange)
-    run("evaluate", tmp_path / "strange", "--index", tmp_path / "index")
-    assert "3 have a label that the index does not have" in capsys.readouterr().out
+    strange = [Photo(f"new {row}.jpg", parse("kia_soul_2012"), "unseen-test") for row in range(3)]
+    write_embeddings(tmp_path / "mixed", np.vstack([matrix, matrix[:3]]), [*photos, *strange])
+    known, mixed = (evaluated(tmp_path, "mixed", "--split", splits) for splits in ("test", "test,unseen-test"))
+    assert "3 more have a label that the index does not have: unknown cars" in capsys.readouterr().out
+    assert (mixed["asked"], mixed["photos"], mixed["unknown_label"]) == (43, 40, 3)
+    assert mixed["scores"] == known["scores"]
+    assert [(each["kind"], each["photos"]) for each in mixed["unknown"]] == [("labels that the gallery lacks", 3)]
+
+
+def test_a_label_that_has_but_the_photo_itself_in_the_gallery_is_not_known_without_it(collection, tmp_path):
+    matrix, photos = collection
+    lonely = Photo("lonely.jpg", parse("kia_soul_2012"), "train")
+    write_embeddings(tmp_path / "lonely", np.vstack([matrix, matrix[:1]]), [*photos, lonely])
+    run("build", tmp_path / "lonely", "--out", tmp_path / "index")
+    found = evaluated(tmp_path, "lonely", "--split", "train")
+    assert (found["asked"], found["photos"], found["unknown_label"]) == (81, 80, 1)
+
+
+def test_pictures_without_cars_are_unknown_whatever_they_are_called(collection, tmp_path, capsys):
+    matrix, photos = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    write_embeddings(tmp_path / "not cars", matrix[1:9], photos[1:9])
+    found = evaluated(tmp_path, "embeddings", "--not-cars", tmp_path / "not cars")
+    assert (found["photos"], found["not_cars"], found["in_gallery"]) == (40, 8, 0)
+    (kind,) = found["unknown"]
+    assert (kind["kind"], kind["photos"]) == ("no cars", 8)
+    detector = next(each for each in kind["detectors"] if each["score"] == "k-th similarity")
+    assert detector["auroc"]["value"] < 1, "those of the gallery find themselves, and look known"
+    assert "8 photos of no cars" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -123,6 +155,8 @@ def test_photos_of_labels_that_the_index_does_not_have_are_counted(collection, t
             "the photos were embedded with model eeeeeeeeeeee (test), the index with mmmmmmmmmmmm (test)",
         ),
         ({"split": "dev"}, "there is no photo of the split dev among the embeddings"),
+        ({"split": "test,dev"}, "there is no photo of the split dev among the embeddings"),
+        ({"split": "tset"}, "--split must be of train, dev, test, unseen-dev, unseen-test, got 'tset'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(collection, tmp_path, flags, message):
@@ -156,10 +190,29 @@ def test_one_voter_says_what_the_nearest_photo_says(collection, tmp_path):
         assert score(found, level, "vote, top-1")["value"] == score(found, level, "nearest, top-1")["value"]
 
 
-@pytest.mark.parametrize("own", [-1, 0])
-def test_an_answer_has_all_its_neighbours_whether_or_not_one_was_left_out(build_index, tmp_path, own):
+@pytest.mark.parametrize(("path", "items"), [("photo 0.jpg", 19), ("elsewhere.jpg", 20)])
+def test_as_many_neighbours_vote_whether_or_not_one_was_left_out(build_index, tmp_path, path, items):
     version = build_index(np.eye(20, dtype=np.float32), directory=tmp_path)
     with ShardSet.open(version) as shards:
-        (answer,) = Examiner(version, shards).answers(np.ones((1, 20), np.float32), np.array([own]))
-    assert len(answer.neighbours) == 5
-    assert len(answer.classes) == (20 if own < 0 else 19)
+        examiner = Examiner(version, shards)
+        photo = Photo(path, version.items.labels[version.items.label_of[0]], "test")
+        (found,) = examiner.examine(np.ones((1, 20), np.float32), [photo])
+    assert found.in_gallery == (items == 19)
+    assert len(found.found.rows) == version.manifest.k
+    assert (0 in found.found.rows) == (items == 20)
+
+
+def test_photos_of_no_label_of_the_gallery_alone_are_refused(collection, tmp_path):
+    matrix, photos = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    write_embeddings(tmp_path / "strange", matrix[:3], [Photo(f"{n}.png", parse("kia"), "test") for n in range(3)])
+    with pytest.raises(SystemExit, match="the index has no label of the photos of the split test"):
+        run("evaluate", tmp_path / "strange", "--index", tmp_path / "index")
+
+
+def test_pictures_without_cars_are_of_the_same_model_too(collection, tmp_path):
+    matrix, photos = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    write_embeddings(tmp_path / "other", matrix, photos, "e" * 64)
+    with pytest.raises(SystemExit, match="the pictures of --not-cars were embedded with model eeeeeeeeeeee"):
+        evaluated(tmp_path, "embeddings", "--not-cars", tmp_path / "other")

@@ -20,8 +20,15 @@ def test_the_interval_of_a_share_is_as_wide_as_theory_says_and_shrinks_with_more
     assert width(few) > 5 * width(many)
 
 
-def test_what_never_differs_has_no_interval():
-    assert width(share(np.ones(10, bool), seed=0)) == 0
+@pytest.mark.parametrize("photos", [1, 3, 300])
+def test_the_interval_of_all_or_none_is_the_exact_one(photos):
+    every, none = share(np.ones(photos, bool), seed=0), share(np.zeros(photos, bool), seed=0)
+    assert (every.value, every.high, none.value, none.low) == (1, 1, 0, 0)
+    assert every.low**photos == pytest.approx(0.025), "so often are all right, if that many are"
+    assert none.high == pytest.approx(1 - every.low)
+
+
+def test_what_never_differs_has_no_difference():
     same = np.array([True, False, True])
     assert paired_difference(same, same, seed=0).value == width(paired_difference(same, same, seed=0)) == 0
 

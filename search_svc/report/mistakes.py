@@ -1,0 +1,128 @@
+"""Where the answers are wrong: by make, by pair of labels, and photo by photo. Known labels only, but for `intruders`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_svc.accuracy import VOTE
+from search_svc.answer import VerdictName
+from search_svc.examiner import Examined
+from search_svc.items import Items
+from search_svc.report.resampling import Estimate, share
+from search_svc.vote import path
+
+PAIRS = 25
+WORST = 25
+
+
+@dataclass(frozen=True)
+class Make:
+    """Photos of one make."""
+
+    make: str
+    photos: int
+    labels: int
+    """Distinct ones, among the photos."""
+    label: Estimate
+    """Share of the photos of which the answer's label is right; so for model and make."""
+    model: float
+    make_right: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two labels, and how often one was taken for the other."""
+
+    one: str
+    other: str
+    one_for_other: int
+    """Photos of `one` of which the answer was `other`."""
+    other_for_one: int
+    one_photos: int
+    """Photos of `one` in all."""
+    other_photos: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photo, and what it was taken for."""
+
+    item: str
+    label: str
+    answer: str
+    confidence: float
+    """In the answer's label."""
+    verdict: VerdictName | None
+    nearest_item: str
+    """The gallery's nearest photo."""
+    nearest_label: str
+
+
+def makes(photos: Sequence[Examined], seed: int) -> list[Make]:
+    """Most photos first."""
+    of_make = defaultdict(list)
+    for photo in photos:
+        of_make[path(photo.truth)[0]].append(photo)
+    ranked = sorted(of_make.items(), key=lambda each: (-len(each[1]), each[0]))
+    return [_make(make, members, seed) for make, members in ranked]
+
+
+def confused(photos: Sequence[Examined]) -> list[Pair]:
+    """The pairs of labels that were taken for each other most often, both ways together."""
+    total = Counter(photo.truth.label for photo in photos)
+    taken = Counter((photo.truth.label, _answer(photo)) for photo in wrong(photos))
+    pairs = {(one, other) if one < other else (other, one) for one, other in taken}
+    ranked = sorted(pairs, key=lambda pair: (-taken[pair] - taken[pair[::-1]], pair))
+    return [
+        Pair(one, other, taken[one, other], taken[other, one], total[one], total[other])
+        for one, other in ranked[:PAIRS]
+    ]
+
+
+def wrong(photos: Sequence[Examined]) -> list[Examined]:
+    """Photos that have an answer, of another label than theirs."""
+    return [photo for photo in photos if photo.answer and not photo.right["label", VOTE]]
+
+
+def worst(photos: Sequence[Examined], items: Items) -> list[Mistake]:
+    """The mistakes of photos that have an answer, the most confident first."""
+    answered = [photo for photo in photos if photo.answer and photo.found.rows]
+    ranked = sorted(answered, key=lambda photo: (-_confidence(photo), photo.item))
+    return [_mistake(photo, items) for photo in ranked[:WORST]]
+
+
+def intruders(photos: Sequence[Examined], items: Items) -> list[Mistake]:
+    """Photos of what the gallery does not know, that are not called unknown; the most confident first."""
+    return worst([photo for photo in photos if photo.answer and photo.answer.verdict != "unknown"], items)
+
+
+def _make(make: str, photos: Sequence[Examined], seed: int) -> Make:
+    right = {level: np.array([photo.right[level, VOTE] for photo in photos]) for level in ("label", "model", "make")}
+    labels = len({photo.truth.label for photo in photos})
+    return Make(
+        make,
+        len(photos),
+        labels,
+        share(right["label"], seed),
+        float(right["model"].mean()),
+        float(right["make"].mean()),
+    )
+
+
+def _mistake(photo: Examined, items: Items) -> Mistake:
+    found, answer = photo.found, photo.answer
+    nearest = items.item_id(found.rows[0])
+    verdict = answer.verdict if answer else None
+    return Mistake(
+        photo.item, photo.truth.label, _answer(photo), _confidence(photo), verdict, nearest, found.labels[0].label
+    )
+
+
+def _answer(photo: Examined) -> str:
+    return photo.answer.vote.answer.label if photo.answer else ""
+
+
+def _confidence(photo: Examined) -> float:
+    return photo.answer.label_confidence if photo.answer else 0.0

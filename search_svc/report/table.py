@@ -1,0 +1,69 @@
+"""The report in a terminal: accuracy by level, and the key figures."""
+
+from collections.abc import Iterable, Iterator
+
+from search_svc.accuracy import LEVELS, MEASURES, Score
+from search_svc.report.content import Report
+from search_svc.report.resampling import Estimate
+
+
+def table(report: Report) -> str:
+    return "\n".join([*_head(report), "", *_accuracy(report), "", *_figures(report)])
+
+
+def percent(estimate: Estimate | Score) -> str:
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(estimate: Estimate) -> str:
+    """A difference of percentages, with its sign."""
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def _head(report: Report) -> Iterator[str]:
+    yield f"{report.photos} photos of the split {report.split}, against {report.gallery} of index {report.index_version}"
+    yield f"index: {report.factory} ({report.metric}), k {report.k}, temperature {report.temperature:.3g}"
+    yield f"model: {report.model_name} ({report.model[:12]})"
+    if report.in_gallery:
+        yield f"{report.in_gallery} are in the index themselves; each was left out of its own neighbours"
+    if report.unknown_label:
+        yield f"{report.unknown_label} more have a label that the index does not have: unknown cars"
+
+
+def _accuracy(report: Report) -> Iterator[str]:
+    cells = {(score.measure, score.level): percent(score) for score in report.scores}
+    yield _line("% right [95 % interval]", LEVELS)
+    for measure in MEASURES:
+        yield _line(measure, [cells.get((measure, level), "-") for level in LEVELS])
+    gains = {gain.level: points(gain.gain) for gain in report.vote_gain}
+    yield _line("vote minus nearest", [gains.get(level, "-") for level in LEVELS])
+
+
+def _line(name: str, cells: Iterable[str]) -> str:
+    return f"{name:<24}{''.join(f'{cell:>22}' for cell in cells)}".rstrip()
+
+
+def _figures(report: Report) -> Iterator[str]:
+    recalls = ", ".join(f"@{each.k} {100 * each.recall.value:.1f}" for each in report.recall)
+    yield _figure("recall of the label", recalls)
+    for level in report.confidence:
+        calibrated = f", calibrated {percent(level.calibrated.ece)}" if level.calibrated else ""
+        yield _figure(f"ECE, {level.level}", f"of the shares {percent(level.shares.ece)}{calibrated}")
+    for level in report.confidence[:1]:
+        yield _figure(f"AURC, {level.level}", percent(level.aurc))
+    if report.false_alarms:
+        yield _figure("known, called unknown", percent(report.false_alarms))
+    for kind in report.unknown:
+        yield f"{kind.photos} photos of {kind.kind}"
+        for score in kind.detectors:
+            yield _figure(f"  {score.score}", f"AUROC {percent(score.auroc)}, FPR95 {percent(score.fpr95)}")
+        if kind.called_unknown:
+            yield _figure("  called unknown", percent(kind.called_unknown))
+    for groups in report.fused:
+        if groups.level == "label":
+            gain = f"{points(groups.gain)} over single, {groups.groups} groups"
+            yield _figure(f"{groups.size} photos of one car", f"{percent(groups.fused)}, {gain}")
+
+
+def _figure(name: str, text: str) -> str:
+    return f"{name:<24}  {text}"
