@@ -1,12 +1,12 @@
 """The answer: from the neighbours of the photos of one car to what it is, how surely, and whether the gallery knows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from search_svc.calibration import Calibration, sigmoid
+from search_svc.calibration import LEVELS, Calibration, Line, sigmoid
 from search_svc.evidence import Evidence, Scale, gather
 from search_svc.items import Items
 from search_svc.searcher import Found
@@ -59,7 +59,7 @@ class Answerer:
         if evidence is None:
             return None
         fitted, vote = self._calibration, evidence.vote
-        label, model, make = confidences(evidence, fitted)
+        label, model, make = confidences(evidence, fitted.levels if fitted else None)
         years = self._years.range(vote, fitted.year_ratio if fitted else DEFAULT_YEAR_RATIO)
         score = known_score(evidence, fitted) if fitted else None
         return Answer(
@@ -93,13 +93,12 @@ def sizes(items: Items) -> dict[str, int]:
     return {label.label: count for label, count in zip(items.labels, counts, strict=True)}
 
 
-def confidences(evidence: Evidence, fitted: Calibration | None) -> tuple[float, float, float]:
-    """Of the label, its model and its make, each at least as sure as the one before."""
-    if fitted is None:
+def confidences(evidence: Evidence, levels: Mapping[str, Line] | None) -> tuple[float, float, float]:
+    """Of the label, its model and its make, each at least as sure as the one before; shares without fitted levels."""
+    if levels is None:
         vote = evidence.vote
         return vote.label_confidence, vote.model_confidence, vote.make_confidence
-    lines = {"label": fitted.label, "model": fitted.model, "make": fitted.make}
-    label, model, make = (sigmoid(line.logit(evidence.confidence_features(level))) for level, line in lines.items())
+    label, model, make = (sigmoid(levels[level].logit(evidence.confidence_features(level))) for level in LEVELS)
     return label, max(label, model), max(label, model, make)
 
 

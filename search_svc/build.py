@@ -1,6 +1,7 @@
 """`vmmr-search build`: from embeddings and an index spec to an index version."""
 
 import argparse
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc import faiss_index
+from search_svc.calibration import Calibration
 from search_svc.embeddings import Embeddings
+from search_svc.fit import LEAST_LABELS, LEAST_PHOTOS, Held, fit
 from search_svc.index_dir import new_version
-from search_svc.items import write_items
+from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
 from search_svc.manifest import SPLITS
+from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
+    CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     ITEMS_FILE,
     IndexVersion,
@@ -31,6 +36,7 @@ from search_svc.version import (
 from svckit.cli import CommandError, progress
 
 _CHUNK_ROWS = 8192
+_K = 5
 _TEMPERATURE = {"ip": 0.05, "l2": 0.1}
 
 
@@ -45,11 +51,12 @@ def build_version(
     model_name: str,
     spec: IndexSpec,
     rows: NDArray[np.int64] | None = None,
+    held: Held | None = None,
 ) -> IndexVersion:
     """Builds the next version of `index_dir` and makes it the current one.
 
     `rows` are the rows of the `(M, dimension)` embeddings that make the gallery, all by default; ids, labels and uris
-    are aligned with them. Raises CommandError before any work if the spec or the gallery makes no sense.
+    are aligned with them. With `held`, photos of the gallery's labels, it is calibrated. Raises CommandError before any work if the spec or the gallery makes no sense.
     """
     rows = np.arange(len(embeddings)) if rows is None else rows
     _check_gallery(rows, item_ids, labels, uris)
@@ -69,12 +76,14 @@ def build_version(
             metric=spec.metric,
             shards=_write_shards(draft, index, gallery, spec.shards),
             search=SearchParams(spec.nprobe, spec.ef_search),
-            k=spec.k,
+            k=spec.k or _K,
             temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
             seed=spec.seed,
             train_sample=train_sample,
             created=datetime.now(UTC),
         )
+        if held:
+            manifest = _calibrate(draft, manifest, gallery, held, spec)
         write_version_manifest(draft, manifest)
     return IndexVersion.open(index_dir, version, verify=False)
 
@@ -140,6 +149,17 @@ def _write_shards(draft: Path, index: Any, gallery: NDArray[np.float16], shards:
     return infos
 
 
+def _calibrate(
+    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], held: Held, spec: IndexSpec
+) -> VersionManifest:
+    """Writes the calibration; returns the manifest with what was fitted."""
+    version = IndexVersion(draft, manifest, gallery, Items.open(draft / ITEMS_FILE))
+    with ShardSet.open(version) as shards:
+        fitted = fit(version, shards, held, k=spec.k, temperature=spec.temperature)
+    fitted.write(draft / CALIBRATION_FILE)
+    return dataclasses.replace(manifest, k=fitted.k, temperature=fitted.temperature)
+
+
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "build",
@@ -162,8 +182,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("--nprobe", type=int, help="inverted lists a search visits, for IVF (default: faiss', 1)")
     parser.add_argument("--ef-search", type=int, help="candidates a search keeps, for HNSW (default: faiss', 16)")
-    parser.add_argument("--k", type=int, default=spec.k, help=f"neighbours that vote (default: {spec.k})")
-    parser.add_argument("--temperature", type=float, help="of the vote (default: from the embeddings' length)")
+    parser.add_argument("--k", type=int, help=f"neighbours that vote (default: fitted on dev photos, or {_K})")
+    parser.add_argument(
+        "--temperature", type=float, help="of the vote (default: fitted on dev photos, or from the embeddings' length)"
+    )
     parser.add_argument("--seed", type=int, default=spec.seed, help=f"of the training sample (default: {spec.seed})")
     parser.set_defaults(run=_run)
 
@@ -189,6 +211,8 @@ def _run(args: argparse.Namespace) -> None:
         print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
     gallery = [embeddings.photos[row] for row in rows]
     paths = [photo.path for photo in gallery]
+    held = _held(embeddings, rows)
+    enough = len(held.rows) >= LEAST_PHOTOS and len(set(held.labels)) >= LEAST_LABELS
     version = build_version(
         args.out,
         embeddings=embeddings.matrix,
@@ -199,8 +223,22 @@ def _run(args: argparse.Namespace) -> None:
         model_name=embeddings.model_name,
         spec=spec,
         rows=rows,
+        held=held if enough else None,
     )
     print(_summary(version))
+    print(_calibrated(version.calibration, held))
+
+
+def _held(embeddings: Embeddings, gallery: NDArray[np.int64]) -> Held:
+    """The dev photos of the gallery's labels that are not in the gallery."""
+    photos, indexed = embeddings.photos, set(gallery.tolist())
+    labels = {photos[row].label.label for row in indexed}
+    rows = [
+        row
+        for row, photo in enumerate(photos)
+        if photo.split == "dev" and row not in indexed and photo.label.label in labels
+    ]
+    return Held(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
 
 
 def _splits(names: str) -> set[str]:
@@ -214,3 +252,13 @@ def _summary(version: IndexVersion) -> str:
     made = version.manifest
     what = f"{made.items} photos of {made.labels} labels, {made.dimension}-d"
     return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"
+
+
+def _calibrated(fitted: Calibration | None, held: Held) -> str:
+    if fitted is None:
+        there = f"{len(held.rows)} dev photos of {len(set(held.labels))} of its labels are not in it"
+        return f"not calibrated: {there}; {LEAST_PHOTOS} of {LEAST_LABELS} labels are needed"
+    vote = f"k {fitted.k}, temperature {fitted.temperature:.3g}, prior {fitted.prior:g}"
+    error = fitted.errors["label"]
+    errors = f"calibration error of the label {error.before:.1%}, calibrated {error.after:.1%}"
+    return f"calibrated on {fitted.photos} dev photos: {vote}; {errors}"

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from svckit.artifact import ArtifactError, atomic_write
 
+LEVELS = ("label", "model", "make")
+
 _LARGEST_LOGIT = 30.0
 
 
@@ -46,10 +48,8 @@ class Calibration:
     temperature: float
     prior: float
     """Of class size: see search_svc.vote.Weighting."""
-    label: Line
-    """The chance that the label is right, by `confidence_features` of the evidence; so for model and make."""
-    model: Line
-    make: Line
+    levels: Mapping[str, Line]
+    """For each of LEVELS, the chance that it is right, by `confidence_features` of the evidence."""
     known: Line
     """The known score, by `known_features` of the evidence."""
     known_offsets: tuple[float, ...]
@@ -120,7 +120,8 @@ _FIELDS = dataclasses.fields
 _READERS = {
     **dict.fromkeys(("photos", "k", "year_photos"), _count),
     **dict.fromkeys(("temperature", "prior", "false_alarm_rate", "unknown_threshold", "year_ratio"), _number),
-    **dict.fromkeys(("label", "model", "make", "known"), _line),
+    "levels": lambda by_level: {level: _line(by_level[level]) for level in LEVELS},
+    "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),
     "typical": lambda by_label: {label: _number(value) for label, value in by_label.items()},
     "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},

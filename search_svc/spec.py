@@ -25,9 +25,10 @@ class IndexSpec:
     """Embeddings to train on; None: 39 a centroid, and 65536 at least."""
     nprobe: int | None = None
     ef_search: int | None = None
-    k: int = 5
+    k: int | None = None
+    """None: fitted with the calibration, or 5."""
     temperature: float | None = None
-    """None: 0.05 (ip) or 0.1 (l2) times the embeddings' mean squared length."""
+    """None: fitted with the calibration, or 0.05 (ip) or 0.1 (l2) times the embeddings' mean squared length."""
     seed: int = 0
     """Of the training sample."""
 
@@ -59,7 +60,7 @@ def _check_numbers(spec: IndexSpec, items: int) -> None:
         raise CommandError(f"--shards must be 1 to {items}, the number of photos, got {spec.shards}")
     if spec.train_sample is not None and spec.train_sample < 1:
         raise CommandError(f"--train-sample must be >= 1, got {spec.train_sample}")
-    if spec.k < 1:
+    if spec.k is not None and spec.k < 1:
         raise CommandError(f"--k must be >= 1, got {spec.k}")
     if spec.temperature is not None and not 0 < spec.temperature < float("inf"):
         raise CommandError(f"--temperature must be a number > 0, got {spec.temperature}")

@@ -13,6 +13,8 @@ from search_svc.vote import Node, Vote, path
 class YearRange:
     first: int
     last: int
+    years: int
+    """That the gallery has of the model, in the range."""
     share: float
     """Of the vote: of all labels of the model with a year in the range."""
 
@@ -26,6 +28,10 @@ class Years:
             if label.year is not None:
                 years[path(label)[:2]].add(label.year)
         self._years = {model: sorted(of_model) for model, of_model in years.items()}
+
+    def several(self, label: Label) -> bool:
+        """Whether the gallery has the label's model of several years."""
+        return len(self._years.get(path(label)[:2], ())) > 1
 
     def range(self, vote: Vote, ratio: float) -> YearRange | None:
         """The answer's year, and those next to it with votes of `ratio` times its share or more; None without a year.
@@ -42,7 +48,8 @@ class Years:
             first -= 1
         while last + 1 < len(years) and shares[years[last + 1]] >= least:
             last += 1
-        return YearRange(years[first], years[last], math.fsum(shares[year] for year in years[first : last + 1]))
+        within = years[first : last + 1]
+        return YearRange(within[0], within[-1], len(within), math.fsum(shares[year] for year in within))
 
 
 def _shares(vote: Vote, model: Node) -> defaultdict[int, float]:

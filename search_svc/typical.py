@@ -1,0 +1,48 @@
+"""How near photos of one label are to each other, typically: what a query's nearest neighbour is measured against.
+
+Labels differ: sports cars of one shape lie close together, vans of all colours and roofs far apart. A query as near as
+photos of its neighbour's label usually are is at home there; the same score may be far for another label.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.version import Metric
+
+_NEAREST = 3
+"""The neighbour that counts: the nearest may be a near-duplicate."""
+_MOST_PHOTOS = 200
+"""Of a label, drawn at random."""
+_SHRINKAGE = 5.0
+"""Photos' worth of trust in the mean over all labels."""
+
+
+def typical_scores(
+    embeddings: NDArray[np.float16], label_of: NDArray[np.int32], labels: int, metric: Metric, seed: int
+) -> NDArray[np.float64]:
+    """(labels,) the score of the third nearest photo of the same label, mean over a label's photos of the gallery.
+
+    Where a label has fewer photos it is the last of them; labels of few are drawn to the mean over all, a lone photo whole.
+    """
+    rng = np.random.default_rng(seed)
+    rows_of = np.split(np.argsort(label_of, kind="stable"), np.cumsum(np.bincount(label_of, minlength=labels))[:-1])
+    sums, counts = np.zeros(labels), np.zeros(labels)
+    for label, rows in enumerate(rows_of):
+        if len(rows) > 1:
+            chosen = np.sort(rng.choice(rows, min(len(rows), _MOST_PHOTOS), replace=False))
+            scores = _to_own(embeddings[chosen].astype(np.float32), metric)
+            sums[label], counts[label] = scores.sum(), len(scores)
+    mean = sums.sum() / max(counts.sum(), 1)
+    return (sums + _SHRINKAGE * mean) / (counts + _SHRINKAGE)
+
+
+def _to_own(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """(N,) for each of N >= 2 photos of a label, its score with the third nearest of the others."""
+    scores = vectors @ vectors.T
+    if metric == "l2":
+        squares = np.diagonal(scores).copy()
+        scores = np.minimum(2 * scores - squares[:, None] - squares, 0)
+    np.fill_diagonal(scores, -np.inf)
+    place = len(vectors) - min(_NEAREST, len(vectors) - 1)
+    nearest: NDArray[np.float32] = np.partition(scores, place, axis=1)[:, place]
+    return nearest
