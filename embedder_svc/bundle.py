@@ -39,6 +39,8 @@ class BundleInfo:
     precision: Precision
     normalized: bool
     """Whether embeddings have unit length."""
+    flip: bool = False
+    """Whether an embedding is the mean of those of the photo and its mirror image; the graph sees to it."""
     source: str
     """Where the weights come from."""
     licence: str
@@ -51,6 +53,10 @@ class BundleInfo:
     @property
     def resizing(self) -> Resize:
         return Resize(self.resize, self.input_size)
+
+
+_OPTIONAL = {"flip": BundleInfo.flip}
+"""What bundles that were made before there was such a field leave out."""
 
 
 def write(path: Path, onnx: bytes, **fields: Any) -> BundleInfo:
@@ -94,7 +100,8 @@ def _fingerprint(graph_sha256: str, resize: str, input_size: int) -> str:
 
 def _parse(path: Path, content: Mapping[str, Any]) -> BundleInfo:
     try:
-        fields = {name: _checked(name, kind, content.get(name)) for name, kind in get_type_hints(BundleInfo).items()}
+        kinds, found = get_type_hints(BundleInfo), {**_OPTIONAL, **content}
+        fields = {name: _checked(name, kind, found.get(name)) for name, kind in kinds.items()}
     except ValueError as error:
         raise ArtifactError(path, str(error)) from error
     return BundleInfo(**fields)

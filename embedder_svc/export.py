@@ -48,6 +48,7 @@ class Plan:
     normalize: bool
     photos: Photos | None
     """None: parity is measured on drawn images, and int8 can't be made."""
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if self.precision == "int8" and self.photos is None:
@@ -56,7 +57,7 @@ class Plan:
 
 def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
     """Writes the bundle `out`. Raises CommandError, or ArtifactError if `out` exists."""
-    embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize)
+    embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize, flip=plan.flip)
     model = _graph(embedder, plan, checkpoint.traits.resizing)
     fields = _fields(checkpoint, plan, graph.dimension(model))
     content = model.SerializeToString()
@@ -65,12 +66,13 @@ def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
 
 def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
     exported = graph.export(embedder, resize.size)
+    if plan.precision == "fp32":
+        return exported
     if plan.precision == "fp16":
-        return half.to_float16(exported)
-    if plan.precision == "int8":
-        assert plan.photos is not None  # as Plan has checked
-        return quantize.to_int8(exported, _batches(plan.photos.calibration, resize, "calibrate"))
-    return exported
+        return half.with_stored_matrices(half.to_float16(exported))
+    assert plan.photos is not None  # as Plan has checked
+    batches = _batches(plan.photos.calibration, resize, "calibrate")
+    return half.with_stored_matrices(quantize.to_int8(exported, batches))
 
 
 def _fields(checkpoint: Checkpoint, plan: Plan, dimension: int) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def _fields(checkpoint: Checkpoint, plan: Plan, dimension: int) -> dict[str, Any
         "dimension": dimension,
         "precision": plan.precision,
         "normalized": plan.normalize,
+        "flip": plan.flip,
         "source": checkpoint.source,
         "licence": checkpoint.traits.licence,
         "training_data": checkpoint.traits.training_data,

@@ -44,6 +44,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="give embeddings the length they come with, not unit length",
     )
+    group.add_argument(
+        "--flip",
+        action="store_true",
+        help="embed a photo and its mirror image, and give the mean: twice the work",
+    )
 
 
 def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +96,8 @@ def _run(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     choose = export.Photos.choose
     photos = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
-    plan = export.Plan(args.name or args.out.resolve().name, args.precision, normalize=args.normalize, photos=photos)
+    name = args.name or args.out.resolve().name
+    plan = export.Plan(name, args.precision, normalize=args.normalize, photos=photos, flip=args.flip)
     checkpoint = checkpoints.load(args.weights, **{field.name: getattr(args, field.name) for field in fields(Traits)})
     print(f"exporting {plan.name}", file=sys.stderr)
     _print(export.export(checkpoint, args.out, plan), args.out)

@@ -13,16 +13,20 @@ _SHORTEST = 1e-12
 
 
 class Embedder(nn.Module):
-    """Photos (N, H, W, 3) uint8 RGB -> embeddings (N, D) float32, of unit length if `normalize`."""
+    """Photos (N, H, W, 3) uint8 RGB -> embeddings (N, D) float32, of unit length if `normalize`.
+
+    With `flip`, of a photo and its mirror image: the mean of the two, before it is brought to unit length.
+    """
 
     channels: Tensor
     mean: Tensor
     factor: Tensor
 
-    def __init__(self, network: nn.Module, pixels: PixelNorm, *, normalize: bool) -> None:
+    def __init__(self, network: nn.Module, pixels: PixelNorm, *, normalize: bool, flip: bool = False) -> None:
         super().__init__()
         self.network = network
         self.normalize = normalize
+        self.flip = flip
         self.register_buffer("channels", torch.tensor([2, 1, 0] if pixels.bgr else [0, 1, 2]))
         self.register_buffer("mean", torch.tensor(pixels.mean, dtype=torch.float64).div(pixels.scale).float())
         self.register_buffer(
@@ -31,11 +35,19 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         values = images.float().index_select(-1, self.channels)
-        features: Tensor = self.network(((values - self.mean) * self.factor).permute(0, 3, 1, 2))
+        features = self._features(((values - self.mean) * self.factor).permute(0, 3, 1, 2))
         if not self.normalize:
             return features
         lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
         return features / lengths.clamp_min(_SHORTEST)
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, D)"""
+        if not self.flip:
+            features: Tensor = self.network(inputs)
+            return features
+        pairs: Tensor = self.network(torch.stack([inputs, inputs.flip(-1)], 1).flatten(0, 1))
+        return pairs.view(-1, 2, pairs.shape[1]).mean(1)
 
 
 def export(embedder: Embedder, size: int) -> onnx.ModelProto:

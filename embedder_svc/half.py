@@ -2,7 +2,8 @@
 
 Only the body of the network changes. The pixels' normalisation and the embedding's length stay float32: they are a thousandth
 of the work, and the sum of 2048 squares overflows float16. So do batch norms that could not be folded into a convolution:
-their running statistics may be too large for it.
+their running statistics may be too large for it. A projection of the features is as little work, but its matrix is large: it is
+stored in float16, and run in float32.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from svckit.cli import CommandError
 
 _BODY = ("Conv", "Relu", "Add", "MaxPool")
+_MATRICES = ("Gemm", "MatMul")
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,6 +32,20 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:], graph.value_info[:]
     graph.node.extend(edges.nodes)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def with_stored_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The weights of matrix products are stored in float16. Raises CommandError if one is too large for it."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    weights = {weight.name: weight for weight in changed.graph.initializer}
+    used = {name for node in changed.graph.node if node.op_type in _MATRICES for name in node.input}
+    for name in sorted(weights.keys() & used):
+        _halve(weights[name])
+        weights[name].name = f"{name}_half"
+        cast = helper.make_node("Cast", [f"{name}_half"], [name], name=f"cast_{name}", to=TensorProto.FLOAT)
+        changed.graph.node.insert(0, cast)
+    return changed
 
 
 class _Edges:

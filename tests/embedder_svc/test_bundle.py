@@ -62,6 +62,12 @@ def test_a_bundle_is_never_overwritten(path, written):
         bundle.write(path, ONNX, **FIELDS)
 
 
+def test_a_bundle_from_before_there_was_a_flip_has_none(path, written):
+    edit(path, flip=None)
+    assert bundle.read(path) == written
+    assert written.flip is False
+
+
 class TestFingerprint:
     def test_is_of_the_graph_and_what_decides_its_pixels(self, tmp_path, written):
         def fingerprint(onnx=ONNX, **changes):
@@ -124,6 +130,7 @@ class TestDamage:
             ("input_size", 224.0),
             ("dimension", True),
             ("normalized", "yes"),
+            ("flip", 1),
             ("parity", []),
         ],
     )

@@ -142,6 +142,100 @@ class TestGraph:
         assert "ReduceL2" not in operators(exported)
 
 
+class Projected(Small):
+    """With a projection, as `train --dimension` learns it: large beside so small a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Linear(24, 640, bias=False)
+
+    def forward(self, photos):
+        return self.projection(super().forward(photos))
+
+
+@pytest.fixture(scope="module")
+def projected(network):
+    torch.manual_seed(1)
+    made = Projected().eval().requires_grad_(requires_grad=False)
+    made.load_state_dict(network.state_dict() | {"projection.weight": made.projection.weight})
+    return made
+
+
+class TestFlip:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def flipped(projected):
+        return Embedder(projected, PIXELS["caffe"], normalize=True, flip=True)
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def exported(flipped):
+        return graph.export(flipped, SIZE)
+
+    def test_an_embedding_is_the_mean_of_those_of_the_photo_and_its_mirror_image(self, exported, projected, photos):
+        raw = Embedder(projected, PIXELS["caffe"], normalize=False)
+        both = torch_embeddings(raw, photos) + torch_embeddings(raw, np.ascontiguousarray(photos[:, :, ::-1]))
+        expected = both / np.linalg.norm(both, axis=1, keepdims=True)
+        np.testing.assert_allclose(run(exported, photos), expected, atol=1e-5)
+
+    def test_a_photo_and_its_mirror_image_have_one_embedding(self, exported, photos):
+        np.testing.assert_allclose(run(exported, photos), run(exported, photos[:, :, ::-1]), atol=1e-6)
+
+    @pytest.mark.parametrize("count", [1, 3, 16])
+    def test_any_number_of_photos_is_embedded_each_for_itself(self, exported, photos, count):
+        np.testing.assert_allclose(run(exported, photos[:count]), run(exported, photos)[:count], atol=1e-6)
+
+    def test_without_unit_length_it_is_the_mean_itself(self, projected, photos):
+        raw = Embedder(projected, PIXELS["caffe"], normalize=False, flip=True)
+        once = Embedder(projected, PIXELS["caffe"], normalize=False)
+        mean = (torch_embeddings(once, photos) + torch_embeddings(once, photos[:, :, ::-1].copy())) / 2
+        np.testing.assert_allclose(torch_embeddings(raw, photos), mean, rtol=1e-4, atol=1e-5)
+
+    def test_the_smaller_precisions_agree_with_torch(self, exported, flipped, photos):
+        expected = torch_embeddings(flipped, photos)
+        assert cosines(run(half.to_float16(exported), photos), expected).min() > 0.9999
+        assert cosines(run(quantize.to_int8(exported, [photos]), photos), expected).min() > 0.99
+
+
+class TestProjection:
+    """Its matrix is stored in float16 in the smaller precisions, and multiplied in float32."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def exported(projected):
+        return graph.export(Embedder(projected, PIXELS["caffe"], normalize=True), SIZE)
+
+    def test_stored_in_float16_it_takes_half_and_gives_nearly_the_same(self, exported, photos):
+        stored = half.with_stored_matrices(exported)
+        onnx.checker.check_model(stored, full_check=True)
+        assert weight_bytes(exported) - weight_bytes(stored) == 24 * 640 * 2
+        assert cosines(run(stored, photos), run(exported, photos)).min() > 1 - 1e-6
+        assert stored.graph.output == exported.graph.output
+
+    def test_its_dimension_is_that_of_the_model(self, exported):
+        assert graph.dimension(exported) == 640
+
+    def test_a_matrix_beyond_float16_is_refused(self, exported):
+        changed = onnx.ModelProto.FromString(exported.SerializeToString())
+        matrix = next(weight for weight in changed.graph.initializer if list(weight.dims) == [640, 24])
+        matrix.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(matrix) * 1e9, matrix.name))
+        with pytest.raises(CommandError, match="too large for float16"):
+            half.with_stored_matrices(changed)
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+    def test_every_precision_is_a_bundle_of_that_dimension(self, projected, folder, tmp_path, precision):
+        checkpoint = Checkpoint(projected, Traits(pixels="caffe", input_size=SIZE), "chance")
+        plan = Plan("small", precision, normalize=True, photos=Photos.choose(folder, None, 12), flip=True)
+        info = export.export(checkpoint, tmp_path / "out", plan)
+        assert (info.dimension, info.precision, info.flip) == (640, precision, True)
+        assert info.parity["cosine_min"] > {"fp32": 0.999999, "fp16": 0.9999, "int8": 0.99}[precision]
+        weights = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
+        (matrix,) = (weight for weight in weights if list(weight.dims) == [640, 24])
+        assert len(matrix.raw_data) == 640 * 24 * (4 if precision == "fp32" else 2)
+        embeddings = Model.open(tmp_path / "out", device="cpu").embed(np.zeros((5, SIZE, SIZE, 3), np.uint8))
+        assert embeddings.shape == (5, 640)
+
+
 class TestFloat16:
     def test_it_agrees_with_torch_at_half_the_size(self, exported, embedder, photos):
         converted = half.to_float16(exported)

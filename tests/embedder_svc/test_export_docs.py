@@ -45,7 +45,7 @@ def test_every_flag_has_a_row_with_its_default_and_every_row_a_flag(module):
     for flag, action in actions.items():
         if action.required:
             assert table[flag][2] == "required"
-        elif action.default not in (None, True) and flag != "--workers":
+        elif action.default not in (None, True, False) and flag != "--workers":
             assert table[flag][2] == f"`{action.default}`"
         for choice in action.choices or ():
             assert f"`{choice}`" in " ".join(table[flag])
