@@ -38,6 +38,8 @@ _BATCH = 256
 _GROUPS = (1, 2, 3, 4, 5)
 """Photos that are fused, to learn what fused votes are worth."""
 _LEAST_GROUPS = 40
+_SHARE_ITSELF = (1.0, 0.0, 0.0)
+"""Slopes by which a confidence is the share of the vote."""
 _YEAR_RATIOS = (*(step / 20 for step in range(1, 21)), 2.0)
 _YEAR_PRICE = 0.25
 """One more year in a range must be the right one for so many of the photos that get it."""
@@ -110,11 +112,10 @@ def fit(
 
 
 def _ask(version: IndexVersion, shards: ShardSet, held: Held, rng: np.random.Generator, k: int | None) -> Asked:
-    """Deep enough that neighbours are left without those of a photo's own label."""
+    """Deep enough that most photos have neighbours left without those of their own make."""
     place = {label.label: position for position, label in enumerate(version.items.labels)}
     chosen = np.sort(rng.choice(len(held.rows), min(len(held.rows), MOST_PHOTOS), replace=False))
-    largest = int(np.bincount(version.items.label_of).max())
-    depth = min(len(version.items), max(max(KS, default=0), k or 0) + min(largest, _DEEPEST))
+    depth = min(len(version.items), max(*KS, k or 0) + _DEEPEST)
     hits = [
         shards.search(held.embeddings[held.rows[chosen[start : start + _BATCH]]].astype(np.float32), depth)
         for start in range(0, len(chosen), _BATCH)
@@ -155,12 +156,15 @@ def _groups(photos: int, size: int, rng: np.random.Generator) -> list[tuple[int,
 
 
 def _strangers(asked: Asked, labels: Sequence[Label], k: int, scale: Scale) -> list[Evidence]:
-    """What the photos would find in a gallery without their label; those for which k neighbours are known."""
+    """What photos would find in a gallery without their label, or their make; where k neighbours are known for that."""
+    makes = [path(label)[0] for label in labels]
+    number = np.unique(makes, return_inverse=True)[1]
     strangers = []
     for scores, positions, truth in zip(asked.scores, asked.positions, asked.truth, strict=True):
-        others = np.flatnonzero((positions >= 0) & (positions != truth))[:k]
-        if len(others) == k and (evidence := gather([_found(scores[others], positions[others], labels)], scale)):
-            strangers.append(evidence)
+        for foreign in (positions != truth, number[positions] != number[truth]):
+            others = np.flatnonzero((positions >= 0) & foreign)[:k]
+            if len(others) == k and (evidence := gather([_found(scores[others], positions[others], labels)], scale)):
+                strangers.append(evidence)
     return strangers
 
 
@@ -173,7 +177,9 @@ def _levels(cases: Sequence[Case]) -> dict[str, Line]:
     """For each level, the chance that it is right."""
     return {
         level: _line(
-            [case.evidence.confidence_features(level) for case in cases], [case.right(level) for case in cases]
+            [case.evidence.confidence_features(level) for case in cases],
+            [case.right(level) for case in cases],
+            _SHARE_ITSELF,
         )
         for level in LEVELS
     }
@@ -184,12 +190,11 @@ def _known(singles: Sequence[Case], strangers: Sequence[Evidence]) -> Line:
     if len(strangers) < _LEAST_GROUPS:
         return Line(0.0, (1.0, 0.0))
     features = [case.evidence.known_features for case in singles] + [each.known_features for each in strangers]
-    return _line(features, [True] * len(singles) + [False] * len(strangers))
+    return _line(features, [True] * len(singles) + [False] * len(strangers), (0.0, 0.0))
 
 
-def _line(features: Sequence[tuple[float, ...]], right: Sequence[bool]) -> Line:
-    intercept, *slopes = logistic.fit(np.array(features), np.array(right)).tolist()
-    return Line(intercept, tuple(slopes))
+def _line(features: Sequence[tuple[float, ...]], right: Sequence[bool], slopes: Sequence[float]) -> Line:
+    return Line(*logistic.fit(np.array(features), np.array(right), slopes))
 
 
 def _cut(cases: Sequence[Case], known: Line) -> float | None:
