@@ -203,7 +203,7 @@ def test_as_many_neighbours_vote_whether_or_not_one_was_left_out(build_index, tm
 
 
 def test_photos_of_no_label_of_the_gallery_alone_are_refused(collection, tmp_path):
-    matrix, photos = collection
+    matrix, _photos = collection
     run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
     write_embeddings(tmp_path / "strange", matrix[:3], [Photo(f"{n}.png", parse("kia"), "test") for n in range(3)])
     with pytest.raises(SystemExit, match="the index has no label of the photos of the split test"):
