@@ -12,10 +12,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import faiss_index
+from search_svc import exclude, faiss_index
 from search_svc.calibration import Calibration
 from search_svc.embeddings import Embeddings
-from search_svc.fit import LEAST_LABELS, LEAST_PHOTOS, Held, fit
+from search_svc.fit import LEAST_LABELS, LEAST_PHOTOS, fit
+from search_svc.held import Held
 from search_svc.index_dir import new_version
 from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
@@ -172,6 +173,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--split", default="train", help="splits that make the gallery, for example train,dev (default: train)"
     )
+    exclude.add_flag(parser)
     parser.add_argument("--factory", default=spec.factory, help=f"faiss factory string (default: {spec.factory})")
     parser.add_argument("--metric", choices=get_args(Metric), default=spec.metric, help=f"default: {spec.metric}")
     parser.add_argument(
@@ -204,14 +206,18 @@ def _run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     splits = _splits(args.split)
-    rows = np.array([row for row, photo in enumerate(embeddings.photos) if photo.split in splits], np.int64)
+    left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
+    rows = np.array(
+        [row for row, photo in enumerate(embeddings.photos) if photo.split in splits and photo.path not in left_out],
+        np.int64,
+    )
     if not len(rows):
         raise CommandError(f"{args.embeddings}: holds no photo of the split {args.split}")
     if args.metric == "ip" and not embeddings.normalized:
         print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
     gallery = [embeddings.photos[row] for row in rows]
     paths = [photo.path for photo in gallery]
-    held = _held(embeddings, rows)
+    held = _held(embeddings, rows, left_out)
     enough = len(held.rows) >= LEAST_PHOTOS and len(set(held.labels)) >= LEAST_LABELS
     version = build_version(
         args.out,
@@ -229,14 +235,14 @@ def _run(args: argparse.Namespace) -> None:
     print(_calibrated(version.calibration, held))
 
 
-def _held(embeddings: Embeddings, gallery: NDArray[np.int64]) -> Held:
-    """The dev photos of the gallery's labels that are not in the gallery."""
+def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> Held:
+    """The dev photos of the gallery's labels that are not in the gallery, and not left out."""
     photos, indexed = embeddings.photos, set(gallery.tolist())
     labels = {photos[row].label.label for row in indexed}
     rows = [
         row
         for row, photo in enumerate(photos)
-        if photo.split == "dev" and row not in indexed and photo.label.label in labels
+        if photo.split == "dev" and row not in indexed and photo.label.label in labels and photo.path not in left_out
     ]
     return Held(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
 

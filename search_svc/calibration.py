@@ -6,7 +6,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -75,7 +75,9 @@ class Calibration:
         """Raises ArtifactError, naming the file and the reason, if it is no calibration."""
         try:
             fields = json.loads(path.read_bytes())
-            calibration = cls(**{field.name: _READERS[field.name](fields[field.name]) for field in _FIELDS(cls)})
+            calibration = cls(
+                **{field.name: _READERS[field.name](fields[field.name]) for field in dataclasses.fields(cls)}
+            )
             _check(calibration)
         except OSError as error:
             raise ArtifactError(path, error.strerror or str(error)) from error
@@ -116,8 +118,7 @@ def _error(fields: Any) -> Error:
     return Error(_number(fields["before"]), _number(fields["after"]))
 
 
-_FIELDS = dataclasses.fields
-_READERS = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("photos", "k", "year_photos"), _count),
     **dict.fromkeys(("temperature", "prior", "false_alarm_rate", "unknown_threshold", "year_ratio"), _number),
     "levels": lambda by_level: {level: _line(by_level[level]) for level in LEVELS},

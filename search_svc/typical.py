@@ -33,7 +33,8 @@ def typical_scores(
             scores = _to_own(embeddings[chosen].astype(np.float32), metric)
             sums[label], counts[label] = scores.sum(), len(scores)
     mean = sums.sum() / max(counts.sum(), 1)
-    return (sums + _SHRINKAGE * mean) / (counts + _SHRINKAGE)
+    shrunk: NDArray[np.float64] = (sums + _SHRINKAGE * mean) / (counts + _SHRINKAGE)
+    return shrunk
 
 
 def _to_own(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

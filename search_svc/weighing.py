@@ -1,12 +1,12 @@
 """The weights of votes, fitted: how many neighbours, what temperature, what prior for the size of a class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.held import Asked
 from search_svc.labels import Label
 from search_svc.vote import Weighting, path
 
@@ -18,19 +18,10 @@ _TOLERANCE = 0.02
 """The least k, then the least prior, whose loss is within so much of the best: what is less costs less."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The neighbours of photos whose labels are known, nearest first; where there are fewer, position -1."""
-
-    scores: NDArray[np.float64]  # (Q, K)
-    positions: NDArray[np.int64]  # (Q, K) of the neighbours' labels, in the gallery's list of labels
-    truth: NDArray[np.int64]  # (Q,) of the photos' own
-
-
 def fit_weighting(
     asked: Asked,
     labels: Sequence[Label],
-    sizes: NDArray[np.int64],
+    sizes: Sequence[int],
     unit: float,
     *,
     k: int | None,
@@ -67,13 +58,14 @@ def _level(labels: Sequence[Label], depth: int) -> NDArray[np.int64]:
     return np.array([*(numbers.setdefault(path(label)[:depth], len(numbers)) for label in labels), -1], np.int64)
 
 
-def _weights(asked: Asked, k: int, weighting: Weighting, sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+def _weights(asked: Asked, k: int, weighting: Weighting, sizes: Sequence[int]) -> NDArray[np.float32]:
     """(Q, k), each row a whole vote."""
     with np.errstate(invalid="ignore"):
         weights = np.exp((asked.scores[:, :k] - asked.scores[:, :1]) / weighting.temperature)
     weights *= np.append(sizes, 1)[asked.positions[:, :k]].astype(np.float64) ** -weighting.prior
     weights[asked.positions[:, :k] < 0] = 0
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    whole: NDArray[np.float64] = weights.sum(axis=1, keepdims=True)
+    return (weights / whole).astype(np.float32)
 
 
 def _brier(weights: NDArray[np.float32], alike: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float:

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from search_svc import build, faiss_index, manifest
 from search_svc.build import build_version
+from search_svc.embeddings import Embeddings
 from search_svc.labels import Label, parse
 from search_svc.manifest import Photo
 from search_svc.spec import IndexSpec
@@ -185,7 +186,31 @@ def test_the_command_indexes_the_photos_of_the_splits_asked_for(embeddings, tmp_
     assert np.array_equal(version.embeddings, unit(40).astype(np.float16)[[i for i in range(40) if i % 4]])
     assert version.manifest.model == "f" * 64
     printed = capsys.readouterr().out
-    assert printed == f"{version.path}: 30 photos of 5 labels, 8-d, IVF2,Flat (ip), shards: 3\n"
+    assert printed.splitlines() == [
+        f"{version.path}: 30 photos of 5 labels, 8-d, IVF2,Flat (ip), shards: 3",
+        "not calibrated: 0 dev photos of 0 of its labels are not in it; 100 of 5 labels are needed",
+    ]
+
+
+def test_excluded_photos_are_not_in_the_gallery(embeddings, tmp_path, capsys):
+    index, out = tmp_path / "index", tmp_path / "exclude.csv"
+    out.write_text("path\na/01.jpg\na/05.jpg\na/02.jpg\n")
+    run(embeddings, "--out", index, "--exclude", out)
+    version = IndexVersion.open(index)
+    paths = [f"a/{i:02d}.jpg" for i in range(1, 40, 2) if i not in {1, 5}]
+    assert [version.items.item_id(row) for row in range(18)] == paths
+    assert np.array_equal(
+        version.embeddings, unit(40).astype(np.float16)[[i for i in range(1, 40, 2) if i not in {1, 5}]]
+    )
+    assert f"{out}: 3 photos are left out\n" in capsys.readouterr().err
+
+
+def test_excluded_photos_are_not_fitted_on(embeddings):
+    photos = Embeddings.open(embeddings)
+    dev = [row for row, photo in enumerate(photos.photos) if photo.split == "dev"]
+    gallery = np.array([row for row, photo in enumerate(photos.photos) if photo.split == "train"])
+    assert build._held(photos, gallery, set()).rows.tolist() == dev
+    assert build._held(photos, gallery, {photos.photos[dev[3]].path}).rows.tolist() == [*dev[:3], *dev[4:]]
 
 
 def test_the_commands_defaults_are_those_of_the_spec(embeddings, tmp_path):
@@ -193,7 +218,7 @@ def test_the_commands_defaults_are_those_of_the_spec(embeddings, tmp_path):
     made = IndexVersion.open(tmp_path / "index").manifest
     spec = IndexSpec()
     assert (made.items, made.factory, made.metric, len(made.shards)) == (20, spec.factory, spec.metric, spec.shards)
-    assert (made.k, made.seed, made.search.nprobe, made.search.ef_search) == (spec.k, spec.seed, None, None)
+    assert (made.k, made.seed, made.search.nprobe, made.search.ef_search) == (5, spec.seed, None, None)
 
 
 @pytest.mark.parametrize(
