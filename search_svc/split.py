@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from search_svc import labels, manifest, schemes
+from search_svc import exclude, labels, manifest, schemes
 from search_svc.collection import Collection, Remark, scan
 from search_svc.manifest import SPLITS, Photo
 from search_svc.schemes import PARTS
@@ -24,7 +24,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "split",
         help="divide a folder of photos into train, dev and test",
-        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N]",
+        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N] [--exclude CSV]",
         description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
         " that are one car, labels that cannot be read in full, files that are not labelled photos).",
     )
@@ -44,6 +44,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         type=int,
         help="hold out the last N labels whole, a fifth of them as unseen-dev, the others as unseen-test",
     )
+    exclude.add_flag(parser)
     parser.set_defaults(run=_run)
 
 
@@ -57,6 +58,10 @@ def _run(args: argparse.Namespace) -> None:
         photos = schemes.divide(collection, schemes.CUTS[scheme])
     if args.unseen is not None:
         photos = schemes.hold_out(photos, args.unseen)
+    left_out = exclude.excluded(args.exclude, {photo.path for photo in photos})
+    photos = [photo for photo in photos if photo.path not in left_out]  # only now, so that no other photo moves
+    if not photos:
+        raise CommandError(f"{args.exclude}: leaves no photo")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report_path = args.out.with_name(REPORT_FILE)
     report = [*_clashing_labels(collection), *_unread_labels(collection), *collection.skipped, *unnamed]

@@ -115,6 +115,27 @@ def test_the_last_labels_can_be_held_out_whole(photos, tmp_path, capsys):
     assert not (tmp_path / "other.csv").exists()
 
 
+def test_excluded_photos_are_left_out_and_no_other_moves(photos, tmp_path, capsys):
+    out, list_ = tmp_path / "manifest.csv", tmp_path / "exclude.csv"
+    run(photos, "--out", out)
+    before = {row.path: row.split for row in manifest.read(out)}
+    dropped = ["VMMRdb/honda_pilot_2011/0.jpg", "VMMRdb/odd/2.jpg"]
+    list_.write_text("path,reason\n" + "".join(f"{path},copy\n" for path in dropped))
+    run(photos, "--out", out, "--exclude", list_)
+    after = {row.path: row.split for row in manifest.read(out)}
+    assert after == {path: split for path, split in before.items() if path not in dropped}
+    assert f"{list_}: 2 photos are left out\n" in capsys.readouterr().err
+
+
+def test_a_list_of_all_photos_leaves_nothing_to_write(photos, tmp_path, capsys):
+    out = tmp_path / "manifest.csv"
+    run(photos, "--out", out)
+    capsys.readouterr()
+    message = fails(capsys, photos, "--out", tmp_path / "none.csv", "--exclude", out)
+    assert message == f"vmmr-search: error: {out}: leaves no photo"
+    assert not (tmp_path / "none.csv").exists()
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_folder_may_come_before_or_after_the_scheme(photos, tmp_path, first):
     for name in ("train", "dev", "test"):

@@ -1,0 +1,1 @@
+"""`vmmr-search audit`: what a collection's owner may want to clean, found from its embeddings and photos."""

@@ -1,0 +1,104 @@
+"""`vmmr-search audit`: copies, labels that look wrong, and pictures of no car, from a collection's embeddings."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_svc.audit import copies, findings, neighbours
+from search_svc.audit.copies import Thumbnails
+from search_svc.audit.doubts import doubts, numbered
+from search_svc.audit.findings import Exclusion, Finding, Kind
+from search_svc.embeddings import Embeddings
+from svckit.artifact import atomic_write
+from svckit.cli import CommandError, progress
+
+FINDINGS_FILE, PAGE_FILE, EXCLUDE_FILE = "audit.csv", "audit.html", "exclude.csv"
+_NEIGHBOURS = 20
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "audit",
+        help="find copies, wrong labels and pictures of no car",
+        description=f"Looks through a collection for what spoils it. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and"
+        f" {EXCLUDE_FILE}, which split and build take with --exclude.",
+    )
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="the folder that was embedded")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    parser.add_argument(
+        "--drop-labels", metavar="SCORE", type=float, help="also exclude labels that look wrong from this score on"
+    )
+    parser.add_argument(
+        "--drop-odd", metavar="SCORE", type=float, help="also exclude pictures like no car here from this score on"
+    )
+    parser.set_defaults(run=_run)
+
+
+@dataclass(frozen=True)
+class Audit:
+    findings: Sequence[Finding]
+    groups: Sequence[Sequence[int]]
+    """Rows of photos that are one."""
+    unreadable: Sequence[str]
+    """Photos whose pixels could not be compared."""
+
+
+def _run(args: argparse.Namespace) -> None:
+    page = _page_maker()
+    embeddings = Embeddings.open(args.embeddings)
+    result = audit(embeddings, args.photos)
+    drop: dict[Kind, float | None] = {"label": args.drop_labels, "odd": args.drop_odd}
+    excluded = findings.exclusions(embeddings.photos, result.groups, result.findings, drop)
+    paths = {each.path for each in excluded}
+    args.out.mkdir(parents=True, exist_ok=True)
+    atomic_write(args.out / FINDINGS_FILE, findings.findings_csv(result.findings))
+    atomic_write(args.out / EXCLUDE_FILE, findings.exclusions_csv(excluded))
+    html = page(result.findings, paths, args.photos, args.out / PAGE_FILE)
+    atomic_write(args.out / PAGE_FILE, html.encode())
+    print(_summary(args.out, embeddings, result, excluded))
+
+
+def _page_maker() -> Callable[[Sequence[Finding], set[str], Path, Path], str]:
+    """Before any work: what is missing is told at once."""
+    try:
+        from search_svc.audit.page import page  # noqa: PLC0415 - servers do without its library
+    except ImportError as error:
+        raise CommandError(f"{error.name} is missing: pip install 'vmmr[report]'") from error
+    return page
+
+
+def audit(embeddings: Embeddings, folder: Path) -> Audit:
+    """Raises CommandError if the photos are not in `folder`."""
+    photos, matrix = embeddings.photos, embeddings.matrix
+    pictures = Thumbnails([folder / photo.path for photo in photos])
+    if pictures.of(0) is None:
+        raise CommandError(f"{folder / photos[0].path}: {pictures.unreadable[0]}; is {folder} what was embedded?")
+    with progress(total=len(photos), desc="neighbours", unit="photo") as bar:
+        near = neighbours.nearest(matrix, _NEIGHBOURS, bar.update)
+    with progress(total=len(photos), desc="copies", unit="photo") as bar:
+        pairs = copies.find(near, pictures, bar.update)
+    groups = copies.groups(pairs)
+    labels = numbered([photo.label.label for photo in photos])
+    own = neighbours.nearest_of_label(matrix, labels, _NEIGHBOURS)
+    near = copies.without(near, groups)
+    doubted = doubts(matrix, labels, near, copies.without(own, groups))
+    unreadable = [photos[row].path for row in sorted(pictures.unreadable)]
+    return Audit(findings.found(photos, pairs, doubted, near), groups, unreadable)
+
+
+def _summary(out: Path, embeddings: Embeddings, result: Audit, excluded: Sequence[Exclusion]) -> str:
+    counts = Counter(each.kind for each in result.findings)
+    if result.unreadable:
+        print(
+            f"warning: {len(result.unreadable)} photos cannot be read, the first is {result.unreadable[0]!r}: no copies"
+            " of them are found",
+            file=sys.stderr,
+        )
+    return (
+        f"{out}: {len(embeddings.photos)} photos: {counts['copy']} pairs of copies, {counts['label']} labels that look wrong,"
+        f" {counts['odd']} like no car here; {len(excluded)} photos in {EXCLUDE_FILE}"
+    )

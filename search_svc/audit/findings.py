@@ -1,0 +1,94 @@
+"""What an audit found, as the files it writes have it."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from search_svc.audit import copies
+from search_svc.audit.copies import Copy
+from search_svc.audit.doubts import Doubts
+from search_svc.audit.neighbours import NOBODY, Neighbours
+from search_svc.manifest import Photo
+
+Kind = Literal["copy", "label", "odd"]
+COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split")
+
+LABEL_SCORE = 0.25
+ODD_SCORE = 0.5
+"""From these scores on a photo is listed (docs/audit.md has what they find)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    kind: Kind
+    score: float
+    photo: Photo
+    other: Photo | None
+    """The copy; a photo of the likelier label; or the nearest photo."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    path: str
+    reason: str
+
+
+def found(photos: Sequence[Photo], pairs: Iterable[Copy], doubts: Doubts, near: Neighbours) -> list[Finding]:
+    """Copies, labels and odd ones, each kind by falling score. An odd photo's label is not doubted as well."""
+    findings = [Finding("copy", pair.alike, photos[pair.row], photos[pair.other]) for pair in pairs]
+    for row, photo in enumerate(photos):
+        if doubts.odd[row] >= ODD_SCORE:
+            findings.append(Finding("odd", float(doubts.odd[row]), photo, _at(photos, int(near.rows[row, 0]))))
+        elif doubts.label[row] >= LABEL_SCORE:
+            findings.append(Finding("label", float(doubts.label[row]), photo, _at(photos, int(doubts.witness[row]))))
+    return sorted(findings, key=lambda each: (each.kind, -each.score, each.photo.path))
+
+
+def exclusions(
+    photos: Sequence[Photo],
+    groups: Iterable[Sequence[int]],
+    findings: Iterable[Finding],
+    drop: Mapping[Kind, float | None],
+) -> list[Exclusion]:
+    """Copies that need not stay, and the findings from the scores of `drop` on; a photo once, by path."""
+    reasons: dict[str, str] = {}
+    for group in groups:
+        reasons.update((photos[row].path, reason) for row, reason in copies.to_drop(group, photos))
+    for each in findings:
+        least = drop.get(each.kind)
+        if least is not None and each.score >= least:
+            reasons.setdefault(each.photo.path, _reason(each))
+    return [Exclusion(path, reasons[path]) for path in sorted(reasons)]
+
+
+def findings_csv(findings: Iterable[Finding]) -> bytes:
+    return _csv(COLUMNS, map(_row, findings))
+
+
+def exclusions_csv(exclusions: Iterable[Exclusion]) -> bytes:
+    return _csv(("path", "reason"), ((each.path, each.reason) for each in exclusions))
+
+
+def _row(each: Finding) -> Iterator[str]:
+    yield from (each.photo.path, each.photo.label.label, each.photo.split, each.kind, f"{each.score:.3f}")
+    yield from (each.other.path, each.other.label.label, each.other.split) if each.other else ("", "", "")
+
+
+def _reason(each: Finding) -> str:
+    if each.kind == "label" and each.other:
+        return f"its label looks wrong ({each.score:.2f}): like {each.other.label.label}"
+    return f"like no car here ({each.score:.2f})"
+
+
+def _at(photos: Sequence[Photo], row: int) -> Photo | None:
+    return None if row == NOBODY else photos[row]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> bytes:
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return content.getvalue().encode()
