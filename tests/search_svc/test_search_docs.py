@@ -1,14 +1,11 @@
 """docs/search.md says what there is."""
 
-import argparse
 import dataclasses
 import re
 from pathlib import Path
 
 from vmmr.search.v1 import search_pb2
 
-from search_svc import evaluate
-from search_svc.accuracy import LEVELS, MEASURES
 from search_svc.config import PREFIX, SearchConfig
 from svckit.server import ServerConfig
 
@@ -37,15 +34,3 @@ def test_every_option_is_in_the_table():
     assert [row[0].strip("`") for row in rows("Options")] == [
         field.name for field in search_pb2.SearchOptions.DESCRIPTOR.fields
     ]
-
-
-def test_every_flag_of_evaluate_and_every_measure_is_in_a_table():
-    commands = argparse.ArgumentParser().add_subparsers()
-    evaluate.add(commands)
-    actions = commands.choices["evaluate"]._actions
-    flags = [(action.option_strings or [action.metavar])[0] for action in actions]
-    described = [
-        row[0].strip("`").split()[0] if row[0].startswith("`") else row[0] for row in rows("`vmmr-search evaluate`")
-    ]
-    assert described == [*(flag for flag in flags if flag != "-h"), *MEASURES]
-    assert all(f"`{level}`" in PAGE for level in LEVELS)

@@ -1,0 +1,45 @@
+"""docs/evaluation.md says what there is."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+from search_svc import evaluate
+from search_svc.accuracy import LEVELS, MEASURES
+from search_svc.report.content import Report
+from search_svc.report.fusing import SIZES
+from search_svc.report.metrics import BINS
+from search_svc.report.resampling import COSTLY_RESAMPLES, RESAMPLES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+
+
+def rows(section):
+    """The first cells of the rows of a section's table, less the heading."""
+    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return [line.strip("|").split(" | ")[0].strip() for line in re.findall(r"^\|.*$", text, re.MULTILINE)[2:]]
+
+
+def test_every_flag_is_in_the_table_as_the_help_shows_it():
+    commands = argparse.ArgumentParser().add_subparsers()
+    evaluate.add(commands)
+    actions = [action for action in commands.choices["evaluate"]._actions if action.dest != "help"]
+    assert rows("Flags") == [f"`{' '.join([*action.option_strings, action.metavar])}`" for action in actions]
+
+
+def test_every_measure_and_level_is_described():
+    assert rows("Accuracy") == list(MEASURES)
+    assert all(f"`{level}`" in PAGE for level in LEVELS)
+
+
+def test_every_field_of_the_json_is_in_the_table():
+    described = [name for cell in rows("The JSON") for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(described) == sorted(field.name for field in dataclasses.fields(Report))
+
+
+def test_numbers_are_those_of_the_code():
+    assert f"{BINS} bins of equal width" in PAGE
+    assert f"{RESAMPLES:,}\nresamples for shares" in PAGE
+    assert f"{COSTLY_RESAMPLES:,} for ECE" in PAGE
+    assert "groups of {}, {} and {}".format(*SIZES) in PAGE
