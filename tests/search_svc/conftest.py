@@ -1,14 +1,17 @@
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2_grpc
 
 from search_svc.build import IndexSpec, build_version
+from search_svc.fit import Held
 from search_svc.labels import parse
 from search_svc.version import IndexVersion
 
@@ -40,6 +43,50 @@ def _build_index(
 def build_index() -> Callable[..., IndexVersion]:
     """Builds an index version over vectors, in a directory of its own unless one is given."""
     return _build_index
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrated index of 24 classes, two years of each of 12 models, and photos to ask it for."""
+
+    version: IndexVersion
+    photos: NDArray[np.float32]
+    """(24 * 5, 32): five of each class, one class after the other; none is in the gallery, or was fitted on."""
+    names: list[str]
+    """Of the class of each."""
+    strangers: NDArray[np.float32]
+    """(60, 32): of cars that the gallery lacks."""
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory) -> Calibrated:
+    rng = np.random.default_rng(0)
+    classes = [f"make{make}_model{model}_{year}" for make in range(4) for model in range(3) for year in (2009, 2010)]
+    models = _unit(rng.standard_normal((12, 32)))
+    centres = np.repeat(models, 2, axis=0) + 0.05 * rng.standard_normal((24, 32))
+
+    def photos(centres: NDArray[Any], each: int) -> NDArray[np.float32]:
+        return _unit(np.repeat(centres, each, axis=0) + 0.1 * rng.standard_normal((len(centres) * each, 32)))
+
+    gallery, held = photos(centres, 15), photos(centres, 10)
+    version = build_version(
+        tmp_path_factory.mktemp("calibrated"),
+        embeddings=gallery,
+        item_ids=[f"photo {row}.jpg" for row in range(len(gallery))],
+        labels=[parse(name) for name in classes for _ in range(15)],
+        uris=[f"photos/{row}.jpg" for row in range(len(gallery))],
+        model=MODEL,
+        model_name="test",
+        spec=IndexSpec(k=8),
+        held=Held(held, np.arange(len(held)), [parse(name) for name in classes for _ in range(10)]),
+    )
+    names = [name for name in classes for _ in range(5)]
+    return Calibrated(version, photos(centres, 5), names, photos(_unit(rng.standard_normal((12, 32))), 5))
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 SERVE = ("-m", "search_svc", "serve", "--port", "0", "--metrics-port", "0")

@@ -55,10 +55,16 @@ def test_evidence_is_each_neighbour_once_with_its_best_score_nearest_first(versi
     ]
 
 
+@pytest.fixture(params=[False, True], ids=["shares", "calibrated"], scope="module")
+def either(request, version, calibrated):
+    """A version that is not calibrated, and one that is."""
+    return calibrated.version if request.param else version
+
+
 @given(car=cars())
-def test_levels_never_contradict_each_other_on_the_wire(version, car):
-    photos = [found(version, photo) for photo in car]
-    message = Replies(version).classification(photos, Answerer(version).answer(photos))
+def test_levels_never_contradict_each_other_on_the_wire(either, car):
+    photos = [found(either, photo) for photo in car]
+    message = Replies(either).classification(photos, Answerer(either).answer(photos))
     if not any(car):
         assert message == search_pb2.Classification()
         return
@@ -67,6 +73,7 @@ def test_levels_never_contradict_each_other_on_the_wire(version, car):
     if message.answer.HasField("year"):
         assert message.first_year <= message.answer.year <= message.last_year
     assert message.HasField("first_year") == message.HasField("last_year") == message.answer.HasField("year")
+    assert message.HasField("known_score") == bool(message.verdict) == (either.calibration is not None)
 
 
 levels = st.lists(st.floats(0, 1), min_size=4, max_size=4).map(sorted)
