@@ -55,11 +55,37 @@ def test_health_is_told_for_the_server_and_for_the_service(channels, service):
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_photo_is_identified_with_json_alone(channels, drawn):
-    photo = min(drawn.photos.glob("*/*.jpg"))
-    images = [{"content": base64.b64encode(photo.read_bytes()).decode()}]
-    embedded = GenericClient(channels[EMBEDDER]).call(EMBEDDER, "Embed", {"images": images})
-    query = {"queries": embedded["embeddings"], "options": {"k": 3}}
+@pytest.fixture
+def embed(channels):
+    """The embeddings of photos, as JSON."""
+
+    def embed(photos):
+        images = [{"content": base64.b64encode(photo.read_bytes()).decode()} for photo in photos]
+        return GenericClient(channels[EMBEDDER]).call(EMBEDDER, "Embed", {"images": images})["embeddings"]
+
+    return embed
+
+
+def test_a_photo_is_identified_with_json_alone(channels, drawn, embed):
+    query = {"queries": embed([min(drawn.photos.glob("*/*.jpg"))]), "options": {"k": 3}}
     (result,) = GenericClient(channels[SEARCH]).call(SEARCH, "Classify", query)["results"]
     assert set(result["answer"]) == {"label", "make", "model", "year"}
     assert len(result["neighbours"]) == 3
+
+
+def test_photos_of_one_car_get_one_answer_with_json_alone(channels, drawn, embed):
+    car = min(drawn.photos.glob("*/*.jpg")).parent
+    query = {"queries": embed(sorted(car.glob("*.jpg"))[:3]), "options": {"k": 3}, "fuse": True}
+    (result,) = GenericClient(channels[SEARCH]).call(SEARCH, "Classify", query)["results"]
+    assert result["answer"]["label"] == car.name
+    assert result["firstYear"] <= result["answer"]["year"] <= result["lastYear"]
+    assert result["labelConfidence"] <= result["yearsConfidence"] <= result["modelConfidence"]
+    assert 3 <= len(result["neighbours"]) <= 9
+
+
+def test_a_confidence_is_asked_for_in_vain_where_too_few_photos_were_there_to_calibrate(channels, drawn, embed):
+    client = GenericClient(channels[SEARCH])
+    assert "calibration" not in client.call(SEARCH, "GetIndex", {})["index"]
+    query = {"queries": embed([min(drawn.photos.glob("*/*.jpg"))]), "minConfidence": 0.5}
+    with pytest.raises(grpc.RpcError, match="min_confidence: the index is not calibrated"):
+        client.call(SEARCH, "Classify", query)

@@ -40,6 +40,18 @@ def test_most_makes_of_unseen_photos_are_recognised(client, drawn):
     assert np.mean(right) >= 0.8
 
 
+def test_several_photos_of_a_car_are_one_answer(client, drawn):
+    paths = photos_of(drawn, "dev") + photos_of(drawn, "test")
+    car = Path(paths[0]).parent.name
+    photos = [drawn.photos / path for path in paths if Path(path).parent.name == car]
+    found = client.identify_car(photos)
+    assert len(photos) > 1
+    assert found.answer.make == car.partition("_")[0]
+    assert found.years[0] <= found.answer.year <= found.years[1]
+    by_hand = client.classify(client.embed(photos), fuse=True).classifications
+    assert [(each.answer, each.neighbours) for each in by_hand] == [(found.answer, found.neighbours)]
+
+
 def check_served_equals_direct(client: vmmr.Client, chain, paths: list[str]) -> None:
     """Embeddings from the service equal the offline ones; answers equal those of the index called directly."""
     embeddings = Embeddings.open(chain.embeddings)
