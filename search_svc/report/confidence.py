@@ -15,7 +15,7 @@ from search_svc.accuracy import LEVELS, VOTE, WITHIN
 from search_svc.answer import Answer
 from search_svc.examiner import Examined
 from search_svc.report.metrics import Bin, Selected, aurc, ece, reliability, risk_coverage
-from search_svc.report.resampling import Estimate, resampled, share
+from search_svc.report.resampling import COSTLY_RESAMPLES, Estimate, estimate, resampled, resampled_gap, share
 from search_svc.vote import path
 
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -28,6 +28,8 @@ _POINTS = 200
 @dataclass(frozen=True)
 class Reliability:
     ece: Estimate
+    by_chance: Estimate
+    """The ECE that the same confidences have on average, if they are exactly right, and where 95 % of such ECEs lie."""
     bins: list[Bin]
 
 
@@ -119,25 +121,31 @@ def _confidence(
         len(photos),
         _reliability(shares, right, seed),
         _reliability(given, right, seed) if calibrated else None,
-        _estimate(aurc, given, right, seed),
+        resampled(_of_pairs(aurc), _pairs(given, right), seed=seed),
         thinned(risk_coverage(given, right)),
         [_cut(cut, given, right, strangers, seed) for cut in CUTS],
     )
 
 
 def _reliability(confidence: NDArray[Any], right: NDArray[np.bool_], seed: int) -> Reliability:
-    return Reliability(_estimate(ece, confidence, right, seed), reliability(confidence, right))
+    error = resampled_gap(_of_pairs(ece), _pairs(confidence, right), seed)
+    return Reliability(error, chance_ece(confidence, seed), reliability(confidence, right))
 
 
-def _estimate(
-    figure: Callable[[NDArray[Any], NDArray[np.bool_]], float],
-    confidence: NDArray[Any],
-    right: NDArray[np.bool_],
-    seed: int,
-) -> Estimate:
-    """A photo is drawn with its confidence and with whether it is right."""
-    pairs = np.stack([confidence, right], axis=1)
-    return resampled(lambda drawn: figure(drawn[:, 0], drawn[:, 1] > 0.5), pairs, seed=seed)
+def chance_ece(confidence: NDArray[Any], seed: int) -> Estimate:
+    """Of answers that are right with just the probability that they state."""
+    rng = np.random.default_rng(seed)
+    drawn = np.array([ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(COSTLY_RESAMPLES)])
+    return estimate(float(drawn.mean()), drawn)
+
+
+def _pairs(confidence: NDArray[Any], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A photo a row: it is drawn with its confidence and with whether it is right."""
+    return np.stack([confidence, right], axis=1)
+
+
+def _of_pairs(figure: Callable[[NDArray[Any], NDArray[np.bool_]], float]) -> Callable[[NDArray[Any]], float]:
+    return lambda pairs: figure(pairs[:, 0], pairs[:, 1] > 0.5)
 
 
 def _cut(cut: float, confidence: NDArray[Any], right: NDArray[np.bool_], strangers: NDArray[Any], seed: int) -> Cut:

@@ -1,10 +1,10 @@
-"""How far a figure would move with other photos of the same kind: percentile bootstrap intervals (Efron 1979).
+"""How far a figure would move with other photos of the same kind: bootstrap intervals (Efron 1979), by percentiles.
 
 Photos are drawn again, as many as there were, with replacement, and the figure is taken of each such sample; the
 interval holds the middle 95 % of what came out. It says nothing of another model, gallery or kind of photo.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,27 @@ def paired_difference(one: NDArray[Any], other: NDArray[Any], seed: int) -> Esti
 
 def resampled(figure: Callable[..., float], *samples: NDArray[Any], seed: int) -> Estimate:
     """The figure of samples, each drawn again by itself. A sample is an array with a photo a row."""
+    return estimate(figure(*samples), _drawn(figure, samples, seed))
+
+
+def resampled_gap(figure: Callable[..., float], sample: NDArray[Any], seed: int) -> Estimate:
+    """The same of a figure that chance makes larger, and resampling larger again: a mean of gaps, 0 at least.
+
+    So its interval is the basic bootstrap's (Davison and Hinkley 1997), which takes off what resampling has added; and
+    reaches to the figure itself, if it ends below it.
+    """
+    value, drawn = figure(sample), _drawn(figure, (sample,), seed)
+    added = estimate(value, drawn)
+    return Estimate(value, max(0.0, min(value, 2 * value - added.high)), max(value, 2 * value - added.low))
+
+
+def _drawn(figure: Callable[..., float], samples: Sequence[NDArray[Any]], seed: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
-    drawn = [
+    drawn = (
         figure(*(sample[rng.integers(len(sample), size=len(sample))] for sample in samples))
         for _ in range(COSTLY_RESAMPLES)
-    ]
-    return estimate(figure(*samples), np.array(drawn))
+    )
+    return np.fromiter(drawn, np.float64, COSTLY_RESAMPLES)
 
 
 def estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:

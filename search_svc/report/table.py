@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from search_svc.accuracy import LEVELS, MEASURES, Score
+from search_svc.report.confidence import Confidence
 from search_svc.report.content import Report
 from search_svc.report.resampling import Estimate
 
@@ -47,8 +48,7 @@ def _figures(report: Report) -> Iterator[str]:
     recalls = ", ".join(f"@{each.k} {100 * each.recall.value:.1f}" for each in report.recall)
     yield _figure("recall of the label", recalls)
     for level in report.confidence:
-        calibrated = f", calibrated {percent(level.calibrated.ece)}" if level.calibrated else ""
-        yield _figure(f"ECE, {level.level}", f"of the shares {percent(level.shares.ece)}{calibrated}")
+        yield _figure(f"ECE, {level.level}", _reliability(level))
     for level in report.confidence[:1]:
         yield _figure(f"AURC, {level.level}", percent(level.aurc))
     if report.false_alarms:
@@ -63,6 +63,13 @@ def _figures(report: Report) -> Iterator[str]:
         if groups.level == "label":
             gain = f"{points(groups.gain)} over single, {groups.groups} groups"
             yield _figure(f"{groups.size} photos of one car", f"{percent(groups.fused)}, {gain}")
+
+
+def _reliability(level: Confidence) -> str:
+    if not level.calibrated:
+        return f"of the shares {percent(level.shares.ece)}"
+    found, shares = level.calibrated, percent(level.shares.ece)
+    return f"{percent(found.ece)}; of the shares {shares}; by chance alone {100 * found.by_chance.value:.1f}"
 
 
 def _figure(name: str, text: str) -> str:

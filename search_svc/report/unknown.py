@@ -12,8 +12,8 @@ from search_svc.report.confidence import thinned
 from search_svc.report.metrics import auroc, fpr_at_tpr, roc
 from search_svc.report.resampling import Estimate, resampled, share
 
-VERDICT_SCORE = "verdict"
-"""The name of the score that the verdict compares with its threshold."""
+VERDICT_SCORE = "combined"
+"""The name of the score that the verdict compares with its threshold, where the index is calibrated."""
 
 _COLUMNS = 30
 
@@ -105,23 +105,14 @@ def distribution(known: Sequence[Examined], kinds: Kinds, threshold: float | Non
 
 
 def score_names(photos: Sequence[Examined]) -> list[str]:
-    """The verdict's score first, if answers have one, then the others."""
-    has_verdict = any(photo.answer and photo.answer.known_score is not None for photo in photos)
+    """The verdict's score first, if there is one."""
     named = dict.fromkeys(name for photo in photos for name in photo.known_scores)
-    return [VERDICT_SCORE, *named] if has_verdict else list(named)
+    return sorted(named, key=lambda name: name != VERDICT_SCORE)
 
 
 def scores_of(photos: Sequence[Examined], name: str) -> NDArray[np.float64]:
     """Of each photo; minus infinity for one near which nothing was found."""
-    return np.array([_score(photo, name) for photo in photos], np.float64)
-
-
-def _score(photo: Examined, name: str) -> float:
-    if name == VERDICT_SCORE:
-        score = photo.answer.known_score if photo.answer else None
-    else:
-        score = photo.known_scores.get(name)
-    return -np.inf if score is None else score
+    return np.array([photo.known_scores.get(name, -np.inf) for photo in photos], np.float64)
 
 
 def _detector(name: str, known: Sequence[Examined], unknown: Sequence[Examined], seed: int) -> Detector:

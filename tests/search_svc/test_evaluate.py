@@ -6,10 +6,16 @@ import pytest
 
 from search_svc import build, evaluate, manifest
 from search_svc.accuracy import MEASURES
+from search_svc.answer import Answerer
+from search_svc.embeddings import Embeddings
 from search_svc.examiner import Examiner
 from search_svc.labels import parse
 from search_svc.manifest import Photo
+from search_svc.queries import Plan, Query
+from search_svc.report.unknown import VERDICT_SCORE
+from search_svc.searcher import Searcher
 from search_svc.shards import ShardSet
+from search_svc.version import IndexVersion
 from svckit import cli
 from svckit.artifact import write_manifest
 
@@ -202,6 +208,14 @@ def test_as_many_neighbours_vote_whether_or_not_one_was_left_out(build_index, tm
     assert (0 in found.found.rows) == (items == 20)
 
 
+def test_a_picture_that_shows_no_car_is_of_no_label_and_left_out_of_nothing(build_index):
+    version = build_index(np.eye(20, dtype=np.float32))
+    picture = Photo("photo 3.jpg", version.items.labels[version.items.label_of[3]], "test")
+    with ShardSet.open(version) as shards:
+        (found,) = Examiner(version, shards).examine(np.eye(20, dtype=np.float32)[3:4], [picture], cars=False)
+    assert (found.known, found.in_gallery, found.found.rows[0]) == (False, False, 3)
+
+
 def test_photos_of_no_label_of_the_gallery_alone_are_refused(collection, tmp_path):
     matrix, _photos = collection
     run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
@@ -216,3 +230,47 @@ def test_pictures_without_cars_are_of_the_same_model_too(collection, tmp_path):
     write_embeddings(tmp_path / "other", matrix, photos, "e" * 64)
     with pytest.raises(SystemExit, match="the pictures of --not-cars were embedded with model eeeeeeeeeeee"):
         evaluated(tmp_path, "embeddings", "--not-cars", tmp_path / "other")
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    """An index of eight labels, calibrated, with embeddings that hold its photos, and others of two labels more."""
+    rng = np.random.default_rng(0)
+    of = np.arange(10 * 40) // 40
+    vectors = np.eye(16)[of] + 0.35 * rng.standard_normal((400, 16))
+    matrix = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    splits = ["unseen-test" if label >= 8 else ("train", "dev", "dev", "test")[row % 4] for row, label in enumerate(of)]
+    photos = [Photo(f"{row}.jpg", parse(f"make{of[row] // 2}_m_{2000 + of[row]}"), splits[row]) for row in range(400)]
+    write_embeddings(tmp_path / "embeddings", matrix, photos)
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    return IndexVersion.open(tmp_path / "index")
+
+
+def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
+    embeddings, manifest = Embeddings.open(tmp_path / "embeddings"), calibrated.manifest
+    rows = [row for row, photo in enumerate(embeddings.photos) if photo.split in ("test", "unseen-test")]
+    plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
+    with ShardSet.open(calibrated) as shards:
+        served = Searcher(calibrated, shards).run([Query(embeddings.matrix[row], plan) for row in rows])
+        found = Examiner(calibrated, shards).examine(embeddings.matrix[rows], [embeddings.photos[row] for row in rows])
+    assert [each.found for each in found] == served
+    assert [each.answer for each in found] == [Answerer(calibrated).answer([each]) for each in served]
+    assert {each.answer.known_score == each.known_scores[VERDICT_SCORE] for each in found} == {True}
+
+
+def test_a_calibrated_index_is_reported_with_its_verdicts(calibrated, tmp_path):
+    found = evaluated(tmp_path, "embeddings", "--split", "test,unseen-test")
+    fitted = calibrated.calibration
+    assert found["calibration"] == {
+        "photos": fitted.photos,
+        "false_alarm_rate": fitted.false_alarm_rate,
+        "unknown_threshold": fitted.unknown_threshold,
+    }
+    (kind,) = found["unknown"]
+    assert kind["detectors"][0]["score"] == VERDICT_SCORE
+    assert kind["called_unknown"]["low"] > found["false_alarms"]["value"]
+    # The ROC of the score goes through the threshold that is stored.
+    called, roc = kind["called_unknown"]["value"], kind["detectors"][0]["roc"]
+    alarms = found["false_alarms"]["value"]
+    assert any((point["fpr"], point["tpr"]) == pytest.approx((1 - called, 1 - alarms)) for point in roc)
+    assert all(level["calibrated"] for level in found["confidence"])

@@ -30,7 +30,9 @@ def _examined(
         answer = Answer(voted, *given, verdict, score, years, given[2])
     right = outcomes(parse(truth), labels, answer) if known else {}
     recall = recalls(parse(truth), labels) if known else {}
-    scores = {"k-th similarity": 0.0 if score is None else score / 2} if labels else {}
+    scores = {}
+    if labels:
+        scores = {"k-th similarity": 0.5} if score is None else {"k-th similarity": score / 2, "combined": score}
     return Examined(item, parse(truth), known, False, found, answer, scores, right, recall)
 
 

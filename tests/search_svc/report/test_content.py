@@ -3,11 +3,13 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from search_svc.answer import Answerer
-from search_svc.report.confidence import confidences, thinned
+from search_svc.report.confidence import chance_ece, confidences, thinned
 from search_svc.report.fusing import fused
+from search_svc.report.metrics import ece
 from search_svc.report.mistakes import confused, intruders, makes, worst, wrong
 from search_svc.report.table import table
 from search_svc.report.unknown import KNOWN, NOT_CARS, UNKNOWN, called_unknown, detections, distribution
@@ -22,6 +24,16 @@ def test_ece_is_told_of_shares_and_of_what_they_are_calibrated_to(examined):
     assert label.shares.ece.value == pytest.approx(0.25), "all votes for one label, and one of four wrong"
     assert label.calibrated.ece.value == pytest.approx(0)
     assert confidences(photos, [], calibrated=False, seed=0)[0].calibrated is None
+
+
+def test_chance_alone_gives_an_ece_that_more_photos_take_away():
+    rng = np.random.default_rng(0)
+    few, many = (chance_ece(rng.random(photos), seed=0) for photos in (300, 30_000))
+    assert few.low < few.value < few.high
+    assert many.value == pytest.approx(few.value / 10, rel=0.2)
+    confidence = rng.random(300)
+    assert chance_ece(confidence, seed=0).low < ece(confidence, rng.random(300) < confidence) < few.high + 0.02
+    assert chance_ece(np.ones(5), seed=0).value == 0, "what is certain is not left to chance"
 
 
 def test_a_level_is_right_by_itself_and_years_are_of_the_model(examined):
@@ -76,7 +88,7 @@ def test_unknown_cars_are_detected_by_each_score(examined):
     unknown = [examined(C, A, known=False, score=score) for score in (0.6, 0.2)]
     (kind,) = detections(known, {UNKNOWN: unknown}, seed=0)
     assert (kind.kind, kind.photos, kind.labels) == (UNKNOWN, 2, 1)
-    assert [each.score for each in kind.detectors] == ["verdict", "k-th similarity"]
+    assert [each.score for each in kind.detectors] == ["combined", "k-th similarity"]
     for detector in kind.detectors:
         assert detector.auroc.value == pytest.approx(5 / 6)
         assert detector.fpr95.value == 0.5
@@ -102,7 +114,7 @@ def test_verdicts_are_counted(examined):
 def test_scores_are_spread_over_columns_as_shares_of_each_kind(examined):
     known = [examined(A, A, score=score) for score in (0.25, 1.0, 1.0, 1.0)]
     found = distribution(known, {NOT_CARS: [examined(C, A, known=False, score=0.0)]}, 0.4)
-    assert (found.score, found.threshold) == ("verdict", 0.4)
+    assert (found.score, found.threshold) == ("combined", 0.4)
     assert len(found.edges) == len(found.columns[KNOWN]) + 1
     assert found.columns[KNOWN][-1] == 0.75
     assert found.columns[NOT_CARS][0] == 1
@@ -202,12 +214,12 @@ def test_the_key_figures_are_in_the_terminal(examined, assembled):
     unknown = [examined(C, A, known=False, confidence=0.8, verdict="unknown", score=0.1)]
     text = table(assembled([*known, *unknown], unknown, calibrated=True))
     for figure in (
-        "calibrated 20.0",
+        "ECE, label                20.0 [20.0, 20.0]; of the shares 0.0 [0.0, 0.0]; by chance alone",
         "1 more have a label that the index does not have",
         "1 photos of labels that the gallery lacks",
         "1 photos of no cars",
         "known, called unknown     0.0",
-        "  verdict                 AUROC 100.0 [100.0, 100.0], FPR95 0.0",
+        "  combined                AUROC 100.0 [100.0, 100.0], FPR95 0.0",
         "  called unknown          100.0",
         "3 photos of one car       100.0",
         "recall of the label       @1 100.0, @2 100.0",

@@ -132,7 +132,12 @@ def test_a_calibrated_index_shows_before_and_after_and_its_verdicts(examined, as
     found = Page(text)
     assert_standalone(text, found)
     level = report.confidence[0]
-    assert found.figures["ece"][:3] == [level.shares.ece.value, level.calibrated.ece.value, level.aurc.value]
+    assert found.figures["ece"][:4] == [
+        level.shares.ece.value,
+        level.calibrated.ece.value,
+        level.calibrated.by_chance.value,
+        level.aurc.value,
+    ]
     assert found.figures["verdicts"] == [0, 0.5]
     assert "0.4: set to call 5\u00a0% of known cars unknown, on the 77 photos" in found.text
     assert "unsure" in found.cells["worst"]

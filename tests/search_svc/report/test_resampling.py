@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_svc.report.metrics import auroc
-from search_svc.report.resampling import paired_difference, resampled, share
+from search_svc.report.resampling import paired_difference, resampled, resampled_gap, share
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60).map(np.array)
 
@@ -69,6 +69,20 @@ def test_samples_are_drawn_apart_and_the_interval_is_theorys():
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + 399 * (q1 - area**2) + 299 * (q2 - area**2)) / (400 * 300)
     assert width(found) == pytest.approx(2 * 1.96 * variance**0.5, rel=0.15)
+
+
+def test_the_interval_of_a_gap_takes_off_what_chance_adds():
+    rng = np.random.default_rng(0)
+
+    def gap(sample):
+        """Of the mean from 0, of each of ten bins: all chance."""
+        return float(np.abs(sample.reshape(10, -1).mean(axis=1)).mean())
+
+    found = resampled_gap(gap, rng.normal(0, 1, 400), seed=0)
+    plain = resampled(gap, np.zeros(400) + rng.normal(0, 1, 400), seed=0)
+    assert 0 <= found.low < found.value <= found.high < plain.high
+    certain = resampled_gap(gap, np.full(400, 3.0), seed=0)
+    assert (certain.value, certain.low, certain.high) == (3, 3, 3)
 
 
 def test_intervals_repeat_and_depend_on_the_seed():
