@@ -226,8 +226,7 @@ async def _read(
             yield await reading.popleft()
     finally:
         for task in reading:
-            if not task.cancel() and not task.cancelled():
-                task.exception()  # Or asyncio complains that nobody looked.
+            task.cancel()
 
 
 async def _asynchronous(photos: Iterable[T]) -> AsyncIterator[T]:

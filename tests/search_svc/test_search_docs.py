@@ -34,3 +34,11 @@ def test_every_option_is_in_the_table():
     assert [row[0].strip("`") for row in rows("Options")] == [
         field.name for field in search_pb2.SearchOptions.DESCRIPTOR.fields
     ]
+
+
+def test_what_an_answer_says_and_every_verdict_is_on_the_page():
+    answer = search_pb2.Classification.DESCRIPTOR.fields_by_name
+    told = {"verdict", "known_score", *(name for name in answer if name.endswith(("_confidence", "_year")))}
+    asked = {"fuse", *(name for name in search_pb2.ClassifyRequest.DESCRIPTOR.fields_by_name if "confidence" in name)}
+    assert {name for name in told | asked if f"`{name}`" not in PAGE} == set()
+    assert {row[0].strip("`") for row in rows("The answer")} >= {*search_pb2.Verdict.keys()} - {"VERDICT_UNSPECIFIED"}
