@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from search_svc import exclude, faiss_index
 from search_svc.calibration import Calibration
 from search_svc.embeddings import Embeddings
-from search_svc.fit import LEAST_LABELS, LEAST_PHOTOS, fit
-from search_svc.held import Held
+from search_svc.fit import fit
+from search_svc.held import LEAST_LABELS, LEAST_PHOTOS, Held
 from search_svc.index_dir import new_version
 from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
@@ -57,7 +57,8 @@ def build_version(
     """Builds the next version of `index_dir` and makes it the current one.
 
     `rows` are the rows of the `(M, dimension)` embeddings that make the gallery, all by default; ids, labels and uris
-    are aligned with them. With `held`, photos of the gallery's labels, it is calibrated. Raises CommandError before any work if the spec or the gallery makes no sense.
+    are aligned with them. With `held`, if these are enough, it is calibrated. Raises CommandError before any work if the
+    spec or the gallery makes no sense.
     """
     rows = np.arange(len(embeddings)) if rows is None else rows
     _check_gallery(rows, item_ids, labels, uris)
@@ -83,7 +84,7 @@ def build_version(
             train_sample=train_sample,
             created=datetime.now(UTC),
         )
-        if held:
+        if held and held.enough:
             manifest = _calibrate(draft, manifest, gallery, held, spec)
         write_version_manifest(draft, manifest)
     return IndexVersion.open(index_dir, version, verify=False)
@@ -218,7 +219,6 @@ def _run(args: argparse.Namespace) -> None:
     gallery = [embeddings.photos[row] for row in rows]
     paths = [photo.path for photo in gallery]
     held = _held(embeddings, rows, left_out)
-    enough = len(held.rows) >= LEAST_PHOTOS and len(set(held.labels)) >= LEAST_LABELS
     version = build_version(
         args.out,
         embeddings=embeddings.matrix,
@@ -229,7 +229,7 @@ def _run(args: argparse.Namespace) -> None:
         model_name=embeddings.model_name,
         spec=spec,
         rows=rows,
-        held=held if enough else None,
+        held=held,
     )
     print(_summary(version))
     print(_calibrated(version.calibration, held))

@@ -15,7 +15,7 @@ from search_svc.answer import DEFAULT_YEAR_RATIO, confidences, sizes
 from search_svc.calibration import LEVELS, Calibration, Error, Line, sigmoid
 from search_svc.cases import Case, cases, strangers
 from search_svc.evidence import Evidence, Scale
-from search_svc.held import Held, ask
+from search_svc.held import LEAST_LABELS, Held, ask
 from search_svc.labels import Label
 from search_svc.report.metrics import ece
 from search_svc.shards import ShardSet
@@ -24,8 +24,6 @@ from search_svc.version import IndexVersion
 from search_svc.weighing import KS, fit_weighting
 from search_svc.years import Years
 
-LEAST_PHOTOS = 100
-LEAST_LABELS = 5
 FALSE_ALARM_RATE = 0.05
 
 _LEAST_GROUPS = 40
@@ -41,7 +39,7 @@ _LEAST_YEAR_PHOTOS = 50
 def fit(
     version: IndexVersion, shards: ShardSet, held: Held, *, k: int | None, temperature: float | None
 ) -> Calibration:
-    """The calibration of a version that has none yet; k and temperature are fitted unless they are given."""
+    """The calibration of a version that has none yet, if there are photos enough; k and temperature are fitted unless they are given."""
     manifest, items = version.manifest, version.items
     rng = np.random.default_rng(manifest.seed)
     asked = ask(version, shards, held, max(*KS, k or 0), rng)

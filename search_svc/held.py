@@ -11,6 +11,8 @@ from search_svc.labels import Label
 from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 
+LEAST_PHOTOS = 100
+LEAST_LABELS = 5
 MOST_PHOTOS = 4000
 """Drawn at random from more."""
 DEPTH = 1024
@@ -27,6 +29,11 @@ class Held:
     """(Q,) of the embeddings: the photos."""
     labels: Sequence[Label]
     """(Q,) theirs; each is one of the gallery's."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether a calibration can be fitted on them."""
+        return len(self.rows) >= LEAST_PHOTOS and len(set(self.labels)) >= LEAST_LABELS
 
 
 @dataclass(frozen=True)
