@@ -61,7 +61,7 @@ class Client(BaseClient):
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
-        """Make, model and year of one car, from several photos of it: surer than from any one of them.
+        """Make, model and year of one car, from several photos of it.
 
         They go in one request, so there can be no more than the services accept in one; more raise ValueError, and too
         many bytes MessageTooLargeError. If any photo is bad, InvalidPhotoError names all that are.
