@@ -117,7 +117,9 @@ class TestMultiSimilarity:
         """The partner at 30 degrees has cosine 0.866; a stranger at 35 has 0.819, one at 45 has 0.707."""
         lonely = torch.tensor([0, 0, 1])
         near, far = (self.criterion(units(0, 30, -degrees), lonely).item() for degrees in (35, 45))
-        assert near > 0
+        pull = math.log(1 + math.exp(-2 * (math.cos(math.radians(30)) - 0.5))) / 2
+        push = math.log(1 + math.exp(50 * (math.cos(math.radians(35)) - 0.5))) / 50
+        assert near == pytest.approx((pull + push) / 3)
         assert far == 0
 
     def test_a_photo_that_is_alone_of_its_class_does_not_learn_but_is_learned_from(self):
