@@ -10,12 +10,12 @@ from search_svc.held import Asked
 from search_svc.labels import Label
 from search_svc.vote import Weighting, path
 
-KS = (3, 5, 7, 10, 15, 20, 30)
+KS = (5, 7, 10, 15, 20, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 """Times the mean squared length of the embeddings."""
 PRIORS = (0.0, 0.25, 0.5, 1.0)
-_TOLERANCE = 0.02
-"""The least k, then the least prior, whose loss is within so much of the best: what is less costs less."""
+_TOLERANCE = 0.01
+"""Of k, then of the prior, the least whose loss exceeds the best by no more: fewer neighbours cost less."""
 
 
 def fit_weighting(
@@ -46,7 +46,7 @@ def fit_weighting(
 
 
 def _thriftiest(losses: dict[tuple[int, float, float], float]) -> tuple[int, Weighting]:
-    most = min(losses.values()) * (1 + _TOLERANCE)
+    most = min(losses.values()) + _TOLERANCE
     k, prior = min((size, prior) for (size, prior, _), loss in losses.items() if loss <= most)
     heat = min((loss, heat) for (size, each, heat), loss in losses.items() if (size, each) == (k, prior))[1]
     return k, Weighting(heat, prior)

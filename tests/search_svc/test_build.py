@@ -1,4 +1,5 @@
 import argparse
+import itertools
 import tracemalloc
 
 import faiss
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc import build, faiss_index, manifest
+from search_svc import build, faiss_index, held, manifest
 from search_svc.build import build_version
 from search_svc.embeddings import Embeddings
 from search_svc.labels import Label, parse
@@ -243,3 +244,58 @@ def test_embeddings_that_are_not_of_unit_length_are_warned_of_where_length_matte
     assert "unit length" not in capsys.readouterr().err
     run(embeddings, "--out", tmp_path / "index", "--metric", "ip")
     assert "the embeddings are not of unit length" in capsys.readouterr().err
+
+
+@pytest.fixture
+def calibratable(tmp_path):
+    """An embeddings artifact of 8 labels: 10 train photos of each, and 15 dev photos of each but the last two."""
+    directory = tmp_path / "embeddings"
+    directory.mkdir()
+    places, noise = unit(8), unit(8 * 25, seed=1)
+    photos, rows = [], []
+    for label, number in itertools.product(range(8), range(25)):
+        split = "train" if number < 10 else "dev" if label < 6 else "unseen-dev"
+        photos.append(Photo(f"{label}/{number:02d}.jpg", parse(f"make{label // 2}_model_{2000 + label}"), split))
+        rows.append(places[label] + 0.5 * noise[25 * label + number])
+    matrix = np.array(rows) / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.save(directory / "embeddings.npy", matrix.astype(np.float16))
+    manifest.write(directory / "items.csv", photos)
+    fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 8, "count": 200}
+    write_manifest(directory, fields | {"normalized": True})
+    return directory
+
+
+def test_an_index_is_calibrated_on_the_dev_photos_that_are_not_in_it(calibratable, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(held, "LEAST_PHOTOS", 90)
+    run(calibratable, "--out", tmp_path / "index")
+    version = IndexVersion.open(tmp_path / "index")
+    fitted = version.calibration
+    assert fitted.photos == 90
+    assert (version.manifest.k, version.manifest.temperature) == (fitted.k, fitted.temperature)
+    second = capsys.readouterr().out.splitlines()[1]
+    assert second.startswith(f"calibrated on 90 dev photos: k {fitted.k}, temperature {fitted.temperature:.3g}, prior ")
+    assert second.endswith(f"% calibrated {fitted.errors['label'].after:.1%}".removeprefix("% "))
+
+
+def test_dev_photos_that_are_in_the_index_calibrate_nothing(calibratable, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(held, "LEAST_PHOTOS", 90)
+    run(calibratable, "--out", tmp_path / "index", "--split", "train,dev", "--k", "4")
+    assert IndexVersion.open(tmp_path / "index").calibration is None
+    assert IndexVersion.open(tmp_path / "index").manifest.k == 4
+    assert capsys.readouterr().out.splitlines()[1].startswith("not calibrated: 0 dev photos of 0 of its labels")
+
+
+def test_k_and_temperature_that_are_given_are_kept(calibratable, tmp_path, monkeypatch):
+    monkeypatch.setattr(held, "LEAST_PHOTOS", 90)
+    run(calibratable, "--out", tmp_path / "index", "--k", "4", "--temperature", "0.125")
+    version = IndexVersion.open(tmp_path / "index")
+    assert (version.manifest.k, version.manifest.temperature) == (4, 0.125)
+    assert (version.calibration.k, version.calibration.temperature) == (4, 0.125)
+
+
+def test_the_same_build_calibrates_to_the_same_bytes(calibratable, tmp_path, monkeypatch):
+    monkeypatch.setattr(held, "LEAST_PHOTOS", 90)
+    for name in "ab":
+        run(calibratable, "--out", tmp_path / name)
+    one, other = (tmp_path / name / "versions" / "000001" / "calibration.json" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
