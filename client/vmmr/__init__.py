@@ -2,7 +2,7 @@
 
 ```python
 with vmmr.Client() as client:
-    print(client.identify("car.jpg").answer)
+    print(client.identify("car.jpg"))  # for example: honda pilot 2009-2011
 ```
 """
 
