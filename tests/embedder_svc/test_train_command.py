@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from embedder_svc import checkpoints, train_command, vmmrdb
 from embedder_svc.resnet import ResNet50
+from embedder_svc.training import start
 from embedder_svc.training.recipe import Recipe
 from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
@@ -49,11 +50,11 @@ def collection(tmp_path_factory):
 def train(collection, out, *flags, weights=None):
     parser = argparse.ArgumentParser()
     train_command.add(parser.add_subparsers())
-    start = weights or collection / "start.safetensors"
+    begin = weights or collection / "start.safetensors"
     paths = [
         str(collection / "manifest.csv"),
         f"--photos={collection / 'VMMRdb'}",
-        f"--weights={start}",
+        f"--weights={begin}",
         f"--out={out}",
     ]
     args = parser.parse_args(["train", *paths, *FLAGS.split(), *flags])
@@ -106,6 +107,19 @@ def test_a_projection_is_learned_and_kept_by_runs_that_start_from_it(collection,
     )
     after = checkpoints.load(str(tmp_path / "next/model.safetensors")).network
     assert torch.equal(after.projection.weight, first.projection.weight)
+
+
+def test_the_loss_is_told_of_makes_and_models(collection, tmp_path, monkeypatch):
+    told = {}
+
+    def learner(*args, **kwargs):
+        told.update(kwargs)
+        raise CommandError("enough")
+
+    monkeypatch.setattr(start, "Learner", learner)
+    with pytest.raises(CommandError, match="enough"):
+        train(collection, tmp_path / "run", "--loss=hierarchical")
+    assert told["levels"].tolist() == [[0, 1], [0, 1]]
 
 
 def test_weights_in_another_layout_are_refused(collection, tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from embedder_svc.training import loop
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import Run
+from embedder_svc.training.losses import HierarchicalSoftmax, MultiSimilarity, NormalizedSoftmax, ProxyAnchor
 from embedder_svc.training.photos import Decoded, Photos
 from embedder_svc.training.recipe import Recipe
 from embedder_svc.traits import PIXELS
@@ -252,6 +253,26 @@ def test_embeddings_have_unit_length_and_the_order_of_their_photos():
     found = embed(range(7), 3)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
     torch.testing.assert_close(embed([5, 2], 1), found[[5, 2]])
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("softmax", NormalizedSoftmax),
+        ("hierarchical", HierarchicalSoftmax),
+        ("proxy-anchor", ProxyAnchor),
+        ("multi-similarity", MultiSimilarity),
+    ],
+)
+def test_a_loss_is_what_the_recipe_says(loss, kind):
+    recipe = replace(RECIPE, loss=loss, scale=7.0, margin=0.25, smoothing=0.3, per_class=2)
+    criterion = Learner(Tiny(), recipe, levels=LEVELS, dimension=8, device=CPU).criterion
+    assert type(criterion) is kind
+    assert criterion.scale == 7
+    assert getattr(criterion, "margin", 0.25) == 0.25
+    assert getattr(criterion, "smoothing", 0.3) == 0.3
+    np.testing.assert_array_equal(getattr(criterion, "levels", LEVELS), LEVELS)
+    assert sum(value.numel() for value in criterion.parameters()) == (0 if kind is MultiSimilarity else 3 * 8)
 
 
 def test_a_batch_larger_than_the_collection_is_refused(start):
