@@ -39,7 +39,7 @@ def doubts(matrix: NDArray[Any], labels: NDArray[np.int64], near: Neighbours, ow
     ours = _mean(own)
     margin = np.where(against[:, 0], _mean(others, against) - ours, -np.inf)
     centre = _nearest_centre(matrix, labels)
-    belonging = np.where(against[:, 0], (centre + ours) / 2, centre)
+    belonging = np.where(against[:, 0], (1 - _OWN) * centre + _OWN * ours, centre)
     usual = float(np.median(belonging))
     return Doubts(
         label=margin / max(typical - apart, _LEAST),
@@ -48,6 +48,8 @@ def doubts(matrix: NDArray[Any], labels: NDArray[np.int64], near: Neighbours, ow
     )
 
 
+_OWN = 0.25
+"""What a photo's own label says of how odd it is; more would take a car with a wrong label for none."""
 _LEAST = 1e-3
 """Of the unit: photos that are all alike give no reason for doubts."""
 _PAIRS = 10_000

@@ -15,7 +15,7 @@ from search_svc.manifest import Photo
 Kind = Literal["copy", "label", "odd"]
 COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split")
 
-LABEL_SCORE = 0.25
+LABEL_SCORE = 0.3
 ODD_SCORE = 0.5
 """From these scores on a photo is listed (docs/audit.md has what they find)."""
 

@@ -1,0 +1,162 @@
+import argparse
+import csv
+import re
+import sys
+from html import unescape
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search_svc import manifest
+from search_svc.audit import command
+from search_svc.labels import parse
+from search_svc.manifest import Photo
+from svckit import cli
+from svckit.artifact import write_manifest
+
+LABELS = [f"make{i // 2}_model <b> {i}_2001" for i in range(12)]
+
+
+def run(*argv):
+    """Runs the command as its program does."""
+    parser = argparse.ArgumentParser()
+    command.add(parser.add_subparsers(required=True))
+    args = parser.parse_args(["audit", *map(str, argv)])
+    cli.run(lambda: args.run(args), "vmmr-search")
+
+
+def picture(seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC)
+
+
+class Collection:
+    """Ten photos of each of twelve labels, and whatever is planted."""
+
+    def __init__(self, path):
+        self.rng = np.random.default_rng(0)
+        self.photos, self.vectors, self.path = [], [], path
+        centres = self.rng.normal(size=(12, 64))
+        for place in range(120):
+            vector = centres[place // 10] + 0.6 * self.rng.normal(size=64)
+            self.add(LABELS[place // 10], f"{place}.jpg", "train", vector, picture(place))
+
+    def add(self, label, name, split, vector, image, **how):
+        path = self.path / "photos" / label / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, **how)
+        self.photos.append(Photo(f"{label}/{name}", parse(label), split))
+        self.vectors.append(vector)
+        return f"{label}/{name}"
+
+    def copy(self, of, label, name, split):
+        vector = self.vectors[of] + 0.1 * self.rng.normal(size=64)
+        return self.add(label, name, split, vector, picture(of).crop((0, 4, 152, 120)), quality=40)
+
+    def written(self):
+        directory = self.path / "embeddings"
+        directory.mkdir()
+        matrix = np.array(self.vectors, np.float32)
+        matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+        np.save(directory / "embeddings.npy", matrix)
+        manifest.write(directory / "items.csv", self.photos)
+        fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 64, "normalized": True}
+        write_manifest(directory, {**fields, "count": len(matrix)})
+        return directory
+
+
+@pytest.fixture
+def planted(tmp_path):
+    collection = Collection(tmp_path)
+    collection.leak = collection.copy(3, LABELS[0], "leak.jpg", "test")
+    collection.torn = collection.copy(25, LABELS[7], "torn.jpg", "dev")
+    collection.wrong = collection.add(LABELS[4], "wrong.jpg", "dev", collection.vectors[91] + 0.4, picture(500))
+    collection.odd = collection.add(LABELS[5], "odd & 1#?.jpg", "train", collection.rng.normal(size=64), picture(501))
+    return collection
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_was_planted_is_found_and_nothing_else(planted, tmp_path, capsys):
+    out = tmp_path / "new" / "audit"
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", out)
+    listed = {
+        (row["kind"], frozenset((row["path"], row["other"])) if row["kind"] == "copy" else row["path"])
+        for row in rows(out / "audit.csv")
+    }
+    original, torn = planted.photos[3].path, planted.photos[25].path
+    assert listed == {
+        ("copy", frozenset((original, planted.leak))),
+        ("copy", frozenset((torn, planted.torn))),
+        ("label", planted.wrong),
+        ("label", planted.torn),
+        ("odd", planted.odd),
+    }
+    (wrong,) = (row for row in rows(out / "audit.csv") if row["path"] == planted.wrong)
+    assert (wrong["label"], wrong["split"], wrong["other_label"]) == (LABELS[4], "dev", LABELS[9])
+    reason = f"copies with different labels: {LABELS[2]} and {LABELS[7]}"
+    assert rows(out / "exclude.csv") == [
+        {"path": path, "reason": why}
+        for path, why in sorted([(original, f"a copy of {planted.leak}"), (torn, reason), (planted.torn, reason)])
+    ]
+    assert capsys.readouterr().out == (
+        f"{out}: 124 photos: 2 pairs of copies, 2 labels that look wrong, 1 like no car here; 3 photos in exclude.csv\n"
+    )
+
+
+def test_wrong_labels_and_odd_ones_are_excluded_from_the_score_that_is_asked_for(planted, tmp_path):
+    embeddings, out = planted.written(), tmp_path / "audit"
+    run(embeddings, "--photos", tmp_path / "photos", "--out", out, "--drop-labels", "0.3", "--drop-odd", "99")
+    excluded = {row["path"]: row["reason"] for row in rows(out / "exclude.csv")}
+    assert re.fullmatch(r"its label looks wrong \(\d\.\d\d\): like " + re.escape(LABELS[9]), excluded[planted.wrong])
+    assert "copies with" in excluded[planted.torn], "the first reason stays"
+    assert planted.odd not in excluded
+    run(embeddings, "--photos", tmp_path / "photos", "--out", out, "--drop-odd", "0.5")
+    excluded = {row["path"]: row["reason"] for row in rows(out / "exclude.csv")}
+    assert planted.wrong not in excluded
+    assert excluded[planted.odd].startswith("like no car here")
+
+
+def test_the_page_shows_the_photos_from_where_they_are(planted, tmp_path):
+    out = tmp_path / "some" / "where"
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", out)
+    html = (out / "audit.html").read_text()
+    assert "<b> " not in html.replace("<b>make", ""), "labels are escaped"
+    sources = re.findall(r'<img src="([^"]*)"[^>]*loading="lazy"', html)
+    assert len(sources) == 10
+    for source in sources:
+        assert (out / unquote(unescape(source))).resolve().is_file()
+    assert html.count("<mark>excluded</mark>") == 4, "the torn photo is shown with its copy and for its label"
+    assert "<script" not in html
+    assert not re.search(r"https?:", html)
+
+
+def test_a_folder_that_was_not_embedded_is_told_before_any_work(planted, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        run(planted.written(), "--photos", tmp_path / "embeddings", "--out", tmp_path / "audit")
+    first = tmp_path / "embeddings" / planted.photos[0].path
+    assert str(caught.value) == (
+        f"vmmr-search: error: {first}: No such file or directory; is {tmp_path / 'embeddings'} what was embedded?"
+    )
+    assert not (tmp_path / "audit").exists()
+
+
+def test_photos_that_cannot_be_read_are_told_and_the_others_are_looked_at(planted, tmp_path, capsys):
+    (tmp_path / "photos" / planted.leak).write_bytes(b"no photo")
+    out = tmp_path / "audit"
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", out)
+    assert f"warning: 1 photos cannot be read, the first is {planted.leak!r}" in capsys.readouterr().err
+    assert [row["path"] for row in rows(out / "audit.csv") if row["kind"] == "copy"] == [planted.photos[25].path]
+
+
+def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "search_svc.audit.page", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(SystemExit) as caught:
+        run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "audit")
+    assert str(caught.value) == "vmmr-search: error: jinja2 is missing: pip install 'vmmr[report]'"
