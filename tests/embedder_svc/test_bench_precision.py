@@ -109,6 +109,14 @@ def test_embeddings_that_are_there_are_used_and_only_the_same_models(precision, 
     ]
 
 
+def test_embeddings_of_some_of_the_photos_do_not_stand_for_all(precision, place, capsys):
+    measure(precision, place, "--per-class=1")
+    assert "dev: 2 photos, 2 in the gallery" in capsys.readouterr().out
+    measure(precision, place)
+    assert "dev: 2 photos, 6 in the gallery" in capsys.readouterr().out
+    assert len(list((place / "work").glob("*/embeddings.npy"))) == 4
+
+
 def test_nothing_is_chosen_by_the_test_photos(precision, place, capsys):
     measure(precision, place, "--split=test")
     told = capsys.readouterr().out
