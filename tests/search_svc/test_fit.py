@@ -265,3 +265,8 @@ def test_too_few_photos_or_labels_calibrate_nothing(tmp_path):
         )
         assert version.calibration is None
         assert (version.manifest.k, version.manifest.temperature) == (5, pytest.approx(0.05, rel=1e-3))
+
+
+def test_offsets_bring_the_cut_of_every_number_of_photos_to_that_of_one():
+    assert fitting._offsets([1.0, 1.5, 0.5, None, 2.0]) == (0.0, -0.5, 0.5)
+    assert fitting._offsets([None, None]) == (0.0,)
