@@ -54,23 +54,13 @@ def reliability(level: Confidence) -> Markup:
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--")
+        _bars(axes, level.calibrated or level.shares, _SERIES[0] if level.calibrated else _SERIES[1])
+        _means(axes, level.shares, "o", _SERIES[1], "shares of the vote")
         if level.calibrated:
-            _bars(axes, level.calibrated, _SERIES[0])
-            axes.plot(
-                *_bin_points(level.shares),
-                "o",
-                color=_SERIES[1],
-                markersize=4,
-                clip_on=False,
-                label="shares of the vote",
-            )
-            axes.plot([], [], "s", color=_SERIES[0], label="calibrated")
-        else:
-            _bars(axes, level.shares, _SERIES[1])
-            axes.plot([], [], "s", color=_SERIES[1], label="shares of the vote")
+            _means(axes, level.calibrated, "s", _SERIES[0], "calibrated")
         _percentages(axes, "confidence", "right")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), title=level.level)
-        axes.legend(loc="upper left", fontsize=8)
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
     return _svg(draw, f"Reliability diagram of the {level.level}")
 
@@ -153,11 +143,16 @@ def _line(number: int) -> dict[str, Any]:
 def _bars(axes: Axes, found: Reliability, colour: str) -> None:
     lows, rights = [each.low for each in found.bins], [each.right for each in found.bins]
     axes.bar(lows, rights, 1 / BINS, align="edge", color=colour, alpha=0.35, edgecolor=colour, linewidth=0.8)
-    axes.plot(*_bin_points(found), "s", color=colour, markersize=4, clip_on=False)
 
 
-def _bin_points(found: Reliability) -> tuple[list[float], list[float]]:
-    return [each.confidence for each in found.bins], [each.right for each in found.bins]
+def _means(axes: Axes, found: Reliability, marker: str, colour: str, name: str) -> None:
+    """Where a bin's photos are on average; larger where there are more."""
+    across, up = [each.confidence for each in found.bins], [each.right for each in found.bins]
+    photos = sum(each.photos for each in found.bins)
+    areas = [12 + 80 * each.photos / photos for each in found.bins]
+    axes.scatter(
+        across, up, areas, c=colour, marker=marker, clip_on=False, label=name, alpha=0.85, linewidths=0, zorder=3
+    )
 
 
 def _percentages(axes: Axes, across: str, up: str) -> None:
