@@ -131,6 +131,7 @@ def test_the_page_shows_the_photos_from_where_they_are(planted, tmp_path):
     assert len(sources) == 10
     for source in sources:
         assert (out / unquote(unescape(source))).resolve().is_file()
+        assert not set("?# <") & set(unescape(source)), "as a browser reads it"
     assert html.count("<mark>excluded</mark>") == 4, "the torn photo is shown with its copy and for its label"
     assert "<script" not in html
     assert not re.search(r"https?:", html)

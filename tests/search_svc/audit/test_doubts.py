@@ -2,9 +2,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc.audit.doubts import doubts, numbered
-from search_svc.audit.findings import LABEL_SCORE, ODD_SCORE
-from search_svc.audit.neighbours import NOBODY, nearest, nearest_of_label
+from search_svc.audit.doubts import Doubts, doubts, numbered
+from search_svc.audit.findings import LABEL_SCORE, ODD_SCORE, found
+from search_svc.audit.neighbours import NOBODY, Neighbours, nearest, nearest_of_label
+from search_svc.labels import parse
+from search_svc.manifest import Photo
 
 
 def clusters(labels=12, photos=10, dimension=64, seed=0, spread=0.6):
@@ -62,6 +64,31 @@ def test_photos_of_one_label_alone_give_no_reason_for_doubts():
     result = judged(matrix, labels)
     assert (result.label < LABEL_SCORE).all()
     assert (result.witness == NOBODY).all()
+
+
+def test_a_photo_is_no_centre_for_itself():
+    matrix, labels = clusters(dimension=512)
+    labels[[5, 25]] = 12
+    matrix[[5, 25]] = np.random.default_rng(1).normal(size=(2, 512))
+    assert np.flatnonzero(judged(matrix, labels).odd >= ODD_SCORE).tolist() == [5, 25]
+
+
+def test_as_many_photos_speak_against_a_label_as_for_it_and_the_label_of_most_is_the_likelier():
+    """The last of five photos: one other has its label, and of the nearest three others two are of one label."""
+    labels = np.array([0, 1, 1, 2, 2])
+    near, own = Neighbours.none(5, 3), Neighbours.none(5, 3)
+    near.rows[4], near.scores[4] = [0, 1, 2], [0.6, 0.1, 0.1]
+    own.rows[4, 0], own.scores[4, 0] = 3, 0.5
+    result = doubts(np.eye(5, dtype=np.float32), labels, near, own)
+    assert result.label[4] > 0
+    assert result.witness[4] == 1
+
+
+def test_a_picture_of_no_car_is_not_listed_for_its_label_as_well():
+    photos = [Photo(f"{i}.jpg", parse("honda_pilot_2011"), "train") for i in range(3)]
+    both = Doubts(label=np.array([9.0, 9.0, 0]), witness=np.full(3, 2), odd=np.array([9.0, 0, 0]))
+    listed = found(photos, [], both, Neighbours(np.full((3, 1), 2, np.int32), np.zeros((3, 1), np.float32)))
+    assert [(each.kind, each.photo.path) for each in listed] == [("label", "1.jpg"), ("odd", "0.jpg")]
 
 
 @given(st.lists(st.text(max_size=3), min_size=1))
