@@ -1,6 +1,7 @@
 """The demo: from a folder of photos to answers over gRPC, through everything that vmmr is made of.
 
-`python -m demo` draws cars and recognises them; `python -m demo --photos DIR` does the same with real photos.
+`python -m demo` asks the pair as it ships, then draws cars and recognises them; `python -m demo --photos DIR` does the
+latter with real photos.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import vmmr
 
-from demo import answers, direct
+from demo import answers, direct, shipped
 from demo.chain import Chain
 from demo.commands import ROOT
 from demo.screen import say, style
@@ -22,9 +23,8 @@ _CLASSES, _PHOTOS = 36, 20
 _MOST_ASKED = 200
 _TIMEOUT_S = 60.0
 _IN_OTHER_WORDS = """
-The model that ships has never been taught about cars: docs/training.md is how to teach one. The rows are by the class of
-the nearest gallery photo, of any of the 5 nearest, of the 5 nearest classes, and by a vote of the nearest photos.
-Next: "Your own photos" in README.md.
+The rows are by the class of the nearest gallery photo, of any of the 5 nearest, of the 5 nearest classes, and by a vote
+of the nearest photos. Next: "Your own photos" in README.md.
 """
 
 
@@ -52,6 +52,8 @@ def _drawn(work: Path) -> None:
     chain = Chain(work / "drawn/photos", work / "drawn")
     chain.clear()
     chain.draw(classes=_CLASSES, photos=_PHOTOS)
+    shipped.ask(chain, Chain(shipped.REAL.resolve(), work / "shipped"))
+    say(style("bold", "\nAnd with photos of your own: the drawn cars become the gallery\n"))
     chain.split("stratified")
     _rest(chain)
 
@@ -69,7 +71,7 @@ def _rest(chain: Chain) -> None:
     chain.build()
     accuracy = chain.evaluate()
     with (
-        serving(chain.index, chain.work) as pair,
+        serving(chain.work, chain.index) as pair,
         vmmr.Client(pair.embedder, pair.search, timeout_s=_TIMEOUT_S) as client,
     ):
         answered = answers.identify(client, chain.photos, answers.spread(chain.held_out(), _MOST_ASKED))

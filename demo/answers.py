@@ -60,7 +60,7 @@ def show(answered: Sequence[Answered]) -> None:
     """The answers, or so many of them from all over the list, each with the nearest of the photos that voted for it."""
     chosen = spread(answered, _SHOWN)
     names = max(len(_name(each.path)) for each in chosen)
-    answers = max(len(str(each.found.answer)) for each in chosen)
+    answers = max(len(str(each.found)) for each in chosen)
     if len(chosen) < len(answered):
         say(f"  {len(chosen)} of the {len(answered)} photos\n")
     say(f"  {'photo':{names + 4}}{'answer':{answers + 2}}{'make':>6}{'model':>7}{'label':>7}")
@@ -74,7 +74,7 @@ def _lines(each: Answered, names: int, answers: int) -> Iterator[str]:
     mark = style("good", "✓") if wrong is None else style("bad", "✗")
     shares = f"{found.make_confidence:6.0%}{found.model_confidence:7.0%}{found.label_confidence:7.0%}"
     note = "" if wrong is None else style("bad", f"   wrong {wrong}")
-    answer = style("bold", f"{found.answer!s:{answers + 2}}")
+    answer = style("bold", f"{found!s:{answers + 2}}")
     yield f"  {mark} {_name(each.path):{names + 2}}{answer}{shares}{note}"
     nearest = (
         f"{neighbour.score:.3f} {_name(neighbour.item_id)}" for neighbour in found.neighbours[:_NEIGHBOURS_SHOWN]

@@ -10,9 +10,15 @@ from pathlib import Path
 from demo.commands import program, run
 from demo.screen import step
 
-MODEL = Path("models/resnet50-imagenet-int8")
+MODEL = Path("models/resnet50-cars-int8")
 
 _QUICK_S, _LONG_S = 300.0, 3600.0
+
+
+def held_out(manifest: Path) -> list[str]:
+    """The photos of a manifest's test split."""
+    with manifest.open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,7 @@ class Chain:
 
     def held_out(self) -> Sequence[str]:
         """The photos of the test split that were embedded, as the manifest names them."""
-        with (self.embeddings / "items.csv").open(newline="") as file:
-            return [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
+        return held_out(self.embeddings / "items.csv")
 
     def _step(self, name: str, *command: str | Path, timeout_s: float = _QUICK_S) -> None:
         with step(name) as under_way:

@@ -1,8 +1,8 @@
 """Served answers against the same done by hand: the offline embeddings, faiss itself, and a vote of a few lines."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import faiss
@@ -43,7 +43,8 @@ def compare(client: vmmr.Client, chain: Chain, answered: Sequence[Answered]) -> 
         version = IndexVersion.open(chain.index)
         direct = _nearest(version, served)
         _check("neighbours", paths, map(_same_neighbours, answered, direct))
-        votes = [_vote(neighbours, version.manifest.temperature) for neighbours in direct]
+        worth = _worth(version)
+        votes = [_vote(neighbours, version.manifest.temperature, worth) for neighbours in direct]
         _check("answer", paths, (each.found.answer == vote for each, vote in zip(answered, votes, strict=True)))
         comparing.result = f"{len(paths)} photos: as embedded offline, as found by faiss called directly"
 
@@ -91,10 +92,17 @@ def _ties(scores: Sequence[float], score: float) -> bool:
     return sum(math.isclose(score, other, abs_tol=_ROUNDING) for other in scores) > 1
 
 
-def _vote(neighbours: Neighbours, temperature: float) -> vmmr.Label:
+def _worth(version: IndexVersion) -> dict[str, float]:
+    """What a photo of each label weighs, by how many there are."""
+    prior = version.calibration.prior if version.calibration else 0.0
+    counts = Counter(version.items.labels[number].label for number in version.items.label_of.tolist())
+    return {label: count**-prior for label, count in counts.items()}
+
+
+def _vote(neighbours: Neighbours, temperature: float, worth: Mapping[str, float]) -> vmmr.Label:
     """From the make down: the heaviest of what is left."""
     best = neighbours[0][2]
-    voters = [(label, math.exp((score - best) / temperature)) for _, label, score in neighbours]
+    voters = [(label, math.exp((score - best) / temperature) * worth[label.label]) for _, label, score in neighbours]
     for level in _LEVELS:
         votes = defaultdict(list)
         for label, weight in voters:

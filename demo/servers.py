@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.chain import MODEL
 from demo.commands import ROOT, program, tail
 from demo.screen import step
 from svckit.cli import CommandError
@@ -29,15 +28,15 @@ class Pair:
 
 
 @contextmanager
-def serving(index: Path, work: Path) -> Iterator[Pair]:
+def serving(work: Path, index: Path | None = None) -> Iterator[Pair]:
     """Serves while the block lasts; then both are asked to stop, and must have ended well.
 
-    If the block, or a server, fails, the ends of their logs are shown on stderr.
+    Without an index it is the one that ships. If the block, or a server, fails, the ends of their logs are shown on stderr.
     """
     with ExitStack() as stack:
         with step("serve") as starting:
-            embedder = stack.enter_context(_server("embedder", work, "--model", MODEL))
-            search = stack.enter_context(_server("search", work, "--index", index))
+            embedder = stack.enter_context(_server("embedder", work))
+            search = stack.enter_context(_server("search", work, *(() if index is None else ("--index", index))))
             pair = Pair(embedder.address(), search.address())
             starting.result = f"embedder on {pair.embedder}, search on {pair.search}"
         yield pair

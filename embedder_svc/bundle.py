@@ -28,7 +28,7 @@ class BundleInfo:
     """What `model.json` says of a model."""
 
     name: str
-    """For people, for example `resnet50-imagenet-int8`."""
+    """For people, for example `resnet50-cars-int8`."""
     fingerprint: str
     """Its identity: sha256 over the graph and everything that decides what pixels it is shown."""
     resize: Rule

@@ -21,7 +21,7 @@ _MOST_IMAGES = 2**32 - 1
 @dataclass(frozen=True, kw_only=True)
 class EmbedderConfig(ServerConfig):
     port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
-    model: Path = option(Path("models/resnet50-imagenet-int8"), help="directory of the model bundle")
+    model: Path = option(Path("models/resnet50-cars-int8"), help="directory of the model bundle")
     device: str = option(
         "auto", choices=DEVICES, help="what runs the network; auto is CUDA where it works, else the CPU"
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from demo import answers, direct
 from demo.servers import serving
 from search_svc import labels
-from search_svc.vote import vote
+from search_svc.vote import elect, weights
 from svckit.cli import CommandError
 
 pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, once
@@ -19,7 +19,7 @@ CARS = ["lumen_arc_2020", "lumen_arc_2022", "lumen_ray_2020", "castell_page_2010
 @pytest.fixture(scope="module")
 def client(chain, tmp_path_factory):
     with (
-        serving(chain.index, tmp_path_factory.mktemp("servers")) as pair,
+        serving(tmp_path_factory.mktemp("servers"), chain.index) as pair,
         vmmr.Client(pair.embedder, pair.search) as client,
     ):
         yield client
@@ -68,9 +68,14 @@ def test_photos_that_are_as_near_as_each_other_may_change_places(answered):
     assert not direct._same_neighbours(replace(first, found=found), untied)
 
 
-@given(st.lists(st.tuples(st.sampled_from(CARS), st.sampled_from([0.5, 0.6, 0.7, 0.75])), min_size=1, max_size=8))
-def test_the_vote_by_hand_is_the_services_vote(neighbours):
+@given(
+    st.lists(st.tuples(st.sampled_from(CARS), st.sampled_from([0.5, 0.6, 0.7, 0.75])), min_size=1, max_size=8),
+    st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=len(CARS), max_size=len(CARS)),
+)
+def test_the_vote_by_hand_is_the_services_vote(neighbours, worth_of_labels):
     """Two ways to write one definition."""
     named = [(str(place), labels.parse(name), score) for place, (name, score) in enumerate(neighbours)]
-    expected = vote([score for _, _, score in named], [label for _, label, _ in named], 0.05)
-    assert direct._vote(named, 0.05).label == expected.answer.label
+    worth = dict(zip(CARS, worth_of_labels, strict=True))
+    given_weights = weights([score for _, _, score in named], 0.05)
+    voters = [(label, weight * worth[label.label]) for (_, label, _), weight in zip(named, given_weights, strict=True)]
+    assert direct._vote(named, 0.05, worth).label == elect(voters).answer.label

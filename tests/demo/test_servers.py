@@ -11,7 +11,7 @@ pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, onc
 
 
 def test_both_servers_serve_while_the_block_lasts_and_end_well(chain, tmp_path, capsys):
-    with serving(chain.index, tmp_path) as pair:
+    with serving(tmp_path, chain.index) as pair:
         assert [health(address) for address in (pair.embedder, pair.search)] == ["SERVING", "SERVING"]
         with vmmr.Client(pair.embedder, pair.search) as client:
             assert client.info().index.items == 32
@@ -22,13 +22,13 @@ def test_both_servers_serve_while_the_block_lasts_and_end_well(chain, tmp_path, 
 def test_a_server_that_does_not_start_is_told_with_its_log(chain, tmp_path, capsys):
     index = shutil.copytree(chain.index, tmp_path / "index")
     (index / "versions/000001/shard-000.faiss").write_bytes(b"damaged")
-    with pytest.raises(CommandError, match="the search server ended with exit code 1"), serving(index, tmp_path):
+    with pytest.raises(CommandError, match="the search server ended with exit code 1"), serving(tmp_path, index):
         pass
     assert "shard-000.faiss" in capsys.readouterr().err
 
 
 def test_if_the_block_fails_both_servers_end_and_their_logs_are_shown(chain, tmp_path, capsys):
-    with pytest.raises(RuntimeError, match="the block"), serving(chain.index, tmp_path) as pair:
+    with pytest.raises(RuntimeError, match="the block"), serving(tmp_path, chain.index) as pair:
         raise RuntimeError("the block")
     assert [health(address).split(":")[0] for address in (pair.embedder, pair.search)] == ["UNAVAILABLE"] * 2
     shown = capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import vmmr
 
-MODEL = "models/resnet50-imagenet-int8"
+MODEL = "models/resnet50-cars-int8"
 CLASSES, PHOTOS = 6, 10
 
 
