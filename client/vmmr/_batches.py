@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from vmmr._deadlines import unlimited
 from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
@@ -66,13 +65,22 @@ def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Ent
     return Entry(position, photo, image, len(image.content) + _FRAMING_BYTES)
 
 
-def photos_of_car(photos: Iterable[Photo | PhotoSource], limits: Limits) -> list[Photo | PhotoSource]:
-    """All of them: they go in one request. Raises ValueError if there are none, or more than the services accept."""
-    taken = list(islice(photos, limits.photos + 1))
-    if not 1 <= len(taken) <= limits.photos:
-        given = f"more than {limits.photos}" if taken else "none"
-        raise ValueError(f"photos of one car must be 1 to {limits.photos}, which the services accept, got {given}")
-    return taken
+def photos_of_car(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[Photo | PhotoSource]:
+    """All of them, each taken when it is asked for, since a generator may close its files.
+
+    They go in one request. Raises ValueError if there are none, or more than the services accept.
+    """
+    count = 0
+    for count, photo in enumerate(photos, start=1):
+        if count > limits.photos:
+            raise _not_a_car(limits, f"more than {limits.photos}")
+        yield photo
+    if count == 0:
+        raise _not_a_car(limits, "none")
+
+
+def _not_a_car(limits: Limits, given: str) -> ValueError:
+    return ValueError(f"photos of one car must be 1 to {limits.photos}, which the services accept, got {given}")
 
 
 def check_size(images: Sequence[embedder_pb2.Image], limits: Limits) -> None:

@@ -119,6 +119,18 @@ def test_a_car_has_no_more_photos_than_the_services_accept_in_a_request(client, 
     assert len(services.embedder.script.of("Embed")) == 1
 
 
+def test_each_photo_of_a_car_is_read_before_the_next_is_asked_for(client, services, tmp_path):
+    def opened():
+        for n in range(3):
+            (tmp_path / "photo").write_bytes(b"%d" % n)
+            with (tmp_path / "photo").open("rb") as file:
+                yield file
+
+    client.identify_car(opened())
+    [embedded] = services.embedder.script.of("Embed")
+    assert [image.content for image in embedded.request.images] == [b"0", b"1", b"2"]
+
+
 def test_nor_more_bytes(client, services):
     services.embedder.limits.max_request_bytes = 10_000
     with pytest.raises(vmmr.MessageTooLargeError, match=r"^the 2 photos have 12128 bytes; the most .* is 10000$"):
