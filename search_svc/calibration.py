@@ -15,6 +15,9 @@ from svckit.artifact import ArtifactError, atomic_write
 
 LEVELS = ("label", "model", "make")
 
+_CONFIDENCE_SLOPES, _KNOWN_SLOPES = 3, 2
+"""As many as Evidence has `confidence_features` and `known_features`."""
+
 _LARGEST_LOGIT = 30.0
 
 
@@ -96,6 +99,14 @@ def _check(calibration: Calibration) -> None:
         raise ValueError(f"k must be >= 1 and temperature > 0, got {calibration.k} and {calibration.temperature}")
     if not calibration.known_offsets:
         raise ValueError("known_offsets is empty")
+    for line in calibration.levels.values():
+        _check_slopes("levels", line, _CONFIDENCE_SLOPES)
+    _check_slopes("known", calibration.known, _KNOWN_SLOPES)
+
+
+def _check_slopes(name: str, line: Line, slopes: int) -> None:
+    if len(line.slopes) != slopes:
+        raise ValueError(f"{name} must have {slopes} slopes, got {len(line.slopes)}")
 
 
 def _number(value: Any) -> float:

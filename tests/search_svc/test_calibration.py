@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from search_svc.calibration import Calibration, Error, Line, sigmoid
+from search_svc.calibration import LEVELS, Calibration, Error, Line, sigmoid
 from search_svc.version import IndexVersion
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
@@ -60,7 +60,9 @@ def test_a_missing_field_is_named(path, field):
         {"levels": {"label": {"intercept": 0, "slopes": [1, 2, 3]}}},
         {"levels": 5},
         {"known": {"intercept": 0}},
-        {"known": {"intercept": 0, "slopes": ["steep"]}},
+        {"levels": {level: {"intercept": 0, "slopes": [1, 2]} for level in LEVELS}},
+        {"known": {"intercept": 0, "slopes": ["steep", 1]}},
+        {"known": {"intercept": 0, "slopes": [1, 2, 3]}},
         {"known_offsets": []},
         {"known_offsets": 3},
         {"unknown_threshold": float("nan")},
