@@ -20,7 +20,7 @@ from search_svc.held import LEAST_LABELS, LEAST_PHOTOS, Held
 from search_svc.index_dir import new_version
 from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
-from search_svc.manifest import SPLITS
+from search_svc.manifest import split_names
 from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
@@ -189,7 +189,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--temperature", type=float, help="of the vote (default: fitted on dev photos, or from the embeddings' length)"
     )
-    parser.add_argument("--seed", type=int, default=spec.seed, help=f"of the training sample (default: {spec.seed})")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=spec.seed,
+        help=f"of the training sample, and of what fitting draws (default: {spec.seed})",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -206,7 +211,7 @@ def _run(args: argparse.Namespace) -> None:
         temperature=args.temperature,
         seed=args.seed,
     )
-    splits = _splits(args.split)
+    splits = split_names(args.split)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
     rows = np.array(
         [row for row, photo in enumerate(embeddings.photos) if photo.split in splits and photo.path not in left_out],
@@ -245,13 +250,6 @@ def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]
         if photo.split == "dev" and row not in indexed and photo.label.label in labels and photo.path not in left_out
     ]
     return Held(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
-
-
-def _splits(names: str) -> set[str]:
-    splits = set(names.split(","))
-    if unknown := sorted(splits - set(SPLITS)):
-        raise CommandError(f"--split must be of {', '.join(SPLITS)}, got {unknown[0]!r}")
-    return splits
 
 
 def _summary(version: IndexVersion) -> str:

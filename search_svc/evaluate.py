@@ -3,16 +3,17 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc import exclude
 from search_svc.embeddings import Embeddings
 from search_svc.examiner import Examined, Examiner
-from search_svc.manifest import SPLITS
+from search_svc.manifest import split_names
 from search_svc.report.content import Report, assemble
 from search_svc.report.table import table
 from search_svc.shards import ShardSet
@@ -41,6 +42,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--not-cars", metavar="EMBEDDINGS", type=Path, help="embeddings of pictures that show no car, of any split"
     )
+    exclude.add_flag(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the report there, as JSON")
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write it there, as one standalone page")
     parser.set_defaults(run=_run)
@@ -51,8 +53,9 @@ def _run(args: argparse.Namespace) -> None:
     version = IndexVersion.open(args.index)
     embeddings = Embeddings.open(args.embeddings)
     not_cars = Embeddings.open(args.not_cars) if args.not_cars else None
+    left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
     with ShardSet.open(version) as shards:
-        report = evaluate(embeddings, version, shards, args.split, not_cars)
+        report = evaluate(embeddings, version, shards, args.split, not_cars=not_cars, left_out=left_out)
     print(table(report))
     if args.json:
         _write(args.json, f"{json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False)}\n")
@@ -65,14 +68,18 @@ def evaluate(
     version: IndexVersion,
     shards: ShardSet,
     split: str,
+    *,
     not_cars: Embeddings | None = None,
+    left_out: Collection[str] = (),
 ) -> Report:
     """Asks for every photo of some splits, separated by commas, as a caller of the service would.
+
+    But for those with the paths `left_out`.
 
     Raises CommandError if embeddings are of another model than the index, or hold no photo of a split, or none of a
     label that the index has.
     """
-    rows = _rows(embeddings, split)
+    rows = _rows(embeddings, split, left_out)
     _check(embeddings, "photos", version)
     if not_cars:
         _check(not_cars, "pictures of --not-cars", version)
@@ -96,15 +103,12 @@ def _page_writer() -> Callable[[Report], str]:
     return page
 
 
-def _rows(embeddings: Embeddings, split: str) -> NDArray[np.int64]:
-    of_split = np.array([photo.split for photo in embeddings.photos])
-    names = split.split(",")
-    for name in names:
-        if name not in SPLITS:
-            raise CommandError(f"--split must be of {', '.join(SPLITS)}, got {name!r}")
-        if not (of_split == name).any():
-            raise CommandError(f"there is no photo of the split {name} among the embeddings")
-    return np.flatnonzero(np.isin(of_split, names))
+def _rows(embeddings: Embeddings, split: str, left_out: Collection[str]) -> NDArray[np.int64]:
+    names = split_names(split)
+    asked = {row: photo.split for row, photo in enumerate(embeddings.photos) if photo.path not in left_out}
+    if missing := sorted(names - set(asked.values())):
+        raise CommandError(f"there is no photo of the split {missing[0]} among the embeddings")
+    return np.array([row for row, of in asked.items() if of in names], np.int64)
 
 
 def _check(embeddings: Embeddings, what: str, version: IndexVersion) -> None:

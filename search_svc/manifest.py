@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from search_svc.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
+from svckit.cli import CommandError
 
 Split = Literal["train", "dev", "test", "unseen-dev", "unseen-test"]
 """The unseen ones hold all photos of their labels: cars that no gallery of the others knows."""
@@ -24,6 +25,14 @@ class Photo:
     """Relative to the folder of the collection, with `/`."""
     label: Label
     split: Split
+
+
+def split_names(names: str) -> set[str]:
+    """Of a list with commas, as --split takes it. Raises CommandError if one is none."""
+    splits = set(names.split(","))
+    if unknown := sorted(splits - set(SPLITS)):
+        raise CommandError(f"--split must be of {', '.join(SPLITS)}, got {unknown[0]!r}")
+    return splits
 
 
 def write(path: Path, photos: Iterable[Photo]) -> None:

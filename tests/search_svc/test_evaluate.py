@@ -153,6 +153,17 @@ def test_pictures_without_cars_are_unknown_whatever_they_are_called(collection, 
     assert "8 photos of no cars" in capsys.readouterr().out
 
 
+def test_photos_of_an_exclusion_list_are_not_asked_for(collection, tmp_path, capsys):
+    _matrix, photos = collection
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
+    excluded = [photo.path for photo in photos if photo.split == "test"][:3]
+    (tmp_path / "exclude.csv").write_text("\n".join(["path", *excluded, ""]))
+    found = evaluated(tmp_path, "embeddings", "--exclude", tmp_path / "exclude.csv")
+    assert (found["asked"], found["photos"], found["gallery"]) == (37, 37, 80)
+    assert not {each["item"] for each in found["worst"]} & set(excluded)
+    assert "3 photos are left out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
