@@ -22,7 +22,7 @@ class EpochRecord:
     """Of the last step's photos."""
     loss: float
     train_top1: float
-    """Percent, of augmented photos against the class directions."""
+    """Percent, of augmented photos: those whose nearest that the loss compares them with is of their class."""
     photos_per_s: float
     waiting: float
     """Percent of the time that the device had nothing to do but wait for photos."""

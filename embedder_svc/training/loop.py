@@ -1,6 +1,7 @@
 """A training run: epochs over the training photos, a look at the dev photos now and then, all of it resumable."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -67,7 +68,7 @@ class Run:
         self._best = -1.0
 
     def train(self) -> None:
-        """Runs to the last epoch. Raises CommandError if what is in `out` is another run."""
+        """Runs to the last epoch. Raises CommandError if what is in `out` is another run, or if the loss is no number."""
         self._begin()
         with progress(total=self._steps, desc="training", unit="step") as bar:
             bar.n = bar.initial = self._step
@@ -103,6 +104,8 @@ class Run:
         labels = torch.from_numpy(self._train.photos.labels[chosen]).to(self._learner.device)
         share, self._step = self._step / self._steps, self._step + 1
         result = self._learner.learn(inputs, labels, progress=share, step=self._step)
+        if not math.isfinite(result.loss):  # before its weights replace those that were saved
+            raise CommandError(f"the loss is {result.loss} at step {self._step}: lower --rate or --class-rate")
         self._tally.add(result, len(chosen), seconds=waited_s + watch.lap(), waited_s=waited_s)
 
     def _size(self) -> int:

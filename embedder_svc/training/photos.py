@@ -25,7 +25,7 @@ _PART = 64
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of one split; `labels` and `makes` number the classes and makes of the training photos."""
+    """Photos of one split; `labels` and `makes` number the classes of the training photos, and the makes of all photos."""
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -53,10 +53,10 @@ class Collection:
         rows = _rows(manifest)
         train = [row for row in rows if row["split"] == "train"]
         classes = {label: number for number, label in enumerate(sorted({row["label"] for row in train}))}
-        makes = {make: number for number, make in enumerate(sorted({row["make"] for row in train}))}
         if len(classes) < 2:
             raise CommandError(f"{manifest}: training needs photos of at least 2 classes, found {len(classes)}")
         dev = [row for row in rows if row["split"] == "dev" and row["label"] in classes]
+        makes = {make: number for number, make in enumerate(sorted({row["make"] for row in train + dev}))}
         return cls(tuple(classes), _levels(train), _photos(train, classes, makes), _photos(dev, classes, makes))
 
     @property

@@ -28,7 +28,7 @@ class Recipe:
     margin: float = option(0.1, minimum=0, maximum=1, help="margin of proxy-anchor and multi-similarity, in cosine")
     rate: float = option(0.02, minimum=0, help="peak learning rate of the network")
     class_rate: float = option(0.2, minimum=0, help="peak learning rate of the classes' directions")
-    weight_decay: float = option(5e-4, minimum=0, help="weight decay of the convolutions")
+    weight_decay: float = option(5e-4, minimum=0, help="weight decay of the convolutions and the projection")
     clip: float = option(5.0, minimum=0, help="largest norm of the network's gradient")
     warm_up: float = option(
         0.015, minimum=0, maximum=0.5, help="share of the run in which the rates rise to their peak"

@@ -16,6 +16,7 @@ from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import WEIGHTS, Run
 from embedder_svc.training.photos import Collection, Decoded
 from embedder_svc.training.recipe import Recipe
+from embedder_svc.traits import Traits
 from svckit.cli import CommandError
 
 
@@ -38,7 +39,10 @@ def start(
     begin = checkpoints.load(weights)
     if not isinstance(begin.network, ResNet50):
         raise CommandError(f"{weights}: training starts from a ResNet-50 in torchvision's layout")
+    _check_sizes(recipe, begin.traits)
     identity = {"photos": collection.identity, "starting weights": _identity(begin)}
+    if recipe.loss == "hierarchical":
+        identity["makes or models"] = hashlib.sha256(collection.levels.tobytes()).hexdigest()
     if recipe.dimension not in (0, begin.network.dimension):
         begin.network.project(recipe.dimension, recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -55,6 +59,14 @@ def start(
         identity=identity,
     ).train()
     return out / WEIGHTS
+
+
+def _check_sizes(recipe: Recipe, traits: Traits) -> None:
+    """The model's size is one of these: better refused now than when the model is exported."""
+    try:
+        traits.updated({"input_size": min(recipe.tested_sizes)})
+    except ValueError as error:
+        raise CommandError(f"--test-sizes: {error}") from error
 
 
 def _device(name: str) -> torch.device:

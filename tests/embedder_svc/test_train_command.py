@@ -122,6 +122,27 @@ def test_the_loss_is_told_of_makes_and_models(collection, tmp_path, monkeypatch)
     assert told["levels"].tolist() == [[0, 1], [0, 1]]
 
 
+def test_a_run_of_the_hierarchical_loss_goes_on_only_with_its_own_makes_and_models(collection, tmp_path):
+    flags = ("--loss=hierarchical", "--epochs=1", "--rate=0.001")
+    train(collection, tmp_path / "run", *flags)
+    train(collection, tmp_path / "run", *flags)
+    manifest = collection / "manifest.csv"
+    before = manifest.read_text()
+    manifest.write_text(before.replace(",mercedes benz,", ",chrysler,"))
+    try:
+        with pytest.raises(CommandError, match="run: holds a run with other makes or models"):
+            train(collection, tmp_path / "run", *flags)
+    finally:
+        manifest.write_text(before)
+
+
+@pytest.mark.parametrize("size", ["31", "0", "-8"])
+def test_a_test_size_that_no_model_can_have_is_refused_before_any_work(collection, tmp_path, size):
+    with pytest.raises(CommandError, match=f"^--test-sizes: input_size must be >= 32, got {size}$"):
+        train(collection, tmp_path / "run", f"--test-sizes=32,{size}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_in_another_layout_are_refused(collection, tmp_path):
     torch.save(vmmrdb.VmmrdbResNet50().state_dict(), tmp_path / "vmmrdb.pth")
     with pytest.raises(CommandError, match=r"vmmrdb\.pth: training starts from a ResNet-50 in torchvision's layout"):

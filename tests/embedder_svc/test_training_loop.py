@@ -280,6 +280,19 @@ def test_a_batch_larger_than_the_collection_is_refused(start):
         start(recipe=replace(RECIPE, batch=23))[0].train()
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_what_was_saved_stays(start, tmp_path, monkeypatch):
+    """It is saved after every step, and not after the one with that loss."""
+    monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
+    run, network = start()
+    forward = network.forward
+    network.forward = lambda photos: forward(photos) * (torch.nan if run._step == 7 else 1)
+    with pytest.raises(CommandError, match=r"^the loss is nan at step 7: lower --rate or --class-rate$"):
+        run.train()
+    saved = torch.load(tmp_path / "run" / loop.STATE, weights_only=True)
+    assert saved["step"] == 6
+    assert all(value.isfinite().all() for value in saved["learner"]["network"].values())
+
+
 def test_a_finished_run_has_nothing_left_to_do(start, tmp_path):
     start()[0].train()
     before = (tmp_path / "run" / loop.STATE).read_bytes()
