@@ -1,14 +1,14 @@
-"""Gathers pictures that show no car, to measure what the index says of them: `python bench/not_cars.py DIR`.
+"""Gathers pictures that show no car, to measure what the index says of them: `python bench/not_cars.py DIR`, a new one.
 
 They come from Debian packages (apt-get download, unpacked, not installed): wallpapers, and Tux Paint's stamps of animals, plants,
 food, clothes and household things. Drawn ones, and anything of traffic, are left out. They stay where they are put, beside
 a manifest.csv for `vmmr-embedder embed`; none belongs into this repository.
 """
 
+import argparse
 import csv
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,9 @@ COLUMNS = ("path", "label", "make", "model", "year", "split")
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="DIR")
+    out: Path = parser.parse_args().out
     out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
         names = [name for package in PACKAGES for name in gather(package, Path(folder), out)]

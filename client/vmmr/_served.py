@@ -50,7 +50,7 @@ class Calibration:
 
     photos: int
     false_alarm_rate: float
-    """The share of them whose verdict is "unknown", wrongly."""
+    """The share of photos of known cars that the threshold is chosen to call "unknown", wrongly. Aimed at, not measured."""
     unknown_threshold: float
     """The least `known_score` of a photo that is not unknown."""
 
