@@ -12,9 +12,7 @@ PREFIX = "SEARCH"
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ServerConfig):
     port: int = option(50052, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
-    index: Path = option(
-        Path("models/stanford-cars"), help="index data directory; its current version is served"
-    )
+    index: Path = option(Path("models/stanford-cars"), help="index data directory; its current version is served")
     max_queries: int = option(256, minimum=1, help="most queries in one call")
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")
     max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")

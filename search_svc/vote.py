@@ -53,11 +53,6 @@ class Weighting:
     """0 to 1: at 1 a label with twice as many photos in the gallery weighs half as much a photo, at 0 the same."""
 
 
-def vote(scores: Sequence[float], labels: Sequence[Label], temperature: float) -> Vote | None:
-    """The vote of neighbours with these scores and labels, in any order; None if there are none."""
-    return elect(list(zip(labels, weights(scores, temperature), strict=True)))
-
-
 def weights(scores: Sequence[float], temperature: float) -> list[float]:
     """Of neighbours: 1 for the nearest."""
     best = max(scores, default=0.0)

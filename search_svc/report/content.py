@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from search_svc.accuracy import NEAREST, RECALL_AT, VOTE, Score, scores
+from search_svc.accuracy import LEVELS, NEAREST, RECALL_AT, VOTE, Score, scores
 from search_svc.answer import Answerer
 from search_svc.examiner import Examined
 from search_svc.report.confidence import Confidence, confidences
@@ -188,7 +188,7 @@ def assemble(
 
 def _gains(known: Sequence[Examined]) -> list[Gain]:
     gains = []
-    for level in ("label", "model", "make", "year"):
+    for level in LEVELS:
         judged = [photo.right for photo in known if (level, VOTE) in photo.right]
         if judged:
             vote, nearest = (np.array([right[level, measure] for right in judged]) for measure in (VOTE, NEAREST))

@@ -96,12 +96,6 @@ def aurc(confidence: NDArray[Any], right: NDArray[np.bool_]) -> float:
     return float(np.mean(mistakes / np.arange(1, len(right) + 1)))
 
 
-def selected(confidence: NDArray[Any], right: NDArray[np.bool_], cut: float) -> Selected:
-    """What is left at one cut; risk is 0 if nothing is."""
-    taken = confidence >= cut
-    return Selected(cut, float(taken.mean()), float(1 - right[taken].mean()) if taken.any() else 0.0)
-
-
 def _by_value(
     values: NDArray[Any], marked: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:

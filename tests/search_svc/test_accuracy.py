@@ -3,7 +3,7 @@ import pytest
 from search_svc.accuracy import LEVELS, MEASURES, WITHIN, distinct, outcomes, recalls, scores
 from search_svc.answer import Answer
 from search_svc.labels import parse
-from search_svc.vote import vote
+from search_svc.vote import elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
 CIVIC, CAMRY, MISC = parse("honda_civic_2005"), parse("toyota_camry_2011"), parse("misc")
@@ -11,7 +11,8 @@ CIVIC, CAMRY, MISC = parse("honda_civic_2005"), parse("toyota_camry_2011"), pars
 
 def answer(*labels, temperature=1.0, years=None):
     """Of neighbours with scores 0.9, 0.8, ..."""
-    voted = vote([0.9 - 0.1 * place for place in range(len(labels))], labels, temperature)
+    given = weights([0.9 - 0.1 * place for place in range(len(labels))], temperature)
+    voted = elect(list(zip(labels, given, strict=True)))
     year = voted.answer.year
     return Answer(voted, 1.0, 1.0, 1.0, None, None, years or (year and (year, year)), 1.0)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from search_svc.evidence import Scale, gather
 from search_svc.labels import parse
 from search_svc.searcher import Found
-from search_svc.vote import Weighting, vote
+from search_svc.vote import Weighting, elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
 CIVIC, CAMRY = parse("honda_civic_2005"), parse("toyota_camry_2007")
@@ -37,7 +37,8 @@ def test_nothing_found_is_no_evidence():
 
 def test_the_vote_of_one_photo_is_that_of_its_neighbours():
     neighbours = [(0.9, CAMRY), (0.85, PILOT_2011), (0.8, PILOT_2012)]
-    expected = vote([0.9, 0.85, 0.8], [CAMRY, PILOT_2011, PILOT_2012], 0.1)
+    given_weights = weights([score for score, _ in neighbours], 0.1)
+    expected = elect([(label, weight) for (_, label), weight in zip(neighbours, given_weights, strict=True)])
     given_ = gather([seen(neighbours)], scale()).vote
     assert given_.answer == expected.answer
     assert [each.confidence for each in given_.labels] == pytest.approx([each.confidence for each in expected.labels])

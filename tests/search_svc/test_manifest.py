@@ -43,7 +43,10 @@ def test_columns_that_others_added_are_passed_over_and_a_byte_order_mark_too(tmp
     [
         ("", "has no column path, label, make, model, year, split"),
         ("path,label,make,model,year\n", "has no column split"),
-        (HEADER + "a,b,c,d,2001,train\na,b,c,d,2001,val\n", "line 3: split must be one of train, dev, test, unseen-dev, unseen-test, got 'val'"),
+        (
+            HEADER + "a,b,c,d,2001,train\na,b,c,d,2001,val\n",
+            "line 3: split must be one of train, dev, test, unseen-dev, unseen-test, got 'val'",
+        ),
         (HEADER + "a,b,c,d,MMI,train\n", "line 2: year must be a number or nothing, got 'MMI'"),
         (HEADER + "a,b,c,d\n", "line 2: needs a path, a label and every other column"),
         (HEADER + ",b,c,d,2001,train\n", "line 2: needs a path, a label and every other column"),

@@ -24,7 +24,7 @@ from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
 from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
-from search_svc.vote import vote
+from search_svc.vote import elect, weights
 from svckit.batcher import Batcher
 from svckit.server import Server
 
@@ -211,7 +211,8 @@ class TestClassify:
         items, temperature = served.version.items, served.version.manifest.temperature
         for query, result in zip(unit(3), response.results, strict=True):
             rows, scores = zip(*nearest(served.version, query, 9), strict=True)
-            expected = vote(scores, [items.labels[items.label_of[row]] for row in rows], temperature)
+            labels = [items.labels[items.label_of[row]] for row in rows]
+            expected = elect(list(zip(labels, weights(scores, temperature), strict=True)))
             assert result.answer.label == expected.answer.label
             assert result.make_confidence == pytest.approx(expected.make_confidence, rel=1e-4)
             assert result.model_confidence == pytest.approx(expected.model_confidence, rel=1e-4)

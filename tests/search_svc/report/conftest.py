@@ -11,7 +11,7 @@ from search_svc.examiner import Examined
 from search_svc.labels import parse
 from search_svc.report.content import assemble
 from search_svc.searcher import Found
-from search_svc.vote import vote
+from search_svc.vote import elect
 from svckit.artifact import write_manifest
 
 
@@ -22,7 +22,7 @@ def _examined(
     labels = [parse(name) for name in neighbours]
     found = Found(list(rows or range(len(labels))), labels, [1.0] * len(labels))
     answer = None
-    if voted := vote(found.scores, labels, 1.0):
+    if voted := elect([(label, 1.0) for label in labels]):
         year = voted.answer.year
         shares = (voted.make_confidence, voted.model_confidence, voted.label_confidence)
         given = shares if confidence is None else (confidence,) * 3

@@ -18,7 +18,6 @@ from search_svc.report.metrics import (
     reliability,
     risk_coverage,
     roc,
-    selected,
 )
 
 COARSE = st.integers(-8, 8).map(lambda value: value / 8)
@@ -71,8 +70,6 @@ def test_risk_and_coverage_by_hand():
     assert risk_coverage(confidence, right) == [Selected(0.9, 0.25, 0), Selected(0.7, 0.5, 0.5), Selected(0.5, 1, 0.5)]
     # Risks of the 1, 2, 3, 4 most confident: 0, 1/2, (1 + 1/2) / 3, 2/4: the two of 0.5 are half wrong each.
     assert aurc(confidence, right) == pytest.approx((0 + 0.5 + 0.5 + 0.5) / 4)
-    assert selected(confidence, right, 0.7) == Selected(0.7, 0.5, 0.5)
-    assert selected(confidence, right, 0.95) == Selected(0.95, 0, 0)
 
 
 @given(ANSWERS)
@@ -93,8 +90,8 @@ def test_the_risk_of_everything_is_the_share_of_mistakes_and_the_best_order_has_
     assert (curve[-1].coverage, curve[-1].risk) == (1, pytest.approx(1 - right.mean()))
     assert [point.confidence for point in curve] == sorted(set(confidence), reverse=True)
     for point in curve:
-        cut = selected(confidence, right, point.confidence)
-        assert (cut.coverage, cut.risk) == (pytest.approx(point.coverage), pytest.approx(point.risk))
+        taken = confidence >= point.confidence
+        assert (point.coverage, point.risk) == pytest.approx((taken.mean(), 1 - right[taken].mean()))
     assert (
         aurc(right.astype(float), right) <= aurc(confidence, right) + 1e-12 <= aurc(-right.astype(float), right) + 2e-12
     )
