@@ -29,7 +29,7 @@ UNSEEN = (
 SMALL = {
     ("vmmr-embedder", "train"): "--epochs=1 --batch=8 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=1 "
     "--rate=0.001 --device=cpu",
-    ("vmmr-embedder", "export"): "--calibration-count=8",
+    ("vmmr-embedder", "export"): "--calibration-count=8 --input-size=32",
     ("vmmr-embedder", "embed"): "--device=cpu",
 }
 
@@ -82,7 +82,7 @@ def test_the_recipe_runs_from_photos_to_a_report(recipe, folder, capsys):
     assert shipped.training_data.endswith(
         "first 98 classes; research use; Stanford Cars, official train split, all 196 classes; research use"
     )
-    assert bundle.read(folder / "work/first-model").dimension == 2048
+    assert bundle.read(folder / "work/first-model").dimension == 512
     learned = json.loads((folder / "work/embeddings/manifest.json").read_text())
     assert (learned["count"], learned["model"]) == (4 * 20 + 5 * 5, shipped.fingerprint)
     for report in ("unknown-cars", "unseen-classes", "report"):
