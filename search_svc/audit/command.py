@@ -17,6 +17,7 @@ from svckit.cli import CommandError, progress
 
 FINDINGS_FILE, PAGE_FILE, EXCLUDE_FILE = "audit.csv", "audit.html", "exclude.csv"
 _NEIGHBOURS = 20
+_LEAST_PHOTOS = 2
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,8 +73,10 @@ def _page_maker() -> Callable[[Sequence[Finding], set[str], Path, Path], str]:
 
 
 def audit(embeddings: Embeddings, folder: Path) -> Audit:
-    """Raises CommandError if the photos are not in `folder`."""
+    """Raises CommandError if the photos are not in `folder`, or too few to be compared."""
     photos, matrix = embeddings.photos, embeddings.matrix
+    if len(photos) < _LEAST_PHOTOS:
+        raise CommandError(f"there is nothing to compare: {len(photos)} photos")
     pictures = Thumbnails([folder / photo.path for photo in photos])
     if pictures.of(0) is None:
         raise CommandError(f"{folder / photos[0].path}: {pictures.unreadable[0]}; is {folder} what was embedded?")

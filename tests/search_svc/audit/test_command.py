@@ -147,6 +147,14 @@ def test_a_folder_that_was_not_embedded_is_told_before_any_work(planted, tmp_pat
     assert not (tmp_path / "audit").exists()
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_collection_that_has_nothing_to_compare_is_refused(planted, tmp_path, count):
+    del planted.photos[count:], planted.vectors[count:]
+    planted.vectors = np.array(planted.vectors).reshape(count, 64)
+    with pytest.raises(SystemExit, match=f"error: there is nothing to compare: {count} photos$"):
+        run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "audit")
+
+
 def test_photos_that_cannot_be_read_are_told_and_the_others_are_looked_at(planted, tmp_path, capsys):
     (tmp_path / "photos" / planted.leak).write_bytes(b"no photo")
     out = tmp_path / "audit"
