@@ -131,6 +131,11 @@ class Report:
     intruders: list[Mistake]
     """Unknown cars, and what is no car, that passed for a known one."""
 
+    @property
+    def fitted_on(self) -> bool:
+        """Whether photos that the calibration was fitted on may be among those asked for."""
+        return self.calibration is not None and "dev" in self.split.split(",")
+
 
 def assemble(
     version: IndexVersion,

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -285,3 +286,18 @@ def test_a_calibrated_index_is_reported_with_its_verdicts(calibrated, tmp_path):
     alarms = found["false_alarms"]["value"]
     assert any((point["fpr"], point["tpr"]) == pytest.approx((1 - called, 1 - alarms)) for point in roc)
     assert all(level["calibrated"] for level in found["confidence"])
+
+
+@pytest.mark.parametrize(
+    ("splits", "told"), [("test", False), ("dev", True), ("test,dev", True), ("unseen-dev,test", False)]
+)
+def test_photos_that_fitted_the_calibration_are_told(calibrated, tmp_path, capsys, splits, told):
+    embeddings = Embeddings.open(tmp_path / "embeddings")
+    unseen = [
+        dataclasses.replace(each, split="unseen-dev") if each.split == "unseen-test" else each
+        for each in embeddings.photos
+    ]
+    write_embeddings(tmp_path / "again", np.array(embeddings.matrix), unseen)
+    evaluated(tmp_path, "again", "--split", splits, "--html", tmp_path / "r.html")
+    text = "he calibration was fitted on dev photos: "
+    assert (text in capsys.readouterr().out) == (text in (tmp_path / "r.html").read_text()) == told

@@ -198,7 +198,7 @@ def test_years_that_cannot_be_told_apart_come_as_ranges_and_others_alone(tmp_pat
     assert exact < 0.65
     assert within > exact + 0.2
     assert wide > 0.5
-    assert said == pytest.approx(within, abs=0.15)
+    assert within - 0.08 < said < within + 0.03, "rather too low than too high"
     exact, within, wide, _ = outcome[0.0]
     assert exact > 0.9
     assert wide < 0.2
