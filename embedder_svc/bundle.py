@@ -48,7 +48,7 @@ class BundleInfo:
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How the embeddings compare with those of the network it was exported from."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What it was measured to achieve."""
+    """What its weights were measured to achieve before export, at the size and resize rule that they were trained with."""
 
     @property
     def resizing(self) -> Resize:
