@@ -81,4 +81,4 @@ class Chain:
         with step(name) as under_way:
             log = self.work / f"{name}.log"
             summary = run(command, log=log, timeout_s=timeout_s, progress=under_way.progress)
-            under_way.result = summary.strip().partition(": ")[2]
+            under_way.result = summary.partition("\n")[0].partition(": ")[2]

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _serve(settings: SearchConfig) -> None:
+    if not settings.index.is_dir():
+        raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
     version = IndexVersion.open(settings.index)
     if settings.max_k < version.manifest.k:
         raise ConfigError(

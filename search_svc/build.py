@@ -260,8 +260,9 @@ def _summary(version: IndexVersion) -> str:
 
 def _calibrated(fitted: Calibration | None, held: Held) -> str:
     if fitted is None:
-        there = f"{len(held.rows)} dev photos of {len(set(held.labels))} of its labels are not in it"
-        return f"not calibrated: {there}; {LEAST_PHOTOS} of {LEAST_LABELS} labels are needed"
+        there = f"{len(held.rows)} of {len(set(held.labels))} labels"
+        needed = f"that takes {LEAST_PHOTOS} dev photos of {LEAST_LABELS} labels outside the gallery, there are {there}"
+        return f"not calibrated, so it never says unknown, and confidences are shares of the vote: {needed}"
     vote = f"k {fitted.k}, temperature {fitted.temperature:.3g}, prior {fitted.prior:g}"
     error = fitted.errors["label"]
     errors = f"calibration error of the label {error.before:.1%}, calibrated {error.after:.1%}"

@@ -13,7 +13,7 @@ def label(name):
     return vmmr.Label(parsed.label, parsed.make, parsed.model, parsed.year)
 
 
-def answered(truth, answer, path=None):
+def answered(truth, answer, path=None, verdict=None):
     """A photo of `truth` that was taken for `answer`."""
     neighbours = tuple(vmmr.Neighbour(f"top/{answer}/{n}.jpg", label(answer), "", 0.9 - n / 10) for n in range(5))
     found = vmmr.Identification(
@@ -21,6 +21,10 @@ def answered(truth, answer, path=None):
         make_confidence=1.0,
         model_confidence=0.75,
         label_confidence=0.5,
+        verdict=verdict,
+        known_score=None,
+        years=None,
+        years_confidence=0.5,
         makes=(),
         models=(),
         labels=(),
@@ -48,6 +52,11 @@ def test_an_answer_is_wrong_at_the_first_level_that_differs(answer, wrong):
 def test_no_answer_is_a_wrong_make():
     each = answered("lumen_arc_2020", "lumen_arc_2020")
     assert replace(each, found=replace(each.found, answer=None)).wrong == "make"
+
+
+def test_an_unknown_car_is_not_shown_as_an_answer(capsys):
+    answers.show([answered("lumen_arc_2020", "lumen_arc_2022", verdict="unknown")])
+    assert "unknown (nearest: lumen arc 2022)" in capsys.readouterr().out
 
 
 def test_a_label_that_differs_in_words_that_are_not_read_is_wrong():

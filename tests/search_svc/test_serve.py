@@ -171,6 +171,10 @@ class TestRefusesToStart:
         missing = "missing: no index was built here; `vmmr-search build` makes one"
         assert message == f"vmmr-search: error: {tmp_path}/CURRENT: {missing}"
 
+    def test_without_the_folder(self, tmp_path, spawn):
+        message = self.error(spawn("--index", tmp_path / "none"))
+        assert message == f"vmmr-search: error: --index (SEARCH_INDEX): there is no folder {tmp_path}/none"
+
     def test_when_its_index_asks_for_more_than_it_allows(self, version, spawn):
         message = self.error(spawn("--index", version.path.parents[1], env={"SEARCH_MAX_K": "9"}))
         assert message == "vmmr-search: error: --max-k (SEARCH_MAX_K) must be >= 10, the k of the index, got 9"
