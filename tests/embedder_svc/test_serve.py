@@ -154,7 +154,7 @@ def test_a_client_that_disconnects_costs_no_inference(spawn, dial, tiny_bundle, 
     ready = spawn("--model", tiny_bundle, "--decode-threads", "1").ready()
     slow = encode(Image.new("RGB", (5000, 5000)), "PNG", compress_level=1)
     stub, leaver = dial(ready["port"]), dial(ready["port"])
-    first = stub.Embed.future(request(*[slow] * 6, photo), timeout=TIMEOUT_S)
+    first = stub.Embed.future(request(*[slow] * 20, photo), timeout=TIMEOUT_S)
     wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 1)
     second = leaver.Embed.future(request(*[photo] * 8), timeout=TIMEOUT_S)
     wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 2 or first.done())
@@ -163,7 +163,7 @@ def test_a_client_that_disconnects_costs_no_inference(spawn, dial, tiny_bundle, 
     assert not first.done(), "the test's slow photos were too quick for it"
     first.result()
     stub.Embed(request(photo), timeout=TIMEOUT_S)
-    assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 7 + 1
+    assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 21 + 1
 
 
 def wait_for(condition):
