@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,10 @@ TIMEOUT_S = 60
 # The machines that run these tests are shared: how long an example takes says nothing about the code.
 settings.register_profile("vmmr", deadline=None)
 settings.load_profile("vmmr")
+
+# A shell without job control starts its background jobs deaf to Ctrl-C, and what they start inherits that. Programs that
+# are tested with Ctrl-C must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start must not oversubscribe the cores that pytest's own workers share.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -151,11 +151,10 @@ class TestRefusesToStart:
 
 
 def test_a_client_that_disconnects_costs_no_inference(spawn, dial, tiny_bundle, encode, photo):
-    ready = spawn("--model", tiny_bundle, "--decode-threads", "1").ready()
+    ready = spawn("--model", tiny_bundle, "--decode-threads", "1", "--max-queue", "32").ready()
     slow = encode(Image.new("RGB", (5000, 5000)), "PNG", compress_level=1)
     stub, leaver = dial(ready["port"]), dial(ready["port"])
-    first = stub.Embed.future(request(*[slow] * 20, photo), timeout=TIMEOUT_S)
-    wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 1)
+    first = taken_in(stub, request(*[slow] * 20, photo))
     second = leaver.Embed.future(request(*[photo] * 8), timeout=TIMEOUT_S)
     wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 2 or first.done())
     second.cancel()
@@ -164,6 +163,26 @@ def test_a_client_that_disconnects_costs_no_inference(spawn, dial, tiny_bundle, 
     first.result()
     stub.Embed(request(photo), timeout=TIMEOUT_S)
     assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 21 + 1
+
+
+def taken_in(stub, large):
+    """The call of a request, once all 21 of its photos wait to be decoded: what comes now is decoded after them.
+
+    The server has room for 32: other photos are refused then. Those may also keep the call itself out, which is sent again.
+    """
+    call = stub.Embed.future(large, timeout=TIMEOUT_S)
+    while refusal(stub, 12) != EXHAUSTED:
+        if call.done():
+            assert call.code() == EXHAUSTED
+            call = stub.Embed.future(large, timeout=TIMEOUT_S)
+    return call
+
+
+def refusal(stub, count):
+    """The status of a call of so many things that are no photos; it costs no inference."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(request(*[b"no photo"] * count), timeout=TIMEOUT_S)
+    return caught.value.code()
 
 
 def wait_for(condition):
