@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.embeddings import Embeddings
-from search_svc.shards import ShardSet
+from search_svc.local import LocalEngine
 from search_svc.version import IndexVersion
 from search_svc.vote import elect
 
@@ -31,7 +31,7 @@ def main() -> None:
     photos = [row for row, photo in enumerate(embeddings.photos) if photo.split == "dev" and photo.label.label in place]
     vectors = embeddings.matrix[photos].astype(np.float32)
     truth = np.array([place[embeddings.photos[row].label.label] for row in photos])
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         weights = _weights(version, shards, vectors)
         shares = _whole(weights)
         rules = {
@@ -52,9 +52,9 @@ def main() -> None:
                 print(f"{size} photos, {len(groups)} groups, {name:32s} {100 * np.mean(right):.1f}")
 
 
-def _weights(version: IndexVersion, shards: ShardSet, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def _weights(version: IndexVersion, shards: LocalEngine, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """(photos, labels): the neighbours' weights, not divided by anything."""
-    hits = shards.search(vectors, version.manifest.k)
+    hits = shards.search(vectors, version.manifest.k).hits
     weights = np.zeros((len(vectors), len(version.items.labels)))
     rows = np.arange(len(vectors))[:, None]
     np.add.at(weights, (rows, version.items.label_of[hits.ids]), np.exp(hits.scores / version.manifest.temperature))

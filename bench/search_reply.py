@@ -18,10 +18,10 @@ from vmmr.search.v1 import search_pb2
 from search_svc.answer import Answerer
 from search_svc.build import build_version
 from search_svc.labels import parse
+from search_svc.local import LocalEngine
 from search_svc.queries import Limits, QueryReader
 from search_svc.replies import Replies
 from search_svc.searcher import Searcher
-from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion
 
@@ -64,7 +64,7 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
         queries=wire.pack(MODEL, queries / np.linalg.norm(queries, axis=1, keepdims=True)),
         options=search_pb2.SearchOptions(k=K),
     )
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         reader = QueryReader(version, shards.tunable, Limits(256, 1000, 2**25))
         searcher, replies, answerer = Searcher(version, shards), Replies(version), Answerer(version)
         read = reader.read(request)

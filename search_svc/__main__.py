@@ -11,10 +11,10 @@ from vmmr.search.v1 import search_pb2_grpc
 from search_svc import build, evaluate, info, split
 from search_svc.audit import command as audit
 from search_svc.config import PREFIX, SearchConfig
+from search_svc.local import LocalEngine
 from search_svc.queries import Limits, Plan, Query
 from search_svc.searcher import Found, Searcher
 from search_svc.service import SERVICE, SearchService
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 from svckit import cli, config
 from svckit.batcher import Batcher
@@ -56,7 +56,7 @@ async def _serve(settings: SearchConfig) -> None:
             f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {settings.max_k}"
         )
     server = Server(settings, name="search")
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         searcher = Searcher(version, shards)
         batcher = server.metrics.batcher(
             "search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue

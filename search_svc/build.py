@@ -20,8 +20,8 @@ from search_svc.held import LEAST_LABELS, LEAST_PHOTOS, Held
 from search_svc.index_dir import new_version
 from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
+from search_svc.local import LocalEngine
 from search_svc.manifest import split_names
-from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
     CALIBRATION_FILE,
@@ -156,7 +156,7 @@ def _calibrate(
 ) -> VersionManifest:
     """Writes the calibration; returns the manifest with what was fitted."""
     version = IndexVersion(draft, manifest, gallery, Items.open(draft / ITEMS_FILE))
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         fitted = fit(version, shards, held, k=spec.k, temperature=spec.temperature)
     fitted.write(draft / CALIBRATION_FILE)
     return dataclasses.replace(manifest, k=fitted.k, temperature=fitted.temperature)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from search_svc import exclude
 from search_svc.embeddings import Embeddings
 from search_svc.examiner import Examined, Examiner
+from search_svc.local import LocalEngine
 from search_svc.manifest import split_names
 from search_svc.report.content import Report, assemble
 from search_svc.report.table import table
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     embeddings = Embeddings.open(args.embeddings)
     not_cars = Embeddings.open(args.not_cars) if args.not_cars else None
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         report = evaluate(embeddings, version, shards, args.split, not_cars=not_cars, left_out=left_out)
     print(table(report))
     if args.json:
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> None:
 def evaluate(
     embeddings: Embeddings,
     version: IndexVersion,
-    shards: ShardSet,
+    shards: LocalEngine,
     split: str,
     *,
     not_cars: Embeddings | None = None,

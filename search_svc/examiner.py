@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from search_svc.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
 from search_svc.answer import Answer, Answerer, sizes
 from search_svc.labels import Label
+from search_svc.local import LocalEngine
 from search_svc.manifest import Photo
 from search_svc.searcher import Found
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 
 _DEPTHS = (64, 256, 1024, 4096)
@@ -40,7 +40,7 @@ class Examined:
 class Examiner:
     """Asks an index for photos."""
 
-    def __init__(self, version: IndexVersion, shards: ShardSet) -> None:
+    def __init__(self, version: IndexVersion, shards: LocalEngine) -> None:
         self.answerer = Answerer(version)
         self._k = version.manifest.k
         self._items = version.items
@@ -89,7 +89,7 @@ class Examiner:
 
     def _neighbours(self, queries: NDArray[np.float32], own: NDArray[np.int64], k: int) -> list[Found]:
         """The k nearest of each query, less itself."""
-        hits = self._shards.search(queries, k + bool((own >= 0).any()))
+        hits = self._shards.search(queries, k + bool((own >= 0).any())).hits
         keep = (hits.ids >= 0) & (hits.ids != own[:, None])
         return [
             self._found(ids[kept][:k], scores[kept][:k])

@@ -17,8 +17,8 @@ from search_svc.cases import Case, cases, strangers
 from search_svc.evidence import Evidence, Scale
 from search_svc.held import LEAST_LABELS, Held, ask
 from search_svc.labels import Label
+from search_svc.local import LocalEngine
 from search_svc.report.metrics import ece
-from search_svc.shards import ShardSet
 from search_svc.typical import typical_scores
 from search_svc.version import IndexVersion
 from search_svc.weighing import KS, fit_weighting
@@ -37,7 +37,7 @@ _LEAST_YEAR_PHOTOS = 50
 
 
 def fit(
-    version: IndexVersion, shards: ShardSet, held: Held, *, k: int | None, temperature: float | None
+    version: IndexVersion, shards: LocalEngine, held: Held, *, k: int | None, temperature: float | None
 ) -> Calibration:
     """The calibration of a version that has none yet, if there are photos enough; k and temperature are fitted unless they are given."""
     manifest, items = version.manifest, version.items

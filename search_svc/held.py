@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.labels import Label
-from search_svc.shards import ShardSet
+from search_svc.local import LocalEngine
 from search_svc.version import IndexVersion
 
 LEAST_PHOTOS = 100
@@ -45,13 +45,13 @@ class Asked:
     truth: NDArray[np.int64]  # (Q,) of the photos' own
 
 
-def ask(version: IndexVersion, shards: ShardSet, held: Held, voters: int, rng: np.random.Generator) -> Asked:
+def ask(version: IndexVersion, shards: LocalEngine, held: Held, voters: int, rng: np.random.Generator) -> Asked:
     """The neighbours of held photos: `voters`, and many more."""
     place = {label.label: position for position, label in enumerate(version.items.labels)}
     chosen = np.sort(rng.choice(len(held.rows), min(len(held.rows), MOST_PHOTOS), replace=False))
     depth = min(len(version.items), voters + DEPTH)
     hits = [
-        shards.search(held.embeddings[held.rows[chosen[start : start + _BATCH]]].astype(np.float32), depth)
+        shards.search(held.embeddings[held.rows[chosen[start : start + _BATCH]]].astype(np.float32), depth).hits
         for start in range(0, len(chosen), _BATCH)
     ]
     ids = np.concatenate([each.ids for each in hits])

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.labels import Label
+from search_svc.local import LocalEngine
 from search_svc.queries import Plan, Query
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 
 
@@ -26,7 +26,7 @@ class Found:
 class Searcher:
     """What a Batcher runs: the queries of one batch, each in its own way."""
 
-    def __init__(self, version: IndexVersion, shards: ShardSet) -> None:
+    def __init__(self, version: IndexVersion, shards: LocalEngine) -> None:
         self._items = version.items
         self._shards = shards
 
@@ -43,7 +43,7 @@ class Searcher:
 
     def _search(self, vectors: NDArray[np.float32], plan: Plan) -> list[Found]:
         rows = None if plan.labels is None else np.frombuffer(plan.labels, np.bool_)[self._items.label_of]
-        hits = self._shards.search(vectors, plan.k, params=plan.params, rows=rows, exact=plan.exact)
+        hits = self._shards.search(vectors, plan.k, params=plan.params, rows=rows, exact=plan.exact).hits
         return [self._found(ids[ids >= 0], scores) for ids, scores in zip(hits.ids, hits.scores, strict=True)]
 
     def _found(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:

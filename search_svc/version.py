@@ -44,15 +44,24 @@ class SearchParams:
     """Inverted lists to visit (IVF)."""
     ef_search: int | None = None
     """Candidates to keep while walking the graph (HNSW)."""
+    rerank: int | None = None
+    """Candidates for each neighbour: so many times k are found by the index, and compared again with the embeddings."""
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """The file that holds rows [start, stop)."""
+    """The file that holds every `step`-th row of the gallery from `start`, before `stop`."""
 
     file: str
     start: int
     stop: int
+    step: int = 1
+    longest: float | None = None
+    """Length of the longest embedding; None if it is not known."""
+
+    @property
+    def rows(self) -> range:
+        return range(self.start, self.stop, self.step)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from search_svc.answer import Answerer
 from search_svc.embeddings import Embeddings
 from search_svc.examiner import Examiner
 from search_svc.labels import parse
+from search_svc.local import LocalEngine
 from search_svc.manifest import Photo
 from search_svc.queries import Plan, Query
 from search_svc.report.unknown import VERDICT_SCORE
 from search_svc.searcher import Searcher
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 from svckit import cli
 from svckit.artifact import write_manifest
@@ -211,7 +211,7 @@ def test_one_voter_says_what_the_nearest_photo_says(collection, tmp_path):
 @pytest.mark.parametrize(("path", "items"), [("photo 0.jpg", 19), ("elsewhere.jpg", 20)])
 def test_as_many_neighbours_vote_whether_or_not_one_was_left_out(build_index, tmp_path, path, items):
     version = build_index(np.eye(20, dtype=np.float32), directory=tmp_path)
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         examiner = Examiner(version, shards)
         photo = Photo(path, version.items.labels[version.items.label_of[0]], "test")
         (found,) = examiner.examine(np.ones((1, 20), np.float32), [photo])
@@ -223,7 +223,7 @@ def test_as_many_neighbours_vote_whether_or_not_one_was_left_out(build_index, tm
 def test_a_picture_that_shows_no_car_is_of_no_label_and_left_out_of_nothing(build_index):
     version = build_index(np.eye(20, dtype=np.float32))
     picture = Photo("photo 3.jpg", version.items.labels[version.items.label_of[3]], "test")
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         (found,) = Examiner(version, shards).examine(np.eye(20, dtype=np.float32)[3:4], [picture], cars=False)
     assert (found.known, found.in_gallery, found.found.rows[0]) == (False, False, 3)
 
@@ -262,7 +262,7 @@ def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
     embeddings, manifest = Embeddings.open(tmp_path / "embeddings"), calibrated.manifest
     rows = [row for row, photo in enumerate(embeddings.photos) if photo.split in ("test", "unseen-test")]
     plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
-    with ShardSet.open(calibrated) as shards:
+    with LocalEngine.open(calibrated) as shards:
         served = Searcher(calibrated, shards).run([Query(embeddings.matrix[row], plan) for row in rows])
         found = Examiner(calibrated, shards).examine(embeddings.matrix[rows], [embeddings.photos[row] for row in rows])
     assert [each.found for each in found] == served

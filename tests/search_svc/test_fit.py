@@ -12,9 +12,9 @@ from search_svc.calibration import LEVELS
 from search_svc.fit import FALSE_ALARM_RATE
 from search_svc.held import Held
 from search_svc.labels import parse
+from search_svc.local import LocalEngine
 from search_svc.report.metrics import auroc
 from search_svc.searcher import Found
-from search_svc.shards import ShardSet
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion
 
@@ -84,8 +84,8 @@ def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
 
 
 def look(version, embeddings):
-    with ShardSet.open(version) as shards:
-        hits = shards.search(embeddings, version.manifest.k)
+    with LocalEngine.open(version) as shards:
+        hits = shards.search(embeddings, version.manifest.k).hits
     items = version.items
     return [
         Found(ids.tolist(), [items.labels[place] for place in items.label_of[ids].tolist()], scores.tolist())

@@ -18,11 +18,11 @@ from search_svc.answer import Answerer
 from search_svc.build import IndexSpec
 from search_svc.config import SearchConfig
 from search_svc.items import Items
+from search_svc.local import LocalEngine
 from search_svc.queries import Limits, Plan, Query
 from search_svc.replies import Replies
 from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
-from search_svc.shards import ShardSet
 from search_svc.version import IndexVersion
 from search_svc.vote import elect, weights
 from svckit.batcher import Batcher
@@ -90,7 +90,7 @@ async def serving(version, **settings):
     )
     limits = Limits(config.max_queries, config.max_k, config.max_request_bytes)
     server = Server(config, name="search")
-    with ShardSet.open(version) as shards:
+    with LocalEngine.open(version) as shards:
         searcher = Searcher(version, shards)
 
         def run(queries):
@@ -251,7 +251,7 @@ class TestFused:
     async def test_answers_as_the_answerer_does_that_is_called_directly(self, served):
         queries = unit(3)
         [result] = (await served.classify(queries, options=Options(k=9), fuse=True)).results
-        with ShardSet.open(served.version) as shards:
+        with LocalEngine.open(served.version) as shards:
             plan = Plan(9, served.version.manifest.search, exact=False, labels=None)
             found = Searcher(served.version, shards).run([Query(query, plan) for query in queries])
         expected = Answerer(served.version).answer(found)

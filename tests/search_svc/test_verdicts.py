@@ -9,10 +9,10 @@ from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
 from search_svc.answer import Answerer
+from search_svc.local import LocalEngine
 from search_svc.queries import Plan, Query
 from search_svc.replies import Replies
 from search_svc.searcher import Searcher
-from search_svc.shards import ShardSet
 
 TIMEOUT_S = 30
 
@@ -31,7 +31,7 @@ def direct(calibrated, photos):
     """What was found for each, and the answerer, without a server."""
     manifest = calibrated.version.manifest
     plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
-    with ShardSet.open(calibrated.version) as shards:
+    with LocalEngine.open(calibrated.version) as shards:
         found = Searcher(calibrated.version, shards).run([Query(photo, plan) for photo in photos])
     return found, Answerer(calibrated.version)
 

@@ -58,18 +58,24 @@ class Filter(_message.Message):
     def __init__(self, makes: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., min_year: _Optional[int] = ..., max_year: _Optional[int] = ...) -> None: ...
 
 class SearchOptions(_message.Message):
-    __slots__ = ("k", "filter", "exact", "nprobe", "ef_search")
+    __slots__ = ("k", "filter", "exact", "nprobe", "ef_search", "rerank", "allow_partial", "shard_timeout_ms")
     K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    SHARD_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     k: int
     filter: Filter
     exact: bool
     nprobe: int
     ef_search: int
-    def __init__(self, k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exact: _Optional[bool] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ...) -> None: ...
+    rerank: int
+    allow_partial: bool
+    shard_timeout_ms: int
+    def __init__(self, k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exact: _Optional[bool] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., allow_partial: _Optional[bool] = ..., shard_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("queries", "options")

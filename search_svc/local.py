@@ -1,4 +1,4 @@
-"""All shards of an index version, searched in parallel: a thread a shard."""
+"""The engine in this process: a thread a shard."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.engine import Answered
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.version import IndexVersion, SearchParams
@@ -16,10 +17,10 @@ from svckit import wheels
 
 
 @dataclass(frozen=True)
-class ShardSet:
+class LocalEngine:
     """Answers as one index over all shards would. Thread-safe."""
 
-    shards: tuple[Shard, ...]
+    _shards: tuple[Shard, ...]
     defaults: SearchParams
     """What a search that does not say otherwise tells faiss."""
     _workers: tuple[ThreadPoolExecutor, ...]
@@ -45,9 +46,12 @@ class ShardSet:
         self.close()
 
     @property
+    def shards(self) -> int:
+        return len(self._shards)
+
+    @property
     def tunable(self) -> frozenset[str]:
-        """The fields of SearchParams that this kind of index has."""
-        return self.shards[0].tunable
+        return self._shards[0].tunable
 
     def search(
         self,
@@ -57,11 +61,9 @@ class ShardSet:
         params: SearchParams | None = None,
         rows: NDArray[np.bool_] | None = None,
         exact: bool = False,
-    ) -> Hits:
-        """The k best hits of `(Q, dimension)` queries, among the gallery's `rows` (a mask over all of them) or all.
-
-        `exact` compares with every embedding instead of asking the index.
-        """
+        timeout_s: float | None = None,  # noqa: ARG002 - comes with the next change
+        allow_partial: bool = False,  # noqa: ARG002
+    ) -> Answered:
         if exact:
             return self._on_all(lambda shard: shard.scan(queries, k, rows), k)
         return self._on_all(lambda shard: shard.search(queries, k, params or self.defaults, rows), k)
@@ -70,10 +72,10 @@ class ShardSet:
         for worker in self._workers:
             worker.shutdown()
 
-    def _on_all(self, find: Callable[[Shard], Hits], k: int) -> Hits:
-        pairs = zip(self._workers, self.shards, strict=True)
+    def _on_all(self, find: Callable[[Shard], Hits], k: int) -> Answered:
+        pairs = zip(self._workers, self._shards, strict=True)
         futures = [worker.submit(find, shard) for worker, shard in pairs]
-        return merge([future.result() for future in futures], k)
+        return Answered(merge([future.result() for future in futures], k), len(futures))
 
 
 def _worker(number: int) -> ThreadPoolExecutor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from search_svc.build import IndexSpec
-from search_svc.shards import ShardSet
+from search_svc.local import LocalEngine
 from search_svc.version import SearchParams
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -37,9 +37,9 @@ def open_shards(build_index, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "fsync", lambda descriptor: None)
 
-    def build_and_open(gallery, **spec) -> ShardSet:
+    def build_and_open(gallery, **spec) -> LocalEngine:
         directory = tmp_path_factory.mktemp("index")
-        shards = ShardSet.open(build_index(gallery, directory=directory, spec=IndexSpec(**spec)))
+        shards = LocalEngine.open(build_index(gallery, directory=directory, spec=IndexSpec(**spec)))
         shutil.rmtree(directory)
         return shards
 
@@ -72,10 +72,10 @@ def test_any_number_of_shards_answers_as_one(open_shards, factory, metric):
     @given(galleries, questions, counts, st.integers(1, 4))
     def check(gallery, queries, k, nprobe):
         with open_shards(gallery, factory=factory, metric=metric) as one:
-            expected = one.search(queries, k, params=SearchParams(nprobe=nprobe))
+            expected = one.search(queries, k, params=SearchParams(nprobe=nprobe)).hits
         for count in (2, 3, 7):
             with open_shards(gallery, factory=factory, metric=metric, shards=count) as several:
-                found = several.search(queries, k, params=SearchParams(nprobe=nprobe))
+                found = several.search(queries, k, params=SearchParams(nprobe=nprobe)).hits
                 np.testing.assert_array_equal(found.ids, expected.ids)
                 np.testing.assert_array_equal(found.scores, expected.scores)
 
@@ -90,8 +90,8 @@ def test_flat_and_exact_answers_are_those_of_numpy_with_and_without_a_filter(ope
         rows = data.draw(st.none() | arrays.arrays(np.bool_, len(gallery)))
         expected = ranked(gallery, queries, k, metric, rows)
         with open_shards(gallery, metric=metric, shards=3) as shards:
-            check_equal(shards.search(queries, k, rows=rows), *expected)
-            check_equal(shards.search(queries, k, rows=rows, exact=True), *expected)
+            check_equal(shards.search(queries, k, rows=rows).hits, *expected)
+            check_equal(shards.search(queries, k, rows=rows, exact=True).hits, *expected)
 
     check()
 
@@ -105,7 +105,9 @@ def photographed_often(photos: int, times: int, dimension: int):
 
 def answers(shards, queries, batch, *, exact=False):
     """(ids, scores) of ten neighbours, searched a batch at a time."""
-    hits = [shards.search(queries[start : start + batch], 10, exact=exact) for start in range(0, len(queries), batch)]
+    hits = [
+        shards.search(queries[start : start + batch], 10, exact=exact).hits for start in range(0, len(queries), batch)
+    ]
     return [row for each in hits for row in zip(each.ids.tolist(), each.scores.tolist(), strict=True)]
 
 
@@ -167,7 +169,7 @@ def test_every_kind_of_index_takes_parameters_and_filters(open_shards, factory, 
     with open_shards(gallery, factory=factory, shards=2, train_sample=600) as shards:
         params = SearchParams(**dict.fromkeys(shards.tunable, 300))
         for allowed in (None, rows):
-            found = shards.search(gallery[:30], 5, params=params, rows=allowed)
+            found = shards.search(gallery[:30], 5, params=params, rows=allowed).hits
             gc.collect()
             assert (found.ids >= 0).all()
             assert allowed is None or allowed[found.ids].all()
@@ -179,16 +181,16 @@ def test_a_filter_that_the_index_cannot_apply_is_answered_by_comparing_with_what
     gallery = spread(600)
     rows = np.arange(600) % 3 == 0
     with open_shards(gallery, factory="PQ4x4", shards=2, train_sample=600) as shards:
-        found = shards.search(gallery[:30], 5, rows=rows)
+        found = shards.search(gallery[:30], 5, rows=rows).hits
     np.testing.assert_array_equal(found.ids, ranked(gallery, gallery[:30], 5, "ip", rows)[0])
 
 
 def test_parameters_travel_with_the_call_and_leave_the_index_as_it_was(open_shards):
     gallery = spread(600)
     with open_shards(gallery, factory="IVF32,Flat", nprobe=2, train_sample=600) as shards:
-        before = shards.search(gallery, 5)
-        everything = shards.search(gallery, 5, params=SearchParams(nprobe=32))
-        after = shards.search(gallery, 5)
+        before = shards.search(gallery, 5).hits
+        everything = shards.search(gallery, 5, params=SearchParams(nprobe=32)).hits
+        after = shards.search(gallery, 5).hits
     np.testing.assert_array_equal(before.ids, after.ids)
     assert (before.ids != everything.ids).any()
     np.testing.assert_array_equal(everything.ids, ranked(gallery, gallery, 5, "ip")[0])
@@ -213,7 +215,7 @@ def test_exact_answers_are_complete_where_the_gallery_is_larger_than_a_chunk(ope
     rows = np.random.default_rng(0).random(10_000) < 0.01
     with open_shards(gallery, factory="IVF8,SQ8", shards=2, train_sample=600) as shards:
         for allowed in (None, rows):
-            found = shards.search(gallery[:20], 7, rows=allowed, exact=True)
+            found = shards.search(gallery[:20], 7, rows=allowed, exact=True).hits
             np.testing.assert_array_equal(found.ids, ranked(gallery, gallery[:20], 7, "ip", allowed)[0])
 
 
@@ -221,8 +223,8 @@ def test_a_served_answer_is_faiss_called_directly(build_index, tmp_path):
     gallery, queries = spread(3000, 32), spread(3050, 32)[3000:]
     version = build_index(gallery, directory=tmp_path)
     scores, ids = faiss.read_index(str(version.shard_paths[0])).search(queries, 10)
-    with ShardSet.open(version) as shards:
-        found = shards.search(queries, 10)
+    with LocalEngine.open(version) as shards:
+        found = shards.search(queries, 10).hits
     np.testing.assert_array_equal(found.ids, ids)
     np.testing.assert_array_equal(found.scores, scores)
 
@@ -230,7 +232,7 @@ def test_a_served_answer_is_faiss_called_directly(build_index, tmp_path):
 def test_many_callers_at_once_get_their_own_answers(open_shards):
     gallery = spread(2000)
     with open_shards(gallery, shards=3) as shards, ThreadPoolExecutor(8) as callers:
-        found = callers.map(lambda row: shards.search(gallery[row : row + 1], 1, exact=row % 2 == 1), range(64))
+        found = callers.map(lambda row: shards.search(gallery[row : row + 1], 1, exact=row % 2 == 1).hits, range(64))
         nearest = ranked(gallery, gallery[:64], 1, "ip")[0]
         assert [hits.ids[0, 0] for hits in found] == nearest[:, 0].tolist()
 
@@ -239,10 +241,10 @@ COUNT_THREADS = """
 import sys
 from pathlib import Path
 import faiss
-from search_svc.shards import ShardSet
+from search_svc.local import LocalEngine
 from search_svc.version import IndexVersion
 
-with ShardSet.open(IndexVersion.open(Path(sys.argv[1]))) as shards:
+with LocalEngine.open(IndexVersion.open(Path(sys.argv[1]))) as shards:
     print(faiss.omp_get_max_threads(), *(w.submit(faiss.omp_get_max_threads).result() for w in shards._workers))
 """
 
@@ -279,7 +281,7 @@ def test_a_shard_file_that_is_no_index_is_refused_by_name(build_index, tmp_path,
     path = version.shard_paths[1]
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ArtifactError, match=reason) as caught:
-        ShardSet.open(version)
+        LocalEngine.open(version)
     assert caught.value.path == path
 
 
@@ -295,7 +297,7 @@ def test_a_shard_file_that_is_another_index_is_refused_by_name(build_index, tmp_
     version = build_index(spread(100), directory=tmp_path)
     faiss.write_index(other, str(version.shard_paths[0]))
     with pytest.raises(ArtifactError, match=f"shard-000.faiss: holds .*{found}; the manifest says 100 vectors"):
-        ShardSet.open(version)
+        LocalEngine.open(version)
 
 
 def test_two_wheels_of_faiss_are_refused(build_index, tmp_path, monkeypatch):
@@ -306,4 +308,4 @@ def test_two_wheels_of_faiss_are_refused(build_index, tmp_path, monkeypatch):
         metadata.write_text(f"Metadata-Version: 2.1\nName: {wheel.replace('_', '-')}\nVersion: 1.15.1\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(CommandError, match="faiss-cpu and faiss-gpu are both installed"):
-        ShardSet.open(version)
+        LocalEngine.open(version)

@@ -1,0 +1,49 @@
+"""What searches the shards of an index version, wherever they are."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.merge import Hits
+from search_svc.version import SearchParams
+
+
+@dataclass(frozen=True)
+class Answered:
+    hits: Hits
+    shards: int
+    """Shards whose photos were searched; the hits of the others are missing."""
+
+
+class Engine(Protocol):
+    """Answers as one index over all shards would. Thread-safe."""
+
+    @property
+    def shards(self) -> int:
+        """Shards there are."""
+
+    @property
+    def tunable(self) -> frozenset[str]:
+        """The fields of SearchParams that this kind of index has."""
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        params: SearchParams | None = None,
+        rows: NDArray[np.bool_] | None = None,
+        exact: bool = False,
+        timeout_s: float | None = None,
+        allow_partial: bool = False,
+    ) -> Answered:
+        """The k best hits of `(Q, dimension)` queries, among the gallery's `rows` (a mask over all of them) or all.
+
+        `exact` compares with every embedding instead of asking the index. Shards that have not answered within
+        `timeout_s` are left out if `allow_partial`, and at least one has. Otherwise raises ServiceError, SHARD_TIMEOUT.
+        """
+
+    def close(self) -> None:
+        """Lets go of the shards."""
