@@ -6,13 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import exclude, faiss_index
+from search_svc import exclude
 from search_svc.calibration import Calibration
 from search_svc.embeddings import Embeddings
 from search_svc.fit import fit
@@ -22,6 +23,7 @@ from search_svc.items import Items, write_items
 from search_svc.labels import Label, first_contradiction
 from search_svc.local import LocalEngine
 from search_svc.manifest import split_names
+from search_svc.shard_files import write_shards
 from search_svc.spec import IndexSpec, create_index, train_sample_size
 from search_svc.version import (
     CALIBRATION_FILE,
@@ -66,7 +68,7 @@ def build_version(
     with new_version(index_dir) as (version, draft):
         gallery, mean_square = _copy_embeddings(draft / EMBEDDINGS_FILE, embeddings, rows, item_ids)
         write_items(draft / ITEMS_FILE, item_ids, labels, uris)
-        train_sample = _train(index, gallery, spec)
+        shards = _write_shards(draft, gallery, spec)
         manifest = VersionManifest(
             version=version,
             model=model,
@@ -76,12 +78,12 @@ def build_version(
             labels=len(set(labels)),
             factory=spec.factory,
             metric=spec.metric,
-            shards=_write_shards(draft, index, gallery, spec.shards),
+            shards=shards,
             search=SearchParams(spec.nprobe, spec.ef_search),
             k=spec.k or _K,
             temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
             seed=spec.seed,
-            train_sample=train_sample,
+            train_sample=train_sample_size(spec, index, len(rows)),
             created=datetime.now(UTC),
         )
         if held and held.enough:
@@ -130,25 +132,11 @@ def _copy_embeddings(
     return gallery, squares / len(rows)
 
 
-def _train(index: Any, gallery: NDArray[np.float16], spec: IndexSpec) -> int:
-    """Trains on a random sample; returns its size."""
-    size = train_sample_size(spec, index, len(gallery))
-    if size:
-        print(f"training {spec.factory} on {size} embeddings", file=sys.stderr)
-        sample = np.sort(np.random.default_rng(spec.seed).choice(len(gallery), size, replace=False))
-        faiss_index.train(index, gallery[sample].astype(np.float32))
-    return size
-
-
-def _write_shards(draft: Path, index: Any, gallery: NDArray[np.float16], shards: int) -> tuple[ShardInfo, ...]:
-    """Contiguous parts of the gallery, of equal size but for one item."""
-    edges = [len(gallery) * shard // shards for shard in range(shards + 1)]
-    infos = tuple(ShardInfo(f"shard-{i:03d}.faiss", *edges[i : i + 2]) for i in range(shards))
-    empty = faiss_index.serialise(index)
+def _write_shards(draft: Path, gallery: NDArray[np.float16], spec: IndexSpec) -> tuple[ShardInfo, ...]:
     with progress(total=len(gallery), desc="index", unit="photo") as bar:
-        for info in infos:
-            faiss_index.write_shard(draft / info.file, empty, gallery[info.start : info.stop], bar.update)
-    return infos
+        edges = [len(gallery) * shard // spec.shards for shard in range(spec.shards + 1)]
+        parts = [range(*edge) for edge in pairwise(edges)]  # until shards are read with their step
+        return write_shards(draft, gallery, spec, parts=parts, on_added=bar.update)
 
 
 def _calibrate(

@@ -4,7 +4,6 @@ Shards of one trained index share centroids and codebooks, so together they answ
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from search_svc.faiss_layers import METRICS, innermost, is_graph
 from search_svc.version import Metric
 from svckit.cli import CommandError
 
-_CHUNK_ROWS = 8192
 _BY_ITSELF = "\x01"
 """`quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
 _FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
@@ -68,24 +66,17 @@ def train(index: Any, sample: NDArray[np.float32]) -> None:
         raise CommandError(f"faiss cannot train the index on {len(sample)} embeddings: {_reason(error)}") from error
 
 
-def write_shard(
-    path: Path, empty: NDArray[np.uint8], embeddings: NDArray[np.float16], on_added: Callable[[int], Any]
-) -> None:
-    """Clones the serialised trained index, adds `(n, dimension)` embeddings a chunk at a time, and writes it.
-
-    `on_added` hears of the rows of each chunk.
-    """
-    shard = faiss.deserialize_index(empty)
-    for start in range(0, len(embeddings), _CHUNK_ROWS):
-        chunk = embeddings[start : start + _CHUNK_ROWS].astype(np.float32)
-        shard.add(chunk)
-        on_added(len(chunk))
-    faiss.write_index(shard, str(path))
-
-
 def serialise(index: Any) -> NDArray[np.uint8]:
     serialised: NDArray[np.uint8] = faiss.serialize_index(index)
     return serialised
+
+
+def deserialise(serialised: NDArray[np.uint8]) -> Any:
+    return faiss.deserialize_index(serialised)
+
+
+def write(index: Any, path: Path) -> None:
+    faiss.write_index(index, str(path))
 
 
 def _reason(error: RuntimeError) -> str:

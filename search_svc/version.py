@@ -2,7 +2,7 @@
 
 ```
 manifest.json       VersionManifest, and size and sha256 of the other files
-shard-000.faiss     rows [start, stop) of the gallery, in faiss' own format
+shard-000.faiss     rows [start, stop) of the gallery, one in `step`, in faiss' own format
 items.arrow         id, label and uri of every row
 embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
 calibration.json    Calibration; absent if the index is not calibrated
@@ -12,9 +12,10 @@ A row number is an item's id everywhere in a version. Nothing here knows faiss.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_type_hints
 
@@ -166,9 +167,17 @@ def _check(manifest: VersionManifest, directory: str) -> None:
         raise ValueError("model, the fingerprint, is empty")
     if manifest.k < 1 or not manifest.temperature > 0:
         raise ValueError(f"k must be >= 1 and temperature > 0, got {manifest.k} and {manifest.temperature}")
-    edges = [0, *(shard.stop for shard in manifest.shards)]
-    if [shard.start for shard in manifest.shards] != edges[:-1] or edges[-1] != manifest.items:
-        raise ValueError(f"the shards do not cover rows 0 to {manifest.items} one after the other")
+    if not _partition([shard.rows for shard in manifest.shards], manifest.items):
+        raise ValueError(f"the shards do not hold each of the rows 0 to {manifest.items - 1} once")
+
+
+def _partition(shards: Sequence[range], items: int) -> bool:
+    """Whether the shards hold each row of the gallery once, in either of the two ways that it is divided."""
+    steps = len(shards)
+    strided = [range(start, items, steps) for start in range(steps)]
+    edges = [*(rows.start for rows in shards), items]
+    contiguous = [range(*edge) for edge in pairwise(edges)]
+    return len(shards) > 0 and all(shards) and (shards == strided or (edges[0] == 0 and shards == contiguous))
 
 
 def _check_listed(manifest: VersionManifest, files: Mapping[str, Any]) -> None:
