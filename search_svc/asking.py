@@ -33,7 +33,10 @@ class Flat:
     """The length of the longest vector."""
 
     @classmethod
-    def over(cls, index: Any) -> Self:
+    def over(cls, index: Any, longest: float | None = None) -> Self:
+        """Reads every vector if the length of the longest is not known."""
+        if longest is not None:
+            return cls(index, longest)
         squares = np.empty(index.ntotal, np.float32)
         _faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), index.get_xb(), index.d, index.ntotal)
         return cls(index, float(squares.max()) ** 0.5)
@@ -77,8 +80,9 @@ class OneByOne:
         return Fetched(Hits(scores, rows), scores[:, -1])
 
 
-def asking(index: Any) -> Flat | OneByOne:
-    return Flat.over(index) if isinstance(index, faiss.IndexFlat) else OneByOne(index)
+def asking(index: Any, longest: float | None = None) -> Flat | OneByOne:
+    """`longest` is the length of the longest vector in the index; None if it is not known."""
+    return Flat.over(index, longest) if isinstance(index, faiss.IndexFlat) else OneByOne(index)
 
 
 def _scores(distances: NDArray[np.float32], rows: NDArray[np.int64], index: Any) -> NDArray[np.float32]:

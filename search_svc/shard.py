@@ -22,15 +22,15 @@ _SCAN_ROWS = 4096
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows [start, stop) of the gallery. Not thread-safe: each shard belongs to one thread."""
+    """Some rows of the gallery. Not thread-safe: each shard belongs to one thread."""
 
     asked: Flat | OneByOne
-    """A faiss index over rows 0 to stop - start."""
+    """A faiss index, whose n-th vector is the n-th of `rows`."""
     embeddings: NDArray[np.float16]
     """(items, dimension): of the whole gallery."""
     metric: Metric
-    start: int
-    stop: int
+    rows: range
+    """Ids of the gallery, ascending: so ties are resolved alike in any number of shards."""
     filters: bool
     """Whether this kind of index can leave rows out of a search."""
 
@@ -39,12 +39,13 @@ class Shard:
         """Maps the file into memory. Raises ArtifactError if it is not what the version's manifest says."""
         manifest = version.manifest
         index = _read(path)
-        expected = (info.stop - info.start, manifest.dimension, METRICS[manifest.metric])
+        expected = (len(info.rows), manifest.dimension, METRICS[manifest.metric])
         found = (index.ntotal, index.d, index.metric_type)
         if found != expected:
             described = "{} vectors of dimension {}, faiss metric {}".format
             raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
-        return cls(asking(index), version.embeddings, manifest.metric, info.start, info.stop, filters=_filters(index))
+        asked = asking(index, info.longest)
+        return cls(asked, version.embeddings, manifest.metric, info.rows, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
@@ -62,16 +63,17 @@ class Shard:
         """
         if rows is not None and not self.filters:
             return self.scan(queries, k, rows)
-        selector = None if rows is None else _selector(rows[self.start : self.stop])
+        selector = None if rows is None else _selector(rows[self.rows.start : self.rows.stop : self.rows.step])
         options = _search_parameters(layers(self.asked.index), params, selector)
         hits = _top_k(self.asked, queries, k, options)
-        return Hits(hits.scores, np.where(hits.ids < 0, -1, hits.ids + self.start))
+        ids = self.rows.start + self.rows.step * hits.ids
+        return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
 
     def scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.bool_] | None) -> Hits:
         """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
         best = empty(len(queries))
-        for start in range(self.start, self.stop, _SCAN_ROWS):
-            chunk = np.arange(start, min(start + _SCAN_ROWS, self.stop))
+        for start in range(0, len(self.rows), _SCAN_ROWS):
+            chunk = np.array(self.rows[start : start + _SCAN_ROWS])
             if rows is not None:
                 chunk = chunk[rows[chunk]]
             if len(chunk):
