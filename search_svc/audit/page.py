@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from search_svc.audit.findings import Finding
+from search_svc.html import render
 from search_svc.manifest import Photo
 
 MOST_SHOWN = 500
@@ -16,21 +15,13 @@ MOST_SHOWN = 500
 
 def page(findings: Sequence[Finding], excluded: set[str], folder: Path, page_at: Path) -> str:
     """`folder` holds the photos, `page_at` is where the page will be: photos are linked from one to the other."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     prefix = os.path.relpath(folder.resolve(), page_at.parent.resolve())
 
     def url(photo: Photo) -> str:
         return quote(os.fsencode(f"{prefix}/{photo.path}"))
 
-    return environment.get_template("page.html").render(
-        parts=_parts(findings), most=MOST_SHOWN, url=url, excluded=excluded
-    )
+    values = {"parts": _parts(findings), "most": MOST_SHOWN, "url": url, "excluded": excluded}
+    return render(Path(__file__).with_name("page.html"), values)
 
 
 def _parts(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:

@@ -164,7 +164,8 @@ def test_photos_that_cannot_be_read_are_told_and_the_others_are_looked_at(plante
 
 
 def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "search_svc.audit.page", raising=False)
+    for module in ("search_svc.audit.page", "search_svc.html"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(SystemExit) as caught:
         run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "audit")
