@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from embedder_svc import bundle
 from embedder_svc.bundle import BundleInfo
-from embedder_svc.cores import cores
 from embedder_svc.embed import embed
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import DeviceError, Model
 from svckit.cli import progress
+from svckit.cores import cores
 
 WITHIN = 0.3
 """Points of top-1 that a smaller file may cost."""

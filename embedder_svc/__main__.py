@@ -12,12 +12,12 @@ from vmmr.embedder.v1 import embedder_pb2_grpc
 
 from embedder_svc import embed_command, export_command, info_command, train_command
 from embedder_svc.config import PREFIX, EmbedderConfig
-from embedder_svc.cores import cores
 from embedder_svc.decoder import Decoder, Pixels
 from embedder_svc.model import Device, Model
 from embedder_svc.service import SERVICE, EmbedderService, Embedding
 from svckit import cli, config
 from svckit.config import ConfigError
+from svckit.cores import cores
 from svckit.server import Server
 
 PROGRAM = "vmmr-embedder"

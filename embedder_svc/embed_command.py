@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from embedder_svc.arguments import count
 from embedder_svc.config import EmbedderConfig
-from embedder_svc.cores import cores
 from embedder_svc.embed import embed
 from embedder_svc.embed_draft import Dtype, partial
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import DEVICES, Model
 from svckit.artifact import ArtifactError, refuse_existing
 from svckit.cli import progress
+from svckit.cores import cores
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

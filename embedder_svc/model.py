@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from embedder_svc import bundle
 from embedder_svc.bundle import BundleInfo
-from embedder_svc.cores import cores
 from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from svckit.cores import cores
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from embedder_svc.cores import cores
+from svckit.cores import cores
 
 
 @pytest.fixture
