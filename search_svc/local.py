@@ -9,11 +9,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.comparing import rescored
 from search_svc.engine import Answered
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
-from search_svc.version import IndexVersion, SearchParams
+from search_svc.version import IndexVersion, Metric, SearchParams
 from svckit import wheels
+
+MOST_CANDIDATES = 65536
+"""Of one query, however many neighbours are asked for and however many candidates for each."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class LocalEngine:
     """Answers as one index over all shards would. Thread-safe."""
 
     _shards: tuple[Shard, ...]
+    _embeddings: NDArray[np.float16]
+    _metric: Metric
     defaults: SearchParams
-    """What a search that does not say otherwise tells faiss."""
+    """Of a search that does not say otherwise."""
     _workers: tuple[ThreadPoolExecutor, ...]
 
     @classmethod
@@ -35,7 +41,8 @@ class LocalEngine:
         wheels.check_one_of("faiss-cpu", "faiss-gpu")
         files = zip(version.shard_paths, version.manifest.shards, strict=True)
         shards = tuple(Shard.open(path, info, version) for path, info in files)
-        return cls(shards, version.manifest.search, tuple(_worker(number) for number in range(len(shards))))
+        workers = tuple(_worker(number) for number in range(len(shards)))
+        return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +73,12 @@ class LocalEngine:
     ) -> Answered:
         if exact:
             return self._on_all(lambda shard: shard.scan(queries, k, rows), k)
-        return self._on_all(lambda shard: shard.search(queries, k, params or self.defaults, rows), k)
+        params = params or self.defaults
+        candidates = min(k * (params.rerank or 1), max(k, MOST_CANDIDATES))
+        answered = self._on_all(lambda shard: shard.search(queries, candidates, params, rows), candidates)
+        if params.rerank is None:
+            return answered
+        return Answered(merge([rescored(answered.hits, queries, self._embeddings, self._metric)], k), answered.shards)
 
     def close(self) -> None:
         for worker in self._workers:

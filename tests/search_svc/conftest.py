@@ -1,3 +1,5 @@
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from vmmr.search.v1 import search_pb2_grpc
 from search_svc.build import IndexSpec, build_version
 from search_svc.fit import Held
 from search_svc.labels import parse
+from search_svc.local import LocalEngine
 from search_svc.version import IndexVersion
 
 MODEL = "c0ffee" + 58 * "0"
@@ -43,6 +46,23 @@ def _build_index(
 def build_index() -> Callable[..., IndexVersion]:
     """Builds an index version over vectors, in a directory of its own unless one is given."""
     return _build_index
+
+
+@pytest.fixture(scope="module")
+def open_shards(build_index, tmp_path_factory):
+    """Builds and opens an index over vectors; the directory is gone by then, but for what is mapped."""
+    # What takes longest in writing a hundred small indexes is waiting for the disk, which these tests do not ask about.
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda descriptor: None)
+
+    def build_and_open(gallery: NDArray[Any], **spec: Any) -> LocalEngine:
+        directory = tmp_path_factory.mktemp("index")
+        engine = LocalEngine.open(build_index(gallery, directory=directory, spec=IndexSpec(**spec)))
+        shutil.rmtree(directory)
+        return engine
+
+    yield build_and_open
+    patch.undo()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 import gc
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc.build import IndexSpec
 from search_svc.local import LocalEngine
+from search_svc.spec import IndexSpec
 from search_svc.version import SearchParams
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -28,23 +27,6 @@ galleries = arrays.arrays(np.float32, st.tuples(st.integers(8, 80), st.just(D)),
 )
 questions = arrays.arrays(np.float32, st.tuples(st.integers(1, 24), st.just(D)), elements=st.integers(-2, 2))
 counts = st.integers(1, 12)
-
-
-@pytest.fixture(scope="module")
-def open_shards(build_index, tmp_path_factory):
-    """Builds and opens an index over vectors; the directory is gone by then, but for what is mapped."""
-    # What takes longest in writing a hundred small indexes is waiting for the disk, which these tests do not ask about.
-    patch = pytest.MonkeyPatch()
-    patch.setattr(os, "fsync", lambda descriptor: None)
-
-    def build_and_open(gallery, **spec) -> LocalEngine:
-        directory = tmp_path_factory.mktemp("index")
-        shards = LocalEngine.open(build_index(gallery, directory=directory, spec=IndexSpec(**spec)))
-        shutil.rmtree(directory)
-        return shards
-
-    yield build_and_open
-    patch.undo()
 
 
 def ranked(gallery, queries, k, metric, rows=None):

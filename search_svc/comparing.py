@@ -1,0 +1,65 @@
+"""Exact scores: a query with an embedding, as if the two were alone.
+
+faiss' kernel for one pair gives the same bits whatever else is compared. So exact search, reranking and a Flat index
+agree to the bit on what a photo scores.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.merge import Hits
+from search_svc.version import Metric
+
+# The type hints that faiss ships do not know all of its functions.
+_faiss: Any = faiss
+
+_CHUNK_PAIRS = 4096
+
+
+def rescored(candidates: Hits, queries: NDArray[np.float32], embeddings: NDArray[np.float16], metric: Metric) -> Hits:
+    """The same ids in the same order, each with the score that `exact` gives it.
+
+    Of the `(items, dimension)` embeddings it reads the rows that are named, in the order they lie on disk, and no others.
+    """
+    ids = candidates.ids.ravel()
+    scores = np.full(ids.shape, -np.inf, np.float32)
+    by_row = np.argsort(ids, kind="stable")[np.count_nonzero(ids < 0) :]
+    for start in range(0, len(by_row), _CHUNK_PAIRS):
+        pairs = by_row[start : start + _CHUNK_PAIRS]
+        rows, vectors_of = np.unique(ids[pairs], return_inverse=True)
+        queries_of = pairs // candidates.ids.shape[1]
+        scores[pairs] = pair_scores(queries, queries_of, embeddings[rows].astype(np.float32), vectors_of, metric)
+    return Hits(scores.reshape(candidates.ids.shape), candidates.ids)
+
+
+def pair_scores(
+    queries: NDArray[np.float32],
+    queries_of: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    vectors_of: NDArray[np.int64],
+    metric: Metric,
+) -> NDArray[np.float32]:
+    """(n,): of the queries and the vectors whose rows make n pairs."""
+    kernel = _faiss.pairwise_indexed_inner_product if metric == "ip" else _faiss.pairwise_indexed_L2sqr
+    distances = np.empty(len(queries_of), np.float32)
+    left = (faiss.swig_ptr(np.ascontiguousarray(queries)), faiss.swig_ptr(queries_of))
+    right = (faiss.swig_ptr(vectors), faiss.swig_ptr(vectors_of))
+    with _one_core():
+        kernel(queries.shape[1], len(distances), *left, *right, faiss.swig_ptr(distances))
+    return distances if metric == "ip" else 0 - distances
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Faiss leaves the other cores to the shards. OpenMP's number of threads is a setting of the calling thread."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
