@@ -16,7 +16,7 @@ import numpy as np
 
 from search_svc.answer import Answer
 from search_svc.labels import Label
-from search_svc.report.resampling import share
+from search_svc.resampling import share
 from search_svc.vote import Vote, path
 
 TOP = 5

@@ -18,7 +18,7 @@ from search_svc.evidence import Evidence, Scale
 from search_svc.held import LEAST_LABELS, Held, ask
 from search_svc.labels import Label
 from search_svc.local import LocalEngine
-from search_svc.report.metrics import ece
+from search_svc.metrics import ece
 from search_svc.typical import typical_scores
 from search_svc.version import IndexVersion
 from search_svc.weighing import KS, fit_weighting

@@ -12,7 +12,6 @@ from search_svc.examiner import Examined
 from search_svc.report.confidence import Confidence, confidences
 from search_svc.report.fusing import Fused, fused
 from search_svc.report.mistakes import Make, Mistake, Pair, confused, intruders, makes, worst, wrong
-from search_svc.report.resampling import COSTLY_RESAMPLES, RESAMPLES, Estimate, paired_difference, share
 from search_svc.report.unknown import (
     NOT_CARS,
     UNKNOWN,
@@ -23,6 +22,7 @@ from search_svc.report.unknown import (
     detections,
     distribution,
 )
+from search_svc.resampling import COSTLY_RESAMPLES, RESAMPLES, Estimate, paired_difference, share
 from search_svc.version import IndexVersion, SearchParams
 
 SEED = 0

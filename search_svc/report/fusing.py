@@ -9,7 +9,7 @@ import numpy as np
 from search_svc.accuracy import LEVELS, VOTE
 from search_svc.answer import Answerer
 from search_svc.examiner import Examined
-from search_svc.report.resampling import Estimate, paired_difference, share
+from search_svc.resampling import Estimate, paired_difference, share
 
 SIZES = (2, 3, 5)
 _LEVELS = ("label", "model", "make")

@@ -10,7 +10,7 @@ from search_svc.accuracy import VOTE
 from search_svc.answer import VerdictName
 from search_svc.examiner import Examined
 from search_svc.items import Items
-from search_svc.report.resampling import Estimate, share
+from search_svc.resampling import Estimate, share
 from search_svc.vote import path
 
 PAIRS = 25

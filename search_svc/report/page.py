@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from search_svc.accuracy import LEVELS, MEASURES, RECALL_AT
 from search_svc.html import render
+from search_svc.metrics import BINS
 from search_svc.report import plots
 from search_svc.report.content import Report
-from search_svc.report.metrics import BINS
 
 
 def page(report: Report) -> str:

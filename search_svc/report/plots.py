@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from search_svc.metrics import BINS
 from search_svc.report.confidence import Confidence, Reliability
 from search_svc.report.fusing import Fused
-from search_svc.report.metrics import BINS
 from search_svc.report.unknown import Detection, Distribution
 
 # Colours that stand for the page's until the drawing is done.

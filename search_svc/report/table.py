@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from search_svc.accuracy import LEVELS, MEASURES, Score
 from search_svc.report.confidence import Confidence
 from search_svc.report.content import Report
-from search_svc.report.resampling import Estimate
+from search_svc.resampling import Estimate
 
 
 def table(report: Report) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from search_svc import evaluate
 from search_svc.accuracy import LEVELS, MEASURES
+from search_svc.metrics import BINS
 from search_svc.report.content import Report
 from search_svc.report.fusing import SIZES
-from search_svc.report.metrics import BINS
-from search_svc.report.resampling import COSTLY_RESAMPLES, RESAMPLES
+from search_svc.resampling import COSTLY_RESAMPLES, RESAMPLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 

@@ -13,7 +13,7 @@ from search_svc.fit import FALSE_ALARM_RATE
 from search_svc.held import Held
 from search_svc.labels import parse
 from search_svc.local import LocalEngine
-from search_svc.report.metrics import auroc
+from search_svc.metrics import auroc
 from search_svc.searcher import Found
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from search_svc.answer import Answerer
+from search_svc.metrics import ece
 from search_svc.report.confidence import chance_ece, confidences, thinned
 from search_svc.report.fusing import fused
-from search_svc.report.metrics import ece
 from search_svc.report.mistakes import confused, intruders, makes, worst, wrong
 from search_svc.report.table import table
 from search_svc.report.unknown import KNOWN, NOT_CARS, UNKNOWN, called_unknown, detections, distribution
