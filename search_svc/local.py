@@ -1,8 +1,10 @@
 """The engine in this process: a thread a shard."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +15,11 @@ from search_svc.comparing import rescored
 from search_svc.engine import Answered
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
+from search_svc.shard_worker import ShardWorker
 from search_svc.version import IndexVersion, Metric, SearchParams
 from svckit import wheels
+from svckit.errors import Reason, ServiceError
+from svckit.gate import shutting_down
 
 MOST_CANDIDATES = 65536
 """Of one query, however many neighbours are asked for and however many candidates for each."""
@@ -29,7 +34,7 @@ class LocalEngine:
     _metric: Metric
     defaults: SearchParams
     """Of a search that does not say otherwise."""
-    _workers: tuple[ThreadPoolExecutor, ...]
+    _workers: tuple[ShardWorker, ...]
 
     @classmethod
     def open(cls, version: IndexVersion) -> Self:
@@ -41,7 +46,7 @@ class LocalEngine:
         wheels.check_one_of("faiss-cpu", "faiss-gpu")
         files = zip(version.shard_paths, version.manifest.shards, strict=True)
         shards = tuple(Shard.open(path, info, version) for path, info in files)
-        workers = tuple(_worker(number) for number in range(len(shards)))
+        workers = tuple(ShardWorker(shard.file, use_one_core) for shard in version.manifest.shards)
         return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers)
 
     def __enter__(self) -> Self:
@@ -68,27 +73,58 @@ class LocalEngine:
         params: SearchParams | None = None,
         rows: NDArray[np.bool_] | None = None,
         exact: bool = False,
-        timeout_s: float | None = None,  # noqa: ARG002 - comes with the next change
-        allow_partial: bool = False,  # noqa: ARG002
+        timeout_s: float | None = None,
+        allow_partial: bool = False,
     ) -> Answered:
+        ask = partial(self._on_all, timeout_s=timeout_s, allow_partial=allow_partial)
         if exact:
-            return self._on_all(lambda shard: shard.scan(queries, k, rows), k)
+            return ask(lambda shard: shard.scan(queries, k, rows), k)
         params = params or self.defaults
         candidates = min(k * (params.rerank or 1), max(k, MOST_CANDIDATES))
-        answered = self._on_all(lambda shard: shard.search(queries, candidates, params, rows), candidates)
+        answered = ask(lambda shard: shard.search(queries, candidates, params, rows), candidates)
         if params.rerank is None:
             return answered
         return Answered(merge([rescored(answered.hits, queries, self._embeddings, self._metric)], k), answered.shards)
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
+        """Ends the searches that somebody waits for, with SHUTTING_DOWN; no more are begun."""
         for worker in self._workers:
-            worker.shutdown()
+            worker.interrupt()
 
-    def _on_all(self, find: Callable[[Shard], Hits], k: int) -> Answered:
+    def close(self) -> None:
+        """Waits for what is still searched, but for what was abandoned."""
+        for worker in self._workers:
+            worker.close()
+
+    def _on_all(
+        self, find: Callable[[Shard], Hits], k: int, *, timeout_s: float | None, allow_partial: bool
+    ) -> Answered:
         pairs = zip(self._workers, self._shards, strict=True)
-        futures = [worker.submit(find, shard) for worker, shard in pairs]
-        return Answered(merge([future.result() for future in futures], k), len(futures))
+        futures = [worker.submit(partial(find, shard)) for worker, shard in pairs]
+        late = self._late(futures, timeout_s)
+        hits = [future.result() for future in futures if not future.cancelled()]
+        if late and any(worker.closed for worker in self._workers):
+            raise shutting_down()
+        if late and not (hits and allow_partial):
+            raise _timed_out(late)
+        return Answered(merge(hits, k), len(hits))
+
+    def _late(self, futures: Sequence[Future[Hits]], timeout_s: float | None) -> list[str]:
+        """The shards that have not answered in time; they are abandoned."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        pairs = zip(self._workers, futures, strict=True)
+        return [worker.name for worker, future in pairs if not _ended(future, end) and worker.abandon(future)]
 
 
-def _worker(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix=f"shard-{number}", initializer=use_one_core)
+def _ended(future: Future[Hits], end: float | None) -> bool:
+    """Waits until it has, or until the time `end`."""
+    try:
+        future.exception(None if end is None else max(0.0, end - time.monotonic()))
+    except (TimeoutError, CancelledError):
+        return False
+    return True
+
+
+def _timed_out(shards: Sequence[str]) -> ServiceError:
+    text = f"not answered in time by {', '.join(shards)}; allow_partial takes the answers of the other shards"
+    return ServiceError(Reason.SHARD_TIMEOUT, text, metadata={"shards": ",".join(shards)})
