@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -77,7 +78,8 @@ class Batcher(Generic[In, Out]):
     At most `max_queue` items wait; what the backend is working on no longer counts.
     """
 
-    def __init__(self, run: Callable[[list[In]], Sequence[Out]], *, max_batch: int, max_queue: int) -> None:
+    def __init__(self, run: Callable[[list[In]], Sequence[Out | Exception]], *, max_batch: int, max_queue: int) -> None:
+        """An output that is an exception fails the submit of its item, and no other; what `run` raises fails all."""
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
@@ -157,14 +159,13 @@ class Batcher(Generic[In, Out]):
         """The thread: takes a batch, runs it, hands the outcome to the event loop, until closed."""
         while parts := self._take():
             started = time.monotonic()
-            outcome = self._outcome([item for part in parts for item in part.items])
+            outcomes = self._outcomes(parts)
             ended = time.monotonic()
             self._batch_s += _PACE_WEIGHT * (ended - started - self._batch_s)
-            if isinstance(outcome, Exception):
-                self._discard([part.submit for part in parts])
+            self._discard([submit for submit, outcome in outcomes if isinstance(outcome, Exception)])
             # A closed loop has nobody left who waits.
             with suppress(RuntimeError):
-                parts[0].submit.future.get_loop().call_soon_threadsafe(_deliver, parts, outcome, ended - started, ended)
+                parts[0].submit.future.get_loop().call_soon_threadsafe(_deliver, outcomes, ended - started, ended)
 
     def _take(self) -> list[_Part[In, Out]]:
         """The next batch of items somebody still wants, as soon as there is one; empty when closed."""
@@ -192,13 +193,19 @@ class Batcher(Generic[In, Out]):
             room -= count
         return parts
 
-    def _outcome(self, items: list[In]) -> list[Out] | Exception:
+    def _outcomes(self, parts: Sequence[_Part[In, Out]]) -> list[tuple[_Submit[In, Out], list[Out] | Exception]]:
+        """What came of each part."""
+        outputs = iter(self._outputs([item for part in parts for item in part.items]))
+        return [(part.submit, _whole(list(islice(outputs, len(part.items))))) for part in parts]
+
+    def _outputs(self, items: list[In]) -> Sequence[Out | Exception]:
+        """One for each item."""
         try:
             outputs = list(self._run(items))
         except BaseException as error:  # noqa: BLE001 (whatever it is, the callers must hear of it and the thread live on)
-            return _raisable(error)
+            return [_raisable(error)] * len(items)
         if len(outputs) != len(items):
-            return RuntimeError(f"the backend gave {len(outputs)} outputs for {len(items)} items")
+            return [RuntimeError(f"the backend gave {len(outputs)} outputs for {len(items)} items")] * len(items)
         return outputs
 
     def _discard(self, submits: Sequence[_Submit[In, Out]]) -> None:
@@ -213,14 +220,17 @@ class Batcher(Generic[In, Out]):
         self._waiting -= submit.waiting
 
 
-def _deliver(parts: Sequence[_Part[Any, Any]], outcome: list[Any] | Exception, run_s: float, ended: float) -> None:
-    start = 0
-    for part in parts:
+def _whole(outputs: list[Any]) -> list[Any] | Exception:
+    """The outputs of one submit, or the first error among them."""
+    return next((_raisable(output) for output in outputs if isinstance(output, Exception)), outputs)
+
+
+def _deliver(outcomes: Sequence[tuple[_Submit[Any, Any], list[Any] | Exception]], run_s: float, ended: float) -> None:
+    for submit, outcome in outcomes:
         if isinstance(outcome, Exception):
-            _fail(part.submit, outcome)
+            _fail(submit, outcome)
         else:
-            part.submit.add(outcome[start : start + len(part.items)], run_s, ended)
-            start += len(part.items)
+            submit.add(outcome, run_s, ended)
 
 
 def _fail(submit: _Submit[Any, Any], error: Exception) -> None:

@@ -59,7 +59,7 @@ class Metrics:
             self._errors.labels(reason).inc()
 
     def batcher(
-        self, name: str, run: Callable[[list[In]], Sequence[Out]], *, max_batch: int, max_queue: int
+        self, name: str, run: Callable[[list[In]], Sequence[Out | Exception]], *, max_batch: int, max_queue: int
     ) -> Batcher[In, Out]:
         """A Batcher whose queue, batch sizes and durations are measured under `name`."""
         batcher = Batcher(self._measured(name, run), max_batch=max_batch, max_queue=max_queue)

@@ -253,6 +253,55 @@ async def test_a_failing_batch_fails_only_itself():
     assert isinstance(outcomes[1], ZeroDivisionError)
 
 
+def odd_fail(items):
+    return [ValueError(f"{item} is odd") if item % 2 else item for item in items]
+
+
+async def test_an_output_that_is_an_error_fails_its_caller_and_no_other_of_the_batch():
+    batches = []
+    go = threading.Event()
+
+    def run(items):
+        assert go.wait(TIMEOUT_S)
+        batches.append(items)
+        return odd_fail(items)
+
+    async with Batcher(run, max_batch=16, max_queue=16) as batcher:
+        tasks = [await queued(batcher, items) for items in ([0], [1], [2, 4], [6, 3, 5], [8])]
+        go.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [item for batch in batches for item in batch] == [0, 1, 2, 4, 6, 3, 5, 8]
+    assert len(batches) <= 2, "the first may have been taken alone"
+    assert [str(each) if isinstance(each, ValueError) else each.outputs for each in outcomes] == [
+        [0],
+        "1 is odd",
+        [2, 4],
+        "3 is odd",
+        [8],
+    ]
+
+
+async def test_the_rest_of_a_submit_that_has_an_error_among_its_outputs_is_not_run():
+    seen = []
+
+    def run(items):
+        seen.extend(items)
+        return odd_fail(items)
+
+    async with Batcher(run, max_batch=2, max_queue=8) as batcher:
+        with pytest.raises(ValueError, match="1 is odd"):
+            await batcher.submit([0, 1, 2, 4, 6])
+        assert batcher.waiting == 0
+        assert (await batcher.submit([8, 8, 8])).outputs == [8, 8, 8]
+    assert seen == [0, 1, 8, 8, 8]
+
+
+async def test_an_error_among_the_outputs_may_be_of_any_kind():
+    async with Batcher(lambda items: [StopIteration()], max_batch=1, max_queue=8) as batcher:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await batcher.submit([1])
+
+
 async def test_the_rest_of_a_failed_submit_is_not_run():
     seen = []
 
