@@ -2,17 +2,22 @@
 
 faiss computes inner products of many queries with BLAS, whose rounding depends on the shape of the whole matrix: on how
 many queries there are, and how many vectors. Photos that tie then differ in their last bits, from batch to batch and
-from shard to shard.
+from shard to shard, and so do the scores of inverted lists. So each layer of an index has its own way to be asked: in a
+batch where that gives every query the bits it gets alone, or is made to; one query at a time elsewhere.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.merge import Fetched, Hits
+from search_svc import blas
+from search_svc.faiss_layers import layers, parameters
+from search_svc.merge import Fetched, Hits, top_k
+from search_svc.version import SearchParams
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss
@@ -25,24 +30,43 @@ Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a call tells every layer of an index."""
+
+    params: SearchParams = field(default_factory=SearchParams)
+    selector: Any = None
+    """A faiss IDSelector; None: all rows."""
+
+
+class Asked(Protocol):
+    """A faiss index, and how to ask it."""
+
+    @property
+    def index(self) -> Any: ...
+
+    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
+        """A number of the best hits of each query: to the bit those that it would get alone."""
+
+
+@dataclass(frozen=True)
 class Flat:
     """Asks a flat index: BLAS finds the candidates, and a kernel that looks at one pair at a time scores them."""
 
     index: Any
-    longest: float
-    """The length of the longest vector."""
+    known_longest: float | None = None
 
-    @classmethod
-    def over(cls, index: Any, longest: float | None = None) -> Self:
-        """Reads every vector if the length of the longest is not known."""
-        if longest is not None:
-            return cls(index, longest)
-        squares = np.empty(index.ntotal, np.float32)
-        _faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), index.get_xb(), index.d, index.ntotal)
-        return cls(index, float(squares.max()) ** 0.5)
+    @cached_property
+    def longest(self) -> float:
+        """The length of the longest vector. Where it is not known, the first search reads them all, as it does anyway."""
+        if self.known_longest is not None:
+            return self.known_longest
+        squares = np.empty(self.index.ntotal, np.float32)
+        _faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), self.index.get_xb(), self.index.d, self.index.ntotal)
+        return float(squares.max()) ** 0.5
 
-    def fetch(self, queries: NDArray[np.float32], k: int, options: Any) -> Fetched:
-        candidates, rows = self.index.search(queries, k, params=options)
+    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
+        with blas.for_batches(self.index.d):
+            candidates, rows = self.index.search(queries, k, params=parameters([self.index], *_told(options)))
         last = _scores(candidates, rows, self.index)[:, -1].astype(np.float64)
         return Fetched(
             Hits(_scores(self._distances(queries, rows), rows, self.index), rows), last + self._slack(queries)
@@ -65,24 +89,104 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class OneByOne:
-    """Asks any other index for one query at a time, which costs it little: it gains little from more.
-
-    In company, coarse quantizers and vector transforms would round differently.
-    """
+class Lists:
+    """Asks an IVF index: its quantizer is asked in its own way; then faiss scans each query's lists a photo at a time."""
 
     index: Any
+    quantizer: Asked
 
-    def fetch(self, queries: NDArray[np.float32], k: int, options: Any) -> Fetched:
-        answers = [self.index.search(queries[row : row + 1], k, params=options) for row in range(len(queries))]
-        distances, rows = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
+        told = parameters([self.index], *_told(options))
+        lists = self._nearest(queries, min(told.nprobe, self.index.nlist))
+        sizes = lists.scores if self._ip else 0 - lists.scores
+        distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        self.index.search_preassigned_c(
+            len(queries),
+            faiss.swig_ptr(np.ascontiguousarray(queries)),
+            k,
+            faiss.swig_ptr(lists.ids),
+            faiss.swig_ptr(sizes),
+            faiss.swig_ptr(distances),
+            faiss.swig_ptr(rows),
+            False,
+            told,
+        )
         scores = _scores(distances, rows, self.index)
         return Fetched(Hits(scores, rows), scores[:, -1])
 
+    def _nearest(self, queries: NDArray[np.float32], nprobe: int) -> Hits:
+        """(Q, nprobe): the lists to visit. Of lists that tie, a flat quantizer gives the first."""
+        if isinstance(self.quantizer, Flat):
+            return nearest(self.quantizer, queries, nprobe, Options())
+        return self.quantizer.fetch(queries, nprobe, Options()).hits
 
-def asking(index: Any, longest: float | None = None) -> Flat | OneByOne:
+    @property
+    def _ip(self) -> bool:
+        return bool(self.index.metric_type == faiss.METRIC_INNER_PRODUCT)
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Asks what is behind vector transforms (PCA, OPQ): each query is transformed alone."""
+
+    index: Any
+    inner: Asked
+
+    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
+        for step in self._chain:
+            queries = np.concatenate([step.apply(queries[row : row + 1]) for row in range(len(queries))])
+        return self.inner.fetch(queries, k, options)
+
+    @cached_property
+    def _chain(self) -> list[Any]:
+        chain = self.index.chain
+        return [_faiss.downcast_VectorTransform(chain.at(place)) for place in range(chain.size())]
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """Asks any other index for one query at a time, which costs graphs nothing: faiss walks them so."""
+
+    index: Any
+
+    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
+        told = parameters(self._layers, *_told(options))
+        distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        for row in range(len(queries)):
+            one = slice(row, row + 1)
+            self.index.search(queries[one], k, params=told, D=distances[one], I=rows[one])
+        scores = _scores(distances, rows, self.index)
+        return Fetched(Hits(scores, rows), scores[:, -1])
+
+    @cached_property
+    def _layers(self) -> list[Any]:
+        return layers(self.index)
+
+
+def asking(index: Any, longest: float | None = None) -> Asked:
     """`longest` is the length of the longest vector in the index; None if it is not known."""
-    return Flat.over(index, longest) if isinstance(index, faiss.IndexFlat) else OneByOne(index)
+    if isinstance(index, faiss.IndexFlat):
+        return Flat(index, longest)
+    if isinstance(index, faiss.IndexPreTransform):
+        return Transformed(index, asking(faiss.downcast_index(index.index)))
+    # Fast-scan kernels take queries together, and round what they look up by all of them.
+    if isinstance(index, faiss.IndexIVF) and not isinstance(index, faiss.IndexIVFFastScan):
+        quantizer = faiss.downcast_index(index.quantizer)
+        return Lists(index, Flat(quantizer) if isinstance(quantizer, faiss.IndexFlat) else OneByOne(quantizer))
+    return OneByOne(index)
+
+
+def nearest(asked: Asked, queries: NDArray[np.float32], k: int, options: Options) -> Hits:
+    """The k best hits, ties for the last place given to the smallest rows."""
+
+    def fetch(queries: NDArray[np.float32], k: int) -> Fetched:
+        return asked.fetch(queries, k, options)
+
+    return top_k(fetch, queries, k, asked.index.ntotal)
+
+
+def _told(options: Options) -> tuple[SearchParams, Any]:
+    return options.params, options.selector
 
 
 def _scores(distances: NDArray[np.float32], rows: NDArray[np.int64], index: Any) -> NDArray[np.float32]:

@@ -4,6 +4,11 @@ from typing import Any
 
 import faiss
 
+from search_svc.version import SearchParams
+
+# The type hints that faiss ships do not know the keyword arguments that its Python layer adds.
+_faiss: Any = faiss
+
 METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 
@@ -28,6 +33,22 @@ def is_lists(index: Any) -> bool:
 def is_graph(index: Any) -> bool:
     """Whether it is an HNSW index."""
     return isinstance(innermost(index), faiss.IndexHNSW)
+
+
+def parameters(nested: list[Any], params: SearchParams, selector: Any) -> Any:
+    """What a call tells faiss, nested as the index is; the selector goes to the innermost layer. None: nothing."""
+    index, *inner = nested
+    if isinstance(index, faiss.IndexPreTransform):
+        return _faiss.SearchParametersPreTransform(index_params=parameters(inner, params, selector))
+    if isinstance(index, faiss.IndexRefine):
+        base = parameters(inner, params, selector)
+        return _faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+    if isinstance(index, faiss.IndexIVF):
+        return _faiss.SearchParametersIVF(sel=selector, nprobe=params.nprobe or index.nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        return _faiss.SearchParametersHNSW(sel=selector, efSearch=params.ef_search or index.hnsw.efSearch)
+    # Some kinds refuse any parameters, even empty ones.
+    return None if selector is None else _faiss.SearchParameters(sel=selector)
 
 
 def _inside(index: Any) -> Any:

@@ -8,9 +8,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.asking import Flat, OneByOne, asking
-from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers
-from search_svc.merge import Fetched, Hits, empty, merge, top_k
+from search_svc.asking import Asked, Flat, Options, asking, nearest
+from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
+from search_svc.merge import Hits, empty, merge
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
 
@@ -24,7 +24,7 @@ _SCAN_ROWS = 4096
 class Shard:
     """Some rows of the gallery. Not thread-safe: each shard belongs to one thread."""
 
-    asked: Flat | OneByOne
+    asked: Asked
     """A faiss index, whose n-th vector is the n-th of `rows`."""
     embeddings: NDArray[np.float16]
     """(items, dimension): of the whole gallery."""
@@ -64,8 +64,7 @@ class Shard:
         if rows is not None and not self.filters:
             return self.scan(queries, k, rows)
         selector = None if rows is None else _selector(rows[self.rows.start : self.rows.stop : self.rows.step])
-        options = _search_parameters(layers(self.asked.index), params, selector)
-        hits = _top_k(self.asked, queries, k, options)
+        hits = nearest(self.asked, queries, k, Options(params, selector))
         ids = self.rows.start + self.rows.step * hits.ids
         return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
 
@@ -83,7 +82,7 @@ class Shard:
     def _compare(self, queries: NDArray[np.float32], k: int, chunk: NDArray[np.int64]) -> Hits:
         index = faiss.IndexFlat(self.embeddings.shape[1], METRICS[self.metric])
         index.add(self.embeddings[chunk].astype(np.float32))
-        hits = _top_k(Flat.over(index), queries, k, None)
+        hits = nearest(Flat(index), queries, k, Options())
         return Hits(hits.scores, chunk[hits.ids])
 
 
@@ -103,32 +102,9 @@ def _read(path: Path) -> Any:
         raise ArtifactError(path, f"faiss cannot read it: {error}") from error
 
 
-def _top_k(asked: Flat | OneByOne, queries: NDArray[np.float32], k: int, options: Any) -> Hits:
-    def fetch(queries: NDArray[np.float32], k: int) -> Fetched:
-        return asked.fetch(queries, k, options)
-
-    return top_k(fetch, queries, k, asked.index.ntotal)
-
-
-def _search_parameters(nested: list[Any], params: SearchParams, selector: Any) -> Any:
-    """What a call tells faiss, nested as the index is; the selector goes to the innermost layer. None: nothing."""
-    index, *inner = nested
-    if isinstance(index, faiss.IndexPreTransform):
-        return _faiss.SearchParametersPreTransform(index_params=_search_parameters(inner, params, selector))
-    if isinstance(index, faiss.IndexRefine):
-        base = _search_parameters(inner, params, selector)
-        return _faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
-    if isinstance(index, faiss.IndexIVF):
-        return _faiss.SearchParametersIVF(sel=selector, nprobe=params.nprobe or index.nprobe)
-    if isinstance(index, faiss.IndexHNSW):
-        return _faiss.SearchParametersHNSW(sel=selector, efSearch=params.ef_search or index.hnsw.efSearch)
-    # Some kinds refuse any parameters, even empty ones.
-    return None if selector is None else _faiss.SearchParameters(sel=selector)
-
-
 def _filters(index: Any) -> bool:
     """Whether a search takes a selector: faiss tells when it is tried."""
-    options = _search_parameters(layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
+    options = parameters(layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
     try:
         index.search(np.zeros((1, index.d), np.float32), 1, params=options)
     except RuntimeError:
