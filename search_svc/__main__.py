@@ -8,7 +8,7 @@ import asyncio
 
 from vmmr.search.v1 import search_pb2_grpc
 
-from search_svc import build, evaluate, info, split
+from search_svc import build_command, evaluate, info, split
 from search_svc.audit import command as audit
 from search_svc.config import PREFIX, SearchConfig
 from search_svc.local import LocalEngine
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     config.add_arguments(serve, SearchConfig, PREFIX)
     serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(SearchConfig, PREFIX, args))))
-    for step in (split, audit, build, evaluate, info):
+    for step in (split, audit, build_command, evaluate, info):
         step.add(commands)
     return program
 

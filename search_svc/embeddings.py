@@ -24,6 +24,8 @@ class Embeddings:
     model_name: str
     normalized: bool
     """Whether they have unit length."""
+    fingerprint: str
+    """sha256 of the manifest, which has those of the other files."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -42,7 +44,9 @@ class Embeddings:
         photos = manifest.read(path / "items.csv")
         if len(photos) != shape[0]:
             raise ArtifactError(path / "items.csv", f"lists {len(photos)} photos, its manifest says {shape[0]}")
-        return cls(_matrix(path / "embeddings.npy", shape), tuple(photos), model, model_name, normalized)
+        return cls(
+            _matrix(path / "embeddings.npy", shape), tuple(photos), model, model_name, normalized, fields["sha256"]
+        )
 
 
 def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:

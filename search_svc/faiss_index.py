@@ -66,17 +66,31 @@ def train(index: Any, sample: NDArray[np.float32]) -> None:
         raise CommandError(f"faiss cannot train the index on {len(sample)} embeddings: {_reason(error)}") from error
 
 
-def serialise(index: Any) -> NDArray[np.uint8]:
-    serialised: NDArray[np.uint8] = faiss.serialize_index(index)
-    return serialised
+def reserve(index: Any, rows: int) -> None:
+    """Makes room for so many rows, where all codes are in one piece: growing it bit by bit would take up to twice as much."""
+    inner = innermost(index)
+    storage = faiss.downcast_index(inner.storage) if is_graph(index) else inner
+    if isinstance(storage, faiss.IndexFlatCodes):
+        held = storage.codes.size()
+        storage.codes.resize(rows * storage.code_size)
+        storage.codes.resize(held)
 
 
-def deserialise(serialised: NDArray[np.uint8]) -> Any:
-    return faiss.deserialize_index(serialised)
+def use_cores(threads: int) -> None:
+    """OpenMP's thread count, for this thread."""
+    faiss.omp_set_num_threads(threads)
+
+
+def read(path: Path) -> Any:
+    """The whole index, in memory, to add to."""
+    return faiss.read_index(str(path))
 
 
 def write(index: Any, path: Path) -> None:
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise CommandError(f"{path}: {_reason(error)}") from error
 
 
 def _reason(error: RuntimeError) -> str:

@@ -4,18 +4,21 @@
 INDEX/
     CURRENT             the name of the version to serve, for example `000001`
     versions/000001/    an index version, never changed
+    versions/.draft/    the next one in the making, left there by a build that was stopped; nothing reads it but the next build
     build.lock          locked by the process that is writing the next one
 ```
 """
 
 import fcntl
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from svckit.artifact import ArtifactError, atomic_directory, atomic_write
+from svckit.artifact import ArtifactError, atomic_write, flush, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")
 
@@ -38,24 +41,62 @@ def current(index_dir: Path) -> str:
     return version
 
 
-@contextmanager
-def new_version(index_dir: Path) -> Iterator[tuple[str, Path]]:
-    """The next version's name, and a directory to write it into.
+@dataclass(frozen=True)
+class Draft:
+    """A version in the making."""
 
-    When the block ends the directory appears in `versions/`, whole, and then CURRENT moves to it; each by one rename. So
-    what CURRENT names is whole, whenever the process is killed. Raises ArtifactError if another is building here, or
-    if `index_dir` holds something else than an index.
+    version: str
+    files: Path
+    """The directory that becomes the version."""
+    work: Path
+    """A directory for what is needed on the way there."""
+    discarded: tuple[str, ...]
+    """In what a draft that was found here differs from the job, and so was thrown away; empty if none was."""
+
+
+@contextmanager
+def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
+    """The next version, to be written into a draft.
+
+    If an earlier block with the same job did not end, its draft is given, as it was left. When the block ends the directory
+    appears in `versions/`, whole, and then CURRENT moves to it; each by one rename. So what CURRENT names is whole, whenever
+    the process is killed. Raises ArtifactError if another is building here, or if `index_dir` holds something else than an
+    index.
     """
     versions = index_dir / "versions"
     _refuse_foreign(index_dir)
     versions.mkdir(parents=True, exist_ok=True)
     with _only_builder(index_dir):
-        for leftover in versions.glob(".*.tmp"):
+        for leftover in versions.glob(".*.tmp"):  # as releases before 0.4 left them
             shutil.rmtree(leftover, ignore_errors=True)
-        version = _next(versions)
-        with atomic_directory(version_path(index_dir, version)) as draft:
-            yield version, draft
-        atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
+        place = versions / ".draft"
+        discarded = _claim(place, job)
+        draft = Draft(_next(versions), place / "version", place / "work", discarded)
+        yield draft
+        flush(draft.files)
+        publish(draft.files, version_path(index_dir, draft.version))
+        atomic_write(index_dir / "CURRENT", f"{draft.version}\n".encode())
+        shutil.rmtree(place)
+
+
+def _claim(place: Path, job: Mapping[str, str]) -> tuple[str, ...]:
+    """Makes the draft one for the job. Returns in what it differed if it was for another."""
+    begun = _begun(place)
+    different = tuple(name for name in job if begun and begun.get(name) != job[name])
+    if begun is None or different or not (place / "version").is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "version").mkdir(parents=True)
+        (place / "work").mkdir()
+        atomic_write(place / "job.json", f"{json.dumps(dict(job))}\n".encode())
+    return different
+
+
+def _begun(place: Path) -> dict[str, str] | None:
+    try:
+        job: dict[str, str] = json.loads((place / "job.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return job
 
 
 def _refuse_foreign(index_dir: Path) -> None:

@@ -17,7 +17,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("path", "label", "make", "model", "year", "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """A line. Its strings are printable."""
 
@@ -66,9 +66,10 @@ def _photos(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, Ph
     """Each with the number of its line."""
     if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
         raise ArtifactError(path, f"has no column {', '.join(missing)}")
+    labels: dict[Label, Label] = {}
     for row in reader:
         try:
-            yield reader.line_num, _photo(row)
+            yield reader.line_num, _photo(row, labels)
         except ValueError as error:
             raise ArtifactError(path, f"line {reader.line_num}: {error}") from error
 
@@ -80,7 +81,8 @@ def _check_labels(path: Path, lines: Mapping[int, Photo]) -> None:
         raise ArtifactError(path, f"the label {photos[places[0]].label.label!r} has {one}, but {other}")
 
 
-def _photo(row: Mapping[str, str | None]) -> Photo:
+def _photo(row: Mapping[str, str | None], labels: dict[Label, Label]) -> Photo:
+    """Photos share the `labels` that are equal, and the names of splits: there may be millions."""
     values = [row[column] for column in COLUMNS]
     path, label, make, model, year, split = values
     if None in values or not path or not label:
@@ -91,4 +93,5 @@ def _photo(row: Mapping[str, str | None]) -> Photo:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if year and not year.isdecimal():
         raise ValueError(f"year must be a number or nothing, got {year!r}")
-    return Photo(path, Label(label, make or "", model or "", int(year) if year else None), split)
+    car = Label(label, make or "", model or "", int(year) if year else None)
+    return Photo(path, labels.setdefault(car, car), SPLITS[SPLITS.index(split)])

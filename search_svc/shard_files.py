@@ -1,21 +1,36 @@
 """From a gallery on disk to shard files: an index is trained once, on a sample, and cloned for every shard.
 
 No more of the gallery is in memory at a time than the sample, and then a chunk beside each shard that is being filled.
+
+    WORK/trained.faiss          the index, trained and empty
+    WORK/shard-000-81920.faiss  a shard with the first of its rows, written every minute or so
+    WORK/*.json                 what of it, and of the finished shards, is on the disk
 """
 
+import functools
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import faiss_index
-from search_svc.sharding import balanced, file_names
-from search_svc.spec import IndexSpec, create_index, train_sample_size
+from search_svc import faiss_index, workers
+from search_svc.checkpoints import Checkpoint, Checkpoints, Pace
+from search_svc.mapped import forget
+from search_svc.sharding import balanced
+from search_svc.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size, wanted_sample_size
 from search_svc.version import ShardInfo
+from svckit.cores import cores
 
 _CHUNK_ROWS = 8192
+_CHUNKS_A_PROCESS = 4
+"""As float16, as float32, and what faiss makes of one while it is added."""
+_TRAINED = "trained"
 
 
 def write_shards(
@@ -24,48 +39,144 @@ def write_shards(
     spec: IndexSpec,
     *,
     parts: Sequence[range] | None = None,
-    workers: int = 1,  # noqa: ARG001 - comes with the next change
+    processes: int = 1,
+    memory_bytes: int = MEMORY_BYTES,
+    work: Path | None = None,
     on_added: Callable[[int], Any] = lambda rows: None,  # noqa: ARG005
 ) -> tuple[ShardInfo, ...]:
     """Writes the shards of a `(N, dimension)` gallery, a memory-mapped .npy file, into `directory`.
 
-    `parts` are the rows of each shard, balanced by default. `on_added` hears of rows that were added. Raises CommandError
-    if the spec makes no sense.
+    `parts` are the rows of each shard, balanced by default. Up to so many `processes` fill a shard each, fewer if the memory
+    does not allow them; a single one is this process. What a run with the same arguments that was killed left in `work` is
+    gone on with. `on_added` hears of the rows that are added now. Raises CommandError if the spec makes no sense.
     """
-    index = create_index(spec, *gallery.shape)
-    _train(index, gallery, spec)
-    empty = faiss_index.serialise(index)
     parts = parts or balanced(len(gallery), spec.shards)
-    return tuple(
-        _write(directory / name, empty, gallery, rows, on_added)
-        for name, rows in zip(file_names(parts), parts, strict=True)
-    )
+    with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=".work-", dir=directory) as place:
+        checkpoints = Checkpoints(Path(place))
+        trained = _train(checkpoints, gallery, spec, memory_bytes)
+        shards = [_Shard.begin(directory, number, rows, trained, checkpoints) for number, rows in enumerate(parts)]
+        _fill([shard for shard in shards if not shard.whole], gallery, processes, memory_bytes, on_added)
+        return tuple(shard.info() for shard in shards)
 
 
-def _train(index: Any, gallery: NDArray[np.float16], spec: IndexSpec) -> None:
-    size = train_sample_size(spec, index, len(gallery))
-    if size:
-        rows = np.sort(np.random.default_rng(spec.seed).choice(len(gallery), size, replace=False))
-        faiss_index.train(index, gallery[rows].astype(np.float32))
+def left_behind(work: Path, shards: int) -> tuple[bool, int]:
+    """By a run that was killed: whether the index is trained, and how many rows were added."""
+    checkpoints = Checkpoints(work)
+    rows = [checkpoints.state(_name(number)).get("rows", 0) for number in range(shards)]
+    return checkpoints.has(_TRAINED), int(sum(rows))
 
 
-def _write(
-    path: Path,
-    empty: NDArray[np.uint8],
+def _name(number: int) -> str:
+    return f"shard-{number:03d}"
+
+
+def _train(checkpoints: Checkpoints, gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int) -> Path:
+    """The file of the empty index, trained on a random sample."""
+    if kept := checkpoints.find(_TRAINED):
+        return kept.path
+    index = create_index(spec, len(gallery), gallery.shape[1], memory_bytes)
+    if size := train_sample_size(spec, index, len(gallery), memory_bytes):
+        wanted = wanted_sample_size(spec, index, len(gallery))
+        cut = f", as many as --memory allows, of {wanted}" if size < wanted else ""
+        print(f"training {spec.factory} on {size} embeddings{cut}", file=sys.stderr)
+        faiss_index.train(index, _sample(gallery, size, spec.seed))
+    path = checkpoints.directory / f"{_TRAINED}.faiss"
+    faiss_index.write(index, path)
+    checkpoints.keep(_TRAINED, path)
+    return path
+
+
+def _sample(gallery: NDArray[np.float16], size: int, seed: int) -> NDArray[np.float32]:
+    """Random rows, in order."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(gallery), size, replace=False))
+    sample = np.empty((size, gallery.shape[1]), np.float32)
+    for start in range(0, size, _CHUNK_ROWS):
+        sample[start : start + _CHUNK_ROWS] = gallery[rows[start : start + _CHUNK_ROWS]]
+        forget(gallery)
+    return sample
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    rows: range
+    trained: Path
+    checkpoints: Checkpoints
+    found: Checkpoint | None
+    """What is there of it."""
+
+    @classmethod
+    def begin(cls, directory: Path, number: int, rows: range, trained: Path, checkpoints: Checkpoints) -> "_Shard":
+        name = _name(number)
+        return cls(directory / f"{name}.faiss", rows, trained, checkpoints, checkpoints.find(name))
+
+    @property
+    def whole(self) -> bool:
+        return self.found is not None and self.found.path == self.path
+
+    @property
+    def done(self) -> int:
+        return int(self.found.state["rows"]) if self.found else 0
+
+    def fill(self, gallery: NDArray[np.float16], on_added: Callable[[int], Any]) -> None:
+        """Adds the rows that are not in it, a chunk at a time, and writes it."""
+        index = faiss_index.read(self.found.path if self.found else self.trained)
+        faiss_index.reserve(index, len(self.rows))
+        longest = self.found.state["longest"] if self.found else 0.0
+        pace = Pace()
+        for start in range(self.done, len(self.rows), _CHUNK_ROWS):
+            rows = self.rows[start : start + _CHUNK_ROWS]
+            chunk = gallery[rows.start : rows.stop : rows.step].astype(np.float32)
+            forget(gallery)
+            index.add(chunk)
+            longest = max(longest, float(np.einsum("nd,nd->n", chunk, chunk).max()) ** 0.5)
+            on_added(len(chunk))
+            pace.maybe(functools.partial(self._keep_part, index, longest))
+        faiss_index.write(index, self.path)
+        self.checkpoints.keep(self.path.stem, self.path, rows=len(self.rows), longest=longest)
+        self._drop_parts()
+
+    def info(self) -> ShardInfo:
+        longest = self.checkpoints.state(self.path.stem)["longest"]
+        return ShardInfo(self.path.name, self.rows.start, self.rows.stop, self.rows.step, longest)
+
+    def _keep_part(self, index: Any, longest: float) -> None:
+        part = self.checkpoints.directory / f"{self.path.stem}-{index.ntotal}.faiss"
+        faiss_index.write(index, part)
+        self.checkpoints.keep(self.path.stem, part, rows=index.ntotal, longest=longest)
+        self._drop_parts(but=part)
+
+    def _drop_parts(self, but: Path | None = None) -> None:
+        for part in self.checkpoints.directory.glob(f"{self.path.stem}-*.faiss"):
+            if part != but:
+                part.unlink()
+
+
+def _fill(
+    shards: Sequence[_Shard],
     gallery: NDArray[np.float16],
-    rows: range,
+    processes: int,
+    memory_bytes: int,
     on_added: Callable[[int], Any],
-) -> ShardInfo:
-    longest = 0.0
-    shard = faiss_index.deserialise(empty)
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = gallery[_slice(rows[start : start + _CHUNK_ROWS])].astype(np.float32)
-        longest = max(longest, float(np.square(chunk, dtype=np.float64).sum(axis=1).max()) ** 0.5)
-        shard.add(chunk)
-        on_added(len(chunk))
-    faiss_index.write(shard, path)
-    return ShardInfo(path.name, rows.start, rows.stop, rows.step, longest)
+) -> None:
+    chunk_bytes = 4 * _CHUNK_ROWS * gallery.shape[1]
+    processes = min(processes, len(shards), memory_bytes // (_CHUNKS_A_PROCESS * chunk_bytes))
+    if processes > 1 and (file := _file(gallery)):
+        tasks = [functools.partial(_fill_from, shard, file) for shard in shards]
+        threads = max(1, cores() // processes)
+        workers.run(tasks, processes, functools.partial(faiss_index.use_cores, threads), on_added)
+        return
+    for shard in shards:
+        shard.fill(gallery, on_added)
 
 
-def _slice(rows: range) -> slice:
-    return slice(rows.start, rows.stop, rows.step)
+def _file(gallery: NDArray[np.float16]) -> Path | None:
+    """The .npy file that holds the gallery, and no more."""
+    if not isinstance(gallery, np.memmap) or gallery.filename is None:
+        return None
+    whole = np.load(gallery.filename, mmap_mode="r")
+    return Path(gallery.filename) if (whole.shape, whole.dtype) == (gallery.shape, gallery.dtype) else None
+
+
+def _fill_from(shard: _Shard, gallery: Path, on_added: Callable[[int], Any]) -> None:
+    shard.fill(np.load(gallery, mmap_mode="r"), on_added)

@@ -1,6 +1,5 @@
 """Which rows of a gallery go to which shard."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +15,7 @@ def balanced(items: int, shards: int) -> tuple[range, ...]:
     return tuple(range(shard, items, shards) for shard in range(shards))
 
 
-def by_label(label_of: NDArray[np.int32], shards: int) -> tuple[range, ...]:
+def by_label(label_of: NDArray[np.int64], shards: int) -> tuple[range, ...]:
     """Contiguous parts, cut where a label ends: each as near to an even part as that allows, and none empty.
 
     `label_of` is the label of each row, sorted. There are as many labels as shards, or more.
@@ -29,7 +28,3 @@ def by_label(label_of: NDArray[np.int32], shards: int) -> tuple[range, ...]:
         even = len(label_of) * shard / shards
         edges.append(min(free, key=lambda end: abs(end - even)))
     return tuple(range(*edge) for edge in pairwise([*edges, len(label_of)]))
-
-
-def file_names(shards: Sequence[range]) -> list[str]:
-    return [f"shard-{number:03d}.faiss" for number in range(len(shards))]

@@ -1,7 +1,7 @@
 """Index specs: what index to build, and whether that makes sense, before any work."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from search_svc import faiss_index
 from search_svc.faiss_layers import is_graph
@@ -11,6 +11,14 @@ from svckit.cli import CommandError
 _LEAST_DEFAULT_SAMPLE = 65536
 _POINTS_A_CENTROID = 39
 """Fewer and faiss warns of poor centroids."""
+MEMORY_BYTES = 2 * 2**30
+"""What a build may hold beside the parts of the index that are being filled, unless it is told otherwise."""
+_SAMPLE_SHARE = 1 / 3
+"""Of the memory, for the training sample: while faiss trains it holds as much again, and transformed once more."""
+_LARGEST_RERANK = 1000
+
+ShardBy = Literal["balanced", "label"]
+"""A shard holds every Nth row, or all rows of some labels."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +29,13 @@ class IndexSpec:
     """A faiss factory string."""
     metric: Metric = "ip"
     shards: int = 1
+    shard_by: ShardBy = "balanced"
     train_sample: int | None = None
     """Embeddings to train on; None: 39 a centroid, and 65536 at least."""
     nprobe: int | None = None
     ef_search: int | None = None
+    rerank: int | None = None
+    """Candidates for each neighbour, compared again with the embeddings; None: the index's own scores stand."""
     k: int | None = None
     """None: fitted with the calibration, or 5."""
     temperature: float | None = None
@@ -33,24 +44,30 @@ class IndexSpec:
     """Of the training sample."""
 
 
-def create_index(spec: IndexSpec, items: int, dimension: int) -> Any:
+def create_index(spec: IndexSpec, items: int, dimension: int, memory_bytes: int = MEMORY_BYTES) -> Any:
     """The empty, untrained faiss index. Raises CommandError, naming the flag, if the spec makes no sense."""
     _check_numbers(spec, items)
     index = faiss_index.create(spec.factory, dimension, spec.metric)
     _check_search_params(spec, index)
     needed = faiss_index.least_training_points(index)
-    points = train_sample_size(spec, index, items)
+    points = train_sample_size(spec, index, items, memory_bytes)
     if points < needed:
-        raise CommandError(
-            f"--factory {spec.factory} needs {needed} embeddings or more to train on, there are {points}"
-        )
+        cut = points < wanted_sample_size(spec, index, items)
+        there = f"--memory allows {points}" if cut else f"there are {points}"
+        raise CommandError(f"--factory {spec.factory} needs {needed} embeddings or more to train on, {there}")
     return index
 
 
-def train_sample_size(spec: IndexSpec, index: Any, items: int) -> int:
+def train_sample_size(spec: IndexSpec, index: Any, items: int, memory_bytes: int = MEMORY_BYTES) -> int:
     """How many of `items` embeddings to train on; 0 if the index needs no training."""
     if index.is_trained:
         return 0
+    allowed = int(memory_bytes * _SAMPLE_SHARE) // (4 * int(index.d))
+    return min(wanted_sample_size(spec, index, items), allowed)
+
+
+def wanted_sample_size(spec: IndexSpec, index: Any, items: int) -> int:
+    """How many to train on if memory allows."""
     default = max(_LEAST_DEFAULT_SAMPLE, _POINTS_A_CENTROID * faiss_index.centroids(index))
     return min(items, spec.train_sample or default)
 
@@ -60,6 +77,8 @@ def _check_numbers(spec: IndexSpec, items: int) -> None:
         raise CommandError(f"--shards must be 1 to {items}, the number of photos, got {spec.shards}")
     if spec.train_sample is not None and spec.train_sample < 1:
         raise CommandError(f"--train-sample must be >= 1, got {spec.train_sample}")
+    if spec.rerank is not None and not 1 <= spec.rerank <= _LARGEST_RERANK:
+        raise CommandError(f"--rerank must be 1 to {_LARGEST_RERANK}, got {spec.rerank}")
     if spec.k is not None and spec.k < 1:
         raise CommandError(f"--k must be >= 1, got {spec.k}")
     if spec.temperature is not None and not 0 < spec.temperature < float("inf"):

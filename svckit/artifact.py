@@ -9,10 +9,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from svckit.cores import cores
 
 
 class ArtifactError(Exception):
@@ -38,7 +41,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         draft.mkdir()
         try:
             yield draft
-            _flush_tree(draft)
+            flush(draft)
             publish(draft, path)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -77,10 +80,11 @@ def refuse_existing(path: Path) -> None:
 
 def write_manifest(directory: Path, fields: Mapping[str, Any], filename: str = "manifest.json") -> None:
     """Writes `fields`, and size and sha256 of every file in the directory, sealed, as the directory's manifest."""
+    names = [name for name in _file_names(directory) if name != filename]
+    paths = [directory / name for name in names]
     files = {
-        name: {"sha256": sha256(directory / name), "bytes": (directory / name).stat().st_size}
-        for name in _file_names(directory)
-        if name != filename
+        name: {"sha256": digest, "bytes": path.stat().st_size}
+        for name, path, digest in zip(names, paths, sha256s(paths), strict=True)
     }
     text = json.dumps(sealed({**fields, "files": files}), indent=2, allow_nan=False)
     atomic_write(directory / filename, f"{text}\n".encode())
@@ -100,8 +104,12 @@ def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: b
     """
     manifest = _read_object(directory / filename)
     _check_seal(directory / filename, manifest)
-    for name, entry in _listed_files(directory / filename, manifest).items():
-        _check(directory / name, entry, verify=verify)
+    files = {directory / name: entry for name, entry in _listed_files(directory / filename, manifest).items()}
+    for path, entry in files.items():
+        _check_size(path, entry["bytes"])
+    if verify:
+        for path, actual in zip(files, sha256s(list(files)), strict=True):
+            _check_sha256(path, actual, files[path]["sha256"])
     return manifest
 
 
@@ -109,6 +117,27 @@ def sha256(path: Path) -> str:
     """The file's sha256, in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256s(paths: Sequence[Path]) -> list[str]:
+    """Of many files at once: hashing one keeps one core busy."""
+    with ThreadPoolExecutor(max(1, min(len(paths), cores()))) as pool:
+        return list(pool.map(sha256, paths))
+
+
+def sha256_of(parts: Iterable[bytes]) -> str:
+    """Of bytes that come in parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Puts a file, or a directory and all that is in it, on the disk: it is there then even if the power fails."""
+    for inner in path.rglob("*") if path.is_dir() else ():
+        _flush(inner)
+    _flush(path)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -140,14 +169,16 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
-def _check(path: Path, entry: dict[str, Any], *, verify: bool) -> None:
+def _check_size(path: Path, stated: int) -> None:
     if not path.is_file():
         raise ArtifactError(path, "is missing")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise ArtifactError(path, f"has {size} bytes, its manifest says {entry['bytes']}")
-    if verify and (actual := sha256(path)) != entry["sha256"]:
-        raise ArtifactError(path, f"is damaged: its sha256 is {actual}, its manifest says {entry['sha256']}")
+    if (size := path.stat().st_size) != stated:
+        raise ArtifactError(path, f"has {size} bytes, its manifest says {stated}")
+
+
+def _check_sha256(path: Path, actual: str, stated: str) -> None:
+    if actual != stated:
+        raise ArtifactError(path, f"is damaged: its sha256 is {actual}, its manifest says {stated}")
 
 
 def _file_names(directory: Path) -> list[str]:
@@ -168,12 +199,6 @@ def _told_of(path: Path, draft: Path) -> Iterator[None]:
 
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _flush_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        _flush(path)
-    _flush(directory)
 
 
 def _flush(path: Path) -> None:

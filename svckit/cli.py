@@ -43,13 +43,14 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr')}")
 
 
-def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str, unit: str) -> Any:
-    """A tqdm bar on stderr; where that is not a terminal, a line every ten seconds."""
+def progress(
+    iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, desc: str, unit: str
+) -> Any:
+    """A tqdm bar on stderr; where that is not a terminal, a line every ten seconds. `initial` was done before."""
+    what = {"total": total, "initial": initial, "desc": desc, "unit": unit}
     if sys.stderr.isatty():
-        return tqdm(iterable, total=total, desc=desc, unit=unit, dynamic_ncols=True)
-    return tqdm(
-        iterable, total=total, desc=desc, unit=unit, file=_Lines(), ascii=True, ncols=79, mininterval=_LOG_INTERVAL_S
-    )
+        return tqdm(iterable, **what, dynamic_ncols=True)
+    return tqdm(iterable, **what, file=_Lines(), ascii=True, ncols=79, mininterval=_LOG_INTERVAL_S)
 
 
 class _Lines:

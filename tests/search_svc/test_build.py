@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc import build, faiss_index, held, manifest
+from search_svc import build, build_command, held, manifest, shard_files
+from search_svc import gallery as gallery_of
 from search_svc.build import build_version
 from search_svc.embeddings import Embeddings
 from search_svc.labels import Label, parse
@@ -47,7 +48,8 @@ def test_the_shards_hold_the_rows_asked_for_in_order_as_float16_rounds_them(tmp_
     rows = np.array([0, *rows[rows != 0]])
     shards = data.draw(st.integers(1, len(rows)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_CHUNK_ROWS", 7)
+        for module in (build, gallery_of, shard_files):
+            patch.setattr(module, "_CHUNK_ROWS", 7)
         version = build_version(
             tmp_path_factory.mktemp("index"),
             **gallery(len(rows), embeddings=embeddings, rows=rows, spec=IndexSpec(shards=shards)),
@@ -55,9 +57,10 @@ def test_the_shards_hold_the_rows_asked_for_in_order_as_float16_rounds_them(tmp_
     expected = embeddings[rows].astype(np.float16)
     held = [faiss.read_index(str(path)) for path in version.shard_paths]
     assert np.array_equal(version.embeddings, expected)
-    assert np.array_equal(np.concatenate([shard.reconstruct_n(0, shard.ntotal) for shard in held]), expected)
-    assert [shard.ntotal for shard in held] == [info.stop - info.start for info in version.manifest.shards]
-    assert len({info.stop - info.start for info in version.manifest.shards}) <= 2, "of equal size but for one item"
+    for shard, info in zip(held, version.manifest.shards, strict=True):
+        assert np.array_equal(shard.reconstruct_n(0, shard.ntotal), expected[info.rows])
+        assert info.longest == pytest.approx(np.linalg.norm(expected[info.rows].astype(np.float32), axis=1).max())
+    assert len({len(info.rows) for info in version.manifest.shards}) <= 2, "of equal size but for one item"
 
 
 def test_a_version_says_what_was_built_from_what(tmp_path):
@@ -132,7 +135,7 @@ def test_an_embedding_that_float16_cannot_hold_is_named_and_leaves_no_version(tm
     embeddings[7, 3] = value
     with pytest.raises(CommandError, match=r"the embedding of '0007\.jpg' has a value that is no number, or too large"):
         build_version(tmp_path, **gallery(10, embeddings=embeddings))
-    assert not list((tmp_path / "versions").iterdir())
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [".draft"]
 
 
 def test_embeddings_that_are_all_zero_are_refused(tmp_path):
@@ -141,8 +144,8 @@ def test_embeddings_that_are_all_zero_are_refused(tmp_path):
 
 
 def test_numpy_never_holds_the_whole_matrix(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_CHUNK_ROWS", 256)
-    monkeypatch.setattr(faiss_index, "_CHUNK_ROWS", 256)
+    for module in (build, gallery_of, shard_files):
+        monkeypatch.setattr(module, "_CHUNK_ROWS", 256)
     np.save(tmp_path / "embeddings.npy", unit(20_000, 64).astype(np.float16))
     matrix = np.load(tmp_path / "embeddings.npy", mmap_mode="r")
     inputs = gallery(20_000, embeddings=matrix, spec=IndexSpec("SQ8", shards=3, train_sample=500))
@@ -172,7 +175,7 @@ def embeddings(tmp_path):
 def run(*argv):
     """Runs the command as its program does."""
     parser = argparse.ArgumentParser()
-    build.add(parser.add_subparsers(required=True))
+    build_command.add(parser.add_subparsers(required=True))
     args = parser.parse_args(["build", *map(str, argv)])
     cli.run(lambda: args.run(args), "vmmr-search")
 
@@ -213,8 +216,8 @@ def test_excluded_photos_are_not_fitted_on(embeddings):
     photos = Embeddings.open(embeddings)
     dev = [row for row, photo in enumerate(photos.photos) if photo.split == "dev"]
     gallery = np.array([row for row, photo in enumerate(photos.photos) if photo.split == "train"])
-    assert build._held(photos, gallery, set()).rows.tolist() == dev
-    assert build._held(photos, gallery, {photos.photos[dev[3]].path}).rows.tolist() == [*dev[:3], *dev[4:]]
+    assert build_command._held(photos, gallery, set()).rows.tolist() == dev
+    assert build_command._held(photos, gallery, {photos.photos[dev[3]].path}).rows.tolist() == [*dev[:3], *dev[4:]]
 
 
 def test_the_commands_defaults_are_those_of_the_spec(embeddings, tmp_path):

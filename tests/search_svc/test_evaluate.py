@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from search_svc import build, evaluate, manifest
+from search_svc import build_command, evaluate, manifest
 from search_svc.accuracy import MEASURES
 from search_svc.answer import Answerer
 from search_svc.embeddings import Embeddings
@@ -36,7 +36,7 @@ def run(*argv):
     """A command of `vmmr-search`, as its user runs it."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
-    for command in (build, evaluate):
+    for command in (build_command, evaluate):
         command.add(commands)
     args = parser.parse_args([str(each) for each in argv])
     cli.run(lambda: args.run(args), "vmmr-search")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search_svc import build, split
+from search_svc import build_command, split
 from search_svc.collection import PHOTO_SUFFIXES
 from search_svc.labels import YEARS, parse
 from search_svc.manifest import COLUMNS
@@ -34,7 +34,7 @@ def parser(module):
     return next(iter(choices.choices.values()))
 
 
-@pytest.mark.parametrize("module", [split, build], ids=["split", "build"])
+@pytest.mark.parametrize("module", [split, build_command], ids=["split", "build"])
 def test_every_flag_has_a_row_with_its_default_and_every_row_a_flag(module):
     command = parser(module)
     actions = {(action.option_strings or [action.metavar])[0]: action for action in command._actions}

@@ -55,12 +55,12 @@ def building(tmp_path):
 @pytest.mark.parametrize(
     "after",
     [
-        "search_svc.build._copy_embeddings",
-        "search_svc.faiss_index.write_shard",
+        "search_svc.build.copy_embeddings",
+        "search_svc.faiss_index.write",
         "search_svc.build.write_version_manifest",
     ],
 )
-def test_a_build_that_is_killed_leaves_no_version_and_the_next_one_sweeps_up(building, build_index, tmp_path, after):
+def test_a_build_that_is_killed_leaves_no_version_and_another_one_sweeps_up(building, build_index, tmp_path, after):
     before = build_index(np.eye(4), directory=tmp_path)
     builder = building(after)
     assert len(list((tmp_path / "versions").iterdir())) == 2
@@ -83,24 +83,24 @@ def test_a_build_that_is_killed_before_it_moved_current_leaves_the_old_version_c
 
 
 def test_two_builds_at_once_are_refused_and_the_first_goes_on(building, build_index, tmp_path):
-    builder = building("search_svc.build._copy_embeddings")
+    builder = building("search_svc.build.copy_embeddings")
     with pytest.raises(ArtifactError, match="another process is building an index here"):
         build_index(np.eye(5), directory=tmp_path)
     assert builder.poll() is None
-    assert [path.name[:8] for path in (tmp_path / "versions").iterdir()] == [".000001."], "what it writes is left alone"
+    assert (tmp_path / "versions/.draft/version/embeddings.npy").exists(), "what it writes is left alone"
 
 
-def test_a_version_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(NotADirectoryError), new_version(tmp_path) as (_, draft):  # noqa: PT012 - the block is the draft
-        (draft / "embeddings.npy").touch()
-        (draft / "embeddings.npy" / "x").touch()
-    assert list((tmp_path / "versions").iterdir()) == []
+def test_a_version_that_cannot_be_written_leaves_no_version(tmp_path):
+    with pytest.raises(NotADirectoryError), new_version(tmp_path, {}) as draft:  # noqa: PT012 - the block is the draft
+        (draft.files / "embeddings.npy").touch()
+        (draft.files / "embeddings.npy" / "x").touch()
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [".draft"]
     assert not (tmp_path / "CURRENT").exists()
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_was(tmp_path):
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ArtifactError, match="holds something else than an index"), new_version(tmp_path):
+    with pytest.raises(ArtifactError, match="holds something else than an index"), new_version(tmp_path, {}):
         pytest.fail("the block must not run")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
@@ -110,8 +110,8 @@ def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
     for stray in ("000007", "notes", "0009.old"):
         (tmp_path / "versions" / stray).mkdir(parents=True, exist_ok=True)
     for _ in range(2):
-        with new_version(tmp_path) as (version, _):
-            names.append(version)
+        with new_version(tmp_path, {}) as draft:
+            names.append(draft.version)
     assert names == ["000008", "000009"]
     assert index_dir.current(tmp_path) == "000009"
     assert (tmp_path / "CURRENT").read_bytes() == b"000009\n"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -45,7 +46,12 @@ def test_what_was_built_is_what_is_opened(built):
     manifest = version.manifest
     assert manifest == built.manifest
     assert (manifest.version, manifest.items, manifest.dimension, manifest.labels) == ("000001", 30, 8, 21)
-    assert manifest.shards == (ShardInfo("shard-000.faiss", 0, 15), ShardInfo("shard-001.faiss", 15, 30))
+    lengths = np.linalg.norm(version.embeddings.astype(np.float32), axis=1)
+    assert [dataclasses.replace(shard, longest=None) for shard in manifest.shards] == [
+        ShardInfo("shard-000.faiss", 0, 30, 2),
+        ShardInfo("shard-001.faiss", 1, 30, 2),
+    ]
+    assert [shard.longest for shard in manifest.shards] == pytest.approx([max(lengths[::2]), max(lengths[1::2])])
     assert manifest.search == SearchParams(nprobe=2, ef_search=None)
     assert (manifest.k, manifest.temperature, manifest.seed, manifest.train_sample) == (3, 0.25, 7, 30)
     assert manifest.created.tzinfo is not None

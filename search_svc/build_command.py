@@ -1,0 +1,173 @@
+"""`vmmr-search build`: the command."""
+
+import argparse
+import dataclasses
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc import exclude, spec_file
+from search_svc.build import DEFAULT_K, build_version
+from search_svc.calibration import Calibration
+from search_svc.embeddings import Embeddings
+from search_svc.held import LEAST_LABELS, LEAST_PHOTOS, Held
+from search_svc.manifest import split_names
+from search_svc.spec import MEMORY_BYTES, IndexSpec, ShardBy
+from search_svc.version import IndexVersion, Metric
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+from svckit.cores import cores
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "build",
+        help="build an index version from embeddings",
+        description="Builds the next version of an index from embeddings, and makes it the current one. Stopped, it goes on "
+        "from where it was.",
+    )
+    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument("--out", metavar="INDEX", type=Path, required=True, help="the index data directory")
+    parser.add_argument(
+        "--split", default="train", help="splits that make the gallery, for example train,dev (default: train)"
+    )
+    exclude.add_flag(parser)
+    parser.add_argument("--spec", metavar="JSON", type=Path, help="what `vmmr-search select` wrote; in place of flags")
+    _add_spec_flags(parser)
+    parser.add_argument(
+        "--workers", type=int, default=cores(), help="processes that fill a shard each (default: the cores there are)"
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="GIB",
+        type=float,
+        default=MEMORY_BYTES / 2**30,
+        help="what it may hold beside the shards that are being filled (default: %(default)g)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _add_spec_flags(parser: argparse.ArgumentParser) -> None:
+    """The fields of an IndexSpec. Those that are not given are None, so that it is known which were."""
+    spec = IndexSpec()
+    parser.add_argument("--factory", help=f"faiss factory string (default: {spec.factory})")
+    parser.add_argument("--metric", choices=get_args(Metric), help=f"default: {spec.metric}")
+    parser.add_argument("--nprobe", type=int, help="inverted lists a search visits, for IVF (default: faiss', 1)")
+    parser.add_argument("--ef-search", type=int, help="candidates a search keeps, for HNSW (default: faiss', 16)")
+    parser.add_argument(
+        "--rerank",
+        type=int,
+        help="candidates a search finds for each neighbour, to compare them again with the embeddings (default: none)",
+    )
+    parser.add_argument("--shards", type=int, help=f"parts, searched in parallel (default: {spec.shards})")
+    parser.add_argument(
+        "--shard-by",
+        choices=get_args(ShardBy),
+        help=f"an even part of each label, or whole labels (default: {spec.shard_by})",
+    )
+    parser.add_argument(
+        "--train-sample", type=int, help="embeddings to train on (default: 39 a list, and 65536 at least)"
+    )
+    parser.add_argument("--k", type=int, help=f"neighbours that vote (default: fitted on dev photos, or {DEFAULT_K})")
+    parser.add_argument(
+        "--temperature", type=float, help="of the vote (default: fitted on dev photos, or from the embeddings' length)"
+    )
+    parser.add_argument(
+        "--seed", type=int, help=f"of the training sample, and of what fitting draws (default: {spec.seed})"
+    )
+
+
+def _spec(args: argparse.Namespace) -> IndexSpec:
+    """Of the flags, or of the file, and the flags that it has no field for."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(IndexSpec)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.spec is None:
+        return IndexSpec(**given)
+    if both := [name for name in spec_file.FIELDS if name in given]:
+        raise CommandError(f"--{both[0].replace('_', '-')} is what --spec is for: give one of the two")
+    return IndexSpec(**spec_file.read(args.spec), **given)
+
+
+def _run(args: argparse.Namespace) -> None:
+    spec = _spec(args)
+    if args.workers < 1:
+        raise CommandError(f"--workers must be >= 1, got {args.workers}")
+    if not 0.125 <= args.memory < float("inf"):
+        raise CommandError(f"--memory must be 0.125 GiB or more, got {args.memory:g}")
+    splits = split_names(args.split)
+    embeddings = Embeddings.open(args.embeddings)
+    left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
+    rows = np.array(
+        [row for row, photo in enumerate(embeddings.photos) if photo.split in splits and photo.path not in left_out],
+        np.int64,
+    )
+    if not len(rows):
+        raise CommandError(f"{args.embeddings}: holds no photo of the split {args.split}")
+    if spec.metric == "ip" and not embeddings.normalized:
+        print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
+    _warn_of_other_model(args.out, embeddings)
+    gallery = [embeddings.photos[row] for row in rows]
+    paths = [photo.path for photo in gallery]
+    held = _held(embeddings, rows, left_out)
+    version = build_version(
+        args.out,
+        embeddings=embeddings.matrix,
+        item_ids=paths,
+        labels=[photo.label for photo in gallery],
+        uris=paths,
+        model=embeddings.model,
+        model_name=embeddings.model_name,
+        spec=spec,
+        rows=rows,
+        held=held,
+        fingerprint=embeddings.fingerprint,
+        processes=args.workers,
+        memory_bytes=int(args.memory * 2**30),
+    )
+    print(_summary(version))
+    print(_calibrated(version.calibration, held))
+
+
+def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
+    """Queries are refused that are of another model than the version being served."""
+    with suppress(ArtifactError):  # no index yet, or one that is worth replacing
+        current = IndexVersion.open(index, verify=False).manifest
+        if current.model != embeddings.model:
+            models = [f"{made.model_name} ({made.model[:12]})" for made in (current, embeddings)]
+            print(
+                f"warning: {index} was of the model {models[0]} and will be of {models[1]}: queries must follow",
+                file=sys.stderr,
+            )
+
+
+def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> Held:
+    """The dev photos of the gallery's labels that are not in the gallery, and not left out."""
+    photos, indexed = embeddings.photos, set(gallery.tolist())
+    labels = {photos[row].label.label for row in indexed}
+    rows = [
+        row
+        for row, photo in enumerate(photos)
+        if photo.split == "dev" and row not in indexed and photo.label.label in labels and photo.path not in left_out
+    ]
+    return Held(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
+
+
+def _summary(version: IndexVersion) -> str:
+    made = version.manifest
+    what = f"{made.items} photos of {made.labels} labels, {made.dimension}-d"
+    return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"
+
+
+def _calibrated(fitted: Calibration | None, held: Held) -> str:
+    if fitted is None:
+        there = f"{len(held.rows)} of {len(set(held.labels))} labels"
+        needed = f"that takes {LEAST_PHOTOS} dev photos of {LEAST_LABELS} labels outside the gallery, there are {there}"
+        return f"not calibrated, so it never says unknown, and confidences are shares of the vote: {needed}"
+    vote = f"k {fitted.k}, temperature {fitted.temperature:.3g}, prior {fitted.prior:g}"
+    error = fitted.errors["label"]
+    errors = f"calibration error of the label {error.before:.1%}, calibrated {error.after:.1%}"
+    return f"calibrated on {fitted.photos} dev photos: {vote}; {errors}"

@@ -1,0 +1,139 @@
+"""The photos that an index is to hold: rows of embeddings, with an id, a label and a uri each."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.checkpoints import Checkpoints, Pace
+from search_svc.labels import Label, first_contradiction
+from search_svc.mapped import forget
+from svckit.artifact import sha256_of
+from svckit.cli import CommandError, progress
+
+_CHUNK_ROWS = 8192
+_COPIED = "embeddings"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    embeddings: NDArray[Any]
+    """(M, dimension): of these photos and maybe others."""
+    rows: NDArray[np.int64]
+    """(N,) of the embeddings: the photos. What follows is aligned with them."""
+    item_ids: Sequence[str]
+    labels: Sequence[Label]
+    uris: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dimension(self) -> int:
+        return int(self.embeddings.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all but the embeddings' values."""
+        cars = sorted({(car.label, car.make, car.model, car.year or 0) for car in self.labels})
+        parts = (
+            names[i : i + _CHUNK_ROWS] for names in (self.item_ids, self.uris) for i in range(0, len(self), _CHUNK_ROWS)
+        )
+        return sha256_of(
+            itertools.chain(
+                (self.rows.tobytes(), self.label_of.tobytes(), json.dumps(cars).encode()),
+                (json.dumps(part).encode() for part in parts),
+            )
+        )
+
+    @property
+    def label_of(self) -> NDArray[np.int64]:
+        """(N,) the labels as numbers, in the order of their names."""
+        number = {name: i for i, name in enumerate(sorted({label.label for label in self.labels}))}
+        return np.array([number[label.label] for label in self.labels])
+
+    def check(self) -> None:
+        """Raises CommandError if it makes no sense."""
+        if not len(self):
+            raise CommandError("there is no photo to index")
+        if not len(self) == len(self.item_ids) == len(self.labels) == len(self.uris):
+            counts = f"{len(self.item_ids)} ids, {len(self.labels)} labels, {len(self.uris)} uris"
+            raise CommandError(f"the gallery is out of line: {len(self)} embeddings, {counts}")
+        if repeated := _first_repeated(self.item_ids):
+            raise CommandError(f"two photos have the id {repeated!r}")
+        if places := first_contradiction(self.labels):
+            one, other = (f"{self.labels[place].car} for {self.item_ids[place]!r}" for place in places)
+            raise CommandError(f"the label {self.labels[places[0]].label!r} has {one}, but {other}")
+
+    def by_label(self) -> Self:
+        """Sorted by label; the photos of a label stay in order."""
+        order = np.argsort(self.label_of, kind="stable")
+        ids, labels, uris = ([values[i] for i in order.tolist()] for values in (self.item_ids, self.labels, self.uris))
+        return type(self)(self.embeddings, self.rows[order], ids, labels, uris)
+
+
+def copy_embeddings(path: Path, gallery: Gallery, work: Path) -> float:
+    """Writes the gallery's embeddings as float16 to a .npy file; returns their mean squared length.
+
+    What a copy that was killed has recorded in `work` is gone on with. Raises CommandError if float16 cannot hold one.
+    """
+    checkpoints, pace = Checkpoints(work), Pace()
+    found = checkpoints.find(_COPIED)
+    done, squares = (int(found.state["rows"]), found.state["squares"]) if found else (0, 0.0)
+    with (
+        path.open("ab" if found else "wb") as file,
+        progress(initial=done, total=len(gallery), desc="copy", unit="photo") as bar,
+    ):
+        if not found:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(gallery), gallery.dimension)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for start in range(done, len(gallery), _CHUNK_ROWS):
+            chunk = _chunk(gallery, start)
+            file.write(chunk.tobytes())
+            squares += _squares(chunk)
+            done = start + len(chunk)
+            bar.update(len(chunk))
+            pace.maybe(lambda: _keep(checkpoints, file, done, squares))  # noqa: B023 - called at once
+        if squares == 0:
+            raise CommandError("all embeddings are zero")
+        if not found or done > found.state["rows"]:
+            _keep(checkpoints, file, done, squares)
+    return squares / len(gallery)
+
+
+def copied(work: Path) -> int:
+    """Rows that a copy which was killed has recorded."""
+    return int(Checkpoints(work).state(_COPIED).get("rows", 0))
+
+
+def _chunk(gallery: Gallery, start: int) -> NDArray[np.float16]:
+    rows = gallery.rows[start : start + _CHUNK_ROWS]
+    with np.errstate(over="ignore"):
+        chunk = gallery.embeddings[rows].astype(np.dtype("<f2"))
+    forget(gallery.embeddings)
+    finite = np.isfinite(chunk).all(axis=1)
+    if not finite.all():
+        bad = gallery.item_ids[start + int(np.argmin(finite))]
+        raise CommandError(f"the embedding of {bad!r} has a value that is no number, or too large for float16")
+    return chunk
+
+
+def _squares(chunk: NDArray[np.float16]) -> float:
+    """The sum of the squared lengths."""
+    wide = chunk.astype(np.float32)
+    return float(np.einsum("nd,nd->n", wide, wide).sum(dtype=np.float64))
+
+
+def _keep(checkpoints: Checkpoints, file: IO[bytes], rows: int, squares: float) -> None:
+    file.flush()
+    checkpoints.keep(_COPIED, Path(file.name), rows=rows, squares=squares)
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

@@ -1,0 +1,44 @@
+"""Spec files: what `vmmr-search select` chose, for `vmmr-search build --spec`.
+
+A JSON object of the `FIELDS`, of which only `factory` must be there (null is not there), and `reason`, for people.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from search_svc.version import Metric
+from svckit.artifact import ArtifactError
+
+FIELDS = ("factory", "metric", "nprobe", "ef_search", "rerank")
+_NUMBERS = FIELDS[2:]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields of an IndexSpec that it gives. Raises ArtifactError if it is no spec file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise ArtifactError(path, f"is not JSON: {error}") from error
+    if not isinstance(content, dict) or "factory" not in content:
+        raise ArtifactError(
+            path, "is not an index spec: a JSON object with `factory`, as `vmmr-search select` writes it"
+        )
+    if unknown := sorted(content.keys() - {*FIELDS, "reason"}):
+        raise ArtifactError(path, f"has a field {unknown[0]!r} that no index spec has: those are {', '.join(FIELDS)}")
+    given = {name: value for name, value in content.items() if name != "reason" and value is not None}
+    for name, value in given.items():
+        if problem := _problem(name, value):
+            raise ArtifactError(path, f"{name} must be {problem}, got {value!r}")
+    return given
+
+
+def _problem(name: str, value: object) -> str | None:
+    """What the value must be, if it is not; whether a number makes sense is for the spec to say."""
+    if name in _NUMBERS:
+        return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number, or null"
+    if name == "metric":
+        return None if value in get_args(Metric) else f"one of {', '.join(get_args(Metric))}"
+    return None if isinstance(value, str) else "a string"
