@@ -1,5 +1,6 @@
 """A gRPC error to ours, with the details that came with it."""
 
+import re
 from typing import Any, TypeVar
 
 import grpc
@@ -43,11 +44,8 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
 }
 
 
-_EXPLANATIONS: dict[grpc.StatusCode, str] = {
-    grpc.StatusCode.UNAVAILABLE: " can't be reached",
-    grpc.StatusCode.UNIMPLEMENTED: " isn't one, or is another version",
-}
-"""What gRPC means where the words are its own."""
+_TRIED = re.compile(r".*last error: [A-Z_]+: (?:(?:ipv4|ipv6|unix):\S+: )?", re.DOTALL)
+"""What gRPC says of all its tries, before what went wrong in the last."""
 
 
 def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallError:
@@ -55,10 +53,8 @@ def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallEr
     details = _details(error)
     info = _detail(details, error_details_pb2.ErrorInfo)
     retry = _detail(details, error_details_pb2.RetryInfo)
-    said = error.details() or error.code().name
-    explained = "" if info.reason else _EXPLANATIONS.get(error.code(), "")
     return _class(error, info.reason)(
-        f"{service}{explained}: {said}",
+        _message(error, service, said_by_service=bool(info.reason)),
         status=error.code().name,
         reason=info.reason or None,
         violations=_violations(_detail(details, error_details_pb2.BadRequest)),
@@ -66,6 +62,16 @@ def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallEr
         request_id=request_id,
         metadata=dict(info.metadata),
     )
+
+
+def _message(error: grpc.RpcError, service: str, *, said_by_service: bool) -> str:
+    said = error.details() or error.code().name
+    if not said_by_service and error.code() is grpc.StatusCode.UNAVAILABLE:
+        name, _, target = service.partition(" at ")
+        return f"no vmmr server answers at {target} ({name}): {_TRIED.sub('', said)}"
+    if not said_by_service and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{service} isn't one, or is another version: {said}"
+    return f"{service}: {said}"
 
 
 def _class(error: grpc.RpcError, reason: str) -> type[CallError]:
