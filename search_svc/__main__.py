@@ -5,6 +5,9 @@ Here the server is put together: queries are batched across calls, and searched 
 
 import argparse
 import asyncio
+import logging
+import os
+import time
 
 from vmmr.search.v1 import search_pb2_grpc
 
@@ -16,12 +19,14 @@ from search_svc.queries import Limits, Plan, Query
 from search_svc.searcher import Found, Searcher
 from search_svc.service import SERVICE, SearchService
 from search_svc.version import IndexVersion
-from svckit import cli, config
+from svckit import cli, config, logs
 from svckit.batcher import Batcher
 from svckit.config import ConfigError
 from svckit.server import Server
 
 PROGRAM = "vmmr-search"
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -48,23 +53,58 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _serve(settings: SearchConfig) -> None:
+    logs.configure(settings.log_level, settings.log_format)
+    started = time.perf_counter()
+    version = _open(settings)
+    server = Server(settings, name="search")
+    with LocalEngine.open(version) as engine:
+        seconds = round(time.perf_counter() - started, 3)
+        _log.info("opened", extra={"index": str(version.path), "seconds": seconds, "verified": settings.verify})
+        searcher = Searcher(version, engine)
+        batcher = server.metrics.batcher(
+            "search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue
+        )
+        server.metrics.gauge(
+            "vmmr_abandoned_searches", "Searches of shards that took too long, and still run", lambda: engine.abandoned
+        )
+        servicer = SearchService(
+            version,
+            batcher,
+            tunable=engine.tunable,
+            limits=_limits(settings),
+            on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
+        )
+        server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
+
+        async def close() -> None:
+            # Nobody waits any more for what is still searched.
+            engine.interrupt()
+            await batcher.close()
+
+        await server.run(warm_up=lambda: _warm_up(version, batcher), close=close)
+    if engine.abandoned:
+        # Were the interpreter to end beside threads that are in faiss, the process would crash.
+        os._exit(0)
+
+
+def _open(settings: SearchConfig) -> IndexVersion:
     if not settings.index.is_dir():
         raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
-    version = IndexVersion.open(settings.index)
+    version = IndexVersion.open(settings.index, verify=settings.verify)
     if settings.max_k < version.manifest.k:
         raise ConfigError(
             f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {settings.max_k}"
         )
-    server = Server(settings, name="search")
-    with LocalEngine.open(version) as shards:
-        searcher = Searcher(version, shards)
-        batcher = server.metrics.batcher(
-            "search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue
-        )
-        limits = Limits(settings.max_queries, settings.max_k, settings.max_request_bytes)
-        servicer = SearchService(version, batcher, tunable=shards.tunable, limits=limits)
-        server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
-        await server.run(warm_up=lambda: _warm_up(version, batcher), close=batcher.close)
+    return version
+
+
+def _limits(settings: SearchConfig) -> Limits:
+    return Limits(
+        max_queries=settings.max_queries,
+        max_k=settings.max_k,
+        max_request_bytes=settings.max_request_bytes,
+        max_shard_timeout_ms=round(1e3 * settings.shard_timeout_s),
+    )
 
 
 async def _warm_up(version: IndexVersion, batcher: Batcher[Query, Found]) -> None:

@@ -17,6 +17,10 @@ class SearchConfig(ServerConfig):
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")
     max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")
     max_queue: int = option(1024, minimum=1, help="most queries that wait to be searched; more are refused")
+    shard_timeout_s: float = option(
+        10.0, minimum=0.001, maximum=86400, help="seconds that the shards have for a search; a call may give them less"
+    )
+    verify: bool = option(True, help="read every byte of the index before serving it, and refuse what is damaged")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from search_svc.merge import Hits
 from search_svc.version import SearchParams
 
+MOST_CANDIDATES = 65536
+"""Of one query, however many neighbours are asked for and however many candidates for each."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -42,7 +45,8 @@ class Engine(Protocol):
         """The k best hits of `(Q, dimension)` queries, among the gallery's `rows` (a mask over all of them) or all.
 
         `exact` compares with every embedding instead of asking the index. Shards that have not answered within
-        `timeout_s` are left out if `allow_partial`, and at least one has. Otherwise raises ServiceError, SHARD_TIMEOUT.
+        `timeout_s` are left out if `allow_partial`, and at least one has. Otherwise raises ServiceError, SHARD_TIMEOUT;
+        SHUTTING_DOWN if the engine is being closed.
         """
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.comparing import rescored
-from search_svc.engine import Answered
+from search_svc.engine import MOST_CANDIDATES, Answered
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.shard_worker import ShardWorker
@@ -20,9 +20,6 @@ from search_svc.version import IndexVersion, Metric, SearchParams
 from svckit import wheels
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
-
-MOST_CANDIDATES = 65536
-"""Of one query, however many neighbours are asked for and however many candidates for each."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,11 @@ class LocalEngine:
     @property
     def tunable(self) -> frozenset[str]:
         return self._shards[0].tunable
+
+    @property
+    def abandoned(self) -> int:
+        """Searches of shards that were given up, and still run."""
+        return sum(worker.abandoned for worker in self._workers)
 
     def search(
         self,

@@ -1,5 +1,6 @@
 """Queries: from the messages of a call to vectors and how they are searched, or all that is wrong with the call."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
+from search_svc.engine import MOST_CANDIDATES
 from search_svc.filters import FilterReader
 from search_svc.rejections import rejected
 from search_svc.version import IndexVersion, SearchParams
@@ -16,7 +18,7 @@ from svckit.errors import Reason, ServiceError, Violation
 
 MAX_NEIGHBOURS = 65536
 """Most neighbours in one call, all its queries together: some ten megabytes of reply."""
-_LARGEST_PARAMETER = 65536
+_LARGEST = {"nprobe": 65536, "ef_search": 65536, "rerank": 1000}
 _FINGERPRINT_LENGTH = 64
 # Beyond these, float32 scores lose what tells photos apart: they overflow, or are all zero.
 _SQUARED_LENGTHS = (1e-12, 1e30)
@@ -31,12 +33,17 @@ class Plan:
     exact: bool
     labels: bytes | None
     """A mask, a byte for each label of the version, of those a filter lets through; None without a filter."""
+    allow_partial: bool = False
+    timeout_s: float | None = None
+    """Seconds that the shards have; None: as many as they take."""
 
 
 @dataclass(frozen=True)
 class Query:
     vector: NDArray[np.float32]  # (dimension,)
     plan: Plan
+    deadline: float = math.inf
+    """When its caller stops waiting, as a time of `time.monotonic`."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Limits:
     max_queries: int
     max_k: int
     max_request_bytes: int
+    max_shard_timeout_ms: int
 
 
 class QueryReader:
@@ -58,8 +66,10 @@ class QueryReader:
         self._tunable = tunable
         self._limits = limits
 
-    def read(self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest) -> list[Query]:
-        """The queries of a call. Raises ServiceError, with everything that is wrong."""
+    def read(
+        self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, deadline: float | None = None
+    ) -> list[Query]:
+        """The queries of a call, which ends at `deadline`. Raises ServiceError, with everything that is wrong."""
         size = len(request.queries.data)  # protobuf copies the bytes each time they are asked for
         self._check_model(request.queries, size)
         options = request.options
@@ -73,17 +83,21 @@ class QueryReader:
         if violations:
             raise rejected(violations)
         plan = self._plan(options)
-        return [Query(vector, plan) for vector in vectors]
+        end = math.inf if deadline is None else deadline
+        return [Query(vector, plan, end) for vector in vectors]
 
     def _plan(self, options: search_pb2.SearchOptions) -> Plan:
         defaults = self._manifest.search
         params = SearchParams(
             nprobe=options.nprobe or defaults.nprobe,
             ef_search=options.ef_search or defaults.ef_search,
+            rerank=options.rerank or defaults.rerank,
         )
         allowed = self._filters.read(options.filter)
         labels = None if allowed is None else allowed.tobytes()
-        return Plan(options.k or self._manifest.k, params, options.exact, labels)
+        timeout_ms = options.shard_timeout_ms or self._limits.max_shard_timeout_ms
+        k = options.k or self._manifest.k
+        return Plan(k, params, options.exact, labels, options.allow_partial, timeout_ms / 1e3)
 
     def _check_model(self, queries: embedding_pb2.Embeddings, size: int) -> None:
         expected, got = self._manifest.model, queries.model[:_FINGERPRINT_LENGTH]
@@ -120,8 +134,8 @@ class QueryReader:
         elif queries * k > MAX_NEIGHBOURS:
             text = f"must be 1 to {MAX_NEIGHBOURS // queries} for {queries} queries, got {k}: a call finds at most "
             yield Violation("options.k", Reason.INVALID_K, f"{text}{MAX_NEIGHBOURS} neighbours")
-        for name in ("nprobe", "ef_search"):
-            if options.HasField(name) and (problem := self._misplaced(name, getattr(options, name))):
+        for name in (*_LARGEST, "shard_timeout_ms"):
+            if options.HasField(name) and (problem := self._misplaced(name, getattr(options, name), k)):
                 yield Violation(f"options.{name}", Reason.INVALID_SEARCH_PARAMETER, problem)
 
     def _confidence_violations(
@@ -134,12 +148,15 @@ class QueryReader:
             text = "the index is not calibrated, so its confidences are shares of the vote"
             yield Violation("min_confidence", Reason.INVALID_MIN_CONFIDENCE, text)
 
-    def _misplaced(self, name: str, value: int) -> str | None:
+    def _misplaced(self, name: str, value: int, k: int) -> str | None:
         """What is wrong with a search parameter."""
-        if name not in self._tunable:
+        if name in ("nprobe", "ef_search") and name not in self._tunable:
             return f"the index ({self._manifest.factory}) has no such parameter"
-        if not 1 <= value <= _LARGEST_PARAMETER:
-            return f"must be 1 to {_LARGEST_PARAMETER}, got {value}"
+        largest = _LARGEST.get(name, self._limits.max_shard_timeout_ms)
+        if not 1 <= value <= largest:
+            return f"must be 1 to {largest}, got {value}"
+        if name == "rerank" and value * k > MOST_CANDIDATES:
+            return f"must be at most {MOST_CANDIDATES // k} for k = {k}, got {value}: a query has at most {MOST_CANDIDATES} candidates"
         return None
 
 

@@ -1,5 +1,7 @@
 """Searches across callers: queries that waited together are searched together."""
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.engine import Engine
 from search_svc.labels import Label
-from search_svc.local import LocalEngine
 from search_svc.queries import Plan, Query
 from search_svc.version import IndexVersion
+from svckit.errors import Reason, ServiceError
+
+_SHARDS_SHARE = 0.9
+"""Of the time that callers have, where they take a partial answer: the rest is for it to be made and sent."""
 
 
 @dataclass(frozen=True)
@@ -21,31 +27,60 @@ class Found:
     """Of the gallery."""
     labels: list[Label]
     scores: list[float]
+    missing: int = 0
+    """Shards whose photos were not searched."""
 
 
 class Searcher:
     """What a Batcher runs: the queries of one batch, each in its own way."""
 
-    def __init__(self, version: IndexVersion, shards: LocalEngine) -> None:
+    def __init__(self, version: IndexVersion, engine: Engine) -> None:
         self._items = version.items
-        self._shards = shards
+        self._engine = engine
 
-    def run(self, queries: Sequence[Query]) -> list[Found]:
-        """What was found for each query."""
+    def run(self, queries: Sequence[Query]) -> list[Found | Exception]:
+        """What was found for each query, or why nothing was. Those of other plans are none the worse for it."""
         positions = defaultdict(list)
         for position, query in enumerate(queries):
             positions[query.plan].append(position)
-        found: dict[int, Found] = {}
+        found: dict[int, Found | Exception] = {}
         for plan, group in positions.items():
-            vectors = np.stack([queries[position].vector for position in group])
-            found.update(zip(group, self._search(vectors, plan), strict=True))
+            found.update(zip(group, self._outcomes(plan, [queries[position] for position in group]), strict=True))
         return [found[position] for position in range(len(queries))]
 
-    def _search(self, vectors: NDArray[np.float32], plan: Plan) -> list[Found]:
-        rows = None if plan.labels is None else np.frombuffer(plan.labels, np.bool_)[self._items.label_of]
-        hits = self._shards.search(vectors, plan.k, params=plan.params, rows=rows, exact=plan.exact).hits
-        return [self._found(ids[ids >= 0], scores) for ids, scores in zip(hits.ids, hits.scores, strict=True)]
+    def _outcomes(self, plan: Plan, queries: Sequence[Query]) -> Sequence[Found | Exception]:
+        try:
+            return self._search(plan, queries)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is these queries' alone)
+            return [error] * len(queries)
 
-    def _found(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    def _search(self, plan: Plan, queries: Sequence[Query]) -> list[Found]:
+        vectors = np.stack([query.vector for query in queries])
+        rows = None if plan.labels is None else np.frombuffer(plan.labels, np.bool_)[self._items.label_of]
+        answered = self._engine.search(
+            vectors,
+            plan.k,
+            params=plan.params,
+            rows=rows,
+            exact=plan.exact,
+            timeout_s=_time_s(plan, queries),
+            allow_partial=plan.allow_partial,
+        )
+        missing = self._engine.shards - answered.shards
+        pairs = zip(answered.hits.ids, answered.hits.scores, strict=True)
+        return [self._found(ids[ids >= 0], scores, missing) for ids, scores in pairs]
+
+    def _found(self, ids: NDArray[np.int64], scores: NDArray[np.float32], missing: int) -> Found:
         labels = [self._items.labels[position] for position in self._items.label_of[ids].tolist()]
-        return Found(ids.tolist(), labels, scores[: len(ids)].tolist())
+        return Found(ids.tolist(), labels, scores[: len(ids)].tolist(), missing)
+
+
+def _time_s(plan: Plan, queries: Sequence[Query]) -> float | None:
+    """Seconds that the shards have: no more than the plan says, and than somebody waits."""
+    left_s = max(query.deadline for query in queries) - time.monotonic()
+    if left_s <= 0:
+        raise ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed before the search began")
+    if plan.allow_partial:
+        left_s *= _SHARDS_SHARE
+    limit_s = min(left_s, math.inf if plan.timeout_s is None else plan.timeout_s)
+    return None if limit_s == math.inf else limit_s

@@ -33,15 +33,23 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     """Answers from one index version; the batcher, over a Searcher, does the searching."""
 
     def __init__(
-        self, version: IndexVersion, batcher: Batcher[Query, Found], *, tunable: frozenset[str], limits: Limits
+        self,
+        version: IndexVersion,
+        batcher: Batcher[Query, Found],
+        *,
+        tunable: frozenset[str],
+        limits: Limits,
+        on_partial: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_partial` is called for every reply that lacks shards."""
         self._answerer = Answerer(version)
         self._batcher = batcher
         self._reader = QueryReader(version, tunable, limits)
         self._replies = Replies(version)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
         self._pages = LabelPages(version)
-        self._provenance = _provenance(version)
+        self._manifest = version.manifest
+        self._on_partial = on_partial
         self._index = _index(version, limits)
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
@@ -63,7 +71,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     async def _find(
         self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, context: Context
     ) -> Batched[Found]:
-        return await self._batcher.submit(self._reader.read(request), deadline=deadline(context))
+        end = deadline(context)
+        return await self._batcher.submit(self._reader.read(request, end), deadline=end)
 
     async def _write(self, write: Callable[[Batched[Found]], Reply], found: Batched[Found]) -> Reply:
         """Tens of thousands of neighbours take a second: not on the event loop."""
@@ -71,7 +80,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
 
     def _neighbours(self, found: Batched[Found]) -> search_pb2.SearchResponse:
         results = [self._replies.neighbours(each) for each in found.outputs]
-        return search_pb2.SearchResponse(results=results, provenance=self._provenance, times=_times(found))
+        return search_pb2.SearchResponse(results=results, provenance=self._provenance(found), times=_times(found))
 
     def _classifications(
         self, found: Batched[Found], *, fuse: bool, min_confidence: float
@@ -81,21 +90,22 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         answers = [self._answerer.answer(photos, min_confidence) for photos in cars]
         times = _times(found, vote_s=time.perf_counter() - started)
         results = [self._replies.classification(*each) for each in zip(cars, answers, strict=True)]
-        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance, times=times)
+        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance(found), times=times)
+
+    def _provenance(self, found: Batched[Found]) -> search_pb2.Provenance:
+        missing = max(each.missing for each in found.outputs)
+        if missing:
+            self._on_partial()
+        return search_pb2.Provenance(
+            model=self._manifest.model,
+            index_version=self._manifest.version,
+            shards_answered=len(self._manifest.shards) - missing,
+            shards_total=len(self._manifest.shards),
+        )
 
 
 def _times(found: Batched[Found], vote_s: float = 0.0) -> search_pb2.SearchTimes:
     return search_pb2.SearchTimes(queue_ms=found.queue_ms, search_ms=found.run_ms, vote_ms=1e3 * vote_s)
-
-
-def _provenance(version: IndexVersion) -> search_pb2.Provenance:
-    shards = len(version.manifest.shards)
-    return search_pb2.Provenance(
-        model=version.manifest.model,
-        index_version=version.manifest.version,
-        shards_answered=shards,
-        shards_total=shards,
-    )
 
 
 def _index(version: IndexVersion, limits: Limits) -> search_pb2.GetIndexResponse:
@@ -113,6 +123,7 @@ def _index(version: IndexVersion, limits: Limits) -> search_pb2.GetIndexResponse
         temperature=manifest.temperature,
         create_time=manifest.created,
         calibration=_calibration(version.calibration),
+        **dataclasses.asdict(manifest.search),
     )
     allowed = search_pb2.QueryLimits(**dataclasses.asdict(limits), max_neighbours=MAX_NEIGHBOURS)
     return search_pb2.GetIndexResponse(index=index, limits=allowed)

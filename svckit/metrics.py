@@ -58,6 +58,14 @@ class Metrics:
         if reason is not None:
             self._errors.labels(reason).inc()
 
+    def counter(self, name: str, text: str) -> Callable[[], None]:
+        """Adds a metric of a service's own: what is returned counts one more."""
+        return Counter(name, text, registry=self.registry).inc
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Adds a metric of a service's own, whose value is asked for when it is read."""
+        Gauge(name, text, registry=self.registry).set_function(value)
+
     def batcher(
         self, name: str, run: Callable[[list[In]], Sequence[Out | Exception]], *, max_batch: int, max_queue: int
     ) -> Batcher[In, Out]:

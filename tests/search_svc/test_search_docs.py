@@ -22,7 +22,7 @@ def rows(section):
 
 def test_every_setting_is_in_the_table_with_its_variable_and_default():
     own = [field for field in dataclasses.fields(SearchConfig) if field.name not in SHARED]
-    table = {row[0].strip("`"): row for row in rows("Settings")}
+    table = {row[0].split(",")[0].strip("`"): row for row in rows("Settings")}
     assert table.keys() == {f"--{field.name.replace('_', '-')}" for field in own}
     for field in own:
         row = table[f"--{field.name.replace('_', '-')}"]

@@ -88,7 +88,7 @@ async def serving(version, **settings):
     config = SearchConfig(
         port=0, index=version.path, drain_pause_s=0.0, max_queries=6, max_k=20, max_queue=8, **settings
     )
-    limits = Limits(config.max_queries, config.max_k, config.max_request_bytes)
+    limits = Limits(config.max_queries, config.max_k, config.max_request_bytes, max_shard_timeout_ms=9000)
     server = Server(config, name="search")
     with LocalEngine.open(version) as shards:
         searcher = Searcher(version, shards)
@@ -313,7 +313,7 @@ class TestGetIndex:
         assert index.temperature == pytest.approx(manifest.temperature)
         assert index.create_time.ToDatetime(manifest.created.tzinfo) == manifest.created
         assert response.limits == search_pb2.QueryLimits(
-            max_queries=6, max_k=20, max_request_bytes=32 * 2**20, max_neighbours=65536
+            max_queries=6, max_k=20, max_request_bytes=32 * 2**20, max_neighbours=65536, max_shard_timeout_ms=9000
         )
         assert not index.HasField("calibration")
 

@@ -214,7 +214,7 @@ class GetIndexResponse(_message.Message):
     def __init__(self, index: _Optional[_Union[Index, _Mapping]] = ..., limits: _Optional[_Union[QueryLimits, _Mapping]] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration")
+    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration", "nprobe", "ef_search", "rerank")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,9 @@ class Index(_message.Message):
     JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    NPROBE_FIELD_NUMBER: _ClassVar[int]
+    EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     dimension: int
@@ -241,7 +244,10 @@ class Index(_message.Message):
     journal_sequence: int
     create_time: _timestamp_pb2.Timestamp
     calibration: Calibration
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+    nprobe: int
+    ef_search: int
+    rerank: int
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("photos", "false_alarm_rate", "unknown_threshold")
@@ -254,16 +260,18 @@ class Calibration(_message.Message):
     def __init__(self, photos: _Optional[int] = ..., false_alarm_rate: _Optional[float] = ..., unknown_threshold: _Optional[float] = ...) -> None: ...
 
 class QueryLimits(_message.Message):
-    __slots__ = ("max_queries", "max_k", "max_request_bytes", "max_neighbours")
+    __slots__ = ("max_queries", "max_k", "max_request_bytes", "max_neighbours", "max_shard_timeout_ms")
     MAX_QUERIES_FIELD_NUMBER: _ClassVar[int]
     MAX_K_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHARD_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     max_queries: int
     max_k: int
     max_request_bytes: int
     max_neighbours: int
-    def __init__(self, max_queries: _Optional[int] = ..., max_k: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_neighbours: _Optional[int] = ...) -> None: ...
+    max_shard_timeout_ms: int
+    def __init__(self, max_queries: _Optional[int] = ..., max_k: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_neighbours: _Optional[int] = ..., max_shard_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class ListLabelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
