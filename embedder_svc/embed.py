@@ -22,6 +22,8 @@ from svckit.cli import CommandError
 _CHUNK = 64
 """Photos between two notes in the journal."""
 
+UNREADABLE_FILE = "unreadable.csv"
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -106,7 +108,7 @@ def _fields(draft: Draft, model: Model) -> dict[str, Any]:
 def _tables(manifest: Manifest, unreadable: dict[int, str]) -> dict[str, bytes]:
     rows = [row for number, row in enumerate(manifest.rows) if number not in unreadable]
     missing = [(manifest.paths[number], reason) for number, reason in unreadable.items()]
-    return {"items.csv": _csv(manifest.columns, rows), "unreadable.csv": _csv(("path", "reason"), missing)}
+    return {"items.csv": _csv(manifest.columns, rows), UNREADABLE_FILE: _csv(("path", "reason"), missing)}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:

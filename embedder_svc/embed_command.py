@@ -1,6 +1,7 @@
 """`vmmr-embedder embed`: from a manifest of photos to their embeddings."""
 
 import argparse
+import csv
 import functools
 import sys
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any, get_args
 
 from embedder_svc.arguments import count
 from embedder_svc.config import EmbedderConfig
-from embedder_svc.embed import embed
+from embedder_svc.embed import UNREADABLE_FILE, embed
 from embedder_svc.embed_draft import Dtype, partial
 from embedder_svc.manifest import Manifest
 from embedder_svc.model import DEVICES, Model
 from svckit.artifact import ArtifactError, refuse_existing
-from svckit.cli import progress
+from svckit.cli import CommandError, progress
 from svckit.cores import cores
+
+_NAMED = 5
+"""Unreadable photos that are named: one bad folder may hold thousands."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -53,6 +57,9 @@ def _run(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")
+    if not args.model.is_dir():
+        default = "; the default is in a clone of the repository" if args.model == EmbedderConfig.model else ""
+        raise CommandError(f"--model: there is no folder {args.model.absolute()}{default}")
     manifest = Manifest.read(args.manifest)
     model = Model.open(args.model, device=args.device, threads=args.threads, max_batch=args.batch)
     bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
@@ -61,7 +68,20 @@ def _run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         raise
+    _warn_of_unreadable(args.out / UNREADABLE_FILE)
     print(f"{args.out}: {made['count']} embeddings of {made['model_name']}, {made['skipped']} photos unreadable")
+
+
+def _warn_of_unreadable(table: Path) -> None:
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows:
+        first = "".join(f"\n  {row['path']}: {row['reason']}" for row in rows[:_NAMED])
+        more = "\n  ..." if len(rows) > _NAMED else ""
+        print(
+            f"warning: {len(rows)} photos can't be read and were left out; {table} lists them:{first}{more}",
+            file=sys.stderr,
+        )
 
 
 def _progress(photos: int, draft: Path, *, total: int) -> Any:

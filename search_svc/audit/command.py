@@ -49,6 +49,8 @@ class Audit:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.out.resolve().is_relative_to(args.photos.resolve()):
+        raise CommandError(f"--out {args.out} lies in the folder of photos {args.photos}, which is left as it is")
     page = _page_maker()
     embeddings = Embeddings.open(args.embeddings)
     result = audit(embeddings, args.photos)

@@ -128,6 +128,32 @@ class TestArtifact:
         }
         assert set(files) == {"embeddings.npy", "items.csv", "unreadable.csv"}
 
+    def test_some_of_the_unreadable_are_named_at_the_end(self, collection, tmp_path, capsys, monkeypatch):
+        collection.embed(tmp_path / "out")
+        last = capsys.readouterr().err.rpartition("warning: ")[2].splitlines()
+        assert last[0] == f"3 photos can't be read and were left out; {tmp_path / 'out' / 'unreadable.csv'} lists them:"
+        assert [line.split(":")[0] for line in last[1:]] == ["  car 3.png", "  car 70.png", "  car 149.png"]
+        monkeypatch.setattr(embed_command, "_NAMED", 2)
+        collection.embed(tmp_path / "again")
+        assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()[-3:]] == [
+            "  car 3.png",
+            "  car 70.png",
+            "  ...",
+        ]
+
+    def test_a_default_model_that_is_not_there_is_told_with_where_it_would_be(self, collection, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        elsewhere = Collection(collection.root, embed_command.EmbedderConfig.model)
+        with pytest.raises(CommandError) as caught:
+            elsewhere.embed(tmp_path / "out")
+        assert str(caught.value) == (
+            f"--model: there is no folder {tmp_path}/models/resnet50-cars-int8; the default is in a clone of the repository"
+        )
+
+    def test_a_named_model_that_is_not_there_is_told(self, collection, tmp_path):
+        with pytest.raises(CommandError, match=rf"^--model: there is no folder {tmp_path}/none$"):
+            Collection(collection.root, tmp_path / "none").embed(tmp_path / "out")
+
     def test_nothing_else_is_left_behind(self, collection, whole):
         assert {path.name for path in whole.parent.iterdir()} == {"whole", "manifest.csv", "photos"}
 

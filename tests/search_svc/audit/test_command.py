@@ -163,6 +163,14 @@ def test_photos_that_cannot_be_read_are_told_and_the_others_are_looked_at(plante
     assert [row["path"] for row in rows(out / "audit.csv") if row["kind"] == "copy"] == [planted.photos[25].path]
 
 
+@pytest.mark.parametrize("out", ["photos", "photos/audit", "elsewhere/../photos/audit"])
+def test_the_folder_of_photos_is_not_written_to(planted, tmp_path, out):
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match="lies in the folder of photos"):
+        run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / out)
+    assert [path for path in (tmp_path / "photos").rglob("*") if path not in before] == []
+
+
 def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tmp_path, monkeypatch):
     for module in ("search_svc.audit.page", "search_svc.html"):
         monkeypatch.delitem(sys.modules, module, raising=False)
