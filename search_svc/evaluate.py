@@ -99,7 +99,8 @@ def _page_writer() -> Callable[[Report], str]:
     try:
         from search_svc.report.page import page  # noqa: PLC0415 - needs the extra `report`
     except ModuleNotFoundError as error:
-        raise CommandError(f"--html needs {error.name}: pip install 'vmmr[report]'") from error
+        library = str(error.name).split(".")[0]
+        raise CommandError(f"--html needs {library}: pip install 'vmmr[report]'") from error
     return page
 
 

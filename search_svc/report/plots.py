@@ -3,48 +3,19 @@
 Nothing of a user's is drawn, only numbers and names of ours.
 """
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from search_svc.drawing import FAINT, INK, SERIES, svg
 from search_svc.metrics import BINS
 from search_svc.report.confidence import Confidence, Reliability
 from search_svc.report.fusing import Fused
 from search_svc.report.unknown import Detection, Distribution
 
-# Colours that stand for the page's until the drawing is done.
-_INK, _FAINT = "#000001", "#000002"
-_SERIES = ("#000003", "#000004", "#000005", "#000006")
-_OF_THE_PAGE = {_INK: "--ink", _FAINT: "--faint"} | {colour: f"--series-{i}" for i, colour in enumerate(_SERIES, 1)}
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "vmmr",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 10,
-    "axes.grid": True,
-    "grid.color": _FAINT,
-    "grid.alpha": 0.35,
-    "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-}
-_PLAIN = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1)))
 
@@ -53,16 +24,16 @@ def reliability(level: Confidence) -> Markup:
     """How often answers of about one confidence are right; on the diagonal: as often as they say."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--")
-        _bars(axes, level.calibrated or level.shares, _SERIES[0] if level.calibrated else _SERIES[1])
-        _means(axes, level.shares, "o", _SERIES[1], "shares of the vote")
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
+        _bars(axes, level.calibrated or level.shares, SERIES[0] if level.calibrated else SERIES[1])
+        _means(axes, level.shares, "o", SERIES[1], "shares of the vote")
         if level.calibrated:
-            _means(axes, level.calibrated, "s", _SERIES[0], "calibrated")
+            _means(axes, level.calibrated, "s", SERIES[0], "calibrated")
         _percentages(axes, "confidence", "right")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), title=level.level)
         axes.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
-    return _svg(draw, f"Reliability diagram of the {level.level}")
+    return svg(draw, f"Reliability diagram of the {level.level}")
 
 
 def risk_coverage(levels: Sequence[Confidence]) -> Markup:
@@ -76,14 +47,14 @@ def risk_coverage(levels: Sequence[Confidence]) -> Markup:
         axes.set(xlim=(0, 1), ylim=(0, None))
         axes.legend(loc="upper left")
 
-    return _svg(draw, "Risk-coverage curves")
+    return svg(draw, "Risk-coverage curves")
 
 
 def roc(kind: Detection) -> Markup:
     """Known photos accepted, by unknown ones accepted with them."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--")
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
         for number, detector in enumerate(kind.detectors):
             label = f"{detector.score} ({100 * detector.auroc.value:.1f})"
             axes.plot([at.fpr for at in detector.roc], [at.tpr for at in detector.roc], label=label, **_line(number))
@@ -91,7 +62,7 @@ def roc(kind: Detection) -> Markup:
         axes.set(xlim=(0, 1), ylim=(0, 1.02), title=kind.kind)
         axes.legend(loc="lower right", title="score (AUROC, %)", fontsize=8)
 
-    return _svg(draw, f"ROC against {kind.kind}")
+    return svg(draw, f"ROC against {kind.kind}")
 
 
 def distribution(scores: Distribution) -> Markup:
@@ -99,18 +70,18 @@ def distribution(scores: Distribution) -> Markup:
 
     def draw(axes: Axes) -> None:
         for number, (kind, shares) in enumerate(scores.columns.items()):
-            colour = _SERIES[number]
+            colour = SERIES[number]
             axes.stairs(shares, scores.edges, color=colour, fill=True, alpha=0.25)
             axes.stairs(shares, scores.edges, color=colour, label=kind)
         if scores.threshold is not None:
-            axes.axvline(scores.threshold, color=_INK, linestyle="--", linewidth=1, label="threshold")
+            axes.axvline(scores.threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
         highest = max(share for shares in scores.columns.values() for share in shares)
         # Room above for what is what.
         axes.set(xlabel=f"score: {scores.score}", ylabel="photos", ylim=(0, 1.4 * highest))
         axes.yaxis.set_major_formatter(_PERCENT)
         axes.legend(loc="upper right", fontsize=8)
 
-    return _svg(draw, "Distribution of the score")
+    return svg(draw, "Distribution of the score")
 
 
 def fused(groups: Sequence[Fused]) -> Markup:
@@ -124,20 +95,20 @@ def fused(groups: Sequence[Fused]) -> Markup:
             [each.fused.value - each.fused.low for each in shown],
             [each.fused.high - each.fused.value for each in shown],
         ]
-        axes.errorbar(places, values, spread, fmt="o", color=_SERIES[0], capsize=4, label="together")
-        axes.plot(places, [each.single for each in shown], "s", color=_SERIES[1], label="one by one")
+        axes.errorbar(places, values, spread, fmt="o", color=SERIES[0], capsize=4, label="together")
+        axes.plot(places, [each.single for each in shown], "s", color=SERIES[1], label="one by one")
         axes.set_xticks(places, [f"{each.size} photos" for each in shown])
         axes.set(xlim=(-0.5, len(shown) - 0.5), ylabel="label right")
         axes.yaxis.set_major_formatter(_PERCENT)
         axes.margins(y=0.15)
         axes.legend()
 
-    return _svg(draw, "Several photos of one car against one")
+    return svg(draw, "Several photos of one car against one")
 
 
 def _line(number: int) -> dict[str, Any]:
     """How the curve of this number looks; told apart without colours too."""
-    return {"color": _SERIES[number % len(_SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
+    return {"color": SERIES[number % len(SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
 def _bars(axes: Axes, found: Reliability, colour: str) -> None:
@@ -159,24 +130,3 @@ def _percentages(axes: Axes, across: str, up: str) -> None:
     axes.set(xlabel=across, ylabel=up)
     axes.xaxis.set_major_formatter(_PERCENT)
     axes.yaxis.set_major_formatter(_PERCENT)
-
-
-def _svg(draw: Callable[[Axes], Any], name: str) -> Markup:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4, 3), layout="constrained")
-        draw(figure.add_subplot())
-        content = io.StringIO()
-        figure.savefig(content, format="svg", transparent=True, metadata=_PLAIN)
-    return Markup(_of_the_page(content.getvalue(), name))  # noqa: S704 - drawn by us, of numbers and names of ours
-
-
-def _of_the_page(svg: str, name: str) -> str:
-    """A drawing without its XML head, its own style sheet and its size, in the page's colours."""
-    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    view = re.search(r'viewBox="[^"]*"', body)
-    assert view, "matplotlib gives every drawing a viewBox"
-    head = f'<svg {view[0]} role="img" aria-label="{name}" stroke-linejoin="round">'
-    body = re.sub(r"<svg\b[^>]*>", head, body, count=1).replace("xlink:href", "href")
-    for colour, variable in _OF_THE_PAGE.items():
-        body = body.replace(colour, f"var({variable})")
-    return body
