@@ -1,0 +1,357 @@
+"""Kinds of index over growing galleries: `python bench/index.py build|measure|report ...`.
+
+    python bench/index.py build DATA ...        the indexes of galleries that bench/synthetic.py made, in DATA/indexes
+    python bench/index.py measure DATA ...      what they find and how fast, beside raw faiss; wants an idle machine
+    python bench/index.py report                prints the tables, and draws docs/scaling.svg
+
+`build` and `measure` do what is not done yet. Each index is built, and measured, in a process of its own, by the code that
+serves it, with one shard and so one thread; beside it stands a flat index that faiss itself searches with one thread.
+Results are in bench/results/index-DIMENSION-PHOTOS.json.
+"""
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.local import LocalEngine
+from search_svc.shard_files import write_shards
+from search_svc.spec import IndexSpec
+from search_svc.version import IndexVersion, SearchParams, ShardInfo, VersionManifest
+
+RESULTS = Path(__file__).parent / "results"
+PLOT = Path(__file__).parents[1] / "docs/scaling.svg"
+K = 10
+QUERIES, SINGLES, FLAT_SINGLES, BATCH = 512, 256, 24, 64
+GRAPH_PHOTOS = 100_000
+"""HNSW takes minutes to build beyond."""
+ENOUGH = 0.99
+"""The recall@10 that indexes are compared at."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    factory: str
+    params: tuple[SearchParams, ...]
+
+    @property
+    def folder(self) -> str:
+        return self.factory.replace(",", "-")
+
+
+def kinds(photos: int, dimension: int) -> list[Kind]:
+    lists = 2 ** round(np.log2(2 * photos**0.5))
+    probes = [count for count in (4, 8, 16, 32, 64) if 4 * count <= lists]
+    plain = [SearchParams(nprobe=count) for count in probes]
+    again = [SearchParams(nprobe=count, rerank=4) for count in probes]
+    more = [SearchParams(nprobe=count, rerank=10) for count in probes]
+    small = 128 if dimension <= 512 else 256
+    found = [
+        Kind("Flat", (SearchParams(),)),
+        Kind(f"IVF{lists},SQ8", (*plain, *again)),
+        Kind(f"IVF{lists}_HNSW32,SQ8", tuple(plain)),
+        Kind(f"PCA{small},IVF{lists},SQ8", (*plain, *again)),
+        Kind(f"PCA{small},SQ8", (SearchParams(), SearchParams(rerank=4))),
+        Kind(f"IVF{lists},RaBitQ", (*plain[-1:], *more)),
+    ]
+    if photos <= GRAPH_PHOTOS:
+        found.append(Kind("HNSW32,SQ8", tuple(SearchParams(ef_search=width) for width in (16, 64, 256))))
+    return found
+
+
+@dataclass(frozen=True)
+class Data:
+    path: Path
+
+    @property
+    def gallery(self) -> NDArray[np.float16]:
+        return cast("NDArray[np.float16]", np.load(self.path / "embeddings/embeddings.npy", mmap_mode="r"))
+
+    @property
+    def queries(self) -> NDArray[np.float32]:
+        with np.load(self.path / "queries.npz") as file:
+            return cast("NDArray[np.float32]", file["vectors"][:QUERIES])
+
+    @property
+    def results(self) -> Path:
+        photos, dimension = self.gallery.shape
+        return RESULTS / f"index-{dimension}-{photos}.json"
+
+    def indexes(self) -> Iterator[tuple[Kind, Path]]:
+        for kind in kinds(*self.gallery.shape):
+            yield kind, self.path / "indexes" / kind.folder
+
+    def truth(self) -> NDArray[np.int64]:
+        """(QUERIES, K): the nearest photos, by comparing with all."""
+        path = self.path / "truth.npy"
+        if not path.exists():
+            np.save(path, exact(self.gallery, self.queries, K))
+        return cast("NDArray[np.int64]", np.load(path))
+
+
+def exact(gallery: NDArray[np.float16], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """A chunk of the gallery at a time, so it takes little memory."""
+    scores = np.empty((len(queries), 0), np.float32)
+    ids = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(gallery), 16384):
+        found = queries @ gallery[start : start + 16384].astype(np.float32).T
+        scores = np.concatenate([scores, found], axis=1)
+        ids = np.concatenate([ids, np.broadcast_to(start + np.arange(found.shape[1]), found.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
+    return ids
+
+
+def build(data: Data) -> None:
+    """Each index that is not there, in a process of its own, so that its peak of memory is its own."""
+    data.truth()
+    for kind, path in data.indexes():
+        if not (path / "built.json").exists():
+            subprocess.run([sys.executable, __file__, "build-one", data.path, kind.factory], check=True)
+
+
+def build_one(data: Data, factory: str) -> None:
+    path = next(path for kind, path in data.indexes() if kind.factory == factory)
+    path.mkdir(parents=True, exist_ok=True)
+    started, cpu = time.perf_counter(), time.process_time()
+    shards = write_shards(path, data.gallery, IndexSpec(factory))
+    built = {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_own_mib": _peak_own() >> 20,
+        "shards": [vars(shard) for shard in shards],
+    }
+    (path / "built.json").write_text(json.dumps(built))
+    print(f"{data.path.name} {factory}: {built['cpu_seconds']:.0f} CPU s", flush=True)
+
+
+def _peak_own() -> int:
+    """The peak of resident memory, less what is now of mapped files: a little more than the peak of its own."""
+    status = _status()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - status["RssFile"]
+
+
+def measure(data: Data) -> None:
+    results = json.loads(data.results.read_text()) if data.results.exists() else {}
+    names = ["faiss", *(kind.factory for kind, path in data.indexes() if (path / "built.json").exists())]
+    for name in names:
+        if name in results:
+            continue
+        command = [sys.executable, __file__, "measure-one", str(data.path), name]
+        results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        RESULTS.mkdir(exist_ok=True)
+        data.results.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def measure_one(data: Data, name: str) -> None:
+    if name == "faiss":
+        print(json.dumps(_raw(data)))
+        return
+    kind, path = next(pair for pair in data.indexes() if pair[0].factory == name)
+    built = json.loads((path / "built.json").read_text())
+    before = _status()
+    started = time.perf_counter()
+    with LocalEngine.open(_version(data, path, built)) as engine:
+        opening = {"open_seconds": time.perf_counter() - started, "before": before, "opened": _status()}
+        points = [_point(data, engine, params) for params in kind.params]
+    size = sum((path / shard["file"]).stat().st_size for shard in built["shards"])
+    print(json.dumps({**built, **opening, "bytes": size, "points": points, "after": _status()}))
+
+
+def _version(data: Data, path: Path, built: dict[str, Any]) -> IndexVersion:
+    shards = tuple(ShardInfo(**shard) for shard in built["shards"])
+    items, dimension = data.gallery.shape
+    manifest = VersionManifest(
+        version="000001",
+        model="",
+        model_name="",
+        dimension=dimension,
+        items=items,
+        labels=0,
+        factory="",
+        metric="ip",
+        shards=shards,
+        search=SearchParams(),
+        k=K,
+        temperature=1,
+        seed=0,
+        train_sample=0,
+        created=datetime.now(UTC),
+    )
+    return IndexVersion(path, manifest, data.gallery, cast("Any", None))  # an engine asks for no items
+
+
+def _raw(data: Data) -> dict[str, Any]:
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatIP(data.gallery.shape[1])
+    for start in range(0, len(data.gallery), 65536):
+        index.add(data.gallery[start : start + 65536].astype(np.float32))
+    return _speed(data, lambda queries: index.search(queries, K)[1], FLAT_SINGLES)
+
+
+def _point(data: Data, engine: LocalEngine, params: SearchParams) -> dict[str, Any]:
+    singles = SINGLES if any(vars(params).values()) else FLAT_SINGLES
+    return {**vars(params), **_speed(data, lambda queries: engine.search(queries, K, params=params).hits.ids, singles)}
+
+
+def _speed(data: Data, search: Callable[[NDArray[np.float32]], NDArray[np.int64]], singles: int) -> dict[str, Any]:
+    queries, truth = data.queries, data.truth()
+    count = QUERIES if singles == SINGLES else BATCH
+    search(queries[:1])
+    found, batch = [], []
+    for start in range(0, count, BATCH):
+        ids, seconds = _timed(lambda start=start: search(queries[start : start + BATCH]))
+        found.append(ids)
+        batch.append(seconds)
+    alone = [_timed(lambda row=row: search(queries[row : row + 1]))[1] for row in range(singles)]
+    ids = np.concatenate(found)
+    return {
+        "recall@1": recall(ids[:, :1], truth[:count, :1]),
+        "recall@10": recall(ids, truth[:count]),
+        "p50_ms": 1e3 * float(np.median(alone)),
+        "p99_ms": 1e3 * float(np.quantile(alone, 0.99)),
+        "qps_1": len(alone) / sum(alone),
+        "qps_64": BATCH / float(np.median(batch)),
+    }
+
+
+def _timed(run: Callable[[], NDArray[np.int64]]) -> tuple[NDArray[np.int64], float]:
+    started = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - started
+
+
+def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> float:
+    """The share of the truly nearest that were found."""
+    return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, true, strict=True)])) / true.shape[1]
+
+
+def _status() -> dict[str, int]:
+    """Bytes of this process: RssAnon is its own, RssFile the pages of mapped files that it has looked at."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(lines[name].split()[0]) << 10 for name in ("RssAnon", "RssFile")}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command")
+    for name in ("build", "measure"):
+        commands.add_parser(name).add_argument("data", type=Path, nargs="+", metavar="DATA")
+        one = commands.add_parser(f"{name}-one")
+        one.add_argument("data", type=Path, metavar="DATA")
+        one.add_argument("factory")
+    commands.add_parser("report")
+    args = parser.parse_args(argv)
+    if args.command == "report":
+        report()
+    elif args.command.endswith("-one"):
+        {"build-one": build_one, "measure-one": measure_one}[args.command](Data(args.data), args.factory)
+    else:
+        for path in args.data:
+            {"build": build, "measure": measure}[args.command](Data(path))
+
+
+def report() -> None:
+    """Tables in Markdown of all results there are, growth, and the plot."""
+    results = {
+        tuple(map(int, path.stem.split("-")[1:])): json.loads(path.read_text()) for path in RESULTS.glob("index-*.json")
+    }
+    for (dimension, photos), kinds in sorted(results.items()):
+        print(f"\n{photos:,} photos, {dimension}-d\n")
+        print(
+            "| index | search | recall@1 | @10 | p50 ms | p99 | q/s | 64 | times faiss' Flat | 64 | bytes a photo | of Flat | build CPU s | peak MiB |"
+        )
+        print(14 * "|---" + "|")
+        for line in _lines(dimension, photos, kinds):
+            print("| " + " | ".join(line) + " |")
+    print("\n| dimension | index | search | time of one query grows with photos to the power of |\n|---|---|---|---|")
+    for dimension in sorted({dimension for dimension, _ in results}):
+        for name, curve in curves(results, dimension).items():
+            if len(curve) > 1:
+                print(
+                    f"| {dimension} | {name} | {exponent(curve):.2f} | {', '.join(f'{n:,}: {ms:.3g} ms' for n, ms in curve)} |"
+                )
+    _draw(results)
+
+
+def _lines(dimension: int, photos: int, kinds: dict[str, Any]) -> Iterator[list[str]]:
+    raw = kinds["faiss"]
+    speed = [f"{raw['p50_ms']:.3g}", f"{raw['p99_ms']:.3g}", f"{raw['qps_1']:.4g}", f"{raw['qps_64']:.4g}"]
+    yield ["faiss IndexFlatIP", "", "1.000", "1.000", *speed, "1", "1", f"{4 * dimension}", "100 %", "", ""]
+    for name, kind in kinds.items():
+        if name == "faiss":
+            continue
+        size = kind["bytes"] / photos
+        cost = [f"{size:.0f}", f"{size / 4 / dimension:.0%}", f"{kind['cpu_seconds']:.0f}", str(kind["peak_own_mib"])]
+        for point in kind["points"]:
+            found = [f"{point[key]:.3f}" for key in ("recall@1", "recall@10")]
+            speed = [f"{point[key]:.3g}" for key in ("p50_ms", "p99_ms")]
+            speed += [f"{point[key]:.4g}" for key in ("qps_1", "qps_64")]
+            times = [f"{raw['p50_ms'] / point['p50_ms']:.3g}", f"{point['qps_64'] / raw['qps_64']:.3g}"]
+            yield [name, _named(point), *found, *speed, *times, *cost]
+
+
+def _named(point: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {point[name]}" for name in ("nprobe", "ef_search", "rerank") if point[name])
+
+
+Curve = list[tuple[int, float]]
+"""Photos, and the milliseconds of one query."""
+
+
+def curves(results: dict[tuple[int, ...], Any], dimension: int) -> dict[str, Curve]:
+    """Of each kind of index: at each size its quickest search that finds ENOUGH, or its best if none does."""
+    found: dict[str, Curve] = {}
+    for (its_dimension, photos), kinds in sorted(results.items()):
+        if its_dimension != dimension:
+            continue
+        for name, kind in kinds.items():
+            points = [kind] if name == "faiss" else kind["points"]
+            enough = [point for point in points if point["recall@10"] >= ENOUGH]
+            if enough:
+                label = "faiss IndexFlatIP" if name == "faiss" else re.sub(r"IVF\d+", "IVF", name)
+                found.setdefault(label, []).append((photos, min(point["p50_ms"] for point in enough)))
+    return found
+
+
+def exponent(curve: Curve) -> float:
+    """The slope of log time over log photos."""
+    photos, times = np.log(np.array(curve)).T
+    return float(np.polyfit(photos, times, 1)[0])
+
+
+def _draw(results: dict[tuple[int, ...], Any]) -> None:
+    import matplotlib as mpl  # noqa: PLC0415 - the rest does without
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "vmmr"
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    dimensions = sorted({dimension for dimension, _ in results})
+    figure, axes = plt.subplots(1, len(dimensions), figsize=(6 * len(dimensions), 4.5), squeeze=False, sharey=True)
+    for axis, dimension in zip(axes[0], dimensions, strict=True):
+        for name, curve in curves(results, dimension).items():
+            axis.loglog(*zip(*curve, strict=True), "o-", label=name)
+        axis.set(
+            title=f"{dimension}-d, one query, one thread, recall@10 >= {ENOUGH}", xlabel="photos", ylabel="p50, ms"
+        )
+        axis.grid(visible=True, which="both", alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
