@@ -123,6 +123,11 @@ def _add_search(group: Any) -> None:
     group.add_argument("--exact", action="store_true", help="compare with every gallery photo: slower")
     group.add_argument("--nprobe", metavar="N", type=_integer(1), help="inverted lists to visit, for IVF indexes")
     group.add_argument("--ef-search", metavar="N", type=_integer(1), help="candidates to keep, for HNSW indexes")
+    group.add_argument("--rerank", metavar="N", type=_integer(1), help="candidates for each neighbour, compared again")
+    group.add_argument(
+        "--allow-partial", action="store_true", help="answer without the shards of the index that are late"
+    )
+    group.add_argument("--shard-timeout", metavar="S", type=_seconds, help="seconds that the shards have")
 
 
 def _add_fetch(group: Any) -> None:

@@ -15,7 +15,7 @@ from vmmr._client import Client
 from vmmr._errors import InvalidPhotoError, PhotoError, VmmrError
 from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
-from vmmr._types import Filter, Identification, SearchOptions, SearchResult
+from vmmr._types import Filter, Identification, SearchOptions, SearchResult, reservation
 
 ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
 
@@ -158,6 +158,9 @@ def _options(args: argparse.Namespace) -> SearchOptions:
         exact=args.exact,
         nprobe=args.nprobe,
         ef_search=args.ef_search,
+        rerank=args.rerank,
+        allow_partial=args.allow_partial,
+        shard_timeout_s=args.shard_timeout,
     )
 
 
@@ -174,7 +177,7 @@ def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace
     if args.json:
         _print(_report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
     else:
-        _print("\n".join([name, *_report.neighbour_lines(neighbours)]))
+        _print("\n".join([name + reservation(result.provenance), *_report.neighbour_lines(neighbours)]))
 
 
 def _report_error(name: str, error: PhotoError, args: argparse.Namespace) -> None:

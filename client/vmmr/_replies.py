@@ -34,6 +34,7 @@ _VERDICTS: dict[int, Verdict | None] = {
     search_pb2.VERDICT_UNSURE: "unsure",
     search_pb2.VERDICT_UNKNOWN: "unknown",
 }
+_DEFAULTS: tuple[Literal["nprobe", "ef_search", "rerank"], ...] = ("nprobe", "ef_search", "rerank")
 
 
 def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
@@ -80,9 +81,11 @@ def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
     metric = _METRICS.get(reply.index.metric)
     if metric is None:
         raise ProtocolError(f"the search service's index has a metric unknown to this SDK: {reply.index.metric}")
+    given = {name: getattr(reply.index, name) for name in _DEFAULTS if reply.index.HasField(name)}
     return _copy(
         IndexInfo,
         reply.index,
+        **dict.fromkeys(_DEFAULTS) | given,
         metric=metric,
         created=reply.index.create_time.ToDatetime(tzinfo=UTC),
         calibration=_copy(Calibration, reply.index.calibration) if reply.index.HasField("calibration") else None,

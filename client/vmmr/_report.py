@@ -18,6 +18,8 @@ _FLAGS = {
     "options.k": "--k",
     "options.nprobe": "--nprobe",
     "options.ef_search": "--ef-search",
+    "options.rerank": "--rerank",
+    "options.shard_timeout_ms": "--shard-timeout",
     "min_confidence": "--min-confidence",
 }
 """What the fields of a request are called on the command line."""
@@ -73,7 +75,11 @@ def _info_rows(section: str, fields: dict[str, Any] | str) -> list[tuple[str, st
     if isinstance(fields, str):
         return [(section, fields)]
     flat = fields | fields.pop("limits", {})
-    return [(f"{section} {name.replace('_', ' ')}", str(_rounded(entry))) for name, entry in flat.items()]
+    return [
+        (f"{section} {name.replace('_', ' ')}", str(_rounded(entry)))
+        for name, entry in flat.items()
+        if entry is not None
+    ]
 
 
 def mismatch(info: Info) -> str:

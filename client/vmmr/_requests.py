@@ -1,5 +1,7 @@
 """Plain values to request messages."""
 
+import math
+
 from vmmr import wire
 from vmmr._types import Box, Embeddings, SearchOptions
 from vmmr.embedder.v1 import embedder_pb2
@@ -32,6 +34,9 @@ def options(options: SearchOptions) -> search_pb2.SearchOptions:
         exact=options.exact,
         nprobe=options.nprobe,
         ef_search=options.ef_search,
+        rerank=options.rerank,
+        allow_partial=options.allow_partial,
+        shard_timeout_ms=None if options.shard_timeout_s is None else math.ceil(1e3 * options.shard_timeout_s),
     )
 
 

@@ -42,6 +42,8 @@ class QueryLimits:
     max_request_bytes: int
     max_neighbours: int
     """Of all queries of a call together."""
+    max_shard_timeout_ms: int
+    """And what the shards have unless a search says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class IndexInfo:
     factory: str
     metric: Literal["inner_product", "l2"]
     k: int
+    """What a search does unless it says otherwise; so are the next three."""
+    nprobe: int | None
+    """None: faiss' own, 1, or the index has none; so is `ef_search`, whose own is 16."""
+    ef_search: int | None
+    rerank: int | None
+    """None: nothing is compared again."""
     temperature: float
     journal_sequence: int
     created: datetime

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Verdict: TypeAlias = Literal["known", "unsure", "unknown"]
 """Of an answer: a car of the gallery; one, but with less confidence than was asked for; none of the gallery's."""
 
+_LONGEST_S = 2**31 // 1000
+
 
 @dataclass(frozen=True)
 class Box:
@@ -47,9 +49,18 @@ class SearchOptions:
     """Inverted lists to visit, for IVF indexes."""
     ef_search: int | None = None
     """Candidates to keep while walking the graph, for HNSW indexes."""
+    rerank: int | None = None
+    """Candidates for each neighbour: so many times k are found, and compared again with the uncompressed embeddings."""
+    allow_partial: bool = False
+    """Answer without the shards of the index that are late; `Provenance` says how many answered. Otherwise that is a
+    DeadlineExceededError, with the reason SHARD_TIMEOUT."""
+    shard_timeout_s: float | None = None
+    """Seconds that the shards have. None: as many as the service gives them."""
 
     def __post_init__(self) -> None:
-        _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search)
+        _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search, rerank=self.rerank)
+        if self.shard_timeout_s is not None and not 0 < self.shard_timeout_s < _LONGEST_S:
+            raise ValueError(f"shard_timeout_s must be > 0 and < {_LONGEST_S}, got {self.shard_timeout_s}")
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,11 @@ class Provenance:
     shards_answered: int
     shards_total: int
 
+    @property
+    def partial(self) -> bool:
+        """Whether part of the gallery was not searched, as `SearchOptions.allow_partial` allows."""
+        return self.shards_answered < self.shards_total
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -204,6 +220,9 @@ class Identification(Classification):
     request_id: str
     """Finds both calls in the services' logs."""
 
+    def __str__(self) -> str:
+        return super().__str__() + reservation(self.provenance)
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -223,6 +242,11 @@ class ClassifyResult:
     """One entry a query, in its order."""
     provenance: Provenance
     times: SearchTimes
+
+
+def reservation(provenance: Provenance) -> str:
+    """What is to be said after an answer that part of the gallery was not searched for."""
+    return f" (from {provenance.shards_answered} of {provenance.shards_total} shards)" if provenance.partial else ""
 
 
 def _in_words(label: Label, years: str) -> str:

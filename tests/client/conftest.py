@@ -117,7 +117,10 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
 
     def __init__(self) -> None:
         self.script = Script()
-        self.limits = search_pb2.QueryLimits(max_queries=16, max_k=100, max_request_bytes=2**20, max_neighbours=1000)
+        self.limits = search_pb2.QueryLimits(
+            max_queries=16, max_k=100, max_request_bytes=2**20, max_neighbours=1000, max_shard_timeout_ms=9000
+        )
+        self.shards_answered = 2
         self.model = MODEL
         self.calibration: search_pb2.Calibration | None = None
         self.says: dict[int, dict[str, Any]] = {}
@@ -126,7 +129,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
     def Search(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("Search", request, context) or search_pb2.SearchResponse(
             results=[search_pb2.Neighbours(neighbours=[neighbour(n)]) for n in numbers(request)],
-            provenance=PROVENANCE,
+            provenance=self.provenance(),
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2),
         )
 
@@ -134,7 +137,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
         cars = numbers(request)[:1] if request.fuse else numbers(request)
         return self.script.play("Classify", request, context) or search_pb2.ClassifyResponse(
             results=[classification(n, **self.says.get(n, {})) for n in cars],
-            provenance=PROVENANCE,
+            provenance=self.provenance(),
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2, vote_ms=3),
         )
 
@@ -150,22 +153,23 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
             metric=search_pb2.METRIC_INNER_PRODUCT,
             k=5,
             temperature=0.05,
+            nprobe=8,
             calibration=self.calibration,
         )
         index.create_time.FromJsonString("2026-11-22T10:00:00Z")
         reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)
         return self.script.play("GetIndex", request, context) or reply
 
+    def provenance(self) -> search_pb2.Provenance:
+        return search_pb2.Provenance(
+            model=MODEL, index_version="000001", shards_answered=self.shards_answered, shards_total=2
+        )
+
     def ListLabels(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         first = int(request.page_token or 0)
         entries = [search_pb2.LabelCount(label=label(n), items=10) for n in range(first, min(first + 2, 3))]
         page = search_pb2.ListLabelsResponse(labels=entries, next_page_token="2" if first == 0 else "")
         return self.script.play("ListLabels", request, context) or page
-
-
-PROVENANCE = search_pb2.Provenance(
-    model=MODEL, index_version="000001", journal_sequence=0, shards_answered=2, shards_total=2
-)
 
 
 def numbers(request: Any) -> list[int]:

@@ -171,7 +171,9 @@ def test_what_the_search_refuses_is_told_in_the_words_of_the_command_line(run, s
 def test_every_flag_of_a_search_is_known_by_its_field():
     fields = [*search_pb2.SearchOptions.DESCRIPTOR.fields_by_name, *search_pb2.Filter.DESCRIPTOR.fields_by_name]
     named = {field.rpartition(".")[2] for field in _report._FLAGS}
-    assert named == {*fields, "min_confidence"} - {"filter", "exact"}
+    assert named == {*fields, "min_confidence"} - {"filter", "exact", "allow_partial"}, (
+        "but for those that are yes or no"
+    )
 
 
 def test_identify_json_prints_one_object_a_photo_with_everything(run):
@@ -214,6 +216,7 @@ def test_a_photo_without_an_answer_says_so(run, services):
 def test_the_options_reach_the_services(run, services):
     done = run(
         *["identify", "1.jpg", "--crop", "0,0.25,0.5,1", "--k", "7", "--exact", "--nprobe", "8", "--ef-search", "64"],
+        *["--rerank", "4", "--allow-partial", "--shard-timeout", "0.25"],
         *["--make", "honda", "--make", "ford", "--model", "pilot", "--label", "a", "--min-year", "2000"],
         *["--max-year", "2005", "--timeout", "50"],
     )
@@ -223,6 +226,7 @@ def test_the_options_reach_the_services(run, services):
     crop, options = embedded.request.images[0].crop, classified.request.options
     assert (crop.left, crop.top, crop.right, crop.bottom) == (0, 0.25, 0.5, 1)
     assert (options.k, options.exact, options.nprobe, options.ef_search) == (7, True, 8, 64)
+    assert (options.rerank, options.allow_partial, options.shard_timeout_ms) == (4, True, 250)
     assert (list(options.filter.makes), list(options.filter.models)) == (["honda", "ford"], ["pilot"])
     assert (list(options.filter.labels), options.filter.min_year, options.filter.max_year) == (["a"], 2000, 2005)
     assert 40 < embedded.time_left_s < 51
@@ -243,11 +247,21 @@ def test_search_prints_the_neighbours_of_each_photo(run):
     assert as_json["provenance"]["shards_total"] == 2
 
 
+def test_an_answer_that_lacks_part_of_the_gallery_says_so(run, services):
+    services.search.shards_answered = 1
+    assert run("identify", "1.jpg").stdout.splitlines()[1].endswith("  honda pilot 2001 (from 1 of 2 shards)")
+    assert run("search", "1.jpg").stdout.splitlines()[0] == "1.jpg (from 1 of 2 shards)"
+    for command in ("identify", "search"):
+        assert json.loads(run(command, "1.jpg", "--json").stdout)["provenance"]["shards_answered"] == 1
+
+
 def test_info_prints_the_model_and_the_index(run):
     shown = [line.split() for line in run("info").stdout.splitlines()]
     assert ["model", "name", "fake-int8"] in shown
     assert ["model", "max", "images", "8"] in shown
     assert ["index", "items", "30"] in shown
+    assert ["index", "nprobe", "8"] in shown
+    assert not [line for line in shown if "ef" in line or "rerank" in line], "it was built with neither"
     assert ["calibration", "none:"] in [line[:2] for line in shown]
     as_json = json.loads(run("info", "--json").stdout)
     assert as_json["index"]["calibration"] is None

@@ -49,14 +49,39 @@ def test_options_travel_with_the_query_and_what_is_not_said_is_left_to_the_index
     chosen = vmmr.Filter(
         makes=("honda",), models=("pilot",), labels=("honda_pilot_2001",), min_year=2000, max_year=2005
     )
-    client.search(embeddings, options=vmmr.SearchOptions(k=7, filter=chosen, exact=True, nprobe=8, ef_search=64))
+    numbers = {"k": 7, "nprobe": 8, "ef_search": 64, "rerank": 4}
+    options = vmmr.SearchOptions(**numbers, filter=chosen, exact=True, allow_partial=True, shard_timeout_s=0.25)
+    client.search(embeddings, options=options)
     client.search(embeddings)
     full, default = (call.request.options for call in services.search.script.of("Search"))
-    assert (full.k, full.exact, full.nprobe, full.ef_search) == (7, True, 8, 64)
+    assert {name: getattr(full, name) for name in numbers} == numbers
+    assert (full.exact, full.allow_partial, full.shard_timeout_ms) == (True, True, 250)
     assert (list(full.filter.makes), list(full.filter.models)) == (["honda"], ["pilot"])
     assert (list(full.filter.labels), full.filter.min_year, full.filter.max_year) == (["honda_pilot_2001"], 2000, 2005)
-    assert not any(default.HasField(name) for name in ("k", "nprobe", "ef_search"))
+    assert not any(default.HasField(name) for name in (*numbers, "shard_timeout_ms"))
+    assert (default.exact, default.allow_partial) == (False, False)
     assert not default.filter.HasField("min_year")
+
+
+def test_a_time_limit_of_less_than_a_millisecond_is_one(client, services):
+    client.search(client.embed([b"1"]), options=vmmr.SearchOptions(shard_timeout_s=1e-9))
+    [call] = services.search.script.of("Search")
+    assert call.request.options.shard_timeout_ms == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e9])
+def test_a_time_limit_that_makes_no_sense_is_refused(seconds):
+    with pytest.raises(ValueError, match="shard_timeout_s must be > 0 and < 2147483, got "):
+        vmmr.SearchOptions(shard_timeout_s=seconds)
+
+
+def test_an_answer_that_lacks_part_of_the_gallery_says_so(client, services):
+    whole = client.identify(b"1")
+    services.search.shards_answered = 1
+    part, found = client.identify(b"1"), client.search(client.embed([b"1"]))
+    assert (whole.provenance.partial, part.provenance.partial, found.provenance.partial) == (False, True, True)
+    assert (part.provenance.shards_answered, part.provenance.shards_total) == (1, 2)
+    assert str(part) == f"{whole} (from 1 of 2 shards)"
 
 
 def test_numbers_that_no_message_can_carry_are_named():
@@ -127,7 +152,8 @@ def test_info_describes_the_model_and_the_index(client):
     assert served.index.created == datetime(2026, 11, 22, 10, tzinfo=UTC)
     assert served.index.calibration is None
     assert served.same_model
-    assert served.index.limits == vmmr.QueryLimits(16, 100, 2**20, 1000)
+    assert served.index.limits == vmmr.QueryLimits(16, 100, 2**20, 1000, 9000)
+    assert (served.index.nprobe, served.index.ef_search, served.index.rerank) == (8, None, None)
 
 
 def test_info_tells_what_the_index_is_calibrated_on_and_whether_the_models_are_the_same(client, services):
