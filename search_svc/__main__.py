@@ -17,6 +17,7 @@ from search_svc.config import PREFIX, SearchConfig
 from search_svc.local import LocalEngine
 from search_svc.queries import Limits, Plan, Query
 from search_svc.searcher import Found, Searcher
+from search_svc.select import command as select
 from search_svc.service import SERVICE, SearchService
 from search_svc.version import IndexVersion
 from svckit import cli, config, logs
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     config.add_arguments(serve, SearchConfig, PREFIX)
     serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(SearchConfig, PREFIX, args))))
-    for step in (split, audit, build_command, evaluate, info):
+    for step in (split, audit, select, build_command, evaluate, info):
         step.add(commands)
     return program
 

@@ -1,0 +1,129 @@
+"""What an index finds for photos whose labels are known, and how long that takes it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.accuracy import TOP
+from search_svc.comparing import rescored
+from search_svc.engine import Engine
+from search_svc.merge import Hits
+from search_svc.select.points import Timing
+from search_svc.version import Metric, SearchParams
+
+K = 10
+"""Neighbours that are asked for."""
+ROUNDS = 5
+BATCH = 64
+_SINGLES = 100
+"""Queries of a round, asked one at a time."""
+_BATCHES = 4
+_ROUND_S = 2.0
+"""After so long a round ends, at its next query."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    top_1: float
+    top_5: float
+    recall_1: float
+    recall_10: float
+
+
+@dataclass(frozen=True)
+class Exam:
+    queries: NDArray[np.float32]
+    """(Q, dimension)"""
+    truth: NDArray[np.int32]
+    """(Q,) the label of each, as a number."""
+    label_of: NDArray[np.int32]
+    """(N,) the label of each photo of the gallery."""
+    gallery: NDArray[np.float16]
+    metric: Metric
+    """By which exact search ranks."""
+    first: NDArray[np.float32]
+    """(Q,) the score of the nearest photo of all, and of the tenth, or of the last if there are fewer."""
+    tenth: NDArray[np.float32]
+
+    @classmethod
+    def prepare(
+        cls,
+        engine: Engine,
+        *,
+        queries: NDArray[np.float32],
+        truth: NDArray[np.int32],
+        label_of: NDArray[np.int32],
+        gallery: NDArray[np.float16],
+        metric: Metric,
+    ) -> Self:
+        """Has an engine of this metric search exactly, for what there is to find."""
+        parts = [engine.search(batch, min(K, len(gallery)), exact=True).hits.scores for batch in batches(queries)]
+        scores = np.concatenate(parts)
+        return cls(queries, truth, label_of, gallery, metric, scores[:, 0], scores[:, -1])
+
+    def quality(self, engine: Engine, params: SearchParams) -> Quality:
+        """All queries, 64 at a time."""
+        ids = np.concatenate([engine.search(batch, K, params=params).hits.ids for batch in batches(self.queries)])
+        right = (self.label_of[ids] == self.truth[:, None]) & (ids >= 0)
+        nearest = self._scores(ids[:, :1])[:, 0]
+        found = (self._scores(ids) >= self.tenth[:, None]).sum(axis=1)
+        return Quality(
+            top_1=float(right[:, 0].mean()),
+            top_5=float(right[:, :TOP].any(axis=1).mean()),
+            recall_1=float((nearest >= self.first).mean()),
+            recall_10=float(found.mean()) / min(K, len(self.gallery)),
+        )
+
+    def _scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """True scores: the bits of exact search, so copies of one photo tie, and any of them is as good."""
+        parts = [
+            rescored(Hits(np.zeros(some.shape, np.float32), some), queries, self.gallery, self.metric).scores
+            for some, queries in zip(batches(ids), batches(self.queries), strict=True)
+        ]
+        return np.concatenate(parts)
+
+
+def batches(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+
+
+def timings(
+    asked: Sequence[tuple[Engine, SearchParams]], queries: NDArray[np.float32], rounds: int = ROUNDS
+) -> list[Timing]:
+    """How long searches take, in short rounds: each asks every one in turn, so that what slows the machine for a while
+    slows all of them.
+
+    Of the rounds the median is taken, also of each round's percentiles.
+    """
+    found = [[_round(engine, params, queries, number) for engine, params in asked] for number in range(rounds)]
+    return [Timing(*np.median(each, axis=0).tolist()) for each in zip(*found, strict=True)]
+
+
+def _round(
+    engine: Engine, params: SearchParams, queries: NDArray[np.float32], number: int
+) -> tuple[float, float, float, float]:
+    """The fields of a Timing."""
+    singles = [
+        queries[place : place + 1] for place in np.arange(number * _SINGLES, (number + 1) * _SINGLES) % len(queries)
+    ]
+    together = [np.take(queries, np.arange(BATCH) + BATCH * batch, axis=0, mode="wrap") for batch in range(_BATCHES)]
+    alone, many = _durations(engine, params, singles), _durations(engine, params, together)
+    p50, p99 = np.percentile(alone, (50, 99))
+    return float(1 / np.mean(alone)), float(BATCH / np.median(many)), float(1000 * p50), float(1000 * p99)
+
+
+def _durations(engine: Engine, params: SearchParams, asked: Sequence[NDArray[np.float32]]) -> list[float]:
+    """Seconds of each search."""
+    found: list[float] = []
+    end = time.perf_counter() + _ROUND_S
+    for queries in asked:
+        started = time.perf_counter()
+        engine.search(queries, K, params=params)
+        found.append(time.perf_counter() - started)
+        if time.perf_counter() > end:
+            break
+    return found

@@ -1,0 +1,19 @@
+"""What came of a sweep, as one page that needs nothing beside itself."""
+
+from pathlib import Path
+
+from search_svc import html
+from search_svc.select import plots
+from search_svc.select.result import Result
+from search_svc.select.table import cells
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def page(result: Result) -> str:
+    return html.render(_TEMPLATE, {"result": result, "plots": plots.svgs(result), "cells": cells})
+
+
+def picture(result: Result) -> bytes:
+    """The plots of the page, as PNG."""
+    return plots.png(result)

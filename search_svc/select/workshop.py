@@ -1,0 +1,145 @@
+"""Index versions of one gallery, built when they are asked for, in a folder for them to lie in while they are measured."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_svc.gallery import Gallery, copy_embeddings
+from search_svc.items import Items, write_items
+from search_svc.local import LocalEngine
+from search_svc.select.grid import Setting
+from search_svc.shard_files import write_shards
+from search_svc.spec import IndexSpec
+from search_svc.version import (
+    EMBEDDINGS_FILE,
+    ITEMS_FILE,
+    IndexVersion,
+    Metric,
+    SearchParams,
+    ShardInfo,
+    VersionManifest,
+)
+from svckit.artifact import atomic_write
+
+Index = tuple[str, Metric]
+"""The factory string and the metric."""
+
+_BUILT_FILE = "built.json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index that lies in the workshop."""
+
+    build_s: float
+    shards: tuple[ShardInfo, ...]
+    bytes: int
+
+
+def index_of(setting: Setting) -> Index:
+    return setting.factory, setting.metric
+
+
+@dataclass(frozen=True)
+class Workshop:
+    path: Path
+    embeddings: NDArray[np.float16]
+    """(N, dimension): the gallery, memory-mapped."""
+    items: Items
+    shards: int
+
+    @classmethod
+    def furnish(cls, path: Path, gallery: Gallery, shards: int) -> Self:
+        """Copies the gallery there. Raises CommandError if an embedding cannot be kept as float16."""
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "copying").mkdir(exist_ok=True)
+        copy_embeddings(path / EMBEDDINGS_FILE, gallery, path / "copying")
+        write_items(path / ITEMS_FILE, gallery.item_ids, gallery.labels, gallery.uris)
+        embeddings = np.load(path / EMBEDDINGS_FILE, mmap_mode="r")
+        return cls(path, embeddings, Items.open(path / ITEMS_FILE), shards)
+
+    @contextmanager
+    def opened(self, index: Index) -> Iterator[tuple[LocalEngine, Built]]:
+        """An index, as it would be served; built if it does not lie here. Raises CommandError if faiss cannot."""
+        built = self._found(index) or self._build(index)
+        with LocalEngine.open(self._version(index, built)) as engine:
+            yield engine, built
+
+    def keep(self, indexes: Collection[Index]) -> None:
+        """Deletes the others."""
+        for file in self.path.glob(f"*/{_BUILT_FILE}"):
+            if file.parent not in map(self._place, indexes):
+                shutil.rmtree(file.parent)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _place(self, index: Index) -> Path:
+        return self.path / " ".join(index)
+
+    def _found(self, index: Index) -> Built | None:
+        file = self._place(index) / _BUILT_FILE
+        if not file.exists():
+            return None
+        fields = json.loads(file.read_bytes())
+        return Built(**fields | {"shards": tuple(ShardInfo(**shard) for shard in fields["shards"])})
+
+    def _build(self, index: Index) -> Built:
+        place = self._place(index)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        factory, metric = index
+        started = time.perf_counter()
+        with _without_faiss_warnings():
+            shards = write_shards(place, self.embeddings, IndexSpec(factory, metric, self.shards))
+        build_s = time.perf_counter() - started
+        built = Built(build_s, shards, sum((place / shard.file).stat().st_size for shard in shards))
+        atomic_write(place / _BUILT_FILE, json.dumps(dataclasses.asdict(built)).encode())
+        return built
+
+    def _version(self, index: Index, built: Built) -> IndexVersion:
+        factory, metric = index
+        manifest = VersionManifest(
+            version="000000",
+            model="select",
+            model_name="select",
+            dimension=self.embeddings.shape[1],
+            items=len(self.items),
+            labels=len(self.items.labels),
+            factory=factory,
+            metric=metric,
+            shards=built.shards,
+            search=SearchParams(),
+            k=1,
+            temperature=1.0,
+            seed=0,
+            train_sample=0,
+            created=datetime.now(UTC),
+        )
+        return IndexVersion(self._place(index), manifest, self.embeddings, self.items)
+
+
+@contextmanager
+def _without_faiss_warnings() -> Iterator[None]:
+    """That photos are few is said on stderr, past Python, once for every part of every code: a thousand times."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
