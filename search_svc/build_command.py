@@ -38,14 +38,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     exclude.add_flag(parser)
     parser.add_argument("--spec", metavar="JSON", type=Path, help="what `vmmr-search select` wrote; in place of flags")
     _add_spec_flags(parser)
-    parser.add_argument(
-        "--workers", type=int, default=cores(), help="processes that fill a shard each (default: the cores there are)"
-    )
+    parser.add_argument("--workers", type=int, help="processes that fill a shard each (default: the cores there are)")
     parser.add_argument(
         "--memory",
         metavar="GIB",
         type=float,
-        default=MEMORY_BYTES / 2**30,
+        default=MEMORY_BYTES // 2**30,
         help="what it may hold beside the shards that are being filled (default: %(default)g)",
     )
     parser.set_defaults(run=_run)
@@ -94,7 +92,7 @@ def _spec(args: argparse.Namespace) -> IndexSpec:
 
 def _run(args: argparse.Namespace) -> None:
     spec = _spec(args)
-    if args.workers < 1:
+    if args.workers is not None and args.workers < 1:
         raise CommandError(f"--workers must be >= 1, got {args.workers}")
     if not 0.125 <= args.memory < float("inf"):
         raise CommandError(f"--memory must be 0.125 GiB or more, got {args.memory:g}")
@@ -125,7 +123,7 @@ def _run(args: argparse.Namespace) -> None:
         rows=rows,
         held=held,
         fingerprint=embeddings.fingerprint,
-        processes=args.workers,
+        processes=args.workers or cores(),
         memory_bytes=int(args.memory * 2**30),
     )
     print(_summary(version))

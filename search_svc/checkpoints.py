@@ -47,7 +47,7 @@ class Checkpoints:
         record = self._read(name)
         if record is None:
             return None
-        path = self.directory / record["file"]
+        path = Path(os.path.normpath(self.directory / record["file"]))
         if not _restored(path, record["bytes"], record["sha256"]):
             print(f"warning: {path} is damaged, and is made again", file=sys.stderr)
             return None
@@ -77,7 +77,8 @@ def _restored(path: Path, size: int, sha256: str) -> bool:
     """Whether the file is as it was when it had that size; it has it again then."""
     if not path.is_file() or path.stat().st_size < size:
         return False
-    os.truncate(path, size)
+    if path.stat().st_size > size:
+        os.truncate(path, size)
     return artifact.sha256(path) == sha256
 
 

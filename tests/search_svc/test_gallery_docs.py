@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from search_svc import build_command, split
+from search_svc import build_command, spec_file, split
 from search_svc.collection import PHOTO_SUFFIXES
 from search_svc.labels import YEARS, parse
 from search_svc.manifest import COLUMNS
 from search_svc.schemes import CUTS
+from search_svc.spec import IndexSpec
 from search_svc.version import VersionManifest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gallery.md").read_text()
@@ -46,6 +47,18 @@ def test_every_flag_has_a_row_with_its_default_and_every_row_a_flag(module):
         default = action.default[0] if isinstance(action.default, list) else action.default
         if default is not None:
             assert table[name] == f"`{default}`"
+
+
+def test_the_defaults_of_the_index_spec_are_those_of_the_code():
+    table = {cells[0].split("`")[1].split()[0]: cells[-1] for cells in rows(section("`vmmr-search build`"))[1:]}
+    for field in dataclasses.fields(IndexSpec):
+        if field.default is not None:
+            assert table[f"--{field.name.replace('_', '-')}"] == f"`{field.default}`"
+
+
+def test_the_fields_of_spec_files_are_described():
+    text = section("`vmmr-search build`").split("### Spec files")[1].split("###")[0]
+    assert set(re.findall(r"`([a-z_]+)`", text)) == {*spec_file.FIELDS, "reason"}
 
 
 def test_every_field_of_the_version_manifest_is_described():

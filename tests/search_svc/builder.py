@@ -1,0 +1,83 @@
+"""A build of small chunks, with a checkpoint after each, that can be stopped anywhere: `python builder.py INDEX JSON`.
+
+JSON: `spec`, the fields of an IndexSpec; `processes`; `stop`: [function, times], where it says "here" and waits to be killed.
+The workers of a build are spawned, and run this file as well, so what is changed here is changed in them.
+"""
+
+import contextlib
+import importlib
+import json
+import sys
+import threading
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from search_svc import build, checkpoints, gallery, shard_files
+from search_svc.labels import parse
+from search_svc.spec import IndexSpec
+from svckit import cli
+
+ITEMS = 400
+
+
+@contextlib.contextmanager
+def small_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (gallery, shard_files):
+            patch.setattr(module, "_CHUNK_ROWS", 32)
+        patch.setattr(checkpoints, "_INTERVAL_S", 0.0)
+        patch.setattr(checkpoints, "_TIME_SHARE", 1e9)
+        faiss.omp_set_num_threads(1)
+        yield
+
+
+def build_it(index, spec, processes=1, **changes):
+    names = [str(row) for row in range(ITEMS)]
+    vectors = np.random.default_rng(0).normal(size=(ITEMS, 8)).astype(np.float32)
+    labels = [parse(f"honda_pilot_{2000 + row % 7}") for row in range(ITEMS)]
+    inputs = {
+        "embeddings": vectors,
+        "item_ids": names,
+        "labels": labels,
+        "uris": names,
+        "model": "m",
+        "model_name": "n",
+    }
+    return build.build_version(index, **inputs | changes, spec=IndexSpec(**spec), processes=processes)
+
+
+def stop_after(name, times):
+    """The function, done for the so-manieth time in a process, is not left."""
+    place, _, function = name.rpartition(":")
+    module, _, kind = place.partition("/")
+    owner = importlib.import_module(module)
+    owner = getattr(owner, kind) if kind else owner
+    original = getattr(owner, function)
+    before = iter(range(times - 1))
+
+    def stopping(*args, **kwargs):
+        result = original(*args, **kwargs)
+        if next(before, None) is None:
+            print("here", flush=True)
+            threading.Event().wait()
+        return result
+
+    setattr(owner, function, stopping)
+
+
+def main():
+    with small_steps():
+        cli.run(lambda: build_it(Path(sys.argv[1]), ARGUMENTS["spec"], ARGUMENTS["processes"]), "builder")
+
+
+if __name__ in {"__main__", "__mp_main__"}:
+    ARGUMENTS = json.loads(sys.argv[2])
+    stop_after(*ARGUMENTS["stop"])
+if __name__ == "__main__":
+    main()
+if __name__ == "__mp_main__":
+    small = small_steps()
+    small.__enter__()  # for as long as the process runs
