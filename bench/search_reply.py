@@ -69,22 +69,15 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
         searcher, replies, answerer = Searcher(version, shards), Replies(version), Answerer(version)
         read = reader.read(request)
         found = searcher.run(read)
-        pairs = [([each], answerer.answer([each])) for each in found]
+        cars = [[each] for each in found]
+        answers = [answerer.answer(photos) for photos in cars]
         raw = cpu(lambda: index.search(wire.unpack(request.queries), K))
         print(f"\n{version.manifest.factory}: faiss {1e3 * raw:.2f} ms for {QUERIES} queries")
         report("read the call", raw, lambda: reader.read(request))
         report("engine", raw, lambda: searcher.run(read))
-        report("vote", raw, lambda: [answerer.answer([each]) for each in found])
-        report("reply to Search", raw, lambda: search_reply(replies, found))
-        report("reply to Classify", raw, lambda: classify_reply(replies, pairs))
-
-
-def search_reply(replies: Replies, found: list) -> bytes:
-    return search_pb2.SearchResponse(results=[replies.neighbours(each) for each in found]).SerializeToString()
-
-
-def classify_reply(replies: Replies, pairs: list) -> bytes:
-    return search_pb2.ClassifyResponse(results=[replies.classification(*pair) for pair in pairs]).SerializeToString()
+        report("vote", raw, lambda: [answerer.answer(photos) for photos in cars])
+        report("reply to Search", raw, lambda: replies.search(found).SerializeToString())
+        report("reply to Classify", raw, lambda: replies.classify(cars, answers).SerializeToString())
 
 
 def report(stage: str, raw: float, run: Callable[[], object]) -> None:

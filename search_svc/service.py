@@ -26,6 +26,9 @@ SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 
 Reply = TypeVar("Reply")
 
+_FEW_NEIGHBOURS = 64
+"""As many take 0.2 ms, and with a vote 0.7; the way to a thread and back 0.1 to 0.2."""
+
 _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
@@ -75,12 +78,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         return await self._batcher.submit(self._reader.read(request, end), deadline=end)
 
     async def _write(self, write: Callable[[Batched[Found]], Reply], found: Batched[Found]) -> Reply:
-        """Tens of thousands of neighbours take a second: not on the event loop."""
+        """A few neighbours cost less than the way to a thread; tens of thousands would hold the event loop for a second."""
+        if sum(len(each.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
+            return write(found)
         return await asyncio.get_running_loop().run_in_executor(self._writer, write, found)
 
     def _neighbours(self, found: Batched[Found]) -> search_pb2.SearchResponse:
-        results = [self._replies.neighbours(each) for each in found.outputs]
-        return search_pb2.SearchResponse(results=results, provenance=self._provenance(found), times=_times(found))
+        reply = self._replies.search(found.outputs)
+        reply.provenance.CopyFrom(self._provenance(found))
+        reply.times.CopyFrom(_times(found))
+        return reply
 
     def _classifications(
         self, found: Batched[Found], *, fuse: bool, min_confidence: float
@@ -89,8 +96,10 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         cars = [found.outputs] if fuse else [[each] for each in found.outputs]
         answers = [self._answerer.answer(photos, min_confidence) for photos in cars]
         times = _times(found, vote_s=time.perf_counter() - started)
-        results = [self._replies.classification(*each) for each in zip(cars, answers, strict=True)]
-        return search_pb2.ClassifyResponse(results=results, provenance=self._provenance(found), times=times)
+        reply = self._replies.classify(cars, answers)
+        reply.provenance.CopyFrom(self._provenance(found))
+        reply.times.CopyFrom(times)
+        return reply
 
     def _provenance(self, found: Batched[Found]) -> search_pb2.Provenance:
         missing = max(each.missing for each in found.outputs)

@@ -5,10 +5,10 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -29,8 +29,6 @@ _TRANSIT_S = 0.05
 # A caller that never ends its upload keeps others out, for it counts as a call.
 _RECEIVE_S = 60
 _log = logging.getLogger("svckit.calls")
-
-Messages: TypeAlias = AsyncIterator[bytes]
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -58,25 +56,24 @@ class Interceptor(grpc.aio.ServerInterceptor):
         # Without serializers: bytes that are no message are an error like any other, with a reason and a log line.
         return grpc.stream_unary_rpc_method_handler(partial(self._call, handler, method))
 
-    async def _call(self, handler: Handler, method: str, messages: Messages, context: Context) -> bytes:
+    async def _call(self, handler: Handler, method: str, messages: object, context: Context) -> bytes:  # noqa: ARG002
+        # The message is read from the context: as one of a stream it costs 0.1 ms of a call more.
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        outcome = await self._outcome(handler, method, messages, context)
+        outcome = await self._outcome(handler, method, context)
         if isinstance(outcome, ServiceError):
             await _abort(outcome, request_id, context)
         return outcome
 
-    async def _outcome(
-        self, handler: Handler, method: str, messages: Messages, context: Context
-    ) -> bytes | ServiceError:
+    async def _outcome(self, handler: Handler, method: str, context: Context) -> bytes | ServiceError:
         """The response or the error, counted and logged before the caller has it."""
         started = time.perf_counter()
         code, reason = grpc.StatusCode.OK, None
         self._metrics.call_began()
         try:
             with _foreseen():
-                return await self._answer(handler, messages, context)
+                return await self._answer(handler, context)
         except ServiceError as error:
             code, reason = error.status, error.reason
             return error
@@ -91,10 +88,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
             self._metrics.call_ended(method, code, reason, seconds)
             _log_call(method, context, code, reason, seconds)
 
-    async def _answer(self, handler: Handler, messages: Messages, context: Context) -> bytes:
+    async def _answer(self, handler: Handler, context: Context) -> bytes:
         self._authenticate(context)
         with self._gate.call():
-            return await _serve(handler, messages, context)
+            return await _serve(handler, context)
 
     def _authenticate(self, context: Context) -> None:
         given = _metadata(context, "authorization")
@@ -134,20 +131,20 @@ def _foreseen() -> Iterator[None]:
         raise _internal() from error
 
 
-async def _serve(handler: Handler, messages: Messages, context: Context) -> bytes:
-    response = await handler.unary_unary(await _request(handler, messages), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+async def _serve(handler: Handler, context: Context) -> bytes:
+    response = await handler.unary_unary(await _request(handler, context), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
     return handler.response_serializer(response)  # type: ignore[misc]
 
 
-async def _request(handler: Handler, messages: Messages) -> Any:
+async def _request(handler: Handler, context: Context) -> Any:
     """The call's message, once all of it is here; its bytes are not kept."""
     try:
         async with asyncio.timeout(_RECEIVE_S):
-            encoded = await anext(messages)
+            encoded = await context.read()
     except TimeoutError as error:
         raise ServiceError(Reason.DEADLINE_EXCEEDED, f"the request took more than {_RECEIVE_S} s to come") from error
-    except StopAsyncIteration as error:
-        raise ServiceError(Reason.MALFORMED_REQUEST, "the request did not come whole") from error
+    if encoded is grpc.aio.EOF:
+        raise ServiceError(Reason.MALFORMED_REQUEST, "the request did not come whole")
     return _parsed(handler, encoded)
 
 

@@ -42,6 +42,47 @@ def found(version, photo):
     )
 
 
+def classification(version, photos, answer):
+    """The entry of one car."""
+    (result,) = Replies(version).classify([photos], [answer]).results
+    return result
+
+
+def sent(version, found):
+    """What a reply says of the neighbours of one query, looked up one by one."""
+    hits = zip(found.rows, found.labels, found.scores, strict=True)
+    return [
+        (version.items.item_id(row), version.items.uri(row), label.label, label.make, label.model, label.year, score)
+        for row, label, score in hits
+    ]
+
+
+def received(neighbours):
+    def year(label):
+        return label.year if label.HasField("year") else None
+
+    return [
+        (each.item_id, each.uri, each.label.label, each.label.make, each.label.model, year(each.label), each.score)
+        for each in neighbours
+    ]
+
+
+@given(photos=cars())
+def test_each_query_gets_its_own_neighbours_in_their_order(version, photos):
+    queries = [found(version, photo) for photo in photos]
+    results = Replies(version).search(queries).results
+    assert [received(each.neighbours) for each in results] == [sent(version, query) for query in queries]
+
+
+@given(photos=cars())
+def test_each_car_gets_its_own_answer_and_evidence(version, photos):
+    cars = [[found(version, photo)] for photo in photos]
+    answers = [Answerer(version).answer(car) for car in cars]
+    results = Replies(version).classify(cars, answers).results
+    assert list(results) == [classification(version, *each) for each in zip(cars, answers, strict=True)]
+    assert [received(each.neighbours) for each in results] == [sent(version, car) for (car,) in cars]
+
+
 @given(car=cars())
 def test_evidence_is_each_neighbour_once_with_its_best_score_nearest_first(version, car):
     merged = evidence([found(version, photo) for photo in car])
@@ -64,7 +105,7 @@ def either(request, version, calibrated):
 @given(car=cars())
 def test_levels_never_contradict_each_other_on_the_wire(either, car):
     photos = [found(either, photo) for photo in car]
-    message = Replies(either).classification(photos, Answerer(either).answer(photos))
+    message = classification(either, photos, Answerer(either).answer(photos))
     if not any(car):
         assert message == search_pb2.Classification()
         return
@@ -89,7 +130,7 @@ def test_all_that_an_answer_says_is_sent(version, confidences, verdict, score, y
     photos = [found(version, [(4, 0.9), (1, 0.5)])]
     vote = Answerer(version).answer(photos).vote
     label, range_, model, make = confidences
-    message = Replies(version).classification(photos, Answer(vote, make, model, label, verdict, score, years, range_))
+    message = classification(version, photos, Answer(vote, make, model, label, verdict, score, years, range_))
     sent = [message.label_confidence, message.years_confidence, message.model_confidence, message.make_confidence]
     assert sent == pytest.approx(confidences)
     assert sent == sorted(sent)
@@ -104,7 +145,7 @@ def test_all_that_an_answer_says_is_sent(version, confidences, verdict, score, y
 
 def test_an_answer_without_calibration_has_no_known_score_and_no_verdict(version):
     photos = [found(version, [(5, 0.9)])]
-    message = Replies(version).classification(photos, Answerer(version).answer(photos))
+    message = classification(version, photos, Answerer(version).answer(photos))
     assert message.answer.label == "misc"
     assert not message.HasField("known_score")
     assert message.verdict == search_pb2.VERDICT_UNSPECIFIED

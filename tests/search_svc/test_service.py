@@ -255,7 +255,7 @@ class TestFused:
             plan = Plan(9, served.version.manifest.search, exact=False, labels=None)
             found = Searcher(served.version, shards).run([Query(query, plan) for query in queries])
         expected = Answerer(served.version).answer(found)
-        assert result == Replies(served.version).classification(found, expected)
+        assert result == Replies(served.version).classify([found], [expected]).results[0]
         assert result.label_confidence == pytest.approx(expected.label_confidence)
         assert (result.first_year, result.last_year) == expected.years
 
@@ -289,7 +289,8 @@ class TestWithoutCalibration:
 
 
 class TestReplies:
-    async def test_are_written_beside_the_event_loop(self, served, monkeypatch):
+    @pytest.mark.parametrize(("k", "thread"), [(16, "MainThread"), (17, "replies_0")])
+    async def test_of_many_neighbours_are_written_beside_the_event_loop(self, served, monkeypatch, k, thread):
         threads = []
 
         def record(self, found):
@@ -298,9 +299,9 @@ class TestReplies:
 
         take = Items.take
         monkeypatch.setattr(Items, "take", record)
-        await served.search(unit(1))
-        await served.classify(unit(1))
-        assert threads == ["replies_0", "replies_0"]
+        await served.search(unit(4), options=Options(k=k))
+        await served.classify(unit(4), options=Options(k=k))
+        assert threads == [thread, thread]
 
 
 class TestGetIndex:

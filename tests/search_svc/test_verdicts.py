@@ -38,7 +38,7 @@ def direct(calibrated, photos):
 
 def messages(calibrated, answered):
     replies = Replies(calibrated.version)
-    return [replies.classification(found, answer) for found, answer in answered]
+    return replies.classify(*zip(*answered, strict=True)).results
 
 
 def test_get_index_says_what_they_were_fitted_on(stub, calibrated):
