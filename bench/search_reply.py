@@ -65,7 +65,7 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
         options=search_pb2.SearchOptions(k=K),
     )
     with LocalEngine.open(version) as shards:
-        reader = QueryReader(version, shards.tunable, Limits(256, 1000, 2**25))
+        reader = QueryReader(version, shards.tunable, Limits(256, 1000, 2**25, 10_000))
         searcher, replies, answerer = Searcher(version, shards), Replies(version), Answerer(version)
         read = reader.read(request)
         found = searcher.run(read)
