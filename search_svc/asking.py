@@ -6,6 +6,7 @@ from shard to shard, and so do the scores of inverted lists. So each layer of an
 batch where that gives every query the bits it gets alone, or is made to; one query at a time elsewhere.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,18 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc import blas
-from search_svc.faiss_layers import layers, parameters
+from search_svc.comparing import rounding
+from search_svc.faiss_layers import layers, metric_of, parameters
 from search_svc.merge import Fetched, Hits, top_k
 from search_svc.version import SearchParams
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss
-
-_LAMBDA = 4
-"""Rounding errors of a sum of n products are within `_LAMBDA * sqrt(n) * 2**-24` of its terms' size, all but surely.
-
-Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019); the largest we saw was 0.1 of that.
-"""
 
 
 @dataclass(frozen=True)
@@ -62,15 +58,23 @@ class Flat:
             return self.known_longest
         squares = np.empty(self.index.ntotal, np.float32)
         _faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), self.index.get_xb(), self.index.d, self.index.ntotal)
-        return float(squares.max()) ** 0.5
+        return math.sqrt(squares.max())
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
         with blas.for_batches(self.index.d):
             candidates, rows = self.index.search(queries, k, params=parameters([self.index], *_told(options)))
+        return self.scored(queries, candidates, rows, self.slack(queries))
+
+    def scored(
+        self,
+        queries: NDArray[np.float32],
+        candidates: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        slack: NDArray[np.float64],
+    ) -> Fetched:
+        """The rows that were found, scored a pair at a time; what they were found by may be off by `slack` (Q,)."""
         last = _scores(candidates, rows, self.index)[:, -1].astype(np.float64)
-        return Fetched(
-            Hits(_scores(self._distances(queries, rows), rows, self.index), rows), last + self._slack(queries)
-        )
+        return Fetched(Hits(_scores(self._distances(queries, rows), rows, self.index), rows), last + slack)
 
     def _distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(Q, k): the same bits as faiss gives for one query."""
@@ -79,13 +83,9 @@ class Flat:
         self.index.compute_distance_subset(len(queries), *pointers, faiss.swig_ptr(rows))
         return distances
 
-    def _slack(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    def slack(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
         """(Q,): how far apart two computations of one score may be."""
-        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-        ip = self.index.metric_type == faiss.METRIC_INNER_PRODUCT
-        sizes = lengths * self.longest if ip else (lengths + self.longest) ** 2
-        slack: NDArray[np.float64] = _LAMBDA * self.index.d**0.5 * 2.0**-24 * sizes
-        return slack
+        return rounding(queries, self.longest, metric_of(self.index))
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,25 @@ class Lists:
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
         told = parameters([self.index], *_told(options))
-        lists = self._nearest(queries, min(told.nprobe, self.index.nlist))
-        sizes = lists.scores if self._ip else 0 - lists.scores
+        return self.scan(self.index, queries, k, self.chosen(queries, options), told)
+
+    def chosen(self, queries: NDArray[np.float32], options: Options) -> Hits:
+        """(Q, nprobe): the lists to visit. Of lists that tie, a flat quantizer gives the first."""
+        nprobe = min(parameters([self.index], *_told(options)).nprobe, self.index.nlist)
+        if isinstance(self.quantizer, Flat):
+            return nearest(self.quantizer, queries, nprobe, Options())
+        return self.quantizer.fetch(queries, nprobe, Options()).hits
+
+    def scan(self, index: Any, queries: NDArray[np.float32], k: int, lists: Hits, told: Any) -> Fetched:
+        """What is in the lists of `index`: this one, or a copy of it elsewhere."""
+        places = np.ascontiguousarray(lists.ids)
+        sizes = np.ascontiguousarray(lists.scores if metric_of(self.index) == "ip" else 0 - lists.scores)
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        self.index.search_preassigned_c(
+        index.search_preassigned_c(
             len(queries),
             faiss.swig_ptr(np.ascontiguousarray(queries)),
             k,
-            faiss.swig_ptr(lists.ids),
+            faiss.swig_ptr(places),
             faiss.swig_ptr(sizes),
             faiss.swig_ptr(distances),
             faiss.swig_ptr(rows),
@@ -113,16 +124,6 @@ class Lists:
         )
         scores = _scores(distances, rows, self.index)
         return Fetched(Hits(scores, rows), scores[:, -1])
-
-    def _nearest(self, queries: NDArray[np.float32], nprobe: int) -> Hits:
-        """(Q, nprobe): the lists to visit. Of lists that tie, a flat quantizer gives the first."""
-        if isinstance(self.quantizer, Flat):
-            return nearest(self.quantizer, queries, nprobe, Options())
-        return self.quantizer.fetch(queries, nprobe, Options()).hits
-
-    @property
-    def _ip(self) -> bool:
-        return bool(self.index.metric_type == faiss.METRIC_INNER_PRODUCT)
 
 
 @dataclass(frozen=True)
@@ -191,5 +192,5 @@ def _told(options: Options) -> tuple[SearchParams, Any]:
 
 def _scores(distances: NDArray[np.float32], rows: NDArray[np.int64], index: Any) -> NDArray[np.float32]:
     """Higher is nearer; -inf where there is no hit."""
-    scores = distances if index.metric_type == faiss.METRIC_INNER_PRODUCT else 0 - distances
+    scores = distances if metric_of(index) == "ip" else 0 - distances
     return np.where(rows < 0, np.float32(-np.inf), scores)

@@ -18,7 +18,13 @@ from search_svc.version import Metric
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss
 
-_CHUNK_PAIRS = 4096
+_CHUNK_PAIRS = 512
+
+_LAMBDA = 4
+"""Rounding errors of a sum of n products are within `_LAMBDA * sqrt(n) * 2**-24` of its terms' size, all but surely.
+
+Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019); the largest we saw was 0.1 of that.
+"""
 
 
 def rescored(candidates: Hits, queries: NDArray[np.float32], embeddings: NDArray[np.float16], metric: Metric) -> Hits:
@@ -52,6 +58,14 @@ def pair_scores(
     with _one_core():
         kernel(queries.shape[1], len(distances), *left, *right, faiss.swig_ptr(distances))
     return distances if metric == "ip" else 0 - distances
+
+
+def rounding(queries: NDArray[np.float32], longest: float, metric: Metric) -> NDArray[np.float64]:
+    """(Q,): how far apart two ways to compute one score may be, with vectors up to the longest."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries), dtype=np.float64)
+    sizes = lengths * longest if metric == "ip" else (lengths + longest) ** 2
+    slack: NDArray[np.float64] = _LAMBDA * queries.shape[1] ** 0.5 * 2.0**-24 * sizes
+    return slack
 
 
 @contextmanager

@@ -4,12 +4,16 @@ from typing import Any
 
 import faiss
 
-from search_svc.version import SearchParams
+from search_svc.version import Metric, SearchParams
 
 # The type hints that faiss ships do not know the keyword arguments that its Python layer adds.
 _faiss: Any = faiss
 
-METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+METRICS: dict[Metric, int] = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+def metric_of(index: Any) -> Metric:
+    return "ip" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2"
 
 
 def layers(index: Any) -> list[Any]:

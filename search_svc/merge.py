@@ -36,11 +36,19 @@ def empty(queries: int) -> Hits:
 
 def merge(parts: Sequence[Hits], k: int) -> Hits:
     """The k best hits of all parts; a part's own order does not matter."""
+    if len(parts) == 1 and _ranked(parts[0]):
+        return Hits(parts[0].scores[:, :k], parts[0].ids[:, :k])
     scores = np.concatenate([part.scores for part in parts], axis=1)
     ids = np.concatenate([part.ids for part in parts], axis=1)
     # Unsigned, the id -1 is the largest of all.
     order = np.lexsort((ids.view(np.uint64), -scores), axis=1)[:, :k]
-    return Hits(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1))
+    queries = np.arange(len(order))[:, None]
+    return Hits(scores[queries, order], ids[queries, order])
+
+
+def _ranked(hits: Hits) -> bool:
+    """Whether they are in order already, as faiss gives them where none tie."""
+    return bool(np.less(hits.scores[:, 1:], hits.scores[:, :-1]).all())
 
 
 def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits:
@@ -52,8 +60,12 @@ def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits
     width = min(k + MARGIN, size)
     fetched = fetch(queries, width)
     ranked = merge([fetched.hits], width)
-    best = Hits(ranked.scores[:, :k].copy(), ranked.ids[:, :k].copy())
-    for row in np.flatnonzero(_open(ranked, fetched.rest, k)) if width < size else ():
+    best = Hits(ranked.scores[:, :k], ranked.ids[:, :k])
+    undecided = np.flatnonzero(_open(ranked, fetched.rest, k)) if width < size else ()
+    if not len(undecided):
+        return best
+    best = Hits(best.scores.copy(), best.ids.copy())
+    for row in undecided:
         # One query at a time: a query that ties with the whole gallery must not take a batch's worth of memory.
         alone = _widen(fetch, queries[row : row + 1], k, width, size)
         best.scores[row], best.ids[row] = alone.scores[0, :k], alone.ids[0, :k]

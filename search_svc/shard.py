@@ -1,6 +1,7 @@
 """One shard: a part of the gallery, in a faiss index opened read-only."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,16 +9,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.asking import Asked, Flat, Options, asking, nearest
+from search_svc.asking import Asked, Options, asking, nearest
 from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
-from search_svc.merge import Hits, empty, merge
+from search_svc.merge import Hits, empty, top_k
+from search_svc.scanning import Scan, length_of_longest
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
 
 # The type hints that faiss ships know neither all classes nor the keyword arguments that its Python layer adds.
 _faiss: Any = faiss
-
-_SCAN_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Shard:
     metric: Metric
     rows: range
     """Ids of the gallery, ascending: so ties are resolved alike in any number of shards."""
+    longest: float | None
+    """Length of the longest embedding; None if it is not known."""
     filters: bool
     """Whether this kind of index can leave rows out of a search."""
 
@@ -45,7 +47,7 @@ class Shard:
             described = "{} vectors of dimension {}, faiss metric {}".format
             raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
         asked = asking(index, info.longest)
-        return cls(asked, version.embeddings, manifest.metric, info.rows, filters=_filters(index))
+        return cls(asked, version.embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
@@ -63,27 +65,24 @@ class Shard:
         """
         if rows is not None and not self.filters:
             return self.scan(queries, k, rows)
-        selector = None if rows is None else _selector(rows[self.rows.start : self.rows.stop : self.rows.step])
+        selector = None if rows is None else _selector(rows[_slice(self.rows)])
         hits = nearest(self.asked, queries, k, Options(params, selector))
         ids = self.rows.start + self.rows.step * hits.ids
         return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
 
     def scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.bool_] | None) -> Hits:
         """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
-        best = empty(len(queries))
-        for start in range(0, len(self.rows), _SCAN_ROWS):
-            chunk = np.array(self.rows[start : start + _SCAN_ROWS])
-            if rows is not None:
-                chunk = chunk[rows[chunk]]
-            if len(chunk):
-                best = merge([best, self._compare(queries, k, chunk)], k)
-        return best
+        compared: range | NDArray[np.int64] = self.rows
+        if rows is not None:
+            compared = np.array(self.rows)[rows[_slice(self.rows)]]
+        if not len(compared):
+            return empty(len(queries))
+        scan = Scan(self.embeddings, compared, self.metric, self._longest)
+        return top_k(scan.fetch, queries, k, len(compared))
 
-    def _compare(self, queries: NDArray[np.float32], k: int, chunk: NDArray[np.int64]) -> Hits:
-        index = faiss.IndexFlat(self.embeddings.shape[1], METRICS[self.metric])
-        index.add(self.embeddings[chunk].astype(np.float32))
-        hits = nearest(Flat(index), queries, k, Options())
-        return Hits(hits.scores, chunk[hits.ids])
+    @cached_property
+    def _longest(self) -> float:
+        return length_of_longest(self.embeddings, self.rows) if self.longest is None else self.longest
 
 
 def use_one_core() -> None:
@@ -114,3 +113,7 @@ def _filters(index: Any) -> bool:
 
 def _selector(rows: NDArray[np.bool_]) -> Any:
     return _faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
+
+
+def _slice(rows: range) -> slice:
+    return slice(rows.start, rows.stop, rows.step)
