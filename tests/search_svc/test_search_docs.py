@@ -4,12 +4,15 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
 from vmmr.search.v1 import search_pb2
 
 from search_svc.config import PREFIX, SearchConfig
 from svckit.server import ServerConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+SOURCES = Path(__file__).parents[2] / "search_svc"
+MAIN = (SOURCES / "__main__.py").read_text()
 SHARED = {field.name for field in dataclasses.fields(ServerConfig)}
 
 
@@ -34,6 +37,17 @@ def test_every_option_is_in_the_table():
     assert [row[0].strip("`") for row in rows("Options")] == [
         field.name for field in search_pb2.SearchOptions.DESCRIPTOR.fields
     ]
+
+
+@pytest.mark.parametrize("name", re.findall(r'"(vmmr_\w+)"', MAIN))
+def test_every_metric_of_its_own_is_on_the_page(name):
+    assert [row for row in rows("Shards that are late") if row[0] == f"`{name}`"]
+
+
+@pytest.mark.parametrize("message", ["opened", "shard abandoned", "abandoned search ended"])
+def test_every_log_message_of_its_own_is_on_the_page(message):
+    assert f"`{message}`" in PAGE
+    assert any(f'("{message}", extra' in path.read_text() for path in SOURCES.glob("*.py"))
 
 
 def test_what_an_answer_says_and_every_verdict_is_on_the_page():
