@@ -14,13 +14,14 @@ from vmmr.search.v1 import search_pb2_grpc
 from search_svc import build_command, evaluate, info, split
 from search_svc.audit import command as audit
 from search_svc.config import PREFIX, SearchConfig
+from search_svc.gpu import all_gpus
 from search_svc.local import LocalEngine
 from search_svc.queries import Limits, Plan, Query
 from search_svc.searcher import Found, Searcher
 from search_svc.select import command as select
 from search_svc.service import SERVICE, SearchService
 from search_svc.version import IndexVersion
-from svckit import cli, config, logs
+from svckit import cli, config, logs, wheels
 from svckit.batcher import Batcher
 from svckit.config import ConfigError
 from svckit.server import Server
@@ -36,6 +37,7 @@ def main() -> None:
 
 def _command() -> None:
     args = parser().parse_args()
+    wheels.check_one_of("faiss-cpu", "faiss-gpu")
     args.run(args)
 
 
@@ -56,9 +58,10 @@ def parser() -> argparse.ArgumentParser:
 async def _serve(settings: SearchConfig) -> None:
     logs.configure(settings.log_level, settings.log_format)
     started = time.perf_counter()
+    gpus = all_gpus() if settings.device == "cuda" else ()
     version = _open(settings)
     server = Server(settings, name="search")
-    with LocalEngine.open(version) as engine:
+    with LocalEngine.open(version, gpus) as engine:
         seconds = round(time.perf_counter() - started, 3)
         _log.info("opened", extra={"index": str(version.path), "seconds": seconds, "verified": settings.verify})
         searcher = Searcher(version, engine)

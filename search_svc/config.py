@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from search_svc.gpu import DEVICES
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 
@@ -13,6 +14,7 @@ PREFIX = "SEARCH"
 class SearchConfig(ServerConfig):
     port: int = option(50052, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
     index: Path = option(Path("models/stanford-cars"), help="index data directory; its current version is served")
+    device: str = option("cpu", choices=DEVICES, help="what searches; cuda is every GPU there is")
     max_queries: int = option(256, minimum=1, help="most queries in one call")
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")
     max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from search_svc.comparing import rescored
 from search_svc.engine import MOST_CANDIDATES, Answered
+from search_svc.gpu import Gpu
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.shard_worker import ShardWorker
@@ -34,15 +36,16 @@ class LocalEngine:
     _workers: tuple[ShardWorker, ...]
 
     @classmethod
-    def open(cls, version: IndexVersion) -> Self:
-        """Maps the shards into memory.
+    def open(cls, version: IndexVersion, gpus: Sequence[Gpu] = ()) -> Self:
+        """Maps the shards into memory, and copies them to the GPUs that there are to be used, in turn.
 
-        Raises ArtifactError, naming the file and the reason, if one is not what was built, and CommandError if faiss is
-        not installed as it should be.
+        Raises ArtifactError, naming the file and the reason, if one is not what was built, CommandError if faiss is not
+        installed as it should be, and DeviceError if a GPU can't hold a shard.
         """
         wheels.check_one_of("faiss-cpu", "faiss-gpu")
-        files = zip(version.shard_paths, version.manifest.shards, strict=True)
-        shards = tuple(Shard.open(path, info, version) for path, info in files)
+        places = cycle(gpus or (None,))
+        files = zip(version.shard_paths, version.manifest.shards, places, strict=False)
+        shards = tuple(Shard.open(path, info, version, gpu) for path, info, gpu in files)
         workers = tuple(ShardWorker(shard.file, use_one_core) for shard in version.manifest.shards)
         return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from search_svc.asking import Asked, Options, asking, nearest
 from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
+from search_svc.gpu import Gpu, on_gpu
 from search_svc.merge import Hits, empty, top_k
 from search_svc.scanning import Scan, length_of_longest
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
@@ -37,8 +38,11 @@ class Shard:
     """Whether this kind of index can leave rows out of a search."""
 
     @classmethod
-    def open(cls, path: Path, info: ShardInfo, version: IndexVersion) -> Self:
-        """Maps the file into memory. Raises ArtifactError if it is not what the version's manifest says."""
+    def open(cls, path: Path, info: ShardInfo, version: IndexVersion, gpu: Gpu | None = None) -> Self:
+        """Maps the file into memory, and copies it to the GPU if there is one to be used.
+
+        Raises ArtifactError if it is not what the version's manifest says, and DeviceError if the GPU can't hold it.
+        """
         manifest = version.manifest
         index = _read(path)
         expected = (len(info.rows), manifest.dimension, METRICS[manifest.metric])
@@ -47,6 +51,8 @@ class Shard:
             described = "{} vectors of dimension {}, faiss metric {}".format
             raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
         asked = asking(index, info.longest)
+        if gpu:
+            asked = on_gpu(asked, gpu, path)
         return cls(asked, version.embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
 
     @property
