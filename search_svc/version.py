@@ -143,12 +143,28 @@ def _parse(fields: Mapping[str, Any]) -> VersionManifest:
         raise ValueError(f"kind must be {_KIND!r}, got {fields.get('kind')!r}")
     try:
         values = {name: _typed(name, fields[name], kind) for name, kind in get_type_hints(VersionManifest).items()}
-        values["shards"] = tuple(ShardInfo(**shard) for shard in values["shards"])
-        values["search"] = SearchParams(**values["search"])
+        values["shards"] = tuple(_shard(shard) for shard in values["shards"])
+        values["search"] = _search(values["search"])
         values["created"] = datetime.fromisoformat(values["created"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"a field is missing or of the wrong type: {error}") from error
     return VersionManifest(**values)
+
+
+def _shard(fields: Mapping[str, Any]) -> ShardInfo:
+    shard = ShardInfo(**fields)
+    for name, kind in {"file": str, "start": int, "stop": int, "step": int}.items():
+        _typed(name, getattr(shard, name), kind)
+    if shard.longest is not None:
+        _typed("longest", shard.longest, float)
+    return shard
+
+
+def _search(fields: Mapping[str, Any]) -> SearchParams:
+    for name, value in fields.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    return SearchParams(**fields)
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

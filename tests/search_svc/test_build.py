@@ -199,6 +199,75 @@ def test_the_command_indexes_the_photos_of_the_splits_asked_for(embeddings, tmp_
     ]
 
 
+def test_the_command_builds_what_a_spec_file_says(embeddings, tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text(
+        '{"factory": "IVF2,SQ8", "metric": "l2", "nprobe": 2, "rerank": 3, "ef_search": null, "reason": "r"}'
+    )
+    run(embeddings, "--out", tmp_path / "index", "--spec", spec, "--shards", "2", "--k", "3")
+    made = IndexVersion.open(tmp_path / "index").manifest
+    assert (made.factory, made.metric, made.search.nprobe, made.search.rerank) == ("IVF2,SQ8", "l2", 2, 3)
+    assert (len(made.shards), made.k) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "flag", [("--factory", "Flat"), ("--metric", "ip"), ("--nprobe", 1), ("--ef-search", 1), ("--rerank", 2)]
+)
+def test_a_spec_file_and_one_of_its_flags_are_not_given_together(embeddings, tmp_path, flag):
+    (tmp_path / "spec.json").write_text('{"factory": "Flat"}')
+    with pytest.raises(SystemExit, match=f"{flag[0]} is what --spec is for: give one of the two"):
+        run(embeddings, "--out", tmp_path / "index", "--spec", tmp_path / "spec.json", *flag)
+    assert not (tmp_path / "index").exists()
+
+
+def test_shards_by_label_hold_whole_labels_of_a_gallery_sorted_by_them(embeddings, tmp_path):
+    index = tmp_path / "index"
+    run(embeddings, "--out", index, "--split", "train,dev", "--shards", "2", "--shard-by", "label", "--workers", "2")
+    version = IndexVersion.open(index)
+    years = [version.items.labels[label].year for label in version.items.label_of]
+    assert years == sorted(years)
+    ids = [version.items.item_id(row) for row in range(30)]
+    expected = sorted((i for i in range(40) if i % 4), key=lambda i: (i % 5, i))
+    assert ids == [f"a/{i:02d}.jpg" for i in expected]
+    assert np.array_equal(version.embeddings, unit(40).astype(np.float16)[expected])
+    first, second = (info.rows for info in version.manifest.shards)
+    assert (first.step, second.step, first.stop) == (1, 1, second.start)
+    assert years[first.stop - 1] < years[second.start]
+    for path, info in zip(version.shard_paths, version.manifest.shards, strict=True):
+        held = faiss.read_index(str(path))
+        assert np.array_equal(held.reconstruct_n(0, held.ntotal), version.embeddings[info.rows])
+
+
+def test_more_shards_by_label_than_labels_are_refused(embeddings, tmp_path):
+    with pytest.raises(SystemExit, match="--shards must be 1 to 5, the number of labels, got 6"):
+        run(embeddings, "--out", tmp_path / "index", "--shards", "6", "--shard-by", "label")
+    assert not (tmp_path / "index").exists()
+
+
+def test_another_model_is_warned_of(embeddings, tmp_path, capsys):
+    index = tmp_path / "index"
+    build_version(index, **gallery(10, model="e" * 64, model_name="old"))
+    run(embeddings, "--out", index)
+    told = (
+        f"warning: {index} was of the model old (eeeeeeeeeeee) and will be of m (ffffffffffff): queries must follow\n"
+    )
+    assert told in capsys.readouterr().err
+    run(embeddings, "--out", index)
+    assert "of the model" not in capsys.readouterr().err
+
+
+def test_a_sample_that_memory_does_not_allow_is_cut_and_said(tmp_path, capsys):
+    version = build_version(tmp_path, **gallery(3000, spec=IndexSpec("IVF4,SQ8")), memory_bytes=2**17)
+    assert version.manifest.train_sample == 2**17 // 3 // 32 == 1365
+    assert "training IVF4,SQ8 on 1365 embeddings, as many as --memory allows, of 3000" in capsys.readouterr().err
+
+
+def test_photos_of_one_label_share_it(embeddings):
+    photos = Embeddings.open(embeddings).photos
+    assert len({id(photo.label) for photo in photos}) == 5
+    assert len({id(photo.split) for photo in photos}) == 3
+
+
 def test_excluded_photos_are_not_in_the_gallery(embeddings, tmp_path, capsys):
     index, out = tmp_path / "index", tmp_path / "exclude.csv"
     out.write_text("path\na/01.jpg\na/05.jpg\na/02.jpg\n")
@@ -234,6 +303,9 @@ def test_the_commands_defaults_are_those_of_the_spec(embeddings, tmp_path):
         (["--split", "train,val"], "--split must be of train, dev, test, unseen-dev, unseen-test, got 'val'"),
         (["--factory", "Foo"], "faiss makes no index of 'Foo' (ip, 8-d): could not parse index string Foo"),
         (["--shards", "21"], "--shards must be 1 to 20, the number of photos, got 21"),
+        (["--rerank", "0"], "--rerank must be 1 to 1000, got 0"),
+        (["--workers", "0"], "--workers must be >= 1, got 0"),
+        (["--memory", "0.1"], "--memory must be 0.125 GiB or more, got 0.1"),
     ],
 )
 def test_a_wrong_call_is_told_what_is_wrong(embeddings, tmp_path, argv, message):

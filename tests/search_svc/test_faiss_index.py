@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
-from search_svc import faiss_index
+from search_svc import faiss_index, faiss_layers
 from search_svc.faiss_layers import is_graph
 from svckit.cli import CommandError
 
@@ -37,7 +36,12 @@ def vectors(rows, seed=0):
 
 
 def shard(path, trained, embeddings):
-    faiss_index.write_shard(path, faiss_index.serialise(trained), embeddings, lambda _: None)
+    """A clone of the trained index that holds the embeddings."""
+    faiss_index.write(trained, path)
+    clone = faiss_index.read(path)
+    faiss_index.reserve(clone, len(embeddings))
+    clone.add(embeddings.astype(np.float32))
+    faiss_index.write(clone, path)
     return faiss.read_index(str(path))
 
 
@@ -104,25 +108,25 @@ def test_any_other_string_is_an_index_or_a_refusal(factory):
     assert index.d == D
 
 
-galleries = arrays.arrays(np.float16, st.tuples(st.integers(1, 40), st.just(D)), elements=st.integers(-3, 3))
+@pytest.mark.parametrize("factory", ["Flat", "SQfp16", "HNSW8,Flat", "PCA16,Flat"])
+def test_room_is_made_once_and_changes_nothing(factory):
+    index = faiss_index.create(factory, D, "ip")
+    index.train(vectors(100).astype(np.float32))
+    index.add(vectors(50).astype(np.float32))
+    before = faiss.serialize_index(index)
+    inner = faiss_layers.innermost(index)
+    codes = (faiss.downcast_index(inner.storage) if is_graph(index) else inner).codes
+    faiss_index.reserve(index, 5000)
+    assert np.array_equal(faiss.serialize_index(index), before)
+    place = int(codes.data())
+    for _ in range(99):
+        index.add(vectors(50).astype(np.float32))
+    assert int(codes.data()) == place, "the codes never moved"
 
 
-@given(galleries)
-@settings(deadline=None)
-def test_a_flat_shard_holds_exactly_its_rows_however_they_are_added(tmp_path_factory, gallery):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faiss_index, "_CHUNK_ROWS", 7)
-        path = tmp_path_factory.mktemp("shard") / "shard.faiss"
-        written = shard(path, faiss_index.create("Flat", D, "ip"), gallery)
-    assert np.array_equal(written.reconstruct_n(0, len(gallery)), gallery.astype(np.float32))
-
-
-def test_what_was_added_is_told_chunk_by_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(faiss_index, "_CHUNK_ROWS", 7)
-    added = []
-    empty = faiss_index.serialise(faiss_index.create("Flat", D, "ip"))
-    faiss_index.write_shard(tmp_path / "shard.faiss", empty, vectors(20), added.append)
-    assert added == [7, 7, 6]
+def test_what_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(CommandError, match=r"missing/shard\.faiss: .*No such file or directory"):
+        faiss_index.write(faiss_index.create("Flat", D, "ip"), tmp_path / "missing" / "shard.faiss")
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x4", "PCA8,IVF8,SQ8"])

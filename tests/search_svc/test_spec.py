@@ -17,6 +17,8 @@ ITEMS, D = 100, 16
         ({"shards": 0}, "--shards must be 1 to 100, the number of photos, got 0"),
         ({"shards": 101}, "--shards must be 1 to 100, the number of photos, got 101"),
         ({"train_sample": 0}, "--train-sample must be >= 1, got 0"),
+        ({"rerank": 0}, "--rerank must be 1 to 1000, got 0"),
+        ({"rerank": 1001}, "--rerank must be 1 to 1000, got 1001"),
         ({"k": 0}, "--k must be >= 1, got 0"),
         ({"temperature": 0.0}, "--temperature must be a number > 0, got 0.0"),
         ({"temperature": float("nan")}, "--temperature must be a number > 0, got nan"),
@@ -45,6 +47,8 @@ def test_a_spec_that_makes_no_sense_is_refused_with_the_flag_and_the_reason(spec
     [
         {},
         {"shards": 100},
+        {"rerank": 1000},
+        {"rerank": 1},
         {"factory": "IVF100,Flat", "nprobe": 100, "train_sample": 10**9},
         {"factory": "HNSW8,SQ8", "ef_search": 1},
         {"factory": "PCA8,HNSW8", "ef_search": 200, "k": 1000},
@@ -70,3 +74,11 @@ def test_how_many_embeddings_are_trained_on(factory, asked, items, expected):
     spec = IndexSpec(factory=factory, train_sample=asked)
     index = create_index(spec, 10**6, D)
     assert train_sample_size(spec, index, items) == expected
+
+
+def test_the_memory_bounds_the_sample():
+    index = create_index(IndexSpec("IVF64,SQ8"), 10**6, D)
+    megabyte = 2**20
+    assert train_sample_size(IndexSpec("IVF64,SQ8"), index, 10**6, 3 * megabyte) == megabyte // (4 * D)
+    with pytest.raises(CommandError, match="needs 20000 embeddings or more to train on, --memory allows 16384"):
+        create_index(IndexSpec("IVF20000,Flat"), 10**6, D, 3 * megabyte)

@@ -91,6 +91,60 @@ def test_a_missing_or_shortened_file_is_found_without_reading_it(index_dir, file
     assert reason_of_refusal(index_dir, f"versions/000001/{file}", verify=verify) == "is missing"
 
 
+def part(start, stop):
+    return {"file": "shard-000.faiss", "start": start, "stop": stop}
+
+
+def strided(start, stop=30):
+    return part(start, stop) | {"step": 2}
+
+
+@pytest.mark.parametrize(
+    "shards", [[part(0, 30)], [part(0, 13), part(13, 30)], [part(start, 30) | {"step": 3} for start in range(3)]]
+)
+def test_shards_of_parts_and_of_every_nth_row_are_read_and_lengths_may_be_unknown(index_dir, shards):
+    rewrite(index_dir, shards=shards)
+    read = IndexVersion.open(index_dir, verify=False).manifest.shards
+    assert [(shard.start, shard.stop, shard.step) for shard in read] == [
+        (shard["start"], shard["stop"], shard.get("step", 1)) for shard in shards
+    ]
+    assert [shard.longest for shard in read] == [None] * len(shards)
+
+
+def test_a_version_of_the_first_release_opens(root):
+    version = IndexVersion.open(root / "models/stanford-cars", verify=False)
+    assert version.manifest.shards[0] == ShardInfo(
+        version.manifest.shards[0].file, 0, version.manifest.shards[0].stop, 1, None
+    )
+    assert version.manifest.search.rerank is None
+
+
+CALIBRATED_FILES = ["calibration.json", "embeddings.npy", "items.arrow", "manifest.json", "shard-000.faiss"]
+
+
+@pytest.mark.parametrize("file", CALIBRATED_FILES)
+def test_a_flipped_bit_in_any_file_is_refused_by_name_at_open(calibrated, tmp_path, file):
+    index_dir = shutil.copytree(calibrated.version.path.parents[1], tmp_path / "index")
+    assert sorted(path.name for path in (index_dir / "versions/000001").iterdir()) == CALIBRATED_FILES
+    path = index_dir / "versions/000001" / file
+    whole = path.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert reason_of_refusal(index_dir, f"versions/000001/{file}").startswith(("is damaged", "is not JSON"))
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_a_flipped_bit_of_current_leads_to_no_version_and_is_refused(index_dir, place):
+    for bit in range(8):
+        name = bytearray(b"000001\n")
+        name[place] ^= 1 << bit
+        (index_dir / "CURRENT").write_bytes(name)
+        with pytest.raises(ArtifactError) as caught:
+            IndexVersion.open(index_dir)
+        named = name.decode("latin-1").strip()
+        assert caught.value.path in {index_dir / "CURRENT", index_dir / "versions" / named}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -104,8 +158,23 @@ def test_a_missing_or_shortened_file_is_found_without_reading_it(index_dir, file
         ({"items": True}, "a field is missing or of the wrong type: items is True"),
         ({"items": 29}, "the shards do not hold each of the rows 0 to 28 once"),
         ({"shards": []}, "the shards do not hold each of the rows 0 to 29 once"),
-        ({"shards": [{"file": "shard-000.faiss", "start": 1, "stop": 30}]}, "the shards do not hold each of the rows 0 to 29 once"),
+        (
+            {"shards": [{"file": "shard-000.faiss", "start": 1, "stop": 30}]},
+            "the shards do not hold each of the rows 0 to 29 once",
+        ),
         ({"shards": [{"file": "elsewhere", "start": 0, "stop": 30}]}, "files has no entry for elsewhere"),
+        ({"shards": [strided(0), strided(0)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [strided(0), strided(1), strided(2)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [strided(0), strided(1, stop=29)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [part(0, 10), part(11, 30)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [part(0, 11), part(10, 30)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [part(0, 30), part(30, 30)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [part(10, 30), part(0, 10)]}, "the shards do not hold each of the rows 0 to 29 once"),
+        ({"shards": [strided(0) | {"step": 0}]}, "range() arg 3 must not be zero"),
+        ({"shards": [strided(0) | {"step": "2"}]}, "a field is missing or of the wrong type: step is '2'"),
+        ({"shards": [part(0, 30) | {"longest": "1"}]}, "a field is missing or of the wrong type: longest is '1'"),
+        ({"search": {"nprobe": 0}}, "nprobe must be a whole number >= 1, got 0"),
+        ({"search": {"rerank": "4"}}, "rerank must be a whole number >= 1, got '4'"),
         ({"shards": [{"file": "shard-000.faiss"}]}, "a field is missing or of the wrong type"),
         ({"search": {"probes": 3}}, "a field is missing or of the wrong type"),
         ({"created": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
