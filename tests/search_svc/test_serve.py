@@ -197,6 +197,28 @@ def test_health_and_metrics_tell_of_the_service(version, spawn, dial):
     assert 'vmmr_batch_items_sum{batcher="search"} 4.0' in text, "three, and one to warm up"
 
 
+def test_several_servers_serve_one_index(version, spawn, dial):
+    processes = [spawn("--index", version.path.parents[1]) for _ in range(2)]
+    stubs = [dial(process.ready()["port"]) for process in processes]
+    first, second = (stub.Search(request(version, unit(9)), timeout=TIMEOUT_S).results for stub in stubs)
+    assert first == second
+    assert len(first) == 9
+
+
+def test_without_verifying_damage_is_not_noticed_and_the_log_says_what_was_done(build_index, tmp_path, spawn, dial):
+    version = build_index(GALLERY, directory=tmp_path)
+    with version.shard_paths[0].open("r+b") as file:
+        file.seek(-2, 2)
+        file.write(b"\0\0")
+    process = spawn("--index", tmp_path, "--no-verify")
+    port = process.ready()["port"]
+    assert len(dial(port).Search(request(version, unit(2)), timeout=TIMEOUT_S).results) == 2
+    opened = process.first("opened")
+    assert (opened["verified"], opened["index"]) == (False, str(version.path))
+    assert opened["seconds"] > 0
+    assert "sha256" in TestRefusesToStart().error(spawn("--index", tmp_path))
+
+
 def test_sigterm_under_load_loses_no_accepted_call(version, spawn, dial):
     process = spawn("--index", version.path.parents[1], "--drain-pause-s", "0.2")
     port = process.ready()["port"]

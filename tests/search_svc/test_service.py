@@ -23,6 +23,7 @@ from search_svc.queries import Limits, Plan, Query
 from search_svc.replies import Replies
 from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
+from search_svc.shard import Shard
 from search_svc.version import IndexVersion
 from search_svc.vote import elect, weights
 from svckit.batcher import Batcher
@@ -84,10 +85,8 @@ def unit(rows, seed=1):
 
 
 @asynccontextmanager
-async def serving(version, **settings):
-    config = SearchConfig(
-        port=0, index=version.path, drain_pause_s=0.0, max_queries=6, max_k=20, max_queue=8, **settings
-    )
+async def serving(version, *, max_batch=4, max_queue=8):
+    config = SearchConfig(port=0, index=version.path, drain_pause_s=0.0, max_queries=6, max_k=20, max_queue=max_queue)
     limits = Limits(config.max_queries, config.max_k, config.max_request_bytes, max_shard_timeout_ms=9000)
     server = Server(config, name="search")
     with LocalEngine.open(version) as shards:
@@ -99,7 +98,7 @@ async def serving(version, **settings):
             assert served.free.wait(TIMEOUT_S)
             return searcher.run(queries)
 
-        batcher = server.metrics.batcher("search", run, max_batch=4, max_queue=config.max_queue)
+        batcher = server.metrics.batcher("search", run, max_batch=max_batch, max_queue=config.max_queue)
         servicer = SearchService(version, batcher, tunable=shards.tunable, limits=limits)
         server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
         await server.start()
@@ -317,6 +316,13 @@ class TestGetIndex:
             max_queries=6, max_k=20, max_request_bytes=32 * 2**20, max_neighbours=65536, max_shard_timeout_ms=9000
         )
         assert not index.HasField("calibration")
+        assert not any(index.HasField(name) for name in ("nprobe", "ef_search", "rerank"))
+
+    async def test_tells_what_a_search_does_that_does_not_say_otherwise(self, build_index, tmp_path):
+        version = build_index(unit(40), directory=tmp_path, spec=IndexSpec("IVF4,Flat", nprobe=3))
+        async with serving(version) as served:
+            index = (await served.stub.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S)).index
+        assert (index.nprobe, index.HasField("ef_search"), index.HasField("rerank")) == (3, False, False)
 
 
 class TestListLabels:
@@ -392,6 +398,10 @@ class TestBadCalls:
             (Options(k=21), ("options.k", "INVALID_K")),
             (Options(nprobe=1), ("options.nprobe", "INVALID_SEARCH_PARAMETER")),
             (Options(ef_search=1), ("options.ef_search", "INVALID_SEARCH_PARAMETER")),
+            (Options(rerank=0), ("options.rerank", "INVALID_SEARCH_PARAMETER")),
+            (Options(rerank=1001), ("options.rerank", "INVALID_SEARCH_PARAMETER")),
+            (Options(shard_timeout_ms=0), ("options.shard_timeout_ms", "INVALID_SEARCH_PARAMETER")),
+            (Options(shard_timeout_ms=9001), ("options.shard_timeout_ms", "INVALID_SEARCH_PARAMETER")),
             (Options(filter=Filter(makes=["lada"])), ("options.filter.makes", "UNKNOWN_FILTER_VALUE")),
             (Options(filter=Filter(min_year=2, max_year=1)), ("options.filter.min_year", "INVALID_FILTER")),
         ],
@@ -399,6 +409,17 @@ class TestBadCalls:
     async def test_bad_options_are_refused_by_name(self, served, options, violation):
         for call in (served.search(unit(1), options=options), served.classify(unit(1), options=options)):
             assert await refusal(call) == (grpc.StatusCode.INVALID_ARGUMENT, violation[1], [violation])
+
+    async def test_the_largest_of_the_other_options_are_taken(self, served):
+        options = Options(rerank=1000, shard_timeout_ms=9000, allow_partial=True)
+        assert len((await served.search(unit(2), options=options)).results) == 2
+
+    async def test_a_query_has_no_more_candidates_than_the_engine_looks_at(self, served, monkeypatch):
+        monkeypatch.setattr("search_svc.queries.MOST_CANDIDATES", 60)
+        assert len((await served.search(unit(1), options=Options(k=20, rerank=3))).results) == 1
+        violation = ("options.rerank", "INVALID_SEARCH_PARAMETER")
+        for options in (Options(k=20, rerank=4), Options(rerank=13)):
+            assert (await refusal(served.search(unit(1), options=options)))[1:] == (violation[1], [violation])
 
     async def test_a_call_finds_no_more_neighbours_than_a_reply_can_hold(self, served, monkeypatch):
         monkeypatch.setattr("search_svc.queries.MAX_NEIGHBOURS", 60)
@@ -446,6 +467,25 @@ class TestBadCalls:
             for bad in ({parameter: 0}, {parameter: 65537}, {other: 1}):
                 reason = (await refusal(served.search(unit(1), options=Options(**bad))))[1]
                 assert reason == "INVALID_SEARCH_PARAMETER"
+
+
+class TestManyCallersOfOneQuery:
+    async def test_are_searched_together_a_shard_a_matrix(self, version, monkeypatch):
+        async with serving(version, max_batch=64, max_queue=128) as served:
+            alone = [await served.search(query[None]) for query in unit(64)]
+            asked, search = [], Shard.search
+
+            def record(shard, queries, *how):
+                asked.append((shard.rows.start, len(queries)))
+                return search(shard, queries, *how)
+
+            monkeypatch.setattr(Shard, "search", record)
+            async with served.searching_held():
+                calls = [asyncio.ensure_future(served.search(query[None])) for query in unit(64)]
+                await until(lambda: served.batcher.waiting == 64)
+            together = await asyncio.gather(*calls)
+        assert [each.results for each in together] == [each.results for each in alone]
+        assert sorted(asked) == [(shard.start, queries) for shard in version.manifest.shards for queries in (1, 64)]
 
 
 class TestOverload:
