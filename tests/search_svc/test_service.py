@@ -171,6 +171,15 @@ class TestSearch:
         response = await served.search(unit(1))
         assert len(response.results[0].neighbours) == served.version.manifest.k
 
+    async def test_reranking_gives_the_scores_of_an_exact_search(self, build_index, tmp_path):
+        version = build_index(unit(40), directory=tmp_path, spec=IndexSpec("SQ4"))
+        async with serving(version) as served:
+            plain, again, exact = [
+                (await served.search(unit(3, seed=5), options=options)).results
+                for options in (Options(), Options(rerank=8), Options(exact=True))
+            ]
+        assert again == exact != plain
+
     async def test_a_filter_restricts_what_is_found(self, served):
         options = Options(k=20, filter=Filter(makes=["Honda"], min_year=2006))
         response = await served.search(unit(2), options=options)

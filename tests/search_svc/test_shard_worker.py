@@ -161,6 +161,14 @@ def test_no_more_threads_are_abandoned_than_a_few_and_then_tasks_fail_at_once(wo
     assert worker.abandoned == len(prepared) == MOST_ABANDONED
 
 
+def test_who_abandons_twice_or_interrupts_besides_abandons_once(worker, stick):
+    [late] = abandoned(worker, stick)
+    assert worker.abandon(late.future)
+    assert worker.submit(lambda: 1).result(TIMEOUT_S) == 1
+    worker.interrupt()
+    assert worker.abandoned == 1
+
+
 def test_as_soon_as_one_of_them_ends_tasks_are_done_again(worker, stick, prepared):
     works = abandoned(worker, stick, MOST_ABANDONED)
     works[2].let_go()
