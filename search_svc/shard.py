@@ -23,7 +23,7 @@ _faiss: Any = faiss
 
 @dataclass(frozen=True)
 class Shard:
-    """Some rows of the gallery. Not thread-safe: each shard belongs to one thread."""
+    """Some rows of the gallery. Thread-safe: one search may be abandoned, and go on, while the next begins."""
 
     asked: Asked
     """A faiss index, whose n-th vector is the n-th of `rows`."""
