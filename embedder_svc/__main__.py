@@ -8,17 +8,20 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import cast
 
-from vmmr.embedder.v1 import embedder_pb2_grpc
+from svckit.extras import needing_services
 
-from embedder_svc import embed_command, export_command, info_command, train_command
-from embedder_svc.config import PREFIX, EmbedderConfig
-from embedder_svc.decoder import Decoder, Pixels
-from embedder_svc.model import Device, Model
-from embedder_svc.service import SERVICE, EmbedderService, Embedding
-from svckit import cli, config
-from svckit.config import ConfigError
-from svckit.cores import cores
-from svckit.server import Server
+with needing_services("vmmr-embedder"):
+    from vmmr.embedder.v1 import embedder_pb2_grpc
+
+    from embedder_svc import embed_command, export_command, info_command, train_command
+    from embedder_svc.config import PREFIX, EmbedderConfig
+    from embedder_svc.decoder import Decoder, Pixels
+    from embedder_svc.model import Device, Model
+    from embedder_svc.service import SERVICE, EmbedderService, Embedding
+    from svckit import cli, config
+    from svckit.config import ConfigError
+    from svckit.cores import cores
+    from svckit.server import Server
 
 PROGRAM = "vmmr-embedder"
 

@@ -9,22 +9,25 @@ import logging
 import os
 import time
 
-from vmmr.search.v1 import search_pb2_grpc
+from svckit.extras import needing_services
 
-from search_svc import build_command, evaluate, info, split
-from search_svc.audit import command as audit
-from search_svc.config import PREFIX, SearchConfig
-from search_svc.gpu import all_gpus
-from search_svc.local import LocalEngine
-from search_svc.queries import Limits, Plan, Query
-from search_svc.searcher import Found, Searcher
-from search_svc.select import command as select
-from search_svc.service import SERVICE, SearchService
-from search_svc.version import IndexVersion
-from svckit import cli, config, logs, wheels
-from svckit.batcher import Batcher
-from svckit.config import ConfigError
-from svckit.server import Server
+with needing_services("vmmr-search"):
+    from vmmr.search.v1 import search_pb2_grpc
+
+    from search_svc import build_command, evaluate, info, split
+    from search_svc.audit import command as audit
+    from search_svc.config import PREFIX, SearchConfig
+    from search_svc.gpu import all_gpus
+    from search_svc.local import LocalEngine
+    from search_svc.queries import Limits, Plan, Query
+    from search_svc.searcher import Found, Searcher
+    from search_svc.select import command as select
+    from search_svc.service import SERVICE, SearchService
+    from search_svc.version import IndexVersion
+    from svckit import cli, config, logs, wheels
+    from svckit.batcher import Batcher
+    from svckit.config import ConfigError
+    from svckit.server import Server
 
 PROGRAM = "vmmr-search"
 
