@@ -170,9 +170,8 @@ def _result(
     sweep: Sweep, chosen: Point | None, embeddings: Embeddings, gallery: Gallery, *, asked: int, unknown: int
 ) -> Result:
     points, items, limits = sweep.points, len(gallery), sweep.limits
-    exact = sweep.store.points[sweep.grid.settings[0]]
     if chosen:
-        why = reason(chosen, points, exact, limits, items=items, photos=asked)
+        why = reason(chosen, points, sweep.exact, limits, items=items, photos=asked)
     else:
         why = nearest_miss(points, limits, items)
     measured = {point.setting for point in points}

@@ -73,13 +73,21 @@ class Sweep:
             self.workshop.keep({reference, *(index_of(point.setting) for point in self._finalists())})
 
     def choose(self) -> Point | None:
-        """The choice, once those that it is between were timed side by side. None if no point meets the limits."""
+        """The choice, once those that it is between, and exact search, were timed side by side.
+
+        None if no point meets the limits.
+        """
         timed: set[Setting] = set()
         while (chosen := choose(self.points, self.limits, self._items)) and chosen.setting not in timed:
-            finalists = self._finalists()
-            self._time_again(finalists)
-            timed |= {point.setting for point in finalists}
+            together = {point.setting: point for point in [self.exact, *self._finalists()]}
+            self._time_again(list(together.values()))
+            timed |= together.keys()
         return chosen
+
+    @property
+    def exact(self) -> Point:
+        """The first of the grid: the flat index."""
+        return self.store.points[self.grid.settings[0]]
 
     @property
     def _items(self) -> int:

@@ -56,7 +56,9 @@ def embeddings(collection, tmp_path):
 @pytest.fixture
 def select(monkeypatch):
     """The command, with the small grid and short rounds."""
-    monkeypatch.setattr("search_svc.select.exam._SINGLES", 10)
+    monkeypatch.setattr("search_svc.select.exam._SINGLES", 5)
+    monkeypatch.setattr("search_svc.select.exam._BATCHES", 1)
+    monkeypatch.setattr("search_svc.select.sweep._FINAL_ROUNDS", 2)
 
     def run(*argv, grids=small_grid):
         program = argparse.ArgumentParser()
