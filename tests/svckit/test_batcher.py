@@ -299,7 +299,7 @@ async def test_the_rest_of_a_submit_that_has_an_error_among_its_outputs_is_not_r
 async def test_an_error_among_the_outputs_may_be_of_any_kind():
     async with Batcher(lambda items: [StopIteration()], max_batch=1, max_queue=8) as batcher:
         with pytest.raises(RuntimeError, match="StopIteration"):
-            await batcher.submit([1])
+            await batcher.submit([1], deadline=time.monotonic() + TIMEOUT_S)
 
 
 async def test_the_rest_of_a_failed_submit_is_not_run():
