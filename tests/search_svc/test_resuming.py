@@ -124,6 +124,14 @@ def test_a_worker_that_is_killed_ends_the_build_with_the_reason_and_it_is_gone_o
     assert contents(go_on(tmp_path / "index")) == undisturbed
 
 
+def test_workers_never_see_ctrl_c_not_even_while_they_start(stopped):
+    build = stopped(*STOPS["in processes"][:2])
+    for worker in psutil.Process(build.pid).children():
+        if "spawn_main" in " ".join(worker.cmdline()):
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
+            assert int(status["SigBlk"], 16) & (1 << (signal.SIGINT - 1)), "blocked by what started it"
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -164,11 +172,12 @@ def test_what_is_damaged_is_made_again_and_said(draft, undisturbed, capsys, dama
     assert f"{path} is damaged, and is made again" in capsys.readouterr().err
 
 
-def test_what_was_written_to_the_embeddings_after_their_record_is_cut_off(tmp_path, undisturbed, monkeypatch):
+def test_what_was_written_to_the_embeddings_after_their_record_is_cut_off(tmp_path, undisturbed, monkeypatch, capsys):
     index = interrupted(tmp_path / "index", monkeypatch, "search_svc.checkpoints.Checkpoints.keep", 3)
     with (index / "versions/.draft/version/embeddings.npy").open("ab") as file:
         file.write(b"half a row")
     assert contents(go_on(index)) == undisturbed
+    assert "is damaged" not in capsys.readouterr().err
 
 
 @pytest.fixture
