@@ -25,7 +25,7 @@ KNOWS_GPUS = hasattr(faiss, "StandardGpuResources")
 
 
 class FlatCopy:
-    """Scores in float16, and then as far off as adding up may be: the last it should find come first."""
+    """Scores in float16, and then puts the five best as far back as adding up may."""
 
     def __init__(self, index):
         self.vectors = index.reconstruct_n(0, index.ntotal).astype(np.float16).astype(np.float64)
@@ -39,7 +39,8 @@ class FlatCopy:
         if not self.ip:
             scores = -((queries[:, None] - self.vectors[None]) ** 2).sum(axis=2)
         rank = np.argsort(np.argsort(scores, axis=1), axis=1) / scores.shape[1]
-        wrong = scores + (0.99 - 1.98 * rank) * 2.0**-23 * queries.shape[1] * sizes
+        best = rank >= 1 - 5 / scores.shape[1]
+        wrong = scores - 0.99 * best * 2.0**-23 * queries.shape[1] * sizes
         rows = np.ascontiguousarray(np.argsort(-wrong, axis=1, kind="stable")[:, :k])
         found = np.take_along_axis(wrong, rows, axis=1).astype(np.float32)
         return found if self.ip else -found, rows
@@ -89,6 +90,19 @@ def queries_of(kind, count=7):
 def check_same(found, expected):
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_photos_that_only_what_float16_loses_of_the_query_tells_apart_are_found(build_index, standins, metric):
+    rng = np.random.default_rng(0)
+    query, vectors = rng.normal(size=16).astype(np.float32), rng.normal(size=(300, 16))
+    if metric == "ip":  # all of one score, and then rounded
+        vectors += (1 - vectors @ query)[:, None] * query / (query @ query)
+    else:
+        vectors = query + vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    version = build_index(vectors.astype(np.float16).astype(np.float32), spec=IndexSpec("Flat", metric))
+    with LocalEngine.open(version) as cpu, LocalEngine.open(version, standins) as cuda:
+        check_same(cuda.search(query[None], 10).hits, cpu.search(query[None], 10).hits)
 
 
 @pytest.mark.parametrize("metric", ["ip", "l2"])
