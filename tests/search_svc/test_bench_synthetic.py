@@ -75,6 +75,15 @@ class TestCars:
         assert first.tobytes() == again.tobytes()
         assert not np.array_equal(first[:9], next(synthetic.Cars(cars.structure, cars.sizes, 8).gallery())[:9])
 
+    def test_another_seed_draws_other_photos_around_other_centres(self, synthetic, cars):
+        first, second = (next(synthetic.Cars(cars.structure, np.array([2]), seed).gallery()) for seed in (7, 8))
+        one, other = first[0] - first[1], second[0] - second[1]
+        assert abs(one @ other) < 0.5 * np.linalg.norm(one) * np.linalg.norm(other)
+
+    def test_queries_are_not_photos_of_the_gallery(self, synthetic, cars):
+        one = synthetic.Cars(cars.structure, np.array([50]), 7)
+        assert (one.queries(50)[0] @ next(one.gallery()).T).max() < 0.999
+
     def test_queries_are_other_photos_of_the_same_cars(self, cars):
         gallery = np.concatenate(list(cars.gallery()))
         classes = np.repeat(np.arange(len(cars.sizes)), cars.sizes)
@@ -112,12 +121,13 @@ def told(photos):
 
 
 def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path):
-    synthetic.make(real, tmp_path / "made", photos=1000, queries=10, seed=1)
+    synthetic.make(real, tmp_path / "made", photos=7000, queries=10, seed=1)
     made = Embeddings.open(tmp_path / "made/embeddings")
-    assert made.matrix.shape == (1000, 512)
+    assert made.matrix.shape == (7000, 512)
+    assert np.linalg.norm(made.matrix.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
     assert made.model == real.model
     assert made.normalized
-    assert len({photo.path for photo in made.photos}) == 1000
+    assert len({photo.path for photo in made.photos}) == 7000
     for photo in made.photos:
         assert photo.label == parse(photo.label.label)
         assert photo.label.year
