@@ -19,7 +19,7 @@ from search_svc import exclude
 from search_svc.embeddings import Embeddings
 from search_svc.gallery import Gallery
 from search_svc.items import Items
-from search_svc.select.choice import Limits, human, nearest_miss, reason
+from search_svc.select.choice import MIN_RECALL, Limits, human, nearest_miss, reason
 from search_svc.select.exam import K
 from search_svc.select.grid import Grid, grid
 from search_svc.select.points import Point, Store
@@ -62,7 +62,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--max-p99-ms", metavar="MS", type=_positive, help="of queries one at a time (default: no limit)"
     )
     parser.add_argument(
-        "--min-recall", metavar="SHARE", type=_share, help="recall@10 against exact search, 0 to 1 (default: no limit)"
+        "--min-recall",
+        metavar="SHARE",
+        type=_share,
+        default=MIN_RECALL,
+        help=f"recall@10 against exact search, 0 to 1 (default: {MIN_RECALL})",
     )
     parser.add_argument(
         "--budget-minutes", metavar="MINUTES", type=_positive, help="begin no more indexes after it (default: no limit)"
@@ -199,9 +203,9 @@ def _limits(limits: Limits) -> str:
     given = [
         f"memory {human(limits.max_bytes)}" if limits.max_bytes is not None else "",
         f"p99 {limits.max_p99_ms:g} ms" if limits.max_p99_ms is not None else "",
-        f"recall@10 {limits.min_recall:g}" if limits.min_recall is not None else "",
+        f"recall@10 {limits.min_recall:g}",
     ]
-    return ", ".join(filter(None, given)) or "none"
+    return ", ".join(filter(None, given))
 
 
 def _write_spec(path: Path, chosen: Point | None, why: str) -> None:

@@ -24,13 +24,19 @@ def test_noise_is_counted_from_the_best_within_the_limits(point):
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(max_bytes=500 * ITEMS), Limits(max_p99_ms=1.5), Limits(min_recall=0.95)], ids=str
+    "limits", [Limits(max_bytes=500 * ITEMS), Limits(max_p99_ms=1.5), Limits(min_recall=0.99)], ids=str
 )
 def test_a_point_beyond_a_limit_is_not_chosen(point, limits):
-    best = point("A", top_1=0.9, memory=501, p99=1.51, recall=0.949)
-    within = point("B", memory=500, p99=1.5, recall=0.95)
+    best = point("A", top_1=0.9, memory=501, p99=1.51, recall=0.989)
+    within = point("B", memory=500, p99=1.5, recall=0.99)
     assert choose([best, within], limits, ITEMS) == within
     assert choose([best], limits, ITEMS) is None
+
+
+def test_a_point_that_finds_other_photos_than_exact_search_is_luck_unless_it_is_asked_for(point):
+    lucky, honest = point("A", top_1=0.9, recall=0.979), point("B", top_1=0.87, recall=0.98)
+    assert choose([lucky, honest], NO_LIMITS, ITEMS) == honest
+    assert choose([lucky, honest], Limits(min_recall=0), ITEMS) == lucky
 
 
 def test_what_fails_is_told_of_the_point_that_comes_nearest(point):
