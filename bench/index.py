@@ -35,8 +35,6 @@ RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).parents[1] / "docs/scaling.svg"
 K = 10
 QUERIES, SINGLES, FLAT_SINGLES, BATCH = 512, 256, 24, 64
-GRAPH_PHOTOS = 300_000
-"""HNSW takes minutes to build beyond."""
 ENOUGH = 0.95
 """The recall@10 that indexes are compared at."""
 LEAST = (0.9, ENOUGH, 0.99)
@@ -54,24 +52,22 @@ class Kind:
 
 def kinds(photos: int, dimension: int) -> list[Kind]:
     lists = 2 ** round(np.log2(2 * photos**0.5))
-    probes = [count for count in (4, 16, 64, 128, 256) if 2 * count <= lists]
+    probes = [count for count in (4, 16, 32, 64, 128, 256) if 2 * count <= lists]
     plain = [SearchParams(nprobe=count) for count in probes]
     again = [SearchParams(nprobe=count, rerank=4) for count in probes]
     more = [SearchParams(nprobe=count, rerank=10) for count in probes]
     small = 128 if dimension <= 512 else 256
-    found = [
+    widths = (16, 64, 128, 192, 256, 384, 512)
+    walks = [SearchParams(ef_search=width, rerank=again) for again in (None, 2) for width in widths]
+    return [
         Kind("Flat", (SearchParams(),)),
         Kind(f"IVF{lists},SQ8", (*plain, *again)),
         Kind(f"IVF{lists}_HNSW32,SQ8", tuple(plain)),
         Kind(f"PCA{small},IVF{lists},SQ8", (*plain, *again)),
         Kind(f"PCA{small},SQ8", (SearchParams(), SearchParams(rerank=4))),
         Kind(f"IVF{lists},RaBitQ", (*plain[-1:], *more)),
+        Kind("HNSW32,SQ8", tuple(walks)),
     ]
-    if photos <= GRAPH_PHOTOS:
-        widths = (16, 64, 128, 256, 512)
-        walks = [SearchParams(ef_search=width, rerank=again) for again in (None, 4) for width in widths]
-        found.append(Kind("HNSW32,SQ8", tuple(walks)))
-    return found
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,7 @@ def build_one(data: Data, factory: str) -> None:
 
 def _peak_own() -> int:
     """The peak of resident memory, less what is now of mapped files: a little more than the peak of its own."""
-    status = _status()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - status["RssFile"]
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - status()["RssFile"]
 
 
 def measure(data: Data) -> None:
@@ -164,16 +159,16 @@ def measure_one(data: Data, name: str) -> None:
         return
     kind, path = next(pair for pair in data.indexes() if pair[0].factory == name)
     built = json.loads((path / "built.json").read_text())
-    before = _status()
+    before = status()
     started = time.perf_counter()
-    with LocalEngine.open(_version(data, path, built)) as engine:
-        opening = {"open_seconds": time.perf_counter() - started, "before": before, "opened": _status()}
+    with LocalEngine.open(version(data, path, built)) as engine:
+        opening = {"open_seconds": time.perf_counter() - started, "before": before, "opened": status()}
         points = [_point(data, engine, params) for params in kind.params]
     size = sum((path / shard["file"]).stat().st_size for shard in built["shards"])
-    print(json.dumps({**built, **opening, "bytes": size, "points": points, "after": _status()}))
+    print(json.dumps({**built, **opening, "bytes": size, "points": points, "after": status()}))
 
 
-def _version(data: Data, path: Path, built: dict[str, Any]) -> IndexVersion:
+def version(data: Data, path: Path, built: dict[str, Any]) -> IndexVersion:
     shards = tuple(ShardInfo(**shard) for shard in built["shards"])
     items, dimension = data.gallery.shape
     manifest = VersionManifest(
@@ -241,7 +236,7 @@ def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> float:
     return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, true, strict=True)])) / true.shape[1]
 
 
-def _status() -> dict[str, int]:
+def status() -> dict[str, int]:
     """Bytes of this process: RssAnon is its own, RssFile the pages of mapped files that it has looked at."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(lines[name].split()[0]) << 10 for name in ("RssAnon", "RssFile")}
