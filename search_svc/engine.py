@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from search_svc.merge import Hits
 from search_svc.version import SearchParams
 
-MOST_CANDIDATES = 65536
-"""Of one query, however many neighbours are asked for and however many candidates for each."""
+MOST_CANDIDATES = 4096
+"""Of a query that is reranked: a batch of 64 that have as many is held up for a second. Fewer only than its neighbours.
+
+A limit of each query, not of a call: what a query finds must not depend on how many others are asked with it."""
 
 
 @dataclass(frozen=True)

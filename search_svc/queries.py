@@ -155,8 +155,8 @@ class QueryReader:
         largest = _LARGEST.get(name, self._limits.max_shard_timeout_ms)
         if not 1 <= value <= largest:
             return f"must be 1 to {largest}, got {value}"
-        if name == "rerank" and value * k > MOST_CANDIDATES:
-            return f"must be at most {MOST_CANDIDATES // k} for k = {k}, got {value}: a query has at most {MOST_CANDIDATES} candidates"
+        if name == "rerank" and value > (most := max(1, MOST_CANDIDATES // max(1, k))):
+            return f"must be 1 to {most} for k = {k}, got {value}: a query has at most {MOST_CANDIDATES} candidates"
         return None
 
 

@@ -420,7 +420,7 @@ class TestBadCalls:
             assert await refusal(call) == (grpc.StatusCode.INVALID_ARGUMENT, violation[1], [violation])
 
     async def test_the_largest_of_the_other_options_are_taken(self, served):
-        options = Options(rerank=1000, shard_timeout_ms=9000, allow_partial=True)
+        options = Options(k=4, rerank=1000, shard_timeout_ms=9000, allow_partial=True)
         assert len((await served.search(unit(2), options=options)).results) == 2
 
     async def test_a_query_has_no_more_candidates_than_the_engine_looks_at(self, served, monkeypatch):
@@ -429,6 +429,20 @@ class TestBadCalls:
         violation = ("options.rerank", "INVALID_SEARCH_PARAMETER")
         for options in (Options(k=20, rerank=4), Options(rerank=13)):
             assert (await refusal(served.search(unit(1), options=options)))[1:] == (violation[1], [violation])
+        monkeypatch.setattr("search_svc.queries.MOST_CANDIDATES", 10)
+        assert len((await served.search(unit(1), options=Options(k=20, rerank=1))).results) == 1
+
+    async def test_the_rerank_of_the_index_is_used_and_never_refused(self, build_index, tmp_path):
+        version = build_index(unit(300), directory=tmp_path, spec=IndexSpec(factory="SQ4", rerank=1000))
+        async with serving(version) as served:
+            found, exact = (
+                (await served.search(unit(1), options=Options(k=20, exact=exact))).results for exact in (False, True)
+            )
+        assert found == exact
+
+    async def test_no_neighbours_and_reranking_are_refused_together(self, served):
+        call = served.search(unit(1), options=Options(k=0, rerank=2))
+        assert (await refusal(call))[2] == [("options.k", "INVALID_K")]
 
     async def test_a_call_finds_no_more_neighbours_than_a_reply_can_hold(self, served, monkeypatch):
         monkeypatch.setattr("search_svc.queries.MAX_NEIGHBOURS", 60)
