@@ -14,13 +14,15 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from svckit.artifact import ArtifactError, atomic_write, flush, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")
+_MOVING = "moving"
+"""A draft's file: the name under which it is moved to its place."""
 
 
 def version_path(index_dir: Path, version: str) -> Path:
@@ -70,25 +72,44 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
         for leftover in versions.glob(".*.tmp"):  # as releases before 0.4 left them
             shutil.rmtree(leftover, ignore_errors=True)
         place = versions / ".draft"
-        discarded = _claim(place, job)
+        discarded = _claim(index_dir, place, job)
         draft = Draft(_next(versions), place / "version", place / "work", discarded)
         yield draft
         flush(draft.files)
+        atomic_write(place / _MOVING, f"{draft.version}\n".encode())
         publish(draft.files, version_path(index_dir, draft.version))
         atomic_write(index_dir / "CURRENT", f"{draft.version}\n".encode())
         shutil.rmtree(place)
 
 
-def _claim(place: Path, job: Mapping[str, str]) -> tuple[str, ...]:
+def _claim(index_dir: Path, place: Path, job: Mapping[str, str]) -> tuple[str, ...]:
     """Makes the draft one for the job. Returns in what it differed if it was for another."""
     begun = _begun(place)
     different = tuple(name for name in job if begun and begun.get(name) != job[name])
+    if begun == job:
+        _take_back(index_dir, place)
     if begun is None or different or not (place / "version").is_dir():
         shutil.rmtree(place, ignore_errors=True)
         (place / "version").mkdir(parents=True)
         (place / "work").mkdir()
         atomic_write(place / "job.json", f"{json.dumps(dict(job))}\n".encode())
     return different
+
+
+def _take_back(index_dir: Path, place: Path) -> None:
+    """Makes a draft again of a version that was moved to its place by a build that was killed before CURRENT was.
+
+    It was never served, and how it is searched may be another matter now.
+    """
+    moving = place / _MOVING
+    if not moving.exists() or (place / "version").exists():
+        return
+    version = moving.read_text(encoding="ascii").strip()
+    with suppress(ArtifactError):  # the first version of all: there is no CURRENT
+        if current(index_dir) == version:
+            return
+    with suppress(FileNotFoundError):  # it was deleted since
+        version_path(index_dir, version).rename(place / "version")
 
 
 def _begun(place: Path) -> dict[str, str] | None:

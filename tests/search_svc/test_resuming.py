@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,36 @@ def test_what_was_written_to_the_embeddings_after_their_record_is_cut_off(tmp_pa
         file.write(b"half a row")
     assert contents(go_on(index)) == undisturbed
     assert "is damaged" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_version_that_was_whole_but_not_current_becomes_current_and_no_other_is_made(tmp_path, monkeypatch, earlier):
+    versions = [f"{number:06d}" for number in range(1, earlier + 2)]
+    for _ in range(earlier):
+        go_on(tmp_path / "index")
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.publish", 1)
+    assert sorted(path.name for path in (index / "versions").iterdir()) == [".draft", *versions]
+    shard = (index / "versions" / versions[-1] / "shard-000.faiss").stat()
+    version = go_on(index, spec=SPEC | {"nprobe": 3})
+    assert IndexVersion.open(index).manifest == version.manifest
+    assert (version.path.name, version.manifest.search.nprobe) == (versions[-1], 3)
+    assert version.shard_paths[0].stat().st_mtime_ns == shard.st_mtime_ns, "it is not built again"
+    assert sorted(path.name for path in (index / "versions").iterdir()) == versions
+
+
+def test_a_version_that_is_current_stays_as_it_is_if_the_build_was_killed_right_after(tmp_path, monkeypatch):
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.atomic_write", 3)
+    before = IndexVersion.open(index)
+    assert (index / "versions/.draft").exists()
+    assert go_on(index).path.name == "000002"
+    assert IndexVersion.open(index, before.path.name).manifest == before.manifest
+    assert sorted(path.name for path in (index / "versions").iterdir()) == ["000001", "000002"]
+
+
+def test_a_version_that_was_not_current_and_was_deleted_is_built_again(tmp_path, undisturbed, monkeypatch):
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.publish", 1)
+    shutil.rmtree(index / "versions/000001")
+    assert contents(go_on(index)) == undisturbed
 
 
 @pytest.fixture
