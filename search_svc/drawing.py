@@ -40,10 +40,11 @@ def svg(draw: Callable[[Axes], Any], name: str) -> Markup:
     return Markup(_of_the_page(content.getvalue(), name))  # noqa: S704 - drawn by us, of numbers and names of ours
 
 
-def png(draws: Sequence[Callable[[Axes], Any]]) -> bytes:
-    """The drawings two by two, in the colours of `PAPER`."""
+def png(draws: Sequence[Callable[[Axes], Any]], title: str) -> bytes:
+    """The drawings two by two below the title, in the colours of `PAPER`."""
     with mpl.rc_context(_style(PAPER)):
         figure = Figure(figsize=(10, 3.75 * ((len(draws) + 1) // 2)), layout="constrained")
+        figure.suptitle(title)
         for place, draw in enumerate(draws, 1):
             draw(figure.add_subplot((len(draws) + 1) // 2, 2, place))
         content = io.BytesIO()

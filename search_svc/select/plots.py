@@ -1,14 +1,14 @@
 """The points drawn: what accuracy and recall cost in latency and memory, and the fronts on which nothing is better."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from search_svc import drawing
 from search_svc.drawing import PAGE, PAPER, Palette
@@ -50,30 +50,31 @@ def svgs(result: Result) -> list[Markup]:
 
 
 def png(result: Result) -> bytes:
-    return drawing.png([partial(_draw, result, view, PAPER) for view in _VIEWS])
+    """With the choice above: it has no page around it."""
+    title = str(result.chosen.setting) if result.chosen else "no index meets the limits"
+    return drawing.png([partial(_draw, result, view, PAPER) for view in _VIEWS], title)
 
 
 def _draw(result: Result, view: _View, palette: Palette, axes: Axes) -> None:
     rest, best, chosen = palette.series[0], palette.series[1], palette.series[2]
     line = front(result.points, view.at, view.of)
     for kind, marker in _KINDS.items():
+        axes.scatter([], [], 14, color=rest, marker=marker, label=kind or "neither")
         shown = [point for point in result.points if _kind(point) == kind]
         links = [_link(result.number(point)) for point in shown]
         at = ([view.at(point) for point in shown], [view.of(point) for point in shown])
         colours = [best if point in line else rest for point in shown]
-        label = {"": "neither"}.get(kind, kind)
-        axes.scatter(*at, 14, c=colours, marker=marker, alpha=0.7, linewidths=0, label=label, urls=links)
-    axes.step([view.at(point) for point in line], [view.of(point) for point in line], where="post", color=best, lw=1)
+        axes.scatter(*at, 14, c=colours, marker=marker, alpha=0.7, linewidths=0, urls=links)
+    along = ([view.at(point) for point in line], [view.of(point) for point in line])
+    axes.step(*along, where="post", color=best, lw=1, label="front")
     if result.chosen:
         at_chosen = (view.at(result.chosen), view.of(result.chosen))
-        axes.plot(*at_chosen, "*", color=chosen, markersize=13, label="chosen", zorder=4)
-        axes.annotate(
-            str(result.chosen.setting), at_chosen, (0, -14), textcoords="offset points", fontsize=7, ha="center"
-        )
-    axes.set(xscale="log", xlabel=view.cost, ylabel=view.worth, title=view.name, ylim=_range(result.points, view))
-    axes.yaxis.set_major_formatter(_PERCENT)
+        axes.plot(*at_chosen, "*", color=chosen, markersize=11, label="chosen", zorder=4, clip_on=False)
+    axes.set(xscale="log", xlabel=view.cost, ylabel=view.worth, title=view.name, ylim=_range(result, view))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(_NUMBER)
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(_PERCENT)
     axes.legend(fontsize=7, loc="lower right")
 
 
@@ -81,10 +82,10 @@ def _kind(point: Point) -> str:
     return next(kind for kind in _KINDS if kind in point.setting.factory)
 
 
-def _range(points: Sequence[Point], view: _View) -> tuple[float, float]:
-    """From below the middle, so that the best are told apart; the table has the rest."""
-    values = sorted(view.of(point) for point in points)
-    low = min(values[len(values) // 4], values[-1] - 0.02)
+def _range(result: Result, view: _View) -> tuple[float, float]:
+    """From below the middle, so that the best are told apart; the table has the rest. The choice is always within."""
+    values = sorted(view.of(point) for point in result.points)
+    low = min(values[len(values) // 4], values[-1] - 0.02, *([view.of(result.chosen)] if result.chosen else []))
     return low - _ROOM, values[-1] + _ROOM
 
 

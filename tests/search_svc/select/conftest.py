@@ -55,12 +55,15 @@ def embeddings(collection, tmp_path):
 
 @pytest.fixture
 def select(monkeypatch):
-    """The command, with the small grid and short rounds."""
+    """The command, with the small grid and short rounds; it draws only if it is told to, for that takes a second."""
     monkeypatch.setattr("search_svc.select.exam._SINGLES", 5)
     monkeypatch.setattr("search_svc.select.exam._BATCHES", 1)
     monkeypatch.setattr("search_svc.select.sweep._FINAL_ROUNDS", 2)
 
-    def run(*argv, grids=small_grid):
+    def run(*argv, grids=small_grid, drawn=False):
+        if not drawn:
+            monkeypatch.setattr("search_svc.select.plots.svgs", lambda result: [])
+            monkeypatch.setattr("search_svc.select.plots.png", lambda result: b"")
         program = argparse.ArgumentParser()
         command.add(program.add_subparsers())
         args = program.parse_args(["select", *map(str, argv)])

@@ -56,7 +56,7 @@ def test_every_point_is_measured_and_one_is_chosen(select, embeddings, tmp_path,
 
 
 def test_the_page_stands_alone_and_leads_from_each_mark_to_its_row(select, embeddings, tmp_path):
-    select(embeddings, "--out", tmp_path / "out")
+    select(embeddings, "--out", tmp_path / "out", drawn=True)
     page = (tmp_path / "out" / PAGE_FILE).read_text()
     spec = json.loads((tmp_path / "out" / SPEC_FILE).read_text())
     assert spec["reason"].replace("'", "&#39;") in page
@@ -244,6 +244,15 @@ def test_limits_that_nothing_meets_end_with_which_and_by_how_much(select, embedd
     assert "the blog's Flat" in capsys.readouterr().out, "the table is there"
     assert not (tmp_path / "out" / SPEC_FILE).exists(), "nor is the choice of an earlier run"
     assert "No index meets the limits" in (tmp_path / "out" / PAGE_FILE).read_text()
+
+
+def test_what_misses_several_limits_is_told_of_each(select, embeddings, tmp_path):
+    flags = ("--max-memory", "1", "--max-p99-ms", "1e-9", "--min-recall", "1")
+    with pytest.raises(SystemExit) as ended:
+        select(embeddings, "--out", tmp_path / "out", *flags)
+    assert all(f"more than {flag}" in str(ended.value.code) for flag in ("--max-memory 1 bytes", "--max-p99-ms 1e-09"))
+    page = (tmp_path / "out" / PAGE_FILE).read_text()
+    assert "Limits: memory 1 bytes, p99 1e-09 ms, recall@10 1." in page
 
 
 def test_a_limit_changes_the_choice(select, embeddings, tmp_path):
