@@ -3,12 +3,11 @@
 A JSON object of the `FIELDS`, of which only `factory` must be there (null is not there), and `reason`, for people.
 """
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
 from search_svc.version import Metric
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, read_object
 
 FIELDS = ("factory", "metric", "nprobe", "ef_search", "rerank")
 _NUMBERS = FIELDS[2:]
@@ -16,16 +15,9 @@ _NUMBERS = FIELDS[2:]
 
 def read(path: Path) -> dict[str, Any]:
     """The fields of an IndexSpec that it gives. Raises ArtifactError if it is no spec file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(path, error.strerror or str(error)) from error
-    except ValueError as error:
-        raise ArtifactError(path, f"is not JSON: {error}") from error
-    if not isinstance(content, dict) or "factory" not in content:
-        raise ArtifactError(
-            path, "is not an index spec: a JSON object with `factory`, as `vmmr-search select` writes it"
-        )
+    content = read_object(path)
+    if content.get("factory") is None:
+        raise ArtifactError(path, "is not an index spec: has no `factory`; `vmmr-search select` writes one")
     if unknown := sorted(content.keys() - {*FIELDS, "reason"}):
         raise ArtifactError(path, f"has a field {unknown[0]!r} that no index spec has: those are {', '.join(FIELDS)}")
     given = {name: value for name, value in content.items() if name != "reason" and value is not None}

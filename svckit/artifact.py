@@ -102,7 +102,7 @@ def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: b
 
     `verify` also compares the files' sha256, which reads them all. Raises ArtifactError naming the bad file.
     """
-    manifest = _read_object(directory / filename)
+    manifest = read_object(directory / filename)
     _check_seal(directory / filename, manifest)
     files = {directory / name: entry for name, entry in _listed_files(directory / filename, manifest).items()}
     for path, entry in files.items():
@@ -111,6 +111,19 @@ def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: b
         for path, actual in zip(files, sha256s(list(files)), strict=True):
             _check_sha256(path, actual, files[path]["sha256"])
     return manifest
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ArtifactError if there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise ArtifactError(path, f"is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(path, "is not a JSON object")
+    return content
 
 
 def sha256(path: Path) -> str:
@@ -138,18 +151,6 @@ def flush(path: Path) -> None:
     for inner in path.rglob("*") if path.is_dir() else ():
         _flush(inner)
     _flush(path)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(path, error.strerror or str(error)) from error
-    except ValueError as error:
-        raise ArtifactError(path, f"is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ArtifactError(path, "is not a JSON object")
-    return content
 
 
 def _check_seal(path: Path, manifest: dict[str, Any]) -> None:

@@ -27,8 +27,9 @@ def test_what_is_given_is_read(written):
     ("content", "reason"),
     [
         ("{", "is not JSON: "),
-        ("[]", "is not an index spec: a JSON object with `factory`"),
-        ({"metric": "ip"}, "is not an index spec: a JSON object with `factory`"),
+        ("[]", "is not a JSON object"),
+        ({"metric": "ip"}, "is not an index spec: has no `factory`"),
+        (CHOSEN | {"factory": None}, "is not an index spec: has no `factory`"),
         (CHOSEN | {"shards": 2}, "has a field 'shards' that no index spec has: those are factory, metric, nprobe"),
         (CHOSEN | {"factory": 3}, "factory must be a string, got 3"),
         (CHOSEN | {"metric": "cosine"}, "metric must be one of ip, l2, got 'cosine'"),
