@@ -4,7 +4,7 @@
     python bench/synthetic.py check REAL
 
 REAL is what `vmmr-embedder embed` wrote, or an index: models/stanford-cars is there. OUT becomes what `embed` would write
-of such photos (OUT/embeddings), and queries: other photos of the same cars (OUT/queries.npy). `check` makes as many photos
+of such photos (OUT/embeddings), and queries: other photos of the same cars (OUT/queries.npz). `check` makes as many photos
 as REAL has, of as many cars, and prints what a search makes of both. docs/scaling.md says how it is done.
 """
 
@@ -227,7 +227,7 @@ def _figures(photos: Real) -> dict[str, str]:
         "similarity of the nearest (5, 50, 95 %)": _quantiles(scores[:, 0]),
         "similarity of the tenth": _quantiles(scores[:, 9]),
         "similarity of any two photos": _quantiles(pairs),
-        **{f"recall@10 of {name}": f"{_recall(index, gallery, queries, found):.3f}" for name, index in _kinds(gallery)},
+        **{f"recall@10 of {name}": f"{_recall(index, queries, found):.3f}" for name, index in _kinds(gallery)},
     }
 
 
@@ -251,9 +251,8 @@ def _flat(vectors: Floats) -> Any:
     return index
 
 
-def _recall(index: Any, gallery: Floats, queries: Floats, true: Ints) -> float:
+def _recall(index: Any, queries: Floats, true: Ints) -> float:
     """The share of the truly nearest that the index finds."""
-    del gallery
     _, found = index.search(queries, true.shape[1])
     return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, true, strict=True)])) / true.shape[1]
 
