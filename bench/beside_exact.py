@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from search_svc.local import LocalEngine
 from search_svc.version import SearchParams
 
-FACTORY = "HNSW32,SQ8"
+FACTORY, FOLDER = "HNSW32,SQ8", "HNSW32-SQ8"
 POINTS = [
     *(SearchParams(ef_search=width) for width in (256, 512)),
     *(SearchParams(ef_search=width, rerank=again) for width in (192, 224, 256, 288, 320) for again in (2, 3, 4)),
@@ -50,11 +50,10 @@ def main(argv: Sequence[str]) -> None:
         "photos": photos,
         "dimension": dimension,
         "queries": len(queries),
-        "share of float32 Flat": sum(file.stat().st_size for file in (path / "indexes/HNSW32-SQ8").glob("shard-*"))
+        "share of float32 Flat": sum(file.stat().st_size for file in (path / "indexes" / FOLDER).glob("shard-*"))
         / (4 * photos * dimension),
         "memory": _alone("memory", path),
-        "first queries, embeddings.npy in memory": _alone("first", path),
-        "first queries, embeddings.npy on disk": _alone("first", path, forget=True),
+        **first_queries(path),
         **beside(data, queries, truth(data, queries)),
     }
     target = indexes.RESULTS / f"beside-exact-{dimension}-{photos}.json"
@@ -143,8 +142,21 @@ def memory(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, A
     return stages
 
 
+def first_queries(path: Path) -> dict[str, Any]:
+    """Of a process, by what the kernel has in memory of the files when it starts."""
+    files = [*(path / "indexes" / FOLDER).glob("*.faiss"), path / "embeddings/embeddings.npy"]
+    told = {}
+    for name, count in (("nothing", 0), ("the index", len(files) - 1), ("everything", len(files))):
+        for file in files[count:]:
+            _forget(file)
+        for file in files[:count]:
+            file.read_bytes()
+        told[f"first queries, {name} in memory"] = _alone("first", path)
+    return told
+
+
 def first(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The first queries of a process, the rows of embeddings.npy not mapped yet; and how often the disk was waited for."""
+    """Without comparing again, and then the same queries with; and how often the disk was waited for."""
     stages = []
     with _opened(data) as engine:
         for params in (SearchParams(ef_search=MEASURED.ef_search), MEASURED):
@@ -158,17 +170,20 @@ def first(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, An
     return stages
 
 
-def _alone(name: str, path: Path, *, forget: bool = False) -> list[dict[str, Any]]:
-    """In a process of its own; `forget`: what the kernel holds of embeddings.npy, that nobody maps, is dropped before."""
-    if forget:
-        with (path / "embeddings/embeddings.npy").open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def _forget(file: Path) -> None:
+    """The kernel drops what it holds of a file that nobody maps."""
+    with file.open("rb") as opened:
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _alone(name: str, path: Path) -> list[dict[str, Any]]:
+    """In a process of its own."""
     command = [sys.executable, __file__, name, str(path)]
     return cast("list[dict[str, Any]]", json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 
 
 def _opened(data: indexes.Data) -> LocalEngine:
-    path = data.path / "indexes" / FACTORY.replace(",", "-")
+    path = data.path / "indexes" / FOLDER
     return LocalEngine.open(indexes.version(data, path, json.loads((path / "built.json").read_text())))
 
 

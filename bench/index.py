@@ -34,7 +34,7 @@ from search_svc.version import IndexVersion, SearchParams, ShardInfo, VersionMan
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).parents[1] / "docs/scaling.svg"
 K = 10
-QUERIES, SINGLES, FLAT_SINGLES, BATCH = 512, 256, 24, 64
+QUERIES, SINGLES, FLAT_SINGLES, BATCH = 512, 256, 48, 64
 ENOUGH = 0.95
 """The recall@10 that indexes are compared at."""
 LEAST = (0.9, ENOUGH, 0.99)
