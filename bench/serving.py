@@ -25,7 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,13 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc import blas
 from search_svc.build import build_version
 from search_svc.labels import parse
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion
 
+FAISS_OWN_THRESHOLD = 128_000
+OUR_THRESHOLD: int = faiss.cvar.distance_compute_blas_threshold
 K, BATCH, CALLERS = 10, 64, 64
 BATCHES_IN_FLIGHT = (1, 2, 4)
 QUERIES = 1024
@@ -175,7 +176,8 @@ def raw_ids() -> list[list[int]]:
 def raw_calls(size: int, seconds: float, *, as_it_comes: bool = False) -> "Calls":
     """Calls of `size` queries, one after the other."""
     calls = Calls()
-    with nullcontext() if as_it_comes else blas.for_batches(raw.queries.shape[1]), calls.counted():
+    faiss.cvar.distance_compute_blas_threshold = FAISS_OWN_THRESHOLD if as_it_comes else OUR_THRESHOLD
+    with calls.counted():
         for start in cycled(range(0, QUERIES - size + 1, size), until=time.perf_counter() + seconds):
             began = time.perf_counter()
             raw.search(raw.queries[start : start + size])

@@ -15,9 +15,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import blas
 from search_svc.comparing import rounding
-from search_svc.faiss_layers import layers, metric_of, parameters
+from search_svc.faiss_layers import layers, metric_of, parameters, transforms
 from search_svc.merge import Fetched, Hits, top_k
 from search_svc.version import SearchParams
 
@@ -61,8 +60,7 @@ class Flat:
         return math.sqrt(squares.max())
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
-        with blas.for_batches(self.index.d):
-            candidates, rows = self.index.search(queries, k, params=parameters([self.index], *_told(options)))
+        candidates, rows = self.index.search(queries, k, params=parameters([self.index], *_told(options)))
         return self.scored(queries, candidates, rows, self.slack(queries))
 
     def scored(
@@ -140,8 +138,7 @@ class Transformed:
 
     @cached_property
     def _chain(self) -> list[Any]:
-        chain = self.index.chain
-        return [_faiss.downcast_VectorTransform(chain.at(place)) for place in range(chain.size())]
+        return transforms(self.index)
 
 
 @dataclass(frozen=True)

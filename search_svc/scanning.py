@@ -9,7 +9,6 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import blas
 from search_svc.comparing import rescored, rounding
 from search_svc.faiss_layers import METRICS
 from search_svc.merge import Fetched, Hits, empty, merge
@@ -58,8 +57,7 @@ class Scan:
         return index.search(queries, k)
 
     def _widened(self, index: Any, codes: NDArray[np.uint8], queries: NDArray[np.float32], k: int) -> Any:
-        with blas.for_batches(index.d):
-            return faiss.knn(queries, index.sa_decode(codes), k, METRICS[self.metric])
+        return faiss.knn(queries, index.sa_decode(codes), k, METRICS[self.metric])
 
 
 def length_of_longest(embeddings: NDArray[np.float16], rows: range) -> float:

@@ -128,7 +128,7 @@ class _Shard:
             rows = self.rows[start : start + _CHUNK_ROWS]
             chunk = gallery[rows.start : rows.stop : rows.step].astype(np.float32)
             forget(gallery)
-            index.add(chunk)
+            faiss_index.add(index, chunk)
             longest = max(longest, float(np.einsum("nd,nd->n", chunk, chunk).max()) ** 0.5)
             on_added(len(chunk))
             pace.maybe(functools.partial(self._keep_part, index, longest))

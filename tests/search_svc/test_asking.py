@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
+from search_svc import faiss_index
 from search_svc.asking import Flat, Lists, OneByOne, Options, Transformed, asking, nearest
 from search_svc.comparing import rescored
 from search_svc.faiss_layers import METRICS
@@ -73,7 +74,7 @@ def trained(gallery, metric):
 
 def shard(trained, gallery, metric, rows):
     index = faiss.clone_index(trained)
-    index.add(gallery[np.array(rows)].astype(np.float32))
+    faiss_index.add(index, gallery[np.array(rows)].astype(np.float32))
     return Shard(asking(index), gallery, metric, rows, None, filters=not isinstance(index, UNFILTERED))
 
 

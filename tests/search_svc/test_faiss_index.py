@@ -40,7 +40,7 @@ def shard(path, trained, embeddings):
     faiss_index.write(trained, path)
     clone = faiss_index.read(path)
     faiss_index.reserve(clone, len(embeddings))
-    clone.add(embeddings.astype(np.float32))
+    faiss_index.add(clone, embeddings.astype(np.float32))
     faiss_index.write(clone, path)
     return faiss.read_index(str(path))
 
@@ -152,3 +152,47 @@ def search(index, queries, k):
     faiss.extract_index_ivf(index).nprobe = 3
     scores, rows = index.search(queries, k)
     return [{int(r): float(s) for r, s in zip(*pair, strict=True) if r >= 0} for pair in zip(rows, scores, strict=True)]
+
+
+def lists_of(index):
+    """The inverted list that each vector is in."""
+    ivf = faiss.extract_index_ivf(index)
+    found = np.full(index.ntotal, -1)
+    for number in range(ivf.nlist):
+        size = ivf.invlists.list_size(number)
+        if size:
+            found[faiss.rev_swig_ptr(ivf.invlists.get_ids(number), size)] = number
+    return found
+
+
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,SQ8", "IVF64,PQ4x4", "IVF64,Flat,RFlat", "L2norm,IVF64,SQ8"])
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_a_photo_is_in_the_same_list_whatever_is_added_with_it(factory, metric):
+    dimension, rng = 512, np.random.default_rng(0)
+    index = faiss_index.create(factory, dimension, metric)
+    # All lists are as near to each of these photos; which of them is nearest, is a matter of rounding.
+    centroid = rng.standard_normal(dimension)
+    centroids = np.stack([rng.permutation(centroid) for _ in range(64)]).astype(np.float32)
+    photos = np.repeat(rng.standard_normal((200, 1)), dimension, axis=1).astype(np.float32)
+    index.train(rng.standard_normal((300, dimension)).astype(np.float32))
+    quantizer = faiss.extract_index_ivf(index).quantizer
+    quantizer.reset()
+    quantizer.add(centroids)
+    found = []
+    for chunk in (200, 70, 1):
+        part = faiss.deserialize_index(faiss.serialize_index(index))
+        for start in range(0, 200, chunk):
+            faiss_index.add(part, photos[start : start + chunk])
+        assert part.ntotal == faiss_layers.innermost(part).ntotal == 200
+        found.append(lists_of(part).tolist())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("factory", ["PCA8,IVF8,SQ8", "PCA8,Flat,RFlat", "OPQ4_8,IVF8,PQ4x4,Refine(SQ8)", "PQ4x4fs"])
+def test_layers_of_an_index_hold_what_was_added(factory):
+    index = faiss_index.create(factory, D, "ip")
+    faiss_index.train(index, vectors(300).astype(np.float32))
+    ours, its_own = faiss.clone_index(index), faiss.clone_index(index)
+    faiss_index.add(ours, vectors(300).astype(np.float32))
+    its_own.add(vectors(300).astype(np.float32))
+    assert np.array_equal(faiss.serialize_index(ours), faiss.serialize_index(its_own))
