@@ -35,6 +35,8 @@ def create(factory: str, dimension: int, metric: Metric) -> Any:
     kind = type(innermost(index)).__name__
     if kind.startswith("IndexIDMap"):
         raise CommandError(f"{factory!r} keeps ids of its own: leave IDMap out, ids are row numbers here")
+    if isinstance(innermost(index), faiss.IndexIVFAdditiveQuantizerFastScan):
+        raise CommandError(f"{factory!r} can't be told how many lists to visit: leave out the fs")
     if kind.startswith("IndexNSG"):
         raise CommandError(f"{factory!r} takes all embeddings at once: use HNSW, which takes them in parts")
     return index

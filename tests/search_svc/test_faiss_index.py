@@ -88,6 +88,8 @@ def test_fewer_points_than_it_says_cannot_train_it(factory):
         ("PCA8,HNSW8_PQ4", "ip", "faiss does not support the metric ip for 'PCA8,HNSW8_PQ4'"),
         ("IDMap,Flat", "ip", "'IDMap,Flat' keeps ids of its own: leave IDMap out, ids are row numbers here"),
         ("IDMap2,IVF4,Flat", "l2", "keeps ids of its own"),
+        ("IVF8,RQ4x4fs", "ip", "'IVF8,RQ4x4fs' can't be told how many lists to visit: leave out the fs"),
+        ("PCA8,IVF8,LSQ4x4fs", "ip", "can't be told how many lists to visit"),
         ("NSG16", "l2", "'NSG16' takes all embeddings at once: use HNSW, which takes them in parts"),
     ],
 )
