@@ -48,7 +48,7 @@ class Engine(Protocol):
 
         `exact` compares with every embedding instead of asking the index. Shards that have not answered within
         `timeout_s` are left out if `allow_partial`, and at least one has. Otherwise raises ServiceError, SHARD_TIMEOUT;
-        SHUTTING_DOWN if the engine is being closed.
+        so it does if reranking then takes as long again. SHUTTING_DOWN if the engine is being closed.
         """
 
     def close(self) -> None:

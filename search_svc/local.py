@@ -1,4 +1,4 @@
-"""The engine in this process: a thread a shard."""
+"""The engine in this process: a thread a shard, and one that compares again."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from search_svc.gpu import Gpu
 from search_svc.merge import Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.shard_worker import ShardWorker
-from search_svc.version import IndexVersion, Metric, SearchParams
+from search_svc.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
 from svckit import wheels
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
@@ -34,6 +34,8 @@ class LocalEngine:
     defaults: SearchParams
     """Of a search that does not say otherwise."""
     _workers: tuple[ShardWorker, ...]
+    _comparer: ShardWorker
+    """Reranks: it reads embeddings, and a disk that hangs must hold up no more than a shard does."""
 
     @classmethod
     def open(cls, version: IndexVersion, gpus: Sequence[Gpu] = ()) -> Self:
@@ -47,7 +49,8 @@ class LocalEngine:
         files = zip(version.shard_paths, version.manifest.shards, places, strict=False)
         shards = tuple(Shard.open(path, info, version, gpu) for path, info, gpu in files)
         workers = tuple(ShardWorker(shard.file, use_one_core) for shard in version.manifest.shards)
-        return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers)
+        comparer = ShardWorker(EMBEDDINGS_FILE, use_one_core)
+        return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers, comparer)
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +70,8 @@ class LocalEngine:
 
     @property
     def abandoned(self) -> int:
-        """Searches of shards that were given up, and still run."""
-        return sum(worker.abandoned for worker in self._workers)
+        """Searches of shards, and comparisons, that were given up, and still run."""
+        return sum(worker.abandoned for worker in self._all_workers)
 
     def search(
         self,
@@ -89,36 +92,51 @@ class LocalEngine:
         answered = ask(lambda shard: shard.search(queries, candidates, params, rows), candidates)
         if params.rerank is None:
             return answered
-        return Answered(merge([rescored(answered.hits, queries, self._embeddings, self._metric)], k), answered.shards)
+        return Answered(merge([self._rescored(answered.hits, queries, timeout_s)], k), answered.shards)
 
     def interrupt(self) -> None:
         """Ends the searches that somebody waits for, with SHUTTING_DOWN; no more are begun."""
-        for worker in self._workers:
+        for worker in self._all_workers:
             worker.interrupt()
 
     def close(self) -> None:
         """Waits for what is still searched, but for what was abandoned."""
-        for worker in self._workers:
+        for worker in self._all_workers:
             worker.close()
+
+    @property
+    def _all_workers(self) -> tuple[ShardWorker, ...]:
+        return (*self._workers, self._comparer)
 
     def _on_all(
         self, find: Callable[[Shard], Hits], k: int, *, timeout_s: float | None, allow_partial: bool
     ) -> Answered:
         pairs = zip(self._workers, self._shards, strict=True)
         futures = [worker.submit(partial(find, shard)) for worker, shard in pairs]
-        late = self._late(futures, timeout_s)
+        late = _late(self._workers, futures, timeout_s)
         hits = [future.result() for future in futures if not future.cancelled()]
         if late and any(worker.closed for worker in self._workers):
             raise shutting_down()
         if late and not (hits and allow_partial):
-            raise _timed_out(late)
+            raise _timed_out(late, "allow_partial takes the answers of the other shards")
         return Answered(merge(hits, k), len(hits))
 
-    def _late(self, futures: Sequence[Future[Hits]], timeout_s: float | None) -> list[str]:
-        """The shards that have not answered in time; they are abandoned."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        pairs = zip(self._workers, futures, strict=True)
-        return [worker.name for worker, future in pairs if not _ended(future, end) and worker.abandon(future)]
+    def _rescored(self, hits: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:
+        """Has as long as the shards had, which may have left nothing of their time."""
+        future = self._comparer.submit(partial(rescored, hits, queries, self._embeddings, self._metric))
+        late = _late([self._comparer], [future], timeout_s)
+        if late and self._comparer.closed:
+            raise shutting_down()
+        if late:
+            raise _timed_out(late, "a rerank of fewer candidates reads less of it")
+        return future.result()
+
+
+def _late(workers: Sequence[ShardWorker], futures: Sequence[Future[Hits]], timeout_s: float | None) -> list[str]:
+    """Those that have not answered in time; they are abandoned."""
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    pairs = zip(workers, futures, strict=True)
+    return [worker.name for worker, future in pairs if not _ended(future, end) and worker.abandon(future)]
 
 
 def _ended(future: Future[Hits], end: float | None) -> bool:
@@ -130,6 +148,6 @@ def _ended(future: Future[Hits], end: float | None) -> bool:
     return True
 
 
-def _timed_out(shards: Sequence[str]) -> ServiceError:
-    text = f"not answered in time by {', '.join(shards)}; allow_partial takes the answers of the other shards"
-    return ServiceError(Reason.SHARD_TIMEOUT, text, metadata={"shards": ",".join(shards)})
+def _timed_out(files: Sequence[str], remedy: str) -> ServiceError:
+    text = f"not answered in time by {', '.join(files)}; {remedy}"
+    return ServiceError(Reason.SHARD_TIMEOUT, text, metadata={"shards": ",".join(files)})

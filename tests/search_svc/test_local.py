@@ -240,12 +240,13 @@ def test_faiss_is_single_threaded_in_a_shard_whatever_it_is_elsewhere(build_inde
 
 def test_closing_ends_the_threads(open_shards):
     def threads():
-        return sum(thread.name.startswith("shard-") for thread in threading.enumerate())
+        return sorted(thread.name for thread in threading.enumerate() if thread not in before)
 
-    with open_shards(spread(10), shards=3) as shards:
-        shards.search(spread(1), 1)
-        assert threads() == 3
-    assert threads() == 0
+    before = set(threading.enumerate())
+    with open_shards(spread(10), shards=2) as shards:
+        shards.search(spread(1), 1, params=SearchParams(rerank=2))
+        assert threads() == ["embeddings.npy", "shard-000.faiss", "shard-001.faiss"]
+    assert threads() == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reranking: what a compressed index found, compared again with the embeddings."""
 
+import threading
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from search_svc import comparing, local
 from search_svc.comparing import rescored
 from search_svc.merge import Hits
 from search_svc.version import SearchParams
+from svckit.errors import Reason, ServiceError
 
 SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 D = 6
@@ -132,3 +134,47 @@ def test_scores_do_not_depend_on_how_many_pairs_are_compared_at_a_time(monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(comparing, "_CHUNK_PAIRS", 7)
             np.testing.assert_array_equal(rescored(Hits(np.empty(0), ids), queries, embeddings, metric).scores, whole)
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """While it is not set, embeddings can't be read."""
+    free = threading.Event()
+    monkeypatch.setattr(local, "rescored", lambda *asked: free.wait(60) and rescored(*asked))
+    yield free
+    free.set()
+
+
+def test_embeddings_that_cannot_be_read_fail_what_is_reranked_and_nothing_else(open_shards, stuck):
+    with open_shards(spread(300), factory="SQ4", shards=2) as engine:
+        for allow_partial in (False, True):
+            with pytest.raises(ServiceError, match=r"not answered in time by embeddings\.npy") as caught:
+                engine.search(spread(1), 5, params=SearchParams(rerank=2), timeout_s=0.2, allow_partial=allow_partial)
+            assert (caught.value.reason, caught.value.metadata) == (Reason.SHARD_TIMEOUT, {"shards": "embeddings.npy"})
+        assert engine.abandoned == 2
+        assert engine.search(spread(1), 5).shards == 2
+        stuck.set()
+        assert engine.search(spread(1), 5, params=SearchParams(rerank=2)).hits.ids.shape == (1, 5)
+
+
+def test_what_is_reranked_when_the_engine_is_interrupted_fails_at_once(open_shards, monkeypatch):
+    never, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(local, "rescored", lambda *asked: begun.set() or never.wait(60))
+    engine = open_shards(spread(300), factory="SQ4")
+    failed = []
+
+    def search():
+        with pytest.raises(ServiceError) as caught:
+            engine.search(spread(1), 5, params=SearchParams(rerank=2))
+        failed.append(caught.value.reason)
+
+    caller = threading.Thread(target=search)
+    caller.start()
+    try:
+        assert begun.wait(60)
+        engine.interrupt()
+        caller.join(60)
+        assert failed == [Reason.SHUTTING_DOWN]
+    finally:
+        never.set()
+        engine.close()
