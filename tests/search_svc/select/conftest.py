@@ -27,12 +27,12 @@ def small_grid(items, dimension, metric):
     return Grid((FLAT, BLOG, *LISTS, GRAPH), {BLOG: "the blog's Flat"}, {"PQ2": "takes 2,560 photos to train"})
 
 
-def write(directory, matrix, photos):
+def write(directory, matrix, photos, *, normalized=True):
     directory.mkdir()
     np.save(directory / "embeddings.npy", matrix)
     manifest.write(directory / "items.csv", photos)
     count, dimension = matrix.shape
-    fields = {"kind": "embeddings", "model": "m" * 64, "model_name": "test", "normalized": True}
+    fields = {"kind": "embeddings", "model": "m" * 64, "model_name": "test", "normalized": normalized}
     write_manifest(directory, fields | {"count": count, "dimension": dimension})
 
 

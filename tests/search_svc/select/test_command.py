@@ -49,6 +49,7 @@ def test_every_point_is_measured_and_one_is_chosen(select, embeddings, tmp_path,
     assert spec_file.read(tmp_path / "out" / SPEC_FILE)["factory"] == spec["factory"]
     table = capsys.readouterr().out
     assert spec["reason"] in table
+    assert "16-d, shards: 2\n" in table
     assert "the blog's Flat" in table
     assert "skipped PQ2: takes 2,560 photos to train" in table
     assert sum(line.startswith("* ") for line in table.splitlines()[4:]) == 1
@@ -121,6 +122,19 @@ def test_dev_photos_of_unknown_labels_are_counted_and_not_asked_for(select, coll
     assert "7 more dev photos have a label that no train photo has" in out
 
 
+@pytest.mark.parametrize(("normalized", "metric"), [(True, "ip"), (False, "l2")])
+def test_embeddings_of_any_length_are_compared_by_distance(select, collection, tmp_path, normalized, metric):
+    write(tmp_path / "embeddings", *collection, normalized=normalized)
+    asked = []
+
+    def grid(items, dimension, metric):
+        asked.append((items, dimension, metric))
+        return Grid((FLAT, BLOG), {}, {})
+
+    select(tmp_path / "embeddings", "--out", tmp_path / "out", grids=grid)
+    assert asked == [(200, 16, metric)]
+
+
 def test_of_very_many_dev_photos_some_are_asked_for(select, embeddings, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "_MOST_ASKED", 20)
     select(embeddings, "--out", tmp_path / "out")
@@ -158,6 +172,9 @@ def test_points_of_other_embeddings_are_refused(select, embeddings, collection, 
     before = points(tmp_path / "out")
     with pytest.raises(SystemExit, match=r"points.json: holds points .* its shards was 1, here it is 2"):
         select(embeddings, "--out", tmp_path / "out", "--shards", 2)
+    (tmp_path / "exclude.csv").write_text("path\n0.jpg\n")
+    with pytest.raises(SystemExit, match=r"points.json: holds points .* its photos was"):
+        select(embeddings, "--out", tmp_path / "out", "--exclude", tmp_path / "exclude.csv")
     write(tmp_path / "others", -collection[0], collection[1])
     with pytest.raises(SystemExit, match=r"points.json: holds points .* its embeddings was"):
         select(tmp_path / "others", "--out", tmp_path / "out")
