@@ -13,8 +13,8 @@ _POINTS_A_CENTROID = 39
 """Fewer and faiss warns of poor centroids."""
 MEMORY_BYTES = 2 * 2**30
 """What a build may hold beside the parts of the index that are being filled, unless it is told otherwise."""
-_SAMPLE_SHARE = 1 / 3
-"""Of the memory, for the training sample: while faiss trains it holds as much again, and transformed once more."""
+_SAMPLE_SHARE, _OPQ_SAMPLE_SHARE = 1 / 3, 1 / 6
+"""Of the memory, for the training sample: while faiss trains it holds as much again, and for OPQ four times as much."""
 _LARGEST_RERANK = 1000
 
 ShardBy = Literal["balanced", "label"]
@@ -62,7 +62,8 @@ def train_sample_size(spec: IndexSpec, index: Any, items: int, memory_bytes: int
     """How many of `items` embeddings to train on; 0 if the index needs no training."""
     if index.is_trained:
         return 0
-    allowed = int(memory_bytes * _SAMPLE_SHARE) // (4 * int(index.d))
+    share = _OPQ_SAMPLE_SHARE if "OPQ" in spec.factory else _SAMPLE_SHARE
+    allowed = int(memory_bytes * share) // (4 * int(index.d))
     return min(wanted_sample_size(spec, index, items), allowed)
 
 

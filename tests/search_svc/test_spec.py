@@ -80,5 +80,7 @@ def test_the_memory_bounds_the_sample():
     index = create_index(IndexSpec("IVF64,SQ8"), 10**6, D)
     megabyte = 2**20
     assert train_sample_size(IndexSpec("IVF64,SQ8"), index, 10**6, 3 * megabyte) == megabyte // (4 * D)
+    opq = create_index(IndexSpec("OPQ4,PQ4"), 10**6, D)
+    assert train_sample_size(IndexSpec("OPQ4,PQ4"), opq, 10**6, 6 * megabyte) == megabyte // (4 * D), "it holds more"
     with pytest.raises(CommandError, match="needs 20000 embeddings or more to train on, --memory allows 16384"):
         create_index(IndexSpec("IVF20000,Flat"), 10**6, D, 3 * megabyte)
