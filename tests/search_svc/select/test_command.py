@@ -47,7 +47,8 @@ def test_every_point_is_measured_and_one_is_chosen(select, embeddings, tmp_path,
     spec = json.loads((tmp_path / "out" / SPEC_FILE).read_text())
     assert list(spec) == [*spec_file.FIELDS, "reason"]
     assert spec_file.read(tmp_path / "out" / SPEC_FILE)["factory"] == spec["factory"]
-    table = capsys.readouterr().out
+    table, progress = capsys.readouterr()
+    assert "| 7/7 [" in progress
     assert spec["reason"] in table
     assert "16-d, shards: 2\n" in table
     assert "the blog's Flat" in table
@@ -183,6 +184,7 @@ def test_points_of_other_embeddings_are_refused(select, embeddings, collection, 
 
 def test_finalists_are_timed_again_side_by_side(select, embeddings, tmp_path, monkeypatch):
     asked = []
+    monkeypatch.setattr("search_svc.select.sweep.FINALISTS", 1)
     timings = command.Sweep._time_again
     monkeypatch.setattr(
         command.Sweep, "_time_again", lambda self, found: asked.append(list(found)) or timings(self, found)
@@ -209,6 +211,7 @@ def test_only_indexes_that_may_be_chosen_lie_on_disk(select, embeddings, tmp_pat
     monkeypatch.setattr(Workshop, "keep", kept)
     monkeypatch.setattr("search_svc.select.sweep.FINALISTS", 1)
     select(embeddings, "--out", tmp_path / "out")
+    assert len(there) == 4, "after each index"
     assert all("Flat ip" in names and len(names) <= 2 for names in there)
 
 
