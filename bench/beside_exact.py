@@ -27,7 +27,7 @@ from search_svc.version import SearchParams
 FACTORY, FOLDER = "HNSW32,SQ8", "HNSW32-SQ8"
 POINTS = [
     *(SearchParams(ef_search=width) for width in (256, 512)),
-    *(SearchParams(ef_search=width, rerank=again) for width in (192, 224, 256, 288, 320) for again in (2, 3, 4)),
+    *(SearchParams(ef_search=width, rerank=again) for width in (192, 224, 256, 288, 320) for again in (2, 4)),
 ]
 MEASURED = SearchParams(ef_search=288, rerank=2)
 """What memory is measured with, and the first queries of a process."""
