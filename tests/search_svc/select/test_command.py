@@ -14,7 +14,7 @@ from search_svc import spec_file
 from search_svc.embeddings import Embeddings
 from search_svc.labels import parse
 from search_svc.manifest import Photo
-from search_svc.select import command
+from search_svc.select import command, sweep
 from search_svc.select.command import PAGE_FILE, PICTURE_FILE, POINTS_FILE, SPEC_FILE
 from search_svc.select.grid import Grid
 from search_svc.select.workshop import Workshop
@@ -197,6 +197,19 @@ def test_finalists_are_timed_again_side_by_side(select, embeddings, tmp_path, mo
     )
     kept = [point["timing"]["p50_ms"] for point in points(tmp_path / "out")]
     assert asked[-1][0].timing.p50_ms not in kept, "the later times are kept"
+
+
+def test_each_point_is_timed_as_it_is_searched(select, embeddings, tmp_path, monkeypatch):
+    asked = []
+    timings = sweep.timings
+
+    def noted(pairs, *more):
+        asked.append([params for _, params in pairs])
+        return timings(pairs, *more)
+
+    monkeypatch.setattr(sweep, "timings", noted)
+    select(embeddings, "--out", tmp_path / "out")
+    assert [setting.params for setting in LISTS] in asked
 
 
 def test_only_indexes_that_may_be_chosen_lie_on_disk(select, embeddings, tmp_path, monkeypatch):
