@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search_svc.engine import Engine
 from search_svc.labels import Label
+from search_svc.merge import Hits
 from search_svc.queries import Plan, Query
 from search_svc.version import IndexVersion
 from svckit.errors import Reason, ServiceError
@@ -66,13 +66,18 @@ class Searcher:
             timeout_s=_time_s(plan, queries),
             allow_partial=plan.allow_partial,
         )
-        missing = self._engine.shards - answered.shards
-        pairs = zip(answered.hits.ids, answered.hits.scores, strict=True)
-        return [self._found(ids[ids >= 0], scores, missing) for ids, scores in pairs]
+        return self._found(answered.hits, self._engine.shards - answered.shards)
 
-    def _found(self, ids: NDArray[np.int64], scores: NDArray[np.float32], missing: int) -> Found:
-        labels = [self._items.labels[position] for position in self._items.label_of[ids].tolist()]
-        return Found(ids.tolist(), labels, scores[: len(ids)].tolist(), missing)
+    def _found(self, hits: Hits, missing: int) -> list[Found]:
+        """Of all queries at once, for a batch holds hundreds of neighbours."""
+        counts = np.count_nonzero(hits.ids >= 0, axis=1).tolist()
+        positions = self._items.label_of[hits.ids].tolist()
+        queries = zip(counts, hits.ids.tolist(), positions, hits.scores.tolist(), strict=True)
+        labels = self._items.labels
+        return [
+            Found(rows[:count], [labels[position] for position in of[:count]], scores[:count], missing)
+            for count, rows, of, scores in queries
+        ]
 
 
 def _time_s(plan: Plan, queries: Sequence[Query]) -> float | None:
