@@ -154,5 +154,5 @@ class TestIndex:
         points = [{"recall@10": recall, "p50_ms": ms} for recall, ms in ((0.9, 1), (0.995, 3), (1, 9))]
         flat = {"recall@10": 1, "p50_ms": 50}
         results = {(8, 100): {"faiss": flat, "IVF16,SQ8": {"points": points}, "PCA2,SQ8": {"points": points[:1]}}}
-        assert index.curves(results, 8) == {"faiss IndexFlatIP": [(100, 50)], "IVF,SQ8": [(100, 3)]}
-        assert index.curves(results, 9) == {}
+        assert index.curves(results, 8, 0.99) == {"faiss IndexFlatIP": [(100, 50)], "IVF,SQ8": [(100, 3)]}
+        assert index.curves(results, 9, 0.99) == {}
