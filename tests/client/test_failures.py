@@ -24,6 +24,7 @@ BY_REASON = {
     Reason.UNAUTHENTICATED: vmmr.UnauthenticatedError,
     Reason.QUEUE_FULL: vmmr.OverloadedError,
     Reason.DEADLINE_EXCEEDED: vmmr.DeadlineExceededError,
+    Reason.SHARD_TIMEOUT: vmmr.DeadlineExceededError,
     Reason.NOT_READY: vmmr.UnavailableError,
     Reason.SHUTTING_DOWN: vmmr.UnavailableError,
     Reason.INTERNAL: vmmr.ServerError,
