@@ -69,7 +69,7 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
     _refuse_foreign(index_dir)
     versions.mkdir(parents=True, exist_ok=True)
     with _only_builder(index_dir):
-        for leftover in versions.glob(".*.tmp"):  # as releases before 0.4 left them
+        for leftover in versions.glob(".*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         place = versions / ".draft"
         discarded = _claim(index_dir, place, job)

@@ -118,7 +118,9 @@ class LocalEngine:
         if late and any(worker.closed for worker in self._workers):
             raise shutting_down()
         if late and not (hits and allow_partial):
-            raise _timed_out(late, "allow_partial takes the answers of the other shards")
+            raise _timed_out(
+                late, "allow_partial takes the answers of the other shards" if hits else "no shard has answered"
+            )
         return Answered(merge(hits, k), len(hits))
 
     def _rescored(self, hits: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:

@@ -86,6 +86,7 @@ def run(args: argparse.Namespace, grids: Grids = grid) -> None:
         raise CommandError(f"--shards must be 1 to {len(gallery)}, the number of train photos, got {args.shards}")
     metric: Metric = "ip" if embeddings.normalized else "l2"
     tried = grids(len(gallery), gallery.dimension, metric)
+    _refuse_foreign(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     store = Store(args.out / POINTS_FILE, _measured(embeddings, gallery, args.shards))
     workshop = Workshop.furnish(args.out / _WORK, gallery, args.shards)
@@ -108,6 +109,11 @@ def run(args: argparse.Namespace, grids: Grids = grid) -> None:
     print(table(result))
     if chosen is None:
         raise CommandError(result.reason)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()) and not (out / POINTS_FILE).is_file() and not (out / _WORK).is_dir():
+        raise CommandError(f"{out}: holds something else than a selection: name a new or empty folder")
 
 
 def _page_makers() -> tuple[Callable[[Result], str], Callable[[Result], bytes]]:

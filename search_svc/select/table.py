@@ -51,7 +51,8 @@ def _foot(result: Result) -> Iterator[str]:
     for name, why in result.skipped.items():
         yield f"skipped {name}: {why}"
     if result.left_out:
-        yield f"no time for {len(result.left_out)} points: {', '.join(map(str, result.left_out))}"
+        kinds = dict.fromkeys(setting.factory for setting in result.left_out)
+        yield f"no time for {len(result.left_out)} points, of {', '.join(kinds)}"
     if result.chosen:
         total = human(result.chosen.bytes_per_photo * result.photos)
         yield f"chosen: {result.chosen.setting} ({total} in all)"

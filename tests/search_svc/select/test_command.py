@@ -235,7 +235,7 @@ def test_without_time_the_blogs_and_flat_are_measured_and_the_others_named(
     select(embeddings, "--out", tmp_path / "out", "--budget-minutes", 5)
     assert [point["setting"]["metric"] for point in points(tmp_path / "out")] == ["ip", "l2"]
     out = capsys.readouterr().out
-    assert "no time for 5 points: IVF4,SQ8 nprobe 1, " in out
+    assert "no time for 5 points, of IVF4,SQ8" in out
     page = (tmp_path / "out" / PAGE_FILE).read_text()
     assert "<code>IVF4,SQ8 nprobe 1</code>" in page
     select(embeddings, "--out", tmp_path / "out")
@@ -260,6 +260,14 @@ def test_an_index_that_cannot_be_built_after_all_is_named(select, embeddings, tm
     out = capsys.readouterr().out
     assert "skipped IVF201,Flat: --factory IVF201,Flat needs 201 embeddings or more to train on, there are 200" in out
     assert "no time" not in out
+
+
+def test_a_folder_of_something_else_is_left_alone(select, embeddings):
+    before = sorted(embeddings.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        select(embeddings, "--out", embeddings)
+    assert str(ended.value.code).endswith("holds something else than a selection: name a new or empty folder")
+    assert sorted(embeddings.iterdir()) == before
 
 
 def test_limits_that_nothing_meets_end_with_which_and_by_how_much(select, embeddings, tmp_path, capsys):
