@@ -32,7 +32,7 @@ from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
 
 SPEC_FILE, POINTS_FILE, PAGE_FILE, PICTURE_FILE = "spec.json", "points.json", "select.html", "select.png"
-_WORK = "work"
+_WORK = ".select-work"
 _MOST_ASKED = 4096
 """Dev photos: more tell little, and take long with every index."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -270,6 +270,13 @@ def test_a_folder_of_something_else_is_left_alone(select, embeddings):
     assert sorted(embeddings.iterdir()) == before
 
 
+def test_a_users_own_work_folder_is_left_alone(select, embeddings, tmp_path):
+    (tmp_path / "work").mkdir()
+    with pytest.raises(SystemExit):
+        select(embeddings, "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path != embeddings] == ["work"]
+
+
 def test_limits_that_nothing_meets_end_with_which_and_by_how_much(select, embeddings, tmp_path, capsys):
     select(embeddings, "--out", tmp_path / "out")
     assert (tmp_path / "out" / SPEC_FILE).exists()
