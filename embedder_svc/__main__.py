@@ -17,7 +17,8 @@ with needing_services("vmmr-embedder"):
     from embedder_svc.config import PREFIX, EmbedderConfig
     from embedder_svc.decoder import Decoder, Pixels
     from embedder_svc.model import Device, Model
-    from embedder_svc.service import SERVICE, EmbedderService, Embedding
+    from embedder_svc.pipeline import Embedding, Pipeline
+    from embedder_svc.service import SERVICE, EmbedderService
     from svckit import cli, config
     from svckit.config import ConfigError
     from svckit.cores import cores
@@ -65,10 +66,11 @@ async def _serve(settings: EmbedderConfig) -> None:
         def embed(pixels: list[Pixels]) -> list[Embedding]:
             return list(model.embed(pixels))
 
-        # The queue is never full: the servicer lets in no more photos than it holds.
+        # The queue is never full: the pipeline lets in no more photos than it holds.
         batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
         await resources.enter_async_context(batcher)
-        servicer.open(model, decoder, batcher)
+        limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
+        servicer.open(Pipeline(model, decoder, batcher, **limits))
 
     await server.run(warm_up, close=resources.aclose)
 

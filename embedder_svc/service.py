@@ -1,26 +1,17 @@
 """The gRPC face of the embedder."""
 
-import time
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from embedder_svc.admission import Admission
 from embedder_svc.config import EmbedderConfig
-from embedder_svc.decoder import Decoder, EncodedPhoto, Pixels
+from embedder_svc.decoder import EncodedPhoto
 from embedder_svc.model import Model
-from embedder_svc.preprocess import Box, PhotoError, PhotoReason
-from svckit.batcher import Batcher
-from svckit.errors import Reason, ServiceError, Violation
+from embedder_svc.pipeline import Pipeline
+from embedder_svc.preprocess import Box
 from svckit.interceptor import deadline
 from svckit.streams import Context
 
 SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
-
-Embedding = NDArray[np.float32]
 
 
 class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
@@ -28,26 +19,19 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
-        self._admission = Admission(config.max_queue)
 
-    def open(self, model: Model, decoder: Decoder, batcher: Batcher[Pixels, Embedding]) -> None:
-        self._fingerprint = model.info.fingerprint
-        self._description = describe(self._config, model)
-        self._decoder = decoder
-        self._batcher = batcher
+    def open(self, pipeline: Pipeline) -> None:
+        self._fingerprint = pipeline.model.info.fingerprint
+        self._description = describe(self._config, pipeline.model)
+        self._pipeline = pipeline
 
     async def Embed(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
-        arrived = time.monotonic()
-        _check_count(len(request.images), self._config.max_images)
-        with self._admission.admit(len(request.images)):
-            results = await self._decoder.decode(_photos(request))
-            decode_ms = 1e3 * (time.monotonic() - arrived)
-            batched = await self._batcher.submit(_all_good(results), deadline=deadline(context))
+        found = await self._pipeline.embed(_photos(request), deadline=deadline(context))
         return embedder_pb2.EmbedResponse(
-            embeddings=wire.pack(self._fingerprint, np.stack(batched.outputs)),
-            times=embedder_pb2.EmbedTimes(decode_ms=decode_ms, queue_ms=batched.queue_ms, infer_ms=batched.run_ms),
+            embeddings=wire.pack(self._fingerprint, found.embeddings),
+            times=embedder_pb2.EmbedTimes(decode_ms=found.decode_ms, queue_ms=found.queue_ms, infer_ms=found.infer_ms),
         )
 
     async def GetModel(  # noqa: N802 (the protocol's name)
@@ -79,36 +63,9 @@ def describe(config: EmbedderConfig, model: Model) -> embedder_pb2.GetModelRespo
     )
 
 
-def _check_count(count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise ServiceError(
-            Reason.INVALID_IMAGE_COUNT,
-            f"send 1 to {most} images, not {count}",
-            violations=[Violation("images", Reason.INVALID_IMAGE_COUNT, f"must be 1 to {most}, got {count}")],
-            metadata={"max_images": str(most)},
-        )
-
-
 def _photos(request: embedder_pb2.EmbedRequest) -> list[EncodedPhoto]:
     return [(image.content, _box(image.crop) if image.HasField("crop") else None) for image in request.images]
 
 
 def _box(box: embedder_pb2.Box) -> Box:
     return Box(box.left, box.top, box.right, box.bottom)
-
-
-def _all_good(results: Sequence[Pixels | PhotoError]) -> list[Pixels]:
-    """The pixels, if there is no bad photo among them; else one error that tells of every bad one."""
-    bad = [_violation(i, result) for i, result in enumerate(results) if isinstance(result, PhotoError)]
-    if bad:
-        raise ServiceError(
-            Reason.INVALID_IMAGE,
-            f"{len(bad)} of {len(results)} images can't be used; {bad[0].field}: {bad[0].description}",
-            violations=bad,
-        )
-    return [result for result in results if not isinstance(result, PhotoError)]
-
-
-def _violation(index: int, error: PhotoError) -> Violation:
-    part = "crop" if error.reason == PhotoReason.INVALID_CROP else "content"
-    return Violation(f"images[{index}].{part}", error.reason, error.description)

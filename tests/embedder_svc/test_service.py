@@ -17,6 +17,7 @@ from embedder_svc import preprocess
 from embedder_svc.config import EmbedderConfig
 from embedder_svc.decoder import Decoder
 from embedder_svc.model import Model
+from embedder_svc.pipeline import Pipeline
 from embedder_svc.service import SERVICE, EmbedderService
 from svckit.server import Server
 
@@ -26,7 +27,7 @@ TIMEOUT_S = 20
 @dataclass
 class Served:
     stub: object
-    servicer: EmbedderService
+    pipeline: Pipeline
     model: Model
     decoder: Decoder
     batches: list[int]
@@ -34,7 +35,7 @@ class Served:
 
     @property
     def photos_inside(self):
-        return self.servicer._admission._inside
+        return self.pipeline._admission._inside
 
     def embed(self, *images, **options):
         request = embedder_pb2.EmbedRequest(images=[as_image(image) for image in images])
@@ -89,12 +90,13 @@ async def served(tiny_bundle):
     server = Server(config, name="embedder")
     batcher = server.metrics.batcher("embed", run, max_batch=model.max_batch, max_queue=config.max_queue)
     servicer = EmbedderService(config)
-    servicer.open(model, decoder, batcher)
+    pipeline = Pipeline(model, decoder, batcher, max_queue=config.max_queue, max_images=config.max_images)
+    servicer.open(pipeline)
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
     await server.start()
     await server.open()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Served(embedder_pb2_grpc.EmbedderServiceStub(channel), servicer, model, decoder, batches)
+        yield Served(embedder_pb2_grpc.EmbedderServiceStub(channel), pipeline, model, decoder, batches)
         await server.stop()
     await batcher.close()
     decoder.close()
