@@ -1,10 +1,11 @@
 """The items of an index version: `items.arrow`, memory-mapped, so that opening costs nothing and looking up little.
 
 One record batch, a row an item: `item_id` and `uri` (large_string), and `label`, dictionary-encoded: an int32 index into
-the distinct labels (label, make, model, year), which are sorted by their label string.
+the distinct labels (label, make, model, year), which are sorted by their label string. Two columns more, if any item was
+added through the GalleryService with what they hold: `batch_id`, dictionary-encoded, and `attributes`, a map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,13 @@ _SCHEMA = pa.schema(
         pa.field("label", pa.dictionary(pa.int32(), _LABEL), nullable=False),
     ]
 )
+_ENROLLED = pa.schema(
+    [
+        *_SCHEMA,
+        pa.field("batch_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
+    ]
+)
 
 
 class Items:
@@ -46,13 +54,16 @@ class Items:
         column = batch.column("label")
         self.labels = tuple(Label(**fields) for fields in column.dictionary.to_pylist())
         self.label_of = column.indices.to_numpy()
+        enrolled = batch.schema.names == _ENROLLED.names
+        self._batch_ids = batch.column("batch_id") if enrolled else None
+        self._attributes = batch.column("attributes") if enrolled else None
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Raises ArtifactError if the file cannot be read as items."""
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-                if reader.schema != _SCHEMA or reader.num_record_batches != 1:
+                if reader.schema not in (_SCHEMA, _ENROLLED) or reader.num_record_batches != 1:
                     raise ArtifactError(path, "not the items of an index version")
                 return cls(reader.get_batch(0))
         except (OSError, pa.ArrowException) as error:
@@ -69,14 +80,48 @@ class Items:
         uri: str = self._uris[row].as_py()
         return uri
 
+    def batch_id(self, row: int) -> str:
+        """Empty if it was added in none."""
+        batch_id: str = self._batch_ids[row].as_py() if self._batch_ids is not None else ""
+        return batch_id
+
+    def attributes(self, row: int) -> dict[str, str]:
+        return dict(self._attributes[row].as_py()) if self._attributes is not None else {}
+
+    def rows_of_batch(self, batch_id: str) -> NDArray[np.int64]:
+        """Those that were added in that batch, ascending."""
+        if self._batch_ids is None or not batch_id or batch_id not in (names := self._batch_ids.dictionary.to_pylist()):
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self._batch_ids.indices.to_numpy() == names.index(batch_id))
+
     def take(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
         """The item ids and the uris of rows."""
         positions = pa.array(rows, pa.int64())
         return self._item_ids.take(positions).to_pylist(), self._uris.take(positions).to_pylist()
 
 
-def write_items(path: Path, item_ids: Sequence[str], labels: Sequence[Label], uris: Sequence[str]) -> None:
-    """Writes one row an item; all three sequences are aligned."""
+def write_items(
+    path: Path,
+    item_ids: Sequence[str],
+    labels: Sequence[Label],
+    uris: Sequence[str],
+    *,
+    batch_ids: Sequence[str] = (),
+    attributes: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Writes one row an item; the sequences are aligned. The last two are given together, or neither."""
+    columns = [pa.array(item_ids, pa.large_string()), pa.array(uris, pa.large_string()), _encoded(labels)]
+    schema = _SCHEMA
+    if batch_ids:
+        schema = _ENROLLED
+        columns.append(pa.array(batch_ids, pa.string()).dictionary_encode())
+        columns.append(pa.array([list(each.items()) for each in attributes], schema.field("attributes").type))
+    batch = pa.record_batch(columns, schema=schema)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(batch)
+
+
+def _encoded(labels: Sequence[Label]) -> pa.DictionaryArray:
     distinct = {label.label: label for label in labels}
     position = {name: i for i, name in enumerate(sorted(distinct))}
     rows = [
@@ -84,13 +129,4 @@ def write_items(path: Path, item_ids: Sequence[str], labels: Sequence[Label], ur
         for _, label in sorted(distinct.items())
     ]
     label_of = pa.array((position[label.label] for label in labels), pa.int32(), size=len(labels))
-    batch = pa.record_batch(
-        [
-            pa.array(item_ids, pa.large_string()),
-            pa.array(uris, pa.large_string()),
-            pa.DictionaryArray.from_arrays(label_of, pa.array(rows, _LABEL)),
-        ],
-        schema=_SCHEMA,
-    )
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        writer.write_batch(batch)
+    return pa.DictionaryArray.from_arrays(label_of, pa.array(rows, _LABEL))

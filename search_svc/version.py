@@ -89,6 +89,8 @@ class VersionManifest:
     train_sample: int
     """Embeddings the index was trained on; 0 if it needs no training."""
     created: datetime
+    journal_sequence: int = 0
+    """Of the last journal entry that the version holds; 0 also for versions that were built from photos alone."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _parse(fields: Mapping[str, Any]) -> VersionManifest:
     if fields.get("kind") != _KIND:
         raise ValueError(f"kind must be {_KIND!r}, got {fields.get('kind')!r}")
     try:
+        fields = {"journal_sequence": 0, **fields}  # older versions do not have it
         values = {name: _typed(name, fields[name], kind) for name, kind in get_type_hints(VersionManifest).items()}
         values["shards"] = tuple(_shard(shard) for shard in values["shards"])
         values["search"] = _search(values["search"])
@@ -183,6 +186,8 @@ def _check(manifest: VersionManifest, directory: str) -> None:
         raise ValueError("model, the fingerprint, is empty")
     if manifest.k < 1 or not manifest.temperature > 0:
         raise ValueError(f"k must be >= 1 and temperature > 0, got {manifest.k} and {manifest.temperature}")
+    if manifest.journal_sequence < 0:
+        raise ValueError(f"journal_sequence must be >= 0, got {manifest.journal_sequence}")
     if not _partition([shard.rows for shard in manifest.shards], manifest.items):
         raise ValueError(f"the shards do not hold each of the rows 0 to {manifest.items - 1} once")
 

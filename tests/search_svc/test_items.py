@@ -29,6 +29,25 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     assert [label.label for label in items.labels] == sorted({label.label for label in labels})
 
 
+def test_items_that_were_enrolled_keep_their_batch_and_attributes(tmp_path):
+    path = tmp_path / "items.arrow"
+    labels = [parse("a"), parse("b"), parse("a")]
+    attributes = [{"dealer": "7", "a": ""}, {}, {}]
+    write_items(path, "xyz", labels, ["", "", ""], batch_ids=["may", "", "may"], attributes=attributes)
+    items = Items.open(path)
+    assert [items.batch_id(row) for row in range(3)] == ["may", "", "may"]
+    assert [items.attributes(row) for row in range(3)] == [{"dealer": "7", "a": ""}, {}, {}]
+    assert items.rows_of_batch("may").tolist() == [0, 2]
+    assert items.rows_of_batch("june").tolist() == items.rows_of_batch("").tolist() == []
+    assert items.take([2, 0]) == (["z", "x"], ["", ""])
+
+
+def test_items_that_were_not_have_neither(tmp_path):
+    write_items(tmp_path / "items.arrow", ["x"], [parse("a")], [""])
+    items = Items.open(tmp_path / "items.arrow")
+    assert (items.batch_id(0), items.attributes(0), items.rows_of_batch("may").tolist()) == ("", {}, [])
+
+
 def test_labels_by_row_are_int32_straight_from_the_file_and_outlive_what_opened_them(tmp_path):
     write_items(tmp_path / "items.arrow", ["a", "b", "c"], [parse(name) for name in "yxy"], ["", "", ""])
     before = pa.total_allocated_bytes()

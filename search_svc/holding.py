@@ -1,0 +1,82 @@
+"""Who uses an index version: a process that serves one holds a shared lock on its directory, until it has let go of it.
+
+So what clears up old versions, in any process, can tell which are free. The kernel ends the locks of a process that ends,
+however it ends. A lock is of the directory itself: nothing is written, so an index on a read-only disk can be served.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from search_svc.index_dir import current, version_path
+from svckit.artifact import ArtifactError
+
+_TRIES = 10
+
+
+class Holding:
+    """A version that stays where it is until `release`, or until the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ArtifactError if it is not there, or is just being removed."""
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ArtifactError(path, "there is no such index version") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise ArtifactError(path, "is being removed") from None
+        if not _same(self._descriptor, path):
+            self.release()
+            raise ArtifactError(path, "was removed")
+
+    @classmethod
+    def current(cls, index_dir: Path) -> Self:
+        """Of the version that is to be served; it may move on and be removed while it is reached for."""
+        for attempt in range(_TRIES):
+            version = current(index_dir)
+            try:
+                return cls(version_path(index_dir, version))
+            except ArtifactError:
+                if attempt == _TRIES - 1 or current(index_dir) == version:
+                    raise
+        raise AssertionError
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the version; while inside, if so, nobody can begin to. For who removes it, by renaming it first."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether the directory is still under its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
