@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from vmmr._page.html import render
+
 from search_svc.audit.findings import Finding
-from search_svc.html import render
 from search_svc.manifest import Photo
 
 MOST_SHOWN = 500

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from markupsafe import Markup
+from vmmr._page.html import render
 
 from search_svc.accuracy import LEVELS, MEASURES, RECALL_AT
-from search_svc.html import render
 from search_svc.metrics import BINS
 from search_svc.report import plots
 from search_svc.report.content import Report

@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from vmmr._page.drawing import FAINT, INK, SERIES, svg
 
-from search_svc.drawing import FAINT, INK, SERIES, svg
 from search_svc.metrics import BINS
 from search_svc.report.confidence import Confidence, Reliability
 from search_svc.report.fusing import Fused

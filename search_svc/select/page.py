@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from search_svc import html
+from vmmr._page import html
+
 from search_svc.select import plots
 from search_svc.select.result import Result
 from search_svc.select.table import cells

@@ -172,7 +172,7 @@ def test_the_folder_of_photos_is_not_written_to(planted, tmp_path, out):
 
 
 def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tmp_path, monkeypatch):
-    for module in ("search_svc.audit.page", "search_svc.html"):
+    for module in ("search_svc.audit.page", "vmmr._page.html"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(SystemExit) as caught:
