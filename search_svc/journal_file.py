@@ -1,0 +1,169 @@
+"""`journal.db`: its tables, how it is opened, and what its errors mean.
+
+SQLite in WAL mode with synchronous=FULL: a transaction is on the disk once its COMMIT has returned, and a power cut or a
+kill leaves whole transactions alone (https://sqlite.org/wal.html). Rows of `entries`:
+
+```
+sequence    1, 2, 3 ...; never given twice, not even after all was pruned
+item_id     the item that was written or deleted
+label, uri, batch_id, attributes (JSON), embedding (float16, little-endian)     NULL where it was deleted
+checksum    CRC-32 of what precedes: SQLite does not notice a bit that flipped within a value
+closes      1 in the last row of a write, which is whole or not at all
+```
+"""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from svckit.artifact import ArtifactError, flush
+from svckit.errors import Reason, ServiceError
+
+FILE = "journal.db"
+FORMAT = 1
+_APPLICATION = 0x766D6D72  # "vmmr"
+_READ_BUSY_S = 5.0
+_SETUP = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    item_id TEXT NOT NULL,
+    label TEXT,
+    uri TEXT,
+    batch_id TEXT,
+    attributes TEXT,
+    embedding BLOB,
+    checksum INTEGER NOT NULL,
+    closes INTEGER NOT NULL
+);
+CREATE INDEX entries_of_item ON entries (item_id);
+CREATE INDEX entries_of_label ON entries (label) WHERE label IS NOT NULL;
+CREATE INDEX entries_of_batch ON entries (batch_id) WHERE batch_id <> '';
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {FORMAT};
+"""
+COLUMNS = "sequence, item_id, label, uri, batch_id, attributes, embedding, checksum"
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection | None:
+    """None if there is no journal yet, or only the beginnings of one. Raises ArtifactError if it cannot be read."""
+    if not path.exists():
+        return None
+    with told(path):
+        connection = _read_only(path)
+        if _format(connection, path) == FORMAT:
+            return connection
+        connection.close()
+    return None
+
+
+def connect_to_write(path: Path, model: str, dimension: int) -> sqlite3.Connection:
+    """Makes the journal, of embeddings of that model, if there is none. Raises sqlite3.Error, or ArtifactError."""
+    there = path.exists()
+    connection = _connect(path, "rwc")
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        if _format(connection, path) == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before there are tables
+            connection.execute("PRAGMA journal_mode = WAL")
+            _set_up(connection, model, dimension)
+        if not there:
+            flush(path.parent)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+Values = tuple[str | None, str | None, str | None, str | None, bytes | None]
+"""Label, uri, batch_id, attributes and embedding."""
+
+
+def checksum(item_id: str, values: Values) -> int:
+    *texts, embedding = values
+    return zlib.crc32(embedding or b"", zlib.crc32(json.dumps([item_id, *texts]).encode()))
+
+
+def error_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 if the error is not SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def damaged(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(path, f"is damaged ({what}): `vmmr-search repair {path.parent}` saves what can be read of it")
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """SQLite's errors as ArtifactErrors that name the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(path, str(error)) from error
+        raise ArtifactError(path, str(error)) from error
+
+
+def unwritable(path: Path, error: sqlite3.Error | OSError) -> ServiceError:
+    """What a caller is told whose write did not get into the journal."""
+    code = error_code(error) if isinstance(error, sqlite3.Error) else 0
+    if code == sqlite3.SQLITE_FULL:
+        text = f"the disk of {path.name} is full: nothing was written"
+        return ServiceError(Reason.JOURNAL_FULL, text)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        text = f"{path.name} is being written by another process: nothing was written"
+        return ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
+    return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")
+
+
+def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
+    address = f"file:{quote(str(path.absolute()))}?mode={mode}{more}"
+    return sqlite3.connect(address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """SQLite shares memory with writers through a file beside the journal. Where it can't make one, nobody can write."""
+    connection = _connect(path, "ro")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        unmade = error_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        if not unmade or path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _connect(path, "ro", "&immutable=1")
+    return connection
+
+
+def _format(connection: sqlite3.Connection, path: Path) -> int:
+    """0 if the file is new. Raises ArtifactError if it is no journal that this code knows."""
+    ((application,),) = connection.execute("PRAGMA application_id")
+    ((found,),) = connection.execute("PRAGMA user_version")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    if not tables:
+        return 0
+    if application != _APPLICATION:
+        raise ArtifactError(path, "is an SQLite file, but no journal of an index")
+    if found != FORMAT:
+        raise ArtifactError(path, f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it")
+    return FORMAT
+
+
+def _set_up(connection: sqlite3.Connection, model: str, dimension: int) -> None:
+    """In one transaction; another process may be at it too."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            for statement in filter(str.strip, _SETUP.split(";")):
+                connection.execute(statement)
+            values = {"model": model, "dimension": dimension, "pruned": 0}
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,236 @@
+"""Writes to the journal: those that waited together are committed together, and told of once they are on the disk.
+
+A commit waits for the disk, whatever is in it. So the more callers write at once, the more each wait is worth.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import assert_never
+
+from search_svc import journal_file
+from search_svc.journal import StoredItem, entry, last_entries
+from search_svc.writes import Add, Base, Delete, Write, Written
+from svckit.artifact import ArtifactError
+from svckit.errors import Reason, ServiceError
+
+_POLL_S = 0.001
+"""SQLite's own waiting is up to 0.1 s between two tries: too long where a commit takes a millisecond."""
+_LONGEST_WAIT_S = 10.0
+_PRUNED_AT_ONCE = 2000
+"""Entries that go in one transaction, which others wait for."""
+
+_LAST = f"SELECT {journal_file.COLUMNS} FROM entries WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
+_INSERT = """INSERT INTO entries (item_id, label, uri, batch_id, attributes, embedding, checksum, closes)
+VALUES (?, ?, ?, ?, ?, ?, ?, 0)"""
+
+
+class JournalWriter:
+    """What a Batcher runs, in one thread. The journal is made with the first write; other processes may write too."""
+
+    def __init__(self, index_dir: Path, base: Callable[[], Base]) -> None:
+        """`base` gives the version that is served, which stays on the disk while it is."""
+        self.path = index_dir / journal_file.FILE
+        self._base = base
+        self._connection: sqlite3.Connection | None = None
+
+    def commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
+        """What came of each, once all that are well are on the disk, or why it is not there. Each is whole, or not at all."""
+        outcomes = self._commit(writes)
+        if len(writes) > 1 and all(_is_full(outcome) for outcome in outcomes):
+            # The largest may be what does not fit.
+            return [outcome for write in writes for outcome in self._commit([write])]
+        return outcomes
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+    def _commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
+        try:
+            base = self._base()
+            with self._transaction(base, max(write.deadline for write in writes)) as connection:
+                changes = _Changes(connection, base, self.path)
+                outcomes = [changes.outcome(write) for write in writes]
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            return [self._unwritable(error)] * len(writes)
+        except (ArtifactError, ServiceError) as error:
+            self.close()
+            return [error] * len(writes)
+        return outcomes
+
+    def _unwritable(self, error: sqlite3.Error | OSError) -> Exception:
+        code = journal_file.error_code(error) if isinstance(error, sqlite3.Error) else 0
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return ServiceError(Reason.JOURNAL_UNWRITABLE, str(journal_file.damaged(Path(self.path.name), str(error))))
+        return journal_file.unwritable(self.path, error)
+
+    @contextmanager
+    def _transaction(self, base: Base, deadline: float) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            self._connection = journal_file.connect_to_write(self.path, base.model, base.dimension)
+        with transaction(self._connection, min(deadline, time.monotonic() + _LONGEST_WAIT_S)):
+            _check(self._connection, base)
+            yield self._connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, deadline: float) -> Iterator[None]:
+    """Waits for other writers until the deadline, a time of `time.monotonic`."""
+    _begin(connection, deadline)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def prune(index_dir: Path, upto: int) -> None:
+    """Takes out the entries up to a sequence number, for good, and gives their room back to the disk.
+
+    The caller knows that no version needs them which is there, or will be.
+    """
+    path = index_dir / journal_file.FILE
+    if not path.exists():
+        return
+    with journal_file.told(path):
+        connection = journal_file.connect_to_write(path, "", 0)
+        try:
+            _prune(connection, upto)
+        finally:
+            connection.close()
+
+
+def _prune(connection: sqlite3.Connection, upto: int) -> None:
+    with transaction(connection, time.monotonic() + _LONGEST_WAIT_S):
+        connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'pruned'", (upto,))
+    some = f"SELECT sequence FROM entries WHERE sequence <= ? ORDER BY sequence LIMIT {_PRUNED_AT_ONCE}"
+    gone = _PRUNED_AT_ONCE
+    while gone == _PRUNED_AT_ONCE:
+        with transaction(connection, time.monotonic() + _LONGEST_WAIT_S):
+            gone = connection.execute(f"DELETE FROM entries WHERE sequence IN ({some})", (upto,)).rowcount
+    connection.execute(f"PRAGMA busy_timeout = {1e3 * _LONGEST_WAIT_S:.0f}")
+    while connection.execute("PRAGMA freelist_count").fetchone()[0]:
+        # As a script: executed, it would end after a page, for its rows have no columns.
+        connection.executescript(f"PRAGMA incremental_vacuum({_PRUNED_AT_ONCE})")
+
+
+def _begin(connection: sqlite3.Connection, deadline: float) -> None:
+    connection.execute("PRAGMA busy_timeout = 0")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if journal_file.error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+def _check(connection: sqlite3.Connection, base: Base) -> None:
+    """Whether the base and the entries after it are the gallery that is written to."""
+    meta = dict(connection.execute("SELECT name, value FROM meta"))
+    if meta["model"] != base.model:
+        text = f"the journal is of the model {meta['model'][:12]}, the index of {base.model[:12]}: nothing was written"
+        raise ServiceError(Reason.JOURNAL_UNWRITABLE, text)
+    if meta["pruned"] > base.journal_sequence:
+        text = "this server has not heard yet of the version that took over what it would write to: nothing was written"
+        raise ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
+
+
+class _Changes:
+    """The writes of one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, base: Base, path: Path) -> None:
+        self._connection = connection
+        self._base = base
+        self._path = path
+
+    def outcome(self, write: Write) -> Written | Exception:
+        """Of one write, which fails alone, unless it is the journal that fails."""
+        if time.monotonic() > write.deadline:
+            return ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed before the write began")
+        self._connection.execute("SAVEPOINT one")
+        try:
+            return self._write(write)
+        except (ArtifactError, ServiceError) as error:
+            self._connection.execute("ROLLBACK TO one")
+            return error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("RELEASE one")
+
+    def _write(self, write: Write) -> Written:
+        match write:
+            case Add():
+                written = self._add(write)
+            case Delete():
+                written = self._delete(write)
+            case _:
+                assert_never(write)
+        return written
+
+    def _add(self, write: Add) -> Written:
+        before = {item_id: self._item(item_id) for item_id in write.items}
+        changed = [(item_id, item) for item_id, item in write.items.items() if item != before[item_id]]
+        added = sum(before[item_id] is None for item_id, _ in changed)
+        sequence = self._insert(changed)
+        return Written(sequence, added=added, replaced=len(changed) - added, unchanged=len(write.items) - len(changed))
+
+    def _delete(self, write: Delete) -> Written:
+        there = [item_id for item_id in self._meant(write) if self._item(item_id) is not None]
+        return Written(self._insert((item_id, None) for item_id in there), deleted=len(there))
+
+    def _meant(self, write: Delete) -> Iterable[str]:
+        """Each id once."""
+        ids = dict.fromkeys(write.item_ids)
+        if write.label:
+            ids |= dict.fromkeys(id_ for id_ in self._base.of_label(write.label) if not self._touched(id_))
+            ids |= dict.fromkeys(self._journalled("label = ?", write.label))
+        if write.batch_id:
+            ids |= dict.fromkeys(id_ for id_ in self._base.of_batch(write.batch_id) if not self._touched(id_))
+            ids |= dict.fromkeys(self._journalled("batch_id <> '' AND batch_id = ?", write.batch_id))
+        return ids
+
+    def _item(self, item_id: str) -> StoredItem | None:
+        """As it is now."""
+        rows = self._connection.execute(_LAST, (item_id, self._base.journal_sequence)).fetchall()
+        return entry(rows[0], self._path).item if rows else self._base.item(item_id)
+
+    def _touched(self, item_id: str) -> bool:
+        return self._connection.execute(_LAST, (item_id, self._base.journal_sequence)).fetchone() is not None
+
+    def _journalled(self, condition: str, value: str) -> list[str]:
+        """Ids of the items of which the condition holds by their last entry."""
+        sql = last_entries(condition)
+        return [item_id for (item_id,) in self._connection.execute(sql, (value, self._base.journal_sequence))]
+
+    def _insert(self, items: Iterable[tuple[str, StoredItem | None]]) -> int:
+        """The sequence number of the last of them; if there are none, of what is there."""
+        cursor = self._connection.executemany(_INSERT, (_row(item_id, item) for item_id, item in items))
+        if cursor.rowcount > 0:
+            self._connection.execute(
+                "UPDATE entries SET closes = 1 WHERE sequence = (SELECT max(sequence) FROM entries)"
+            )
+        rows = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchall()
+        return int(rows[0][0]) if rows else 0
+
+
+def _row(item_id: str, item: StoredItem | None) -> tuple[str | bytes | int | None, ...]:
+    values: journal_file.Values = (None, None, None, None, None)
+    if item:
+        attributes = json.dumps(dict(item.attributes), sort_keys=True, ensure_ascii=False)
+        values = (item.label, item.uri, item.batch_id, attributes, item.embedding)
+    return (item_id, *values, journal_file.checksum(item_id, values))
+
+
+def _is_full(outcome: Written | Exception) -> bool:
+    return isinstance(outcome, ServiceError) and outcome.reason == Reason.JOURNAL_FULL

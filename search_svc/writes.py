@@ -1,0 +1,66 @@
+"""Writes to a gallery, before anybody knows what they change: what the journal's writer is given, and what comes of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_svc.journal import StoredItem
+
+
+class Base(Protocol):
+    """The items of an index version: what the journal's entries after `journal_sequence` change."""
+
+    @property
+    def journal_sequence(self) -> int: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def item(self, item_id: str) -> StoredItem | None: ...
+
+    def of_label(self, label: str) -> list[str]:
+        """Ids of the items with that label."""
+        ...
+
+    def of_batch(self, batch_id: str) -> list[str]:
+        """Ids of the items that were added in that batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Add:
+    """Items to be there, whatever was there under their ids."""
+
+    items: Mapping[str, StoredItem]
+    deadline: float = math.inf
+    """When its caller stops waiting, as a time of `time.monotonic`."""
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Items to be gone: those with these ids, with this label, and of this batch."""
+
+    item_ids: tuple[str, ...] = ()
+    label: str = ""
+    batch_id: str = ""
+    deadline: float = math.inf
+
+
+Write = Add | Delete
+
+
+@dataclass(frozen=True)
+class Written:
+    """A write that is on the disk."""
+
+    sequence: int
+    """Who has read the journal up to here knows of it."""
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    """Items that were there already, the same in everything."""
+    deleted: int = 0

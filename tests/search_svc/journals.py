@@ -1,0 +1,84 @@
+"""A base of few items for journals under test, and what its gallery must be: a dict."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search_svc.journal import Journal, StoredItem
+from search_svc.journal_writer import JournalWriter
+from search_svc.writes import Add, Delete
+
+MODEL = "c0ffee" + 58 * "0"
+D = 8
+
+
+@dataclass
+class DictBase:
+    items: dict = field(default_factory=dict)
+    journal_sequence: int = 0
+    model: str = MODEL
+    dimension: int = D
+
+    def item(self, item_id):
+        return self.items.get(item_id)
+
+    def of_label(self, label):
+        return [item_id for item_id, item in self.items.items() if item.label == label]
+
+    def of_batch(self, batch_id):
+        return [item_id for item_id, item in self.items.items() if item.batch_id == batch_id]
+
+
+def stored(label="honda_pilot_2011", number=0, *, uri="", batch_id="", attributes=None):
+    embedding = np.random.default_rng(number).standard_normal(D).astype("<f2").tobytes()
+    return StoredItem(label, uri, batch_id, attributes or {}, embedding)
+
+
+def writer(index_dir, base=None):
+    base = base or DictBase()
+    return JournalWriter(index_dir, lambda: base)
+
+
+def written(index_dir, *writes, base=None):
+    """The outcomes of writes, each committed alone."""
+    journal = writer(index_dir, base)
+    outcomes = [outcome for write in writes for outcome in journal.commit([write])]
+    journal.close()
+    return outcomes
+
+
+def replayed(index_dir, base=None):
+    """The gallery that a reader of the whole journal sees, by item id."""
+    base = base or DictBase()
+    gallery = dict(base.items)
+    with Journal.open(index_dir) as journal:
+        for entry in journal.read(base.journal_sequence, 10**9):
+            if entry.item is None:
+                gallery.pop(entry.item_id, None)
+            else:
+                gallery[entry.item_id] = entry.item
+    return gallery
+
+
+def applied(gallery, write):
+    """The gallery after a write, as it should be."""
+    if isinstance(write, Add):
+        return {**gallery, **write.items}
+    assert isinstance(write, Delete)
+
+    def meant(item_id, item):
+        return (
+            item_id in write.item_ids
+            or (write.label and item.label == write.label)
+            or (write.batch_id and item.batch_id == write.batch_id)
+        )
+
+    return {item_id: item for item_id, item in gallery.items() if not meant(item_id, item)}
+
+
+def line(gallery):
+    """A gallery as text, to be compared across processes."""
+    return json.dumps(
+        {key: [i.label, i.uri, i.batch_id, dict(i.attributes), i.embedding.hex()] for key, i in sorted(gallery.items())}
+    )

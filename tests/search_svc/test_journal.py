@@ -1,0 +1,271 @@
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_svc.journal import Entry, Journal
+from search_svc.journal_writer import prune
+from search_svc.writes import Add, Delete, Written
+from svckit.artifact import ArtifactError
+from svckit.errors import Reason, ServiceError
+from tests.search_svc.journals import DictBase, applied, replayed, stored, writer, written
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(index_dir, name):
+    """A program that writes until it is killed; see journal_program.py."""
+    command = [sys.executable, "-m", "tests.search_svc.journal_program", index_dir, name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+class TestReading:
+    def test_an_index_without_a_journal_has_an_empty_one_and_stays_without(self, tmp_path):
+        with Journal.open(tmp_path) as journal:
+            assert (journal.sequence(), journal.read(0, 10), journal.model) == (0, [], None)
+            assert not journal.changed()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_was_written_is_read_in_order(self, tmp_path):
+        item = stored(uri="a.jpg", batch_id="may", attributes={"dealer": "ü"})
+        written(tmp_path, Add({"x": item}), Delete(("x",)), Add({"y": stored()}))
+        with Journal.open(tmp_path) as journal:
+            assert journal.read(0, 10) == [Entry(1, "x", item), Entry(2, "x", None), Entry(3, "y", stored())]
+            assert journal.read(2, 10) == [Entry(3, "y", stored())]
+            assert journal.sequence() == 3
+
+    def test_a_write_is_never_read_in_parts(self, tmp_path):
+        written(tmp_path, Add({f"a{n}": stored() for n in range(5)}), Add({f"b{n}": stored() for n in range(5)}))
+        with Journal.open(tmp_path) as journal:
+            assert [len(journal.read(0, limit)) for limit in (1, 4, 5, 6, 100)] == [5, 5, 5, 10, 10]
+            assert len(journal.read(2, 1)) == 3
+
+    def test_a_reader_that_was_open_before_the_first_write_sees_it(self, tmp_path):
+        with Journal.open(tmp_path) as journal:
+            written(tmp_path, Add({"x": stored()}))
+            assert journal.changed()
+            assert journal.sequence() == 1
+
+    def test_tells_once_that_somebody_wrote(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        with Journal.open(tmp_path) as journal:
+            assert journal.changed()
+            assert not journal.changed()
+            written(tmp_path, Add({"y": stored()}))
+            assert journal.changed()
+            assert not journal.changed()
+
+    def test_the_last_entry_of_an_item_counts(self, tmp_path):
+        written(tmp_path, Add({"x": stored("a")}), Add({"x": stored("b", batch_id="may")}), Add({"y": stored("b")}))
+        with Journal.open(tmp_path) as journal:
+            assert journal.last("x", 0) == Entry(2, "x", stored("b", batch_id="may"))
+            assert (journal.last("x", 2), journal.last("z", 0)) == (None, None)
+            assert (journal.of_label("a", 0), journal.of_label("b", 0), journal.of_label("b", 2)) == (
+                [],
+                ["x", "y"],
+                ["y"],
+            )
+            assert (journal.of_batch("may", 0), journal.of_batch("june", 0)) == (["x"], [])
+
+    def test_of_its_beginnings_nothing_is_read(self, tmp_path):
+        sqlite3.connect(tmp_path / "journal.db").close()
+        assert Journal.open(tmp_path).sequence() == 0
+        written(tmp_path, Add({"x": stored()}))
+        assert Journal.open(tmp_path).sequence() == 1
+
+
+ids, labels, batches = (
+    st.sampled_from("abcdef"),
+    st.sampled_from(["x_y_2001", "x_y_2002"]),
+    st.sampled_from(["", "may", "june"]),
+)
+items = st.builds(stored, labels, st.integers(0, 2), batch_id=batches)
+writes = st.one_of(
+    st.dictionaries(ids, items, min_size=1).map(Add),
+    st.lists(ids, min_size=1).map(lambda some: Delete(tuple(some))),
+    labels.map(lambda label: Delete(label=label)),
+    st.sampled_from(["may", "june"]).map(lambda batch: Delete(batch_id=batch)),
+)
+
+
+@given(st.dictionaries(ids, items), st.lists(st.lists(writes, min_size=1, max_size=4), max_size=8))
+def test_base_and_journal_are_the_gallery_a_dict_would_be_and_outcomes_count_what_changed(
+    tmp_path_factory, base, batches
+):
+    directory = tmp_path_factory.mktemp("index")
+    base = DictBase(base)
+    gallery, journal, before = base.items, writer(directory, base), 0
+    for batch in batches:
+        for write, outcome in zip(batch, journal.commit(batch), strict=True):
+            after = applied(gallery, write)
+            assert (outcome.added, outcome.deleted) == (len(after.keys() - gallery), len(gallery.keys() - after))
+            assert outcome.replaced == sum(gallery[key] != after[key] for key in gallery.keys() & after)
+            assert outcome.sequence == before + outcome.added + outcome.replaced + outcome.deleted
+            gallery, before = after, outcome.sequence
+    journal.close()
+    assert replayed(directory, base) == gallery
+    shutil.rmtree(directory)
+
+
+def test_the_same_write_again_changes_nothing_and_says_so(tmp_path):
+    base = DictBase({"base": stored("b")})
+    add = Add({"x": stored("a"), "base": stored("b")})
+    assert written(tmp_path, add, add, base=base) == [Written(1, added=1, unchanged=1), Written(1, unchanged=2)]
+    assert written(tmp_path, Delete(("x",)), Delete(("x",)), base=base) == [Written(2, deleted=1), Written(2)]
+
+
+class TestPruning:
+    def test_takes_entries_out_and_never_gives_their_numbers_again(self, tmp_path):
+        written(tmp_path, Add({"x": stored(), "y": stored()}), Delete(("x",)))
+        prune(tmp_path, 3)
+        with Journal.open(tmp_path) as journal:
+            assert (journal.sequence(), journal.pruned, journal.read(3, 10)) == (3, 3, [])
+        assert written(tmp_path, Add({"z": stored()}), base=DictBase(journal_sequence=3)) == [Written(4, added=1)]
+
+    def test_who_needs_what_was_pruned_is_told_so(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
+        prune(tmp_path, 1)
+        with (
+            Journal.open(tmp_path) as journal,
+            pytest.raises(ArtifactError, match=r"journal\.db: its entries up to 1 were pruned"),
+        ):
+            journal.read(0, 10)
+        (outcome,) = written(tmp_path, Add({"z": stored()}))
+        assert (outcome.reason, outcome.retry_after_s) == (Reason.JOURNAL_UNWRITABLE, 1.0)
+        assert Journal.open(tmp_path).sequence() == 2
+
+    def test_gives_the_room_back(self, tmp_path):
+        written(tmp_path, Add({str(n): stored(uri=1000 * "u") for n in range(3000)}))
+        size = (tmp_path / "journal.db").stat().st_size
+        prune(tmp_path, 3000)
+        with Journal.open(tmp_path) as journal:
+            assert (journal.sequence(), journal.read(3000, 10)) == (3000, [])
+        assert (tmp_path / "journal.db").stat().st_size < size / 20
+
+
+class TestRefusals:
+    def test_a_journal_of_another_model(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        (outcome,) = written(tmp_path, Add({"y": stored()}), base=DictBase(model="f" * 64))
+        assert outcome.reason == Reason.JOURNAL_UNWRITABLE
+        assert "the journal is of the model c0ffee000000, the index of ffffffffffff" in str(outcome)
+
+    def test_one_failing_write_fails_alone(self, tmp_path):
+        class Failing(DictBase):
+            def item(self, item_id):
+                if item_id == "bad":
+                    raise ServiceError(Reason.INVALID_ITEM, "bad")
+                return super().item(item_id)
+
+        journal = writer(tmp_path, Failing())
+        outcomes = journal.commit([Add({"x": stored()}), Add({"y": stored(), "bad": stored()}), Add({"z": stored()})])
+        assert [type(outcome) for outcome in outcomes] == [Written, ServiceError, Written]
+        assert replayed(tmp_path).keys() == {"x", "z"}
+
+    def test_a_write_that_nobody_waits_for(self, tmp_path):
+        late, due = writer(tmp_path).commit([Add({"x": stored()}, time.monotonic() - 1), Add({"y": stored()})])
+        assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, Written(1, added=1))
+
+    def test_waiting_for_another_writer_ends_with_the_deadline(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        (outcome,) = writer(tmp_path).commit([Add({"y": stored()}, started + 0.2)])
+        assert (outcome.reason, outcome.retry_after_s) == (Reason.JOURNAL_UNWRITABLE, 1.0)
+        assert 0.2 <= time.monotonic() - started < 5
+        other.execute("ROLLBACK")
+        assert written(tmp_path, Add({"y": stored()})) == [Written(2, added=1)]
+
+
+class TestDamage:
+    def test_a_file_that_is_none_is_named(self, tmp_path):
+        (tmp_path / "journal.db").write_bytes(b"no database" * 1000)
+        with pytest.raises(ArtifactError, match=r"journal\.db: is damaged .*: `vmmr-search repair .*` saves what"):
+            Journal.open(tmp_path)
+        (outcome,) = written(tmp_path, Add({"x": stored()}))
+        assert outcome.reason == Reason.JOURNAL_UNWRITABLE
+        assert "journal.db: is damaged" in str(outcome)
+
+    def test_another_database_is_left_alone(self, tmp_path):
+        other = sqlite3.connect(tmp_path / "journal.db")
+        other.execute("CREATE TABLE entries (x)")
+        other.close()
+        for attempt in (lambda: Journal.open(tmp_path), lambda: _raise(written(tmp_path, Add({"x": stored()}))[0])):
+            with pytest.raises(ArtifactError, match="no journal of an index"):
+                attempt()
+
+    def test_a_bit_that_flipped_in_an_embedding_is_found(self, tmp_path):
+        written(tmp_path, Add({"x": stored(number=1)}))
+        file = tmp_path / "journal.db"
+        content = bytearray(file.read_bytes())
+        content[content.index(stored(number=1).embedding) + 3] ^= 1
+        file.write_bytes(content)
+        with Journal.open(tmp_path) as journal, pytest.raises(ArtifactError, match="entry 1 is not what was written"):
+            journal.read(0, 10)
+
+    def test_one_of_a_later_format_is_not_read(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        later = sqlite3.connect(tmp_path / "journal.db")
+        later.execute("PRAGMA user_version = 2")
+        later.close()
+        with pytest.raises(ArtifactError, match="has format 2; this vmmr-search reads 1"):
+            Journal.open(tmp_path)
+
+
+def _raise(error):
+    raise error
+
+
+class TestCrashes:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_what_was_acknowledged_is_there_after_a_kill_and_no_write_is_there_in_parts(self, tmp_path, seed):
+        with start(tmp_path, "a") as program:
+            lines = [program.stdout.readline()]
+            killer = threading.Timer(random.Random(seed).uniform(0, 0.3), program.kill)
+            killer.start()
+            lines += program.stdout.readlines()
+        numbers = [int(line.split()[0]) for line in lines if line.endswith("\n")]
+        found = replayed(tmp_path)
+        assert {f"a {number} {part}" for number in numbers for part in range(3)} <= found.keys()
+        parts = {key.rsplit(" ", 1)[0]: [] for key in found}
+        for key in found:
+            parts[key.rsplit(" ", 1)[0]].append(key)
+        assert {len(each) for each in parts.values()} == {3}
+        assert len(parts) <= numbers[-1] + 2
+        assert written(tmp_path, Add({"after": stored()}))[0].added == 1
+
+    def test_a_torn_write_ahead_log_loses_what_was_torn_alone(self, tmp_path):
+        live, torn = tmp_path / "live", tmp_path / "torn"
+        live.mkdir()
+        journal = writer(live)
+        for number in range(20):
+            journal.commit([Add({f"{number} {part}": stored(number=number) for part in range(3)})])
+        log = (live / "journal.db-wal").read_bytes()
+        for kept in sorted(random.Random(0).sample(range(len(log)), 25)):
+            torn.mkdir()
+            shutil.copy(live / "journal.db", torn)
+            (torn / "journal.db-wal").write_bytes(log[:kept])
+            found = replayed(torn)
+            count, rest = divmod(len(found), 3)
+            assert rest == 0
+            assert found.keys() == {f"{number} {part}" for number in range(count) for part in range(3)}
+            shutil.rmtree(torn)
+
+    def test_several_processes_write_at_once(self, tmp_path):
+        programs = [start(tmp_path, name) for name in ("a", "b")]
+        last = [program.stdout.readline() for program in programs for _ in range(50)]
+        for program in programs:
+            program.kill()
+            program.communicate()
+        sequences = [int(line.split()[1]) for line in last]
+        assert len(set(sequences)) == len(sequences)
+        assert {f"{name} {number} 0" for name in "ab" for number in range(50)} <= replayed(tmp_path).keys()
