@@ -10,23 +10,29 @@ label, uri, batch_id, attributes (JSON), embedding (float16, little-endian)     
 checksum    CRC-32 of what precedes: SQLite does not notice a bit that flipped within a value
 closes      1 in the last row of a write, which is whole or not at all
 ```
+
+No process that has the journal open may open and close the file by other means, not even to read it: that ends all its locks
+on it, SQLite's too (https://sqlite.org/howtocorrupt.html, 2.2). To copy it, use SQLite's backup.
 """
 
 import json
+import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from svckit.artifact import ArtifactError, flush
+from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
 FILE = "journal.db"
 FORMAT = 1
 _APPLICATION = 0x766D6D72  # "vmmr"
 _READ_BUSY_S = 5.0
+_POLL_S = 0.001
 _SETUP = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (
@@ -68,11 +74,9 @@ def connect_to_write(path: Path, model: str, dimension: int) -> sqlite3.Connecti
     try:
         connection.execute("PRAGMA synchronous = FULL")
         if _format(connection, path) == 0:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before there are tables
-            connection.execute("PRAGMA journal_mode = WAL")
-            _set_up(connection, model, dimension)
+            _make(connection, model, dimension)
         if not there:
-            flush(path.parent)
+            _flush_folder(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -125,6 +129,15 @@ def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
     return sqlite3.connect(address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
 
 
+def _flush_folder(path: Path) -> None:
+    """So that the file is still in it if the power fails."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     """SQLite shares memory with writers through a file beside the journal. Where it can't make one, nobody can write."""
     connection = _connect(path, "ro")
@@ -151,6 +164,22 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
     if found != FORMAT:
         raise ArtifactError(path, f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it")
     return FORMAT
+
+
+def _make(connection: sqlite3.Connection, model: str, dimension: int) -> None:
+    """Another process may be at it too; SQLite does not wait for it in all steps."""
+    end = time.monotonic() + _READ_BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before there are tables
+            connection.execute("PRAGMA journal_mode = WAL")
+            _set_up(connection, model, dimension)
+        except sqlite3.OperationalError as error:
+            if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _set_up(connection: sqlite3.Connection, model: str, dimension: int) -> None:

@@ -4,6 +4,7 @@ A commit waits for the disk, whatever is in it. So the more callers write at onc
 """
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,14 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
-from search_svc import journal_file
+from search_svc import journal_file, turns
 from search_svc.journal import StoredItem, entry, last_entries
 from search_svc.writes import Add, Base, Delete, Write, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
-_POLL_S = 0.001
-"""SQLite's own waiting is up to 0.1 s between two tries: too long where a commit takes a millisecond."""
 _LONGEST_WAIT_S = 10.0
 _PRUNED_AT_ONCE = 2000
 """Entries that go in one transaction, which others wait for."""
@@ -53,7 +52,9 @@ class JournalWriter:
     def _commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
         try:
             base = self._base()
-            with self._transaction(base, max(write.deadline for write in writes)) as connection:
+            connection = self._connected(base)
+            with _transaction(connection, self.path, max(write.deadline for write in writes)):
+                _check(connection, base)
                 changes = _Changes(connection, base, self.path)
                 outcomes = [changes.outcome(write) for write in writes]
         except (sqlite3.Error, OSError) as error:
@@ -70,19 +71,16 @@ class JournalWriter:
             return ServiceError(Reason.JOURNAL_UNWRITABLE, str(journal_file.damaged(Path(self.path.name), str(error))))
         return journal_file.unwritable(self.path, error)
 
-    @contextmanager
-    def _transaction(self, base: Base, deadline: float) -> Iterator[sqlite3.Connection]:
+    def _connected(self, base: Base) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = journal_file.connect_to_write(self.path, base.model, base.dimension)
-        with transaction(self._connection, min(deadline, time.monotonic() + _LONGEST_WAIT_S)):
-            _check(self._connection, base)
-            yield self._connection
+        return self._connection
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, deadline: float) -> Iterator[None]:
-    """Waits for other writers until the deadline, a time of `time.monotonic`."""
-    _begin(connection, deadline)
+def _transaction(connection: sqlite3.Connection, path: Path, deadline: float) -> Iterator[None]:
+    """Waits for other writers until the deadline, a time of `time.monotonic`, and no longer than is sensible."""
+    turns.begin(connection, path.with_name(turns.FILE), min(deadline, time.monotonic() + _LONGEST_WAIT_S))
     try:
         yield
         connection.execute("COMMIT")
@@ -103,36 +101,23 @@ def prune(index_dir: Path, upto: int) -> None:
     with journal_file.told(path):
         connection = journal_file.connect_to_write(path, "", 0)
         try:
-            _prune(connection, upto)
+            _prune(connection, path, upto)
         finally:
             connection.close()
 
 
-def _prune(connection: sqlite3.Connection, upto: int) -> None:
-    with transaction(connection, time.monotonic() + _LONGEST_WAIT_S):
+def _prune(connection: sqlite3.Connection, path: Path, upto: int) -> None:
+    with _transaction(connection, path, math.inf):
         connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'pruned'", (upto,))
     some = f"SELECT sequence FROM entries WHERE sequence <= ? ORDER BY sequence LIMIT {_PRUNED_AT_ONCE}"
     gone = _PRUNED_AT_ONCE
     while gone == _PRUNED_AT_ONCE:
-        with transaction(connection, time.monotonic() + _LONGEST_WAIT_S):
+        with _transaction(connection, path, math.inf):
             gone = connection.execute(f"DELETE FROM entries WHERE sequence IN ({some})", (upto,)).rowcount
     connection.execute(f"PRAGMA busy_timeout = {1e3 * _LONGEST_WAIT_S:.0f}")
     while connection.execute("PRAGMA freelist_count").fetchone()[0]:
         # As a script: executed, it would end after a page, for its rows have no columns.
         connection.executescript(f"PRAGMA incremental_vacuum({_PRUNED_AT_ONCE})")
-
-
-def _begin(connection: sqlite3.Connection, deadline: float) -> None:
-    connection.execute("PRAGMA busy_timeout = 0")
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if journal_file.error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL_S)
-        else:
-            return
 
 
 def _check(connection: sqlite3.Connection, base: Base) -> None:

@@ -260,7 +260,8 @@ class TestCrashes:
             assert found.keys() == {f"{number} {part}" for number in range(count) for part in range(3)}
             shutil.rmtree(torn)
 
-    def test_several_processes_write_at_once(self, tmp_path):
+    @pytest.mark.parametrize("index", range(3))
+    def test_several_processes_make_the_journal_and_write_at_once(self, tmp_path, index):
         programs = [start(tmp_path, name) for name in ("a", "b")]
         last = [program.stdout.readline() for program in programs for _ in range(50)]
         for program in programs:
