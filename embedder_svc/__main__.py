@@ -12,10 +12,12 @@ from svckit.extras import needing_services
 
 with needing_services("vmmr-embedder"):
     from vmmr.embedder.v1 import embedder_pb2_grpc
+    from vmmr.inference.v2 import inference_pb2_grpc
 
-    from embedder_svc import embed_command, export_command, info_command, train_command
+    from embedder_svc import embed_command, export_command, info_command, kserve, train_command
     from embedder_svc.config import PREFIX, EmbedderConfig
     from embedder_svc.decoder import Decoder, Pixels
+    from embedder_svc.kserve import KServeService
     from embedder_svc.model import Device, Model
     from embedder_svc.pipeline import Embedding, Pipeline
     from embedder_svc.service import SERVICE, EmbedderService
@@ -41,7 +43,10 @@ def parser() -> argparse.ArgumentParser:
     cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
-        "serve", help="answer gRPC calls", description="Serves vmmr.embedder.v1.EmbedderService.", allow_abbrev=False
+        "serve",
+        help="answer gRPC calls",
+        description="Serves vmmr.embedder.v1.EmbedderService, and KServe v2.",
+        allow_abbrev=False,
     )
     config.add_arguments(serve, EmbedderConfig, PREFIX)
     serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(EmbedderConfig, PREFIX, args))))
@@ -56,6 +61,9 @@ async def _serve(settings: EmbedderConfig) -> None:
     server = Server(settings, name="embedder")
     servicer = EmbedderService(settings)
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
+    second = KServeService(lambda: server.ready)
+    add_to_server = inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
+    server.add(add_to_server, second, kserve.SERVICE, always=kserve.ALWAYS)
     resources = AsyncExitStack()
 
     async def warm_up() -> None:
@@ -70,7 +78,9 @@ async def _serve(settings: EmbedderConfig) -> None:
         batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
         await resources.enter_async_context(batcher)
         limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
-        servicer.open(Pipeline(model, decoder, batcher, **limits))
+        pipeline = Pipeline(model, decoder, batcher, **limits)
+        servicer.open(pipeline)
+        second.open(pipeline)
 
     await server.run(warm_up, close=resources.aclose)
 

@@ -51,7 +51,7 @@ class Pipeline:
         self._decoder = decoder
         self._batcher = batcher
         self._admission = Admission(max_queue)
-        self._max_images = max_images
+        self.max_images = max_images
 
     async def embed(self, photos: Sequence[EncodedPhoto], *, field: str = "images", deadline: float | None) -> Embedded:
         """The embeddings of 1 to `max_images` photos, all or none; `deadline` is a time of `time.monotonic`.
@@ -61,15 +61,16 @@ class Pipeline:
         and Batcher raise.
         """
         arrived = time.monotonic()
-        self._check_count(len(photos), field)
+        self.check_count(len(photos), field)
         with self._admission.admit(len(photos)):
             results = await self._decoder.decode(photos)
             decode_ms = 1e3 * (time.monotonic() - arrived)
             batched = await self._batcher.submit(_all_good(results, field), deadline=deadline)
         return Embedded(np.stack(batched.outputs), decode_ms, batched.queue_ms, batched.run_ms)
 
-    def _check_count(self, count: int, field: str) -> None:
-        most = self._max_images
+    def check_count(self, count: int, field: str) -> None:
+        """Raises ServiceError, INVALID_IMAGE_COUNT, as `embed` does: for a face that would rather know before."""
+        most = self.max_images
         if not 1 <= count <= most:
             raise ServiceError(
                 Reason.INVALID_IMAGE_COUNT,

@@ -34,7 +34,7 @@ def generate(out: Path) -> list[Path]:
 
 def stale(fresh: Path, stubs: list[Path]) -> list[Path]:
     """Stubs that are missing from, different in, or left over in client/vmmr."""
-    committed = {path.relative_to(CLIENT) for path in (CLIENT / "vmmr").glob("*/v1/*.py*")}
+    committed = {path.relative_to(CLIENT) for path in (CLIENT / "vmmr").glob("*/v[12]/*.py*")}
     left_over = committed - set(stubs)
     _, different, missing = filecmp.cmpfiles(fresh, CLIENT, stubs, shallow=False)
     return sorted({*left_over, *map(Path, different), *map(Path, missing)})

@@ -18,6 +18,9 @@ class Reason(StrEnum):
     # photos
     INVALID_IMAGE_COUNT = "INVALID_IMAGE_COUNT"
     INVALID_IMAGE = "INVALID_IMAGE"
+    # tensors
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    INVALID_TENSOR = "INVALID_TENSOR"
     # queries
     INVALID_QUERY_COUNT = "INVALID_QUERY_COUNT"
     MALFORMED_EMBEDDINGS = "MALFORMED_EMBEDDINGS"
@@ -49,6 +52,7 @@ class Reason(StrEnum):
 
 STATUS: Mapping[Reason, StatusCode] = MappingProxyType(
     {
+        Reason.UNKNOWN_MODEL: StatusCode.NOT_FOUND,
         Reason.MODEL_MISMATCH: StatusCode.FAILED_PRECONDITION,
         Reason.ITEM_NOT_FOUND: StatusCode.NOT_FOUND,
         Reason.JOURNAL_FULL: StatusCode.RESOURCE_EXHAUSTED,

@@ -25,6 +25,11 @@ class Gate:
         """Calls inside."""
         return len(self._inside)
 
+    @property
+    def taking(self) -> bool:
+        """Whether calls are let in, if there is room for them."""
+        return self.opened and not self.draining.is_set()
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """The time a call's task is inside. Raises ServiceError: NOT_READY, SHUTTING_DOWN or QUEUE_FULL."""

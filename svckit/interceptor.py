@@ -5,8 +5,8 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -32,12 +32,16 @@ _log = logging.getLogger("svckit.calls")
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged."""
+    """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged.
 
-    def __init__(self, gate: Gate, metrics: Metrics, token: str | None) -> None:
+    Methods in `always`, by their full names, are answered warm or not, too.
+    """
+
+    def __init__(self, gate: Gate, metrics: Metrics, token: str | None, *, always: Collection[str] = ()) -> None:
         self._gate = gate
         self._metrics = metrics
         self._token = token
+        self._always = frozenset(always)
 
     async def intercept_service(
         self,
@@ -73,7 +77,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._metrics.call_began()
         try:
             with _foreseen():
-                return await self._answer(handler, context)
+                return await self._answer(handler, method, context)
         except ServiceError as error:
             code, reason = error.status, error.reason
             return error
@@ -88,9 +92,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
             self._metrics.call_ended(method, code, reason, seconds)
             _log_call(method, context, code, reason, seconds)
 
-    async def _answer(self, handler: Handler, context: Context) -> bytes:
+    async def _answer(self, handler: Handler, method: str, context: Context) -> bytes:
         self._authenticate(context)
-        with self._gate.call():
+        with nullcontext() if method in self._always else self._gate.call():
             return await _serve(handler, context)
 
     def _authenticate(self, context: Context) -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,32 @@ class Server:
         self._config = config
         self._name = name
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
+        self._always: set[str] = set()
         self._gate = Gate(config.max_concurrent_calls)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
 
-    def add(self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, service_full_name: str) -> None:
-        """Adds a service, with the function that the protobuf compiler generated for it."""
+    def add(
+        self,
+        add_to_server: Callable[[Any, grpc.aio.Server], None],
+        servicer: Any,
+        service_full_name: str,
+        *,
+        always: Collection[str] = (),
+    ) -> None:
+        """Adds a service, with the function that the protobuf compiler generated for it.
+
+        Its methods in `always` are answered before the server is warm and while it stops, too, however busy it is: some
+        protocols ask for readiness by such.
+        """
         self._services[service_full_name] = lambda server: add_to_server(servicer, server)
+        self._always.update(f"/{service_full_name}/{method}" for method in always)
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are taken: not before the server is warm, and no longer once it stops."""
+        return self._gate.taking
 
     async def run(self, warm_up: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         """Serves until SIGTERM or SIGINT, then drains and returns; a second signal ends the process at once.
@@ -160,7 +178,7 @@ class Server:
         token = tls.read_token(config.token_file) if config.token_file else None
         if token and not config.tls_cert:
             _log.warning("the token travels in the clear, for TLS is off")
-        interceptor = Interceptor(self._gate, self.metrics, token)
+        interceptor = Interceptor(self._gate, self.metrics, token, always=self._always)
         server = grpc.aio.server(
             interceptors=(interceptor,),
             options=_channel_options(config),

@@ -40,7 +40,15 @@ def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: se
     assert importers(library) == allowed
 
 
+def test_only_the_second_face_registers_the_messages_of_kserve() -> None:
+    """A caller's own tritonclient registers them, too, and a process can have them only once."""
+    sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    users = {path.relative_to(ROOT).as_posix() for path in sources if "vmmr.inference" in path.read_text()}
+    own = {name for name in users if name.startswith("client/vmmr/inference/")}
+    assert users - own == {f"embedder_svc/{name}.py" for name in ("__main__", "kserve", "kserve_tensors")}
+
+
 def test_servicers_hold_no_try_statement() -> None:
-    for service in ("embedder_svc", "search_svc"):
-        tree = ast.parse((ROOT / service / "service.py").read_text())
+    for servicer in ("embedder_svc/service.py", "embedder_svc/kserve.py", "search_svc/service.py"):
+        tree = ast.parse((ROOT / servicer).read_text())
         assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try)]

@@ -3,6 +3,7 @@
 import base64
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -10,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+KSERVE = "inference.GRPCInferenceService"
 EMBEDDER, SEARCH = "vmmr.embedder.v1.EmbedderService", "vmmr.search.v1.SearchService"
 
 
@@ -64,6 +66,16 @@ def embed(channels):
         return GenericClient(channels[EMBEDDER]).call(EMBEDDER, "Embed", {"images": images})["embeddings"]
 
     return embed
+
+
+def test_kserve_gives_the_same_embeddings_as_numbers_with_json_alone(channels, drawn, embed):
+    photo = min(drawn.photos.glob("*/*.jpg"))
+    content = {"bytes_contents": [base64.b64encode(photo.read_bytes()).decode()]}
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "contents": content}
+    asked = {"model_name": "resnet50-cars-int8", "inputs": [tensor]}
+    answer = GenericClient(channels[EMBEDDER]).call(KSERVE, "ModelInfer", asked)
+    numbers = np.array(answer["outputs"][0]["contents"]["fp32Contents"], "<f4")
+    assert numbers.tobytes() == base64.b64decode(embed([photo])["data"])
 
 
 def test_a_photo_is_identified_with_json_alone(channels, drawn, embed):

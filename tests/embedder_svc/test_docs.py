@@ -4,6 +4,9 @@ import dataclasses
 import re
 from pathlib import Path
 
+from vmmr.inference.v2 import inference_pb2
+
+from embedder_svc import kserve_tensors
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.config import PREFIX, EmbedderConfig
 from embedder_svc.model import DEVICES
@@ -15,9 +18,9 @@ PAGE = (DOCS / "embedder.md").read_text()
 SHARED = {field.name for field in dataclasses.fields(ServerConfig)}
 
 
-def first_cells(section):
+def first_cells(section, page=PAGE):
     """The first cell of each row of a section's table, and the rows."""
-    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    text = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| `")
     ]
@@ -50,3 +53,11 @@ def test_every_device_is_in_the_table():
 
 def test_every_field_of_a_bundle_is_in_the_table():
     assert first_cells("Model bundles").keys() == {field.name for field in dataclasses.fields(BundleInfo)}
+
+
+def test_the_page_about_kserve_has_every_method_and_every_reason():
+    page = (DOCS / "kserve.md").read_text()
+    service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    assert first_cells("Methods", page).keys() == set(service.methods_by_name)
+    reasons = set(re.findall(r'"(TENSOR_\w+)"', Path(kserve_tensors.__file__).read_text()))
+    assert reasons == set(re.findall(r"`(TENSOR_\w+)`", page))
