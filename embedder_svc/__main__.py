@@ -21,10 +21,11 @@ with needing_services("vmmr-embedder"):
     from embedder_svc.model import Device, Model
     from embedder_svc.pipeline import Embedding, Pipeline
     from embedder_svc.service import SERVICE, EmbedderService
-    from svckit import cli, config
+    from svckit import cli, config, supervisor
     from svckit.config import ConfigError
     from svckit.cores import cores
     from svckit.server import Server
+    from svckit.worker import Worker
 
 PROGRAM = "vmmr-embedder"
 
@@ -49,16 +50,18 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     config.add_arguments(serve, EmbedderConfig, PREFIX)
-    serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(EmbedderConfig, PREFIX, args))))
+    serve.set_defaults(
+        run=lambda args: supervisor.serve(_serve, config.from_namespace(EmbedderConfig, PREFIX, args), PROGRAM)
+    )
     for command in (info_command, export_command, embed_command, train_command):
         command.add(commands)
     return program
 
 
-async def _serve(settings: EmbedderConfig) -> None:
+async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
     if not settings.model.is_dir():
         raise ConfigError(f"--model (EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
-    server = Server(settings, name="embedder")
+    server = Server(settings, name="embedder", worker=worker)
     servicer = EmbedderService(settings)
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
     second = KServeService(lambda: server.ready)

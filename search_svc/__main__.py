@@ -4,7 +4,6 @@ Here the server is put together: queries are batched across calls, and searched 
 """
 
 import argparse
-import asyncio
 import logging
 import os
 import time
@@ -24,10 +23,11 @@ with needing_services("vmmr-search"):
     from search_svc.select import command as select
     from search_svc.service import SERVICE, SearchService
     from search_svc.version import IndexVersion
-    from svckit import cli, config, logs, wheels
+    from svckit import cli, config, logs, supervisor, wheels
     from svckit.batcher import Batcher
     from svckit.config import ConfigError
     from svckit.server import Server
+    from svckit.worker import Worker
 
 PROGRAM = "vmmr-search"
 
@@ -52,18 +52,20 @@ def parser() -> argparse.ArgumentParser:
         "serve", help="answer gRPC calls", description="Serves vmmr.search.v1.SearchService.", allow_abbrev=False
     )
     config.add_arguments(serve, SearchConfig, PREFIX)
-    serve.set_defaults(run=lambda args: asyncio.run(_serve(config.from_namespace(SearchConfig, PREFIX, args))))
+    serve.set_defaults(
+        run=lambda args: supervisor.serve(_serve, config.from_namespace(SearchConfig, PREFIX, args), PROGRAM)
+    )
     for step in (split, audit, select, build_command, evaluate, info):
         step.add(commands)
     return program
 
 
-async def _serve(settings: SearchConfig) -> None:
+async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
     started = time.perf_counter()
     gpus = all_gpus() if settings.device == "cuda" else ()
     version = _open(settings)
-    server = Server(settings, name="search")
+    server = Server(settings, name="search", worker=worker)
     with LocalEngine.open(version, gpus) as engine:
         seconds = round(time.perf_counter() - started, 3)
         _log.info("opened", extra={"index": str(version.path), "seconds": seconds, "verified": settings.verify})

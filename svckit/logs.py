@@ -13,13 +13,21 @@ FORMATS = ("json", "text")
 request_id: ContextVar[str] = ContextVar("request_id")
 """The call being served; every line logged meanwhile carries it."""
 
+_tags: dict[str, object] = {}
+
 
 def configure(level: str, form: str) -> None:
     """Sends everything this process logs to stderr. `level` is one of LEVELS, `form` one of FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_json_formatter() if form == "json" else _TextFormatter())
     handler.addFilter(_add_request_id)
+    handler.addFilter(_add_tags)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def tag(**fields: object) -> None:
+    """Adds fields to every line that this process logs from now on; a line's own win."""
+    _tags.update(fields)
 
 
 def _json_formatter() -> logging.Formatter:
@@ -42,4 +50,9 @@ class _TextFormatter(logging.Formatter):
 def _add_request_id(record: logging.LogRecord) -> bool:
     if not hasattr(record, "request_id") and (current := request_id.get(None)):
         record.request_id = current
+    return True
+
+
+def _add_tags(record: logging.LogRecord) -> bool:
+    vars(record).update({key: value for key, value in _tags.items() if not hasattr(record, key)})
     return True

@@ -1,7 +1,6 @@
 """The life of a server process: listen, warm up, serve, drain, stop."""
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -14,18 +13,20 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from svckit import logs, tls
-from svckit.artifact import atomic_write
+from svckit import logs, ports, tls
 from svckit.config import ConfigError, option
 from svckit.gate import Gate
 from svckit.interceptor import Interceptor
 from svckit.metrics import Endpoint, Metrics
+from svckit.signals import ended_before, on_signals
+from svckit.worker import Ready, Worker
 
 _log = logging.getLogger(__name__)
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+_LOOPBACK = "127.0.0.1"
 _LEAST_PING_INTERVAL_MS = 10_000
 _REFUSING_S = 0.1
 # Health checks, streams, and calls that are just being refused, with all their details.
@@ -39,6 +40,7 @@ class ServerConfig:
 
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
     port: int = option(0, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
+    workers: int = option(1, minimum=1, maximum=1024, help="processes that serve, all on the one port")
     metrics_port: int | None = option(
         None, minimum=0, maximum=65535, help="port of the Prometheus endpoint /metrics; 0 takes any free one"
     )
@@ -67,14 +69,18 @@ class Server:
     """One gRPC server with health, reflection, metrics and an orderly end.
 
     Services are `add`ed, then either `run` serves until a signal, or `start`, `open` and `stop` are called in turn.
+
+    As one of several `worker`s it shares the port with the others, and its supervisor speaks for all of them: to who waits
+    for the server to be ready, or reads its metrics.
     """
 
-    def __init__(self, config: ServerConfig, *, name: str) -> None:
+    def __init__(self, config: ServerConfig, *, name: str, worker: Worker | None = None) -> None:
         self.metrics = Metrics()
         self.port = 0
         self.metrics_port: int | None = None
         self._config = config
         self._name = name
+        self._worker = worker
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
         self._always: set[str] = set()
         self._gate = Gate(config.max_concurrent_calls)
@@ -110,10 +116,10 @@ class Server:
         unless a signal came before the warm-up had ended: then the process ends here, and its threads with it.
         """
         logs.configure(self._config.log_level, self._config.log_format)
-        signalled = _on_signals()
+        signalled = on_signals(self._at_second_signal)
         try:
             await self.start()
-            if await _ended_before(signalled, warm_up()):
+            if await ended_before(signalled, warm_up()):
                 await self.open()
                 await signalled.wait()
         finally:
@@ -132,19 +138,21 @@ class Server:
         self._server = self._build()
         self.port = self._bind(self._server)
         if self._config.metrics_port is not None:
-            self._endpoint = Endpoint(self.metrics.registry, host=self._config.host, port=self._config.metrics_port)
+            host, port = (_LOOPBACK, 0) if self._worker else (self._config.host, self._config.metrics_port)
+            self._endpoint = Endpoint(self.metrics.registry, host=host, port=port)
             self.metrics_port = self._endpoint.port
         await self._set_health(_NOT_SERVING)
         await self._server.start()
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
-        """Takes calls, says so to health checks, and writes the port file."""
+        """Takes calls, says so to health checks, and writes the port file; or tells the supervisor, which will."""
         self._gate.opened = True
         await self._set_health(_SERVING)
-        if self._config.port_file:
-            ports = {"port": self.port, "metrics_port": self.metrics_port}
-            atomic_write(self._config.port_file, json.dumps(ports).encode())
+        if self._worker:
+            self._worker.tell(Ready(self.metrics_port))
+            return
+        ports.write(self._config.port_file, port=self.port, metrics_port=self.metrics_port)
         _log.info("ready", extra=self._address())
 
     async def stop(self) -> None:
@@ -173,6 +181,11 @@ class Server:
         if self._gate.opened:
             await asyncio.sleep(_REFUSING_S)
 
+    def _at_second_signal(self, signum: signal.Signals) -> None:
+        # A worker hears a signal to all of its group twice. Its supervisor has other means to end it at once.
+        if not self._worker:
+            os._exit(128 + signum)
+
     def _build(self) -> grpc.aio.Server:
         config = self._config
         token = tls.read_token(config.token_file) if config.token_file else None
@@ -181,7 +194,7 @@ class Server:
         interceptor = Interceptor(self._gate, self.metrics, token, always=self._always)
         server = grpc.aio.server(
             interceptors=(interceptor,),
-            options=_channel_options(config),
+            options=_channel_options(config, shares_port=self._worker is not None),
             maximum_concurrent_rpcs=config.max_concurrent_calls + _BESIDES_CALLS,
         )
         for add_to in self._services.values():
@@ -192,14 +205,12 @@ class Server:
 
     def _bind(self, server: grpc.aio.Server) -> int:
         host, port = self._config.host, self._config.port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = ports.address(host, port)
         credentials = _credentials(self._config)
         try:
             return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: is the port taken, or the host not this machine's?"
-            ) from error
+            raise ports.cannot_listen(host, port) from error
 
     async def _set_health(self, status: Any) -> None:
         for service in ("", *self._services):
@@ -215,11 +226,11 @@ class Server:
         }
 
 
-def _channel_options(config: ServerConfig) -> list[tuple[str, Any]]:
+def _channel_options(config: ServerConfig, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes),
         # A second server on the port must fail, not share its calls in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
         # Clients may ask an idle connection for a sign of life; by default more than one in 5 minutes is an attack.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
@@ -230,31 +241,3 @@ def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     if config.tls_cert is None or config.tls_key is None:
         return None
     return tls.server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
-
-
-def _on_signals() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second ends the process."""
-    signalled = asyncio.Event()
-
-    def on_signal(signum: signal.Signals) -> None:
-        _log.info("signal", extra={"signal": signum.name})
-        if signalled.is_set():
-            os._exit(128 + signum)
-        signalled.set()
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, on_signal, signum)
-    return signalled
-
-
-async def _ended_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Whether the work ended, well, before the event; if not it is cancelled. Raises what the work raised."""
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
-    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if working.done():
-        working.result()
-        return True
-    working.cancel()
-    await asyncio.wait((working,))
-    return False

@@ -7,18 +7,22 @@ milliseconds of work in the batcher's thread. GetModel tells, as the model's dim
 import argparse
 import asyncio
 import logging
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from svckit import cli, config
+from svckit import cli, config, supervisor
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.interceptor import deadline
 from svckit.server import Server, ServerConfig
+from svckit.worker import Worker
 
 SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 
@@ -26,7 +30,10 @@ SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 @dataclass(frozen=True, kw_only=True)
 class EchoConfig(ServerConfig):
     max_queue: int = config.option(10_000, minimum=1, help="items that may wait")
-    warm_up: str = config.option("quick", choices=("quick", "never", "fails"), help="how the warm-up goes")
+    warm_up: str = config.option(
+        "quick", choices=("quick", "never", "fails", "breaks", "dies"), help="how the warm-up goes"
+    )
+    fails_with: Path | None = config.option(None, help="file with which the warm-up fails while it is there")
 
 
 class Backend:
@@ -66,32 +73,39 @@ def _numbers(request: embedder_pb2.EmbedRequest) -> list[int]:
     return [int(image.content) for image in request.images]
 
 
-def build(settings: EchoConfig) -> tuple[Server, Batcher[int, list[float]]]:
-    server = Server(settings, name="echo")
+def build(settings: EchoConfig, worker: Worker | None = None) -> tuple[Server, Batcher[int, list[float]]]:
+    server = Server(settings, name="echo", worker=worker)
     backend = Backend()
     batcher = server.metrics.batcher("echo", backend.run, max_batch=4, max_queue=settings.max_queue)
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, Echo(backend, batcher), SERVICE)
     return server, batcher
 
 
-async def warm_up(how: str) -> None:
-    if how == "never":
+async def warm_up(settings: EchoConfig) -> None:
+    if settings.warm_up == "never":
         await asyncio.to_thread(threading.Event().wait)
-    if how == "fails":
+    if settings.warm_up == "fails" or (settings.fails_with and settings.fails_with.exists()):
         raise cli.CommandError("the model is corrupt")
+    if settings.warm_up == "breaks":
+        raise ZeroDivisionError("nobody thought of this")
+    if settings.warm_up == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     config.add_arguments(parser, EchoConfig, "ECHO")
-    settings = config.from_namespace(EchoConfig, "ECHO", parser.parse_args())
-    server, batcher = build(settings)
+    supervisor.serve(serve, config.from_namespace(EchoConfig, "ECHO", parser.parse_args()), "echo")
+
+
+async def serve(settings: EchoConfig, worker: Worker | None) -> None:
+    server, batcher = build(settings, worker)
 
     async def close() -> None:
         await batcher.close()
         logging.getLogger("echo").info("closed")
 
-    asyncio.run(server.run(lambda: warm_up(settings.warm_up), close))
+    await server.run(lambda: warm_up(settings), close)
 
 
 if __name__ == "__main__":

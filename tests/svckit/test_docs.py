@@ -41,6 +41,13 @@ def test_every_metric_is_documented_and_every_documented_metric_exists():
     assert documented == exported
 
 
+def test_the_metrics_of_a_supervisor_are_documented():
+    documented = {name for row in rows("operations.md", "Several processes") for name in quoted(row[0])}
+    assert documented == {"vmmr_workers", "vmmr_worker_restarts_total"}
+    source = (DOCS.parent / "svckit/supervisor.py").read_text()
+    assert set(re.findall(r'"(vmmr_\w+)"', source)) == documented
+
+
 def test_every_setting_of_a_server_is_documented_with_its_default():
     documented = {flag: row[1].strip("`") for row in rows("operations.md", "Configuration") for flag in quoted(row[0])}
     defaults = {"--" + field.name.replace("_", "-"): field.default for field in dataclasses.fields(ServerConfig)}
@@ -53,4 +60,5 @@ def test_every_setting_of_a_server_is_documented_with_its_default():
 def test_every_documented_log_message_is_one_of_ours(message):
     (name,) = quoted(message)
     sources = (path.read_text() for path in (DOCS.parent / "svckit").glob("*.py"))
-    assert any(f'_log.info("{name}"' in source or f'_log.exception("{name}"' in source for source in sources)
+    calls = [f'_log.{level}("{name}"' for level in ("info", "warning", "exception")]
+    assert any(call in source for source in sources for call in calls)

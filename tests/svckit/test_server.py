@@ -3,6 +3,7 @@
 import asyncio
 import json
 import queue
+import re
 import signal
 import threading
 import urllib.error
@@ -24,6 +25,12 @@ TIMEOUT_S = 30
 
 def photos(*milliseconds: int) -> embedder_pb2.EmbedRequest:
     return embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=str(ms).encode()) for ms in milliseconds])
+
+
+@pytest.fixture(params=[(), ("--workers", "2")], ids=["alone", "two workers"])
+def spawn(spawn, request):
+    """To its callers, and to who starts and stops it, a server is the same in one process and in several."""
+    return lambda *flags: spawn(*flags, *request.param)
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ def test_the_port_file_tells_the_ports_once_ready(spawn, tmp_path):
     ports = json.loads((tmp_path / "ports.json").read_text())
     assert ports == {"port": ready["port"], "metrics_port": ready["metrics_port"]}
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics", timeout=TIMEOUT_S) as response:
-        assert b"vmmr_calls_in_flight 0.0" in response.read()
+        assert re.search(rb'^vmmr_calls_in_flight({worker="1"})? 0.0$', response.read(), re.MULTILINE)
 
 
 class Load:

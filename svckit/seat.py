@@ -1,0 +1,111 @@
+"""The place of one worker, from the outside: the process that fills it at the moment."""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, context, resource_tracker
+from typing import Any
+
+from svckit.cores import Share
+from svckit.worker import Failed, Main, Ready, Worker, work
+
+# Not forked: neither gRPC's threads nor those of OpenMP survive that.
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Seat:
+    """A worker's number, its share of the processors, and one process after the other."""
+
+    def __init__(self, number: int, share: Share) -> None:
+        self.number = number
+        self.is_ready = False
+        self.metrics_port: int | None = None
+        self.error: str | None = None
+        """What the last process that ended had to say of it."""
+        self._share = share
+        self._process: context.SpawnProcess | None = None
+        self._messages: connection.Connection
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self, main: Main, settings: Any) -> None:
+        """Starts a process, in the place of one that has ended."""
+        self._close()
+        self._messages, sending = _spawn.Pipe(duplex=False)
+        worker = Worker(self.number, self._share.cores, sending)
+        self._process = _spawn.Process(target=work, args=(main, settings, worker), name=f"worker {self.number}")
+        # Of all that multiprocessing starts, only this has the share.
+        resource_tracker.ensure_running()
+        with sending, self._share.given(), _interrupts_blocked():
+            self._process.start()
+
+    async def ready(self) -> bool:
+        """Whether it got so far as to take calls; False if it failed before."""
+        await _readable(self._messages.fileno())
+        self._hear()
+        return self.is_ready
+
+    async def ended(self) -> str:
+        """With what the process ended, once it has: `SIGKILL`, or `exit code 1`."""
+        if self._process is None:
+            return "nothing"
+        await _readable(self._process.sentinel)
+        self._process.join()
+        while self._messages.poll() and self._hear():
+            pass
+        self.is_ready = False
+        code = self._process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def terminate(self) -> None:
+        """Asks the process, if it still runs, to end in order."""
+        if self._process:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+
+    def _hear(self) -> bool:
+        """Takes a message in; False if none comes any more."""
+        try:
+            message = self._messages.recv()
+        except (EOFError, OSError):
+            return False
+        match message:
+            case Ready(metrics_port):
+                self.is_ready, self.metrics_port = True, metrics_port
+            case Failed(text):
+                self.error = text
+        return True
+
+    def _close(self) -> None:
+        if self._process:
+            self._process.close()
+            self._messages.close()
+            self.error = None
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C, which a terminal sends to it as well: its supervisor ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _readable(descriptor: int) -> None:
+    """Waits until there is something to read, be it the end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)

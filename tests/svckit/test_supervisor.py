@@ -1,0 +1,252 @@
+"""Several processes on one port, with real ones. What they share with a server alone, test_server.py tests of both."""
+
+import os
+import re
+import signal
+import socket
+import time
+import urllib.request
+
+import grpc
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+TIMEOUT_S = 30
+
+
+@pytest.fixture
+def start(spawn):
+    """Starts the example service with two workers, unless told otherwise; it is ready."""
+
+    def start(*flags, workers=2):
+        process = spawn("--workers", str(workers), "--drain-pause-s", "0", *flags)
+        process.first("ready")
+        return process
+
+    return start
+
+
+def until(condition):
+    """Waits for something that happens in other processes."""
+    end = time.monotonic() + TIMEOUT_S
+    while not (result := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return result
+
+
+def workers_of(process):
+    """Pids of the workers that took their place last, by number."""
+    return {line["worker"]: line["pid"] for line in process.logged("worker ready")}
+
+
+def port_of(process):
+    return process.first("ready")["port"]
+
+
+def embed(channel, *milliseconds):
+    images = [embedder_pb2.Image(content=str(ms).encode()) for ms in milliseconds or (1,)]
+    stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+    return stub.Embed(embedder_pb2.EmbedRequest(images=images), timeout=TIMEOUT_S, wait_for_ready=True)
+
+
+def worker_behind(process, connect):
+    """A channel, and the number of the worker that its connection leads to."""
+    channel = connect(port_of(process))
+    before = len(process.logged("call"))
+    embed(channel)
+    return channel, until(lambda: process.logged("call")[before:])[0]["worker"]
+
+
+def channels_to(process, connect, numbers):
+    """A channel to each of the workers, found by trying."""
+    found = {}
+    while found.keys() != set(numbers):
+        channel, number = worker_behind(process, connect)
+        found[number] = channel
+    return found
+
+
+def replaced(process, number, pid):
+    """The pid of the process that took the place of one that was killed."""
+    return until(lambda: (now := workers_of(process)[number]) != pid and now)
+
+
+def metrics(process):
+    """Samples by name, each with its labels and value."""
+    url = f"http://127.0.0.1:{process.first('ready')['metrics_port']}/metrics"
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+        text = response.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {name: [(s.labels, s.value) for s in samples if s.name == name] for name in {s.name for s in samples}}
+
+
+def can_be_taken(port):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def test_calls_over_many_connections_reach_all_workers(start, connect):
+    process = start(workers=3)
+    for _ in range(40):
+        embed(connect(port_of(process)))
+    calls = until(lambda: len(calls := process.logged("call")) == 40 and calls)
+    assert {call["worker"] for call in calls} == {0, 1, 2}
+    assert len(set(workers_of(process).values())) == 3
+
+
+def test_a_killed_worker_is_replaced_and_told_while_the_others_serve(start, connect, tmp_path):
+    process = start("--fails-with", str(tmp_path / "broken"))
+    channels, pids = channels_to(process, connect, (0, 1)), workers_of(process)
+    (tmp_path / "broken").touch()
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: len(process.logged("worker ended")) >= 3)
+    embed(channels[1])
+    (tmp_path / "broken").unlink()
+    replaced(process, 0, pids[0])
+    embed(channels_to(process, connect, (0,))[0])
+    first, *later = process.logged("worker ended")
+    assert (first["worker"], first["pid"], first["ended_with"]) == (0, pids[0], "SIGKILL")
+    assert later[0]["ended_with"] == "exit code 1"
+    assert later[0]["error"] == "echo: error: the model is corrupt"
+    assert [line["restarts"] for line in (first, *later)] == list(range(1, len(later) + 2))
+    assert [line["restart_in_s"] for line in (first, *later)][:3] == [0.1, 0.2, 0.4]
+    assert process.said() == [], "an error of a worker is in the log"
+    assert workers_of(process)[1] == pids[1]
+
+
+def test_a_call_to_a_worker_that_is_killed_may_be_tried_again(start, connect):
+    process = start()
+    channel, number = worker_behind(process, connect)
+    stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+    call = stub.Embed.future(embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"5000")]), timeout=TIMEOUT_S)
+    os.kill(workers_of(process)[number], signal.SIGKILL)
+    with pytest.raises(grpc.RpcError) as caught:
+        call.result()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    embed(channel)
+
+
+def test_a_port_that_was_free_stays_ours_when_all_workers_die(start, connect):
+    process = start()
+    port, pids = port_of(process), workers_of(process)
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids.values():
+        until(lambda pid=pid: not psutil.pid_exists(pid))
+    assert not can_be_taken(port)
+    embed(connect(port))
+    assert {replaced(process, number, pid) for number, pid in pids.items()}.isdisjoint(pids.values())
+
+
+def test_a_supervisor_that_is_killed_leaves_no_process_and_calls_are_answered(start, connect):
+    process = start("--drain-pause-s", "0.3")
+    port = port_of(process)
+    channel, _ = worker_behind(process, connect)
+    family = psutil.Process(process.popen.pid).children(recursive=True)
+    assert {child.pid for child in family} >= set(workers_of(process).values())
+    stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
+    call = stub.Embed.future(embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"500")]), timeout=TIMEOUT_S)
+    process.popen.kill()
+    assert call.result().embeddings.dimension == 1
+    _, alive = psutil.wait_procs(family, TIMEOUT_S)
+    assert alive == []
+    assert can_be_taken(port)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_as_of_a_terminal_or_an_init_ends_all_in_order_once(start, connect, signum):
+    process = start("--drain-pause-s", "0.3")
+    channels = channels_to(process, connect, (0, 1))
+    request = embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"600")])
+    calls = [
+        embedder_pb2_grpc.EmbedderServiceStub(channel).Embed.future(request, timeout=TIMEOUT_S)
+        for channel in channels.values()
+    ]
+    os.killpg(process.popen.pid, signum)
+    assert [call.result().embeddings.dimension for call in calls] == [1, 1]
+    assert process.wait() == 0
+    assert process.said() == []
+    assert process.logged("worker ended") == []
+    assert sorted(line.get("worker", -1) for line in process.logged("stopped")) == [-1, 0, 1]
+
+
+def test_the_second_signal_leaves_no_process(start):
+    process = start("--drain-pause-s", "1000")
+    family = psutil.Process(process.popen.pid).children(recursive=True)
+    process.popen.send_signal(signal.SIGTERM)
+    process.first("signal")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert psutil.wait_procs(family, TIMEOUT_S)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("fails", r"echo: error: the model is corrupt\n"),
+        ("breaks", r"Traceback (?s:.)*\nZeroDivisionError: nobody thought of this\n+"),
+        ("dies", r"echo: error: worker [012] ended with SIGKILL\n"),
+    ],
+)
+def test_a_worker_that_fails_at_the_start_ends_all_and_is_told_once(spawn, how, said):
+    process = spawn("--workers", "3", "--warm-up", how)
+    assert process.wait() == 1
+    assert re.fullmatch(said, "".join(process.said())), process.said()
+    assert not process.logged("ready")
+
+
+def test_two_servers_do_not_share_a_port_even_while_they_start(spawn):
+    port = spawn("--workers", "2", "--warm-up", "never").first("listening")["port"]
+    for workers in ("1", "2"):
+        second = spawn("--workers", workers, "--port", str(port))
+        assert second.wait() == 1
+        assert f"echo: error: cannot listen on 127.0.0.1:{port}: is the port taken, " in second.said()[-1]
+
+
+def test_one_endpoint_tells_the_metrics_of_all_workers(start, connect):
+    process = start("--metrics-port", "0")
+    for number, channel in channels_to(process, connect, (0, 1)).items():
+        for _ in range(number + 1):
+            embed(channel)
+    before = metrics(process)
+    assert before["vmmr_workers"] == [({}, 2)]
+    assert before["vmmr_worker_restarts_total"] == [({"worker": "0"}, 0), ({"worker": "1"}, 0)]
+    handled = {labels["worker"]: value for labels, value in before["grpc_server_handled_total"]}
+    assert handled.keys() == {"0", "1"}
+    assert sum(handled.values()) == len(process.logged("call"))
+    assert {labels["worker"] for labels, _ in before["vmmr_batch_seconds_bucket"]} == {"0", "1"}
+    pid = workers_of(process)[1]
+    os.kill(pid, signal.SIGKILL)
+    replaced(process, 1, pid)
+    after = metrics(process)
+    assert after["vmmr_worker_restarts_total"] == [({"worker": "0"}, 0), ({"worker": "1"}, 1)]
+    assert {labels["worker"] for labels, _ in after["grpc_server_handled_total"]} == {"0"}
+
+
+def test_a_worker_that_does_not_answer_is_left_out_of_the_metrics(start):
+    process = start("--metrics-port", "0")
+    pid = workers_of(process)[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert [labels for labels, _ in metrics(process)["vmmr_calls_in_flight"]] == [{"worker": "1"}]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_worker_has_its_share_of_the_processors(start):
+    process = start()
+    available = os.sched_getaffinity(0)
+    if len(available) < 2:
+        pytest.skip("one processor can't be divided")
+    shares = [os.sched_getaffinity(pid) for pid in workers_of(process).values()]
+    assert shares[0] | shares[1] == available
+    if shares[0] & shares[1]:
+        assert shares[0] == shares[1] == available, "under a quota no processor is anybody's own"
