@@ -14,6 +14,7 @@ def restored_logging():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    logs._tags.clear()
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -57,3 +58,11 @@ async def test_every_line_of_a_call_carries_its_request_id(capsys):
     log.info("outside")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line.get("request_id") for line in lines] == ["a", "b", None]
+
+
+def test_a_tag_is_on_every_line_unless_the_line_has_its_own(capsys):
+    logs.configure("info", "json")
+    logs.tag(worker=3)
+    log.info("listening")
+    log.info("worker ended", extra={"worker": 1})
+    assert [json.loads(line)["worker"] for line in capsys.readouterr().err.splitlines()] == [3, 1]
