@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from search_svc.comparing import rounding
 from search_svc.faiss_layers import layers, metric_of, parameters, transforms
-from search_svc.merge import Fetched, Hits, top_k
+from search_svc.merge import NONE, Fetched, Hits, dropping, top_k
 from search_svc.version import SearchParams
 
 # The type hints that faiss ships do not know all of its functions.
@@ -174,13 +174,15 @@ def asking(index: Any, longest: float | None = None) -> Asked:
     return OneByOne(index)
 
 
-def nearest(asked: Asked, queries: NDArray[np.float32], k: int, options: Options) -> Hits:
-    """The k best hits, ties for the last place given to the smallest rows."""
+def nearest(
+    asked: Asked, queries: NDArray[np.float32], k: int, options: Options, without: NDArray[np.int64] = NONE
+) -> Hits:
+    """The k best hits, ties for the last place given to the smallest rows; none is one of `without`, ascending."""
 
     def fetch(queries: NDArray[np.float32], k: int) -> Fetched:
         return asked.fetch(queries, k, options)
 
-    return top_k(fetch, queries, k, asked.index.ntotal)
+    return top_k(dropping(fetch, without), queries, k, asked.index.ntotal)
 
 
 def _told(options: Options) -> tuple[SearchParams, Any]:

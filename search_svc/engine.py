@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.merge import Hits
+from search_svc.merge import NONE, Hits
 from search_svc.version import SearchParams
 
 MOST_CANDIDATES = 4096
@@ -40,11 +40,16 @@ class Engine(Protocol):
         *,
         params: SearchParams | None = None,
         rows: NDArray[np.bool_] | None = None,
+        without: NDArray[np.int64] = NONE,
         exact: bool = False,
         timeout_s: float | None = None,
         allow_partial: bool = False,
     ) -> Answered:
         """The k best hits of `(Q, dimension)` queries, among the gallery's `rows` (a mask over all of them) or all.
+
+        Nor is any of them one of `without`: ids, ascending and each once. For photos that were removed, which may be any number:
+        hits are fetched as if they were there, and dropped, and where that leaves too few, more are fetched. A mask over a
+        million rows, and a Flat index that cannot use BLAS then (seven times slower), would be paid by every call.
 
         `exact` compares with every embedding instead of asking the index. Shards that have not answered within
         `timeout_s` are left out if `allow_partial`, and at least one has. Otherwise raises ServiceError, SHARD_TIMEOUT;

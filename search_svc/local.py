@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from search_svc.comparing import rescored
 from search_svc.engine import MOST_CANDIDATES, Answered
 from search_svc.gpu import Gpu
-from search_svc.merge import Hits, merge
+from search_svc.merge import NONE, Hits, merge
 from search_svc.shard import Shard, use_one_core
 from search_svc.shard_worker import ShardWorker
 from search_svc.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
@@ -80,16 +80,17 @@ class LocalEngine:
         *,
         params: SearchParams | None = None,
         rows: NDArray[np.bool_] | None = None,
+        without: NDArray[np.int64] = NONE,
         exact: bool = False,
         timeout_s: float | None = None,
         allow_partial: bool = False,
     ) -> Answered:
         ask = partial(self._on_all, timeout_s=timeout_s, allow_partial=allow_partial)
         if exact:
-            return ask(lambda shard: shard.scan(queries, k, rows), k)
+            return ask(lambda shard: shard.scan(queries, k, rows, without), k)
         params = params or self.defaults
         candidates = min(k * (params.rerank or 1), max(k, MOST_CANDIDATES))
-        answered = ask(lambda shard: shard.search(queries, candidates, params, rows), candidates)
+        answered = ask(lambda shard: shard.search(queries, candidates, params, rows, without), candidates)
         if params.rerank is None:
             return answered
         return Answered(merge([self._rescored(answered.hits, queries, timeout_s)], k), answered.shards)

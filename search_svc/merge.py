@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 
 MARGIN = 8
 """Hits fetched beyond k, so that few ties reach past what was fetched."""
+_MOST_FETCHED = 2**16
+"""Hits of several queries that are fetched at a time where the first fetch was not enough."""
+
+
+NONE = np.empty(0, np.int64)
+"""No ids."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,13 @@ class Hits:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A number of the best hits of each of Q queries; in any order, and any of those that tie for the last place."""
+    """A number of the best hits of each of Q queries; in any order, and any of those that tie for the last place.
+
+    Where there are fewer, or some do not count, the id is -1.
+    """
 
     hits: Hits
-    rest: NDArray[np.floating]  # (Q,): no item that was not fetched scores more
+    rest: NDArray[np.floating]  # (Q,): no item that was not fetched scores more; -inf if there is none
 
 
 Fetch = Callable[[NDArray[np.float32], int], Fetched]
@@ -54,10 +63,29 @@ def _ranked(hits: Hits) -> bool:
 def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits:
     """The k best hits among `size` items, ties for the last place given to the smallest ids.
 
-    Which of the tied items a faiss index returns is its own affair. So fetch more than k: where whatever was not
-    fetched is worse than the k-th, every item that ties with the k-th was fetched. Where it may not be, fetch more.
+    Which of the tied items a faiss index returns is its own affair, and some of what it returns may not count (`dropping`).
+    So fetch more than k: where whatever was not fetched is worse than the k-th, every item that ties with the k-th was
+    fetched. Where it may not be, fetch more.
     """
-    width = min(k + MARGIN, size)
+    return _best(fetch, queries, k, min(k + MARGIN, size), size)
+
+
+def dropping(fetch: Fetch, without: NDArray[np.int64]) -> Fetch:
+    """What it fetches, but for these ids, ascending."""
+    if not len(without):
+        return fetch
+
+    def fetch_others(queries: NDArray[np.float32], k: int) -> Fetched:
+        fetched = fetch(queries, k)
+        scores, ids = fetched.hits.scores, fetched.hits.ids
+        dropped = without[np.searchsorted(without[:-1], ids)] == ids
+        others = Hits(np.where(dropped, np.float32(-np.inf), scores), np.where(dropped, -1, ids))
+        return Fetched(others, fetched.rest)
+
+    return fetch_others
+
+
+def _best(fetch: Fetch, queries: NDArray[np.float32], k: int, width: int, size: int) -> Hits:
     fetched = fetch(queries, width)
     ranked = merge([fetched.hits], width)
     best = Hits(ranked.scores[:, :k], ranked.ids[:, :k])
@@ -65,23 +93,17 @@ def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits
     if not len(undecided):
         return best
     best = Hits(best.scores.copy(), best.ids.copy())
-    for row in undecided:
-        # One query at a time: a query that ties with the whole gallery must not take a batch's worth of memory.
-        alone = _widen(fetch, queries[row : row + 1], k, width, size)
-        best.scores[row], best.ids[row] = alone.scores[0, :k], alone.ids[0, :k]
+    wider = min(4 * width, size)
+    # One query at a time, where it ties with a whole gallery.
+    together = max(1, _MOST_FETCHED // wider)
+    for start in range(0, len(undecided), together):
+        rows = undecided[start : start + together]
+        more = _best(fetch, queries[rows], k, wider, size)
+        best.scores[rows], best.ids[rows] = more.scores, more.ids
     return best
 
 
-def _widen(fetch: Fetch, query: NDArray[np.float32], k: int, width: int, size: int) -> Hits:
-    while True:
-        width = min(4 * width, size)
-        fetched = fetch(query, width)
-        ranked = merge([fetched.hits], width)
-        if width == size or not _open(ranked, fetched.rest, k)[0]:
-            return ranked
-
-
 def _open(ranked: Hits, rest: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
-    """(Q,): whether items that belong among the k best hits may be among those not fetched."""
-    undecided: NDArray[np.bool_] = (ranked.ids[:, -1] >= 0) & (rest >= ranked.scores[:, k - 1])
+    """(Q,): whether items that belong among the k best hits may be among those not fetched. There are none where rest is -inf."""
+    undecided: NDArray[np.bool_] = (rest > -np.inf) & (rest >= ranked.scores[:, k - 1])
     return undecided

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from search_svc.asking import Asked, Options, asking, nearest
 from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
 from search_svc.gpu import Gpu, on_gpu
-from search_svc.merge import Hits, empty, top_k
+from search_svc.merge import NONE, Hits, dropping, empty, top_k
 from search_svc.scanning import Scan, length_of_longest
 from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
@@ -63,20 +63,31 @@ class Shard:
         return frozenset({"ef_search"}) if is_graph(self.asked.index) else frozenset()
 
     def search(
-        self, queries: NDArray[np.float32], k: int, params: SearchParams, rows: NDArray[np.bool_] | None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        params: SearchParams,
+        rows: NDArray[np.bool_] | None = None,
+        without: NDArray[np.int64] = NONE,
     ) -> Hits:
         """The k best hits that the index finds, among the gallery's `rows` (a mask over all of them) or among all.
 
-        An index that cannot leave rows out is not asked then: `rows` are scanned.
+        An index that cannot leave rows out is not asked then: `rows` are scanned. Any can do `without` some, by id, ascending.
         """
         if rows is not None and not self.filters:
-            return self.scan(queries, k, rows)
+            return self.scan(queries, k, rows, without)
         selector = None if rows is None else _selector(rows[_slice(self.rows)])
-        hits = nearest(self.asked, queries, k, Options(params, selector))
+        hits = nearest(self.asked, queries, k, Options(params, selector), self._own(without))
         ids = self.rows.start + self.rows.step * hits.ids
         return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
 
-    def scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.bool_] | None) -> Hits:
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        rows: NDArray[np.bool_] | None = None,
+        without: NDArray[np.int64] = NONE,
+    ) -> Hits:
         """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
         compared: range | NDArray[np.int64] = self.rows
         if rows is not None:
@@ -84,7 +95,14 @@ class Shard:
         if not len(compared):
             return empty(len(queries))
         scan = Scan(self.embeddings, compared, self.metric, self._longest)
-        return top_k(scan.fetch, queries, k, len(compared))
+        return top_k(dropping(scan.fetch, without), queries, k, len(compared))
+
+    def _own(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places in the shard of those ids, ascending, that are in it."""
+        low, high = np.searchsorted(ids, (self.rows.start, self.rows.stop))
+        places, rest = np.divmod(ids[low:high] - self.rows.start, self.rows.step)
+        own: NDArray[np.int64] = places[rest == 0]
+        return own
 
     @cached_property
     def _longest(self) -> float:

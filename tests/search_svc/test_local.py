@@ -78,6 +78,45 @@ def test_flat_and_exact_answers_are_those_of_numpy_with_and_without_a_filter(ope
     check()
 
 
+@pytest.mark.parametrize(("factory", "metric"), [("Flat", "ip"), ("Flat", "l2"), ("IVF4,SQ8", "ip")])
+def test_removed_photos_leave_the_answer_that_a_mask_without_them_gives(open_shards, factory, metric):
+    @SETTINGS
+    @given(galleries, questions, counts, st.data())
+    def check(gallery, queries, k, data):
+        removed = data.draw(arrays.arrays(np.bool_, len(gallery)))
+        allowed = data.draw(st.none() | arrays.arrays(np.bool_, len(gallery)))
+        left = ~removed if allowed is None else ~removed & allowed
+        for count in (1, 3):
+            with open_shards(gallery, factory=factory, metric=metric, shards=count) as shards:
+                for exact in (False, True):
+                    expected = shards.search(queries, k, rows=left, exact=exact).hits
+                    width = (expected.ids >= 0).sum(axis=1).max(initial=0)
+                    found = shards.search(queries, k, rows=allowed, without=np.flatnonzero(removed), exact=exact).hits
+                    check_equal(found, expected.ids[:, :width], expected.scores[:, :width])
+
+    check()
+
+
+def test_removed_photos_leave_an_answer_that_is_the_same_in_any_company(open_shards):
+    gallery, removed = spread(3000), np.arange(0, 3000, 2)
+    queries = spread(3064)[3000:]
+    for factory in ("Flat", "IVF8,SQ8", "HNSW8"):
+        with open_shards(gallery, factory=factory, shards=2, train_sample=600) as shards:
+            alone = [shards.search(queries[row : row + 1], 20, without=removed).hits for row in range(64)]
+            together = shards.search(queries, 20, without=removed).hits
+            assert (together.ids % 2 == 1).all()
+            np.testing.assert_array_equal(together.ids, np.concatenate([each.ids for each in alone]))
+            np.testing.assert_array_equal(together.scores, np.concatenate([each.scores for each in alone]))
+
+
+def test_a_reranked_answer_has_no_removed_photo(open_shards):
+    gallery = spread(600)
+    params, removed = SearchParams(rerank=4), np.arange(0, 600, 3)
+    with open_shards(gallery, factory="IVF1,SQ8", shards=2, train_sample=600) as shards:
+        found = shards.search(gallery[:30], 5, params=params, without=removed).hits
+    np.testing.assert_array_equal(found.ids, ranked(gallery, gallery[:30], 5, "ip", np.arange(600) % 3 > 0)[0])
+
+
 def photographed_often(photos: int, times: int, dimension: int):
     """Unit vectors of real numbers; each is in the gallery many times, far apart."""
     vectors = np.random.default_rng(photos).standard_normal((photos, dimension)).astype(np.float16).astype(np.float32)

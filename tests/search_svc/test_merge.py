@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.merge import MARGIN, Fetched, Hits, empty, merge, top_k
+from search_svc.merge import MARGIN, Fetched, Hits, dropping, empty, merge, top_k
 
 
 def hits(*queries):
@@ -72,9 +72,9 @@ def test_without_ties_one_fetch_is_enough():
 
 
 def test_a_query_that_ties_with_everything_is_widened_alone():
-    index = HighestIds([0] * 1000)
-    top_k(index.fetch, np.zeros((3, 1), np.float32), 5, 1000)
-    assert {queries for queries, _ in index.asked[1:]} == {1}
+    index = HighestIds([0] * 40_000)
+    top_k(index.fetch, np.zeros((3, 1), np.float32), 5, 40_000)
+    assert index.asked[-3:] == [(1, 40_000)] * 3
 
 
 @pytest.mark.parametrize("k", [3, 20])
@@ -82,3 +82,41 @@ def test_a_part_smaller_than_k_gives_all_it_has(k):
     index = HighestIds([1, 2, 1])
     found = top_k(index.fetch, np.zeros((1, 1), np.float32), k, 3)
     assert pairs(found) == [(2.0, 1), (1.0, 0), (1.0, 2)]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.data())
+def test_what_is_dropped_makes_room_for_what_comes_next(scores, data):
+    size = len(scores)
+    k = data.draw(st.integers(1, size))
+    dropped = data.draw(st.sets(st.integers(0, size - 1)))
+    fetch = dropping(HighestIds(scores).fetch, np.array(sorted(dropped), np.int64))
+    found = top_k(fetch, np.zeros((2, 1), np.float32), k, size)
+    others = sorted(
+        ((float(s), i) for i, s in enumerate(scores) if i not in dropped), key=lambda hit: (-hit[0], hit[1])
+    )
+    for row in (0, 1):
+        assert [pair for pair in pairs(found, row) if pair[1] >= 0] == others[:k]
+
+
+def test_queries_whose_best_were_dropped_are_widened_together_as_memory_allows():
+    index = HighestIds(list(range(100_000)))
+    fetch = dropping(index.fetch, np.arange(99_000, 100_000))
+    top_k(fetch, np.zeros((64, 1), np.float32), 5, 100_000)
+    assert index.asked[1] == (64, 4 * (5 + MARGIN))
+    assert all(queries * width <= 2**16 for queries, width in index.asked[1:])
+
+
+def test_an_index_that_has_no_more_is_not_asked_for_more():
+    index = HighestIds([3, 2, 1])
+    asked = []
+
+    def fetch(queries, k):
+        asked.append(k)
+        found = index.fetch(queries, 3).hits
+        missing = np.full((len(queries), k - 3), -1)
+        return Fetched(
+            merge([found, Hits(np.full(missing.shape, -np.inf, np.float32), missing)], k), np.array([-np.inf])
+        )
+
+    assert pairs(top_k(fetch, np.zeros((1, 1), np.float32), 5, 1000))[:3] == [(3.0, 0), (2.0, 1), (1.0, 2)]
+    assert asked == [5 + MARGIN]
