@@ -139,31 +139,34 @@ class AsyncClient(BaseClient):
         self, photos: AsyncIterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
     ) -> AsyncIterator[Outcome]:
         limits = await self._run(asked, time_left)
-        ahead: asyncio.Task[list[Outcome]] | None = None
+        running: deque[asyncio.Task[list[Outcome]]] = deque()
         try:
             async with aclosing(_batches(photos, limits)) as batches:
                 async for entries in batches:
-                    started = asyncio.create_task(
-                        self._run(_flows.identify_batch(entries, classify, patience_s=time_left()), time_left)
-                    )
-                    current, ahead = ahead, started
-                    if current is not None:
-                        for outcome in await current:
+                    self._connection.check_open()
+                    flow = _flows.identify_batch(entries, classify, patience_s=time_left())
+                    running.append(asyncio.create_task(self._drive(flow, time_left)))
+                    while len(running) == self._batches_at_once or (running and running[0].done()):
+                        for outcome in await _oldest(running):
                             yield outcome
-            if ahead is not None:
-                for outcome in await ahead:
+            while running:
+                for outcome in await _oldest(running):
                     yield outcome
         finally:
-            if ahead is not None:
-                ahead.cancel()
+            for task in running:
+                task.cancel()
 
     async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
+        return await self._drive(flow, time_left)
+
+    async def _drive(self, flow: Flow[T], time_left: TimeLeft) -> T:
         request_id = new_request_id()
         try:
             call = next(flow)
             while True:
-                await asyncio.sleep(call.after_s)
+                if call.after_s:
+                    await asyncio.sleep(call.after_s)
                 try:
                     reply = await self._send(call, request_id, time_left())
                 except VmmrError as error:
@@ -185,6 +188,13 @@ class AsyncClient(BaseClient):
                 raise closed_during_call() from None
             raise
         return reply_to(call, message, perf_counter() - sent, request_id)
+
+
+async def _oldest(running: deque[asyncio.Task[T]]) -> T:
+    """Waits for it, and takes it out: until then it is cancelled with the others if nobody waits any more."""
+    result = await running[0]
+    running.popleft()
+    return result
 
 
 async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -> AsyncGenerator[list[Entry], None]:

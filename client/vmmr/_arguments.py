@@ -152,6 +152,14 @@ def _add_connection(command: Arguments) -> None:
     command.add_variable("--search", "VMMR_SEARCH", "127.0.0.1:50052", "the search service", metavar="HOST:PORT")
     command.add_variable("--timeout", "VMMR_TIMEOUT", "10", "seconds a request may take", metavar="S", type=_seconds)
     command.add_variable(
+        "--connections",
+        "VMMR_CONNECTIONS",
+        "1",
+        "connections to each service, used in turn",
+        metavar="N",
+        type=_integer(1),
+    )
+    command.add_variable(
         "--tls-ca", "VMMR_TLS_CA", None, "connect securely, trusting these certificates", metavar="PEM"
     )
     command.add_variable("--tls-cert", "VMMR_TLS_CERT", None, "connect securely, with this certificate", metavar="PEM")

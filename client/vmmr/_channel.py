@@ -40,7 +40,8 @@ class TLS:
             raise ValueError("a client certificate and its key go together: give both cert and key, or neither")
 
 
-def options(target: str, *, max_message_bytes: int, keepalive_s: float) -> list[tuple[str, Any]]:
+def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool) -> list[tuple[str, Any]]:
+    """`shared`: the channel may use a connection of another channel of this process to the same target."""
     sign_of_life_ms = int(min(keepalive_s, 20) * 1000)
     return [
         ("grpc.primary_user_agent", f"vmmr/{version('vmmr')}"),
@@ -56,6 +57,7 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float) -> list[
         # The default second is longer than all retries together take.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
+        *([] if shared else [("grpc.use_local_subchannel_pool", 1)]),
         # By default gRPC sends even what is meant for this machine, tokens included, to a proxy of the environment.
         *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),
     ]

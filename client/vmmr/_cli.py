@@ -130,6 +130,7 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
         timeout_s=args.timeout,
         tls=TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None,
         token=token or None,
+        connections=args.connections,
     )
 
 

@@ -1,7 +1,8 @@
 """The client for threads."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -16,7 +17,7 @@ from vmmr._deadlines import TimeLeft
 from vmmr._flows import Classify, Flow
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
 from vmmr._served import Info, LabelCount
-from vmmr._threads import InFlight, Running, blocking
+from vmmr._threads import Flows, blocking, run
 from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 
@@ -84,10 +85,14 @@ class Client(BaseClient):
     ) -> Iterator[Outcome]:
         """One outcome a photo, in order, whatever becomes of the photo: see `Outcome.error`.
 
-        Photos are sent up to `batch` at a time, fewer if the services accept no more; the next batch is embedded
-        while one is classified. Up to eight URLs are fetched side by side. Two batches of photos are in memory at most,
-        so `photos` may be endless. `timeout_s` applies to each call, and not to URLs, which have their own. Raises what
-        goes wrong before the first photo, when the services are asked what they accept.
+        Photos are sent up to `batch` at a time, fewer if the services accept no more. While one batch is classified,
+        one is embedded and one waits at the embedder, so that neither service waits for this program: in threads that
+        go on while the caller is busy with outcomes. These three batches of photos are in memory at most (one more for
+        each of the client's `connections` beyond the first), the one that is being read among them, so `photos` may be
+        endless. Up to eight URLs are fetched side by side.
+
+        `timeout_s` applies to each call, and not to URLs, which have their own. Raises what goes wrong before the first
+        photo, when the services are asked what they accept.
         """
         check_positive(batch=batch)
         limits = _flows.batch_limits(options, self._max_message_bytes, batch)
@@ -152,23 +157,22 @@ class Client(BaseClient):
         self, photos: Iterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
     ) -> Iterator[Outcome]:
         limits = self._run(asked, time_left)
-        calls = InFlight(self._connection, time_left)
-        ahead: Running[list[Outcome]] | None = None
+        flows = Flows(self._connection, time_left, most=self._batches_at_once)
+        running: deque[Future[list[Outcome]]] = deque()
         try:
             for entries in _batches(photos, limits):
                 self._connection.check_open()
-                started = Running(_flows.identify_batch(entries, classify, patience_s=time_left()), calls.start)
-                if ahead is not None:
-                    yield from ahead.result()
-                ahead = started
-            if ahead is not None:
-                yield from ahead.result()
+                running.append(flows.start(_flows.identify_batch(entries, classify, patience_s=time_left())))
+                while len(running) == self._batches_at_once or (running and running[0].done()):
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
         finally:
-            calls.cancel()
+            flows.end()
 
     def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
-        return Running(flow, partial(blocking, self._connection, time_left)).result()
+        return run(flow, blocking(self._connection, time_left))
 
 
 def _batches(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[list[Entry]]:

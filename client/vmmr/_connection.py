@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from threading import Lock
 from types import ModuleType
 from typing import Any, TypeVar
@@ -33,9 +34,11 @@ class Connection:
     options: Mapping[Service, list[tuple[str, Any]]]
     credentials: grpc.ChannelCredentials | None
     token: str | None
+    connections: int = 1
+    """Channels to each service, used in turn."""
     closed: bool = False
     _channels: list[Any] = field(default_factory=list)
-    _stubs: dict[Service, Any] = field(default_factory=dict)
+    _stubs: dict[Service, Iterator[Any]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def check_open(self) -> None:
@@ -50,7 +53,7 @@ class Connection:
                 raise closed_during_call()
             if call.service not in self._stubs:
                 self._open(call.service)
-            return getattr(self._stubs[call.service], call.method)
+            return getattr(next(self._stubs[call.service]), call.method)
 
     def metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
         authorization = (("authorization", f"Bearer {self.token}"),) if self.token else ()
@@ -77,13 +80,16 @@ class Connection:
             return [channel.close() for channel in self._channels]
 
     def _open(self, service: Service) -> None:
+        """Channels connect when they are first used, so those that have no turn cost nothing."""
+        channels = [self._channel(service) for _ in range(self.connections)]
+        self._channels += channels
+        self._stubs[service] = cycle([_STUBS[service](channel) for channel in channels])
+
+    def _channel(self, service: Service) -> Any:
         target, options = self.targets[service], self.options[service]
         if self.credentials is None:
-            channel = self.channel_module.insecure_channel(target, options)
-        else:
-            channel = self.channel_module.secure_channel(target, self.credentials, options)
-        self._channels.append(channel)
-        self._stubs[service] = _STUBS[service](channel)
+            return self.channel_module.insecure_channel(target, options)
+        return self.channel_module.secure_channel(target, self.credentials, options)
 
 
 def closed_during_call() -> CallError:

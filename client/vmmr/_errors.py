@@ -10,6 +10,7 @@ VmmrError
 │   │   ├── InvalidPhotoError     ... because of photos, which it names
 │   │   └── MessageTooLargeError  ... because it has more bytes than a message may
 │   ├── ModelMismatchError        the embeddings are of another model than the index
+│   ├── ItemNotFoundError         the gallery has no item of that id
 │   ├── UnauthenticatedError      the token or the client certificate isn't accepted
 │   ├── OverloadedError           a queue is full; try again after `retry_after_s`
 │   ├── DeadlineExceededError     no answer in time (a TimeoutError too)
@@ -115,6 +116,10 @@ class MessageTooLargeError(InvalidRequestError):
 
 class ModelMismatchError(CallError):
     """The embeddings were made by another model than the index was built with."""
+
+
+class ItemNotFoundError(CallError):
+    """The gallery has no item of that id."""
 
 
 class UnauthenticatedError(CallError):

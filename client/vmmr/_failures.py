@@ -12,6 +12,7 @@ from vmmr._errors import (
     DeadlineExceededError,
     InvalidPhotoError,
     InvalidRequestError,
+    ItemNotFoundError,
     MessageTooLargeError,
     ModelMismatchError,
     OverloadedError,
@@ -28,6 +29,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _BY_REASON: dict[str, type[CallError]] = {
     "INVALID_IMAGE": InvalidPhotoError,
     "MODEL_MISMATCH": ModelMismatchError,
+    "ITEM_NOT_FOUND": ItemNotFoundError,
 }
 
 _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {

@@ -1,11 +1,12 @@
 """Flows and their calls, in threads that wait."""
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event, Lock
 from time import perf_counter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id, reply_to
@@ -15,83 +16,86 @@ from vmmr._flows import Flow, Reply
 
 T = TypeVar("T")
 
-Start: TypeAlias = Callable[[Call[Any], str], Callable[[], Reply[Any]]]
-"""From a call and its request id to a function that waits for the reply."""
+Send: TypeAlias = Callable[[Call[Any], str], Reply[Any]]
+"""Makes a call that has a request id, and waits for the reply."""
 
 
-class Running(Generic[T]):
-    """A flow between two of its calls: one has been started, its reply has yet to be taken."""
-
-    def __init__(self, flow: Flow[T], start: Start) -> None:
-        self._flow = flow
-        self._start = start
-        self._request_id = new_request_id()
-        self._reply: Callable[[], Reply[Any]] | None = None
-        self._result: T
-        self._advance(lambda: next(flow))
-
-    def result(self) -> T:
-        while self._reply is not None:
+def run(flow: Flow[T], send: Send, pause: Callable[[float], object] = time.sleep) -> T:
+    """Makes the calls of a flow, one after the other; its result."""
+    request_id = new_request_id()
+    try:
+        call = next(flow)
+        while True:
+            if call.after_s:
+                pause(call.after_s)
             try:
-                reply = self._reply()
+                reply = send(call, request_id)
             except VmmrError as error:
-                self._advance(partial(self._flow.throw, error))
+                call = flow.throw(error)
             else:
-                self._advance(partial(self._flow.send, reply))
-        return self._result
-
-    def _advance(self, resume: Callable[[], Call[Any]]) -> None:
-        try:
-            call = resume()
-        except StopIteration as end:
-            self._reply, self._result = None, end.value
-            return
-        time.sleep(call.after_s)
-        try:
-            self._reply = self._start(call, self._request_id)
-        except VmmrError as error:
-            self._advance(partial(self._flow.throw, error))
+                call = flow.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
-def blocking(connection: Connection, time_left: TimeLeft, call: Call[Any], request_id: str) -> Callable[[], Reply[Any]]:
-    """Sends the call when its reply is asked for: cheaper than a future, if there is nothing to do meanwhile."""
+def blocking(connection: Connection, time_left: TimeLeft) -> Send:
+    """Calls that nothing but their deadline ends: cheaper than those that can be cancelled."""
 
-    def reply() -> Reply[Any]:
+    def send(call: Call[Any], request_id: str) -> Reply[Any]:
         method = connection.method(call)
         sent = perf_counter()
         with connection.errors(call, request_id):
             message = method(call.request, timeout=time_left(), metadata=connection.metadata(request_id))
         return reply_to(call, message, perf_counter() - sent, request_id)
 
-    return reply
+    return send
 
 
-class InFlight:
-    """Calls that are sent at once, and can be cancelled all together."""
+class Flows:
+    """Flows that run side by side, each in a thread, and can be ended all together."""
 
-    def __init__(self, connection: Connection, time_left: TimeLeft) -> None:
+    def __init__(self, connection: Connection, time_left: TimeLeft, *, most: int) -> None:
         self._connection = connection
         self._time_left = time_left
+        self._threads = ThreadPoolExecutor(most, "vmmr-batch")
+        self._ended = Event()
         self._rpcs: set[Any] = set()
+        self._lock = Lock()
 
-    def start(self, call: Call[Any], request_id: str) -> Callable[[], Reply[Any]]:
+    def start(self, flow: Flow[T]) -> "Future[T]":
+        return self._threads.submit(run, flow, self._send, self._pause)
+
+    def end(self) -> None:
+        """Cancels what is under way. Nobody may wait for the results any more."""
+        with self._lock:
+            self._ended.set()
+            under_way = list(self._rpcs)
+        for rpc in under_way:
+            rpc.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _pause(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise CancelledError
+
+    def _send(self, call: Call[Any], request_id: str) -> Reply[Any]:
         method = self._connection.method(call)
         sent = perf_counter()
-        received: Future[float] = Future()
         with self._connection.errors(call, request_id):
             rpc = method.future(call.request, timeout=self._time_left(), metadata=self._connection.metadata(request_id))
-        rpc.add_done_callback(lambda _: received.set_result(perf_counter()))
-        self._rpcs.add(rpc)
-        return partial(self._reply, call, request_id, rpc, sent, received)
+            with self._cancellable(rpc):
+                message = rpc.result()
+        return reply_to(call, message, perf_counter() - sent, request_id)
 
-    def cancel(self) -> None:
-        for rpc in self._rpcs:
+    @contextmanager
+    def _cancellable(self, rpc: Any) -> Iterator[None]:
+        with self._lock:
+            self._rpcs.add(rpc)
+            ended = self._ended.is_set()
+        if ended:
             rpc.cancel()
-
-    def _reply(self, call: Call[Any], request_id: str, rpc: Any, sent: float, received: "Future[float]") -> Reply[Any]:
-        # The time of the reply's arrival, not of its taking up: in between, the caller works on earlier photos.
-        round_trip_s = received.result() - sent
-        self._rpcs.discard(rpc)
-        with self._connection.errors(call, request_id):
-            message = rpc.result()
-        return reply_to(call, message, round_trip_s, request_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._rpcs.discard(rpc)

@@ -21,6 +21,12 @@ from svckit.errors import STATUS, Reason, Violation
 BY_REASON = {
     Reason.INVALID_IMAGE: vmmr.InvalidPhotoError,
     Reason.MODEL_MISMATCH: vmmr.ModelMismatchError,
+    Reason.ITEM_NOT_FOUND: vmmr.ItemNotFoundError,
+    Reason.UNKNOWN_MODEL: vmmr.CallError,
+    Reason.JOURNAL_FULL: vmmr.OverloadedError,
+    Reason.JOURNAL_UNWRITABLE: vmmr.UnavailableError,
+    Reason.COMPACTION_RUNNING: vmmr.CallError,
+    Reason.COMPACTION_FAILED: vmmr.CallError,
     Reason.UNAUTHENTICATED: vmmr.UnauthenticatedError,
     Reason.QUEUE_FULL: vmmr.OverloadedError,
     Reason.DEADLINE_EXCEEDED: vmmr.DeadlineExceededError,

@@ -168,14 +168,57 @@ def test_a_photo_is_read_before_the_next_is_asked_for(client, tmp_path):
     assert years(client.identify_many(opened())) == [2000, 2001, 2002, 2003, 2004]
 
 
-def test_the_next_batch_is_embedded_while_one_is_classified(client, services):
-    second_is_asked = threading.Event()
-    services.embedder.script.marked[b"2222"] = lambda *_: second_is_asked.set()
-    services.search.script.marked[np.float32(1111).tobytes()] = lambda *_: None if second_is_asked.wait(5) else 1 / 0
+def when(event):
+    """Answers as usual once the event is set; fails if that takes long."""
+    return lambda *_: None if event.wait(10) else 1 / 0
+
+
+def test_while_a_batch_is_classified_one_is_embedded_and_one_waits_at_the_embedder(client, services):
+    classifying, waiting = threading.Event(), threading.Event()
+    embedder, search = services.embedder.script, services.search.script
+    embedder.marked |= {b"2222": when(waiting), b"3333": lambda *_: waiting.set() if classifying.wait(10) else 1 / 0}
+    search.marked[np.float32(1111).tobytes()] = lambda *_: classifying.set() or when(waiting)()
+    assert years(client.identify_many([b"1111", b"2222", b"3333"], batch=1)) == [3111, 4222, 5333]
+
+
+def test_a_batch_that_is_embedded_while_an_earlier_one_is_not_is_classified_at_once(client, services):
+    second_is_classified = threading.Event()
+    services.embedder.script.marked[b"1111"] = when(second_is_classified)
+    services.search.script.marked[np.float32(2222).tobytes()] = lambda *_: second_is_classified.set()
     assert years(client.identify_many([b"1111", b"2222"], batch=1)) == [3111, 4222]
 
 
-def test_photos_are_taken_as_they_are_needed_two_batches_at_a_time(services):
+def test_the_services_go_on_while_the_caller_is_busy(services):
+    third_is_classified = threading.Event()
+    services.search.script.marked[np.float32(3333).tobytes()] = lambda *_: third_is_classified.set()
+    with vmmr.Client(*services.targets) as client:
+        outcomes = client.identify_many([b"1111", b"2222", b"3333"], batch=1)
+        next(outcomes)
+        assert third_is_classified.wait(10)
+        assert years(outcomes) == [4222, 5333]
+
+
+def test_outcomes_do_not_wait_for_photos_that_have_yet_to_come(services):
+    first_is_seen = threading.Event()
+
+    def slow():
+        yield from [b"1", b"2"]
+        while not services.search.script.of("Classify"):
+            first_is_seen.wait(0.01)
+        for n in range(3, 7):
+            first_is_seen.wait(0.2)
+            yield b"%d" % n
+        assert first_is_seen.wait(10)
+        yield b"7"
+
+    with vmmr.Client(*services.targets) as client:
+        for outcome in client.identify_many(slow(), batch=2):
+            assert outcome.error is None
+            first_is_seen.set()
+
+
+@pytest.mark.parametrize(("connections", "in_memory"), [(1, 3), (4, 6)])
+def test_photos_are_taken_as_they_are_needed_so_many_batches_at_a_time(services, connections, in_memory):
     taken = []
 
     def endless():
@@ -183,11 +226,11 @@ def test_photos_are_taken_as_they_are_needed_two_batches_at_a_time(services):
             taken.append(n)
             yield b"%d" % n
 
-    with vmmr.Client(*services.targets) as client:
+    with vmmr.Client(*services.targets, connections=connections) as client:
         outcomes = client.identify_many(endless(), batch=2)
-        for seen in range(10):
+        for seen in range(20):
             assert next(outcomes).position == seen
-            assert len(taken) <= seen + 4
+            assert len(taken) <= seen + 2 * in_memory
         outcomes.close()
 
 
@@ -203,26 +246,45 @@ async def test_photos_may_come_asynchronously(services):
         outcomes = client.identify_many(endless(), batch=2)
         for seen in range(10):
             assert (await anext(outcomes)).position == seen
-            assert len(taken) <= seen + 4
+            assert len(taken) <= seen + 6
         await outcomes.aclose()
 
 
-def test_who_stops_listening_cancels_what_is_under_way(services):
-    waits, cancelled, leave = threading.Event(), threading.Event(), threading.Event()
+def test_who_stops_listening_cancels_what_is_under_way_in_both_services(services):
+    waits, cancelled, leave = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
     def stuck(_, context):
-        context.add_callback(cancelled.set)
-        waits.set()
+        context.add_callback(cancelled.release)
+        waits.release()
         leave.wait(30)
 
-    services.embedder.script.marked[b"2222"] = stuck
+    services.embedder.script.marked[b"3333"] = stuck
+    services.search.script.marked[np.float32(2222).tobytes()] = stuck
     with vmmr.Client(*services.targets) as client:
-        outcomes = client.identify_many([b"1111", b"2222"], batch=1, timeout_s=60)
+        outcomes = client.identify_many([b"1111", b"2222", b"3333", b"4444"], batch=1, timeout_s=60)
         next(outcomes)
-        assert waits.wait(10)
+        assert all(waits.acquire(timeout=10) for _ in range(2))
         outcomes.close()
-        assert cancelled.wait(10)
+        assert all(cancelled.acquire(timeout=10) for _ in range(2))
         leave.set()
+
+
+def test_who_stops_listening_ends_waits_for_an_overloaded_service(services, fail):
+    refused = threading.Event()
+    refuse = fail("QUEUE_FULL", retry_after_s=30)
+    services.embedder.script.marked[b"2222"] = lambda *call: refused.set() or refuse(*call)
+    threads = set(threading.enumerate())
+    with vmmr.Client(*services.targets, timeout_s=60) as client:
+        outcomes = client.identify_many([b"1111", b"2222"], batch=1)
+        next(outcomes)
+        assert refused.wait(10)
+        batches = [each for each in threading.enumerate() if each not in threads and each.name.startswith("vmmr-batch")]
+        outcomes.close()
+        for each in batches:
+            each.join(10)
+        assert batches
+        assert not any(each.is_alive() for each in batches)
+        assert len(services.embedder.script.of("Embed")) == 2
 
 
 def test_a_round_trip_does_not_include_the_listeners_time(services):
