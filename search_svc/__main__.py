@@ -13,7 +13,7 @@ from svckit.extras import needing_services
 with needing_services("vmmr-search"):
     from vmmr.search.v1 import search_pb2_grpc
 
-    from search_svc import build_command, evaluate, info, split
+    from search_svc import build_command, evaluate, info, split, versions_command
     from search_svc.audit import command as audit
     from search_svc.config import PREFIX, SearchConfig
     from search_svc.gpu import all_gpus
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     serve.set_defaults(
         run=lambda args: supervisor.serve(_serve, config.from_namespace(SearchConfig, PREFIX, args), PROGRAM)
     )
-    for step in (split, audit, select, build_command, evaluate, info):
+    for step in (split, audit, select, build_command, evaluate, info, versions_command):
         step.add(commands)
     return program
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.calibration import Calibration
 from search_svc.fit import fit
-from search_svc.gallery import Gallery, copied, copy_embeddings
+from search_svc.gallery import Gallery, Rows, copied, copy_embeddings
 from search_svc.held import Held
 from search_svc.index_dir import Draft, new_version
 from search_svc.items import Items, write_items
@@ -31,7 +32,7 @@ from search_svc.version import (
     VersionManifest,
     write_version_manifest,
 )
-from svckit.artifact import sha256_of
+from svckit.artifact import read_manifest, sha256_of
 from svckit.cli import CommandError, progress
 
 DEFAULT_K = 5
@@ -39,40 +40,59 @@ _TEMPERATURE = {"ip": 0.05, "l2": 0.1}
 _CHUNK_ROWS = 8192
 
 
+@dataclass(frozen=True)
+class Inherited:
+    """What a version takes over from the one before, whose gallery is nearly the same."""
+
+    journal_sequence: int
+    """Of the last journal entry that the gallery holds."""
+    train_sample: int
+    """Embeddings that the index was trained on; 0 if it needs no training."""
+    trained: Path | None
+    """A shard whose training is taken over; None: it is trained anew, if it needs training."""
+    calibrate: Callable[[Items, NDArray[np.float16]], Calibration | None]
+    """Of the new items and their embeddings."""
+    verify: Callable[[IndexVersion], None]
+    """Raises CommandError if the version, which is not in its place yet, does not answer as it should."""
+
+
 def build_version(
     index_dir: Path,
     *,
-    embeddings: NDArray[Any],
+    embeddings: Rows,
     item_ids: Sequence[str],
     labels: Sequence[Label],
     uris: Sequence[str],
+    batch_ids: Sequence[str] = (),
+    attributes: Sequence[Mapping[str, str]] = (),
     model: str,
     model_name: str,
     spec: IndexSpec,
     rows: NDArray[np.int64] | None = None,
     held: Held | None = None,
     fingerprint: str | None = None,
+    inherited: Inherited | None = None,
     processes: int = 1,
     memory_bytes: int = MEMORY_BYTES,
 ) -> IndexVersion:
     """Builds the next version of `index_dir` and makes it the current one.
 
-    `rows` are the rows of the `(M, dimension)` embeddings that make the gallery, all by default; ids, labels and uris
-    are aligned with them. With `held`, if these are enough, it is calibrated. `processes` fill shards, and hold
+    `rows` are the rows of the `(M, dimension)` embeddings that make the gallery, all by default; ids, labels, uris and what
+    else items have are aligned with them. With `held`, if these are enough, it is calibrated. `processes` fill shards, and hold
     `memory_bytes` beside the shards that are being filled. An earlier build of the same that was stopped is gone on with; the
     embeddings are known by their `fingerprint`, which is computed unless it is given. Raises CommandError before any work if
     the spec or the gallery makes no sense.
     """
-    gallery = Gallery(embeddings, np.arange(len(embeddings)) if rows is None else rows, item_ids, labels, uris)
+    rows = np.arange(embeddings.shape[0]) if rows is None else rows
+    gallery = Gallery(embeddings, rows, item_ids, labels, uris, batch_ids, attributes)
     gallery.check()
-    index = create_index(spec, len(gallery), gallery.dimension, memory_bytes)
-    train_sample = train_sample_size(spec, index, len(gallery), memory_bytes)
+    train_sample = _train_sample(spec, gallery, memory_bytes, inherited)
     gallery, parts = _divided(gallery, spec)
     job = _job(fingerprint or _fingerprint(embeddings), gallery, spec, train_sample)
     with new_version(index_dir, job) as draft:
         _tell(draft, len(parts))
         mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, gallery, draft.work)
-        write_items(draft.files / ITEMS_FILE, gallery.item_ids, gallery.labels, gallery.uris)
+        _write_items(draft.files, gallery)
         matrix = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
         manifest = VersionManifest(
             version=draft.version,
@@ -83,18 +103,39 @@ def build_version(
             labels=len(set(labels)),
             factory=spec.factory,
             metric=spec.metric,
-            shards=_write_shards(draft, matrix, spec, parts, processes=processes, memory_bytes=memory_bytes),
+            shards=_write_shards(
+                draft,
+                matrix,
+                spec,
+                parts,
+                processes=processes,
+                memory_bytes=memory_bytes,
+                trained=inherited.trained if inherited else None,
+            ),
             search=SearchParams(spec.nprobe, spec.ef_search, spec.rerank),
             k=spec.k or DEFAULT_K,
             temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
             seed=spec.seed,
             train_sample=train_sample,
             created=datetime.now(UTC),
+            journal_sequence=inherited.journal_sequence if inherited else 0,
         )
         if held and held.enough:
             manifest = _calibrate(draft.files, manifest, matrix, held, spec)
+        if inherited:
+            _calibrate_as_before(draft.files, manifest, matrix, inherited)
         write_version_manifest(draft.files, manifest)
+        if inherited:
+            read_manifest(draft.files)
+            inherited.verify(_drafted(draft.files, manifest, matrix))
     return IndexVersion.open(index_dir, draft.version, verify=False)
+
+
+def _train_sample(spec: IndexSpec, gallery: Gallery, memory_bytes: int, inherited: Inherited | None) -> int:
+    if inherited and inherited.trained:
+        return inherited.train_sample
+    index = create_index(spec, len(gallery), gallery.dimension, memory_bytes)
+    return train_sample_size(spec, index, len(gallery), memory_bytes)
 
 
 def _divided(gallery: Gallery, spec: IndexSpec) -> tuple[Gallery, tuple[range, ...]]:
@@ -118,9 +159,21 @@ def _job(embeddings: str, gallery: Gallery, spec: IndexSpec, train_sample: int) 
     }
 
 
-def _fingerprint(embeddings: NDArray[Any]) -> str:
-    starts = range(0, len(embeddings), _CHUNK_ROWS)
-    return sha256_of(np.ascontiguousarray(embeddings[start : start + _CHUNK_ROWS]).tobytes() for start in starts)
+def _fingerprint(embeddings: Rows) -> str:
+    rows = np.arange(embeddings.shape[0])
+    starts = range(0, len(rows), _CHUNK_ROWS)
+    return sha256_of(np.ascontiguousarray(embeddings[rows[start : start + _CHUNK_ROWS]]).tobytes() for start in starts)
+
+
+def _write_items(files: Path, gallery: Gallery) -> None:
+    write_items(
+        files / ITEMS_FILE,
+        gallery.item_ids,
+        gallery.labels,
+        gallery.uris,
+        batch_ids=gallery.batch_ids,
+        attributes=gallery.attributes,
+    )
 
 
 def _tell(draft: Draft, shards: int) -> None:
@@ -145,6 +198,7 @@ def _write_shards(
     *,
     processes: int,
     memory_bytes: int,
+    trained: Path | None,
 ) -> tuple[ShardInfo, ...]:
     _, added = left_behind(draft.work, len(parts))
     with progress(initial=added, total=len(gallery), desc="index", unit="photo") as bar:
@@ -156,6 +210,7 @@ def _write_shards(
             processes=processes,
             memory_bytes=memory_bytes,
             work=draft.work,
+            trained=trained,
             on_added=bar.update,
         )
 
@@ -164,8 +219,21 @@ def _calibrate(
     draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], held: Held, spec: IndexSpec
 ) -> VersionManifest:
     """Writes the calibration; returns the manifest with what was fitted."""
-    version = IndexVersion(draft, manifest, gallery, Items.open(draft / ITEMS_FILE))
+    version = _drafted(draft, manifest, gallery)
     with LocalEngine.open(version) as shards:
         fitted = fit(version, shards, held, k=spec.k, temperature=spec.temperature)
     fitted.write(draft / CALIBRATION_FILE)
     return dataclasses.replace(manifest, k=fitted.k, temperature=fitted.temperature)
+
+
+def _calibrate_as_before(
+    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], inherited: Inherited
+) -> None:
+    version = _drafted(draft, manifest, gallery)
+    if calibration := inherited.calibrate(version.items, gallery):
+        calibration.write(draft / CALIBRATION_FILE)
+
+
+def _drafted(draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16]) -> IndexVersion:
+    """The version, not yet in its place."""
+    return IndexVersion(draft, manifest, gallery, Items.open(draft / ITEMS_FILE))

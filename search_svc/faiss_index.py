@@ -70,6 +70,13 @@ def train(index: Any, sample: NDArray[np.float32]) -> None:
         raise CommandError(f"faiss cannot train the index on {len(sample)} embeddings: {_reason(error)}") from error
 
 
+def emptied(path: Path) -> Any:
+    """The index of a shard file without its vectors: what was trained, centroids and codebooks, is as it was."""
+    index = read(path)
+    index.reset()
+    return index
+
+
 def reserve(index: Any, rows: int) -> None:
     """Makes room for so many rows, where all codes are in one piece: growing it bit by bit would take up to twice as much."""
     inner = innermost(index)

@@ -3,10 +3,10 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,27 @@ _CHUNK_ROWS = 8192
 _COPIED = "embeddings"
 
 
+class Rows(Protocol):
+    """What a gallery needs of an array of embeddings, `(M, dimension)`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Gallery:
-    embeddings: NDArray[Any]
+    embeddings: Rows
     """(M, dimension): of these photos and maybe others."""
     rows: NDArray[np.int64]
     """(N,) of the embeddings: the photos. What follows is aligned with them."""
     item_ids: Sequence[str]
     labels: Sequence[Label]
     uris: Sequence[str]
+    batch_ids: Sequence[str] = ()
+    """Of items that were added while a gallery was served; they and the attributes are given together, or neither."""
+    attributes: Sequence[Mapping[str, str]] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,8 +86,9 @@ class Gallery:
     def by_label(self) -> Self:
         """Sorted by label; the photos of a label stay in order."""
         order = np.argsort(self.label_of, kind="stable")
-        ids, labels, uris = ([values[i] for i in order.tolist()] for values in (self.item_ids, self.labels, self.uris))
-        return type(self)(self.embeddings, self.rows[order], ids, labels, uris)
+        columns = (self.item_ids, self.labels, self.uris, self.batch_ids, self.attributes)
+        ordered = ([values[i] for i in order.tolist()] if values else () for values in columns)
+        return type(self)(self.embeddings, self.rows[order], *ordered)
 
 
 def copy_embeddings(path: Path, gallery: Gallery, work: Path) -> float:

@@ -6,6 +6,7 @@ however it ends. A lock is of the directory itself: nothing is written, so an in
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from search_svc.index_dir import current, version_path
 from svckit.artifact import ArtifactError
 
 _TRIES = 10
+_PAUSE_S = 0.01
 
 
 class Holding:
@@ -44,8 +46,10 @@ class Holding:
             try:
                 return cls(version_path(index_dir, version))
             except ArtifactError:
-                if attempt == _TRIES - 1 or current(index_dir) == version:
+                if attempt == _TRIES - 1:
                     raise
+                if current(index_dir) == version:
+                    time.sleep(_PAUSE_S)  # somebody may just be asking whether it is in use
         raise AssertionError
 
     def release(self) -> None:

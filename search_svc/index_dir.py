@@ -5,7 +5,7 @@ INDEX/
     CURRENT             the name of the version to serve, for example `000001`
     versions/000001/    an index version, never changed
     versions/.draft/    the next one in the making, left there by a build that was stopped; nothing reads it but the next build
-    build.lock          locked by the process that is writing the next one
+    build.lock          locked by the process that is writing the next one, or changes which there are
 ```
 """
 
@@ -25,6 +25,10 @@ _MOVING = "moving"
 """A draft's file: the name under which it is moved to its place."""
 
 
+class BuildRunningError(ArtifactError):
+    """Another process is building a version, or changes which there are."""
+
+
 def version_path(index_dir: Path, version: str) -> Path:
     return index_dir / "versions" / version
 
@@ -41,6 +45,23 @@ def current(index_dir: Path) -> str:
     if not _VERSION.fullmatch(version):
         raise ArtifactError(path, f"not the name of a version: {version[:40]!r}")
     return version
+
+
+def version_names(index_dir: Path) -> list[str]:
+    """Those that there are, oldest first."""
+    versions = index_dir / "versions"
+    names = [path.name for path in versions.iterdir() if _VERSION.fullmatch(path.name)] if versions.is_dir() else []
+    return sorted(names, key=int)
+
+
+def make_current(index_dir: Path, version: str) -> None:
+    """By one rename. For who is the only builder."""
+    atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
+
+
+def begun(index_dir: Path) -> Mapping[str, str]:
+    """The job of a version that was begun and not ended; empty if there is none."""
+    return _begun(index_dir / "versions" / ".draft") or {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
     versions = index_dir / "versions"
     _refuse_foreign(index_dir)
     versions.mkdir(parents=True, exist_ok=True)
-    with _only_builder(index_dir):
+    with only_builder(index_dir):
         for leftover in versions.glob(".*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         place = versions / ".draft"
@@ -78,7 +99,7 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
         flush(draft.files)
         atomic_write(place / _MOVING, f"{draft.version}\n".encode())
         publish(draft.files, version_path(index_dir, draft.version))
-        atomic_write(index_dir / "CURRENT", f"{draft.version}\n".encode())
+        make_current(index_dir, draft.version)
         shutil.rmtree(place)
 
 
@@ -126,16 +147,17 @@ def _refuse_foreign(index_dir: Path) -> None:
 
 
 @contextmanager
-def _only_builder(index_dir: Path) -> Iterator[None]:
+def only_builder(index_dir: Path) -> Iterator[None]:
+    """Raises BuildRunningError if there is one already."""
     with (index_dir / "build.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ArtifactError(index_dir, "another process is building an index here") from None
+            raise BuildRunningError(index_dir, "another process is building an index here") from None
         yield
 
 
 def _next(versions: Path) -> str:
     """One more than the highest there is."""
-    numbers = [int(path.name) for path in versions.iterdir() if _VERSION.fullmatch(path.name)]
-    return f"{max(numbers, default=0) + 1:06d}"
+    names = version_names(versions.parent)
+    return f"{int(names[-1] if names else 0) + 1:06d}"

@@ -3,10 +3,9 @@
 import mmap
 from typing import Any
 
-from numpy.typing import NDArray
 
-
-def forget(matrix: NDArray[Any]) -> None:
+def forget(matrix: Any) -> None:
     """Lets go of the pages that were read, which count as this process' memory; the disk's cache keeps them."""
-    if isinstance(matrix.base, mmap.mmap):
-        matrix.base.madvise(mmap.MADV_DONTNEED)
+    base = getattr(matrix, "base", None)
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)

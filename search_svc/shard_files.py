@@ -42,19 +42,20 @@ def write_shards(
     processes: int = 1,
     memory_bytes: int = MEMORY_BYTES,
     work: Path | None = None,
+    trained: Path | None = None,
     on_added: Callable[[int], Any] = lambda rows: None,  # noqa: ARG005
 ) -> tuple[ShardInfo, ...]:
     """Writes the shards of a `(N, dimension)` gallery, a memory-mapped .npy file, into `directory`.
 
     `parts` are the rows of each shard, balanced by default. Up to so many `processes` fill a shard each, fewer if the memory
     does not allow them; a single one is this process. What a run with the same arguments that was killed left in `work` is
-    gone on with. `on_added` hears of the rows that are added now. Raises CommandError if the spec makes no sense.
+    gone on with. `trained` is the file of a shard whose training is taken over. `on_added` hears of the rows that are added now. Raises CommandError if the spec makes no sense.
     """
     parts = parts or balanced(len(gallery), spec.shards)
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=".work-", dir=directory) as place:
         checkpoints = Checkpoints(Path(place))
-        trained = _train(checkpoints, gallery, spec, memory_bytes)
-        shards = [_Shard.begin(directory, number, rows, trained, checkpoints) for number, rows in enumerate(parts)]
+        empty = _empty(checkpoints, gallery, spec, memory_bytes, trained)
+        shards = [_Shard.begin(directory, number, rows, empty, checkpoints) for number, rows in enumerate(parts)]
         _fill([shard for shard in shards if not shard.whole], gallery, processes, memory_bytes, on_added)
         return tuple(shard.info() for shard in shards)
 
@@ -70,20 +71,28 @@ def _name(number: int) -> str:
     return f"shard-{number:03d}"
 
 
-def _train(checkpoints: Checkpoints, gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int) -> Path:
-    """The file of the empty index, trained on a random sample."""
+def _empty(
+    checkpoints: Checkpoints, gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int, trained: Path | None
+) -> Path:
+    """The file of the empty index, trained."""
     if kept := checkpoints.find(_TRAINED):
         return kept.path
+    index = faiss_index.emptied(trained) if trained else _train(gallery, spec, memory_bytes)
+    path = checkpoints.directory / f"{_TRAINED}.faiss"
+    faiss_index.write(index, path)
+    checkpoints.keep(_TRAINED, path)
+    return path
+
+
+def _train(gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int) -> Any:
+    """The empty index, trained on a random sample."""
     index = create_index(spec, len(gallery), gallery.shape[1], memory_bytes)
     if size := train_sample_size(spec, index, len(gallery), memory_bytes):
         wanted = wanted_sample_size(spec, index, len(gallery))
         cut = f", as many as --memory allows, of {wanted}" if size < wanted else ""
         print(f"training {spec.factory} on {size} embeddings{cut}", file=sys.stderr)
         faiss_index.train(index, _sample(gallery, size, spec.seed))
-    path = checkpoints.directory / f"{_TRAINED}.faiss"
-    faiss_index.write(index, path)
-    checkpoints.keep(_TRAINED, path)
-    return path
+    return index
 
 
 def _sample(gallery: NDArray[np.float16], size: int, seed: int) -> NDArray[np.float32]:

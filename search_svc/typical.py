@@ -4,6 +4,8 @@ Labels differ: sports cars of one shape lie close together, vans of all colours 
 photos of its neighbour's label usually are is at home there; the same score may be far for another label.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,26 @@ def typical_scores(
     mean = sums.sum() / max(counts.sum(), 1)
     shrunk: NDArray[np.float64] = (sums + _SHRINKAGE * mean) / (counts + _SHRINKAGE)
     return shrunk
+
+
+def mean_of(typical: Mapping[str, float], sizes: Mapping[str, int]) -> float:
+    """The mean over all labels that typical scores were drawn to, which can be told from them; 0 if there are none."""
+    weights = {label: _counted(sizes.get(label, 0)) + _SHRINKAGE for label in typical}
+    return sum(weights[label] * score for label, score in typical.items()) / max(sum(weights.values()), 1)
+
+
+def typical_score(embeddings: NDArray[np.float16], mean: float, metric: Metric, seed: int) -> float:
+    """Of one label, with these embeddings, as `typical_scores` would have it beside labels with that mean."""
+    if len(embeddings) < 2:
+        return mean
+    chosen = np.random.default_rng(seed).choice(len(embeddings), _counted(len(embeddings)), replace=False)
+    scores = _to_own(embeddings[np.sort(chosen)].astype(np.float32), metric)
+    return float(scores.sum() + _SHRINKAGE * mean) / (len(scores) + _SHRINKAGE)
+
+
+def _counted(photos: int) -> int:
+    """Photos of a label that have a say: a lone one has no others to be near to."""
+    return min(photos, _MOST_PHOTOS) if photos > 1 else 0
 
 
 def _to_own(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

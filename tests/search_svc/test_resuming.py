@@ -28,7 +28,7 @@ STOPS = {
     "copying": (["search_svc.checkpoints/Checkpoints:keep", 3], 1, "96 embeddings copied, 0 photos indexed"),
     "copied": (["search_svc.build:copy_embeddings", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
     "training": (["search_svc.faiss_index:train", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
-    "trained": (["search_svc.shard_files:_train", 1], 1, f"{COPIED_ALL}{TRAINED}, 0 photos indexed"),
+    "trained": (["search_svc.shard_files:_empty", 1], 1, f"{COPIED_ALL}{TRAINED}, 0 photos indexed"),
     "in a shard": (["search_svc.shard_files/_Shard:_keep_part", 2], 1, f"{COPIED_ALL}{TRAINED}, 64 photos indexed"),
     "between shards": (["search_svc.shard_files/_Shard:fill", 1], 1, f"{COPIED_ALL}{TRAINED}, 134 photos indexed"),
     "in processes": (["search_svc.shard_files/_Shard:_keep_part", 2], 2, f"{COPIED_ALL}{TRAINED}, 128 photos indexed"),

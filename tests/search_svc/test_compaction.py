@@ -1,0 +1,331 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_svc import compaction
+from search_svc.build import IndexSpec
+from search_svc.compaction import compact
+from search_svc.holding import Holding
+from search_svc.index_dir import BuildRunningError, current, only_builder, version_names
+from search_svc.journal import Journal, StoredItem
+from search_svc.local import LocalEngine
+from search_svc.retention import retire, roll_back, versions
+from search_svc.version import IndexVersion
+from search_svc.writes import Add, Delete
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+from tests.search_svc.journals import D, DictBase, applied, replayed, stored, written
+
+ROOT = Path(__file__).parents[2]
+SPECS = [IndexSpec(shards=2), IndexSpec("IVF4,Flat", shards=2, nprobe=2), IndexSpec(shards=2, shard_by="label")]
+
+
+@pytest.fixture(scope="module")
+def built(build_index, tmp_path_factory):
+    """An index of 60 items, of each kind; to be copied."""
+    vectors = np.random.default_rng(0).standard_normal((60, D)).astype(np.float32)
+    made = [build_index(vectors, directory=tmp_path_factory.mktemp("index"), spec=spec) for spec in SPECS]
+    return [version.path.parents[1] for version in made]
+
+
+@pytest.fixture
+def index(built, tmp_path):
+    return shutil.copytree(built[0], tmp_path / "index")
+
+
+def base_of(index_dir, version=None):
+    """The items of a version."""
+    made = IndexVersion.open(index_dir, version)
+    return DictBase(dict(rows(made)), made.manifest.journal_sequence)
+
+
+def rows(version):
+    """Item id and item of every row, in order."""
+    items = version.items
+    for row in range(len(items)):
+        label = items.labels[items.label_of[row]].label
+        embedding = version.embeddings[row].tobytes()
+        yield (
+            items.item_id(row),
+            StoredItem(label, items.uri(row), items.batch_id(row), items.attributes(row), embedding),
+        )
+
+
+def write(index_dir, *writes):
+    outcomes = written(index_dir, *writes, base=base_of(index_dir))
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    return outcomes
+
+
+ids = st.sampled_from([f"photo {row}.jpg" for row in range(4)] + ["new", "newer"])
+items = st.builds(
+    stored,
+    st.sampled_from(["make_model 0_2000", "lada_niva_1999"]),
+    st.integers(0, 3),
+    batch_id=st.sampled_from(["", "may"]),
+    attributes=st.sampled_from([{}, {"dealer": "7"}]),
+)
+some_writes = st.lists(
+    st.one_of(
+        st.dictionaries(ids, items, min_size=1).map(Add),
+        st.lists(ids, min_size=1).map(lambda some: Delete(tuple(some))),
+        st.just(Delete(label="make_model 0_2000")),
+        st.just(Delete(batch_id="may")),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=25)
+@given(kind=st.integers(0, len(SPECS) - 1), rounds=st.lists(some_writes, min_size=1, max_size=2))
+def test_versions_in_a_row_hold_what_a_dict_would_and_the_journal_what_each_lacks(
+    built, tmp_path_factory, kind, rounds
+):
+    index_dir = shutil.copytree(built[kind], tmp_path_factory.mktemp("copy") / "index")
+    gallery = base_of(index_dir).items
+    for writes in rounds:
+        for each in writes:
+            gallery = applied(gallery, each)
+        write(index_dir, *writes)
+        compact(index_dir)
+        made = IndexVersion.open(index_dir)
+        assert dict(rows(made)) == gallery
+        with Journal.open(index_dir) as journal:
+            assert made.manifest.journal_sequence == journal.sequence()
+        for name in version_names(index_dir):
+            assert replayed(index_dir, base_of(index_dir, name)) == gallery
+    shutil.rmtree(index_dir)
+
+
+def test_rows_that_are_kept_come_first_in_order_and_then_what_was_written_last_comes_last(index):
+    write(index, Add({"a": stored(), "b": stored()}), Add({"photo 7.jpg": stored(), "a": stored(number=1)}))
+    names = [item_id for item_id, _ in rows(compact(index))]
+    assert names == [*(f"photo {row}.jpg" for row in range(60) if row != 7), "b", "photo 7.jpg", "a"]
+
+
+def test_the_next_version_is_of_the_same_kind_and_searches_as_the_last(built, tmp_path):
+    index = shutil.copytree(built[1], tmp_path / "index")
+    before = IndexVersion.open(index).manifest
+    far = np.full((1, D), 10, np.float16)
+    write(index, Add({"new": StoredItem("lada_niva_1999", "", "", {}, far.tobytes())}))
+    made = compact(index)
+    same = (
+        "model",
+        "model_name",
+        "dimension",
+        "factory",
+        "metric",
+        "search",
+        "k",
+        "temperature",
+        "seed",
+        "train_sample",
+    )
+    assert [getattr(made.manifest, name) for name in same] == [getattr(before, name) for name in same]
+    assert (made.manifest.version, len(made.manifest.shards)) == ("000002", 2)
+    with LocalEngine.open(made) as engine:
+        found = engine.search(far.astype(np.float32), 1)
+    assert made.items.item_id(found.hits.ids[0, 0]) == "new"
+
+
+def test_the_training_is_taken_over_unless_it_is_to_be_done_anew(built, tmp_path, capsys):
+    for retrain in (False, True):
+        index = shutil.copytree(built[1], tmp_path / str(retrain))
+        write(index, Add({"new": stored()}))
+        compact(index, retrain=retrain)
+        assert ("training IVF4,Flat" in capsys.readouterr().err) == retrain
+
+
+def test_a_calibration_stays_and_new_labels_get_their_typical_scores(calibrated, tmp_path):
+    index = shutil.copytree(calibrated.version.path.parents[1], tmp_path / "index")
+    rng = np.random.default_rng(0)
+    near = rng.standard_normal(32) + 0.1 * rng.standard_normal((9, 32))
+    near = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype("<f2")
+    add = {str(row): StoredItem("lada_niva_1999", "", "", {}, each.tobytes()) for row, each in enumerate(near)}
+    base = DictBase({}, dimension=32)
+    written(index, Add(add), base=base)
+    made, fitted = compact(index), calibrated.version.calibration
+    assert made.calibration.typical["lada_niva_1999"] > np.mean(list(fitted.typical.values()))
+    assert {name: value for name, value in made.calibration.typical.items() if name in fitted.typical} == fitted.typical
+    assert made.calibration.unknown_threshold == fitted.unknown_threshold
+
+
+def test_nothing_is_built_if_nothing_was_written(index):
+    assert compact(index) is None
+    assert version_names(index) == ["000001"]
+
+
+def test_of_no_items_none_is_built(index):
+    write(index, Delete(tuple(f"photo {row}.jpg" for row in range(60))))
+    with pytest.raises(CommandError, match="every item was deleted"):
+        compact(index)
+    assert current(index) == "000001"
+
+
+def test_only_one_builds_at_a_time(index):
+    write(index, Add({"new": stored()}))
+    with only_builder(index), pytest.raises(BuildRunningError):
+        compact(index)
+
+
+def test_what_does_not_answer_as_it_should_is_not_published(index, monkeypatch):
+    write(index, Add({"new": stored()}))
+    monkeypatch.setattr(compaction, "_best_scores", lambda version, queries: np.zeros(len(queries), np.float32))
+    with pytest.raises(CommandError, match="does not find the nearest items"):
+        compact(index)
+    assert (current(index), version_names(index)) == ("000001", ["000001"])
+
+
+def test_a_damaged_journal_is_named(index):
+    write(index, Add({"new": stored(number=5)}))
+    file = index / "journal.db"
+    content = bytearray(file.read_bytes())
+    content[content.index(stored(number=5).embedding)] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"journal\.db: is damaged \(entry 1 is not what was written\)"):
+        compact(index)
+
+
+STOPS = {
+    "while embeddings are copied": "search_svc.build:copy_embeddings",
+    "after the shards": "search_svc.build:_write_shards",
+    "after the manifest": "search_svc.build:write_version_manifest",
+    "after the move": "search_svc.index_dir:publish",
+    "after CURRENT": "search_svc.index_dir:make_current",
+}
+STOPPING = """
+import importlib, os, sys
+module, name = sys.argv[2].split(":")
+module = importlib.import_module(module)
+original = getattr(module, name)
+def stopping(*args, **kwargs):
+    original(*args, **kwargs)
+    os.kill(os.getpid(), 9)
+setattr(module, name, stopping)
+from pathlib import Path
+from search_svc.compaction import compact
+compact(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_a_kill_anywhere_leaves_the_gallery_whole_and_the_next_goes_on(index, stop):
+    write(index, Add({"new": stored()}), Delete(("photo 3.jpg",)))
+    gallery = replayed(index, base_of(index))
+    killed = subprocess.run([sys.executable, "-c", STOPPING, index, stop], check=False, capture_output=True, cwd=ROOT)
+    assert killed.returncode == -9
+    assert replayed(index, base_of(index)) == gallery
+    write(index, Add({"late": stored()}))
+    compact(index)
+    compact(index)
+    assert dict(rows(IndexVersion.open(index))) == {**gallery, "late": stored()}
+
+
+def test_a_compaction_that_was_stopped_takes_in_what_it_had_begun_with(index, capsys):
+    write(index, Add({"new": stored()}))
+    stop = STOPS["after the shards"]
+    subprocess.run([sys.executable, "-c", STOPPING, index, stop], check=False, capture_output=True, cwd=ROOT)
+    write(index, Add({"late": stored()}))
+    assert compact(index).manifest.journal_sequence == 1
+    assert "going on with a build that was stopped: 61 embeddings copied" in capsys.readouterr().err
+    assert compact(index).manifest.journal_sequence == 2
+
+
+def grown(index, count):
+    """Compacted so often, with an item more each time."""
+    for number in range(count):
+        write(index, Add({f"new {number}": stored()}))
+        compact(index)
+    return replayed(index, base_of(index))
+
+
+class TestRetention:
+    def test_keeps_the_newest_and_the_journal_that_the_oldest_of_them_lacks(self, index):
+        gallery = grown(index, 4)
+        assert retire(index, 2) == ["000001", "000002", "000003"]
+        assert version_names(index) == ["000004", "000005"]
+        with Journal.open(index) as journal:
+            assert (journal.pruned, journal.sequence()) == (3, 4)
+        for name in version_names(index):
+            assert replayed(index, base_of(index, name)) == gallery
+
+    def test_keeps_what_is_in_use_and_the_journal_for_it(self, index):
+        gallery = grown(index, 3)
+        held = Holding(index / "versions" / "000002")
+        assert retire(index, 1) == ["000001", "000003"]
+        assert [kept.in_use for kept in versions(index)] == [True, False]
+        assert replayed(index, base_of(index, "000002")) == gallery
+        held.release()
+        assert retire(index, 1) == ["000002"]
+        assert replayed(index, base_of(index)) == gallery
+
+    def test_keeps_the_current_version_whatever_its_age(self, index):
+        gallery = grown(index, 2)
+        roll_back(index, "000001")
+        assert retire(index, 1) == ["000002", "000003"]
+        assert replayed(index, base_of(index)) == gallery
+
+    def test_sequence_numbers_go_on_after_all_was_pruned(self, index):
+        grown(index, 1)
+        retire(index, 1)
+        assert write(index, Add({"x": stored()}))[0].sequence == 2
+
+
+class TestRollback:
+    def test_loses_nothing_that_was_written(self, index):
+        gallery = grown(index, 2)
+        assert (roll_back(index), current(index)) == ("000002", "000002")
+        assert replayed(index, base_of(index)) == gallery
+        write(index, Delete(("new 0",)))
+        compact(index)
+        assert (current(index), dict(rows(IndexVersion.open(index))).keys()) == ("000004", gallery.keys() - {"new 0"})
+
+    def test_to_a_version_that_is_not_there_is_refused(self, index):
+        with pytest.raises(CommandError, match="has no version before 000001"):
+            roll_back(index)
+        with pytest.raises(CommandError, match="has no version 000009"):
+            roll_back(index, "000009")
+
+    def test_to_a_damaged_version_is_refused(self, index):
+        grown(index, 1)
+        (index / "versions" / "000001" / "embeddings.npy").write_bytes(b"")
+        with pytest.raises(ArtifactError, match=r"embeddings\.npy"):
+            roll_back(index)
+        assert current(index) == "000002"
+
+
+class TestCommands:
+    def run(self, *arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "search_svc", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+
+    def test_compact_versions_and_rollback_say_what_they_did(self, index):
+        write(index, Add({"new": stored()}))
+        compacted = self.run("compact", index)
+        assert compacted.stdout == f"{index}/versions/000002: 61 photos of 22 labels, journal to 1\n", compacted.stderr
+        again = self.run("compact", index, "--keep-versions", 1)
+        assert again.stdout == f"{index}: nothing was written since version 000002 was built; removed: 000001\n"
+        listed = self.run("versions", index).stdout.splitlines()
+        assert listed[0].split() == ["version", "created", "(UTC)", "items", "model", "journal"]
+        assert listed[1].startswith("000002  ")
+        assert listed[1].endswith("61     test (c0ffee000000)  1        current")
+        assert self.run("rollback", index).stderr == f"vmmr-search: error: {index} has no version before 000002\n"
+
+    def test_compact_beside_another_build_ends_with_a_code_of_its_own(self, index):
+        write(index, Add({"new": stored()}))
+        with only_builder(index):
+            refused = self.run("compact", index)
+        assert (refused.returncode, refused.stdout) == (3, "")
+        assert refused.stderr.startswith(f"vmmr-search: error: {index}: another process is building")
