@@ -41,14 +41,16 @@ class AddItemsRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., embeddings: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ...) -> None: ...
 
 class AddItemsResponse(_message.Message):
-    __slots__ = ("added", "replaced", "journal_sequence")
+    __slots__ = ("added", "replaced", "journal_sequence", "unchanged")
     ADDED_FIELD_NUMBER: _ClassVar[int]
     REPLACED_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     added: int
     replaced: int
     journal_sequence: int
-    def __init__(self, added: _Optional[int] = ..., replaced: _Optional[int] = ..., journal_sequence: _Optional[int] = ...) -> None: ...
+    unchanged: int
+    def __init__(self, added: _Optional[int] = ..., replaced: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., unchanged: _Optional[int] = ...) -> None: ...
 
 class ItemIds(_message.Message):
     __slots__ = ("item_ids",)
@@ -111,11 +113,47 @@ class CompactRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CompactResponse(_message.Message):
-    __slots__ = ("index_version", "items", "create_time")
+    __slots__ = ("index_version", "items", "create_time", "journal_sequence")
     INDEX_VERSION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     index_version: str
     items: int
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, index_version: _Optional[str] = ..., items: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    journal_sequence: int
+    def __init__(self, index_version: _Optional[str] = ..., items: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., journal_sequence: _Optional[int] = ...) -> None: ...
+
+class ListVersionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("index_version", "items", "create_time", "model", "journal_sequence", "current", "in_use")
+    INDEX_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    IN_USE_FIELD_NUMBER: _ClassVar[int]
+    index_version: str
+    items: int
+    create_time: _timestamp_pb2.Timestamp
+    model: str
+    journal_sequence: int
+    current: bool
+    in_use: bool
+    def __init__(self, index_version: _Optional[str] = ..., items: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., journal_sequence: _Optional[int] = ..., current: _Optional[bool] = ..., in_use: _Optional[bool] = ...) -> None: ...
+
+class ListVersionsResponse(_message.Message):
+    __slots__ = ("versions", "journal_sequence", "journal_depth", "journal_bytes")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[Version]
+    journal_sequence: int
+    journal_depth: int
+    journal_bytes: int
+    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., journal_sequence: _Optional[int] = ..., journal_depth: _Optional[int] = ..., journal_bytes: _Optional[int] = ...) -> None: ...

@@ -63,6 +63,11 @@ class GalleryServiceStub:
                 request_serializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactRequest.SerializeToString,
                 response_deserializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/vmmr.gallery.v1.GalleryService/ListVersions',
+                request_serializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class GalleryServiceServicer:
@@ -103,7 +108,15 @@ class GalleryServiceServicer:
 
     def Compact(self, request, context):
         """Starts writing a new index version with all that the journal holds, and answers when it is served.
-        FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written.
+        FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
+        caller that goes away does not stop it. Writes go on meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """The versions of the index on the disk, and how much the journal holds beyond the one that is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +149,11 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     servicer.Compact,
                     request_deserializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactRequest.FromString,
                     response_serializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsRequest.FromString,
+                    response_serializer=vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +295,33 @@ class GalleryService:
             '/vmmr.gallery.v1.GalleryService/Compact',
             vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactRequest.SerializeToString,
             vmmr_dot_gallery_dot_v1_dot_gallery__pb2.CompactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vmmr.gallery.v1.GalleryService/ListVersions',
+            vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsRequest.SerializeToString,
+            vmmr_dot_gallery_dot_v1_dot_gallery__pb2.ListVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,8 +49,11 @@ class GalleryServiceStub:
     """Items in the order of their ids, a page at a time."""
     Compact: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]
     """Starts writing a new index version with all that the journal holds, and answers when it is served.
-    FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written.
+    FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
+    caller that goes away does not stop it. Writes go on meanwhile.
     """
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]
+    """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 @_typing.type_check_only
 class GalleryServiceAsyncStub(GalleryServiceStub):
@@ -73,8 +76,11 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     """Items in the order of their ids, a page at a time."""
     Compact: _aio.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]  # type: ignore[assignment]
     """Starts writing a new index version with all that the journal holds, and answers when it is served.
-    FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written.
+    FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
+    caller that goes away does not stop it. Writes go on meanwhile.
     """
+    ListVersions: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Adds photos to the gallery and takes them out, while it serves.
@@ -124,7 +130,16 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.CompactResponse, _abc.Awaitable[_gallery_pb2.CompactResponse]]:
         """Starts writing a new index version with all that the journal holds, and answers when it is served.
-        FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written.
+        FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
+        caller that goes away does not stop it. Writes go on meanwhile.
         """
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _gallery_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.ListVersionsResponse, _abc.Awaitable[_gallery_pb2.ListVersionsResponse]]:
+        """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
