@@ -166,6 +166,8 @@ class Batcher(Generic[In, Out]):
             # A closed loop has nobody left who waits.
             with suppress(RuntimeError):
                 parts[0].submit.future.get_loop().call_soon_threadsafe(_deliver, outcomes, ended - started, ended)
+            # While it waits, the thread keeps alive nothing of what it has done.
+            del parts, outcomes
 
     def _take(self) -> list[_Part[In, Out]]:
         """The next batch of items somebody still wants, as soon as there is one; empty when closed."""
