@@ -17,7 +17,6 @@ from search_svc.queries import Plan, Query
 from search_svc.report.unknown import VERDICT_SCORE
 from search_svc.searcher import Searcher
 from search_svc.version import IndexVersion
-from search_svc.view import Opened, View
 from svckit import cli
 from svckit.artifact import write_manifest
 
@@ -262,11 +261,9 @@ def calibrated(tmp_path):
 def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
     embeddings, manifest = Embeddings.open(tmp_path / "embeddings"), calibrated.manifest
     rows = [row for row, photo in enumerate(embeddings.photos) if photo.split in ("test", "unseen-test")]
-    plan = Plan(manifest.k, manifest.search, exact=False)
+    plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
     with LocalEngine.open(calibrated) as shards:
-        served = Searcher(lambda: View(Opened(calibrated, shards))).run(
-            [Query(embeddings.matrix[row], plan) for row in rows]
-        )
+        served = Searcher(calibrated, shards).run([Query(embeddings.matrix[row], plan) for row in rows])
         found = Examiner(calibrated, shards).examine(embeddings.matrix[rows], [embeddings.photos[row] for row in rows])
     assert [each.found for each in found] == served
     assert [each.answer for each in found] == [Answerer(calibrated).answer([each]) for each in served]
