@@ -24,6 +24,7 @@ from search_svc.replies import Replies
 from search_svc.searcher import Searcher
 from search_svc.spec import IndexSpec
 from search_svc.version import IndexVersion
+from search_svc.view import Opened, View
 
 PHOTOS, DIMENSION, QUERIES, K, LABELS = 20_000, 2048, 64, 10, 500
 REPEATS = 15
@@ -66,14 +67,15 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
     )
     with LocalEngine.open(version) as shards:
         reader = QueryReader(version, shards.tunable, Limits(256, 1000, 2**25, 10_000))
-        searcher, replies, answerer = Searcher(version, shards), Replies(version), Answerer(version)
-        read = reader.read(request)
+        view = View(Opened(version, shards))
+        searcher, replies, answerer = Searcher(lambda: view), Replies(version), Answerer(version)
+        read = reader.read(request, view)
         found = searcher.run(read)
         cars = [[each] for each in found]
         answers = [answerer.answer(photos) for photos in cars]
         raw = cpu(lambda: index.search(wire.unpack(request.queries), K))
         print(f"\n{version.manifest.factory}: faiss {1e3 * raw:.2f} ms for {QUERIES} queries")
-        report("read the call", raw, lambda: reader.read(request))
+        report("read the call", raw, lambda: reader.read(request, view))
         report("engine", raw, lambda: searcher.run(read))
         report("vote", raw, lambda: [answerer.answer(photos) for photos in cars])
         report("reply to Search", raw, lambda: replies.search(found).SerializeToString())

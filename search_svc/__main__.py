@@ -1,12 +1,14 @@
 """`vmmr-search`: embeddings to make, model and year, served; and the offline steps of an index.
 
-Here the server is put together: queries are batched across calls, and searched in a thread for each shard.
+Here the server is put together: queries are batched across calls, and searched in a thread for each shard; the gallery
+follows what is written to the index, and which of its versions is current.
 """
 
 import argparse
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 from svckit.extras import needing_services
 
@@ -16,16 +18,19 @@ with needing_services("vmmr-search"):
     from search_svc import build_command, evaluate, info, split, versions_command
     from search_svc.audit import command as audit
     from search_svc.config import PREFIX, SearchConfig
-    from search_svc.gpu import all_gpus
-    from search_svc.local import LocalEngine
+    from search_svc.following import Follower, Replay
+    from search_svc.gpu import Gpu, all_gpus
+    from search_svc.journal import Journal
+    from search_svc.opening import Opener, warm
     from search_svc.queries import Limits, Plan, Query
     from search_svc.searcher import Found, Searcher
     from search_svc.select import command as select
     from search_svc.service import SERVICE, SearchService
-    from search_svc.version import IndexVersion
+    from search_svc.view import Opened, View
     from svckit import cli, config, logs, supervisor, wheels
     from svckit.batcher import Batcher
     from svckit.config import ConfigError
+    from svckit.metrics import Metrics
     from svckit.server import Server
     from svckit.worker import Worker
 
@@ -62,49 +67,89 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
-    started = time.perf_counter()
     gpus = all_gpus() if settings.device == "cuda" else ()
-    version = _open(settings)
+    opener = _opener(settings, gpus)
+    first = _opened(opener, settings)
     server = Server(settings, name="search", worker=worker)
-    with LocalEngine.open(version, gpus) as engine:
-        seconds = round(time.perf_counter() - started, 3)
-        _log.info("opened", extra={"index": str(version.path), "seconds": seconds, "verified": settings.verify})
-        searcher = Searcher(version, engine)
+    with Journal.open(settings.index) as journal:
+        replay = Replay(first, journal)
+        replay.finish()
+        follower = Follower(settings.index, journal, replay, lambda: _warmed(opener))
+        gallery = follower.gallery
         batcher = server.metrics.batcher(
-            "search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue
+            "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
         )
-        server.metrics.gauge(
-            "vmmr_abandoned_searches", "Searches of shards that took too long, and still run", lambda: engine.abandoned
-        )
+        _measure(server.metrics, opener, follower)
         servicer = SearchService(
-            version,
+            gallery,
             batcher,
-            tunable=engine.tunable,
             limits=_limits(settings),
             on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
+            problem=lambda: follower.problem,
         )
         server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
 
+        async def warm_up() -> None:
+            await _warm_up(gallery.view, batcher)
+            follower.start()
+
         async def close() -> None:
             # Nobody waits any more for what is still searched.
-            engine.interrupt()
+            opener.interrupt()
             await batcher.close()
 
-        await server.run(warm_up=lambda: _warm_up(version, batcher), close=close)
-    if engine.abandoned:
+        await server.run(warm_up=warm_up, close=close)
+        follower.stop()
+    opener.close()
+    if opener.abandoned:
         # Were the interpreter to end beside threads that are in faiss, the process would crash.
         os._exit(0)
 
 
-def _open(settings: SearchConfig) -> IndexVersion:
+def _opener(settings: SearchConfig, gpus: Sequence[Gpu]) -> Opener:
     if not settings.index.is_dir():
         raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
-    version = IndexVersion.open(settings.index, verify=settings.verify)
-    if settings.max_k < version.manifest.k:
-        raise ConfigError(
-            f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {settings.max_k}"
-        )
-    return version
+    return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
+
+
+def _opened(opener: Opener, settings: SearchConfig) -> Opened:
+    started = time.perf_counter()
+    opened = opener.current(verify=settings.verify)
+    seconds = round(time.perf_counter() - started, 3)
+    _log.info("opened", extra={"index": str(opened.version.path), "seconds": seconds, "verified": settings.verify})
+    return opened
+
+
+def _warmed(opener: Opener) -> Opened:
+    """A version to switch to: its bytes were verified by who built it, and are in the memory of the machine."""
+    opened = opener.current()
+    warm(opened)
+    return opened
+
+
+def _measure(metrics: Metrics, opener: Opener, follower: Follower) -> None:
+    gallery = follower.gallery
+    metrics.gauge(
+        "vmmr_abandoned_searches", "Searches of shards that took too long, and still run", lambda: opener.abandoned
+    )
+    metrics.gauge("vmmr_gallery_items", "Photos in the gallery", lambda: gallery.view.size)
+    metrics.gauge(
+        "vmmr_delta_items",
+        "Of them, those written since the version was built",
+        lambda: gallery.view.written.live_items if gallery.view.written else 0,
+    )
+    metrics.gauge(
+        "vmmr_journal_sequence", "Last entry of the journal that is in the gallery", lambda: gallery.view.sequence
+    )
+    metrics.gauge(
+        "vmmr_index_version", "Number of the version that is served", lambda: int(gallery.view.manifest.version)
+    )
+    metrics.gauge(
+        "vmmr_index_switches", "Versions that were switched to since the server started", lambda: follower.switches
+    )
+    metrics.gauge(
+        "vmmr_index_problem", "1 if the server is not at what the index holds", lambda: float(bool(follower.problem))
+    )
 
 
 def _limits(settings: SearchConfig) -> Limits:
@@ -116,9 +161,10 @@ def _limits(settings: SearchConfig) -> Limits:
     )
 
 
-async def _warm_up(version: IndexVersion, batcher: Batcher[Query, Found]) -> None:
+async def _warm_up(view: View, batcher: Batcher[Query, Found]) -> None:
     """Searches once, so that no caller waits for what faiss sets up on first use."""
-    plan = Plan(version.manifest.k, version.manifest.search, exact=False, labels=None)
+    version = view.opened.version
+    plan = Plan(version.manifest.k, version.manifest.search, exact=False)
     await batcher.submit([Query(version.embeddings[0].astype("float32"), plan)])
 
 

@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from search_svc.calibration import LEVELS, Calibration, Line, sigmoid
 from search_svc.evidence import Evidence, Scale, gather
-from search_svc.items import Items
 from search_svc.searcher import Found
 from search_svc.version import IndexVersion
+from search_svc.view import View
 from search_svc.vote import Vote, Weighting
-from search_svc.years import Years
 
 VerdictName = Literal["known", "unsure", "unknown"]
 
@@ -41,17 +38,14 @@ class Answer:
 
 
 class Answerer:
-    """Answers from the gallery of one index version."""
+    """Answers from one gallery."""
 
-    def __init__(self, version: IndexVersion) -> None:
-        fitted = version.calibration
+    def __init__(self, gallery: IndexVersion | View) -> None:
+        fitted = gallery.calibration
         self._calibration = fitted
-        self._scale = Scale(
-            Weighting(version.manifest.temperature, fitted.prior if fitted else 0.0),
-            sizes(version.items),
-            fitted.typical if fitted else {},
-        )
-        self._years = Years(version.items.labels)
+        weighting = Weighting(gallery.manifest.temperature, fitted.prior if fitted else 0.0)
+        self._scale = Scale(weighting, gallery.items.sizes, gallery.typical)
+        self._years = gallery.items.years
 
     def answer(self, found: Sequence[Found], min_confidence: float = 0.0) -> Answer | None:
         """What one car is, from the neighbours of each photo of it; None if nothing was found."""
@@ -85,12 +79,6 @@ class Answerer:
         if self._calibration:
             scores["combined"] = known_score(evidence, self._calibration)
         return scores
-
-
-def sizes(items: Items) -> dict[str, int]:
-    """The number of photos of each label."""
-    counts = np.bincount(items.label_of, minlength=len(items.labels)).tolist()
-    return {label.label: count for label, count in zip(items.labels, counts, strict=True)}
 
 
 def confidences(evidence: Evidence, levels: Mapping[str, Line] | None) -> tuple[float, float, float]:

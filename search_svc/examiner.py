@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
-from search_svc.answer import Answer, Answerer, sizes
+from search_svc.answer import Answer, Answerer
 from search_svc.labels import Label
 from search_svc.local import LocalEngine
 from search_svc.manifest import Photo
@@ -46,7 +46,7 @@ class Examiner:
         self._items = version.items
         self._shards = shards
         self._rows = {version.items.item_id(row): row for row in range(len(version.items))}
-        self._photos_of = sizes(version.items)
+        self._photos_of = version.items.sizes
 
     def examine(self, queries: NDArray[np.float32], photos: Sequence[Photo], *, cars: bool = True) -> list[Examined]:
         """What comes of photos with these `(N, dimension)` embeddings.

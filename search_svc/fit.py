@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc import logistic
-from search_svc.answer import DEFAULT_YEAR_RATIO, confidences, sizes
+from search_svc.answer import DEFAULT_YEAR_RATIO, confidences
 from search_svc.calibration import LEVELS, Calibration, Error, Line, sigmoid
 from search_svc.cases import Case, cases, strangers
 from search_svc.evidence import Evidence, Scale
@@ -43,7 +43,7 @@ def fit(
     manifest, items = version.manifest, version.items
     rng = np.random.default_rng(manifest.seed)
     asked = ask(version, shards, held, max(*KS, k or 0), rng)
-    photos = sizes(items)
+    photos = items.sizes
     unit = _mean_square(version.embeddings)
     k, weighting = fit_weighting(asked, items.labels, list(photos.values()), unit, k=k, temperature=temperature)
     typical = typical_scores(version.embeddings, items.label_of, len(items.labels), manifest.metric, manifest.seed)

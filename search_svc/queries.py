@@ -11,9 +11,9 @@ from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
 from search_svc.engine import MOST_CANDIDATES
-from search_svc.filters import FilterReader
 from search_svc.rejections import rejected
 from search_svc.version import IndexVersion, SearchParams
+from search_svc.view import View
 from svckit.errors import Reason, ServiceError, Violation
 
 MAX_NEIGHBOURS = 65536
@@ -31,11 +31,30 @@ class Plan:
     k: int
     params: SearchParams
     exact: bool
-    labels: bytes | None
-    """A mask, a byte for each label of the version, of those a filter lets through; None without a filter."""
+    filter: bytes = b""
+    """A serialised Filter: what it lets through is a question to the view that answers. Empty: everything."""
     allow_partial: bool = False
     timeout_s: float | None = None
     """Seconds that the shards have; None: as many as they take."""
+
+
+class Call:
+    """The queries of one call, which are all answered by one view, even if they are searched in several batches."""
+
+    def __init__(self, view: View) -> None:
+        """`view` is the one that its queries were read for."""
+        self._view = view
+        self._begun = False
+
+    def view(self, newest: View) -> View:
+        """The one that answers: when the first of its queries is searched, the newest.
+
+        Of the version that they were read for: with another come other defaults and limits, and maybe another model.
+        """
+        if not self._begun and newest.opened is self._view.opened:
+            self._view = newest
+        self._begun = True
+        return self._view
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,8 @@ class Query:
     plan: Plan
     deadline: float = math.inf
     """When its caller stops waiting, as a time of `time.monotonic`."""
+    call: Call | None = None
+    """None: it is answered by the newest view."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +78,16 @@ class Limits:
 
 
 class QueryReader:
-    """Reads the queries that are meant for one index version."""
+    """Reads the queries that are asked of one index version, which may be any view of it."""
 
     def __init__(self, version: IndexVersion, tunable: frozenset[str], limits: Limits) -> None:
         self._manifest = version.manifest
         self._calibrated = version.calibration is not None
-        self._filters = FilterReader(version.items.labels)
         self._tunable = tunable
         self._limits = limits
 
     def read(
-        self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, deadline: float | None = None
+        self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, view: View, deadline: float | None = None
     ) -> list[Query]:
         """The queries of a call, which ends at `deadline`. Raises ServiceError, with everything that is wrong."""
         size = len(request.queries.data)  # protobuf copies the bytes each time they are asked for
@@ -77,14 +97,15 @@ class QueryReader:
         violations = [
             *([problem] if problem else ()),
             *self._option_violations(options, len(vectors)),
-            *self._filters.violations(options.filter),
+            *(view.filters.violations(options.filter) if options.HasField("filter") else ()),
             *self._confidence_violations(request),
         ]
         if violations:
             raise rejected(violations)
         plan = self._plan(options)
         end = math.inf if deadline is None else deadline
-        return [Query(vector, plan, end) for vector in vectors]
+        call = Call(view)
+        return [Query(vector, plan, end, call) for vector in vectors]
 
     def _plan(self, options: search_pb2.SearchOptions) -> Plan:
         defaults = self._manifest.search
@@ -93,11 +114,10 @@ class QueryReader:
             ef_search=options.ef_search or defaults.ef_search,
             rerank=options.rerank or defaults.rerank,
         )
-        allowed = self._filters.read(options.filter)
-        labels = None if allowed is None else allowed.tobytes()
+        filter_ = options.filter.SerializeToString(deterministic=True) if options.HasField("filter") else b""
         timeout_ms = options.shard_timeout_ms or self._limits.max_shard_timeout_ms
         k = options.k or self._manifest.k
-        return Plan(k, params, options.exact, labels, options.allow_partial, timeout_ms / 1e3)
+        return Plan(k, params, options.exact, filter_, options.allow_partial, timeout_ms / 1e3)
 
     def _check_model(self, queries: embedding_pb2.Embeddings, size: int) -> None:
         expected, got = self._manifest.model, queries.model[:_FINGERPRINT_LENGTH]

@@ -10,6 +10,7 @@ from search_svc.answer import Answer, VerdictName
 from search_svc.labels import Label
 from search_svc.searcher import Found
 from search_svc.version import IndexVersion
+from search_svc.view import View
 from search_svc.vote import Candidate
 
 _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
@@ -21,12 +22,15 @@ _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
 
 
 class Replies:
-    """Writes messages about the gallery of one index version."""
+    """Writes messages about one gallery."""
 
-    def __init__(self, version: IndexVersion) -> None:
-        self._items = version.items
+    def __init__(self, gallery: IndexVersion | View, messages: dict[str, search_pb2.Label] | None = None) -> None:
+        """`messages` are those of labels, which all views of a version share; new labels are added."""
+        self._items = gallery.items
         # Made once: a reply to a batch of queries holds hundreds.
-        self._messages = {label.label: label_message(label) for label in version.items.labels}
+        self._messages = {} if messages is None else messages
+        for label in gallery.items.labels[len(self._messages) :]:
+            self._messages[label.label] = label_message(label)
 
     def search(self, found: Sequence[Found]) -> search_pb2.SearchResponse:
         """The results of a reply: an entry for each query."""

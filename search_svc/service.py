@@ -4,27 +4,34 @@
 import asyncio
 import dataclasses
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.answer import Answerer
 from search_svc.calibration import Calibration
 from search_svc.label_pages import LabelPages
+from search_svc.live import LiveGallery
 from search_svc.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
 from search_svc.replies import Replies
 from search_svc.searcher import Found
-from search_svc.version import IndexVersion
+from search_svc.view import Opened, View
 from svckit.batcher import Batched, Batcher
 from svckit.interceptor import deadline
 from svckit.streams import Context
 
 SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 
-Reply = TypeVar("Reply")
+Reply = TypeVar("Reply", search_pb2.SearchResponse, search_pb2.ClassifyResponse)
+Key = TypeVar("Key", View, Opened)
+Value = TypeVar("Value")
+
+_PerOpened: TypeAlias = "weakref.WeakKeyDictionary[Opened, Value]"
+_PerView: TypeAlias = "weakref.WeakKeyDictionary[View, Value]"
 
 _FEW_NEIGHBOURS = 64
 """As many take 0.2 ms, and with a vote 0.7; the way to a thread and back 0.1 to 0.2."""
@@ -32,106 +39,148 @@ _FEW_NEIGHBOURS = 64
 _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Desk:
+    """What answers are written with, from one view."""
+
+    answerer: Answerer
+    replies: Replies
+
+
 class SearchService(search_pb2_grpc.SearchServiceServicer):
-    """Answers from one index version; the batcher, over a Searcher, does the searching."""
+    """Answers from a gallery; the batcher, over a Searcher, does the searching.
+
+    A reply is written by the very view that was searched, which its Found tell. What is made for a view is forgotten with
+    it, and holds no reference to it: a version is closed when the last view of it is gone.
+    """
 
     def __init__(
         self,
-        version: IndexVersion,
+        gallery: LiveGallery,
         batcher: Batcher[Query, Found],
         *,
-        tunable: frozenset[str],
         limits: Limits,
         on_partial: Callable[[], None] = lambda: None,
+        problem: Callable[[], str] = lambda: "",
     ) -> None:
-        """`on_partial` is called for every reply that lacks shards."""
-        self._answerer = Answerer(version)
+        """`on_partial` is called for every reply that lacks shards; `problem` says why the gallery is not the newest."""
+        self._gallery = gallery
         self._batcher = batcher
-        self._reader = QueryReader(version, tunable, limits)
-        self._replies = Replies(version)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
-        self._pages = LabelPages(version)
-        self._manifest = version.manifest
+        self._limits = limits
         self._on_partial = on_partial
-        self._index = _index(version, limits)
+        self._problem = problem
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
+        self._readers: _PerOpened[QueryReader] = weakref.WeakKeyDictionary()
+        self._messages: _PerOpened[dict[str, search_pb2.Label]] = weakref.WeakKeyDictionary()
+        self._desks: _PerView[_Desk] = weakref.WeakKeyDictionary()
+        self._pages: _PerView[LabelPages] = weakref.WeakKeyDictionary()
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
-        return await self._write(self._neighbours, await self._find(request, context))
+        return await self._write(_neighbours, await self._find(request, context))
 
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
         found = await self._find(request, context)
-        write = partial(self._classifications, fuse=request.fuse, min_confidence=request.min_confidence)
+        write = partial(_classifications, fuse=request.fuse, min_confidence=request.min_confidence)
         return await self._write(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
-        return self._index
+        return _index(self._gallery.view, self._limits, self._problem())
 
     async def ListLabels(
         self, request: search_pb2.ListLabelsRequest, context: Context
     ) -> search_pb2.ListLabelsResponse:
-        return self._pages.page(request)
+        view = self._gallery.view
+        return _kept(self._pages, view, lambda: LabelPages(view)).page(request)
 
     async def _find(
         self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, context: Context
     ) -> Batched[Found]:
         end = deadline(context)
-        return await self._batcher.submit(self._reader.read(request, end), deadline=end)
+        await self._gallery.reach(request.options.min_sequence, end)
+        view = self._gallery.view
+        return await self._batcher.submit(self._reader(view.opened).read(request, view, end), deadline=end)
 
-    async def _write(self, write: Callable[[Batched[Found]], Reply], found: Batched[Found]) -> Reply:
+    def _reader(self, opened: Opened) -> QueryReader:
+        return _kept(self._readers, opened, lambda: QueryReader(opened.version, opened.engine.tunable, self._limits))
+
+    def _desk(self, view: View) -> _Desk:
+        messages = _kept(self._messages, view.opened, dict)
+        return _kept(self._desks, view, lambda: _Desk(Answerer(view), Replies(view, messages)))
+
+    async def _write(self, write: Callable[[_Desk, Batched[Found]], Reply], found: Batched[Found]) -> Reply:
         """A few neighbours cost less than the way to a thread; tens of thousands would hold the event loop for a second."""
-        if sum(len(each.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
-            return write(found)
-        return await asyncio.get_running_loop().run_in_executor(self._writer, write, found)
-
-    def _neighbours(self, found: Batched[Found]) -> search_pb2.SearchResponse:
-        reply = self._replies.search(found.outputs)
-        reply.provenance.CopyFrom(self._provenance(found))
-        reply.times.CopyFrom(_times(found))
-        return reply
-
-    def _classifications(
-        self, found: Batched[Found], *, fuse: bool, min_confidence: float
-    ) -> search_pb2.ClassifyResponse:
-        started = time.perf_counter()
-        cars = [found.outputs] if fuse else [[each] for each in found.outputs]
-        answers = [self._answerer.answer(photos, min_confidence) for photos in cars]
-        times = _times(found, vote_s=time.perf_counter() - started)
-        reply = self._replies.classify(cars, answers)
-        reply.provenance.CopyFrom(self._provenance(found))
-        reply.times.CopyFrom(times)
-        return reply
-
-    def _provenance(self, found: Batched[Found]) -> search_pb2.Provenance:
-        missing = max(each.missing for each in found.outputs)
+        view, missing = found.outputs[0].view, max(each.missing for each in found.outputs)
+        assert view is not None
         if missing:
             self._on_partial()
-        return search_pb2.Provenance(
-            model=self._manifest.model,
-            index_version=self._manifest.version,
-            shards_answered=len(self._manifest.shards) - missing,
-            shards_total=len(self._manifest.shards),
-        )
+        desk = self._desk(view)
+        if sum(len(each.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
+            reply = write(desk, found)
+        else:
+            reply = await asyncio.get_running_loop().run_in_executor(self._writer, write, desk, found)
+        reply.provenance.CopyFrom(_provenance(view, missing))
+        return reply
+
+
+def _kept(cache: "weakref.WeakKeyDictionary[Key, Value]", key: Key, make: Callable[[], Value]) -> Value:
+    """What was made for the key, or is now."""
+    value = cache.get(key)
+    if value is None:
+        value = cache[key] = make()
+    return value
+
+
+def _neighbours(desk: _Desk, found: Batched[Found]) -> search_pb2.SearchResponse:
+    reply = desk.replies.search(found.outputs)
+    reply.times.CopyFrom(_times(found))
+    return reply
+
+
+def _classifications(
+    desk: _Desk, found: Batched[Found], *, fuse: bool, min_confidence: float
+) -> search_pb2.ClassifyResponse:
+    started = time.perf_counter()
+    cars = [found.outputs] if fuse else [[each] for each in found.outputs]
+    answers = [desk.answerer.answer(photos, min_confidence) for photos in cars]
+    times = _times(found, vote_s=time.perf_counter() - started)
+    reply = desk.replies.classify(cars, answers)
+    reply.times.CopyFrom(times)
+    return reply
+
+
+def _provenance(view: View, missing: int) -> search_pb2.Provenance:
+    manifest = view.manifest
+    return search_pb2.Provenance(
+        model=manifest.model,
+        index_version=manifest.version,
+        journal_sequence=view.sequence,
+        shards_answered=len(manifest.shards) - missing,
+        shards_total=len(manifest.shards),
+    )
 
 
 def _times(found: Batched[Found], vote_s: float = 0.0) -> search_pb2.SearchTimes:
     return search_pb2.SearchTimes(queue_ms=found.queue_ms, search_ms=found.run_ms, vote_ms=1e3 * vote_s)
 
 
-def _index(version: IndexVersion, limits: Limits) -> search_pb2.GetIndexResponse:
-    manifest = version.manifest
+def _index(view: View, limits: Limits, problem: str) -> search_pb2.GetIndexResponse:
+    manifest = view.manifest
     index = search_pb2.Index(
         version=manifest.version,
         model=manifest.model,
         dimension=manifest.dimension,
-        items=manifest.items,
-        labels=manifest.labels,
+        items=view.size,
+        labels=view.labels,
+        delta_items=view.written.live_items if view.written else 0,
+        journal_sequence=view.sequence,
+        problem=problem,
         shards=len(manifest.shards),
         factory=manifest.factory,
         metric=_METRICS[manifest.metric],
         k=manifest.k,
         temperature=manifest.temperature,
         create_time=manifest.created,
-        calibration=_calibration(version.calibration),
+        calibration=_calibration(view.calibration),
         **dataclasses.asdict(manifest.search),
     )
     allowed = search_pb2.QueryLimits(**dataclasses.asdict(limits), max_neighbours=MAX_NEIGHBOURS)

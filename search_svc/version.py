@@ -107,6 +107,11 @@ class IndexVersion:
     def shard_paths(self) -> tuple[Path, ...]:
         return tuple(self.path / shard.file for shard in self.manifest.shards)
 
+    @property
+    def typical(self) -> Mapping[str, float]:
+        """By label, how near its photos are to each other; empty if the index is not calibrated."""
+        return self.calibration.typical if self.calibration else {}
+
     @classmethod
     def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
         """The version of that name, or the current one.

@@ -2,10 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search_svc.labels import Label
+from search_svc.vocabulary import Vocabulary
 from search_svc.vote import Node, Vote, path
 
 
@@ -20,7 +24,7 @@ class YearRange:
 
 
 class Years:
-    """The years of each model of a gallery."""
+    """The years of each model that a gallery's labels have."""
 
     def __init__(self, labels: Iterable[Label]) -> None:
         years: dict[Node, set[int]] = defaultdict(set)
@@ -29,9 +33,13 @@ class Years:
                 years[path(label)[:2]].add(label.year)
         self._years = {model: sorted(of_model) for model, of_model in years.items()}
 
+    def of(self, model: Node) -> Sequence[int]:
+        """Ascending."""
+        return self._years.get(model, ())
+
     def several(self, label: Label) -> bool:
         """Whether the gallery has the label's model of several years."""
-        return len(self._years.get(path(label)[:2], ())) > 1
+        return len(self.of(path(label)[:2])) > 1
 
     def range(self, vote: Vote, ratio: float) -> YearRange | None:
         """The answer's year, and those next to it with votes of `ratio` times its share or more; None without a year.
@@ -41,7 +49,7 @@ class Years:
         if vote.answer.year is None:
             return None
         model = path(vote.answer)[:2]
-        years, shares = self._years[model], _shares(vote, model)
+        years, shares = self.of(model), _shares(vote, model)
         first = last = years.index(vote.answer.year)
         least = max(ratio * shares[vote.answer.year], math.ulp(0.0))
         while first > 0 and shares[years[first - 1]] >= least:
@@ -50,6 +58,20 @@ class Years:
             last += 1
         within = years[first : last + 1]
         return YearRange(within[0], within[-1], len(within), math.fsum(shares[year] for year in within))
+
+
+class YearsNow(Years):
+    """Of the labels that have photos, in a gallery whose labels come and go."""
+
+    def __init__(self, vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
+        """`counts` (labels,) are the photos that each of the first labels has."""
+        self._vocabulary = vocabulary
+        self._counts = counts
+
+    def of(self, model: Node) -> Sequence[int]:
+        known = (place for place in self._vocabulary.of_model(model) if place < len(self._counts))
+        labels = (self._vocabulary.labels[place] for place in known if self._counts[place])
+        return sorted({label.year for label in labels if label.year is not None})
 
 
 def _shares(vote: Vote, model: Node) -> defaultdict[int, float]:

@@ -131,6 +131,8 @@ class Batcher(Generic[In, Out]):
             with suppress(RuntimeError):
                 loop = batch.parts[0].submit.future.get_loop()
                 loop.call_soon_threadsafe(_deliver, outcomes, began, ended)
+            # While it waits, the lane keeps alive nothing of what it has done.
+            del batch, loop, outcomes
 
     def _take(self) -> Batch[In, Out] | None:
         """The next batch of items somebody still wants, as soon as there is one; None when closed."""

@@ -33,18 +33,27 @@ class Seat:
         return self._process.pid if self._process else None
 
     def start(self, main: Main, settings: Any) -> None:
-        """Starts a process, in the place of one that has ended."""
+        """Starts a process, in the place of one that has ended; where the system allows none, it is as if it had failed."""
         self._close()
+        try:
+            self._process = self._started(main, settings)
+        except OSError as error:
+            self.error = f"{main.program}: error: cannot start worker {self.number}: {error}"
+
+    def _started(self, main: Main, settings: Any) -> context.SpawnProcess:
         self._messages, sending = _spawn.Pipe(duplex=False)
         worker = Worker(self.number, self._share.cores, sending)
-        self._process = _spawn.Process(target=work, args=(main, settings, worker), name=f"worker {self.number}")
+        process = _spawn.Process(target=work, args=(main, settings, worker), name=f"worker {self.number}")
         # Of all that multiprocessing starts, only this has the share.
         resource_tracker.ensure_running()
         with sending, self._share.given(), _interrupts_blocked():
-            self._process.start()
+            process.start()
+        return process
 
     async def ready(self) -> bool:
         """Whether it got so far as to take calls; False if it failed before."""
+        if self._process is None:
+            return False
         await _readable(self._messages.fileno())
         self._hear()
         return self.is_ready
@@ -52,7 +61,7 @@ class Seat:
     async def ended(self) -> str:
         """With what the process ended, once it has: `SIGKILL`, or `exit code 1`."""
         if self._process is None:
-            return "nothing"
+            return "no process"
         await _readable(self._process.sentinel)
         self._process.join()
         while self._messages.poll() and self._hear():
@@ -87,7 +96,7 @@ class Seat:
         if self._process:
             self._process.close()
             self._messages.close()
-            self.error = None
+        self._process = self.error = None
 
 
 @contextmanager

@@ -19,12 +19,13 @@ from vmmr._connection import closed_during_call, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
 from vmmr._flows import Classify, Flow, Reply
-from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
+from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, several
+from vmmr._requests import Image
 from vmmr._served import Info, LabelCount
 from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
-from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Photo | PhotoSource)
 
 _DEFAULTS = SearchOptions()
 
@@ -32,7 +33,7 @@ _DEFAULTS = SearchOptions()
 class AsyncClient(BaseClient):
     """`Client` for asyncio: the same methods, awaited. It belongs to the event loop that it was first used in.
 
-    Photos are read in threads of the loop's default executor, so files and URLs don't block the loop.
+    Files and URLs are read in threads of the loop's default executor, and don't block the loop.
     """
 
     _channel_module = grpc.aio
@@ -48,7 +49,7 @@ class AsyncClient(BaseClient):
     ) -> Identification:
         """See `Client.identify`."""
         time_left = self._within(timeout_s)
-        image = await asyncio.to_thread(load, Photo(photo, crop), self._max_message_bytes, time_left)
+        image = await _loaded(Photo(photo, crop), partial(load, max_bytes=self._max_message_bytes, time_left=time_left))
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
         return await self._run(_flows.identify_car([image], classify), time_left)
 
@@ -208,9 +209,7 @@ async def _batches(photos: AsyncIterable[Photo | PhotoSource], limits: Limits) -
         yield batch
 
 
-async def _load_all(
-    photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft
-) -> list[embedder_pb2.Image]:
+async def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft) -> list[Image]:
     read = partial(load_one_of, max_bytes=max_bytes, time_left=time_left)
     async with aclosing(_read(_asynchronous(photos), read, lambda: READ_AHEAD)) as images:
         return [image async for image in images]
@@ -221,10 +220,10 @@ async def _read(
 ) -> AsyncGenerator[T, None]:
     """The photos, read in order; URLs among the next few are fetched side by side."""
     position = 0
-    reading: deque[asyncio.Task[T]] = deque()
+    reading: deque[asyncio.Future[T]] = deque()
     try:
         async for photo in photos:
-            reading.append(asyncio.create_task(asyncio.to_thread(read, position, photo)))
+            reading.append(asyncio.ensure_future(_loaded(photo, partial(read, position))))
             position += 1
             if not is_url(photo):
                 # Before the next is asked for: a generator may close a file, or use a buffer again.
@@ -237,6 +236,11 @@ async def _read(
     finally:
         for task in reading:
             task.cancel()
+
+
+async def _loaded(photo: P, read: Callable[[P], T]) -> T:
+    """What is read of a photo: in a thread, unless it is here already."""
+    return read(photo) if is_in_memory(photo) else await asyncio.to_thread(read, photo)
 
 
 async def _asynchronous(photos: Iterable[T]) -> AsyncIterator[T]:

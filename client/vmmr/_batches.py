@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from vmmr._deadlines import unlimited
 from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
 from vmmr._photos import Photo, PhotoSource, load
+from vmmr._requests import Image
 from vmmr._types import Identification
-from vmmr.embedder.v1 import embedder_pb2
 
 # More than the tags and lengths around one image and its content, and the crop, take up.
 _FRAMING_BYTES = 64
@@ -42,7 +42,7 @@ class Entry:
 
     position: int
     photo: Photo | PhotoSource
-    image: embedder_pb2.Image | None = None
+    image: Image | None = None
     bytes_in_request: int = 0
     error: PhotoError | None = None
 
@@ -83,7 +83,7 @@ def _not_a_car(limits: Limits, given: str) -> ValueError:
     return ValueError(f"photos of one car must be 1 to {limits.photos}, which the services accept, got {given}")
 
 
-def check_size(images: Sequence[embedder_pb2.Image], limits: Limits) -> None:
+def check_size(images: Sequence[Image], limits: Limits) -> None:
     """Raises MessageTooLargeError if they don't fit in one request."""
     size = sum(len(image.content) + _FRAMING_BYTES for image in images)
     if size > limits.bytes_in_request:

@@ -24,6 +24,7 @@ class Call(Generic[T_co]):
     method: str
     """Name of the method of the service's stub."""
     request: Any
+    """A message of the method, or what the stub makes one of."""
     parse: Callable[[Any], T_co]
     """The reply message to a plain value; may raise ProtocolError."""
     after_s: float = 0.0
@@ -39,9 +40,8 @@ class Page:
     """None: there are no more."""
 
 
-def embed(images: Sequence[embedder_pb2.Image]) -> Call[Embeddings]:
-    request = embedder_pb2.EmbedRequest(images=images)
-    return Call("embedder", "Embed", request, partial(_replies.embeddings, photos=len(images)))
+def embed(images: Sequence[_requests.Image]) -> Call[Embeddings]:
+    return Call("embedder", "Embed", images, partial(_replies.embeddings, photos=len(images)))
 
 
 def get_model() -> Call[ModelInfo]:

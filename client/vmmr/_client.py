@@ -16,10 +16,10 @@ from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size
 from vmmr._deadlines import TimeLeft
 from vmmr._flows import Classify, Flow
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
+from vmmr._requests import Image
 from vmmr._served import Info, LabelCount
 from vmmr._threads import Flows, blocking, run
 from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
-from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
 
@@ -182,7 +182,7 @@ def _batches(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[
     yield from packer.rest()
 
 
-def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft) -> list[embedder_pb2.Image]:
+def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: TimeLeft) -> list[Image]:
     return list(_read(photos, partial(load_one_of, max_bytes=max_bytes, time_left=time_left), lambda: READ_AHEAD))
 
 

@@ -1,7 +1,7 @@
 """The channels to both services, opened when first used."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -11,16 +11,31 @@ from typing import Any, TypeVar
 
 import grpc
 
-from vmmr import _failures
+from vmmr import _failures, _requests
 from vmmr._calls import Call, Service
 from vmmr._errors import CallError
 from vmmr._flows import Reply
+from vmmr.embedder.v1 import embedder_pb2
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
 
 T = TypeVar("T")
 
-_STUBS: Mapping[Service, Any] = {"embedder": EmbedderServiceStub, "search": SearchServiceStub}
+_EMBEDDER = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"]
+
+
+def _embedder_stub(channel: Any) -> Any:
+    """Its Embed takes the photos as they are, instead of an EmbedRequest."""
+    stub: Any = EmbedderServiceStub(channel)
+    stub.Embed = channel.unary_unary(
+        f"/{_EMBEDDER.full_name}/Embed",
+        request_serializer=_requests.embed,
+        response_deserializer=embedder_pb2.EmbedResponse.FromString,
+    )
+    return stub
+
+
+_STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": _embedder_stub, "search": SearchServiceStub}
 _NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
 
 

@@ -14,9 +14,9 @@ from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
+from vmmr._requests import Image
 from vmmr._served import Info
 from vmmr._types import ClassifyResult, Embeddings, Identification, SearchOptions, Times
-from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | No
     )
 
 
-def identify_car(images: Sequence[embedder_pb2.Image], classify: Classify) -> Flow[Identification]:
+def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identification]:
     """One car, by one or several photos of it."""
     [identification] = yield from _identify(images, classify, ask)
     return identification
@@ -108,7 +108,7 @@ def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: 
     return [_outcome(e, found[e.position]) for e in entries]
 
 
-def _identify(images: Sequence[embedder_pb2.Image], classify: Classify, ask: Ask) -> Flow[list[Identification]]:
+def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[list[Identification]]:
     embedded = yield from ask(_calls.embed(images))
     classified = yield from ask(classify(embedded.value))
     assert embedded.value.times is not None

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from vmmr import _requests
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
+from vmmr._requests import Image
 from vmmr._types import Box
-from vmmr.embedder.v1 import embedder_pb2
 
 
 class BinaryReader(Protocol):
@@ -33,17 +32,17 @@ class Photo:
     """None: all of it."""
 
 
-def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> embedder_pb2.Image:
+def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
     """The photo as it is sent.
 
     Raises UnreadablePhotoError, also if it has more than `max_bytes`; DeadlineExceededError if the time left ended a
     fetch.
     """
     wanted = photo if isinstance(photo, Photo) else Photo(photo)
-    return _requests.image(_read(wanted.source, max_bytes, time_left), wanted.crop)
+    return Image(_read(wanted.source, max_bytes, time_left), wanted.crop)
 
 
-def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> embedder_pb2.Image:
+def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
     """The same, of several: an UnreadablePhotoError says which."""
     try:
         return load(photo, max_bytes, time_left)
@@ -52,7 +51,12 @@ def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_
 
 
 def is_url(photo: Photo | PhotoSource) -> bool:
-    return isinstance(photo.source if isinstance(photo, Photo) else photo, URL)
+    return isinstance(_source(photo), URL)
+
+
+def is_in_memory(photo: Photo | PhotoSource) -> bool:
+    """Whether to read it is to wait for nothing."""
+    return isinstance(_source(photo), bytes | bytearray | memoryview)
 
 
 def several(photos: Iterable[Photo | PhotoSource]) -> Iterable[Photo | PhotoSource]:
@@ -60,6 +64,10 @@ def several(photos: Iterable[Photo | PhotoSource]) -> Iterable[Photo | PhotoSour
     if isinstance(photos, str | bytes | bytearray | memoryview):
         raise TypeError("photos must be an iterable of photos, got a single one: put it in a list")
     return photos
+
+
+def _source(photo: Photo | PhotoSource) -> PhotoSource:
+    return photo.source if isinstance(photo, Photo) else photo
 
 
 def _read(source: PhotoSource, max_bytes: int, time_left: TimeLeft) -> bytes:

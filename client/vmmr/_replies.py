@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sized
 from dataclasses import fields
 from datetime import UTC
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from vmmr import wire
@@ -104,8 +105,13 @@ def _check_count(answers: Sized, asked: int, service: str) -> None:
 
 def _copy(cls: type[T], message: Any, **others: Any) -> T:
     """A `cls` of the message's fields of the same names, and of `others`."""
-    same = {f.name: getattr(message, f.name) for f in fields(cls) if f.name not in others}  # type: ignore[arg-type]
-    return cls(**same, **others)
+    names = _names(cls)  # type: ignore[arg-type]  # mypy: a type variable's type has no hash
+    return cls(**{name: getattr(message, name) for name in names if name not in others}, **others)
+
+
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
 
 
 # Of these there are hundreds in a reply, too many for _copy's reflection.

@@ -17,6 +17,7 @@ from search_svc.queries import Plan, Query
 from search_svc.report.unknown import VERDICT_SCORE
 from search_svc.searcher import Searcher
 from search_svc.version import IndexVersion
+from search_svc.view import Opened, View
 from svckit import cli
 from svckit.artifact import write_manifest
 
@@ -261,9 +262,11 @@ def calibrated(tmp_path):
 def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
     embeddings, manifest = Embeddings.open(tmp_path / "embeddings"), calibrated.manifest
     rows = [row for row, photo in enumerate(embeddings.photos) if photo.split in ("test", "unseen-test")]
-    plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
+    plan = Plan(manifest.k, manifest.search, exact=False)
     with LocalEngine.open(calibrated) as shards:
-        served = Searcher(calibrated, shards).run([Query(embeddings.matrix[row], plan) for row in rows])
+        served = Searcher(lambda: View(Opened(calibrated, shards))).run(
+            [Query(embeddings.matrix[row], plan) for row in rows]
+        )
         found = Examiner(calibrated, shards).examine(embeddings.matrix[rows], [embeddings.photos[row] for row in rows])
     assert [each.found for each in found] == served
     assert [each.answer for each in found] == [Answerer(calibrated).answer([each]) for each in served]

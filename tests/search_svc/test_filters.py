@@ -1,10 +1,12 @@
 import difflib
 
+import numpy as np
 import pytest
 from vmmr.search.v1 import search_pb2
 
 from search_svc.filters import FilterReader
 from search_svc.labels import Label, parse
+from search_svc.vocabulary import Vocabulary
 from svckit.errors import Reason
 
 LABELS = [
@@ -18,7 +20,13 @@ LABELS = [
         "toyota_camry_2007",
     )
 ]
-READER = FilterReader(LABELS)
+
+
+def reading(labels):
+    return FilterReader(Vocabulary(labels), np.ones(len(labels), np.int64))
+
+
+READER = reading(LABELS)
 
 
 def let_through(**fields) -> list[str]:
@@ -56,7 +64,7 @@ def test_values_are_alternatives_and_fields_restrict_together(fields, labels):
 
 
 def test_a_make_written_by_hand_is_found_however_it_is_written():
-    reader = FilterReader([Label("x", "Alfa Romeo", "Spider", 1970)])
+    reader = reading([Label("x", "Alfa Romeo", "Spider", 1970)])
     message = search_pb2.Filter(makes=["alfa_romeo"], models=["spider"])
     assert not list(reader.violations(message))
     assert reader.read(message).all()
@@ -93,7 +101,7 @@ def test_what_looks_like_the_first_unknown_value_is_told_and_like_no_other():
 def test_of_thousands_of_labels_hundreds_are_compared_and_the_likeliest_first(monkeypatch):
     compared = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda value, names: compared.extend(names) or [])
-    reader = FilterReader([Label(f"m{number:05}", "", "", None) for number in range(9000)])
+    reader = reading([Label(f"m{number:05}", "", "", None) for number in range(9000)])
     assert list(reader.violations(search_pb2.Filter(labels=["m08x"])))
     assert len(compared) == 500
     assert compared[0] == "m08000"

@@ -41,13 +41,23 @@ def test_every_option_is_in_the_table():
 
 @pytest.mark.parametrize("name", re.findall(r'"(vmmr_\w+)"', MAIN))
 def test_every_metric_of_its_own_is_on_the_page(name):
-    assert [row for row in rows("Shards that are late") if row[0] == f"`{name}`"]
+    tables = [*rows("Shards that are late"), *rows("A gallery that changes")]
+    assert [row for row in tables if row[0] == f"`{name}`"]
 
 
-@pytest.mark.parametrize("message", ["opened", "shard abandoned", "abandoned search ended"])
+LOGGED = ["opened", "shard abandoned", "abandoned search ended", "opening version", "switched version"]
+
+
+@pytest.mark.parametrize("message", LOGGED)
 def test_every_log_message_of_its_own_is_on_the_page(message):
     assert f"`{message}`" in PAGE
     assert any(f'("{message}", extra' in path.read_text() for path in SOURCES.glob("*.py"))
+
+
+def test_what_is_logged_of_what_goes_wrong_is_on_the_page():
+    failing = re.findall(r'_Chore\("([^"]+)"', (SOURCES / "following.py").read_text())
+    assert len(failing) == 2
+    assert all(f"`{message}`" in PAGE for message in failing)
 
 
 def test_what_an_answer_says_and_every_verdict_is_on_the_page():

@@ -11,6 +11,7 @@ from search_svc.merge import Hits
 from search_svc.queries import Plan, Query
 from search_svc.searcher import Searcher
 from search_svc.version import SearchParams
+from search_svc.view import Opened, View
 from svckit.errors import Reason, ServiceError
 
 PARAMS = SearchParams(nprobe=3)
@@ -39,7 +40,8 @@ def engine():
 
 @pytest.fixture
 def searcher(engine, build_index):
-    return Searcher(build_index(np.eye(4, dtype=np.float32)), engine)
+    view = View(Opened(build_index(np.eye(4, dtype=np.float32)), engine))
+    return Searcher(lambda: view)
 
 
 def query(number, plan, deadline=math.inf):
@@ -47,7 +49,7 @@ def query(number, plan, deadline=math.inf):
 
 
 def plan(k=1, **how):
-    return Plan(k, PARAMS, exact=False, labels=None, **how)
+    return Plan(k, PARAMS, exact=False, **how)
 
 
 def test_queries_of_one_plan_are_searched_together_and_answered_in_order(searcher, engine):

@@ -18,6 +18,7 @@ from search_svc.answer import Answerer
 from search_svc.build import IndexSpec
 from search_svc.config import SearchConfig
 from search_svc.items import Items
+from search_svc.live import LiveGallery
 from search_svc.local import LocalEngine
 from search_svc.queries import Limits, Plan, Query
 from search_svc.replies import Replies
@@ -25,6 +26,7 @@ from search_svc.searcher import Searcher
 from search_svc.service import SERVICE, SearchService
 from search_svc.shard import Shard
 from search_svc.version import IndexVersion
+from search_svc.view import Opened, View
 from search_svc.vote import elect, weights
 from svckit.batcher import Batcher
 from svckit.server import Server
@@ -90,7 +92,8 @@ async def serving(version, *, max_batch=4, max_queue=8):
     limits = Limits(config.max_queries, config.max_k, config.max_request_bytes, max_shard_timeout_ms=9000)
     server = Server(config, name="search")
     with LocalEngine.open(version) as shards:
-        searcher = Searcher(version, shards)
+        gallery = LiveGallery(View(Opened(version, shards)))
+        searcher = Searcher(lambda: gallery.view)
 
         def run(queries):
             served.batches.append(len(queries))
@@ -99,7 +102,7 @@ async def serving(version, *, max_batch=4, max_queue=8):
             return searcher.run(queries)
 
         batcher = server.metrics.batcher("search", run, max_batch=max_batch, max_queue=config.max_queue)
-        servicer = SearchService(version, batcher, tunable=shards.tunable, limits=limits)
+        servicer = SearchService(gallery, batcher, limits=limits)
         server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
         await server.start()
         await server.open()
@@ -260,8 +263,10 @@ class TestFused:
         queries = unit(3)
         [result] = (await served.classify(queries, options=Options(k=9), fuse=True)).results
         with LocalEngine.open(served.version) as shards:
-            plan = Plan(9, served.version.manifest.search, exact=False, labels=None)
-            found = Searcher(served.version, shards).run([Query(query, plan) for query in queries])
+            plan = Plan(9, served.version.manifest.search, exact=False)
+            found = Searcher(lambda: View(Opened(served.version, shards))).run(
+                [Query(query, plan) for query in queries]
+            )
         expected = Answerer(served.version).answer(found)
         assert result == Replies(served.version).classify([found], [expected]).results[0]
         assert result.label_confidence == pytest.approx(expected.label_confidence)

@@ -13,6 +13,7 @@ from search_svc.local import LocalEngine
 from search_svc.queries import Plan, Query
 from search_svc.replies import Replies
 from search_svc.searcher import Searcher
+from search_svc.view import Opened, View
 
 TIMEOUT_S = 30
 
@@ -30,9 +31,9 @@ def classify(stub, calibrated, photos, **how):
 def direct(calibrated, photos):
     """What was found for each, and the answerer, without a server."""
     manifest = calibrated.version.manifest
-    plan = Plan(manifest.k, manifest.search, exact=False, labels=None)
+    plan = Plan(manifest.k, manifest.search, exact=False)
     with LocalEngine.open(calibrated.version) as shards:
-        found = Searcher(calibrated.version, shards).run([Query(photo, plan) for photo in photos])
+        found = Searcher(lambda: View(Opened(calibrated.version, shards))).run([Query(photo, plan) for photo in photos])
     return found, Answerer(calibrated.version)
 
 

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,16 @@ def test_a_json_line_carries_the_traceback_and_stays_one_line(capsys):
     log.error("failed", exc_info=ValueError("two\nlines"))
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError: two\nlines" in json.loads(line)["exc_info"]
+
+
+def test_a_json_line_holds_extras_of_any_type_and_characters(capsys):
+    logs.configure("info", "json")
+    log.info(
+        "%s opened", "index", extra={"path": Path("a/b"), "labels": ["Citro\u00ebn", 7], "error": ValueError("no")}
+    )
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"] == "index opened"
+    assert (line["path"], line["labels"], line["error"]) == ("a/b", ["Citro\u00ebn", 7], "no")
 
 
 def test_text_has_the_extras_too(capsys):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -250,3 +251,17 @@ def test_a_worker_has_its_share_of_the_processors(start):
     assert shares[0] | shares[1] == available
     if shares[0] & shares[1]:
         assert shares[0] == shares[1] == available, "under a quota no processor is anybody's own"
+
+
+def test_a_supervisor_that_may_start_no_process_tries_again(start, connect):
+    process = start()
+    pid = workers_of(process)[0]
+    # No file descriptor is free for the pipes of another process.
+    allowed = resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE)
+    open_files = psutil.Process(process.popen.pid).num_fds()
+    resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (open_files - 3, allowed[1]))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: [line for line in process.logged("worker ended") if line["ended_with"] == "no process"])
+    embed(channels_to(process, connect, (1,))[1])
+    resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, allowed)
+    replaced(process, 0, pid)

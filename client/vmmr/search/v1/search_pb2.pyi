@@ -58,7 +58,7 @@ class Filter(_message.Message):
     def __init__(self, makes: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., min_year: _Optional[int] = ..., max_year: _Optional[int] = ...) -> None: ...
 
 class SearchOptions(_message.Message):
-    __slots__ = ("k", "filter", "exact", "nprobe", "ef_search", "rerank", "allow_partial", "shard_timeout_ms")
+    __slots__ = ("k", "filter", "exact", "nprobe", "ef_search", "rerank", "allow_partial", "shard_timeout_ms", "min_sequence")
     K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class SearchOptions(_message.Message):
     RERANK_FIELD_NUMBER: _ClassVar[int]
     ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     SHARD_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    MIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     k: int
     filter: Filter
     exact: bool
@@ -75,7 +76,8 @@ class SearchOptions(_message.Message):
     rerank: int
     allow_partial: bool
     shard_timeout_ms: int
-    def __init__(self, k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exact: _Optional[bool] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., allow_partial: _Optional[bool] = ..., shard_timeout_ms: _Optional[int] = ...) -> None: ...
+    min_sequence: int
+    def __init__(self, k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exact: _Optional[bool] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., allow_partial: _Optional[bool] = ..., shard_timeout_ms: _Optional[int] = ..., min_sequence: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("queries", "options")
@@ -214,7 +216,7 @@ class GetIndexResponse(_message.Message):
     def __init__(self, index: _Optional[_Union[Index, _Mapping]] = ..., limits: _Optional[_Union[QueryLimits, _Mapping]] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration", "nprobe", "ef_search", "rerank")
+    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration", "nprobe", "ef_search", "rerank", "delta_items", "problem")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +233,8 @@ class Index(_message.Message):
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     EF_SEARCH_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
+    DELTA_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     dimension: int
@@ -247,7 +251,9 @@ class Index(_message.Message):
     nprobe: int
     ef_search: int
     rerank: int
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ...) -> None: ...
+    delta_items: int
+    problem: str
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., delta_items: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("photos", "false_alarm_rate", "unknown_threshold")

@@ -1,0 +1,77 @@
+"""The gallery that a server serves: the newest view, and who waits for a newer one."""
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from math import inf
+
+from search_svc.view import View
+from svckit.errors import Reason, ServiceError
+
+MOST_WAIT_S = 10.0
+"""For a sequence number: the journal of a disk that hangs, or a number that was never given, must not hold calls for ever."""
+
+
+class LiveGallery:
+    """Thread-safe: one thread shows views, any number look."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._waiting: list[asyncio.Future[None]] = []
+        self._changing = threading.Lock()  # guards both
+
+    @property
+    def view(self) -> View:
+        """The newest. Whoever answers from it takes it once, and asks no second time."""
+        return self._view
+
+    def show(self, view: View) -> None:
+        """From now on."""
+        with self._changing:
+            self._view = view
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            # A closed loop has nobody left who waits.
+            with suppress(RuntimeError):
+                future.get_loop().call_soon_threadsafe(_wake, future)
+
+    async def reach(self, sequence: int, deadline: float | None) -> None:
+        """Waits until the view has that entry of the journal; `deadline` is a time of `time.monotonic`.
+
+        Raises ServiceError: DEADLINE_EXCEEDED, or SEQUENCE_NOT_REACHED after MOST_WAIT_S.
+        """
+        if self._view.sequence >= sequence:
+            return
+        end, limit = inf if deadline is None else deadline, time.monotonic() + MOST_WAIT_S
+        try:
+            async with asyncio.timeout_at(min(end, limit)):
+                while (view := self._view).sequence < sequence:
+                    await self._after(view)
+        except TimeoutError as error:
+            raise self._not_reached(sequence, late=end <= limit) from error
+
+    async def _after(self, view: View) -> None:
+        """Until there is a newer one than this."""
+        future = asyncio.get_running_loop().create_future()
+        with self._changing:
+            if self._view is not view:
+                return
+            self._waiting.append(future)
+        await future
+
+    def _not_reached(self, sequence: int, *, late: bool) -> ServiceError:
+        at = self._view.sequence
+        if late:
+            text = f"the deadline passed before journal entry {sequence} was here; the gallery is at {at}"
+            return ServiceError(Reason.DEADLINE_EXCEEDED, text)
+        text = (
+            f"journal entry {sequence} was not here after {MOST_WAIT_S:g} s, the gallery is at {at}: was it ever given?"
+        )
+        details = {"min_sequence": str(sequence), "journal_sequence": str(at)}
+        return ServiceError(Reason.SEQUENCE_NOT_REACHED, text, metadata=details)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,168 @@
+"""One exact gallery, at one moment: an index version, less what was written over or deleted, and what was written since.
+
+A view never changes. What is written makes another one, which costs no more for a large gallery than for a small one; a
+query is answered by one view, whatever happens meanwhile. Nothing here knows journals, or which view is the newest.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from vmmr.search.v1 import search_pb2
+
+from search_svc.calibration import Calibration
+from search_svc.delta import Snapshot
+from search_svc.engine import Answered, Engine
+from search_svc.filters import FilterReader
+from search_svc.items import Items
+from search_svc.live_items import LiveItems
+from search_svc.merge import NONE, Hits, empty, merge, top_k
+from search_svc.rejections import rejected
+from search_svc.scanning import Scan
+from search_svc.typical import mean_of, typical_score
+from search_svc.version import IndexVersion, SearchParams, VersionManifest
+
+_MOST_MASKS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A version, and what searches it. Lives as long as a view of it does."""
+
+    version: IndexVersion
+    engine: Engine
+
+    @cached_property
+    def mean_typical(self) -> float:
+        """What typical scores of labels with few photos are drawn to."""
+        return mean_of(self.version.typical, self.version.items.sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Thread-safe."""
+
+    opened: Opened
+    written: Snapshot | None = None
+    """Since the version was built; None if nothing was."""
+    sequence: int = 0
+    """Of the last entry of the journal that is in it; 0 if there never was one."""
+    _masks: dict[bytes, NDArray[np.bool_] | None] = field(default_factory=dict)
+
+    @property
+    def manifest(self) -> VersionManifest:
+        return self.opened.version.manifest
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.opened.version.calibration
+
+    @cached_property
+    def items(self) -> Items | LiveItems:
+        base = self.opened.version.items
+        return LiveItems(base, self.written) if self.written else base
+
+    @property
+    def size(self) -> int:
+        """Photos in the gallery."""
+        return int(self.items.counts.sum())
+
+    @property
+    def labels(self) -> int:
+        """Labels that have photos."""
+        return int(np.count_nonzero(self.items.counts))
+
+    @cached_property
+    def typical(self) -> Mapping[str, float]:
+        """By label, how near its photos are to each other; empty if the index is not calibrated."""
+        fitted = self.opened.version.typical
+        return _Typical(fitted, self.opened, self.written) if fitted and self.written else fitted
+
+    @cached_property
+    def filters(self) -> FilterReader:
+        return FilterReader(self.items.vocabulary, self.items.counts)
+
+    def allowed(self, message: bytes) -> NDArray[np.bool_] | None:
+        """(labels,): those that a filter, serialised, lets through; None for all.
+
+        Raises ServiceError if it names what no photo has.
+        """
+        if message not in self._masks:
+            read = search_pb2.Filter.FromString(message)
+            if violations := list(self.filters.violations(read)):
+                raise rejected(violations)
+            if len(self._masks) >= _MOST_MASKS:
+                self._masks.clear()
+            self._masks[message] = self.filters.read(read)
+        return self._masks[message]
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        params: SearchParams,
+        labels: NDArray[np.bool_] | None,
+        exact: bool,
+        timeout_s: float | None,
+        allow_partial: bool,
+    ) -> Answered:
+        """The k best hits among the photos of some labels (a mask over all), or among all: see Engine.search.
+
+        Ids are rows of `items`. What was written is always compared with exactly, however the index is searched.
+        """
+        answered = self.opened.engine.search(
+            queries,
+            k,
+            params=params,
+            rows=None if labels is None else labels[self.opened.version.items.label_of],
+            without=self.written.gone_rows if self.written else NONE,
+            exact=exact,
+            timeout_s=timeout_s,
+            allow_partial=allow_partial,
+        )
+        if self.written is None:
+            return answered
+        return Answered(merge([answered.hits, self._late(self.written, queries, k, labels)], k), answered.shards)
+
+    def _late(self, written: Snapshot, queries: NDArray[np.float32], k: int, labels: NDArray[np.bool_] | None) -> Hits:
+        """The best hits among what was written."""
+        rows = written.live if labels is None else written.live[labels[written.label_of[written.live]]]
+        if not len(rows):
+            return empty(len(queries))
+        scan = Scan(written.embeddings, rows, self.manifest.metric, written.longest)
+        hits = top_k(scan.fetch, queries, min(k, len(rows)), len(rows))
+        return Hits(hits.scores, np.where(hits.ids < 0, -1, hits.ids + len(self.opened.version.items)))
+
+
+class _Typical(Mapping[str, float]):
+    """Fitted scores; those of labels that the calibration has not seen are computed when they are asked for."""
+
+    def __init__(self, fitted: Mapping[str, float], opened: Opened, written: Snapshot) -> None:
+        self._fitted = fitted
+        self._opened = opened
+        self._written = written
+        self._computed: dict[str, float] = {}
+
+    def __getitem__(self, label: str) -> float:
+        if label in self._fitted:
+            return self._fitted[label]
+        if label not in self._computed:
+            self._computed[label] = self._of(label)
+        return self._computed[label]
+
+    def _of(self, label: str) -> float:
+        written, manifest = self._written, self._opened.version.manifest
+        place = written.delta.base.vocabulary.place(label)
+        if place is None:
+            raise KeyError(label)
+        rows = written.live[written.label_of[written.live] == place]
+        return typical_score(written.embeddings[rows], self._opened.mean_typical, manifest.metric, manifest.seed)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._written.delta.base.vocabulary.places("labels"))
+
+    def __len__(self) -> int:
+        return len(self._written.delta.base.vocabulary)
