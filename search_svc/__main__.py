@@ -69,12 +69,9 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
     gpus = all_gpus() if settings.device == "cuda" else ()
     opener = _opener(settings, gpus)
-    first = _opened(opener, settings)
     server = Server(settings, name="search", worker=worker)
     with Journal.open(settings.index) as journal:
-        replay = Replay(first, journal)
-        replay.finish()
-        follower = Follower(settings.index, journal, replay, lambda: _warmed(opener))
+        follower = _following(settings, opener, journal)
         gallery = follower.gallery
         batcher = server.metrics.batcher(
             "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
@@ -101,7 +98,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
     opener.close()
-    if opener.abandoned:
+    if opener.abandoned or follower.opening:
         # Were the interpreter to end beside threads that are in faiss, the process would crash.
         os._exit(0)
 
@@ -110,6 +107,13 @@ def _opener(settings: SearchConfig, gpus: Sequence[Gpu]) -> Opener:
     if not settings.index.is_dir():
         raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
     return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
+
+
+def _following(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
+    """From here on, nothing but the follower's gallery may keep hold of the version: another will take its place."""
+    replay = Replay(_opened(opener, settings), journal)
+    replay.finish()
+    return Follower(settings.index, journal, replay, lambda: _warmed(opener))
 
 
 def _opened(opener: Opener, settings: SearchConfig) -> Opened:

@@ -43,7 +43,7 @@ class Following:
         replay = Replay(self.opener.current(), self.journal)
         replay.finish()
         self.open = self.opener.current
-        self.follower = Follower(path, self.journal, replay, lambda: self.open())
+        self.follower = Follower(path, self.journal, replay, lambda: self.open())  # noqa: PLW0108 (tests change it)
 
     @property
     def view(self):
