@@ -33,6 +33,7 @@ from vmmr._errors import (
     VmmrError,
 )
 from vmmr._fetch import URL
+from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, Item, NewItem, Version, Versions
 from vmmr._photos import Photo, PhotoSource
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, Info, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
@@ -57,6 +58,8 @@ from vmmr._types import (
 __all__ = [
     "TLS",
     "URL",
+    "AddOutcome",
+    "AddResult",
     "AsyncClient",
     "Box",
     "Calibration",
@@ -65,7 +68,9 @@ __all__ = [
     "Classification",
     "ClassifyResult",
     "Client",
+    "Compaction",
     "DeadlineExceededError",
+    "DeleteResult",
     "EmbedLimits",
     "EmbedTimes",
     "Embeddings",
@@ -76,6 +81,7 @@ __all__ = [
     "Info",
     "InvalidPhotoError",
     "InvalidRequestError",
+    "Item",
     "ItemNotFoundError",
     "Label",
     "LabelCount",
@@ -83,6 +89,7 @@ __all__ = [
     "ModelInfo",
     "ModelMismatchError",
     "Neighbour",
+    "NewItem",
     "Outcome",
     "OverloadedError",
     "Photo",
@@ -100,6 +107,8 @@ __all__ = [
     "UnavailableError",
     "UnreadablePhotoError",
     "Verdict",
+    "Version",
+    "Versions",
     "Violation",
     "VmmrError",
 ]

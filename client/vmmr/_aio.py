@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from time import perf_counter
@@ -18,16 +18,28 @@ from vmmr._calls import Call
 from vmmr._connection import closed_during_call, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
-from vmmr._flows import Classify, Flow, Reply
+from vmmr._flows import Flow, Reply
+from vmmr._gallery import (
+    AddOutcome,
+    AddResult,
+    Compaction,
+    DeleteResult,
+    Item,
+    NewItem,
+    Versions,
+    check_rows,
+    check_selector,
+)
 from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, several
 from vmmr._requests import Image
 from vmmr._served import Info, LabelCount
-from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
+from vmmr._types import Box, ClassifyResult, Embeddings, Filter, Identification, SearchOptions, SearchResult
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Photo | PhotoSource)
 
 _DEFAULTS = SearchOptions()
+_EVERYTHING = Filter()
 
 
 class AsyncClient(BaseClient):
@@ -83,7 +95,8 @@ class AsyncClient(BaseClient):
         source = photos if isinstance(photos, AsyncIterable) else _asynchronous(several(photos))
         limits = _flows.batch_limits(options, self._max_message_bytes, batch)
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
-        return self._identify_many(source, limits, classify, self._per_call(timeout_s))
+        answer = partial(_flows.identify_batch, classify=classify)
+        return self._in_batches(source, limits, answer, self._per_call(timeout_s))
 
     async def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """See `Client.embed`."""
@@ -120,9 +133,66 @@ class AsyncClient(BaseClient):
         token: str | None = ""
         while token is not None:
             page = await self._run(_flows.value(_calls.list_labels(token)), time_left)
-            for label in page.labels:
+            for label in page.entries:
                 yield label
             token = page.next_token
+
+    async def add_items(
+        self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None
+    ) -> AddResult:
+        """See `Client.add_items`."""
+        check_rows(len(items), embeddings)
+        return await self._run(_flows.value(_calls.add_items(items, embeddings)), self._within(timeout_s))
+
+    def add_photos(
+        self, photos: Iterable[NewItem] | AsyncIterable[NewItem], *, batch: int = 16, timeout_s: float | None = None
+    ) -> AsyncIterator[AddOutcome]:
+        """See `Client.add_photos`. Takes asynchronous iterables too."""
+        check_positive(batch=batch)
+        source = photos if isinstance(photos, AsyncIterable) else _asynchronous(photos)
+        limits = _flows.add_limits(self._max_message_bytes, batch)
+        return self._in_batches(source, limits, _flows.add_batch, self._per_call(timeout_s))
+
+    async def delete_items(
+        self,
+        item_ids: Sequence[str] | None = None,
+        *,
+        label: str | None = None,
+        batch_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> DeleteResult:
+        """See `Client.delete_items`."""
+        check_selector(item_ids, label, batch_id)
+        call = _calls.delete_items(item_ids, label, batch_id)
+        return await self._run(_flows.value(call), self._within(timeout_s))
+
+    async def get_item(self, item_id: str, *, timeout_s: float | None = None) -> Item:
+        """See `Client.get_item`."""
+        return await self._run(_flows.value(_calls.get_item(item_id)), self._within(timeout_s))
+
+    async def list_items(
+        self,
+        filter: Filter = _EVERYTHING,  # noqa: A002  # as in SearchOptions
+        *,
+        batch_id: str = "",
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Item]:
+        """See `Client.list_items`."""
+        time_left = self._per_call(timeout_s)
+        token: str | None = ""
+        while token is not None:
+            page = await self._run(_flows.value(_calls.list_items(filter, batch_id, token)), time_left)
+            for item in page.entries:
+                yield item
+            token = page.next_token
+
+    async def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
+        """See `Client.compact`."""
+        return await self._run(_flows.value(_calls.compact()), self._within(timeout_s))
+
+    async def versions(self, *, timeout_s: float | None = None) -> Versions:
+        """See `Client.versions`."""
+        return await self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
 
     async def close(self) -> None:
         """Ends the connections. See `Client.close`."""
@@ -136,16 +206,21 @@ class AsyncClient(BaseClient):
     ) -> None:
         await self.close()
 
-    async def _identify_many(
-        self, photos: AsyncIterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
-    ) -> AsyncIterator[Outcome]:
+    async def _in_batches(
+        self,
+        photos: AsyncIterable[Photo | PhotoSource],
+        asked: Flow[Limits],
+        answer: Callable[..., Flow[list[T]]],
+        time_left: TimeLeft,
+    ) -> AsyncIterator[T]:
+        """What `answer` makes of each batch, in order. It takes the entries, and `patience_s`."""
         limits = await self._run(asked, time_left)
-        running: deque[asyncio.Task[list[Outcome]]] = deque()
+        running: deque[asyncio.Task[list[T]]] = deque()
         try:
             async with aclosing(_batches(photos, limits)) as batches:
                 async for entries in batches:
                     self._connection.check_open()
-                    flow = _flows.identify_batch(entries, classify, patience_s=time_left())
+                    flow = answer(entries, patience_s=time_left())
                     running.append(asyncio.create_task(self._drive(flow, time_left)))
                     while len(running) == self._batches_at_once or (running and running[0].done()):
                         for outcome in await _oldest(running):

@@ -6,11 +6,14 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vmmr import _replies, _requests
+from vmmr._gallery import AddResult, Compaction, DeleteResult, Item, Versions
 from vmmr._served import IndexInfo, LabelCount, ModelInfo
-from vmmr._types import ClassifyResult, Embeddings, SearchOptions, SearchResult
+from vmmr._types import ClassifyResult, Embeddings, Filter, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
+from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Service: TypeAlias = Literal["embedder", "search"]
@@ -32,10 +35,10 @@ class Call(Generic[T_co]):
 
 
 @dataclass(frozen=True)
-class Page:
-    """Some labels, and where the next ones are."""
+class Page(Generic[T_co]):
+    """Some of many, and where the next ones are."""
 
-    labels: list[LabelCount]
+    entries: Sequence[T_co]
     next_token: str | None
     """None: there are no more."""
 
@@ -49,7 +52,7 @@ def get_model() -> Call[ModelInfo]:
 
 
 def search(embeddings: Embeddings, options: SearchOptions) -> Call[SearchResult]:
-    request = search_pb2.SearchRequest(queries=_requests.queries(embeddings), options=_requests.options(options))
+    request = search_pb2.SearchRequest(queries=_requests.embeddings(embeddings), options=_requests.options(options))
     return Call("search", "Search", request, partial(_replies.search_result, queries=len(embeddings)))
 
 
@@ -57,7 +60,7 @@ def classify(
     embeddings: Embeddings, *, options: SearchOptions, min_confidence: float, fuse: bool = False
 ) -> Call[ClassifyResult]:
     request = search_pb2.ClassifyRequest(
-        queries=_requests.queries(embeddings),
+        queries=_requests.embeddings(embeddings),
         options=_requests.options(options),
         min_confidence=min_confidence,
         fuse=fuse,
@@ -70,10 +73,39 @@ def get_index() -> Call[IndexInfo]:
     return Call("search", "GetIndex", search_pb2.GetIndexRequest(), _replies.index_info)
 
 
-def list_labels(page_token: str) -> Call[Page]:
+def list_labels(page_token: str) -> Call[Page[LabelCount]]:
     request = search_pb2.ListLabelsRequest(page_token=page_token)
-    return Call("search", "ListLabels", request, _page)
+    return Call("search", "ListLabels", request, partial(_page, _replies.label_counts))
 
 
-def _page(reply: search_pb2.ListLabelsResponse) -> Page:
-    return Page(_replies.label_counts(reply), reply.next_page_token or None)
+def add_items(items: Sequence[Item], embeddings: Embeddings) -> Call[AddResult]:
+    request = gallery_pb2.AddItemsRequest(items=map(_requests.item, items), embeddings=_requests.embeddings(embeddings))
+    return Call("search", "AddItems", request, _replies.add_result)
+
+
+def delete_items(item_ids: Sequence[str] | None, label: str | None, batch_id: str | None) -> Call[DeleteResult]:
+    ids = gallery_pb2.ItemIds(item_ids=item_ids) if item_ids else None
+    request = gallery_pb2.DeleteItemsRequest(item_ids=ids, label=label, batch_id=batch_id)
+    return Call("search", "DeleteItems", request, _replies.delete_result)
+
+
+def get_item(item_id: str) -> Call[Item]:
+    request = gallery_pb2.GetItemRequest(item_id=item_id)
+    return Call("search", "GetItem", request, lambda reply: _replies.item(reply.item))
+
+
+def list_items(chosen: Filter, batch_id: str, page_token: str) -> Call[Page[Item]]:
+    request = gallery_pb2.ListItemsRequest(filter=_requests.filtered(chosen), batch_id=batch_id, page_token=page_token)
+    return Call("search", "ListItems", request, partial(_page, _replies.items))
+
+
+def compact() -> Call[Compaction]:
+    return Call("search", "Compact", gallery_pb2.CompactRequest(), _replies.compaction)
+
+
+def list_versions() -> Call[Versions]:
+    return Call("search", "ListVersions", gallery_pb2.ListVersionsRequest(), _replies.versions)
+
+
+def _page(entries: Callable[[Any], Sequence[T]], reply: Any) -> Page[T]:
+    return Page(entries(reply), reply.next_page_token or None)

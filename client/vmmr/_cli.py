@@ -91,6 +91,8 @@ def info(client: Client, args: argparse.Namespace) -> int:
     _print(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
     if not served.same_model:
         print(f"vmmr: warning: {_report.mismatch(served)}", file=sys.stderr)
+    if served.index.problem:
+        print(f"vmmr: warning: the search service answers from what it had: {served.index.problem}", file=sys.stderr)
     return ANSWERED
 
 

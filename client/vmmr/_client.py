@@ -1,7 +1,7 @@
 """The client for threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -14,16 +14,28 @@ from vmmr import _calls, _flows
 from vmmr._base import BaseClient, check_positive
 from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
 from vmmr._deadlines import TimeLeft
-from vmmr._flows import Classify, Flow
+from vmmr._flows import Flow
+from vmmr._gallery import (
+    AddOutcome,
+    AddResult,
+    Compaction,
+    DeleteResult,
+    Item,
+    NewItem,
+    Versions,
+    check_rows,
+    check_selector,
+)
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
 from vmmr._requests import Image
 from vmmr._served import Info, LabelCount
 from vmmr._threads import Flows, blocking, run
-from vmmr._types import Box, ClassifyResult, Embeddings, Identification, SearchOptions, SearchResult
+from vmmr._types import Box, ClassifyResult, Embeddings, Filter, Identification, SearchOptions, SearchResult
 
 T = TypeVar("T")
 
 _DEFAULTS = SearchOptions()
+_EVERYTHING = Filter()
 
 
 class Client(BaseClient):
@@ -97,7 +109,8 @@ class Client(BaseClient):
         check_positive(batch=batch)
         limits = _flows.batch_limits(options, self._max_message_bytes, batch)
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
-        return self._identify_many(several(photos), limits, classify, self._per_call(timeout_s))
+        answer = partial(_flows.identify_batch, classify=classify)
+        return self._in_batches(several(photos), limits, answer, self._per_call(timeout_s))
 
     def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
         """One embedding a photo, in one call. If any photo is bad, InvalidPhotoError names all that are."""
@@ -134,8 +147,78 @@ class Client(BaseClient):
         token: str | None = ""
         while token is not None:
             page = self._run(_flows.value(_calls.list_labels(token)), time_left)
-            yield from page.labels
+            yield from page.entries
             token = page.next_token
+
+    def add_items(self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None) -> AddResult:
+        """Adds items, or replaces those of the same ids: one embedding an item, in the same order; all of them or none.
+
+        The same items again change nothing. Embeddings of another model than the index's raise ModelMismatchError.
+        All go in one request: no more than 10,000, nor more bytes than `max_message_bytes`. When it returns, they are
+        on the disk, and soon in what is searched: `SearchOptions.min_sequence` waits for it.
+        """
+        check_rows(len(items), embeddings)
+        return self._run(_flows.value(_calls.add_items(items, embeddings)), self._within(timeout_s))
+
+    def add_photos(
+        self, photos: Iterable[NewItem], *, batch: int = 16, timeout_s: float | None = None
+    ) -> Iterator[AddOutcome]:
+        """Embeds photos and adds them to the gallery: one outcome a photo, in order, whatever becomes of the photo.
+
+        As `identify_many` in all else: batches, memory, errors, deadlines. Each batch is added as a whole, or not at
+        all. The same photo again is the same item unless it is given another id, so what was stopped can be done again.
+        If several photos have one id, any of them may be the one that stays.
+        """
+        check_positive(batch=batch)
+        limits = _flows.add_limits(self._max_message_bytes, batch)
+        return self._in_batches(photos, limits, _flows.add_batch, self._per_call(timeout_s))
+
+    def delete_items(
+        self,
+        item_ids: Sequence[str] | None = None,
+        *,
+        label: str | None = None,
+        batch_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> DeleteResult:
+        """Deletes the items with these ids, with this label, or of this batch: give one of the three.
+
+        What is not there is passed over. All or nothing; when it returns, they are gone for good.
+        """
+        check_selector(item_ids, label, batch_id)
+        call = _calls.delete_items(item_ids, label, batch_id)
+        return self._run(_flows.value(call), self._within(timeout_s))
+
+    def get_item(self, item_id: str, *, timeout_s: float | None = None) -> Item:
+        """The item of that id. Raises ItemNotFoundError if there is none."""
+        return self._run(_flows.value(_calls.get_item(item_id)), self._within(timeout_s))
+
+    def list_items(
+        self,
+        filter: Filter = _EVERYTHING,  # noqa: A002  # as in SearchOptions
+        *,
+        batch_id: str = "",
+        timeout_s: float | None = None,
+    ) -> Iterator[Item]:
+        """The gallery's items in the order of their ids, fetched a page at a time; `timeout_s` is for each page."""
+        time_left = self._per_call(timeout_s)
+        token: str | None = ""
+        while token is not None:
+            page = self._run(_flows.value(_calls.list_items(filter, batch_id, token)), time_left)
+            yield from page.entries
+            token = page.next_token
+
+    def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
+        """Has a new index version built of all that was written, and waits until it is served.
+
+        It goes on if nobody waits any more; searches and writes go on meanwhile. A CallError with the reason
+        COMPACTION_RUNNING says that one is under way already, COMPACTION_FAILED that there can be none.
+        """
+        return self._run(_flows.value(_calls.compact()), self._within(timeout_s))
+
+    def versions(self, *, timeout_s: float | None = None) -> Versions:
+        """The versions of the index on the service's disk, and how much was written since the one that is served."""
+        return self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
 
     def close(self) -> None:
         """Ends the connections.
@@ -153,16 +236,21 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    def _identify_many(
-        self, photos: Iterable[Photo | PhotoSource], asked: Flow[Limits], classify: Classify, time_left: TimeLeft
-    ) -> Iterator[Outcome]:
+    def _in_batches(
+        self,
+        photos: Iterable[Photo | PhotoSource],
+        asked: Flow[Limits],
+        answer: Callable[..., Flow[list[T]]],
+        time_left: TimeLeft,
+    ) -> Iterator[T]:
+        """What `answer` makes of each batch, in order. It takes the entries, and `patience_s`."""
         limits = self._run(asked, time_left)
         flows = Flows(self._connection, time_left, most=self._batches_at_once)
-        running: deque[Future[list[Outcome]]] = deque()
+        running: deque[Future[list[T]]] = deque()
         try:
             for entries in _batches(photos, limits):
                 self._connection.check_open()
-                running.append(flows.start(_flows.identify_batch(entries, classify, patience_s=time_left())))
+                running.append(flows.start(answer(entries, patience_s=time_left())))
                 while len(running) == self._batches_at_once or (running and running[0].done()):
                     yield from running.popleft().result()
             while running:

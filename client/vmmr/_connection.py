@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from threading import Lock
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 import grpc
@@ -17,6 +17,7 @@ from vmmr._errors import CallError
 from vmmr._flows import Reply
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
+from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
 
 T = TypeVar("T")
@@ -35,7 +36,12 @@ def _embedder_stub(channel: Any) -> Any:
     return stub
 
 
-_STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": _embedder_stub, "search": SearchServiceStub}
+def _search_stub(channel: Any) -> Any:
+    """The methods of both of its services."""
+    return SimpleNamespace(**vars(SearchServiceStub(channel)), **vars(GalleryServiceStub(channel)))
+
+
+_STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": _embedder_stub, "search": _search_stub}
 _NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
 
 

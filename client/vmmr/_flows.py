@@ -14,6 +14,7 @@ from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
+from vmmr._gallery import AddOutcome, Item, NewItem, content_id
 from vmmr._requests import Image
 from vmmr._served import Info
 from vmmr._types import ClassifyResult, Embeddings, Identification, SearchOptions, Times
@@ -81,6 +82,16 @@ def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | No
     )
 
 
+def add_limits(max_message_bytes: int, batch: int) -> Flow[Limits]:
+    """The same, of photos that are to be added: the embedder's limits are the narrower ones."""
+    accepted = (yield from value(_calls.get_model())).limits
+    return Limits(
+        photos=min(batch, accepted.max_images),
+        bytes_in_request=min(max_message_bytes, accepted.max_request_bytes),
+        bytes_in_photo=accepted.max_image_bytes,
+    )
+
+
 def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identification]:
     """One car, by one or several photos of it."""
     [identification] = yield from _identify(images, classify, ask)
@@ -88,16 +99,34 @@ def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identifica
 
 
 def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: float) -> Flow[list[Outcome]]:
-    """One outcome an entry. The embedder refuses a request for its bad photos, all named: the good ones go again.
+    """One outcome an entry.
 
     An overloaded service is asked again for `patience_s`.
     """
     ask = partial(ask_patiently, patience_s=patience_s)
-    found: dict[int, Identification | VmmrError] = {e.position: e.error for e in entries if e.error is not None}
+    found = yield from _each(entries, lambda good: _identify(_images(good), classify, ask))
+    return [_outcome(e, found[e.position]) for e in entries]
+
+
+def add_batch(entries: Sequence[Entry], *, patience_s: float) -> Flow[list[AddOutcome]]:
+    """The same, of photos that are to be added: each a NewItem."""
+    ask = partial(ask_patiently, patience_s=patience_s)
+    found = yield from _each(entries, lambda good: _add(good, ask))
+    return [_add_outcome(e, found[e.position]) for e in entries]
+
+
+def _each(
+    entries: Sequence[Entry], answer: Callable[[Sequence[Entry]], Flow[Sequence[T]]]
+) -> Flow[dict[int, T | VmmrError]]:
+    """By position, the answers to the photos that could be read, or what is wrong.
+
+    The embedder refuses a request for its bad photos, all named: the good ones go again.
+    """
+    found: dict[int, T | VmmrError] = {e.position: e.error for e in entries if e.error is not None}
     waiting = [e for e in entries if e.image is not None]
     while waiting:
         try:
-            answers = yield from _identify([e.image for e in waiting if e.image is not None], classify, ask)
+            answers = yield from answer(waiting)
         except VmmrError as error:
             refused = _blamed(error, waiting)
         else:
@@ -105,7 +134,30 @@ def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: 
             break
         found |= refused
         waiting = [e for e in waiting if e.position not in refused]
-    return [_outcome(e, found[e.position]) for e in entries]
+    return found
+
+
+def _images(entries: Sequence[Entry]) -> list[Image]:
+    return [e.image for e in entries if e.image is not None]
+
+
+def _add(entries: Sequence[Entry], ask: Ask) -> Flow[list[tuple[Item, int]]]:
+    """The items, and the journal sequence number of the write. Of photos that are one item, the last counts."""
+    items = [_item(e) for e in entries]
+    last = {item.item_id: row for row, item in enumerate(items)}
+    embedded = (yield from ask(_calls.embed(_images(entries)))).value
+    rows = list(last.values())
+    vectors = Embeddings(embedded.model, embedded.vectors[rows])
+    added = yield from ask(_calls.add_items([items[row] for row in rows], vectors))
+    return [(item, added.value.journal_sequence) for item in items]
+
+
+def _item(entry: Entry) -> Item:
+    new, image = entry.photo, entry.image
+    assert isinstance(new, NewItem)
+    assert image is not None
+    item_id = new.item_id or content_id(image.content)
+    return Item(item_id, new.label, new.uri, new.batch_id, new.attributes)
 
 
 def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[list[Identification]]:
@@ -138,3 +190,10 @@ def _outcome(entry: Entry, found: Identification | VmmrError) -> Outcome:
     if isinstance(found, VmmrError):
         return Outcome(entry.position, entry.photo, None, found)
     return Outcome(entry.position, entry.photo, found, None)
+
+
+def _add_outcome(entry: Entry, found: tuple[Item, int] | VmmrError) -> AddOutcome:
+    assert isinstance(entry.photo, NewItem)
+    if isinstance(found, VmmrError):
+        return AddOutcome(entry.position, entry.photo, None, 0, found)
+    return AddOutcome(entry.position, entry.photo, *found, None)

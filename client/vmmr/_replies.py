@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sized
 from dataclasses import fields
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, TypeVar
 
 from vmmr import wire
 from vmmr._errors import ProtocolError
+from vmmr._gallery import AddResult, Compaction, DeleteResult, Item, Version, Versions
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
     Candidate,
@@ -23,6 +24,7 @@ from vmmr._types import (
     Verdict,
 )
 from vmmr.embedder.v1 import embedder_pb2
+from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
 
 T = TypeVar("T")
@@ -88,7 +90,7 @@ def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
         reply.index,
         **dict.fromkeys(_DEFAULTS) | given,
         metric=metric,
-        created=reply.index.create_time.ToDatetime(tzinfo=UTC),
+        created=_time(reply.index),
         calibration=_copy(Calibration, reply.index.calibration) if reply.index.HasField("calibration") else None,
         limits=_copy(QueryLimits, reply.limits),
     )
@@ -96,6 +98,39 @@ def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
 
 def label_counts(reply: search_pb2.ListLabelsResponse) -> list[LabelCount]:
     return [LabelCount(_label(entry.label), entry.items) for entry in reply.labels]
+
+
+def add_result(reply: gallery_pb2.AddItemsResponse) -> AddResult:
+    return _copy(AddResult, reply)
+
+
+def delete_result(reply: gallery_pb2.DeleteItemsResponse) -> DeleteResult:
+    return _copy(DeleteResult, reply)
+
+
+def item(message: gallery_pb2.Item) -> Item:
+    return _copy(Item, message, attributes=dict(message.attributes))
+
+
+def items(reply: gallery_pb2.ListItemsResponse) -> list[Item]:
+    return list(map(item, reply.items))
+
+
+def compaction(reply: gallery_pb2.CompactResponse) -> Compaction:
+    return _copy(Compaction, reply, created=_time(reply))
+
+
+def versions(reply: gallery_pb2.ListVersionsResponse) -> Versions:
+    return _copy(Versions, reply, versions=tuple(map(_version, reply.versions)))
+
+
+def _version(message: gallery_pb2.Version) -> Version:
+    return _copy(Version, message, created=_time(message) if message.HasField("create_time") else None)
+
+
+def _time(message: Any) -> datetime:
+    created: datetime = message.create_time.ToDatetime(tzinfo=UTC)
+    return created
 
 
 def _check_count(answers: Sized, asked: int, service: str) -> None:

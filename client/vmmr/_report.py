@@ -78,7 +78,7 @@ def _info_rows(section: str, fields: dict[str, Any] | str) -> list[tuple[str, st
     return [
         (f"{section} {name.replace('_', ' ')}", str(_rounded(entry)))
         for name, entry in flat.items()
-        if entry is not None
+        if entry is not None and entry != ""
     ]
 
 

@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmmr import wire
-from vmmr._types import Box, Embeddings, SearchOptions
+from vmmr._types import Box, Embeddings, Filter, SearchOptions
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.embedding.v1 import embedding_pb2
+from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
+
+if TYPE_CHECKING:
+    from vmmr._gallery import Item
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def _field_start(number: int, length: int) -> bytes:
     return bytes(start)
 
 
-def queries(embeddings: Embeddings) -> embedding_pb2.Embeddings:
+def embeddings(embeddings: Embeddings) -> embedding_pb2.Embeddings:
     """Raises TypeError if they are something else, such as vectors of an unknown model."""
     if not isinstance(embeddings, Embeddings):
         raise TypeError(f"embeddings must be vmmr.Embeddings, as embed() gives them, got {type(embeddings).__name__}")
@@ -55,22 +60,36 @@ def queries(embeddings: Embeddings) -> embedding_pb2.Embeddings:
 
 
 def options(options: SearchOptions) -> search_pb2.SearchOptions:
-    chosen = options.filter
     return search_pb2.SearchOptions(
         k=options.k,
-        filter=search_pb2.Filter(
-            makes=chosen.makes,
-            models=chosen.models,
-            labels=chosen.labels,
-            min_year=chosen.min_year,
-            max_year=chosen.max_year,
-        ),
+        filter=filtered(options.filter),
         exact=options.exact,
         nprobe=options.nprobe,
         ef_search=options.ef_search,
         rerank=options.rerank,
         allow_partial=options.allow_partial,
         shard_timeout_ms=None if options.shard_timeout_s is None else math.ceil(1e3 * options.shard_timeout_s),
+        min_sequence=options.min_sequence or None,
+    )
+
+
+def filtered(chosen: Filter) -> search_pb2.Filter:
+    return search_pb2.Filter(
+        makes=chosen.makes,
+        models=chosen.models,
+        labels=chosen.labels,
+        min_year=chosen.min_year,
+        max_year=chosen.max_year,
+    )
+
+
+def item(item: "Item") -> gallery_pb2.Item:
+    return gallery_pb2.Item(
+        item_id=item.item_id,
+        label=item.label,
+        uri=item.uri,
+        batch_id=item.batch_id,
+        attributes=item.attributes,
     )
 
 

@@ -83,6 +83,10 @@ class IndexInfo:
     calibration: Calibration | None
     """None: confidences are shares of the vote, and there are no verdicts."""
     limits: QueryLimits
+    delta_items: int
+    """Of the items, those that were written since the version was built: each query is compared with all of them."""
+    problem: str
+    """Why the service answers from what it had: a journal or a version that it can't read. Empty: nothing is wrong."""
 
 
 @dataclass(frozen=True)

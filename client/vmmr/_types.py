@@ -56,9 +56,13 @@ class SearchOptions:
     DeadlineExceededError, with the reason SHARD_TIMEOUT."""
     shard_timeout_s: float | None = None
     """Seconds that the shards have. None: as many as the service gives them."""
+    min_sequence: int = 0
+    """Wait until the service knows of this entry of the journal: the `journal_sequence` of what was added or deleted."""
 
     def __post_init__(self) -> None:
         _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search, rerank=self.rerank)
+        if not 0 <= self.min_sequence < 2**64:
+            raise ValueError(f"min_sequence must be >= 0 and < 2**64, got {self.min_sequence}")
         if self.shard_timeout_s is not None and not 0 < self.shard_timeout_s < _LONGEST_S:
             raise ValueError(f"shard_timeout_s must be > 0 and < {_LONGEST_S}, got {self.shard_timeout_s}")
 
@@ -148,7 +152,7 @@ class Provenance:
     """Fingerprint of the model the gallery was embedded with."""
     index_version: str
     journal_sequence: int
-    """The last journal entry the answer takes into account; 0 if nothing was written since the version was built."""
+    """The last journal entry that the answer takes into account, as all before it; 0 if nothing was ever written."""
     shards_answered: int
     shards_total: int
 

@@ -16,6 +16,7 @@ import vmmr
 from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from svckit.errors import Reason, ServiceError, Violation
@@ -112,8 +113,8 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
         )
 
 
-class FakeSearch(search_pb2_grpc.SearchServiceServicer):
-    """Answers the embedding (n, 0, 0, 0) with the label `honda_pilot_<2000 + n>`."""
+class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.GalleryServiceServicer):
+    """Answers the embedding (n, 0, 0, 0) with the label `honda_pilot_<2000 + n>`. What is written is kept, and not searched."""
 
     def __init__(self) -> None:
         self.script = Script()
@@ -122,7 +123,11 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
         )
         self.shards_answered = 2
         self.model = MODEL
+        self.problem = ""
         self.calibration: search_pb2.Calibration | None = None
+        self.items: dict[str, tuple[gallery_pb2.Item, float]] = {}
+        """What was added, by id, with its embedding's first value."""
+        self.sequence = 0
         self.says: dict[int, dict[str, Any]] = {}
         """Of the classification of n: its fields, where they are not the usual ones."""
 
@@ -155,6 +160,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
             temperature=0.05,
             nprobe=8,
             calibration=self.calibration,
+            problem=self.problem,
         )
         index.create_time.FromJsonString("2026-11-22T10:00:00Z")
         reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)
@@ -170,6 +176,75 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer):
         entries = [search_pb2.LabelCount(label=label(n), items=10) for n in range(first, min(first + 2, 3))]
         page = search_pb2.ListLabelsResponse(labels=entries, next_page_token="2" if first == 0 else "")
         return self.script.play("ListLabels", request, context) or page
+
+    def AddItems(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("AddItems", request, context) or self.add_items(request)
+
+    def add_items(self, request: Any) -> Any:
+        with self.script.lock:
+            counts = dict.fromkeys(("added", "replaced", "unchanged"), 0)
+            for item, value in zip(request.items, rows(request.embeddings), strict=True):
+                before = self.items.get(item.item_id)
+                counts["unchanged" if before == (item, value) else "replaced" if before else "added"] += 1
+                self.items[item.item_id] = (item, value)
+            self.sequence += 1
+            return gallery_pb2.AddItemsResponse(**counts, journal_sequence=self.sequence)
+
+    def DeleteItems(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        self.script.play("DeleteItems", request, context)
+        gone = [
+            item_id
+            for item_id, (item, _) in self.items.items()
+            if item_id in request.item_ids.item_ids
+            or item.label == request.label
+            or (request.batch_id and item.batch_id == request.batch_id)
+        ]
+        for item_id in gone:
+            del self.items[item_id]
+        self.sequence += 1
+        return gallery_pb2.DeleteItemsResponse(deleted=len(gone), journal_sequence=self.sequence)
+
+    def GetItem(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        self.script.play("GetItem", request, context)
+        if request.item_id not in self.items:
+            abort(context, ServiceError(Reason.ITEM_NOT_FOUND, f"there is no item {request.item_id}"))
+        return gallery_pb2.GetItemResponse(item=self.items[request.item_id][0])
+
+    def ListItems(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        """Two a page."""
+        self.script.play("ListItems", request, context)
+        wanted = [
+            item
+            for _, (item, _) in sorted(self.items.items())
+            if item.item_id > request.page_token
+            and (not request.batch_id or item.batch_id == request.batch_id)
+            and (not request.filter.labels or item.label in request.filter.labels)
+        ]
+        token = wanted[1].item_id if len(wanted) > 2 else ""
+        return gallery_pb2.ListItemsResponse(items=wanted[:2], next_page_token=token)
+
+    def Compact(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        reply = gallery_pb2.CompactResponse(
+            index_version="000002", items=len(self.items), journal_sequence=self.sequence
+        )
+        reply.create_time.FromJsonString("2026-11-28T10:00:00Z")
+        return self.script.play("Compact", request, context) or reply
+
+    def ListVersions(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        good = gallery_pb2.Version(
+            index_version="000002", items=7, model=MODEL, journal_sequence=3, current=True, in_use=True
+        )
+        good.create_time.FromJsonString("2026-11-28T10:00:00Z")
+        return self.script.play("ListVersions", request, context) or gallery_pb2.ListVersionsResponse(
+            versions=[gallery_pb2.Version(index_version="000001"), good],
+            journal_sequence=5,
+            journal_depth=2,
+            journal_bytes=4096,
+        )
+
+
+def rows(embeddings: Any) -> list[float]:
+    return [float(row[0]) for row in wire.unpack(embeddings)]
 
 
 def numbers(request: Any) -> list[int]:
@@ -250,6 +325,7 @@ def add(servicer: Any, server: grpc.Server) -> None:
         embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(servicer, server)
     else:
         search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
+        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(servicer, server)
 
 
 @pytest.fixture

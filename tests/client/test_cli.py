@@ -269,6 +269,13 @@ def test_info_prints_the_model_and_the_index(run):
     assert as_json["index"]["created"] == "2026-11-22 10:00:00+00:00"
 
 
+def test_info_warns_of_an_index_that_the_service_cannot_follow(run, services):
+    services.search.problem = "journal.db: damaged"
+    done = run("info")
+    assert "vmmr: warning: the search service answers from what it had: journal.db: damaged" in done.stderr
+    assert done.returncode == 0
+
+
 def test_info_prints_the_calibration_and_warns_of_different_models(run, services):
     services.search.calibration = search_pb2.Calibration(photos=300, false_alarm_rate=0.05, unknown_threshold=0.3)
     done = run("info")

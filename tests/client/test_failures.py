@@ -31,6 +31,7 @@ BY_REASON = {
     Reason.QUEUE_FULL: vmmr.OverloadedError,
     Reason.DEADLINE_EXCEEDED: vmmr.DeadlineExceededError,
     Reason.SHARD_TIMEOUT: vmmr.DeadlineExceededError,
+    Reason.SEQUENCE_NOT_REACHED: vmmr.DeadlineExceededError,
     Reason.NOT_READY: vmmr.UnavailableError,
     Reason.SHUTTING_DOWN: vmmr.UnavailableError,
     Reason.INTERNAL: vmmr.ServerError,
