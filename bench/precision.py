@@ -28,8 +28,7 @@ from embedder_svc import bundle
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.embed import embed
 from embedder_svc.manifest import Manifest
-from embedder_svc.model import Model
-from embedder_svc.runtime import DeviceError
+from embedder_svc.model import DeviceError, Model
 from svckit.cli import progress
 from svckit.cores import cores
 

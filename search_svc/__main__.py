@@ -13,14 +13,19 @@ from collections.abc import Sequence
 from svckit.extras import needing_services
 
 with needing_services("vmmr-search"):
+    from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
 
-    from search_svc import build_command, evaluate, info, split, versions_command
+    from search_svc import build_command, evaluate, gallery_service, info, split, versions_command
     from search_svc.audit import command as audit
+    from search_svc.base import VersionBase
+    from search_svc.compactor import Compactor
     from search_svc.config import PREFIX, SearchConfig
     from search_svc.following import Follower, Replay
+    from search_svc.gallery_service import GalleryService
     from search_svc.gpu import Gpu, all_gpus
     from search_svc.journal import Journal
+    from search_svc.journal_writer import JournalWriter
     from search_svc.opening import Opener, warm
     from search_svc.queries import Limits, Plan, Query
     from search_svc.searcher import Found, Searcher
@@ -35,6 +40,9 @@ with needing_services("vmmr-search"):
     from svckit.worker import Worker
 
 PROGRAM = "vmmr-search"
+
+_MAX_WRITES = 256
+"""Committed together."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
     cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
-        "serve", help="answer gRPC calls", description="Serves vmmr.search.v1.SearchService.", allow_abbrev=False
+        "serve",
+        help="answer gRPC calls",
+        description="Serves vmmr.search.v1.SearchService and vmmr.gallery.v1.GalleryService.",
+        allow_abbrev=False,
     )
     config.add_arguments(serve, SearchConfig, PREFIX)
     serve.set_defaults(
@@ -70,8 +81,9 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     gpus = all_gpus() if settings.device == "cuda" else ()
     opener = _opener(settings, gpus)
     server = Server(settings, name="search", worker=worker)
-    with Journal.open(settings.index) as journal:
-        follower = _following(settings, opener, journal)
+    # One that is followed, and one for who asks for items: neither waits for the other.
+    with Journal.open(settings.index) as journal, Journal.open(settings.index) as items:
+        follower = _follower(settings, opener, journal)
         gallery = follower.gallery
         batcher = server.metrics.batcher(
             "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
@@ -85,20 +97,42 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             problem=lambda: follower.problem,
         )
         server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
+        writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version))
+        writes = server.metrics.batcher("writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue)
+        compactor = Compactor(
+            settings.index,
+            items,
+            lambda: gallery.view.manifest,
+            keep_versions=settings.keep_versions,
+            compact_at=0 if settings.read_only else settings.compact_at,
+        )
+        gallery_servicer = GalleryService(
+            settings.index,
+            gallery,
+            items,
+            None if settings.read_only else writes,
+            compactor,
+            on_write=follower.notify,
+        )
+        server.add(gallery_pb2_grpc.add_GalleryServiceServicer_to_server, gallery_servicer, gallery_service.SERVICE)
 
         async def warm_up() -> None:
             await _warm_up(gallery.view, batcher)
             follower.start()
+            compactor.start()
 
         async def close() -> None:
             # Nobody waits any more for what is still searched.
             opener.interrupt()
             await batcher.close()
+            await compactor.close()
+            await writes.close()
+            writer.close()
 
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
     opener.close()
-    if opener.abandoned or follower.opening:
+    if opener.abandoned:
         # Were the interpreter to end beside threads that are in faiss, the process would crash.
         os._exit(0)
 
@@ -109,8 +143,8 @@ def _opener(settings: SearchConfig, gpus: Sequence[Gpu]) -> Opener:
     return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
 
 
-def _following(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
-    """From here on, nothing but the follower's gallery may keep hold of the version: another will take its place."""
+def _follower(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
+    """Keeps the only reference to the version that is served at first: it can be removed when another is."""
     replay = Replay(_opened(opener, settings), journal)
     replay.finish()
     return Follower(settings.index, journal, replay, lambda: _warmed(opener))

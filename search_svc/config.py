@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_svc.gpu import DEVICES
+from search_svc.versions_command import KEEP_VERSIONS
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 
@@ -23,6 +24,15 @@ class SearchConfig(ServerConfig):
         10.0, minimum=0.001, maximum=86400, help="seconds that the shards have for a search; a call may give them less"
     )
     verify: bool = option(True, help="read every byte of the index before serving it, and refuse what is damaged")
+    read_only: bool = option(
+        False, help="refuse writes to the gallery; others may write to the index, and are followed"
+    )
+    compact_at: int = option(
+        10_000, minimum=0, help="journal entries beyond the version at which the next is built by itself; 0 for never"
+    )
+    keep_versions: int = option(
+        KEEP_VERSIONS, minimum=1, help="versions of the index to keep; older ones that nobody uses are removed"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -94,6 +94,10 @@ class Journal:
         """Entries up to this sequence number are gone, at least in part."""
         return int(self._meta("pruned", 0))
 
+    def holds(self, upto: int) -> bool:
+        """Whether there are entries up to a sequence number."""
+        return bool(self._find("SELECT 1 FROM entries WHERE sequence <= ? LIMIT 1", upto))
+
     def sequence(self) -> int:
         """Sequence number of the last entry that there ever was; 0 if there was none."""
         rows = self._find("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
@@ -119,6 +123,12 @@ class Journal:
         sql = f"SELECT {journal_file.COLUMNS} FROM entries WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
         rows = self._find(sql, item_id, after)
         return self._entry(rows[0]) if rows else None
+
+    def last_by_id(self, after_id: str, after: int, limit: int) -> list[Entry]:
+        """The last entries, after a sequence number, of the items with ids after that one, in the order of their ids."""
+        later = "SELECT 1 FROM entries AS later WHERE later.item_id = e.item_id AND later.sequence > e.sequence"
+        sql = f"SELECT {journal_file.COLUMNS} FROM entries AS e WHERE item_id > ? AND sequence > ? AND NOT EXISTS ({later})"
+        return [self._entry(row) for row in self._find(f"{sql} ORDER BY item_id LIMIT ?", after_id, after, limit)]
 
     def of_label(self, label: str, after: int) -> list[str]:
         """Ids of the items that have the label by their last entry, after a sequence number; in order of writing."""

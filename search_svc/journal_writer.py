@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import assert_never
 
 from search_svc import journal_file, turns
-from search_svc.journal import StoredItem, entry, last_entries
+from search_svc.journal import Journal, StoredItem, entry, last_entries
 from search_svc.writes import Add, Base, Delete, Write, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
@@ -96,8 +96,9 @@ def prune(index_dir: Path, upto: int) -> None:
     The caller knows that no version needs them which is there, or will be.
     """
     path = index_dir / journal_file.FILE
-    if not path.exists():
-        return
+    with Journal.open(index_dir) as journal:
+        if journal.pruned >= upto and not journal.holds(upto):
+            return
     with journal_file.told(path):
         connection = journal_file.connect_to_write(path, "", 0)
         try:

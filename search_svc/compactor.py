@@ -1,0 +1,147 @@
+"""Compaction beside a server: in a process of its own, which ends when the server does, and does harm to nobody then."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from search_svc.index_dir import BuildRunningError, current, version_names
+from search_svc.journal import Journal
+from search_svc.retention import retire
+from search_svc.version import VersionManifest
+from search_svc.versions_command import RUNNING
+from svckit.artifact import ArtifactError
+from svckit.errors import Reason, ServiceError
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
+"""After a compaction that failed by itself: what stands in its way may take somebody to see to it."""
+_RETIRE_S = 5.0
+"""Between two looks whether versions that are too many are still in use: calls are answered by the version they began with."""
+
+
+class Compactor:
+    """Compacts an index when it is told to, and by itself when much was written. For one event loop."""
+
+    def __init__(
+        self,
+        index_dir: Path,
+        journal: Journal,
+        served: Callable[[], VersionManifest],
+        *,
+        keep_versions: int,
+        compact_at: int,
+    ) -> None:
+        """`served` is the version that is served; `compact_at` are entries of the journal beyond it, 0 for never."""
+        self._index_dir = index_dir
+        self._journal = journal
+        self._served = served
+        self._keep = keep_versions
+        self._compact_at = compact_at
+        self._running: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def start(self) -> None:
+        """Begins to look how much was written, and which versions nobody needs any more."""
+        self._watch = asyncio.ensure_future(self._look_again_and_again())
+
+    async def close(self) -> None:
+        """A compaction that runs ends unfinished; the next goes on with it."""
+        for task in (self._watch, self._running):
+            if task:
+                task.cancel()
+                with suppress(asyncio.CancelledError, ServiceError):
+                    await task
+
+    async def compact(self) -> None:
+        """Returns when what the journal held is in a version that is current.
+
+        Raises ServiceError: COMPACTION_RUNNING if one runs, here or elsewhere, or COMPACTION_FAILED. A caller that stops
+        waiting does not stop it.
+        """
+        if self._running and not self._running.done():
+            raise _running()
+        self._running = asyncio.ensure_future(self._compact())
+        self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._running)
+
+    async def _compact(self) -> None:
+        _log.info("compacting", extra={"index": str(self._index_dir), "version": self._served().version})
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "search_svc", "compact", str(self._index_dir)),
+            *("--keep-versions", str(self._keep), "--for-server"),
+            stdin=asyncio.subprocess.PIPE,  # held open: the process ends when this one does
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert process.stderr is not None
+        try:
+            said = (await process.stderr.read()).decode(errors="replace")
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if code == RUNNING:
+            raise _running()
+        if code:
+            reason = said.strip().rpartition("\n")[2] or f"it ended with code {code}"
+            _log.error("compaction failed", extra={"code": code, "said": said[-2000:]})
+            raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
+        _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
+
+    async def _look_again_and_again(self) -> None:
+        retired = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if time.monotonic() - retired > _RETIRE_S:
+                await asyncio.to_thread(self._retire)
+                retired = time.monotonic()
+            if self._compact_at and await asyncio.to_thread(self._much_was_written):
+                await self._compact_by_itself()
+
+    def _much_was_written(self) -> bool:
+        """Not while another version is current than is served: somebody else has just compacted."""
+        try:
+            served = self._served()
+            depth = self._journal.sequence() - served.journal_sequence
+            return depth >= self._compact_at and current(self._index_dir) == served.version
+        except ArtifactError:
+            return False  # who follows the journal tells of it
+
+    async def _compact_by_itself(self) -> None:
+        try:
+            await self.compact()
+        except ServiceError as error:
+            if error.reason != Reason.COMPACTION_RUNNING:
+                _log.warning("compacts again later", extra={"reason": str(error), "seconds": self._pause_s})
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        else:
+            self._pause_s = _FIRST_PAUSE_S
+
+    def _retire(self) -> None:
+        if len(version_names(self._index_dir)) <= self._keep:
+            return
+        try:
+            removed = retire(self._index_dir, self._keep)
+        except BuildRunningError:
+            return  # who builds will do it
+        except (ArtifactError, ServiceError, OSError) as error:
+            _log.warning("old versions cannot be removed", extra={"reason": str(error)})
+            return
+        if removed:
+            _log.info("removed versions", extra={"versions": removed})
+
+
+def _running() -> ServiceError:
+    text = "a version of this index is being built: wait until it is served"
+    return ServiceError(Reason.COMPACTION_RUNNING, text)

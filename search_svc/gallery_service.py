@@ -1,0 +1,176 @@
+"""GalleryService, over gRPC."""
+# ruff: noqa: ARG002, N802 (names and arguments of the methods are the contract's)
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
+
+from search_svc import item_reader, journal_file
+from search_svc.base import VersionBase
+from search_svc.compactor import Compactor
+from search_svc.gallery_reader import GalleryReader, Wanted
+from search_svc.index_dir import current
+from search_svc.journal import Journal, StoredItem
+from search_svc.live import LiveGallery
+from search_svc.page_tokens import key_before, token_after
+from search_svc.rejections import rejected
+from search_svc.retention import Kept, versions
+from search_svc.version import VersionManifest
+from search_svc.writes import Write, Written
+from svckit.batcher import Batcher
+from svckit.errors import Reason, ServiceError
+from svckit.interceptor import deadline
+from svckit.streams import Context
+
+SERVICE = gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name
+
+Found = TypeVar("Found")
+
+_POLL_S = 0.02
+
+
+class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
+    """Writes to the journal, through a batcher over a JournalWriter, and reads the items that are served."""
+
+    def __init__(
+        self,
+        index_dir: Path,
+        gallery: LiveGallery,
+        journal: Journal,
+        writes: Batcher[Write, Written] | None,
+        compactor: Compactor,
+        *,
+        on_write: Callable[[], None],
+    ) -> None:
+        """Without `writes` it is read-only. `on_write` is called when a write is on the disk."""
+        self._index_dir = index_dir
+        self._gallery = gallery
+        self._journal = journal
+        self._writes = writes
+        self._compactor = compactor
+        self._on_write = on_write
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="items")
+
+    async def AddItems(self, request: gallery_pb2.AddItemsRequest, context: Context) -> gallery_pb2.AddItemsResponse:
+        add = item_reader.read_add(request, self._served, deadline(context))
+        done = await self._write(add)
+        return gallery_pb2.AddItemsResponse(
+            added=done.added, replaced=done.replaced, unchanged=done.unchanged, journal_sequence=done.sequence
+        )
+
+    async def DeleteItems(
+        self, request: gallery_pb2.DeleteItemsRequest, context: Context
+    ) -> gallery_pb2.DeleteItemsResponse:
+        done = await self._write(item_reader.read_delete(request, deadline(context)))
+        return gallery_pb2.DeleteItemsResponse(deleted=done.deleted, journal_sequence=done.sequence)
+
+    async def GetItem(self, request: gallery_pb2.GetItemRequest, context: Context) -> gallery_pb2.GetItemResponse:
+        item = await self._read(lambda reader: reader.item(request.item_id))
+        if item is None:
+            raise ServiceError(Reason.ITEM_NOT_FOUND, f"the gallery has no item {request.item_id[:80]!r}")
+        return gallery_pb2.GetItemResponse(item=_message(request.item_id, item))
+
+    async def ListItems(self, request: gallery_pb2.ListItemsRequest, context: Context) -> gallery_pb2.ListItemsResponse:
+        if violations := list(item_reader.page_faults(request)):
+            raise rejected(violations)
+        size = request.page_size or item_reader.DEFAULT_PAGE
+        after = key_before(request.page_token) or ""
+        wanted = Wanted(await self._labels(request, context), request.batch_id)
+        found = await self._read(lambda reader: reader.page(after, size + 1, wanted))
+        token = token_after(found[size - 1][0]) if len(found) > size else ""
+        return gallery_pb2.ListItemsResponse(
+            items=[_message(item_id, item) for item_id, item in found[:size]], next_page_token=token
+        )
+
+    async def Compact(self, request: gallery_pb2.CompactRequest, context: Context) -> gallery_pb2.CompactResponse:
+        self._check_writable()
+        await self._compactor.compact()
+        made = await self._switched(deadline(context))
+        reply = gallery_pb2.CompactResponse(
+            index_version=made.version, items=made.items, journal_sequence=made.journal_sequence
+        )
+        reply.create_time.FromDatetime(made.created)
+        return reply
+
+    async def ListVersions(
+        self, request: gallery_pb2.ListVersionsRequest, context: Context
+    ) -> gallery_pb2.ListVersionsResponse:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._versions)
+
+    @property
+    def _served(self) -> VersionManifest:
+        return self._gallery.view.manifest
+
+    async def _write(self, write: Write) -> Written:
+        writes = self._check_writable()
+        done = (await writes.submit([write], deadline=write.deadline)).outputs[0]
+        self._on_write()
+        return done
+
+    def _check_writable(self) -> Batcher[Write, Written]:
+        if self._writes is None:
+            raise ServiceError(
+                Reason.JOURNAL_UNWRITABLE, "this server was started with --read-only: it takes no writes"
+            )
+        return self._writes
+
+    async def _read(self, find: Callable[[GalleryReader], Found]) -> Found:
+        """From the version that is served, which stays on the disk meanwhile."""
+        view = self._gallery.view
+
+        def found() -> Found:
+            return find(GalleryReader(VersionBase(view.opened.version), self._journal))
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, found)
+
+    async def _labels(self, request: gallery_pb2.ListItemsRequest, context: Context) -> frozenset[str] | None:
+        """Those that the filter lets through, of all that there are; None for any."""
+        if not request.filter.ByteSize():
+            return None
+        await self._gallery.reach(self._journal.sequence(), deadline(context))
+        view = self._gallery.view
+        faults = list(view.filters.violations(request.filter))
+        if faults:
+            # Elsewhere filters are among the options of a query.
+            raise rejected([dataclasses.replace(each, field=each.field.removeprefix("options.")) for each in faults])
+        allowed = view.filters.read(request.filter)
+        names = zip(view.items.labels, allowed if allowed is not None else (), strict=False)
+        return frozenset(label.label for label, through in names if through)
+
+    async def _switched(self, end: float | None) -> VersionManifest:
+        """The version that is current, once it is served."""
+        while self._served.version != current(self._index_dir):
+            if end is not None and time.monotonic() > end:
+                raise ServiceError(Reason.DEADLINE_EXCEEDED, "the version is built, but was not served in time")
+            await asyncio.sleep(_POLL_S)
+        return self._served
+
+    def _versions(self) -> gallery_pb2.ListVersionsResponse:
+        last = self._journal.sequence()
+        files = self._index_dir.glob(f"{journal_file.FILE}*")
+        return gallery_pb2.ListVersionsResponse(
+            versions=map(_version, versions(self._index_dir)),
+            journal_sequence=last,
+            journal_depth=max(0, last - self._served.journal_sequence),
+            journal_bytes=sum(file.stat().st_size for file in files),
+        )
+
+
+def _message(item_id: str, item: StoredItem) -> gallery_pb2.Item:
+    return gallery_pb2.Item(
+        item_id=item_id, label=item.label, uri=item.uri, batch_id=item.batch_id, attributes=item.attributes
+    )
+
+
+def _version(kept: Kept) -> gallery_pb2.Version:
+    message = gallery_pb2.Version(index_version=kept.name, current=kept.current, in_use=kept.in_use)
+    if made := kept.manifest:
+        message.items, message.model, message.journal_sequence = made.items, made.model, made.journal_sequence
+        message.create_time.FromDatetime(made.created)
+    return message

@@ -1,0 +1,160 @@
+"""Writes and pages: from the messages of a call to what the gallery is to do, or all that is wrong with the call."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vmmr import wire
+from vmmr.embedding.v1 import embedding_pb2
+from vmmr.gallery.v1 import gallery_pb2
+
+from search_svc.journal import StoredItem
+from search_svc.page_tokens import key_before
+from search_svc.rejections import rejected
+from search_svc.version import VersionManifest
+from search_svc.writes import Add, Delete
+from svckit.errors import Reason, ServiceError, Violation
+
+MOST_ITEMS = 10_000
+LONGEST_NAME, LONGEST_URI = 512, 2048
+MOST_ATTRIBUTES = 32
+DEFAULT_PAGE = 1000
+_MOST_NAMED = 100
+"""Faults of items; a call of ten thousand bad ones is refused for these."""
+_FINGERPRINT_LENGTH = 64
+# Beyond these, scores lose what tells photos apart: they overflow, or are all zero.
+_LENGTHS = (1e-6, 1e15)
+
+
+def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadline: float | None) -> Add:
+    """Raises ServiceError, with everything that is wrong."""
+    _check_model(request.embeddings, index)
+    faults = _item_faults(request.items)
+    matrix, problem = _matrix(request.embeddings, len(request.items), index)
+    violations = [
+        *([problem] if problem else ()),
+        *(fault for _, fault in zip(range(_MOST_NAMED), faults, strict=False)),
+    ]
+    if violations:
+        raise rejected(violations)
+    rows = [row.tobytes() for row in matrix]
+    items = {item.item_id: _stored(item, row) for item, row in zip(request.items, rows, strict=True)}
+    return Add(items, _end(deadline))
+
+
+def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None) -> Delete:
+    """Raises ServiceError, with everything that is wrong."""
+    if violations := list(_selector_faults(request)):
+        raise rejected(violations)
+    return Delete(tuple(request.item_ids.item_ids), request.label, request.batch_id, _end(deadline))
+
+
+def page_faults(request: gallery_pb2.ListItemsRequest) -> Iterator[Violation]:
+    if request.HasField("page_size") and not 1 <= request.page_size <= MOST_ITEMS:
+        text = f"must be 1 to {MOST_ITEMS}, got {request.page_size}"
+        yield Violation("page_size", Reason.INVALID_PAGE, text)
+    if request.page_token and key_before(request.page_token) is None:
+        yield Violation("page_token", Reason.INVALID_PAGE, "no page gave this token: start again without one")
+
+
+def _check_model(embeddings: embedding_pb2.Embeddings, index: VersionManifest) -> None:
+    got = embeddings.model[:_FINGERPRINT_LENGTH]
+    if embeddings.ByteSize() and embeddings.model != index.model:
+        raise ServiceError(
+            Reason.MODEL_MISMATCH,
+            f"the items were embedded with model {got[:12] or '(none given)'}, the index with {index.model[:12]} "
+            f"({index.model_name}): embed them with the index's model",
+            metadata={"expected": index.model, "got": got},
+        )
+
+
+def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
+    if not 1 <= len(items) <= MOST_ITEMS:
+        yield _fault("items", f"must be 1 to {MOST_ITEMS} items, got {len(items)}")
+    first: dict[str, int] = {}
+    for place, item in enumerate(items):
+        path = f"items[{place}]"
+        yield from _name_faults(f"{path}.item_id", item.item_id)
+        yield from _name_faults(f"{path}.label", item.label)
+        yield from _length_faults(f"{path}.uri", item.uri, LONGEST_URI)
+        yield from _length_faults(f"{path}.batch_id", item.batch_id, LONGEST_NAME)
+        yield from _attribute_faults(f"{path}.attributes", item.attributes)
+        if (before := first.setdefault(item.item_id, place)) != place and item.item_id:
+            yield _fault(f"{path}.item_id", f"is that of items[{before}] too: an item can be added once in a call")
+
+
+def _attribute_faults(path: str, attributes: Any) -> Iterator[Violation]:
+    if len(attributes) > MOST_ATTRIBUTES:
+        yield _fault(path, f"must be at most {MOST_ATTRIBUTES} entries, got {len(attributes)}")
+    for name, value in attributes.items():
+        if (size := len(name.encode()) + len(value.encode())) > LONGEST_NAME:
+            yield _fault(f"{path}[{name[:40]!r}]", f"must be at most {LONGEST_NAME} bytes, name and value, got {size}")
+
+
+def _name_faults(path: str, text: str) -> Iterator[Violation]:
+    size = len(text.encode())
+    if not 1 <= size <= LONGEST_NAME:
+        yield _fault(path, f"must be 1 to {LONGEST_NAME} bytes, got {size}")
+
+
+def _length_faults(path: str, text: str, longest: int) -> Iterator[Violation]:
+    if (size := len(text.encode())) > longest:
+        yield _fault(path, f"must be at most {longest} bytes, got {size}")
+
+
+def _selector_faults(request: gallery_pb2.DeleteItemsRequest) -> Iterator[Violation]:
+    match request.WhichOneof("selector"):
+        case None:
+            yield _fault("selector", "must be given: item_ids, label or batch_id")
+        case "item_ids":
+            ids = request.item_ids.item_ids
+            if not 1 <= len(ids) <= MOST_ITEMS:
+                yield _fault("item_ids.item_ids", f"must be 1 to {MOST_ITEMS} ids, got {len(ids)}")
+            for place, item_id in enumerate(ids):
+                yield from _name_faults(f"item_ids.item_ids[{place}]", item_id)
+        case field:
+            yield from _name_faults(field, getattr(request, field))
+
+
+def _matrix(
+    embeddings: embedding_pb2.Embeddings, items: int, index: VersionManifest
+) -> tuple[NDArray[np.float16], Violation | None]:
+    """`(items, dimension)`; or none, and what is wrong with them."""
+    none = np.empty((0, index.dimension), np.float16)
+    if embeddings.dimension != index.dimension:
+        text = f"must be {index.dimension}, the dimension of the index, got {embeddings.dimension}"
+        return none, Violation("embeddings.dimension", Reason.DIMENSION_MISMATCH, text)
+    try:
+        matrix = _half(wire.unpack(embeddings))
+        if len(matrix) != items:
+            raise ValueError(f"must be a row an item, got {len(matrix)} rows for {items} items")  # noqa: TRY301
+    except ValueError as error:
+        return none, Violation("embeddings.data", Reason.MALFORMED_EMBEDDINGS, str(error))
+    return matrix, None
+
+
+def _half(matrix: NDArray[np.float32]) -> NDArray[np.float16]:
+    """As a gallery keeps them. Raises ValueError if float16 cannot hold one, or one has a length that would spoil scores."""
+    with np.errstate(over="ignore"):
+        half = matrix.astype(np.dtype("<f2"))
+    if len(odd := np.flatnonzero(~np.isfinite(half).all(axis=1))):
+        raise ValueError(f"row {odd[0]} has a value that is too large for float16")
+    lengths = np.sqrt(np.square(half, dtype=np.float32).sum(axis=1))
+    shortest, longest = _LENGTHS
+    if len(odd := np.flatnonzero((lengths < shortest) | (lengths > longest))):
+        raise ValueError(f"row {odd[0]} has length {lengths[odd[0]]:.3g}, which no photo's embedding has")
+    return half
+
+
+def _stored(item: gallery_pb2.Item, embedding: bytes) -> StoredItem:
+    return StoredItem(item.label, item.uri, item.batch_id, dict(item.attributes), embedding)
+
+
+def _fault(path: str, text: str) -> Violation:
+    return Violation(path, Reason.INVALID_ITEM, text)
+
+
+def _end(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline
