@@ -28,7 +28,8 @@ from embedder_svc import bundle
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.embed import embed
 from embedder_svc.manifest import Manifest
-from embedder_svc.model import DeviceError, Model
+from embedder_svc.model import Model
+from embedder_svc.runtime import DeviceError
 from svckit.cli import progress
 from svckit.cores import cores
 

@@ -6,7 +6,7 @@ Here the server is put together: photos are decoded in threads, batched across c
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from svckit.extras import needing_services
 
@@ -18,7 +18,7 @@ with needing_services("vmmr-embedder"):
     from embedder_svc.config import PREFIX, EmbedderConfig
     from embedder_svc.decoder import Decoder, Pixels
     from embedder_svc.kserve import KServeService
-    from embedder_svc.model import Device, Model
+    from embedder_svc.model import Model
     from embedder_svc.pipeline import Embedding, Pipeline
     from embedder_svc.service import SERVICE, EmbedderService
     from svckit import cli, config, supervisor
@@ -26,6 +26,9 @@ with needing_services("vmmr-embedder"):
     from svckit.cores import cores
     from svckit.server import Server
     from svckit.worker import Worker
+
+if TYPE_CHECKING:
+    from embedder_svc.runtime import Device
 
 PROGRAM = "vmmr-embedder"
 
@@ -75,10 +78,20 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
         resources.callback(decoder.close)
 
         def embed(pixels: list[Pixels]) -> list[Embedding]:
-            return list(model.embed(pixels))
+            return list(model.embed_in_lane(pixels))
+
+        def embed_alone(pixels: list[Pixels]) -> list[Embedding]:
+            return list(model.embed_alone(pixels))
 
         # The queue is never full: the pipeline lets in no more photos than it holds.
-        batcher = server.metrics.batcher("embed", embed, max_batch=model.max_batch, max_queue=settings.max_queue)
+        batcher = server.metrics.batcher(
+            "embed",
+            embed,
+            alone=embed_alone,
+            lanes=model.lanes,
+            max_batch=model.max_batch,
+            max_queue=settings.max_queue,
+        )
         await resources.enter_async_context(batcher)
         limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
         pipeline = Pipeline(model, decoder, batcher, **limits)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder_svc.model import DEVICES
 from embedder_svc.preprocess import Limits
+from embedder_svc.runtime import DEVICES
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 
@@ -25,10 +25,12 @@ class EmbedderConfig(ServerConfig):
     device: str = option(
         "auto", choices=DEVICES, help="what runs the network; auto is CUDA where it works, else the CPU"
     )
-    threads: int | None = option(None, minimum=1, help="threads of the network on a CPU; one a core if not set")
+    threads: int | None = option(
+        None, minimum=1, help="photos a CPU runs at once, each on a thread; one a core if not set"
+    )
     decode_threads: int | None = option(None, minimum=1, help="threads that decode photos; one a core if not set")
     max_batch: int | None = option(
-        None, minimum=1, help="most photos in one run of the network; 4 on a CPU and 32 on a GPU if not set"
+        None, minimum=1, help="most photos in one run of the network; 1 on a CPU and 32 on a GPU if not set"
     )
     max_queue: int = option(256, minimum=1, help="photos in the server at once, all callers together; more are refused")
     max_images: int = option(32, minimum=1, maximum=_MOST_IMAGES, help="most photos in one call")

@@ -12,7 +12,8 @@ from embedder_svc.config import EmbedderConfig
 from embedder_svc.embed import UNREADABLE_FILE, embed
 from embedder_svc.embed_draft import Dtype, partial
 from embedder_svc.manifest import Manifest
-from embedder_svc.model import DEVICES, Model
+from embedder_svc.model import Model
+from embedder_svc.runtime import DEVICES
 from svckit.artifact import ArtifactError, refuse_existing
 from svckit.cli import CommandError, progress
 from svckit.cores import cores
@@ -46,7 +47,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--batch", metavar="N", type=count, help="most photos in one run of the network (default: as suits the device)"
     )
-    parser.add_argument("--threads", metavar="N", type=count, help="of the network, on a CPU (default: one a core)")
+    parser.add_argument("--threads", metavar="N", type=count, help="photos a CPU runs at once (default: one a core)")
     parser.add_argument(
         "--workers", metavar="N", type=count, default=cores(), help="threads that decode photos (default: one a core)"
     )

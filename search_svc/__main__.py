@@ -83,7 +83,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     server = Server(settings, name="search", worker=worker)
     # One that is followed, and one for who asks for items: neither waits for the other.
     with Journal.open(settings.index) as journal, Journal.open(settings.index) as items:
-        follower = _follower(settings, opener, journal)
+        follower = _following(settings, opener, journal)
         gallery = follower.gallery
         batcher = server.metrics.batcher(
             "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
@@ -132,7 +132,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
     opener.close()
-    if opener.abandoned:
+    if opener.abandoned or follower.opening:
         # Were the interpreter to end beside threads that are in faiss, the process would crash.
         os._exit(0)
 
@@ -143,8 +143,8 @@ def _opener(settings: SearchConfig, gpus: Sequence[Gpu]) -> Opener:
     return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
 
 
-def _follower(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
-    """Keeps the only reference to the version that is served at first: it can be removed when another is."""
+def _following(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
+    """From here on, nothing but the follower's gallery may keep hold of the version: another will take its place."""
     replay = Replay(_opened(opener, settings), journal)
     replay.finish()
     return Follower(settings.index, journal, replay, lambda: _warmed(opener))

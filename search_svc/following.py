@@ -96,6 +96,11 @@ class Follower:
         """Why the gallery is not what the index holds, as far as that is known; empty if it is."""
         return "; ".join(chore.problem for chore in self._chores if chore.problem)
 
+    @property
+    def opening(self) -> bool:
+        """Whether a version is being opened."""
+        return self._opening is not None
+
     def start(self) -> None:
         self._thread.start()
 

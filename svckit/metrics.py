@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
@@ -10,9 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from svckit.batcher import Batcher
 from svckit.config import ConfigError
 from svckit.errors import Reason
-
-In = TypeVar("In")
-Out = TypeVar("Out")
+from svckit.submit import In, Out, Run
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -67,17 +64,30 @@ class Metrics:
         Gauge(name, text, registry=self.registry).set_function(value)
 
     def batcher(
-        self, name: str, run: Callable[[list[In]], Sequence[Out | Exception]], *, max_batch: int, max_queue: int
+        self,
+        name: str,
+        run: Run[In, Out],
+        *,
+        max_batch: int,
+        max_queue: int,
+        lanes: int = 1,
+        alone: Run[In, Out] | None = None,
     ) -> Batcher[In, Out]:
         """A Batcher whose queue, batch sizes and durations are measured under `name`."""
-        batcher = Batcher(self._measured(name, run), max_batch=max_batch, max_queue=max_queue)
+        batcher = Batcher(
+            self._measured(name, run),
+            max_batch=max_batch,
+            max_queue=max_queue,
+            lanes=lanes,
+            alone=alone and self._measured(name, alone),
+        )
         self._queue_items.labels(name).set_function(lambda: batcher.waiting)
         return batcher
 
-    def _measured(self, name: str, run: Callable[[list[In]], Sequence[Out]]) -> Callable[[list[In]], Sequence[Out]]:
+    def _measured(self, name: str, run: Run[In, Out]) -> Run[In, Out]:
         items, seconds = self._batch_items.labels(name), self._batch_seconds.labels(name)
 
-        def measured(batch: list[In]) -> Sequence[Out]:
+        def measured(batch: list[In]) -> Sequence[Out | Exception]:
             items.observe(len(batch))
             started = time.perf_counter()
             try:

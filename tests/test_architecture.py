@@ -33,7 +33,7 @@ FAISS = ("asking", "build", "comparing", "faiss_index", "faiss_layers", "gpu", "
     ("library", "allowed"),
     [
         ("faiss", {f"search_svc/{name}.py" for name in FAISS}),
-        ("onnxruntime", {"embedder_svc/model.py", "embedder_svc/quantize.py"}),
+        ("onnxruntime", {"embedder_svc/runtime.py", "embedder_svc/quantize.py"}),
     ],
 )
 def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: set[str]) -> None:

@@ -3,8 +3,11 @@
 import csv
 import subprocess
 
+import numpy as np
 import pytest
 import vmmr
+
+from search_svc.version import IndexVersion
 
 ASKED = 64
 
@@ -36,6 +39,15 @@ def test_the_gallery_is_of_the_model_and_calibrated(shipped):
     assert info.same_model
     assert (info.index.labels, info.index.dimension) == (196, 512)
     assert info.index.calibration is not None
+
+
+def test_a_gallery_photo_is_embedded_as_the_gallery_was_whatever_this_processor_is(shipped, root, stanford_cars):
+    version = IndexVersion.open(root / "models/stanford-cars")
+    rows = range(0, len(version.items), len(version.items) // 8)
+    photos = [stanford_cars / "train" / version.items.item_id(row) for row in rows]
+    vectors = shipped.embed(photos).vectors
+    gallery = np.array([version.embeddings[row] for row in rows], np.float32)
+    assert np.einsum("nd,nd->n", vectors, gallery).min() > 0.999
 
 
 def test_cars_that_never_were_are_told_as_unknown(shipped, drawn):

@@ -9,8 +9,8 @@ from vmmr.inference.v2 import inference_pb2
 from embedder_svc import kserve_tensors
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.config import PREFIX, EmbedderConfig
-from embedder_svc.model import DEVICES
 from embedder_svc.photo import PhotoReason
+from embedder_svc.runtime import DEVICES
 from svckit.server import ServerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from embedder_svc import bundle
-from embedder_svc.model import DeviceError, Model, _buckets
+from embedder_svc.model import Model, _buckets
+from embedder_svc.runtime import DeviceError
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -54,6 +55,47 @@ class TestEmbed:
     def test_buckets_double_up_to_the_largest_batch(self, most, sizes):
         assert _buckets(most) == sizes
 
+    def test_one_lane_all_lanes_and_any_batch_give_the_same_bits(self, tiny_bundle, photos):
+        model = Model.open(tiny_bundle, device="cpu", threads=3, max_batch=4)
+        in_lanes = [model.embed_in_lane(photos[i : i + 1]) for i in range(11)]
+        alone = [model.embed_alone(photos[i : i + 1]) for i in range(11)]
+        assert np.array_equal(np.concatenate(in_lanes), np.concatenate(alone))
+        assert np.array_equal(np.concatenate(in_lanes), model.embed(photos))
+
+    def test_where_threads_would_change_bits_one_thread_makes_every_embedding(
+        self, tiny_bundle, make_bundle, tmp_path, photos, caplog
+    ):
+        model = Model.open(tiny_bundle, device="cpu", threads=2)
+        make_bundle(tmp_path / "other", seed=1)
+        model._whole = Model.open(tmp_path / "other", device="cpu", threads=2)._whole
+        model.check_threads()
+        assert np.array_equal(model.embed_alone(photos[:1]), model.embed_in_lane(photos[:1]))
+        assert "threads change embeddings" in caplog.text
+
+    def test_int8_sums_are_exact_on_every_processor(self, tmp_path, make_bundle):
+        """Without VNNI onnxruntime adds up in 16 bits unless told otherwise, and 2 * 255 * 127 is no 16-bit number."""
+        weights = np.full((32 * 32 * 3, 16), 127, np.int8)
+        nodes = [
+            helper.make_node("Flatten", ["images"], ["flat"]),
+            helper.make_node("MatMulInteger", ["flat", "weights"], ["sums"]),
+            helper.make_node("Cast", ["sums"], ["embeddings"], to=onnx.TensorProto.FLOAT),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "sums",
+            [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", 32, 32, 3])],
+            [helper.make_tensor_value_info("embeddings", onnx.TensorProto.FLOAT, ["N", 16])],
+            [numpy_helper.from_array(weights, "weights")],
+        )
+        content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        info = make_bundle(tmp_path / "tiny")
+        fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+        del fields["fingerprint"]
+        bundle.write(tmp_path / "sums", content.SerializeToString(), **fields)
+        model = Model.open(tmp_path / "sums", device="cpu", threads=2)
+        white = np.full((1, 32, 32, 3), 255, np.uint8)
+        assert (model.embed(white) == 32 * 32 * 3 * 255 * 127).all()
+
     def test_padding_to_a_bucket_changes_nothing(self, tiny_bundle, photos):
         model = Model.open(tiny_bundle, device="cpu", max_batch=8)
         expected = model.embed(photos)
@@ -62,8 +104,9 @@ class TestEmbed:
 
 
 class TestDevice:
-    def test_a_cpu_runs_batches_as_they_come(self, model):
-        assert (model.provider, model.buckets, model.max_batch) == ("CPUExecutionProvider", (), 4)
+    def test_a_cpu_runs_photos_one_by_one_as_many_at_once_as_threads(self, tiny_bundle):
+        model = Model.open(tiny_bundle, device="cpu", threads=3)
+        assert (model.provider, model.buckets, model.max_batch, model.lanes) == ("CPUExecutionProvider", (), 1, 3)
 
     @pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
     @pytest.mark.parametrize("device", ["cuda", "tensorrt"])

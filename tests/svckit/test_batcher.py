@@ -79,17 +79,23 @@ async def reason_of(awaitable) -> Reason:
 
 
 @settings(max_examples=60, deadline=None)
-@given(submits=st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=20), max_batch=st.integers(1, 7))
-def test_every_item_runs_once_in_order_and_every_caller_gets_its_own(submits, max_batch):
+@given(
+    submits=st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=20),
+    max_batch=st.integers(1, 7),
+    lanes=st.integers(1, 4),
+)
+def test_every_item_runs_once_in_order_and_every_caller_gets_its_own(submits, max_batch, lanes):
     backend = Backend()
 
     async def scenario():
-        async with Batcher(backend, max_batch=max_batch, max_queue=10_000) as batcher:
+        alone = backend if lanes > 1 else None
+        async with Batcher(backend, max_batch=max_batch, max_queue=10_000, lanes=lanes, alone=alone) as batcher:
             return await asyncio.gather(*(batcher.submit(items) for items in submits))
 
     results = asyncio.run(scenario())
     assert [batched.outputs for batched in results] == [[2 * item for item in items] for items in submits]
-    assert backend.items == [item for items in submits for item in items]
+    expected = [item for items in submits for item in items]
+    assert (backend.items if lanes == 1 else sorted(backend.items)) == (expected if lanes == 1 else sorted(expected))
     assert all(1 <= len(batch) <= max_batch for batch in backend.batches)
 
 
@@ -123,6 +129,137 @@ async def test_the_backend_gets_its_next_batch_without_the_event_loop(batcher, b
     assert backend.began.acquire(timeout=TIMEOUT_S), "the loop is blocked right here, and yet the second batch began"
     assert backend.batches == [[0], [1]]
     await asyncio.gather(*tasks)
+
+
+class TestLanes:
+    @pytest.fixture
+    def alone(self):
+        """What runs a batch that has the backend to itself."""
+        return Backend(held=True)
+
+    @pytest.fixture
+    async def lanes(self, backend, alone):
+        async with Batcher(backend, alone=alone, lanes=2, max_batch=1, max_queue=8) as batcher:
+            yield batcher
+            backend.free()
+            alone.free()
+
+    async def test_run_at_once(self, backend):
+        async with Batcher(backend, lanes=3, max_batch=1, max_queue=8) as batcher:
+            task = asyncio.create_task(batcher.submit([1, 2, 3, 4]))
+            for _ in range(3):
+                await backend.has_begun()
+            assert batcher.waiting == 1
+            backend.held = False
+            backend.release(4)
+            assert (await task).outputs == [2, 4, 6, 8]
+
+    async def test_put_outputs_in_order_whichever_lane_is_first(self):
+        last_done = threading.Event()
+
+        def run(items):
+            assert items == [9] or last_done.wait(TIMEOUT_S)
+            if items == [9]:
+                last_done.set()
+            return items
+
+        async with Batcher(run, lanes=2, max_batch=1, max_queue=8) as batcher:
+            assert (await batcher.submit([5, 9])).outputs == [5, 9]
+
+    async def test_time_in_which_two_ran_counts_once(self, backend):
+        async with Batcher(backend, lanes=2, max_batch=1, max_queue=8) as batcher:
+            began = time.monotonic()
+            task = asyncio.create_task(batcher.submit([1, 2]))
+            await backend.has_begun()
+            await backend.has_begun()
+            await asyncio.sleep(0.02)
+            backend.release(2)
+            batched = await task
+        assert 20 <= batched.run_ms <= 1e3 * (time.monotonic() - began)
+        assert batched.queue_ms >= 0
+
+    async def test_a_lone_item_has_the_backend_to_itself(self, lanes, backend, alone):
+        task = asyncio.create_task(lanes.submit([1]))
+        await alone.has_begun()
+        next_one = await queued(lanes, [2])
+        third = await queued(lanes, [3])
+        assert lanes.waiting == 2, "nothing begins beside what runs alone"
+        assert backend.batches == []
+        alone.free()
+        await backend.has_begun()
+        await backend.has_begun()
+        backend.free()
+        backend.release()
+        assert [(await each).outputs for each in (task, next_one, third)] == [[2], [4], [6]]
+        assert alone.batches == [[1]]
+
+    async def test_as_many_items_as_lanes_share_it(self, lanes, backend, alone):
+        task = asyncio.create_task(lanes.submit([1, 2]))
+        await backend.has_begun()
+        await backend.has_begun()
+        backend.free()
+        backend.release()
+        await task
+        assert alone.batches == []
+
+    async def test_few_items_wait_for_those_that_run_and_then_have_it_to_themselves(self, backend, alone):
+        """Else two callers on many lanes would keep each other on one lane each for ever."""
+        async with Batcher(backend, alone=alone, lanes=8, max_batch=1, max_queue=16) as batcher:
+            many = asyncio.create_task(batcher.submit([1, 2, 3, 4]))
+            for _ in range(4):
+                await backend.has_begun()
+            backend.release(3)
+            while batcher._running > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            late = await queued(batcher, [5])
+            assert not alone.batches
+            backend.release()
+            await many
+            await alone.has_begun()
+            alone.free()
+            assert (await late).outputs == [10]
+        assert backend.items == [1, 2, 3, 4]
+
+    async def test_when_few_become_many_all_lanes_that_are_idle_begin(self, backend, alone):
+        async with Batcher(backend, alone=alone, lanes=8, max_batch=1, max_queue=16) as batcher:
+            first = asyncio.create_task(batcher.submit([1, 2, 3, 4]))
+            for _ in range(4):
+                await backend.has_begun()
+            backend.release(3)
+            while batcher._running > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            tasks = [await queued(batcher, [item]) for item in (5, 6, 7)]
+            for _ in range(3):
+                await backend.has_begun()
+            assert batcher.waiting == 0
+            backend.release(4)
+            await asyncio.gather(first, *tasks)
+
+    async def test_a_failure_in_one_fails_its_submit_alone_and_the_rest_of_it_is_not_run(self, backend):
+        async with Batcher(backend, lanes=2, max_batch=1, max_queue=8) as batcher:
+            bad = asyncio.create_task(batcher.submit([POISON, 1, 2, 3]))
+            await backend.has_begun()
+            await backend.has_begun()
+            good = await queued(batcher, [4])
+            backend.held = False
+            backend.release(2)
+            with pytest.raises(ValueError, match="poison"):
+                await bad
+            assert (await good).outputs == [8]
+        assert backend.items[0] == POISON
+        assert 3 not in backend.items
+
+    async def test_closing_waits_for_all_of_them(self, backend):
+        batcher = Batcher(backend, lanes=2, max_batch=1, max_queue=8)
+        running = asyncio.create_task(batcher.submit([1, 2]))
+        await backend.has_begun()
+        await backend.has_begun()
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        backend.release(2)
+        await closing
+        assert (await running).outputs == [2, 4]
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(batcher, backend):
@@ -400,8 +537,9 @@ def test_a_batch_may_outlive_the_event_loop_of_its_callers():
 @given(
     fates=st.lists(st.sampled_from(["stays", "leaves", "late", "poison"]), min_size=1, max_size=40),
     sizes=st.lists(st.integers(1, 6), min_size=40, max_size=40),
+    lanes=st.integers(1, 4),
 )
-def test_every_caller_hears_something_whatever_becomes_of_the_others(fates, sizes):
+def test_every_caller_hears_something_whatever_becomes_of_the_others(fates, sizes, lanes):
     def run(items):
         time.sleep(0.0005)
         if "poison" in items:
@@ -418,7 +556,7 @@ def test_every_caller_hears_something_whatever_becomes_of_the_others(fates, size
         return await task
 
     async def scenario():
-        async with Batcher(run, max_batch=4, max_queue=30) as batcher:
+        async with Batcher(run, max_batch=4, max_queue=30, lanes=lanes, alone=run) as batcher:
             calls = (call(batcher, fate, size) for fate, size in zip(fates, sizes, strict=False))
             async with asyncio.timeout(TIMEOUT_S):
                 outcomes = await asyncio.gather(*calls, return_exceptions=True)

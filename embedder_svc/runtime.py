@@ -1,0 +1,106 @@
+"""onnxruntime, set up for one graph, on the device that was asked for and on no other."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from svckit import wheels
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+
+_log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+DEVICES: tuple[str, ...] = get_args(Device)
+
+CPU = "CPUExecutionProvider"
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+class DeviceError(CommandError):
+    """The device that was asked for can't be used."""
+
+
+class Runtime:
+    """onnxruntime, set up for one graph. Raises DeviceError, or ArtifactError naming the graph."""
+
+    def __init__(self, graph: Path, *, input_size: int, max_batch: int) -> None:
+        wheels.check_one_of("onnxruntime", "onnxruntime-gpu")
+        try:
+            import onnxruntime  # noqa: PLC0415 (reading a bundle needs none, and its absence deserves a better message)
+        except ImportError as error:
+            raise DeviceError(f"onnxruntime can't be imported: {error}. Install vmmr[cpu] or vmmr[gpu]") from error
+        onnxruntime.disable_telemetry_events()
+        self._onnxruntime = onnxruntime
+        self._graph = graph
+        self._available: Sequence[str] = onnxruntime.get_available_providers()
+        self._providers = _providers(input_size, max_batch)
+
+    def session(self, device: Device, threads: int) -> Any:
+        """An InferenceSession of which every node runs on the device; `auto` is CUDA where it works, else the CPU.
+
+        Without a GPU a run takes `threads` threads.
+        """
+        if device == "auto":
+            return self._auto(threads)
+        providers = self._providers[device]
+        if missing := [name for name in providers if name not in self._available]:
+            raise DeviceError(
+                f"device {device}: this onnxruntime has no {missing[0]}. Install vmmr[gpu], not vmmr[cpu]"
+            )
+        if device != "cpu":
+            self._onnxruntime.preload_dlls()
+        session = self._open(device, threads, providers)
+        if session.get_providers()[0] != next(iter(providers)):
+            raise DeviceError(f"device {device}: onnxruntime fell back to {', '.join(session.get_providers())}")
+        return session
+
+    def _auto(self, threads: int) -> Any:
+        if _CUDA in self._available:
+            try:
+                return self.session("cuda", threads)
+            except DeviceError as error:
+                _log.warning("running on the CPU", extra={"error": str(error)})
+        return self.session("cpu", threads)
+
+    def _open(self, device: Device, threads: int, providers: Mapping[str, Mapping[str, str]]) -> Any:
+        options = self._options(device, threads)
+        try:
+            return self._onnxruntime.InferenceSession(
+                str(self._graph), options, list(providers), list(providers.values()), enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            if device == "cpu":
+                raise ArtifactError(self._graph, f"onnxruntime can't load it: {error}") from error
+            raise DeviceError(
+                f"device {device}: onnxruntime can't run {self._graph} on it. Is there a GPU, with its driver and "
+                f"libraries? {error}"
+            ) from error
+
+    def _options(self, device: Device, threads: int) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Threads that spin between runs take the processor from those that decode photos.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Without VNNI, x86 adds pairs of int8 products up in 16 bits, which overflow: of the model that ships, embeddings
+        # then were 0.97 (at worst 0.85) in cosine from those of its gallery. Exact sums take a third more time there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        # Weights in files beside the graph would not be in its fingerprint. Where no folder is, none are found.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._graph))
+        if device != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
+
+
+def _providers(input_size: int, max_batch: int) -> Mapping[Device, Mapping[str, Mapping[str, str]]]:
+    """The execution providers of each device, most wanted first, and their options."""
+    # The default, EXHAUSTIVE, times every convolution algorithm on the first run of each batch size: seconds each.
+    cuda = {"cudnn_conv_algo_search": "HEURISTIC"}
+    shapes = {"min": 1, "opt": max_batch, "max": max_batch}
+    # One engine for all batch sizes, rather than one built, for minutes, whenever a larger batch comes.
+    tensorrt = {
+        f"trt_profile_{bound}_shapes": f"images:{count}x{input_size}x{input_size}x3" for bound, count in shapes.items()
+    }
+    return {"cpu": {CPU: {}}, "cuda": {_CUDA: cuda}, "tensorrt": {_TENSORRT: tensorrt, _CUDA: cuda}}
