@@ -25,7 +25,8 @@ class Arguments(argparse.ArgumentParser):
     """A parser some of whose options have a default in the environment."""
 
     def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
-        super().__init__(epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        shown: dict[str, Any] = {"epilog": EXIT_CODES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**shown | settings)
         self._environment = environment
         self._mixing = False
 
@@ -74,16 +75,22 @@ def _switch(variable: str, text: str) -> bool:
     return text == "1"
 
 
-def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
-    """`commands`: what each sub-command runs."""
+def parser(
+    environment: Mapping[str, str],
+    commands: Mapping[str, Callable[..., int]],
+    *,
+    add_others: Callable[[Any], None] = lambda _: None,
+) -> argparse.ArgumentParser:
+    """`commands`: what each sub-command runs. `add_others` is given the sub-parsers, to add those that have their own."""
     top = Arguments(environment, prog="vmmr", description="Make, model and year of cars from photos.")
     top.add_argument("--version", action="version", version=f"vmmr {version('vmmr')}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (summary, add) in _COMMANDS.items():
         command = subparsers.add_parser(name, environment=environment, help=summary, description=summary)
         add(command)
-        _add_connection(command)
+        add_connection(command)
         command.set_defaults(command=commands[name])
+    add_others(subparsers)
     return top
 
 
@@ -93,15 +100,15 @@ def _add_identify(command: Arguments) -> None:
     command.add_argument(
         "--min-confidence",
         metavar="P",
-        type=_fraction,
+        type=fraction,
         default=0.0,
         help='answers with less confidence, 0 to 1, are "unsure" (default: 0)',
     )
     command.add_argument(
-        "--neighbours", metavar="N", type=_integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
+        "--neighbours", metavar="N", type=integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
     )
     command.add_argument(
-        "--batch", metavar="N", type=_integer(1), default=16, help="most photos in one request (default: 16)"
+        "--batch", metavar="N", type=integer(1), default=16, help="most photos in one request (default: 16)"
     )
 
 
@@ -109,36 +116,36 @@ def _add_photos(command: Arguments) -> None:
     command.add_argument("photos", nargs="+", metavar="PHOTO", help=_PHOTO_HELP)
     command.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
     _add_json(command)
-    _add_search(command.add_argument_group("search"))
+    add_search(command.add_argument_group("search"))
     _add_fetch(command.add_argument_group("photos from URLs"))
 
 
-def _add_search(group: Any) -> None:
-    group.add_argument("--k", metavar="N", type=_integer(1), help="gallery photos to find (default: the index's own)")
+def add_search(group: Any) -> None:
+    group.add_argument("--k", metavar="N", type=integer(1), help="gallery photos to find (default: the index's own)")
     group.add_argument("--make", action="append", default=[], help="only this make; may be repeated")
     group.add_argument("--model", action="append", default=[], help="only this model; may be repeated")
     group.add_argument("--label", action="append", default=[], help="only this label; may be repeated")
-    group.add_argument("--min-year", metavar="YEAR", type=_integer(0), help="only this model year and later")
-    group.add_argument("--max-year", metavar="YEAR", type=_integer(0), help="only this model year and earlier")
+    group.add_argument("--min-year", metavar="YEAR", type=integer(0), help="only this model year and later")
+    group.add_argument("--max-year", metavar="YEAR", type=integer(0), help="only this model year and earlier")
     group.add_argument("--exact", action="store_true", help="compare with every gallery photo: slower")
-    group.add_argument("--nprobe", metavar="N", type=_integer(1), help="inverted lists to visit, for IVF indexes")
-    group.add_argument("--ef-search", metavar="N", type=_integer(1), help="candidates to keep, for HNSW indexes")
-    group.add_argument("--rerank", metavar="N", type=_integer(1), help="candidates for each neighbour, compared again")
+    group.add_argument("--nprobe", metavar="N", type=integer(1), help="inverted lists to visit, for IVF indexes")
+    group.add_argument("--ef-search", metavar="N", type=integer(1), help="candidates to keep, for HNSW indexes")
+    group.add_argument("--rerank", metavar="N", type=integer(1), help="candidates for each neighbour, compared again")
     group.add_argument(
         "--allow-partial", action="store_true", help="answer without the shards of the index that are late"
     )
-    group.add_argument("--shard-timeout", metavar="S", type=_seconds, help="seconds that the shards have")
+    group.add_argument("--shard-timeout", metavar="S", type=seconds, help="seconds that the shards have")
 
 
 def _add_fetch(group: Any) -> None:
     group.add_argument(
-        "--fetch-timeout", metavar="S", type=_seconds, default=10.0, help="seconds for one photo (default: 10)"
+        "--fetch-timeout", metavar="S", type=seconds, default=10.0, help="seconds for one photo (default: 10)"
     )
     group.add_argument(
-        "--fetch-max-bytes", metavar="N", type=_integer(1), default=32 * 2**20, help="most bytes (default: 32 MiB)"
+        "--fetch-max-bytes", metavar="N", type=integer(1), default=32 * 2**20, help="most bytes (default: 32 MiB)"
     )
     group.add_argument(
-        "--fetch-max-redirects", metavar="N", type=_integer(0), default=5, help="most redirects (default: 5)"
+        "--fetch-max-redirects", metavar="N", type=integer(0), default=5, help="most redirects (default: 5)"
     )
     group.add_argument("--allow-private", action="store_true", help="allow private, loopback and link-local addresses")
 
@@ -147,10 +154,10 @@ def _add_json(command: Arguments) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object a line, with everything there is to know")
 
 
-def _add_connection(command: Arguments) -> None:
+def add_connection(command: Arguments) -> None:
     command.add_variable("--embedder", "VMMR_EMBEDDER", "127.0.0.1:50051", "the embedder", metavar="HOST:PORT")
     command.add_variable("--search", "VMMR_SEARCH", "127.0.0.1:50052", "the search service", metavar="HOST:PORT")
-    command.add_variable("--timeout", "VMMR_TIMEOUT", "10", "seconds a request may take", metavar="S", type=_seconds)
+    command.add_variable("--timeout", "VMMR_TIMEOUT", "10", "seconds a request may take", metavar="S", type=seconds)
     command.add_variable(
         "--connections",
         "VMMR_CONNECTIONS",
@@ -186,7 +193,7 @@ def _box(text: str) -> Box:
     return Box(left, top, right, bottom)
 
 
-def _integer(minimum: int) -> Callable[[str], int]:
+def integer(minimum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch("[0-9]{1,10}", text) or not minimum <= int(text) < 2**31:
             raise argparse.ArgumentTypeError(f"must be a whole number >= {minimum} and < 2**31, got {text!r}")
@@ -195,21 +202,21 @@ def _integer(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
     try:
-        fraction = float(text)
+        value = float(text)
     except ValueError:
-        fraction = math.nan
-    if not 0 <= fraction <= 1:
+        value = math.nan
+    if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return fraction
+    return value
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     try:
-        seconds = float(text)
+        value = float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+        value = math.nan
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, got {text!r}")
-    return seconds
+    return value

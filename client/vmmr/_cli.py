@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from vmmr._channel import TLS
 from vmmr._client import Client
 from vmmr._errors import InvalidPhotoError, PhotoError, VmmrError
 from vmmr._fetch import URL
+from vmmr._loadtest import arguments as loadtest_arguments
 from vmmr._photos import Photo, PhotoSource
 from vmmr._types import Filter, Identification, SearchOptions, SearchResult, reservation
 
@@ -21,8 +23,14 @@ ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1,
 
 
 def main() -> NoReturn:
-    arguments = parser(os.environ, {"identify": identify, "search": search, "info": info, "labels": labels})
+    arguments = parser(
+        os.environ,
+        {"identify": identify, "search": search, "info": info, "labels": labels},
+        add_others=lambda subparsers: loadtest_arguments.add(subparsers, os.environ, loadtest),
+    )
     args = arguments.parse_args()
+    if args.command is loadtest:
+        sys.exit(_ended(partial(loadtest, args)))
     try:
         client = _client(args, os.environ)
     except (OSError, ValueError) as error:
@@ -105,35 +113,70 @@ def labels(client: Client, args: argparse.Namespace) -> int:
     return ANSWERED
 
 
-def _run(client: Client, args: argparse.Namespace) -> int:
+def loadtest(args: argparse.Namespace) -> int:
     try:
-        code: int = args.command(client, args)
+        from vmmr._loadtest import command  # noqa: PLC0415  # an extra, which other commands do without
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        print(f"vmmr: error: loadtest needs {library}: pip install 'vmmr[loadtest]'", file=sys.stderr)
+        return USAGE
+    try:
+        if args.target == "compare":
+            return command.compared(args)
+        options = _options(args) if "k" in args else SearchOptions()
+        return command.test(args, command.access(args, _tls(args), _token(args, os.environ)), options)
+    except BrokenPipeError:
+        raise
+    except command.WorkerError as error:
+        message, code = str(error), SERVICE_FAILED
+    except (OSError, ValueError) as error:
+        message, code = str(error), USAGE
+    print(f"vmmr: error: {message}", file=sys.stderr)
+    return code
+
+
+def _run(client: Client, args: argparse.Namespace) -> int:
+    code = _ended(partial(args.command, client, args))
+    client.close()
+    return code
+
+
+def _ended(command: Callable[[], int]) -> int:
+    """Its exit code, or that of what ended it."""
+    try:
+        return command()
     except VmmrError as error:
         print(f"vmmr: error: {_report.explained(error)}", file=sys.stderr)
-        code = SERVICE_FAILED
+        return SERVICE_FAILED
     except KeyboardInterrupt:
         # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
         os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Python would complain of the same once more while it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = READER_GONE
-    client.close()
-    return code
+        return READER_GONE
 
 
 def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
     """Raises ValueError or OSError if the settings make no sense."""
-    secure = args.tls or args.tls_ca or args.tls_cert or args.tls_key
-    token = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
     return Client(
         args.embedder,
         args.search,
         timeout_s=args.timeout,
-        tls=TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None,
-        token=token or None,
+        tls=_tls(args),
+        token=_token(args, environment),
         connections=args.connections,
     )
+
+
+def _tls(args: argparse.Namespace) -> TLS | None:
+    secure = args.tls or args.tls_ca or args.tls_cert or args.tls_key
+    return TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None
+
+
+def _token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    token = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
+    return token or None
 
 
 def _photos(args: argparse.Namespace) -> Iterator[Photo]:

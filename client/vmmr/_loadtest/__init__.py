@@ -1,0 +1,7 @@
+"""`vmmr loadtest`: how fast the services are, and how far they can be pushed. Needs the extra `loadtest`.
+
+```
+plan ─▶ prepare (what to send) ─▶ workers ─▶ generator x processes ─▶ recorder ─▶ measure ─▶ Result ─▶ table, JSON, page
+          ▲ knee (which rate next) ◀───────────────────────────────────────────────┘
+```
+"""

@@ -1,0 +1,109 @@
+"""`vmmr loadtest`, from arguments to files and exit status."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vmmr import _channel
+from vmmr._channel import TLS
+from vmmr._loadtest import compare
+from vmmr._loadtest.compare import Allowed
+from vmmr._loadtest.page import page
+from vmmr._loadtest.plan import Access, Closed, Load, Open, Plan
+from vmmr._loadtest.progress import Line
+from vmmr._loadtest.result import Result
+from vmmr._loadtest.run import run
+from vmmr._loadtest.table import table
+from vmmr._loadtest.workers import WorkerError
+from vmmr._types import SearchOptions
+
+__all__ = ["WorkerError", "access", "compared", "test"]
+
+MET, NOT_MET, UNPROVEN, INTERRUPTED = 0, 1, 4, 130
+_CORES_A_PROCESS = 4
+
+
+def test(args: argparse.Namespace, access: Access, options: SearchOptions) -> int:
+    """Raises ValueError or OSError if the plan makes no sense, or a VmmrError or a WorkerError."""
+    plan = _plan(args, access, options)
+    for path in (args.json, args.html):
+        _check_writable(path)
+    line = Line(plan)
+    try:
+        result = run(plan, (lambda *_: None) if args.quiet else line)
+    finally:
+        line.end()
+    if args.json:
+        args.json.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    if args.html:
+        args.html.write_text(page(result))
+    print(table(result), flush=True)
+    return status(result)
+
+
+def status(result: Result) -> int:
+    if result.ended_early == "interrupted":
+        return INTERRUPTED
+    if result.doubts and result.plan["slo_p99_ms"] is not None and not result.knee:
+        return UNPROVEN
+    return NOT_MET if result.failures else MET
+
+
+def compared(args: argparse.Namespace) -> int:
+    """Raises CannotCompareError, or OSError."""
+    allowed = Allowed(args.max_p99_increase, args.max_throughput_decrease, args.max_errors_increase)
+    comparison = compare.compare(compare.load(args.old), compare.load(args.new), allowed)
+    print(compare.table(comparison, allowed), flush=True)
+    return NOT_MET if comparison.regressed else MET
+
+
+def access(args: argparse.Namespace, tls: TLS | None, token: str | None) -> Access:
+    """Raises ValueError or OSError if the services could not be called so."""
+    targets = (args.embedder, args.search)
+    _channel.check_ports(targets)
+    _channel.check_token_is_safe(token, tls, targets)
+    if tls:
+        _channel.credentials(tls)
+    return Access(args.embedder, args.search, tls, token)
+
+
+def _plan(args: argparse.Namespace, access: Access, options: SearchOptions) -> Plan:
+    settings: dict[str, Any] = {"size": args.size} if "size" in args else {}
+    return Plan(
+        target=args.target,
+        loads=_loads(args),
+        access=access,
+        photos=args.photos,
+        distinct=args.distinct,
+        batch=args.batch,
+        options=options,
+        duration_s=args.duration,
+        warmup_s=args.warmup,
+        timeout_s=args.timeout,
+        max_calls=args.max_calls,
+        arrivals=args.arrivals,
+        processes=args.processes or max(1, (os.cpu_count() or 1) // _CORES_A_PROCESS),
+        connections=args.connections,
+        seed=args.seed,
+        slo_p99_ms=args.slo_p99_ms,
+        max_errors=args.max_errors,
+        max_steps=args.max_steps,
+        precision=args.precision,
+        **settings,
+    )
+
+
+def _loads(args: argparse.Namespace) -> tuple[Load, ...]:
+    if args.rate:
+        return tuple(map(Open, args.rate))
+    return tuple(map(Closed, args.concurrency or ()))
+
+
+def _check_writable(path: Path | None) -> None:
+    """Before minutes are spent. Raises OSError."""
+    if path is not None:
+        with path.open("a"):
+            pass

@@ -1,0 +1,30 @@
+"""What was measured, as one page that needs nothing beside itself."""
+
+from pathlib import Path
+from typing import Any
+
+from vmmr._loadtest import plots, table
+from vmmr._loadtest.result import Result
+from vmmr._page import html
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def page(result: Result) -> str:
+    steps = table.in_order(result.steps)
+    names = table.stage_names(steps)
+    values: dict[str, Any] = {
+        "result": result,
+        "head": [line.strip() for line in table.head(result)[1:]],
+        "steps": steps,
+        "rows": table.rows(result),
+        "stages": names,
+        "both": table.both,
+        "busy": table.busy,
+        "errors": table.error_rows(steps),
+        "knee": table.knee_lines(result.knee, result.plan["slo_p99_ms"]) if result.knee else [],
+        "few": table.few(result),
+        "advice": table.advice(result),
+        "plots": plots.svgs(result),
+    }
+    return html.render(_TEMPLATE, values)

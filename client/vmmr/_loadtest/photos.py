@@ -1,0 +1,87 @@
+"""Photos to send: of a folder, or drawn by us."""
+
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+MOST_BYTES = 128 * 2**20
+"""Of all photos together: each process holds them."""
+
+_QUALITY = 85
+_ROUGHNESS = 1.6  # the amplitude of a frequency f is f**-1.6: a photo of 500x375 has some 40 kB, as a camera's has
+
+
+@dataclass(frozen=True)
+class Photos:
+    contents: tuple[bytes, ...]
+    source: str
+    """For people: what they are."""
+
+
+class NoPhotosError(ValueError):
+    """A folder has no photo that could be sent."""
+
+
+def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
+    """At most `distinct` photos from anywhere below a folder, drawn at random, none of more than `max_bytes`.
+
+    Raises NoPhotosError if there are none, OSError if one can't be read.
+    """
+    if not folder.is_dir():
+        raise NoPhotosError(f"--photos: {folder} is no folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    random.Random(seed).shuffle(paths)  # noqa: S311
+    contents = tuple(_within(MOST_BYTES, paths, distinct, max_bytes))
+    if not contents:
+        raise NoPhotosError(
+            f"--photos: {folder} has no photo that the embedder accepts: {len(paths)} files end in"
+            f" {', '.join(SUFFIXES)}, none has at most {max_bytes} bytes"
+        )
+    return Photos(contents, f"{len(contents)} of {len(paths)} photos from {folder}")
+
+
+def _within(total: int, paths: list[Path], distinct: int, max_bytes: int) -> Iterator[bytes]:
+    taken = size = 0
+    for path in paths:
+        if taken == distinct:
+            return
+        if 0 < path.stat().st_size <= max_bytes:
+            content = path.read_bytes()
+            size += len(content)
+            if taken and size > total:
+                return
+            taken += 1
+            yield content
+
+
+def drawn(distinct: int, size: tuple[int, int], seed: int) -> Photos:
+    """JPEGs of clouds of colour, as much detail to decode as in photos of that size. Always the same for a seed."""
+    contents = tuple(_jpeg(_clouds(np.random.default_rng([seed, number]), *size)) for number in range(distinct))
+    return Photos(contents, f"{distinct} drawn photos of {size[0]}x{size[1]}")
+
+
+def _clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
+    """(height, width, 3): noise whose detail falls off as that of photos does."""
+    across, down = np.fft.rfftfreq(width)[None, :], np.fft.fftfreq(height)[:, None]
+    strength = np.maximum(np.hypot(across, down), 1 / max(width, height)) ** -_ROUGHNESS
+    phases = rng.standard_normal((3, *strength.shape)) + 1j * rng.standard_normal((3, *strength.shape))
+    layers = np.fft.irfft2(phases * strength, (height, width))
+    layers = (layers - layers.mean((1, 2), keepdims=True)) / layers.std((1, 2), keepdims=True)
+    light, colour = layers[0][..., None], np.moveaxis(layers, 0, -1)
+    pixels: NDArray[np.uint8] = np.clip(128 + 45 * light + 18 * colour, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    # matplotlib, which draws our plots, encodes JPEG too: the SDK needs no Pillow of its own.
+    from matplotlib.image import imsave  # noqa: PLC0415  # half a second, and not needed with --photos
+
+    content = io.BytesIO()
+    imsave(content, pixels, format="jpeg", pil_kwargs={"quality": _QUALITY})
+    return content.getvalue()

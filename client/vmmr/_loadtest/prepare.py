@@ -1,0 +1,172 @@
+"""What is sent: asked for, read, drawn and embedded once, before anything is measured."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+
+from vmmr import _calls, _channel, wire
+from vmmr._calls import Call
+from vmmr._connection import Connection, new_request_id
+from vmmr._loadtest import photos
+from vmmr._loadtest.photos import Photos
+from vmmr._loadtest.plan import Plan
+from vmmr._loadtest.targets import with_queries, without_queries
+from vmmr._requests import image
+from vmmr._served import IndexInfo, ModelInfo
+from vmmr._types import Embeddings
+from vmmr.embedder.v1 import embedder_pb2
+
+T = TypeVar("T")
+
+_PREPARE_S = 60.0
+_EMBED_BYTES = 2**20
+_EMBED_PHOTOS = 16
+
+
+class CannotRunError(ValueError):
+    """The services would refuse every call of the plan."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    requests: tuple[bytes, ...]
+    sends: dict[str, Any]
+    served: dict[str, Any]
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Raises CannotRunError or NoPhotosError, or a VmmrError of the services."""
+    services = Services(plan)
+    try:
+        return _prepared(plan, services)
+    finally:
+        services.close()
+
+
+def _prepared(plan: Plan, services: "Services") -> Prepared:
+    served: dict[str, Any] = {}
+    model = index = None
+    if "embedder" in plan.services or plan.photos:
+        model = services.model
+        served["model"] = asdict(model)
+        _check(plan.batch, model.limits.max_images, "the embedder", "photos")
+    if "search" in plan.services:
+        index = services.index
+        served["index"] = asdict(index) | {"created": index.created.isoformat()}
+        _check_queries(plan, index)
+    if model and index and model.fingerprint != index.model:
+        raise CannotRunError("the embedder's model is not the one that the index was built with: vmmr info has both")
+    requests, source = _embed_requests(plan, services) if "embedder" in plan.services else _queries(plan, services)
+    limits = model.limits if model and "embedder" in plan.services else services.index.limits
+    longest = max(map(len, requests))
+    if longest > limits.max_request_bytes:
+        raise CannotRunError(
+            f"a request has {longest} bytes, the service accepts {limits.max_request_bytes}: give a smaller --batch"
+        )
+    sends = {"source": source, "requests": len(requests), "mean_bytes": sum(map(len, requests)) / len(requests)}
+    return Prepared(requests, sends, served)
+
+
+class Services:
+    """What the services say of themselves, and embeddings. With retries: nothing of it is measured."""
+
+    def __init__(self, plan: Plan) -> None:
+        access = plan.access
+        targets = {"embedder": access.embedder, "search": access.search}
+        options = {
+            name: _channel.options(target, max_message_bytes=2**31 - 1, keepalive_s=30.0)
+            for name, target in targets.items()
+        }
+        credentials = _channel.credentials(access.tls) if access.tls else None
+        self._connection = Connection(grpc, targets, options, credentials, access.token)  # type: ignore[arg-type]
+        self._timeout_s = max(plan.timeout_s, _PREPARE_S)
+        self._model: ModelInfo | None = None
+        self._index: IndexInfo | None = None
+
+    @property
+    def model(self) -> ModelInfo:
+        if self._model is None:
+            self._model = self._ask(_calls.get_model())
+        return self._model
+
+    @property
+    def index(self) -> IndexInfo:
+        if self._index is None:
+            self._index = self._ask(_calls.get_index())
+        return self._index
+
+    def embed(self, images: Sequence[embedder_pb2.Image]) -> Embeddings:
+        return self._ask(_calls.embed(images))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self, call: Call[T]) -> T:
+        request_id = new_request_id()
+        with self._connection.errors(call, request_id):
+            method, metadata = self._connection.method(call), self._connection.metadata(request_id)
+            return call.parse(method(call.request, timeout=self._timeout_s, metadata=metadata))
+
+
+def _embed_requests(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
+    pictures = _photos(plan, services)
+    images = [image(content, None) for content in pictures.contents]
+    requests = tuple(
+        embedder_pb2.EmbedRequest(images=batch).SerializeToString() for batch in batches(images, plan.batch)
+    )
+    return requests, pictures.source
+
+
+def _queries(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
+    if plan.photos:
+        pictures = _photos(plan, services)
+        embeddings, source = _embedded(pictures, services), f"embeddings of {pictures.source}"
+    else:
+        embeddings = _random(plan, services.index)
+        source = f"{plan.distinct} random unit vectors"
+    rest = without_queries(plan)
+    requests = tuple(
+        with_queries(wire.pack(embeddings.model, np.stack(rows)).SerializeToString(), rest)
+        for rows in batches(list(embeddings.vectors), plan.batch)
+    )
+    return requests, source
+
+
+def _photos(plan: Plan, services: Services) -> Photos:
+    if plan.photos is None:
+        return photos.drawn(plan.distinct, plan.size, plan.seed)
+    return photos.found(plan.photos, plan.distinct, plan.seed, services.model.limits.max_image_bytes)
+
+
+def _embedded(pictures: Photos, services: Services) -> Embeddings:
+    """A few photos a call: the embedder may be busy, or slow."""
+    images = [image(content, None) for content in pictures.contents]
+    most = min(_EMBED_PHOTOS, services.model.limits.max_images)
+    parts = [services.embed(images[start : start + most]) for start in range(0, len(images), most)]
+    return Embeddings(parts[0].model, np.concatenate([part.vectors for part in parts]))
+
+
+def _random(plan: Plan, index: IndexInfo) -> Embeddings:
+    """Unit vectors in all directions. No photo is like that: an index may have more to do, or less."""
+    vectors = np.random.default_rng(plan.seed).standard_normal((plan.distinct, index.dimension), np.float32)
+    return Embeddings(index.model, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def batches(things: Sequence[T], size: int) -> Iterator[list[T]]:
+    """All things in turn, `size` at a time; the last batch is filled up with the first things."""
+    for start in range(0, len(things), size):
+        yield [things[number % len(things)] for number in range(start, start + size)]
+
+
+def _check_queries(plan: Plan, index: IndexInfo) -> None:
+    _check(plan.batch, index.limits.max_queries, "the search service", "queries")
+    neighbours = plan.batch * (plan.options.k or index.k)
+    _check(neighbours, index.limits.max_neighbours, "the search service", "neighbours (--batch times k)")
+
+
+def _check(wanted: int, most: int, service: str, things: str) -> None:
+    if wanted > most:
+        raise CannotRunError(f"{service} accepts {most} {things} in a call, the plan has {wanted}")
