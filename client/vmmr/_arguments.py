@@ -164,7 +164,7 @@ def add_connection(command: Arguments) -> None:
         "1",
         "connections to each service, used in turn",
         metavar="N",
-        type=_integer(1),
+        type=integer(1),
     )
     command.add_variable(
         "--tls-ca", "VMMR_TLS_CA", None, "connect securely, trusting these certificates", metavar="PEM"

@@ -36,13 +36,13 @@ def embed(images: Sequence[Image]) -> bytes:
 def _framed(image: Image) -> tuple[bytes, ...]:
     """The parts of the field that one photo is. What is empty or absent is left out, as everywhere in protobuf."""
     crop = b"" if image.crop is None else _box(image.crop).SerializeToString()
-    start = _field_start(1, len(image.content)) if image.content else b""
-    crop_start = b"" if image.crop is None else _field_start(2, len(crop))
+    start = field_start(1, len(image.content)) if image.content else b""
+    crop_start = b"" if image.crop is None else field_start(2, len(crop))
     parts = (start, image.content, crop_start, crop)
-    return _field_start(1, sum(map(len, parts))), *parts
+    return field_start(1, sum(map(len, parts))), *parts
 
 
-def _field_start(number: int, length: int) -> bytes:
+def field_start(number: int, length: int) -> bytes:
     """What stands before so many bytes in a field of protobuf's wire format: its tag and their number, a varint."""
     start = bytearray((number << 3 | 2,))
     while length > 0x7F:

@@ -75,14 +75,6 @@ def _add_load(target: Arguments) -> None:
     more.add_argument(
         "--processes", metavar="N", type=integer(1), help="that make the calls (default: one for every 4 cores)"
     )
-    more.add_argument(
-        "--connections",
-        metavar="N",
-        type=integer(1),
-        default=1,
-        help="of each process, to each service; one connection reaches one worker of a service that has several"
-        " (default: 1)",
-    )
     more.add_argument("--seed", metavar="N", type=integer(0), default=0, help="of all that is random (default: 0)")
     more.add_argument(
         "--max-steps", metavar="N", type=integer(2), default=16, help="of --find-knee, at most (default: 16)"

@@ -122,7 +122,7 @@ class _Run:
             await _sleep_until(due)
             if time.monotonic() > self._until:
                 # So far behind that what is left would come after the end.
-                self._record.unsent += 1 + sum(1 for _ in schedule)
+                self._record.unsent += (due >= self._from) + sum(left >= self._plan.warmup_s for _, left in schedule)
                 break
             self._start(self._call(number, due))
         if number + self._step.processes < self._step.most_calls:
@@ -251,11 +251,9 @@ def _channels(plan: Plan) -> dict[str, grpc.aio.Channel]:
 
 def _open_channel(plan: Plan, target: str) -> grpc.aio.Channel:
     options = [
-        *_channel.options(target, max_message_bytes=_MAX_MESSAGE_BYTES, keepalive_s=_KEEPALIVE_S),
+        *_channel.options(target, max_message_bytes=_MAX_MESSAGE_BYTES, keepalive_s=_KEEPALIVE_S, shared=False),
         # A load test counts what is refused or fails. It does not try again.
         ("grpc.enable_retries", 0),
-        # gRPC would otherwise have all channels to one address share one connection.
-        ("grpc.use_local_subchannel_pool", 1),
     ]
     if plan.access.tls is None:
         return grpc.aio.insecure_channel(target, options)

@@ -65,8 +65,8 @@ def next_rate(points: Sequence[Point], capacity: float, *, slo: bool, precision:
         return rounded(_FIRST[0] * capacity)
     wanted = goals(points, slo=slo)
     return (
-        _again(points, wanted)
-        or _upwards(points, capacity, wanted)
+        _upwards(points, capacity, wanted)
+        or _again(points, wanted)
         or _downwards(points, capacity, wanted)
         or _between(points, wanted, precision)
     )
@@ -83,12 +83,12 @@ def _again(points: Sequence[Point], wanted: Sequence[Goal]) -> float | None:
 
 
 def _upwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal]) -> float | None:
-    """While anything is fine at the highest rate."""
+    """The first rates, whatever comes of them, and on while anything is fine at the highest."""
     highest = max(point.rate for point in points)
-    if not any(border(points, goal)[1] is None for goal in wanted):
-        return None
     first = (rounded(share * capacity) for share in _FIRST)
-    return next((rate for rate in first if rate > highest), rounded(_UP * highest))
+    if rate := next((rate for rate in first if rate > highest), None):
+        return rate
+    return rounded(_UP * highest) if any(border(points, goal)[1] is None for goal in wanted) else None
 
 
 def _downwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal]) -> float | None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from vmmr._loadtest.result import Distribution, Result, Step
-from vmmr._loadtest.table import in_order, stage_names
+from vmmr._loadtest.table import LEAST, in_order, stage_names
 from vmmr._loadtest.targets import CALLS
 from vmmr._page import drawing
 from vmmr._page.drawing import FAINT, INK, SERIES
@@ -45,9 +45,9 @@ def svgs(result: Result) -> list[Markup]:
 
 def _latency(steps: Sequence[Step], unit: str, slo: float | None, axes: Axes) -> None:
     for (name, of), colour in zip(_LATENCIES.items(), SERIES, strict=False):
-        axes.plot(
-            loads, [of(step.latency) for step in steps if step.latency], "o-", ms=3, lw=1.2, color=colour, label=name
-        )
+        enough = [step for step in steps if step.latency and step.latency.count >= LEAST.get(name, 1)]
+        ms = [of(step.latency) for step in enough if step.latency]
+        axes.plot([step.load for step in enough], ms, "o-", ms=3, lw=1.2, color=colour, label=name)
     limited = [step for step in steps if step.generator.limited_by]
     if limited:
         at = [step.latency.p99_ms for step in limited if step.latency]

@@ -14,10 +14,9 @@ from vmmr._loadtest import photos
 from vmmr._loadtest.photos import Photos
 from vmmr._loadtest.plan import Plan
 from vmmr._loadtest.targets import with_queries, without_queries
-from vmmr._requests import image
+from vmmr._requests import Image, embed
 from vmmr._served import IndexInfo, ModelInfo
 from vmmr._types import Embeddings
-from vmmr.embedder.v1 import embedder_pb2
 
 T = TypeVar("T")
 
@@ -77,7 +76,7 @@ class Services:
         access = plan.access
         targets = {"embedder": access.embedder, "search": access.search}
         options = {
-            name: _channel.options(target, max_message_bytes=2**31 - 1, keepalive_s=30.0)
+            name: _channel.options(target, max_message_bytes=2**31 - 1, keepalive_s=30.0, shared=True)
             for name, target in targets.items()
         }
         credentials = _channel.credentials(access.tls) if access.tls else None
@@ -98,7 +97,7 @@ class Services:
             self._index = self._ask(_calls.get_index())
         return self._index
 
-    def embed(self, images: Sequence[embedder_pb2.Image]) -> Embeddings:
+    def embed(self, images: Sequence[Image]) -> Embeddings:
         return self._ask(_calls.embed(images))
 
     def close(self) -> None:
@@ -113,11 +112,8 @@ class Services:
 
 def _embed_requests(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
     pictures = _photos(plan, services)
-    images = [image(content, None) for content in pictures.contents]
-    requests = tuple(
-        embedder_pb2.EmbedRequest(images=batch).SerializeToString() for batch in batches(images, plan.batch)
-    )
-    return requests, pictures.source
+    images = [Image(content) for content in pictures.contents]
+    return tuple(embed(batch) for batch in batches(images, plan.batch)), pictures.source
 
 
 def _queries(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
@@ -143,7 +139,7 @@ def _photos(plan: Plan, services: Services) -> Photos:
 
 def _embedded(pictures: Photos, services: Services) -> Embeddings:
     """A few photos a call: the embedder may be busy, or slow."""
-    images = [image(content, None) for content in pictures.contents]
+    images = [Image(content) for content in pictures.contents]
     most = min(_EMBED_PHOTOS, services.model.limits.max_images)
     parts = [services.embed(images[start : start + most]) for start in range(0, len(images), most)]
     return Embeddings(parts[0].model, np.concatenate([part.vectors for part in parts]))

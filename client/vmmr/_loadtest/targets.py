@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from vmmr._loadtest import replies
 from vmmr._loadtest.plan import Plan, Target
+from vmmr._requests import field_start, options
 from vmmr.search.v1 import search_pb2
 
 _METHODS = {
@@ -96,20 +97,9 @@ def _identify(channels: Mapping[str, Any], plan: Plan, metadata: Any) -> Ask:
 
 def without_queries(plan: Plan) -> bytes:
     """All but the queries of a request: Search and Classify number their fields alike."""
-    from vmmr._requests import options  # noqa: PLC0415
-
     return search_pb2.ClassifyRequest(options=options(plan.options)).SerializeToString()
 
 
 def with_queries(embeddings: bytes, rest: bytes) -> bytes:
     """A request: its first field is the message that the embedder answers with."""
-    return b"\x0a" + _length(len(embeddings)) + embeddings + rest
-
-
-def _length(number: int) -> bytes:
-    """As protobuf writes it: seven bits a byte, the least first."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])
+    return field_start(1, len(embeddings)) + embeddings + rest

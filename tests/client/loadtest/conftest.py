@@ -1,0 +1,51 @@
+"""Load tests of scripted servers in this process, by generator processes of their own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vmmr._loadtest.plan import Access, Closed, Open, Plan
+from vmmr._loadtest.result import Result, Step
+from vmmr._loadtest.run import run
+
+Measure = Callable[..., Result]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder whose photos the scripted embedder knows, some of them in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    for n in range(6):
+        (folder / ("below" if n % 2 else "") / f"{n}.jpg").write_bytes(b"%d" % n)
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+@pytest.fixture
+def measure(services, photos) -> Measure:
+    """`measure("search", Open(20), ...)` runs a short load test of the scripted pair."""
+
+    def measure(target: Any, *loads: Open | Closed, **settings: Any) -> Result:
+        usual = {
+            "access": Access(*services.targets),
+            "photos": photos if target in ("embed", "identify") else None,
+            "distinct": 6,
+            "duration_s": 1.0,
+            "warmup_s": 0.2,
+        }
+        return run(Plan(target=target, loads=loads, **usual | settings))
+
+    return measure
+
+
+@pytest.fixture
+def one(measure: Measure) -> Callable[..., Step]:
+    """The same, of one load: its step."""
+
+    def one(*args: Any, **settings: Any) -> Step:
+        [step] = measure(*args, **settings).steps
+        return step
+
+    return one

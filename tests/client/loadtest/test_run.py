@@ -1,0 +1,212 @@
+"""Load tests of real servers: what is measured is what happened."""
+
+import time
+from threading import Lock
+
+import pytest
+from vmmr._errors import UnavailableError
+from vmmr._loadtest.plan import Access, Closed, Open, Plan
+from vmmr._loadtest.prepare import CannotRunError
+from vmmr._loadtest.run import run
+from vmmr.search.v1 import search_pb2
+
+from svckit.errors import Reason, ServiceError
+from tests.client.conftest import FakeEmbedder, FakeSearch, abort
+
+METHODS = {"embed": ["Embed"], "search": ["Search"], "classify": ["Classify"], "identify": ["Embed", "Classify"]}
+STAGES = {
+    "embed": {"decode": 1, "queue": 2, "infer": 3},
+    "search": {"queue": 1, "search": 2, "vote": 0},
+    "classify": {"queue": 1, "search": 2, "vote": 3},
+    "identify": {"e.decode": 1, "e.queue": 2, "e.infer": 3, "s.queue": 1, "s.search": 2, "s.vote": 3},
+}
+
+
+def PASS(*_):  # noqa: N802
+    """The usual reply: to GetIndex, which comes before all others."""
+
+
+@pytest.mark.parametrize("target", METHODS)
+def test_each_target_makes_as_many_calls_as_were_asked_for_and_says_where_their_time_went(target, one, services):
+    step = one(target, Open(30), batch=2)
+    assert (step.calls, step.answered, step.failed, step.refused, step.unsent) == (30, 30, 0, 0, 0)
+    assert step.latency.count == step.service.count == 30
+    assert {name: step.stages[name].p50_ms for name in STAGES[target]} == pytest.approx(STAGES[target], rel=1e-3)
+    assert step.stages["elsewhere"].count == 30
+    scripts = (services.embedder.script, services.search.script)
+    received = [call for script in scripts for method in METHODS[target] for call in script.of(method)]
+    assert len(received) == 36 * len(METHODS[target]), "the warm-up's are not in the figures"
+    assert {len(getattr(call.request, "images", [1, 2])) for call in received} == {2}
+    assert step.sent_bytes_per_s > 30
+    assert step.received_bytes_per_s > 30
+
+
+def test_identify_sends_the_embeddings_that_it_got_to_the_search_service(one, services):
+    one("identify", Open(20))
+    asked = {call.request.queries.data for call in services.search.script.of("Classify")}
+    assert len(asked) == 6, "as many as there are photos"
+
+
+def test_queries_of_photos_are_embedded_once_beforehand_and_random_ones_are_of_the_index_s_model(one, services, photos):
+    one("search", Open(20), photos=photos)
+    assert len(services.embedder.script.of("Embed")) == 1
+    one("search", Open(20))
+    assert len(services.embedder.script.of("Embed")) == 1
+    assert {call.request.queries.model for call in services.search.script.of("Search")} == {services.search.model}
+
+
+def test_processes_and_connections_share_the_rate(one, services):
+    step = one("search", Open(40), processes=2, connections=2)
+    assert (step.calls, step.answered) == (40, 40)
+    assert len(step.generator.cpu_shares) == 2
+
+
+def test_a_closed_loop_keeps_so_many_calls_under_way(serve):
+    search = Slow()
+    access = Access(search=serve(search))
+    plan = Plan(target="search", loads=(Closed(1), Closed(3)), access=access, distinct=3, duration_s=1, warmup_s=0.2)
+    alone, three = run(plan).steps
+    assert search.most == 3
+    assert 15 < alone.answered_per_s <= 20
+    assert 40 < three.answered_per_s <= 60
+
+
+class Slow(FakeSearch):
+    """Takes 50 ms a call, and counts those under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.lock = Lock()
+
+    def Search(self, request, context):  # noqa: N802
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        with self.lock:
+            self.now -= 1
+        return super().Search(request, context)
+
+
+class Stalling(FakeSearch):
+    """One call at a time; the 200th takes 0.9 seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = Lock()
+        self.calls = 0
+
+    def Search(self, request, context):  # noqa: N802
+        with self.turn:
+            self.calls += 1
+            if self.calls == 200:
+                time.sleep(0.9)
+            return super().Search(request, context)
+
+
+def test_a_stall_shows_in_all_calls_that_were_to_start_meanwhile_which_a_closed_loop_hides(serve):
+    steps = []
+    for load in (Open(100), Closed(1)):
+        access = Access(search=serve(Stalling()))
+        plan = Plan(target="search", loads=(load,), access=access, distinct=3, duration_s=4, warmup_s=0.2)
+        steps += run(plan).steps
+    corrected, hidden = (step.latency for step in steps)
+    assert min(corrected.max_ms, hidden.max_ms) > 850
+    assert corrected.p99_ms > 500
+    assert corrected.p90_ms > 100
+    assert hidden.p99_ms < 300
+
+
+def test_failures_are_counted_by_code_and_reason_and_refusals_have_percentiles_of_their_own(one, services, fail):
+    refusal = lambda _, context: abort(context, ServiceError(Reason.QUEUE_FULL, "full", retry_after_s=1))  # noqa: E731
+    services.search.script.then(PASS, *[refusal] * 7, *[fail("INTERNAL", "broken")] * 3)
+    step = one("search", Open(40), warmup_s=0)
+    assert [(each.code, each.reason, each.count, each.refused) for each in step.errors] == [
+        ("RESOURCE_EXHAUSTED", "QUEUE_FULL", 7, True),
+        ("INTERNAL", "INTERNAL", 3, False),
+    ]
+    assert [each.message for each in step.errors] == ["full", "broken"]
+    assert (step.calls, step.answered, step.refused, step.failed) == (40, 30, 7, 3)
+    assert step.refusal.count == 7
+    assert len(services.search.script.of("Search")) == 40, "nothing was tried again"
+
+
+def test_a_call_that_is_late_is_a_failure_and_the_deadline_is_sent(one, services):
+    services.search.script.then(PASS, lambda *_: time.sleep(1))
+    step = one("search", Open(20), timeout_s=0.4, warmup_s=0)
+    assert [(each.code, each.count) for each in step.errors] == [("DEADLINE_EXCEEDED", 1)]
+    assert all(call.time_left_s < 0.5 for call in services.search.script.of("Search"))
+
+
+def test_an_answer_to_another_number_of_questions_is_a_failure(one, services):
+    # An empty message would be taken for no scripted reply.
+    services.search.script.then(PASS, lambda *_: search_pb2.SearchResponse(times=search_pb2.SearchTimes(queue_ms=1)))
+    [error] = one("search", Open(20), warmup_s=0).errors
+    assert (error.code, error.count) == ("MALFORMED_REPLY", 1)
+    assert "0 answers to 1 questions" in error.message
+
+
+def test_calls_that_were_refused_or_failed_miss_the_slo(measure, services, fail):
+    services.search.script.then(PASS, *[fail("INTERNAL")] * 2)
+    result = measure("search", Open(40), slo_p99_ms=5000, max_errors=0.5, warmup_s=0)
+    [step] = result.steps
+    assert (step.within_slo, step.meets_slo) == (0.95, False)
+    assert result.failures == ("40/s: 95.00% of calls were answered within 5000 ms, not 99 %",)
+
+
+def test_more_failures_than_allowed_are_told(measure, services, fail):
+    services.search.script.then(PASS, *[fail("INTERNAL")] * 2)
+    assert measure("search", Open(40), warmup_s=0).failures == ("40/s: 5.00% of calls failed, more than 1.00%",)
+
+
+def test_no_more_calls_are_made_than_allowed(measure, services):
+    result = measure("search", Open(40), Open(50), max_calls=20)
+    assert "20 calls of --max-calls" in result.ended_early
+    assert len(services.search.script.of("Search")) == 20
+    result = measure("search", Closed(3), max_calls=10, processes=2, warmup_s=0)
+    assert result.steps[0].calls == 10
+    assert len(services.search.script.of("Search")) == 30
+
+
+def test_a_rate_that_no_process_can_make_is_confessed(measure):
+    result = measure("search", Open(20_000), duration_s=0.5)
+    [step] = result.steps
+    assert step.unsent > 0
+    assert any("never made" in doubt for doubt in result.doubts)
+    assert step.calls == 10_000, "those that were not made are counted all the same"
+
+
+def test_a_search_for_the_knee_measures_until_it_is_found(serve):
+    access = Access(search=serve(Slow()))
+    plan = Plan(target="search", access=access, distinct=3, duration_s=0.5, warmup_s=0.1, max_steps=7, slo_p99_ms=500)
+    result = run(plan)
+    assert result.steps[0].mode == "closed"
+    assert {step.mode for step in result.steps[1:]} == {"open"}
+    assert len(result.steps) <= 7
+    assert result.knee.capacity_per_s == pytest.approx(160, rel=0.3), "eight threads of 50 ms a call"
+    assert result.knee.knee.rate
+    assert result.knee.slo.rate
+
+
+def test_what_every_call_would_be_refused_for_is_told_before_the_test(measure, services):
+    with pytest.raises(CannotRunError, match="the embedder accepts 8 photos in a call, the plan has 9"):
+        measure("embed", Open(10), batch=9)
+    with pytest.raises(CannotRunError, match="accepts 16 queries"):
+        measure("search", Open(10), batch=17)
+    services.search.model = "cd" * 32
+    with pytest.raises(CannotRunError, match="not the one that the index was built with"):
+        measure("identify", Open(10))
+
+
+def test_a_service_that_is_not_there_is_told_before_the_test(measure, services, monkeypatch):
+    monkeypatch.setattr("vmmr._loadtest.prepare._PREPARE_S", 2.0)
+    with pytest.raises(UnavailableError, match=r"no vmmr server answers at 127\.0\.0\.1:1 "):
+        measure("search", Open(10), access=Access(search="127.0.0.1:1"), timeout_s=2)
+
+
+def test_an_embedder_alone_is_enough_for_embed(serve, photos):
+    access = Access(embedder=serve(FakeEmbedder()), search="127.0.0.1:1")
+    plan = Plan(target="embed", loads=(Open(20),), access=access, photos=photos, duration_s=0.5, warmup_s=0)
+    [step] = run(plan).steps
+    assert step.answered == 10
