@@ -124,18 +124,19 @@ def main() -> None:
 def install(name: str, peer: Peer) -> str:
     """Makes a peer's environment unless it is there; why it could not, or nothing."""
     done = environment(name, peer) / "installed"
-    if done.exists():
-        return ""
-    print(f"installing {name} in {done.parent.relative_to(ROOT)}", file=sys.stderr, flush=True)
     # What decodes and runs the network is what vmmr has, to the version.
     same = [f"{library}=={importlib.metadata.version(library)}" for library in ("numpy", "pillow", "onnxruntime")]
+    wanted = " ".join((*peer.packages, *same))
+    if done.exists() and done.read_text() == wanted:
+        return ""
+    print(f"installing {name} in {done.parent.relative_to(ROOT)}", file=sys.stderr, flush=True)
     shutil.rmtree(done.parent, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", done.parent], check=True)
     pip = [done.parent / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages, *same]
     finished = subprocess.run(pip, capture_output=True, text=True, check=False)
     if finished.returncode:
         return f"does not install: {finished.stderr.strip().splitlines()[-1]}"
-    done.touch()
+    done.write_text(wanted)
     return ""
 
 

@@ -31,6 +31,8 @@ class Work:
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Without it, int8 on a CPU without VNNI is quicker and wrong; see embedder_svc.runtime.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             str(MODEL / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
