@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CARS ?= ../shared/data/stanford_cars
 
-.PHONY: help demo test check cars protos
+.PHONY: help demo test check cars protos bench
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -27,6 +27,9 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 
 cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on the blog's split
 	$(BIN)/python -m demo --photos $(CARS)
+
+bench: $(VENV)/.dev  ## every ratio of served to raw, and to other servers, in one table (20 minutes)
+	$(BIN)/python bench/all.py
 
 protos: $(VENV)/.dev  ## generate the stubs in client/vmmr from protos/
 	$(BIN)/python protos/generate.py

@@ -16,7 +16,6 @@ Above 1 vmmr is ahead. Every peer's answer is compared with vmmr's first.
 import argparse
 import http.client
 import importlib.metadata
-import io
 import json
 import os
 import shutil
@@ -39,17 +38,14 @@ import grpc
 import machine
 import numpy as np
 import psutil
-from PIL import Image
+from chain import CARS, ROOT, photos_of
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-ROOT = Path(__file__).parent.parent
-CARS = ROOT.parent / "shared/data/stanford_cars/train"
 SERVERS = ROOT / "bench/peer_servers"
 CACHE = ROOT / ".cache/peers"
 RESULTS = ROOT / "bench/results/peers.json"
 MODEL = ROOT / "models/resnet50-cars-int8"
 CALLERS = (1, 4, 16)
-SIZE, PHOTOS = (500, 375), 64
 START_S, TIMEOUT_S, WARM_S, ENDING_S = 180.0, 60.0, 0.4, 15.0
 
 Ask = Callable[[bytes], bytes]
@@ -450,7 +446,7 @@ def report(result: dict[str, Any], out: Path) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = [machine.line(result["machine"]), f"{result['model']}, {result['photos']}", ""]
+    lines = [machine.line(result["machine"]), f"{result['model']}, photos of 500x375: {result['photos']}", ""]
     lines += [
         "| server | set up as | callers | photos/s | p50 ms | p99 ms | CPU ms a photo |",
         "|---|---|---|---|---|---|---|",
@@ -467,27 +463,6 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {told} | {found['p50_of_one_caller']:.2f} |")
     lines += [f"| {name} | {why.splitlines()[0]} | |" for name, why in result["absent"].items()]
     return "\n".join(lines)
-
-
-# --- photos ---
-
-
-def photos_of(folder: Path) -> tuple[str, list[bytes]]:
-    """What they are, and JPEGs of 500x375."""
-    if folder.is_dir():
-        files = sorted(folder.glob("*/*.jpg"))
-        chosen = files[:: max(1, len(files) // PHOTOS)][:PHOTOS]
-        return f"{len(chosen)} photos of Stanford Cars, 500x375", [encoded(Image.open(file)) for file in chosen]
-    from demo.drawn_cars import LABELS, draw  # noqa: PLC0415 (only where it is needed)
-
-    drawn = [encoded(draw(label, seed)) for seed, label in islice(enumerate(cycle(LABELS)), PHOTOS)]
-    return f"{PHOTOS} drawn cars, 500x375", drawn
-
-
-def encoded(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
-    return file.getvalue()
 
 
 if __name__ == "__main__":
