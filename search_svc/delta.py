@@ -6,7 +6,6 @@ was written: nothing else is copied, and readers of older snapshots are not dist
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,14 +24,12 @@ _MOST_DEAD = 1024
 
 @dataclass(frozen=True)
 class Written:
-    """An item, but for its embedding."""
+    """What answers tell of an item; the rest stays in the journal."""
 
     item_id: str
     label: int
     """Its number in the vocabulary."""
     uri: str
-    batch_id: str
-    attributes: Mapping[str, str]
     before: int
     """The row of the delta that the item had before; -1 if it had none."""
 
@@ -75,7 +72,7 @@ class Delta:
             return
         vector = np.frombuffer(item.embedding, np.dtype("<f2"))
         label = self._label(item.label)
-        self._append(Written(entry.item_id, label, item.uri, item.batch_id, item.attributes, before), vector)
+        self._append(Written(entry.item_id, label, item.uri, before), vector)
 
     def snapshot(self) -> "Snapshot":
         """What was written so far."""
@@ -95,9 +92,7 @@ class Delta:
         embeddings = self.embeddings.first(len(self.items))
         for row, item in enumerate(self.items):
             if row not in self.died:
-                new._append(
-                    Written(item.item_id, item.label, item.uri, item.batch_id, item.attributes, _NONE), embeddings[row]
-                )
+                new._append(Written(item.item_id, item.label, item.uri, _NONE), embeddings[row])
         return new
 
     def _withdraw(self, item_id: str) -> int:

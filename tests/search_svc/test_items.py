@@ -29,6 +29,18 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     assert [label.label for label in items.labels] == sorted({label.label for label in labels})
 
 
+@settings(deadline=None)
+@given(st.lists(text, min_size=1, max_size=40, unique=True), text)
+def test_rows_are_found_by_item_id_and_ordered_by_it(tmp_path_factory, ids, other):
+    path = tmp_path_factory.mktemp("items") / "items.arrow"
+    write_items(path, ids, [parse("a")] * len(ids), ids)
+    items = Items.open(path)
+    assert [items.row(item_id) for item_id in ids] == list(range(len(ids)))
+    assert items.row(other) == (ids.index(other) if other in ids else None)
+    assert [ids[row] for row in items.by_id] == sorted(ids)
+    assert items.place_by_id(other) == sum(item_id < other for item_id in ids)
+
+
 def test_items_that_were_enrolled_keep_their_batch_and_attributes(tmp_path):
     path = tmp_path / "items.arrow"
     labels = [parse("a"), parse("b"), parse("a")]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search_svc.typical import typical_scores
+from search_svc.typical import mean_of, typical_score, typical_scores
 
 
 def unit(rows, seed=0):
@@ -45,3 +45,22 @@ def test_of_big_labels_a_sample_is_enough_the_same_for_the_same_seed():
     one, again, other = (typical_scores(embeddings, label_of, 1, "ip", seed)[0] for seed in (0, 0, 1))
     assert one == again != other
     assert one == pytest.approx(third_nearest(embeddings[:200], "ip"), abs=0.02)
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_one_label_alone_has_the_score_that_it_has_among_all(metric):
+    embeddings, label_of = unit(60).astype(np.float16), np.repeat(np.arange(4, dtype=np.int32), [30, 25, 4, 1])
+    scores = typical_scores(embeddings, label_of, 4, metric, 0)
+    typical, sizes = ({str(label): value for label, value in enumerate(each)} for each in (scores, [30, 25, 4, 1]))
+    mean = mean_of(typical, sizes)
+    assert mean == pytest.approx(scores[3])  # a lone photo has the mean
+    for label in range(4):
+        alone = typical_score(embeddings[label_of == label], mean, metric, 0)
+        assert alone == pytest.approx(scores[label], abs=1e-6)
+
+
+def test_of_a_label_of_many_photos_some_are_drawn_and_the_same_each_time():
+    embeddings = unit(1000).astype(np.float16)
+    one, again, other = (typical_score(embeddings, 0.5, "ip", seed) for seed in (0, 0, 1))
+    assert one == again != other
+    assert mean_of({}, {}) == 0

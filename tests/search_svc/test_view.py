@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmmr.search.v1 import search_pb2
 
+from search_svc.answer import Answerer
 from search_svc.build import IndexSpec, build_version
 from search_svc.comparing import pair_scores
 from search_svc.delta import Delta
@@ -275,3 +276,67 @@ def test_without_writes_a_view_is_its_version(opened):
     assert view.items is version.items
     assert view.typical == version.typical == {}
     assert view.sequence == 0
+
+
+class TestCalibrated:
+    """A label that the calibration has not seen."""
+
+    def test_enrolled_its_cars_are_known_which_they_were_not_before(self, calibrated):
+        version = calibrated.version
+        with LocalEngine.open(version) as engine:
+            opened = Opened(version, engine)
+            delta = Delta(version.items, 32)
+            before = View(opened, delta.snapshot())
+            for row in range(5):  # strangers come in fives of one car
+                delta.write(Entry(row + 1, f"new {row}", stored("lada_niva_1990", calibrated.strangers[row])))
+            after = View(opened, delta.snapshot())
+            noise = 0.02 * np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32)
+            photos = list(calibrated.strangers[:5] + noise)
+            was, now, others = (
+                verdicts(view, photos)
+                for view, photos in ((before, photos), (after, photos), (after, calibrated.strangers[5:]))
+            )
+        assert {verdict for _, verdict in was} == {"unknown"}
+        assert now == [("lada_niva_1990", "known")] * 5
+        assert [verdict for _, verdict in others].count("unknown") >= 0.7 * len(others)
+
+    def test_is_near_to_itself_as_it_would_be_had_it_been_fitted_with_the_others(self, calibrated):
+        version = calibrated.version
+        delta = Delta(version.items, 32)
+        place = next(place for place, label in enumerate(version.items.labels))
+        rows = np.flatnonzero(version.items.label_of == place)
+        for row in rows.tolist():
+            delta.write(Entry(row + 1, f"copy {row}", stored("lada_niva_1990", version.embeddings[row])))
+        delta.write(Entry(99, "lone", stored("lada_samara_1990", version.embeddings[0])))
+        delta.write(Entry(99, "dead", stored("lada_niva_1990", -version.embeddings[0])))
+        delta.write(Entry(99, "dead", None))
+        typical = View(Opened(version, None), delta.snapshot()).typical
+        first = version.items.labels[place].label
+        assert typical["lada_niva_1990"] == pytest.approx(version.typical[first], abs=1e-5)
+        mean = np.mean(list(version.typical.values()))  # all labels have as many photos
+        assert typical["lada_samara_1990"] == pytest.approx(mean)
+        assert typical[first] == version.typical[first]
+        assert typical.get("nobody", 0.5) == 0.5
+
+
+def verdicts(view, photos):
+    """(label, verdict) of each."""
+    plan = Plan(view.manifest.k, view.manifest.search, exact=False)
+    answers_ = [
+        Answerer(view).answer([found]) for found in Searcher(lambda: view).run([Query(each, plan) for each in photos])
+    ]
+    return [(answer.vote.answer.label, answer.verdict) for answer in answers_]
+
+
+def test_the_range_of_years_has_those_that_have_photos_now(opened):
+    gallery = Gallery.of(*opened["flat"])
+    for name, vector in (("n", "honda_pilot_2027"), ("m", "honda_pilot_2013")):
+        gallery.write(name, stored(vector, WHOLE[0]))
+    model = ("honda", "pilot")
+    assert gallery.view().items.years.of(model) == [2011, 2013, 2027]
+    before = gallery.view()
+    gallery.write("n", None)
+    for row in range(1, 40, 4):
+        gallery.write(f"photo {row}", None)
+    assert gallery.view().items.years.of(model) == [2013]
+    assert before.items.years.of(model) == [2011, 2013, 2027]

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -568,3 +569,17 @@ def test_every_caller_hears_something_whatever_becomes_of_the_others(fates, size
     for fate, size, outcome in zip(fates, sizes, outcomes, strict=False):
         allowed = (ServiceError, ValueError) if fate != "leaves" else (ServiceError, ValueError, asyncio.CancelledError)
         assert isinstance(outcome, allowed) or outcome.outputs == [fate] * size
+
+
+async def test_what_was_done_is_not_kept_alive_by_a_batcher_that_waits_for_more():
+    class Thing:
+        pass
+
+    item = Thing()
+    gone = weakref.ref(item)
+    async with Batcher(lambda things: [Thing() for _ in things], max_batch=4, max_queue=8) as batcher:
+        output = weakref.ref((await batcher.submit([item])).outputs[0])
+        del item
+        async with asyncio.timeout(TIMEOUT_S):
+            while gone() or output():  # noqa: ASYNC110 (nothing tells when an object is gone)
+                await asyncio.sleep(0.001)

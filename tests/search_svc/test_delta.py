@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from search_svc.delta import Delta
+from search_svc.growing import Growing
+from search_svc.items import Items, write_items
+from search_svc.journal import Entry, StoredItem
+from search_svc.labels import parse
+
+D = 4
+
+
+@pytest.fixture
+def delta(tmp_path):
+    write_items(tmp_path / "items.arrow", ["a", "b", "c"], [parse(name) for name in ("x", "y", "x")], ["", "", ""])
+    return Delta(Items.open(tmp_path / "items.arrow"), D)
+
+
+def entry(item_id, label="x", value=1.0):
+    return Entry(1, item_id, StoredItem(label, f"{item_id}.jpg", "", {}, np.full(D, value, "<f2").tobytes()))
+
+
+def test_growing_arrays_keep_what_was_told_of_them():
+    numbers = Growing(np.int64)
+    told = []
+    for number in range(1000):
+        numbers.append(number)
+        told.append(numbers.first(number + 1))
+    assert len(numbers) == 1000
+    assert all(each.tolist() == list(range(len(each))) for each in told)
+
+
+def test_a_snapshot_is_of_its_moment_whatever_is_written_after(delta):
+    delta.write(entry("n"))
+    delta.write(entry("a", "z"))
+    before = delta.snapshot()
+    told = (before.live.copy(), before.counts.copy(), before.embeddings.copy())
+    for number in range(100):
+        delta.write(entry("n", "w", number))
+        delta.write(entry(f"more {number}", f"label {number}"))
+    delta.write(Entry(9, "b", None))
+    for was, now in zip(told, (before.live, before.counts, before.embeddings), strict=True):
+        assert was.tolist() == now.tolist()
+    assert (before.row("n"), before.row("a"), before.row("b"), before.row("more 1")) == (3, 4, 1, None)
+    after = delta.snapshot()
+    assert (after.row("b"), after.row("a"), after.row("n")) == (None, 4, 203)
+    assert before.gone_rows.tolist() == [0]
+    assert after.gone_rows.tolist() == [0, 1]
+
+
+def test_what_was_deleted_twice_is_counted_once_and_may_come_back(delta):
+    for item_id in ("a", "a", "n", "nobody"):
+        delta.write(Entry(1, item_id, None))
+    assert delta.snapshot().counts.tolist() == [1, 1]
+    delta.write(entry("a", "y"))
+    delta.write(Entry(1, "a", None))
+    delta.write(Entry(1, "a", None))
+    assert delta.snapshot().counts.tolist() == [1, 1]
+    delta.write(entry("a", "y"))
+    assert delta.snapshot().counts.tolist() == [1, 2]
+    assert delta.snapshot().live_items == 1
+
+
+def test_made_anew_it_holds_the_same_in_the_same_order_without_the_dead(delta):
+    for item_id in ("n", "a", "m", "n"):
+        delta.write(entry(item_id, "z"))
+    delta.write(Entry(1, "b", None))
+    delta.write(Entry(1, "m", None))
+    old, new = delta.snapshot(), delta.renewed().snapshot()
+    assert (old.rows, new.rows) == (4, 2)
+    assert [old.delta.items[row].item_id for row in old.live] == ["a", "n"]
+    assert [new.delta.items[row].item_id for row in new.live] == ["a", "n"]
+    assert new.gone_rows.tolist() == old.gone_rows.tolist() == [0, 1]
+    assert new.counts.tolist() == old.counts.tolist() == [1, 0, 2]
+    assert [new.row(item_id) for item_id in "abcnm"] == [3, None, 2, 4, None]
+    again = delta.renewed()
+    again.write(entry("b", "x"))
+    assert again.snapshot().counts.tolist() == [2, 0, 2]
+
+
+def test_an_embedding_of_another_length_is_a_problem_and_a_deletion_never_is(delta):
+    assert delta.problem(entry("n")) is None
+    assert delta.problem(Entry(1, "n", None)) is None
+    bad = Entry(7, "n", StoredItem("x", "", "", {}, b"123"))
+    assert delta.problem(bad) == "entry 7 ('n') has an embedding of 3 bytes, those of the index have 8"
