@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from search_svc.comparing import rounding
 from search_svc.faiss_layers import layers, metric_of, parameters, transforms
 from search_svc.merge import NONE, Fetched, Hits, dropping, top_k
-from search_svc.version import SearchParams
+from search_svc.version import Metric, SearchParams
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss
@@ -71,8 +71,8 @@ class Flat:
         slack: NDArray[np.float64],
     ) -> Fetched:
         """The rows that were found, scored a pair at a time; what they were found by may be off by `slack` (Q,)."""
-        last = _scores(candidates, rows, self.index)[:, -1].astype(np.float64)
-        return Fetched(Hits(_scores(self._distances(queries, rows), rows, self.index), rows), last + slack)
+        last = _scores(candidates[:, -1], rows[:, -1], self.metric).astype(np.float64)
+        return Fetched(Hits(_scores(self._distances(queries, rows), rows, self.metric), rows), last + slack)
 
     def _distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(Q, k): the same bits as faiss gives for one query."""
@@ -83,7 +83,11 @@ class Flat:
 
     def slack(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
         """(Q,): how far apart two computations of one score may be."""
-        return rounding(queries, self.longest, metric_of(self.index))
+        return rounding(queries, self.longest, self.metric)
+
+    @cached_property
+    def metric(self) -> Metric:
+        return metric_of(self.index)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Lists:
 
     def chosen(self, queries: NDArray[np.float32], options: Options) -> Hits:
         """(Q, nprobe): the lists to visit. Of lists that tie, a flat quantizer gives the first."""
-        nprobe = min(parameters([self.index], *_told(options)).nprobe, self.index.nlist)
+        nprobe = min(options.params.nprobe or self.index.nprobe, self.index.nlist)
         if isinstance(self.quantizer, Flat):
             return nearest(self.quantizer, queries, nprobe, Options())
         return self.quantizer.fetch(queries, nprobe, Options()).hits
@@ -107,7 +111,7 @@ class Lists:
     def scan(self, index: Any, queries: NDArray[np.float32], k: int, lists: Hits, told: Any) -> Fetched:
         """What is in the lists of `index`: this one, or a copy of it elsewhere."""
         places = np.ascontiguousarray(lists.ids)
-        sizes = np.ascontiguousarray(lists.scores if metric_of(self.index) == "ip" else 0 - lists.scores)
+        sizes = np.ascontiguousarray(lists.scores if self.metric == "ip" else 0 - lists.scores)
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         index.search_preassigned_c(
             len(queries),
@@ -120,8 +124,12 @@ class Lists:
             False,
             told,
         )
-        scores = _scores(distances, rows, self.index)
+        scores = _scores(distances, rows, self.metric)
         return Fetched(Hits(scores, rows), scores[:, -1])
+
+    @cached_property
+    def metric(self) -> Metric:
+        return metric_of(self.index)
 
 
 @dataclass(frozen=True)
@@ -153,8 +161,12 @@ class OneByOne:
         for row in range(len(queries)):
             one = slice(row, row + 1)
             self.index.search(queries[one], k, params=told, D=distances[one], I=rows[one])
-        scores = _scores(distances, rows, self.index)
+        scores = _scores(distances, rows, self._metric)
         return Fetched(Hits(scores, rows), scores[:, -1])
+
+    @cached_property
+    def _metric(self) -> Metric:
+        return metric_of(self.index)
 
     @cached_property
     def _layers(self) -> list[Any]:
@@ -189,7 +201,7 @@ def _told(options: Options) -> tuple[SearchParams, Any]:
     return options.params, options.selector
 
 
-def _scores(distances: NDArray[np.float32], rows: NDArray[np.int64], index: Any) -> NDArray[np.float32]:
+def _scores(distances: NDArray[np.float32], rows: NDArray[np.int64], metric: Metric) -> NDArray[np.float32]:
     """Higher is nearer; -inf where there is no hit."""
-    scores = distances if metric_of(index) == "ip" else 0 - distances
+    scores = distances if metric == "ip" else 0 - distances
     return np.where(rows < 0, np.float32(-np.inf), scores)

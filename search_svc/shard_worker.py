@@ -48,7 +48,7 @@ class ShardWorker:
         self._abandoned: set[threading.Thread] = set()
         self._doing: Future[Any] | None = None
         self._closed = False
-        self._changed = threading.Condition()  # guards all of these
+        self._changed = threading.Condition(threading.Lock())  # guards all of these; quicker than its own, an RLock
         with self._changed:
             self._thread: threading.Thread | None = self._start()
 
