@@ -1,0 +1,43 @@
+"""What the gallery must be: a dict, and what queries must find in it: by numpy, one by one."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+D = 16
+MODEL = "c0ffee" + 58 * "0"
+
+
+@dataclass(frozen=True)
+class Item:
+    label: str
+    batch_id: str
+    attributes: tuple
+    embedding: bytes
+    """float16."""
+
+
+@dataclass
+class Expected:
+    """The items of one writer, whose ids nobody else writes."""
+
+    items: dict = field(default_factory=dict)
+    sequence: int = 0
+    """Of its last acknowledged write."""
+
+
+def vector(number: int) -> np.ndarray:
+    found = np.random.default_rng(number).standard_normal(D).astype(np.float32)
+    return found / np.linalg.norm(found)
+
+
+def half(number: int) -> bytes:
+    return vector(number).astype("<f2").tobytes()
+
+
+def best_scores(items: dict, query: np.ndarray, k: int) -> tuple[dict, np.ndarray]:
+    """The score of every item, and the k best scores in order."""
+    ids = list(items)
+    matrix = np.stack([np.frombuffer(items[item_id].embedding, "<f2") for item_id in ids]).astype(np.float32)
+    scores = matrix @ query
+    return dict(zip(ids, scores.tolist(), strict=True)), np.sort(scores)[::-1][:k]
