@@ -33,7 +33,7 @@ from vmmr._errors import (
     VmmrError,
 )
 from vmmr._fetch import URL
-from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, Item, NewItem, Version, Versions
+from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, Item, NewItem
 from vmmr._photos import Photo, PhotoSource
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, Info, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
@@ -78,6 +78,8 @@ __all__ = [
     "Filter",
     "Identification",
     "IndexInfo",
+    "IndexVersion",
+    "IndexVersions",
     "Info",
     "InvalidPhotoError",
     "InvalidRequestError",
@@ -107,8 +109,6 @@ __all__ = [
     "UnavailableError",
     "UnreadablePhotoError",
     "Verdict",
-    "Version",
-    "Versions",
     "Violation",
     "VmmrError",
 ]

@@ -24,9 +24,9 @@ from vmmr._gallery import (
     AddResult,
     Compaction,
     DeleteResult,
+    IndexVersions,
     Item,
     NewItem,
-    Versions,
     check_rows,
     check_selector,
 )
@@ -190,7 +190,7 @@ class AsyncClient(BaseClient):
         """See `Client.compact`."""
         return await self._run(_flows.value(_calls.compact()), self._within(timeout_s))
 
-    async def versions(self, *, timeout_s: float | None = None) -> Versions:
+    async def versions(self, *, timeout_s: float | None = None) -> IndexVersions:
         """See `Client.versions`."""
         return await self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
 

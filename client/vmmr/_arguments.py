@@ -11,8 +11,8 @@ from typing import Any
 from vmmr._types import Box
 
 EXIT_CODES = """exit codes:
-  0    every photo was answered, be it with "unknown" or "unsure"
-  1    photos could not be read, fetched or embedded; the others were answered
+  0    every photo was answered, be it with "unknown" or "unsure", or added
+  1    photos could not be read, fetched or embedded; the others were answered or added
   2    the command line or the environment makes no sense
   3    a service could not be reached, or failed, or refused
   130  interrupted
@@ -107,6 +107,10 @@ def _add_identify(command: Arguments) -> None:
     command.add_argument(
         "--neighbours", metavar="N", type=integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
     )
+    _add_batch(command)
+
+
+def _add_batch(command: Arguments) -> None:
     command.add_argument(
         "--batch", metavar="N", type=integer(1), default=16, help="most photos in one request (default: 16)"
     )
@@ -114,19 +118,49 @@ def _add_identify(command: Arguments) -> None:
 
 def _add_photos(command: Arguments) -> None:
     command.add_argument("photos", nargs="+", metavar="PHOTO", help=_PHOTO_HELP)
-    command.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
+    _add_crop(command)
     _add_json(command)
     add_search(command.add_argument_group("search"))
     _add_fetch(command.add_argument_group("photos from URLs"))
 
 
+def _add_crop(command: Arguments) -> None:
+    command.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
+
+
+def _add_new(command: Arguments) -> None:
+    command.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help=f"{_PHOTO_HELP}; or a folder, for all photos in it and below"
+    )
+    command.add_argument(
+        "--label", metavar="LABEL", help="what all of them show (default: of each photo of a folder, its folder's name)"
+    )
+    command.add_argument(
+        "--batch-id", metavar="B", help="a name to remove or go on with them by (default: one that is told)"
+    )
+    _add_crop(command)
+    _add_batch(command)
+    _add_json(command)
+    _add_fetch(command.add_argument_group("photos from URLs"))
+
+
+def _add_removed(command: Arguments) -> None:
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--item", metavar="ID", action="append", help="the item with this id; may be repeated")
+    which.add_argument("--label", metavar="LABEL", help="all items with this label")
+    which.add_argument("--batch-id", metavar="B", help="all items that were added in this batch")
+    _add_json(command)
+
+
+def _add_listed(command: Arguments) -> None:
+    _add_filter(command)
+    command.add_argument("--batch-id", metavar="B", help="only items that were added in this batch")
+    _add_json(command)
+
+
 def add_search(group: Any) -> None:
     group.add_argument("--k", metavar="N", type=integer(1), help="gallery photos to find (default: the index's own)")
-    group.add_argument("--make", action="append", default=[], help="only this make; may be repeated")
-    group.add_argument("--model", action="append", default=[], help="only this model; may be repeated")
-    group.add_argument("--label", action="append", default=[], help="only this label; may be repeated")
-    group.add_argument("--min-year", metavar="YEAR", type=integer(0), help="only this model year and later")
-    group.add_argument("--max-year", metavar="YEAR", type=integer(0), help="only this model year and earlier")
+    _add_filter(group)
     group.add_argument("--exact", action="store_true", help="compare with every gallery photo: slower")
     group.add_argument("--nprobe", metavar="N", type=integer(1), help="inverted lists to visit, for IVF indexes")
     group.add_argument("--ef-search", metavar="N", type=integer(1), help="candidates to keep, for HNSW indexes")
@@ -135,6 +169,14 @@ def add_search(group: Any) -> None:
         "--allow-partial", action="store_true", help="answer without the shards of the index that are late"
     )
     group.add_argument("--shard-timeout", metavar="S", type=seconds, help="seconds that the shards have")
+
+
+def _add_filter(group: Any) -> None:
+    group.add_argument("--make", action="append", default=[], help="only this make; may be repeated")
+    group.add_argument("--model", action="append", default=[], help="only this model; may be repeated")
+    group.add_argument("--label", action="append", default=[], help="only this label; may be repeated")
+    group.add_argument("--min-year", metavar="YEAR", type=integer(0), help="only this model year and later")
+    group.add_argument("--max-year", metavar="YEAR", type=integer(0), help="only this model year and earlier")
 
 
 def _add_fetch(group: Any) -> None:
@@ -182,6 +224,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[Arguments], None]]] = {
     "search": ("the gallery photos nearest to photos", _add_photos),
     "info": ("the model and the index being served", _add_json),
     "labels": ("the labels of the gallery", _add_json),
+    "add": ("add photos to the gallery", _add_new),
+    "remove": ("take photos out of the gallery", _add_removed),
+    "list": ("the photos of the gallery", _add_listed),
+    "compact": ("have a new index version built of what was added and removed", _add_json),
 }
 
 

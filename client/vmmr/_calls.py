@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vmmr import _replies, _requests
-from vmmr._gallery import AddResult, Compaction, DeleteResult, Item, Versions
+from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersions, Item
 from vmmr._served import IndexInfo, LabelCount, ModelInfo
 from vmmr._types import ClassifyResult, Embeddings, Filter, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
@@ -103,7 +103,7 @@ def compact() -> Call[Compaction]:
     return Call("search", "Compact", gallery_pb2.CompactRequest(), _replies.compaction)
 
 
-def list_versions() -> Call[Versions]:
+def list_versions() -> Call[IndexVersions]:
     return Call("search", "ListVersions", gallery_pb2.ListVersionsRequest(), _replies.versions)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from vmmr import _report
+from vmmr import _gallery_commands, _report
 from vmmr._arguments import parser
 from vmmr._channel import TLS
 from vmmr._client import Client
@@ -25,7 +25,7 @@ ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1,
 def main() -> NoReturn:
     arguments = parser(
         os.environ,
-        {"identify": identify, "search": search, "info": info, "labels": labels},
+        COMMANDS,
         add_others=lambda subparsers: loadtest_arguments.add(subparsers, os.environ, loadtest),
     )
     args = arguments.parse_args()
@@ -56,7 +56,7 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
     first, *others = args.photos
     name = f"{first} (+{len(others)})" if others else first
     if not args.json:
-        _print(_report.identification_heading(len(name)))
+        _report.show(_report.identification_heading(len(name)))
     _report_identification(name, found, args, len(name))
     return ANSWERED
 
@@ -71,11 +71,11 @@ def _identify_each(client: Client, args: argparse.Namespace) -> int:
     for name, outcome in zip(args.photos, outcomes, strict=True):
         if isinstance(outcome.error, PhotoError):
             code = PHOTOS_FAILED
-            _report_error(name, outcome.error, args)
+            _report.photo_error(name, outcome.error, as_json=args.json)
             continue
         found = outcome.result()
         if heading is not None:
-            _print(heading)
+            _report.show(heading)
             heading = None
         _report_identification(name, found, args, width)
     return code
@@ -88,7 +88,7 @@ def search(client: Client, args: argparse.Namespace) -> int:
             result = client.search(client.embed([photo]), options=_options(args))
         except PhotoError as error:
             code = PHOTOS_FAILED
-            _report_error(name, error, args)
+            _report.photo_error(name, error, as_json=args.json)
         else:
             _report_neighbours(name, result, args)
     return code
@@ -96,7 +96,7 @@ def search(client: Client, args: argparse.Namespace) -> int:
 
 def info(client: Client, args: argparse.Namespace) -> int:
     served = client.info()
-    _print(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
+    _report.show(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
     if not served.same_model:
         print(f"vmmr: warning: {_report.mismatch(served)}", file=sys.stderr)
     if served.index.problem:
@@ -107,9 +107,9 @@ def info(client: Client, args: argparse.Namespace) -> int:
 def labels(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         for entry in client.labels():
-            _print(_report.json_line(**asdict(entry)))
+            _report.show(_report.json_line(**asdict(entry)))
     else:
-        _print("\n".join(_report.label_lines(client.labels())))
+        _report.show("\n".join(_report.label_lines(client.labels())))
     return ANSWERED
 
 
@@ -212,35 +212,27 @@ def _options(args: argparse.Namespace) -> SearchOptions:
 
 def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:
     if args.json:
-        _print(_report.json_line(**_shown(args, name), **asdict(found)))
+        _report.show(_report.json_line(**_shown(args, name), **asdict(found)))
     else:
         shown = _report.neighbour_lines(found.neighbours[: args.neighbours])
-        _print("\n".join([_report.identification_line(name, found, width), *shown]))
+        _report.show("\n".join([_report.identification_line(name, found, width), *shown]))
 
 
 def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace) -> None:
     [neighbours] = result.neighbours
     if args.json:
-        _print(_report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
+        _report.show(_report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
     else:
-        _print("\n".join([name + reservation(result.provenance), *_report.neighbour_lines(neighbours)]))
-
-
-def _report_error(name: str, error: PhotoError, args: argparse.Namespace) -> None:
-    """On standard error, or as an object among the others."""
-    if args.json:
-        _print(_report.json_line(photo=name, error=_report.error_fields(error)))
-    else:
-        print(f"vmmr: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+        _report.show("\n".join([name + reservation(result.provenance), *_report.neighbour_lines(neighbours)]))
 
 
 def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
     """Each bad photo by its name, where the error tells them apart."""
     if args.json:
-        _print(_report.json_line(photos=args.photos, error=_report.error_fields(error)))
+        _report.show(_report.json_line(photos=args.photos, error=_report.error_fields(error)))
     elif isinstance(error, InvalidPhotoError) and error.photos:
         for position in error.photos:
-            _report_error(args.photos[position], error.of(position), args)
+            _report.photo_error(args.photos[position], error.of(position), as_json=args.json)
     else:
         print(f"vmmr: {error}", file=sys.stderr)
 
@@ -249,6 +241,13 @@ def _shown(args: argparse.Namespace, name: str) -> dict[str, object]:
     return {"photos": args.photos} if args.fuse else {"photo": name}
 
 
-def _print(text: str) -> None:
-    """At once: what reads a pipe gets each answer when it is there."""
-    print(text, flush=True)
+COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
+    "identify": identify,
+    "search": search,
+    "info": info,
+    "labels": labels,
+    "add": partial(_gallery_commands.add, source=_source),
+    "remove": _gallery_commands.remove,
+    "list": _gallery_commands.list_items,
+    "compact": _gallery_commands.compact,
+}

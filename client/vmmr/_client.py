@@ -20,9 +20,9 @@ from vmmr._gallery import (
     AddResult,
     Compaction,
     DeleteResult,
+    IndexVersions,
     Item,
     NewItem,
-    Versions,
     check_rows,
     check_selector,
 )
@@ -216,7 +216,7 @@ class Client(BaseClient):
         """
         return self._run(_flows.value(_calls.compact()), self._within(timeout_s))
 
-    def versions(self, *, timeout_s: float | None = None) -> Versions:
+    def versions(self, *, timeout_s: float | None = None) -> IndexVersions:
         """The versions of the index on the service's disk, and how much was written since the one that is served."""
         return self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
 

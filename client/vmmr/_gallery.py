@@ -62,7 +62,7 @@ class Compaction:
 
 
 @dataclass(frozen=True)
-class Version:
+class IndexVersion:
     """A version of the index on the service's disk."""
 
     index_version: str
@@ -81,10 +81,10 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Versions:
+class IndexVersions:
     """The versions of the index, oldest first, and what was written since the one that is served."""
 
-    versions: tuple[Version, ...]
+    versions: tuple[IndexVersion, ...]
     journal_sequence: int
     """The last entry of the journal; 0 if there never was one."""
     journal_depth: int

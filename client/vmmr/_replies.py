@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from vmmr import wire
 from vmmr._errors import ProtocolError
-from vmmr._gallery import AddResult, Compaction, DeleteResult, Item, Version, Versions
+from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, Item
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
     Candidate,
@@ -120,12 +120,12 @@ def compaction(reply: gallery_pb2.CompactResponse) -> Compaction:
     return _copy(Compaction, reply, created=_time(reply))
 
 
-def versions(reply: gallery_pb2.ListVersionsResponse) -> Versions:
-    return _copy(Versions, reply, versions=tuple(map(_version, reply.versions)))
+def versions(reply: gallery_pb2.ListVersionsResponse) -> IndexVersions:
+    return _copy(IndexVersions, reply, versions=tuple(map(_version, reply.versions)))
 
 
-def _version(message: gallery_pb2.Version) -> Version:
-    return _copy(Version, message, created=_time(message) if message.HasField("create_time") else None)
+def _version(message: gallery_pb2.Version) -> IndexVersion:
+    return _copy(IndexVersion, message, created=_time(message) if message.HasField("create_time") else None)
 
 
 def _time(message: Any) -> datetime:

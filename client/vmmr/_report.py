@@ -1,15 +1,21 @@
 """What the `vmmr` command prints."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vmmr._errors import CallError, InvalidRequestError, VmmrError
+from vmmr._errors import CallError, InvalidRequestError, PhotoError, VmmrError
 from vmmr._served import Info, LabelCount
 from vmmr._types import Identification, Neighbour
 
 _FLAGS = {
+    "filter.makes": "--make",
+    "filter.models": "--model",
+    "filter.labels": "--label",
+    "filter.min_year": "--min-year",
+    "filter.max_year": "--max-year",
     "options.filter.makes": "--make",
     "options.filter.models": "--model",
     "options.filter.labels": "--label",
@@ -28,6 +34,19 @@ _FLAGS = {
 def json_line(**fields: Any) -> str:
     """An object on one line. Float32 values lose the digits that they never had."""
     return json.dumps(_rounded(fields), default=str, ensure_ascii=False)
+
+
+def show(text: str) -> None:
+    """At once: what reads a pipe gets each answer when it is there."""
+    print(text, flush=True)
+
+
+def photo_error(name: str, error: PhotoError, *, as_json: bool) -> None:
+    """On standard error, or as an object among the others."""
+    if as_json:
+        show(json_line(photo=name, error=error_fields(error)))
+    else:
+        print(f"vmmr: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
 
 
 def error_fields(error: VmmrError) -> dict[str, Any]:
@@ -87,6 +106,14 @@ def mismatch(info: Info) -> str:
     return (
         f"the embedder serves model {ours}, but the index was built with {theirs}: photos can't be identified until "
         "both are of one model"
+    )
+
+
+def not_addable(info: Info) -> str:
+    ours, theirs = info.model.fingerprint, info.index.model
+    return (
+        f"the embedder serves model {ours[:12]}, but the gallery holds embeddings of {theirs[:12]}: photos can only be added "
+        f"with an embedder that serves the model {theirs}"
     )
 
 

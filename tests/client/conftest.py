@@ -1,11 +1,15 @@
 """Real servers in this process, with scripted servicers: what a client meets."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -22,6 +26,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.status import status_of
 
+COMMAND = str(Path(sys.executable).parent / "vmmr")
 MODEL = "ab" * 32
 DIMENSION = 4
 
@@ -381,3 +386,34 @@ def connect(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Callable[.
 def client(connect: Callable[..., Any], services: Services) -> Any:
     """A client of either kind, connected to the services."""
     return connect(*services.targets)
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(services) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("VMMR_", "GRPC_VERBOSITY"))}
+    return own | {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Runs the command in a folder with the photos 1.jpg to 3.jpg, and bad.jpg."""
+    for n in (1, 2, 3):
+        (tmp_path / f"{n}.jpg").write_bytes(b"%d" % n)
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments],
+            env=environment | variables,
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

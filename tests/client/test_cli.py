@@ -1,13 +1,11 @@
 """The `vmmr` command, as a process."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,35 +19,6 @@ from svckit.errors import Violation
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 COMMAND = str(Path(sys.executable).parent / "vmmr")
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def environment(services) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("VMMR_", "GRPC_VERBOSITY"))}
-    return own | {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
-
-
-@pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Run:
-    """Runs the command in a folder with the photos 1.jpg to 3.jpg, and bad.jpg."""
-    for n in (1, 2, 3):
-        (tmp_path / f"{n}.jpg").write_bytes(b"%d" % n)
-    (tmp_path / "bad.jpg").write_bytes(b"bad")
-
-    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, *arguments],
-            env=environment | variables,
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
 
 
 def test_identify_prints_an_aligned_table_with_as_many_neighbours_as_asked(run):
@@ -171,8 +140,8 @@ def test_what_the_search_refuses_is_told_in_the_words_of_the_command_line(run, s
 def test_every_flag_of_a_search_is_known_by_its_field():
     fields = [*search_pb2.SearchOptions.DESCRIPTOR.fields_by_name, *search_pb2.Filter.DESCRIPTOR.fields_by_name]
     named = {field.rpartition(".")[2] for field in _report._FLAGS}
-    assert named == {*fields, "min_confidence"} - {"filter", "exact", "allow_partial"}, (
-        "but for those that are yes or no"
+    assert named == {*fields, "min_confidence"} - {"filter", "exact", "allow_partial", "min_sequence"}, (
+        "but for those that are yes or no, and what a program alone knows"
     )
 
 

@@ -80,7 +80,7 @@ def test_a_compaction_tells_the_version_that_is_served(client, services):
 
 def test_versions_tell_what_is_on_the_disk_and_what_the_journal_holds(client):
     damaged, current = client.versions().versions
-    assert damaged == vmmr.Version("000001", 0, None, "", 0, current=False, in_use=False)
+    assert damaged == vmmr.IndexVersion("000001", 0, None, "", 0, current=False, in_use=False)
     assert (current.items, current.current, current.in_use) == (7, True, True)
     assert (client.versions().journal_depth, client.versions().journal_bytes) == (2, 4096)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import vmmr
 from vmmr import _arguments, _errors
+from vmmr._cli import COMMANDS
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 CLIENT_METHODS = [name for name, _ in inspect.getmembers(vmmr.Client, inspect.isfunction) if not name.startswith("_")]
@@ -26,7 +27,7 @@ def flags(parser: argparse.ArgumentParser) -> set[str]:
 
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
-    return _arguments.parser({}, dict.fromkeys(["identify", "search", "info", "labels"], lambda *_: 0))
+    return _arguments.parser({}, dict.fromkeys(COMMANDS, lambda *_: 0))
 
 
 @pytest.fixture(scope="module")

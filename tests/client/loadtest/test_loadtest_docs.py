@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from vmmr._arguments import parser
+from vmmr._cli import COMMANDS
 from vmmr._loadtest import arguments, command, generator, knee, measure, photos, run, table
 from vmmr._loadtest.measure import step
 from vmmr._loadtest.plan import Open, Plan
@@ -15,7 +16,7 @@ TEXT = " ".join(PAGE.split())
 
 
 def sub_commands() -> dict[str, argparse.ArgumentParser]:
-    top = parser({}, dict.fromkeys(["identify", "search", "info", "labels"], lambda *_: 0), add_others=_add)
+    top = parser({}, dict.fromkeys(COMMANDS, lambda *_: 0), add_others=_add)
     [loadtest] = [
         action.choices["loadtest"] for action in top._actions if action.choices and "loadtest" in action.choices
     ]

@@ -1,0 +1,163 @@
+"""The commands that change a gallery: `vmmr add`, `remove`, `list` and `compact`."""
+
+import argparse
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from vmmr import _report
+from vmmr._client import Client
+from vmmr._errors import PhotoError, VmmrError
+from vmmr._gallery import AddOutcome, NewItem, content_id
+from vmmr._labelled import Labelled, labelled
+from vmmr._photos import PhotoSource
+from vmmr._types import Filter
+
+ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED = 0, 1, 2, 3
+
+Source = Callable[[str, argparse.Namespace], PhotoSource]
+
+_AT_ONCE = 1000
+_TELL_S = 10.0
+
+
+def add(client: Client, args: argparse.Namespace, source: Source) -> int:
+    """`source`: the photo of a name."""
+    try:
+        photos = labelled(args.photos, args.label)
+    except (OSError, ValueError) as error:
+        print(f"vmmr: error: {error}", file=sys.stderr)
+        return USAGE
+    served = client.info()
+    if not served.same_model:
+        print(f"vmmr: error: {_report.not_addable(served)}", file=sys.stderr)
+        return SERVICE_FAILED
+    batch_id = args.batch_id or _new_batch_id()
+    there = {item.item_id: item.label for item in client.list_items(batch_id=batch_id)} if args.batch_id else {}
+    print(f"vmmr: batch {batch_id}; `vmmr remove --batch-id {batch_id}` takes it out again", file=sys.stderr)
+    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, there, batch_id, args, source))
+
+
+def _new_batch_id() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def _wanted(
+    photos: Sequence[Labelled], there: Mapping[str, str], batch_id: str, args: argparse.Namespace, source: Source
+) -> Iterator[NewItem]:
+    """The photos, but for those that the batch has already with the same label."""
+    for photo in photos:
+        if not (there and there.get(_id_of_file(photo.name)) == photo.label):
+            uri = "" if photo.name == "-" else photo.name
+            yield NewItem(source(photo.name, args), args.crop, label=photo.label, uri=uri, batch_id=batch_id)
+
+
+def _id_of_file(name: str) -> str:
+    """Empty if it is no file that can be read."""
+    with suppress(OSError, ValueError):
+        return content_id(Path(name).read_bytes())
+    return ""
+
+
+class _Adding:
+    """Tells how far it is, and what came of it."""
+
+    def __init__(self, args: argparse.Namespace, batch_id: str, photos: int) -> None:
+        self._args = args
+        self._batch_id = batch_id
+        self._photos = photos
+        self._added: Counter[str] = Counter()
+        self._failed = 0
+        self._told = time.monotonic()
+
+    def add(self, client: Client, wanted: Iterator[NewItem]) -> int:
+        try:
+            for outcome in client.add_photos(wanted, batch=self._args.batch):
+                self._take(outcome)
+        except VmmrError:
+            self._tell_how_to_go_on()
+            raise
+        self._tell_result()
+        return PHOTOS_FAILED if self._failed else ANSWERED
+
+    def _take(self, outcome: AddOutcome) -> None:
+        name = outcome.photo.uri or "-"
+        if outcome.item is None:
+            assert outcome.error is not None
+            if not isinstance(outcome.error, PhotoError):
+                raise outcome.error
+            self._failed += 1
+            _report.photo_error(name, outcome.error, as_json=self._args.json)
+        else:
+            self._added[outcome.item.label] += 1
+            if self._args.json:
+                item = {"item": asdict(outcome.item), "journal_sequence": outcome.journal_sequence}
+                _report.show(_report.json_line(photo=name, **item))
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """On a terminal always, elsewhere now and then."""
+        terminal = sys.stderr.isatty()
+        if terminal or time.monotonic() > self._told + _TELL_S:
+            self._told = time.monotonic()
+            told = f"{self._added.total() + self._failed} of {self._photos} photos"
+            print(
+                f"\r{told}" if terminal else f"vmmr: {told}", end="" if terminal else "\n", file=sys.stderr, flush=True
+            )
+
+    def _tell_how_to_go_on(self) -> None:
+        _end_line()
+        print(
+            f"vmmr: {self._added.total()} of {self._photos} photos are in the gallery; to go on, give the same command "
+            f"--batch-id {self._batch_id}",
+            file=sys.stderr,
+        )
+
+    def _tell_result(self) -> None:
+        _end_line()
+        there = self._photos - self._added.total() - self._failed
+        if there:
+            print(f"vmmr: {there} photos were in the batch already", file=sys.stderr)
+        if not self._args.json and self._added:
+            rows = [(label, str(count)) for label, count in sorted(self._added.items())]
+            _report.show("\n".join(_report.table([("LABEL", "ADDED"), *rows])))
+
+
+def _end_line() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def remove(client: Client, args: argparse.Namespace) -> int:
+    result = client.delete_items(args.item, label=args.label, batch_id=args.batch_id)
+    photos = "photo" if result.deleted == 1 else "photos"
+    _report.show(_report.json_line(**asdict(result)) if args.json else f"{result.deleted} {photos} removed")
+    return ANSWERED
+
+
+def list_items(client: Client, args: argparse.Namespace) -> int:
+    chosen = Filter(tuple(args.make), tuple(args.model), tuple(args.label), args.min_year, args.max_year)
+    items = client.list_items(chosen, batch_id=args.batch_id or "")
+    if args.json:
+        for item in items:
+            _report.show(_report.json_line(**asdict(item)))
+        return ANSWERED
+    heading = [("ITEM", "LABEL", "BATCH", "PHOTO")]
+    while rows := [(i.item_id, i.label, i.batch_id or "-", i.uri or "-") for i in islice(items, _AT_ONCE)]:
+        _report.show("\n".join(_report.table([*heading, *rows])))
+        heading = []
+    return ANSWERED
+
+
+def compact(client: Client, args: argparse.Namespace) -> int:
+    done = client.compact()
+    _report.show(
+        _report.json_line(**asdict(done)) if args.json else f"version {done.index_version}: {done.items} photos"
+    )
+    return ANSWERED

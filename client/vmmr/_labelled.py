@@ -1,0 +1,52 @@
+"""Labelled photos on a command line: files, URLs, and folders whose names are labels."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A photo by its name, and what it shows."""
+
+    name: str
+    label: str
+
+
+def labelled(names: Iterable[str], label: str | None) -> list[Labelled]:
+    """The photos of those names; of a folder, all in it and below. Without a label, a photo's is the name of its folder.
+
+    Raises ValueError for a photo that has no label, and for a folder without photos.
+    """
+    return [each for name in names for each in _of(name, label)]
+
+
+def _of(name: str, label: str | None) -> Sequence[Labelled]:
+    if Path(name).is_dir():
+        photos = list(_photos(Path(name)))
+        if not photos:
+            raise ValueError(f"{name}: there are no photos in that folder")
+        return [Labelled(str(photo), label or folder_label(photo)) for photo in photos]
+    if not label:
+        raise ValueError(f"{name}: say what it shows with --label; only photos in a folder have its name for one")
+    return [Labelled(name, label)]
+
+
+def _photos(folder: Path) -> Iterator[Path]:
+    """In a stable order, without what is hidden."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in _SUFFIXES and not hidden:
+            yield path
+
+
+def folder_label(photo: Path) -> str:
+    """The name of the folder that the photo is in. Raises ValueError if that holds folders of photos, too."""
+    folder = photo.parent
+    if any(next(_photos(other), None) for other in folder.iterdir() if other.is_dir()):
+        raise ValueError(
+            f"{photo} lies beside folders of photos, so that folder's name is no label: give --label, or move it"
+        )
+    return folder.resolve().name
