@@ -7,12 +7,15 @@ import signal
 import socket
 import time
 import urllib.request
+from pathlib import Path
 
 import grpc
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+from svckit.cores import shares
 
 TIMEOUT_S = 30
 
@@ -254,14 +257,17 @@ def test_a_worker_that_does_not_answer_is_left_out_of_the_metrics(start):
 
 
 def test_a_worker_has_its_share_of_the_processors(start):
-    process = start()
     available = os.sched_getaffinity(0)
-    if len(available) < 2:
-        pytest.skip("one processor can't be divided")
-    shares = [os.sched_getaffinity(pid) for pid in workers_of(process).values()]
-    assert shares[0] | shares[1] == available
-    if shares[0] & shares[1]:
-        assert shares[0] == shares[1] == available, "under a quota no processor is anybody's own"
+    expected = [share.processors or available for share in shares(2)]
+    assert [os.sched_getaffinity(pid) for _, pid in sorted(workers_of(start()).items())] == expected
+
+
+def test_a_worker_never_sees_the_interrupt_of_a_terminal_not_even_while_it_starts(start):
+    """It would be told with a traceback. The mask is there before Python is."""
+    for pid in workers_of(start()).values():
+        status = Path(f"/proc/{pid}/status").read_text()
+        blocked = int(re.search(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+        assert blocked & 1 << signal.SIGINT - 1
 
 
 def test_a_supervisor_that_may_start_no_process_tries_again(start, connect):
