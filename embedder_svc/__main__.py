@@ -66,10 +66,16 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
         raise ConfigError(f"--model (EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
     server = Server(settings, name="embedder", worker=worker)
     servicer = EmbedderService(settings)
-    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
+    add_to_server = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
+    server.add(add_to_server, servicer, SERVICE, before={"Embed": servicer.check_room})
     second = KServeService(lambda: server.ready)
-    add_to_server = inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-    server.add(add_to_server, second, kserve.SERVICE, always=kserve.ALWAYS)
+    server.add(
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+        second,
+        kserve.SERVICE,
+        always=kserve.ALWAYS,
+        before={"ModelInfer": servicer.check_room},
+    )
     resources = AsyncExitStack()
 
     async def warm_up() -> None:

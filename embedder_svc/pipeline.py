@@ -62,11 +62,15 @@ class Pipeline:
         """
         arrived = time.monotonic()
         self.check_count(len(photos), field)
-        with self._admission.admit(len(photos)):
+        with self._admission.admit(len(photos), deadline):
             results = await self._decoder.decode(photos)
             decode_ms = 1e3 * (time.monotonic() - arrived)
             batched = await self._batcher.submit(_all_good(results, field), deadline=deadline)
         return Embedded(np.stack(batched.outputs), decode_ms, batched.queue_ms, batched.run_ms)
+
+    def check_room(self, deadline: float | None) -> None:
+        """Raises ServiceError, QUEUE_FULL, if not even one more photo can be let in."""
+        self._admission.check(1, deadline)
 
     def check_count(self, count: int, field: str) -> None:
         """Raises ServiceError, INVALID_IMAGE_COUNT, as `embed` does: for a face that would rather know before."""

@@ -25,6 +25,10 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
         self._description = describe(self._config, pipeline.model)
         self._pipeline = pipeline
 
+    def check_room(self, until: float | None) -> None:
+        """What is asked before a call's photos are read: an overloaded server has no time to read those it can't take."""
+        self._pipeline.check_room(until)
+
     async def Embed(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:

@@ -5,9 +5,10 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import grpc
@@ -34,14 +35,24 @@ _log = logging.getLogger("svckit.calls")
 class Interceptor(grpc.aio.ServerInterceptor):
     """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged.
 
-    Methods in `always`, by their full names, are answered warm or not, too.
+    Methods in `always`, by their full names, are answered warm or not, too. Of those in `before`, what is given there is
+    called with the call's deadline before its message is read: it may raise ServiceError.
     """
 
-    def __init__(self, gate: Gate, metrics: Metrics, token: str | None, *, always: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        metrics: Metrics,
+        token: str | None,
+        *,
+        always: Collection[str] = (),
+        before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
+    ) -> None:
         self._gate = gate
         self._metrics = metrics
         self._token = token
         self._always = frozenset(always)
+        self._before = before
 
     async def intercept_service(
         self,
@@ -95,6 +106,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, handler: Handler, method: str, context: Context) -> bytes:
         self._authenticate(context)
         with nullcontext() if method in self._always else self._gate.call():
+            if check := self._before.get(method):
+                check(deadline(context))
             return await _serve(handler, context)
 
     def _authenticate(self, context: Context) -> None:

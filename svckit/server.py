@@ -4,9 +4,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -83,6 +84,7 @@ class Server:
         self._worker = worker
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
         self._always: set[str] = set()
+        self._before: dict[str, Callable[[float | None], None]] = {}
         self._gate = Gate(config.max_concurrent_calls)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -95,14 +97,17 @@ class Server:
         service_full_name: str,
         *,
         always: Collection[str] = (),
+        before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
     ) -> None:
         """Adds a service, with the function that the protobuf compiler generated for it.
 
         Its methods in `always` are answered before the server is warm and while it stops, too, however busy it is: some
-        protocols ask for readiness by such.
+        protocols ask for readiness by such. What `before` has for a method is called with the call's deadline before its
+        message is read, and may raise ServiceError.
         """
         self._services[service_full_name] = lambda server: add_to_server(servicer, server)
         self._always.update(f"/{service_full_name}/{method}" for method in always)
+        self._before.update({f"/{service_full_name}/{method}": check for method, check in before.items()})
 
     @property
     def ready(self) -> bool:
@@ -191,7 +196,7 @@ class Server:
         token = tls.read_token(config.token_file) if config.token_file else None
         if token and not config.tls_cert:
             _log.warning("the token travels in the clear, for TLS is off")
-        interceptor = Interceptor(self._gate, self.metrics, token, always=self._always)
+        interceptor = Interceptor(self._gate, self.metrics, token, always=self._always, before=self._before)
         server = grpc.aio.server(
             interceptors=(interceptor,),
             options=_channel_options(config, shares_port=self._worker is not None),

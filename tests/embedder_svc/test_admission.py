@@ -40,6 +40,64 @@ def test_calls_that_fail_at_once_do_not_make_the_others_come_back_sooner():
     assert told() > before / 2
 
 
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def paced(clock):
+    """An admission that has seen twenty photos, half a second apart."""
+    admission = Admission(100, clock)
+    for _ in range(20):
+        with admission.admit(1):
+            clock.now += 0.5
+    return admission
+
+
+def test_a_call_that_would_be_too_late_is_turned_away(paced, clock):
+    with paced.admit(7):
+        with pytest.raises(
+            ServiceError, match=r"too late for 2 more photos: with the 7 before them they take about 4\.50 s"
+        ):
+            paced.check(2, clock.now + 5)
+        paced.check(1, clock.now + 6)
+        paced.check(50, None)
+
+
+def test_with_nothing_inside_there_is_always_time(paced, clock):
+    paced.check(5, clock.now + 0.1)
+
+
+def test_photos_that_are_answered_side_by_side_count_as_many(clock):
+    admission = Admission(100, clock)
+    for _ in range(20):
+        with admission.admit(4):
+            clock.now += 1.0
+    with admission.admit(9):
+        admission.check(1, clock.now + 3.5)
+        with pytest.raises(ServiceError, match=r"about 2\.75 s"):
+            admission.check(2, clock.now + 3.5)
+
+
+def test_time_without_work_is_not_taken_for_slowness(paced, clock):
+    clock.now += 1000
+    with paced.admit(1):
+        clock.now += 0.5
+    with paced.admit(7):
+        paced.check(1, clock.now + 6)
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
 def test_room_comes_back_however_a_call_ends(calls):
     admission = Admission(5)

@@ -92,7 +92,8 @@ async def served(tiny_bundle):
     servicer = EmbedderService(config)
     pipeline = Pipeline(model, decoder, batcher, max_queue=config.max_queue, max_images=config.max_images)
     servicer.open(pipeline)
-    server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, servicer, SERVICE)
+    add_to_server = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
+    server.add(add_to_server, servicer, SERVICE, before={"Embed": servicer.check_room})
     await server.start()
     await server.open()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -170,6 +171,26 @@ class TestOverload:
             assert served.photos_inside == 6
         await asyncio.gather(*accepted)
         await served.embed(photos[0])
+
+    async def test_is_told_before_the_photos_are_read(self, served, photos, monkeypatch):
+        async with served.decoding_held():
+            accepted = [asyncio.ensure_future(served.embed(*photos[:3])) for _ in range(2)]
+            await until(lambda: served.photos_inside == 6)
+            monkeypatch.setattr("svckit.interceptor._request", None)  # what would read them
+            status, reason, _ = await served.refusal(photos[0])
+            monkeypatch.undo()
+            assert (status, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        await asyncio.gather(*accepted)
+
+    async def test_a_call_that_could_not_be_answered_in_time_is_refused_at_once(self, served, photos):
+        served.pipeline._admission._photo_s = 1.0
+        async with served.decoding_held():
+            accepted = asyncio.ensure_future(served.embed(photos[0]))
+            await until(lambda: served.photos_inside == 1)
+            status, reason, _ = await served.refusal(photos[0], timeout=2)
+            assert (status, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+            assert served.photos_inside == 1
+        await accepted
 
     async def test_comes_with_a_time_to_try_again(self, served, photos):
         async with served.decoding_held():

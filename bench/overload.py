@@ -1,0 +1,208 @@
+"""The embedder offered three times what it can do: `python bench/overload.py [--seconds 60]`.
+
+Starts `vmmr-embedder serve` with the model that ships. From another process come calls of one photo: as many at once as
+keep it busy, which tells its peak; then three times the peak, each call at its time whatever became of those before, and with
+a deadline; then half of the peak again. Prints
+
+- goodput at 3x beside the peak: photos answered a second;
+- how the calls ended, and how soon those heard of it that were refused (a status of RESOURCE_EXHAUSTED, from the intended start);
+- the server's resident memory before, at the end of the overload, and at its most;
+- recovery: seconds from the end of the overload until calls at half of the peak were answered, none refused or late, in at most
+  three times the median of those before the overload, from then on.
+
+The generator shares the machine's cores with the server, as do other programs: it says when it was late itself. `--rate` in place
+of the measured peak compares two versions of the server at one rate.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from chain import CARS, ROOT, Served, photos_of
+from embedder import served
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+from svckit.cores import cores
+
+RESULTS = ROOT / "bench/results/overload.json"
+PEAK_S, CALM_S = 6.0, 5.0
+OVERLOAD = 3.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Times in seconds; `intended` from the beginning of its measurement."""
+
+    intended: float
+    late: float
+    """How long after that it was sent."""
+    took: float
+    """From the intended start to its end."""
+    code: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
+    parser.add_argument("--deadline", type=float, default=2.0, metavar="S", help="of each call")
+    parser.add_argument("--rate", type=float, metavar="PER_S", help="take this for the peak")
+    parser.add_argument("--model", type=Path, default=ROOT / "models/resnet50-cars-int8", metavar="BUNDLE")
+    parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    args = parser.parse_args()
+    source, photos = photos_of(args.photos)
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        served(args.model) as running,
+        ProcessPoolExecutor(1, spawn, initializer=open_generator, initargs=(running.address, photos)) as generator,
+    ):
+        report = measured(running, generator, args)
+    print(table(report))
+    about = {"machine": platform.processor() or platform.machine(), "cores": cores(), "photos": source}
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps({**about, "deadline_s": args.deadline, **report}, indent=1) + "\n")
+
+
+def measured(running: Served, generator: ProcessPoolExecutor, args: argparse.Namespace) -> dict[str, Any]:
+    peak: float = generator.submit(busy, 4 * cores(), PEAK_S).result()
+    rate = args.rate or peak
+    before: list[Call] = generator.submit(offer, rate / 2, CALM_S, args.deadline).result()
+    memory = [resident(running)]
+    over: list[Call] = watched(generator.submit(offer, OVERLOAD * rate, args.seconds, args.deadline), running, memory)
+    after: list[Call] = generator.submit(offer, rate / 2, CALM_S, args.deadline).result()
+    usual = statistics.median(call.took for call in before if call.code == "OK")
+    return {"peak": peak, **overload(over, peak, args.seconds), **grown(memory), "recovery_s": recovered(after, usual)}
+
+
+def resident(running: Served) -> float:
+    """MB."""
+    return float(psutil.Process(running.process.pid).memory_info().rss / 1e6)
+
+
+def watched(load: "Future[list[Call]]", running: Served, memory: list[float]) -> list[Call]:
+    while not load.done():
+        memory.append(resident(running))
+        time.sleep(0.2)
+    return load.result()
+
+
+def overload(calls: list[Call], peak: float, seconds: float) -> dict[str, Any]:
+    took = {code: [1e3 * call.took for call in calls if call.code == code] for code in {call.code for call in calls}}
+    refused = took.get("RESOURCE_EXHAUSTED", [])
+    return {
+        "offered": len(calls) / seconds,
+        "goodput": len(took.get("OK", [])) / seconds,
+        "goodput_of_peak": len(took.get("OK", [])) / seconds / peak,
+        "codes": dict(Counter(call.code for call in calls)),
+        "refused_p50_ms": float(np.median(refused)) if refused else None,
+        "refused_p99_ms": float(np.percentile(refused, 99)) if refused else None,
+        "answered_p99_ms": float(np.percentile(took.get("OK", [0]), 99)),
+        "generator_late_p99_ms": 1e3 * float(np.percentile([call.late for call in calls], 99)),
+    }
+
+
+def grown(memory: list[float]) -> dict[str, float]:
+    """The end is the median of the last tenth."""
+    end = statistics.median(memory[-max(1, len(memory) // 10) :])
+    early = statistics.median(memory[len(memory) // 6 : len(memory) // 3] or memory)
+    return {
+        "memory_mb": memory[0],
+        "memory_most_mb": max(memory),
+        "memory_end_mb": end,
+        "memory_growth": end / early - 1,
+    }
+
+
+def recovered(calls: list[Call], usual: float) -> float | None:
+    """Seconds until all calls were as they used to be; None if they never were."""
+    bad = [call.intended for call in calls if call.code != "OK" or call.took > 3 * usual]
+    last = max(bad, default=0.0)
+    return last if last < calls[-1].intended else None
+
+
+def table(report: dict[str, Any]) -> str:
+    return "\n".join(
+        f"  {name:24} {value:.3f}" if isinstance(value, float) else f"  {name:24} {value}"
+        for name, value in report.items()
+    )
+
+
+# --- the generator, in a process of its own ---
+
+
+@dataclass(frozen=True)
+class Generator:
+    address: str
+    requests: list[embedder_pb2.EmbedRequest]
+
+
+generator: Generator
+
+
+def open_generator(address: str, photos: list[bytes]) -> None:
+    global generator  # noqa: PLW0603 (a process's own)
+    requests = [embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=photo)]) for photo in photos]
+    generator = Generator(address, requests)
+
+
+def busy(at_once: int, seconds: float) -> float:
+    """Photos a second, of so many callers who call again when they are answered. The first second does not count."""
+    return asyncio.run(_busy(at_once, seconds))
+
+
+def offer(rate: float, seconds: float, deadline: float) -> list[Call]:
+    return asyncio.run(_offer(rate, seconds, deadline))
+
+
+async def _busy(at_once: int, seconds: float) -> float:
+    requests, ends = cycle(generator.requests), []
+    async with grpc.aio.insecure_channel(generator.address) as channel:
+        stub, until = embedder_pb2_grpc.EmbedderServiceStub(channel), time.perf_counter() + seconds
+
+        async def calls() -> None:
+            while time.perf_counter() < until:
+                await stub.Embed(next(requests), timeout=60)
+                ends.append(time.perf_counter())
+
+        await asyncio.gather(*(calls() for _ in range(at_once)))
+    counted = [end for end in ends if until - seconds + 1 <= end <= until]
+    return len(counted) / (seconds - 1)
+
+
+async def _offer(rate: float, seconds: float, deadline: float) -> list[Call]:
+    requests, calls = cycle(generator.requests), []
+    async with grpc.aio.insecure_channel(generator.address) as channel:
+        await channel.channel_ready()
+        stub, began = embedder_pb2_grpc.EmbedderServiceStub(channel), time.perf_counter()
+
+        async def one(intended: float) -> Call:
+            sent = time.perf_counter() - began
+            try:
+                await stub.Embed(next(requests), timeout=deadline)
+                code = "OK"
+            except grpc.aio.AioRpcError as error:
+                code = error.code().name
+            return Call(intended, sent - intended, time.perf_counter() - began - intended, code)
+
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, number / rate - (time.perf_counter() - began)))
+            calls.append(asyncio.create_task(one(number / rate)))
+        return list(await asyncio.gather(*calls))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
