@@ -7,7 +7,8 @@ and the most.
 
 - batch 64: calls of 64 queries as fast as they are answered, 1, 2 and 4 in flight: throughput of the server against faiss'.
 - single: one query at a time; the median call against faiss' own, and where the difference is: in the engine
-  (`SearchTimes.search_ms` less faiss), in the queue, or on the way (all else: gRPC, reading, writing).
+  (`SearchTimes.search_ms` less faiss), in the queue, or on the way (all else: gRPC, reading, writing). Beside it, what the same
+  call takes of a server of bare gRPC that answers at once with as large a reply; and the CPU time of both servers.
 - 64 callers: single queries of 64 callers at once against one by one, and against a server with `--max-batch 1`.
 """
 
@@ -243,6 +244,12 @@ def open_callers(queries: NDArray[np.float32]) -> None:
     callers = Callers(queries)
 
 
+def reply_to_one(port: int) -> bytes:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        reply = search_pb2_grpc.SearchServiceStub(channel).Search(callers.requests[1][0])
+    return bytes(reply.SerializeToString())
+
+
 def served_ids(port: int) -> list[list[str]]:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         reply = search_pb2_grpc.SearchServiceStub(channel).Search(callers.requests[BATCH][0])
@@ -298,13 +305,46 @@ async def served_by_many(port: int, size: int, in_flight: int, seconds: float) -
 
 @dataclass(frozen=True)
 class Served:
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | multiprocessing.process.BaseProcess"
     port: int
 
     def cpu_s(self) -> float:
         """CPU seconds that the server has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def serve_bare(reply: bytes, port: Any) -> None:
+    async def search(request: search_pb2.SearchRequest, context: object) -> bytes:  # noqa: ARG001 (the arguments are gRPC's)
+        return reply
+
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(search, search_pb2.SearchRequest.FromString)
+    services = search_pb2.DESCRIPTOR.services_by_name
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(services["SearchService"].full_name, {"Search": handler}),)
+    )
+    port.send(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    await server.wait_for_termination()
+
+
+def run_bare(reply: bytes, port: Any) -> None:
+    asyncio.run(serve_bare(reply, port))
+
+
+@contextmanager
+def bare(reply: bytes) -> Iterator[Served]:
+    """A server that reads each request, and answers with the same reply."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=run_bare, args=(reply, there), daemon=True)
+    process.start()
+    try:
+        yield Served(process, here.recv())
+    finally:
+        process.terminate()
+        process.join()
 
 
 @contextmanager
@@ -340,9 +380,10 @@ def measured(case: Case, version: IndexVersion, rounds: int, seconds: float) -> 
     ):
         check_same(version, faiss_alone.submit(raw_ids).result(), client.submit(served_ids, server.port).result())
         figures: dict[str, list[float]] = defaultdict(list)
-        for _ in range(rounds):
-            for name, figure in one_round(faiss_alone, client, server, unbatched, seconds).items():
-                figures[name].append(figure)
+        with bare(client.submit(reply_to_one, server.port).result()) as at_once:
+            for _ in range(rounds):
+                for name, figure in one_round(faiss_alone, client, (server, unbatched, at_once), seconds).items():
+                    figures[name].append(figure)
     return {**asdict(case), "figures": figures}
 
 
@@ -355,13 +396,24 @@ def check_same(version: IndexVersion, raw: list[list[int]], served: list[list[st
 
 
 def one_round(
-    faiss_alone: ProcessPoolExecutor, client: ProcessPoolExecutor, server: Served, unbatched: Served, seconds: float
+    faiss_alone: ProcessPoolExecutor,
+    client: ProcessPoolExecutor,
+    servers: tuple[Served, Served, Served],
+    seconds: float,
 ) -> dict[str, float]:
+    server, unbatched, at_once = servers
+
     def ask(size: int) -> Calls:
         return faiss_alone.submit(raw_calls, size, seconds).result()
 
     def call(served: Served, size: int, in_flight: int) -> Calls:
         return client.submit(served_calls, served.port, size, in_flight, seconds).result()
+
+    def counted(served: Served) -> tuple[Calls, float]:
+        """Calls of one query, and milliseconds of CPU that one took the server."""
+        used = served.cpu_s()
+        calls = call(served, 1, 1)
+        return calls, 1e3 * (served.cpu_s() - used) / len(calls.ms)
 
     figures = {}
     as_it_comes = faiss_alone.submit(raw_calls, BATCH, seconds, as_it_comes=True).result()
@@ -376,7 +428,7 @@ def one_round(
             (server.cpu_s() - used) / len(calls.ms) / (batches.cpu_s / len(batches.ms))
         )
         batches = ask(BATCH)
-    alone, single = ask(1), call(server, 1, 1)
+    alone, (single, single_cpu_ms), (nothing, nothing_cpu_ms) = ask(1), counted(server), counted(at_once)
     figures["faiss, single, p50 ms"] = median = statistics.median(alone.ms)
     figures["served, single, p50 ms"] = p50 = statistics.median(single.ms)
     queue, search = statistics.median(single.queue_ms), statistics.median(single.search_ms)
@@ -384,6 +436,9 @@ def one_round(
     figures["of it engine, ms"] = search - median
     figures["of it queue, ms"] = queue
     figures["of it the way, ms"] = p50 - search - queue
+    figures["bare gRPC, single, p50 ms"] = statistics.median(nothing.ms)
+    figures["server's CPU, single, ms"] = single_cpu_ms
+    figures["bare gRPC's CPU, single, ms"] = nothing_cpu_ms
     many, one = call(server, 1, CALLERS), call(unbatched, 1, CALLERS)
     figures["one by one, queries/s"] = single.per_second
     figures["64 callers, queries/s"] = many.per_second
