@@ -45,6 +45,10 @@ _ENROLLED = pa.schema(
 )
 
 
+_FEW = 16
+"""So many rows are looked up one by one, in 0.7 microseconds a string. Arrow takes 10 to begin with, and hardly more for many."""
+
+
 class Items:
     """Ids, labels and uris by row number, 0 to N - 1."""
 
@@ -155,6 +159,8 @@ class Items:
 
     def take(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
         """The item ids and the uris of rows."""
+        if len(rows) <= _FEW:
+            return [self.item_id(row) for row in rows], [self.uri(row) for row in rows]
         positions = pa.array(rows, pa.int64())
         return self._item_ids.take(positions).to_pylist(), self._uris.take(positions).to_pylist()
 

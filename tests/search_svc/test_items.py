@@ -11,7 +11,7 @@ from search_svc.labels import parse
 from svckit.artifact import ArtifactError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-rows = st.lists(st.tuples(text, text, text.map(parse)), min_size=1, max_size=20)
+rows = st.lists(st.tuples(text, text, text.map(parse)), min_size=1, max_size=40)
 
 
 @settings(deadline=None)
