@@ -97,6 +97,13 @@ def error_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether the file is not what SQLite wrote; of text that is none, Python alone takes notice, without a code."""
+    if not isinstance(error, sqlite3.Error):
+        return False
+    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(error)
+
+
 def damaged(path: Path, what: str) -> ArtifactError:
     return ArtifactError(path, f"is damaged ({what}): `vmmr-search repair {path.parent}` saves what can be read of it")
 
@@ -107,7 +114,7 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if is_damage(error):
             raise damaged(path, str(error)) from error
         raise ArtifactError(path, str(error)) from error
 

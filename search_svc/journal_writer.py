@@ -66,9 +66,9 @@ class JournalWriter:
         return outcomes
 
     def _unwritable(self, error: sqlite3.Error | OSError) -> Exception:
-        code = journal_file.error_code(error) if isinstance(error, sqlite3.Error) else 0
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return ServiceError(Reason.JOURNAL_UNWRITABLE, str(journal_file.damaged(Path(self.path.name), str(error))))
+        if journal_file.is_damage(error):
+            text = f"{self.path.name} is damaged ({error}): who runs the server saves what can be read with `vmmr-search repair`"
+            return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
         return journal_file.unwritable(self.path, error)
 
     def _connected(self, base: Base) -> sqlite3.Connection:

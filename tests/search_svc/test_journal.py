@@ -193,7 +193,7 @@ class TestDamage:
             Journal.open(tmp_path)
         (outcome,) = written(tmp_path, Add({"x": stored()}))
         assert outcome.reason == Reason.JOURNAL_UNWRITABLE
-        assert "journal.db: is damaged" in str(outcome)
+        assert "journal.db is damaged" in str(outcome)
 
     def test_another_database_is_left_alone(self, tmp_path):
         other = sqlite3.connect(tmp_path / "journal.db")

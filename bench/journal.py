@@ -1,0 +1,181 @@
+"""Single adds to a gallery that serves: how many are on the disk in a second, for one caller and for eight.
+
+    python bench/journal.py [--count 100000] [--callers 1 8] [--seconds 300] [--out bench/results/journal.json]
+
+Each call adds one item of 512 floats and is answered once the item is on the disk. The count is of all callers together, and so is
+the time limit, for each number of callers; the server is a process of its own, compaction by itself is off, and every run has an
+index of its own. Beside it, in the same run: what SQLite alone does, one transaction an item, in one thread. Then the server
+is stopped and started again: how long until it has read all of it, and is ready.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+import grpc
+import numpy as np
+from vmmr import wire
+from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
+
+from search_svc.build import build_version
+from search_svc.labels import parse
+from search_svc.spec import IndexSpec
+
+D = 512
+MODEL = "c0ffee" + 58 * "0"
+BASE = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--folder", type=Path, help="where the indexes are made (default: the system's temporary one)")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vmmr-journal-", dir=args.folder) as folder:
+        result = {
+            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+            "sqlite_alone_per_s": round(sqlite_alone(Path(folder)), 1),
+            "served": [measured(Path(folder), callers, args.count, args.seconds) for callers in args.callers],
+        }
+    print(table(result))
+    if args.out:
+        args.out.write_text(f"{json.dumps(result, indent=1)}\n")
+
+
+def sqlite_alone(folder: Path, seconds: float = 3.0) -> float:
+    """Transactions in a second, of one row as large as an item."""
+    connection = sqlite3.connect(folder / "alone.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE entries (sequence INTEGER PRIMARY KEY, embedding BLOB)")
+    row, count, end = os.urandom(2 * D), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        connection.execute("INSERT INTO entries (embedding) VALUES (?)", (row,))
+        count += 1
+    connection.close()
+    return count / seconds
+
+
+def measured(folder: Path, callers: int, count: int, seconds: float) -> dict:
+    index = folder / f"index-{callers}"
+    build(index)
+    with Server(index) as server:
+        took, times = asyncio.run(add(server.port, callers, count, seconds))
+        size = sum(file.stat().st_size for file in index.glob("journal.db*"))
+    start_up = restarted(index, len(times))
+    at = {f"p{q}_ms": round(1e3 * float(np.quantile(times, q / 100)), 2) for q in (50, 99)}
+    shutil.rmtree(index)
+    return {
+        "callers": callers,
+        "adds": len(times),
+        "per_s": round(len(times) / took, 1),
+        **at,
+        "journal_bytes": size,
+        "bytes_per_add": round(size / len(times)),
+        **start_up,
+    }
+
+
+class Server:
+    """`vmmr-search serve`, for the time of the block; `ready_s` it took to be ready."""
+
+    def __init__(self, index: Path) -> None:
+        ports, started = index.parent / "ports.json", time.perf_counter()
+        ports.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "search_svc", "serve", "--index", index, "--port", 0, "--port-file", ports]
+        command += ["--compact-at", 0, "--log-level", "warning"]
+        self._popen = subprocess.Popen(list(map(str, command)))
+        while not ports.exists():
+            if self._popen.poll() is not None:
+                sys.exit("the server did not start")
+            time.sleep(0.01)
+        self.ready_s = time.perf_counter() - started
+        self.port = json.loads(ports.read_text())["port"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._popen.terminate()
+        self._popen.wait()
+
+
+def restarted(index: Path, adds: int) -> dict:
+    """Seconds until ready, with all of the journal, and without; every item is there."""
+    with Server(index) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = gallery_pb2_grpc.GalleryServiceStub(channel)
+        held = stub.ListVersions(gallery_pb2.ListVersionsRequest()).journal_depth
+        assert held == adds, f"{held} entries of {adds}"
+        with_journal = server.ready_s
+    for file in index.glob("journal.*"):
+        file.unlink()
+    with Server(index) as server:
+        return {"start_up_s": round(with_journal, 2), "start_up_without_s": round(server.ready_s, 2)}
+
+
+async def add(port: int, callers: int, count: int, seconds: float) -> tuple[float, list[float]]:
+    """Seconds in all, and of each call."""
+    vectors = np.random.default_rng(0).standard_normal((64, D)).astype(np.float32)
+    packed = [wire.pack(MODEL, row[None] / np.linalg.norm(row)) for row in vectors]
+    numbers, times = iter(range(count)), []
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = gallery_pb2_grpc.GalleryServiceStub(channel)
+        await channel.channel_ready()
+        started = time.perf_counter()
+
+        async def caller() -> None:
+            for number in numbers:
+                item = gallery_pb2.Item(item_id=f"item {number}", label=f"make_model_{1990 + number % 30}")
+                began = time.perf_counter()
+                await stub.AddItems(
+                    gallery_pb2.AddItemsRequest(items=[item], embeddings=packed[number % 64]), timeout=60
+                )
+                times.append(time.perf_counter() - began)
+                if time.perf_counter() - started > seconds:
+                    return
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return time.perf_counter() - started, times
+
+
+def build(index: Path) -> None:
+    vectors = np.random.default_rng(1).standard_normal((BASE, D)).astype(np.float32)
+    names = [f"base {n}" for n in range(BASE)]
+    build_version(
+        index,
+        embeddings=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        item_ids=names,
+        labels=[parse(f"make_model_{1990 + n % 30}") for n in range(BASE)],
+        uris=names,
+        model=MODEL,
+        model_name="bench",
+        spec=IndexSpec(),
+    )
+
+
+def table(result: dict) -> str:
+    lines = [result["machine"], f"SQLite alone, one thread: {result['sqlite_alone_per_s']} transactions/s"]
+    lines.append("callers    adds  acknowledged/s  p50 ms  p99 ms  journal MB  start-up s (without)")
+    lines += [
+        f"{r['callers']:7d} {r['adds']:7d} {r['per_s']:15.0f} {r['p50_ms']:7.2f} {r['p99_ms']:7.2f} "
+        f"{r['journal_bytes'] / 1e6:11.1f} {r['start_up_s']:11.2f} ({r['start_up_without_s']:.2f})"
+        for r in result["served"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search_svc.journal import Journal
+from search_svc.journal_writer import prune
+from search_svc.repair import repair
+from search_svc.writes import Add, Delete
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+from tests.search_svc.journals import D, DictBase, replayed, stored, writer, written
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def built(build_index, tmp_path_factory):
+    vectors = np.random.default_rng(0).standard_normal((20, D)).astype(np.float32)
+    return build_index(vectors, directory=tmp_path_factory.mktemp("built")).path.parents[1]
+
+
+@pytest.fixture
+def index(built, tmp_path):
+    """With a journal of 400 entries, of which the first 50 are pruned."""
+    index = shutil.copytree(built, tmp_path / "index")
+    written(index, *(Add({f"{n} {part}": stored(number=n) for part in range(4)}) for n in range(100)))
+    prune(index, 50)
+    return index
+
+
+def damage(index, at, size=1):
+    file = index / "journal.db"
+    content = bytearray(file.read_bytes())
+    place = content.index(at) if isinstance(at, bytes) else at
+    content[place : place + size] = bytes(byte ^ 0xFF for byte in content[place : place + size])
+    file.write_bytes(content)
+
+
+def command(index):
+    return subprocess.run(
+        [sys.executable, "-m", "search_svc", "repair", index], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_one_bad_entry_is_left_out_and_all_others_are_saved_under_their_numbers(index):
+    before = replayed(index, DictBase(journal_sequence=50))
+    with Journal.open(index) as journal:
+        numbers = {entry.item_id: entry.sequence for entry in journal.read(50, 10**6)}
+    damage(index, b"42 2")
+    done = command(index)
+    assert done.returncode == 1
+    assert "349 entries saved, 1 lost (171); " in done.stdout, done.stderr
+    with Journal.open(index) as journal:
+        entries = journal.read(50, 10**6)
+        assert {entry.item_id: entry.sequence for entry in entries} == {k: n for k, n in numbers.items() if k != "42 2"}
+        assert {entry.item_id: entry.item for entry in entries} == {k: i for k, i in before.items() if k != "42 2"}
+        assert (journal.sequence(), journal.pruned) == (400, 50)
+    assert written(index, Delete(("1 1",)), base=DictBase(journal_sequence=50))[0].sequence == 400
+    assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
+
+
+def test_a_page_that_is_gone_costs_what_was_on_it(index):
+    page = (index / "journal.db").read_bytes().index(b"42 2") // 4096
+    damage(index, 4096 * page, 4096)
+    saved = repair(index)
+    assert 0 < len(saved.lost) < 200
+    assert saved.entries + len(saved.lost) == 350
+    assert saved.damaged.exists()
+    found = replayed(index, DictBase(journal_sequence=50))
+    assert len(found) == saved.entries
+
+
+def test_the_last_entry_is_read_even_if_the_end_of_its_write_is_lost(index):
+    damage(index, b"99 3")
+    assert repair(index).lost == [400]
+    assert "99 2" in replayed(index, DictBase(journal_sequence=50))
+
+
+def test_a_file_that_is_no_database_any_more_leaves_an_empty_journal(index):
+    (index / "journal.db").write_bytes(b"no database" * 1000)
+    saved = repair(index)
+    assert saved.entries == 0
+    with Journal.open(index) as journal:
+        assert (journal.sequence(), journal.read(0, 10)) == (0, [])
+
+
+def test_a_journal_that_is_well_stays_as_it_is(index):
+    before = (index / "journal.db").read_bytes()
+    assert repair(index) is None
+    assert (index / "journal.db").read_bytes() == before
+    assert command(index).stdout == f"{index}: the journal is well, and stays as it is\n"
+
+
+def test_while_a_server_has_the_journal_open_nothing_is_done(index):
+    journal = writer(index, DictBase(journal_sequence=50))
+    journal.commit([Add({"x": stored()})])
+    with pytest.raises(CommandError, match="has the journal open: stop it first"):
+        repair(index)
+    journal.close()
+
+
+def test_without_a_journal_it_says_so(built):
+    with pytest.raises(CommandError, match="there is no journal"):
+        repair(built)
+
+
+def test_the_message_of_a_damaged_journal_names_the_command(index):
+    damage(index, b"42 2")
+    with Journal.open(index) as journal, pytest.raises(ArtifactError, match=f"`vmmr-search repair {index}`"):
+        journal.read(50, 10**6)
