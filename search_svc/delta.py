@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.blocks import Blocks
 from search_svc.growing import Growing
 from search_svc.items import Items
 from search_svc.journal import Entry
 from search_svc.labels import parse
+from search_svc.version import Metric
 
 _NONE = -1
 _MOST_DEAD = 1024
@@ -37,12 +39,13 @@ class Written:
 class Delta:
     """One thread writes; snapshots are for any. What is public here is for snapshots to read."""
 
-    def __init__(self, base: Items, dimension: int) -> None:
+    def __init__(self, base: Items, dimension: int, metric: Metric) -> None:
         """`base` are the items of the version; its vocabulary gets the labels that are new."""
         self.base = base
         self.dimension = dimension
+        self.metric = metric
         self.items: list[Written] = []
-        self.embeddings = Growing(np.float16, dimension)
+        self.blocks = Blocks(dimension, metric)
         self.label_of = Growing(np.int32)
         self.dead = Growing(np.int64)
         """Rows of the delta, in the order in which they died."""
@@ -86,10 +89,10 @@ class Delta:
 
     def renewed(self) -> "Delta":
         """The same without the dead rows; the others keep their order."""
-        new = Delta(self.base, self.dimension)
+        new = Delta(self.base, self.dimension, self.metric)
         for row in self.gone.first(len(self.gone)).tolist():
             new._send_off(row)
-        embeddings = self.embeddings.first(len(self.items))
+        embeddings = self.blocks.embeddings.first(len(self.items))
         for row, item in enumerate(self.items):
             if row not in self.died:
                 new._append(Written(item.item_id, item.label, item.uri, _NONE), embeddings[row])
@@ -118,7 +121,7 @@ class Delta:
 
     def _append(self, item: Written, vector: NDArray[np.float16]) -> None:
         self.newest[item.item_id] = len(self.items)
-        self.embeddings.append(vector)
+        self.blocks.append(vector)
         self.label_of.append(item.label)
         self.items.append(item)
         if item.label >= len(self._counts):
@@ -157,13 +160,18 @@ class Snapshot:
         return np.flatnonzero(alive)
 
     @cached_property
+    def dead_rows(self) -> NDArray[np.int64]:
+        """Rows of the delta that are dead, ascending."""
+        return np.sort(self.delta.dead.first(self.dead))
+
+    @cached_property
     def gone_rows(self) -> NDArray[np.int64]:
         """Rows of the version that are in the gallery no more, ascending."""
         return np.sort(self.delta.gone.first(self.gone))
 
     @property
     def embeddings(self) -> NDArray[np.float16]:
-        return self.delta.embeddings.first(self.rows)
+        return self.delta.blocks.embeddings.first(self.rows)
 
     @property
     def label_of(self) -> NDArray[np.int32]:

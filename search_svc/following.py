@@ -35,7 +35,7 @@ class Replay:
         self._journal = journal
         self._opened = opened
         manifest = opened.version.manifest
-        self._delta = Delta(opened.version.items, manifest.dimension)
+        self._delta = Delta(opened.version.items, manifest.dimension, manifest.metric)
         self._sequence = manifest.journal_sequence
 
     @property

@@ -6,7 +6,7 @@ query is answered by one view, whatever happens meanwhile. Nothing here knows jo
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from search_svc.engine import Answered, Engine
 from search_svc.filters import FilterReader
 from search_svc.items import Items
 from search_svc.live_items import LiveItems
-from search_svc.merge import NONE, Hits, empty, merge, top_k
+from search_svc.merge import NONE, Hits, dropping, empty, merge, top_k
 from search_svc.rejections import rejected
 from search_svc.scanning import Scan
+from search_svc.shard import use_one_core
 from search_svc.typical import mean_of, typical_score
 from search_svc.version import IndexVersion, SearchParams, VersionManifest
 
@@ -128,12 +129,19 @@ class View:
         return Answered(merge([answered.hits, self._late(self.written, queries, k, labels)], k), answered.shards)
 
     def _late(self, written: Snapshot, queries: NDArray[np.float32], k: int, labels: NDArray[np.bool_] | None) -> Hits:
-        """The best hits among what was written."""
+        """The best hits among what was written. Those with some labels are few, and are scanned where they lie."""
+        use_one_core()
         rows = written.live if labels is None else written.live[labels[written.label_of[written.live]]]
         if not len(rows):
             return empty(len(queries))
-        scan = Scan(written.embeddings, rows, self.manifest.metric, written.longest)
-        hits = top_k(scan.fetch, queries, min(k, len(rows)), len(rows))
+        if labels is None:
+            fetch, of = (
+                dropping(partial(written.delta.blocks.fetch, written.rows, written.longest), written.dead_rows),
+                written.rows,
+            )
+        else:
+            fetch, of = Scan(written.embeddings, rows, self.manifest.metric, written.longest).fetch, len(rows)
+        hits = top_k(fetch, queries, min(k, len(rows)), of)
         return Hits(hits.scores, np.where(hits.ids < 0, -1, hits.ids + len(self.opened.version.items)))
 
 

@@ -26,7 +26,7 @@ def imported(tree: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in plain | froms}
 
 
-FAISS = ("asking", "build", "comparing", "faiss_index", "faiss_layers", "gpu", "scanning", "shard")
+FAISS = ("asking", "blocks", "build", "comparing", "faiss_index", "faiss_layers", "gpu", "scanning", "shard")
 
 
 @pytest.mark.parametrize(

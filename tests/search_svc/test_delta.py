@@ -13,7 +13,7 @@ D = 4
 @pytest.fixture
 def delta(tmp_path):
     write_items(tmp_path / "items.arrow", ["a", "b", "c"], [parse(name) for name in ("x", "y", "x")], ["", "", ""])
-    return Delta(Items.open(tmp_path / "items.arrow"), D)
+    return Delta(Items.open(tmp_path / "items.arrow"), D, "ip")
 
 
 def entry(item_id, label="x", value=1.0):

@@ -80,7 +80,9 @@ class Gallery:
             (items.item_id(row), items.labels[items.label_of[row]].label, version.embeddings[row].astype(np.float32))
             for row in range(len(version.items))
         ]
-        return cls(Opened(version, engine), Model(rows), Delta(items, version.manifest.dimension))
+        return cls(
+            Opened(version, engine), Model(rows), Delta(items, version.manifest.dimension, version.manifest.metric)
+        )
 
     def write(self, item_id, item):
         self.sequence += 1
@@ -111,6 +113,13 @@ def build(directory, spec, vectors=WHOLE):
         model_name="test",
         spec=spec,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search_svc.blocks._BLOCK_ROWS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +205,7 @@ def test_over_a_flat_base_the_answer_is_that_of_one_scan_over_all_to_the_bit(tmp
     everything[500:600] = everything[:100]  # copies tie, to the bit
     version = build(tmp_path, IndexSpec("Flat", metric=metric, shards=2), everything[:400])
     with LocalEngine.open(version) as engine:
-        delta = Delta(version.items, 24)
+        delta = Delta(version.items, 24, metric)
         for row in range(400, 900):
             delta.write(Entry(row, f"new {row}", stored("misc", everything[row])))
         for row in range(0, 100, 3):
@@ -285,7 +294,7 @@ class TestCalibrated:
         version = calibrated.version
         with LocalEngine.open(version) as engine:
             opened = Opened(version, engine)
-            delta = Delta(version.items, 32)
+            delta = Delta(version.items, 32, "ip")
             before = View(opened, delta.snapshot())
             for row in range(5):  # strangers come in fives of one car
                 delta.write(Entry(row + 1, f"new {row}", stored("lada_niva_1990", calibrated.strangers[row])))
@@ -302,7 +311,7 @@ class TestCalibrated:
 
     def test_is_near_to_itself_as_it_would_be_had_it_been_fitted_with_the_others(self, calibrated):
         version = calibrated.version
-        delta = Delta(version.items, 32)
+        delta = Delta(version.items, 32, "ip")
         place = next(place for place, label in enumerate(version.items.labels))
         rows = np.flatnonzero(version.items.label_of == place)
         for row in rows.tolist():
