@@ -47,10 +47,10 @@ _MAX_WRITES = 256
 
 _log = logging.getLogger(__name__)
 
-_SWITCH_S = 1e-4
+_SWITCH_S = 5e-4
 """For so long a thread may keep Python's lock while another waits. A shard's thread needs it some ten times a batch, and
 waits each time for whoever writes a reply, or follows the journal: beside 14 ms of its own it stood still for 8.6 with
-Python's 5 ms, for 1.0 with this (`bench/switching.py`)."""
+Python's 5 ms, for 1.3 with this; less hardly helps, and who waits wakes each time (`bench/switching.py`)."""
 
 
 def main() -> None:
