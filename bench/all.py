@@ -137,6 +137,7 @@ def peers(result: Result) -> Iterator[Ratio]:
         # None: vmmr never had a p99 as low, which is behind by any measure.
         yield Ratio("peers", f"vmmr / {name}, photos/s at equal p99", equal or 0.0, target=">= 1")
         yield Ratio("peers", f"{name} / vmmr, p50 of one caller", found["p50_of_one_caller"], target=">= 1")
+        yield Ratio("peers", f"{name} / vmmr, CPU of a photo", found["cpu_of_a_photo"])
 
 
 READ: dict[str, Callable[[Result], Iterator[Ratio]]] = {

@@ -8,8 +8,8 @@ import pytest
 
 PEERS = {
     "ratios": {
-        "mosec": {"throughput_at_equal_p99": 1.25, "p50_of_one_caller": 0.9},
-        "ray": {"throughput_at_equal_p99": None, "p50_of_one_caller": 2.0},
+        "mosec": {"throughput_at_equal_p99": 1.25, "p50_of_one_caller": 0.9, "cpu_of_a_photo": 1.1},
+        "ray": {"throughput_at_equal_p99": None, "p50_of_one_caller": 2.0, "cpu_of_a_photo": 1.1},
     }
 }
 CHAIN = {
@@ -51,13 +51,14 @@ def test_a_peer_that_is_never_matched_counts_as_nothing(table):
     rows, _ = table(peers=PEERS)
     assert rows["vmmr / mosec, photos/s at equal p99"] == ("1.25", "", ">= 1", "met")
     assert rows["mosec / vmmr, p50 of one caller"][3] == "**missed**"
+    assert rows["mosec / vmmr, CPU of a photo"] == ("1.10", "", "", "")
     assert rows["vmmr / ray, photos/s at equal p99"] == ("0.00", "", ">= 1", "**missed**")
 
 
 def test_a_bench_without_figures_is_an_error_by_its_name_and_the_others_are_told(table, tmp_path):
     rows, error = table("workers", peers=PEERS)
     assert error == "workers: there are no figures"
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert json.loads((tmp_path / "all.json").read_text())["machine"]["cores"] >= 1
 
 
