@@ -15,11 +15,14 @@ with needing_services("vmmr-embedder"):
     from vmmr.inference.v2 import inference_pb2_grpc
 
     from embedder_svc import embed_command, export_command, info_command, kserve, train_command
+    from embedder_svc.cache import Cache
+    from embedder_svc.choice import bundle_of
     from embedder_svc.config import PREFIX, EmbedderConfig
     from embedder_svc.decoder import Decoder, Pixels
     from embedder_svc.kserve import KServeService
     from embedder_svc.model import Model
     from embedder_svc.pipeline import Embedding, Pipeline
+    from embedder_svc.runtime import on_gpu
     from embedder_svc.service import SERVICE, EmbedderService
     from svckit import cli, config, supervisor
     from svckit.config import ConfigError
@@ -28,6 +31,7 @@ with needing_services("vmmr-embedder"):
     from svckit.worker import Worker
 
 if TYPE_CHECKING:
+    from embedder_svc.choice import Wanted
     from embedder_svc.runtime import Device
 
 PROGRAM = "vmmr-embedder"
@@ -99,8 +103,10 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
             max_queue=settings.max_queue,
         )
         await resources.enter_async_context(batcher)
+        hit = server.metrics.counter("vmmr_cached_photos", "Photos whose embedding was kept from an earlier call")
+        cache = Cache(settings.cache_photos, hit) if settings.cache_photos else None
         limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
-        pipeline = Pipeline(model, decoder, batcher, **limits)
+        pipeline = Pipeline(model, decoder, batcher, **limits, cache=cache)
         servicer.open(pipeline)
         second.open(pipeline)
 
@@ -108,9 +114,10 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
 
 
 def _warm_model(settings: EmbedderConfig) -> Model:
+    device = cast("Device", settings.device)
     model = Model.open(
-        settings.model,
-        device=cast("Device", settings.device),
+        bundle_of(settings.model, cast("Wanted", settings.precision), gpu=on_gpu(device)),
+        device=device,
         threads=settings.threads,
         max_batch=settings.max_batch,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedder_svc.choice import WANTED
 from embedder_svc.preprocess import Limits
 from embedder_svc.runtime import DEVICES
 from svckit.config import ConfigError, option
@@ -21,7 +22,15 @@ _MOST_IMAGES = 2**32 - 1
 @dataclass(frozen=True, kw_only=True)
 class EmbedderConfig(ServerConfig):
     port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
-    model: Path = option(Path("models/resnet50-cars-int8"), help="directory of the model bundle")
+    model: Path = option(
+        Path("models/resnet50-cars-int8"),
+        help="directory of the model bundle, or of several of one model in different precisions",
+    )
+    precision: str = option(
+        "auto",
+        choices=WANTED,
+        help="which of several bundles; auto is int8 or fp32 on a CPU, as suits it, fp16 on a GPU",
+    )
     device: str = option(
         "auto", choices=DEVICES, help="what runs the network; auto is CUDA where it works, else the CPU"
     )
@@ -33,6 +42,9 @@ class EmbedderConfig(ServerConfig):
         None, minimum=1, help="most photos in one run of the network; 1 on a CPU and 32 on a GPU if not set"
     )
     max_queue: int = option(256, minimum=1, help="photos in the server at once, all callers together; more are refused")
+    cache_photos: int = option(
+        0, minimum=0, help="photos whose embeddings are kept, to be answered at once when they come again; 0 for none"
+    )
     max_images: int = option(32, minimum=1, maximum=_MOST_IMAGES, help="most photos in one call")
     max_image_bytes: int = option(20_000_000, minimum=1, help="most bytes in one encoded photo")
     max_image_pixels: int = option(

@@ -1,14 +1,17 @@
 """Decoding off the event loop: the photos of many calls share a fixed number of threads."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc import preprocess
 from embedder_svc.preprocess import Box, Limits, PhotoError, Resize
+
+Out = TypeVar("Out")
 
 Pixels = NDArray[np.uint8]
 EncodedPhoto = tuple[bytes, Box | None]
@@ -25,10 +28,14 @@ class Decoder:
 
     async def decode(self, photos: Sequence[EncodedPhoto]) -> list[Pixels | PhotoError]:
         """The pixels of each photo, or what is wrong with it."""
+        return await self.map(self._decode, photos)
+
+    async def map(self, function: Callable[..., Out], photos: Sequence[EncodedPhoto]) -> list[Out]:
+        """What the function makes of each photo, in the same threads."""
         loop = asyncio.get_running_loop()
         # gRPC cancels the caller when its client leaves or its deadline passes. That cancels these, and takes those
         # that wait for a thread out of its queue.
-        return await asyncio.gather(*(loop.run_in_executor(self._threads, self._decode, *photo) for photo in photos))
+        return await asyncio.gather(*(loop.run_in_executor(self._threads, function, *photo) for photo in photos))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -4,13 +4,14 @@ Each face of the service (`service` is one) turns its requests into photos, and 
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc.admission import Admission
+from embedder_svc.cache import Cache, key_of
 from embedder_svc.decoder import Decoder, EncodedPhoto, Pixels
 from embedder_svc.model import Model
 from embedder_svc.preprocess import PhotoError, PhotoReason
@@ -45,6 +46,7 @@ class Pipeline:
         *,
         max_queue: int,
         max_images: int,
+        cache: Cache | None = None,
     ) -> None:
         """`max_queue` photos at once, `max_images` of them from one call."""
         self.model = model
@@ -52,6 +54,7 @@ class Pipeline:
         self._batcher = batcher
         self._admission = Admission(max_queue)
         self.max_images = max_images
+        self._cache = cache
 
     async def embed(self, photos: Sequence[EncodedPhoto], *, field: str = "images", deadline: float | None) -> Embedded:
         """The embeddings of 1 to `max_images` photos, all or none; `deadline` is a time of `time.monotonic`.
@@ -62,10 +65,33 @@ class Pipeline:
         """
         arrived = time.monotonic()
         self.check_count(len(photos), field)
+        if self._cache is None:
+            return await self._embed(dict(enumerate(photos)), arrived, field, deadline)
+        return await self._embed_new(photos, self._cache, arrived, field, deadline)
+
+    async def _embed_new(
+        self, photos: Sequence[EncodedPhoto], cache: Cache, arrived: float, field: str, deadline: float | None
+    ) -> Embedded:
+        """Those that the cache has not. It is asked in the decoding threads: a photo may have millions of bytes."""
+        keys = await self._decoder.map(key_of, photos)
+        rows = {number: row for number, key in enumerate(keys) if (row := cache.get(key)) is not None}
+        new = {number: photo for number, photo in enumerate(photos) if number not in rows}
+        found = await self._embed(new, arrived, field, deadline) if new else None
+        for number, row in zip(new, found.embeddings if found else (), strict=True):
+            rows[number] = row.copy()  # of its own: a view would keep all of the call's
+            cache.put(keys[number], rows[number])
+        embeddings = np.stack([rows[number] for number in range(len(photos))])
+        return replace(found, embeddings=embeddings) if found else Embedded(embeddings, _ms_since(arrived), 0.0, 0.0)
+
+    async def _embed(
+        self, photos: Mapping[int, EncodedPhoto], arrived: float, field: str, deadline: float | None
+    ) -> Embedded:
+        """Photos by their number in the call."""
         with self._admission.admit(len(photos), deadline):
-            results = await self._decoder.decode(photos)
-            decode_ms = 1e3 * (time.monotonic() - arrived)
-            batched = await self._batcher.submit(_all_good(results, field), deadline=deadline)
+            results = await self._decoder.decode(list(photos.values()))
+            decode_ms = _ms_since(arrived)
+            pixels = _all_good(dict(zip(photos, results, strict=True)), field)
+            batched = await self._batcher.submit(pixels, deadline=deadline)
         return Embedded(np.stack(batched.outputs), decode_ms, batched.queue_ms, batched.run_ms)
 
     def check_room(self, deadline: float | None) -> None:
@@ -84,16 +110,20 @@ class Pipeline:
             )
 
 
-def _all_good(results: Sequence[Pixels | PhotoError], field: str) -> list[Pixels]:
+def _ms_since(arrived: float) -> float:
+    return 1e3 * (time.monotonic() - arrived)
+
+
+def _all_good(results: Mapping[int, Pixels | PhotoError], field: str) -> list[Pixels]:
     """The pixels, if there is no bad photo among them; else one error that tells of every bad one."""
-    bad = [_violation(f"{field}[{i}]", result) for i, result in enumerate(results) if isinstance(result, PhotoError)]
+    bad = [_violation(f"{field}[{i}]", result) for i, result in results.items() if isinstance(result, PhotoError)]
     if bad:
         raise ServiceError(
             Reason.INVALID_IMAGE,
             f"{len(bad)} of {len(results)} images can't be used; {bad[0].field}: {bad[0].description}",
             violations=bad,
         )
-    return [result for result in results if not isinstance(result, PhotoError)]
+    return [result for result in results.values() if not isinstance(result, PhotoError)]
 
 
 def _violation(photo: str, error: PhotoError) -> Violation:

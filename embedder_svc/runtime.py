@@ -18,6 +18,17 @@ CPU = "CPUExecutionProvider"
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
+# Of Linux's driver, and of Windows' in WSL.
+_GPUS = ("/dev/nvidia0", "/dev/dxg")
+
+
+def on_gpu(device: Device) -> bool:
+    """Whether the device is a GPU; of `auto`, whether one seems to be there, and an onnxruntime for it."""
+    if device != "auto":
+        return device != "cpu"
+    return wheels.installed("onnxruntime-gpu") and any(Path(device).exists() for device in _GPUS)
+
+
 class DeviceError(CommandError):
     """The device that was asked for can't be used."""
 

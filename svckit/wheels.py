@@ -7,14 +7,14 @@ from svckit.cli import CommandError
 
 def check_one_of(cpu: str, gpu: str) -> None:
     """Raises CommandError if both wheels are installed: each has overwritten files of the other."""
-    if _installed(cpu) and _installed(gpu):
+    if installed(cpu) and installed(gpu):
         raise CommandError(
             f"{cpu} and {gpu} are both installed, and broke each other: "
             f"`pip uninstall {cpu} {gpu}`, then `pip install` vmmr[cpu] or vmmr[gpu]"
         )
 
 
-def _installed(distribution: str) -> bool:
+def installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

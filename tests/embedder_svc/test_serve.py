@@ -225,6 +225,35 @@ def test_sigterm_under_load_loses_no_accepted_call(spawn, dial, tiny_bundle, pho
     assert set(answered) <= {"OK", "UNAVAILABLE"}
 
 
+def test_a_photo_that_comes_again_is_answered_from_the_cache_with_the_same_bits(
+    spawn, dial, tiny_bundle, encode, scene
+):
+    ready = spawn("--model", tiny_bundle, "--cache-photos", "8").ready()
+    stub = dial(ready["port"])
+    first, second = encode(scene, "JPEG"), encode(scene[::-1].copy(), "JPEG")
+    once = wire.unpack(stub.Embed(request(first, second), timeout=TIMEOUT_S).embeddings)
+    third = encode(scene[:, ::-1].copy(), "JPEG")
+    again = wire.unpack(stub.Embed(request(second, third, first), timeout=TIMEOUT_S).embeddings)
+    assert np.array_equal(again[[2, 0]], once)
+    assert not np.array_equal(again[1], again[0])
+    assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 3
+    assert metric(ready["metrics_port"], "vmmr_cached_photos_total") == 2
+    kept = stub.Embed(request(third), timeout=TIMEOUT_S)
+    assert np.array_equal(wire.unpack(kept.embeddings)[0], again[1])
+    assert kept.times.infer_ms == 0
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(request(first, b"bad", second), timeout=TIMEOUT_S)
+    assert violations(caught.value) == [("images[1].content", "IMAGE_FORMAT")]
+
+
+def test_of_a_folder_of_bundles_the_precision_that_is_asked_for_is_served(spawn, dial, make_bundle, tmp_path):
+    made = {each: make_bundle(tmp_path / each, seed=seed, precision=each) for seed, each in enumerate(("fp32", "int8"))}
+    process = spawn("--model", tmp_path, "--precision", "fp32")
+    answer = dial(process.ready()["port"]).GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+    assert answer.model.fingerprint == made["fp32"].fingerprint
+    assert [line["precision"] for line in process.logged("precision")] == ["fp32"]
+
+
 def test_served_embeddings_equal_those_made_offline(spawn, dial, make_bundle, real_photos, tmp_path):
     info = make_bundle(tmp_path / "model", input_size=224, resize="crop")
     stub = dial(spawn("--model", tmp_path / "model").ready()["port"])
