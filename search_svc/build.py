@@ -17,6 +17,7 @@ from search_svc.gallery import Gallery, Rows, copied, copy_embeddings
 from search_svc.held import Held
 from search_svc.index_dir import Draft, new_version
 from search_svc.items import Items, write_items
+from search_svc.journal import Journal
 from search_svc.labels import Label
 from search_svc.local import LocalEngine
 from search_svc.shard_files import left_behind, write_shards
@@ -72,6 +73,7 @@ def build_version(
     held: Held | None = None,
     fingerprint: str | None = None,
     inherited: Inherited | None = None,
+    drop_changes: bool = False,
     processes: int = 1,
     memory_bytes: int = MEMORY_BYTES,
 ) -> IndexVersion:
@@ -81,11 +83,13 @@ def build_version(
     else items have are aligned with them. With `held`, if these are enough, it is calibrated. `processes` fill shards, and hold
     `memory_bytes` beside the shards that are being filled. An earlier build of the same that was stopped is gone on with; the
     embeddings are known by their `fingerprint`, which is computed unless it is given. Raises CommandError before any work if
-    the spec or the gallery makes no sense.
+    the spec or the gallery makes no sense, or if what was written to the gallery while it served could not be laid over it:
+    the version is without it with `drop_changes`.
     """
     rows = np.arange(embeddings.shape[0]) if rows is None else rows
     gallery = Gallery(embeddings, rows, item_ids, labels, uris, batch_ids, attributes)
     gallery.check()
+    journal_sequence = inherited.journal_sequence if inherited else _journal_sequence(index_dir, model, drop_changes)
     train_sample = _train_sample(spec, gallery, memory_bytes, inherited)
     gallery, parts = _divided(gallery, spec)
     job = _job(fingerprint or _fingerprint(embeddings), gallery, spec, train_sample)
@@ -118,7 +122,7 @@ def build_version(
             seed=spec.seed,
             train_sample=train_sample,
             created=datetime.now(UTC),
-            journal_sequence=inherited.journal_sequence if inherited else 0,
+            journal_sequence=journal_sequence,
         )
         if held and held.enough:
             manifest = _calibrate(draft.files, manifest, matrix, held, spec)
@@ -129,6 +133,21 @@ def build_version(
             read_manifest(draft.files)
             inherited.verify(_drafted(draft.files, manifest, matrix))
     return IndexVersion.open(index_dir, draft.version, verify=False)
+
+
+def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:
+    """Of the entries that a version built from photos stands for: none, and so all of the journal is laid over it."""
+    with Journal.open(index_dir) as journal:
+        last = journal.sequence()
+        if drop_changes or not last:
+            return last
+        text = f"{index_dir} was written to while it served, {last} times"
+        remedy = "--drop-changes lets go of all that, or --out names another index"
+        if journal.model != model:
+            raise CommandError(f"{text}, with embeddings of another model: {remedy}")
+        if journal.pruned:
+            raise CommandError(f"{text}, and versions hold the first {journal.pruned} changes: {remedy}")
+    return 0
 
 
 def _train_sample(spec: IndexSpec, gallery: Gallery, memory_bytes: int, inherited: Inherited | None) -> int:

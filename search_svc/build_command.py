@@ -46,6 +46,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=MEMORY_BYTES // 2**30,
         help="what it may hold beside the shards that are being filled (default: %(default)g)",
     )
+    parser.add_argument(
+        "--drop-changes",
+        action="store_true",
+        help="let go of what was added and deleted while the index served, where it cannot be laid over what is built",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -123,6 +128,7 @@ def _run(args: argparse.Namespace) -> None:
         rows=rows,
         held=held,
         fingerprint=embeddings.fingerprint,
+        drop_changes=args.drop_changes,
         processes=args.workers or cores(),
         memory_bytes=int(args.memory * 2**30),
     )

@@ -137,7 +137,7 @@ def _upto(index_dir: Path, base: IndexVersion, training: str, journal: Journal) 
 
 def _source(base: IndexVersion, journal: Journal, upto: int) -> _Source:
     """Raises ArtifactError if the journal is not of this index, or damaged."""
-    if journal.model not in (None, base.manifest.model):
+    if upto > base.manifest.journal_sequence and journal.model != base.manifest.model:
         raise ArtifactError(
             journal.path, f"is of another model ({journal.model}) than the index ({base.manifest.model})"
         )

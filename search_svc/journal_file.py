@@ -67,14 +67,17 @@ def connect_to_read(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def connect_to_write(path: Path, model: str, dimension: int) -> sqlite3.Connection:
-    """Makes the journal, of embeddings of that model, if there is none. Raises sqlite3.Error, or ArtifactError."""
+def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqlite3.Connection:
+    """Makes the journal, of embeddings of that model, if there is none: its entries are numbered from `after` on.
+
+    Raises sqlite3.Error, or ArtifactError.
+    """
     there = path.exists()
     connection = _connect(path, "rwc")
     try:
         connection.execute("PRAGMA synchronous = FULL")
         if _format(connection, path) == 0:
-            _make(connection, model, dimension)
+            _make(connection, model, dimension, after)
         if not there:
             _flush_folder(path.parent)
     except BaseException:
@@ -173,14 +176,14 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
     return FORMAT
 
 
-def _make(connection: sqlite3.Connection, model: str, dimension: int) -> None:
+def _make(connection: sqlite3.Connection, model: str, dimension: int, after: int) -> None:
     """Another process may be at it too; SQLite does not wait for it in all steps."""
     end = time.monotonic() + _READ_BUSY_S
     while True:
         try:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before there are tables
             connection.execute("PRAGMA journal_mode = WAL")
-            _set_up(connection, model, dimension)
+            _set_up(connection, model, dimension, after)
         except sqlite3.OperationalError as error:
             if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
@@ -189,15 +192,16 @@ def _make(connection: sqlite3.Connection, model: str, dimension: int) -> None:
             return
 
 
-def _set_up(connection: sqlite3.Connection, model: str, dimension: int) -> None:
+def _set_up(connection: sqlite3.Connection, model: str, dimension: int, after: int) -> None:
     """In one transaction; another process may be at it too."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             for statement in filter(str.strip, _SETUP.split(";")):
                 connection.execute(statement)
-            values = {"model": model, "dimension": dimension, "pruned": 0}
+            values = {"model": model, "dimension": dimension, "pruned": after}
             connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('entries', ?)", (after,))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

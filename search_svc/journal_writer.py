@@ -73,7 +73,9 @@ class JournalWriter:
 
     def _connected(self, base: Base) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = journal_file.connect_to_write(self.path, base.model, base.dimension)
+            self._connection = journal_file.connect_to_write(
+                self.path, base.model, base.dimension, base.journal_sequence
+            )
         return self._connection
 
 
@@ -100,7 +102,7 @@ def prune(index_dir: Path, upto: int) -> None:
         if journal.pruned >= upto and not journal.holds(upto):
             return
     with journal_file.told(path):
-        connection = journal_file.connect_to_write(path, "", 0)
+        connection = journal_file.connect_to_write(path, "", 0, 0)
         try:
             _prune(connection, path, upto)
         finally:
@@ -124,12 +126,25 @@ def _prune(connection: sqlite3.Connection, path: Path, upto: int) -> None:
 def _check(connection: sqlite3.Connection, base: Base) -> None:
     """Whether the base and the entries after it are the gallery that is written to."""
     meta = dict(connection.execute("SELECT name, value FROM meta"))
-    if meta["model"] != base.model:
-        text = f"the journal is of the model {meta['model'][:12]}, the index of {base.model[:12]}: nothing was written"
-        raise ServiceError(Reason.JOURNAL_UNWRITABLE, text)
+    last = _last_sequence(connection)
+    if last < base.journal_sequence:
+        text = f"ends with entry {last}, and the index holds {base.journal_sequence}: it is the journal of another"
+        raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"the journal {text}; nothing was written")
     if meta["pruned"] > base.journal_sequence:
         text = "this server has not heard yet of the version that took over what it would write to: nothing was written"
         raise ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
+    if meta["model"] != base.model:
+        if last > base.journal_sequence:
+            text = f"is of the model {meta['model'][:12]}, the index of {base.model[:12]}: nothing was written"
+            raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"the journal {text}")
+        # An index of another model holds all that there is: from here on the journal is that model's.
+        values = ((base.model, "model"), (base.dimension, "dimension"))
+        connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
+
+
+def _last_sequence(connection: sqlite3.Connection) -> int:
+    ((last,),) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
+    return int(last)
 
 
 class _Changes:
@@ -206,8 +221,7 @@ class _Changes:
             self._connection.execute(
                 "UPDATE entries SET closes = 1 WHERE sequence = (SELECT max(sequence) FROM entries)"
             )
-        rows = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchall()
-        return int(rows[0][0]) if rows else 0
+        return _last_sequence(self._connection)
 
 
 def _row(item_id: str, item: StoredItem | None) -> tuple[str | bytes | int | None, ...]:

@@ -104,7 +104,7 @@ def _repair(index_dir: Path, path: Path) -> Saved:
     made = path.with_name(f".{path.name}.repaired")
     for suffix in ("", *_SIDE_FILES):
         made.with_name(made.name + suffix).unlink(missing_ok=True)
-    with closing(journal_file.connect_to_write(made, manifest.model, manifest.dimension)) as target:
+    with closing(journal_file.connect_to_write(made, manifest.model, manifest.dimension, 0)) as target:
         with closing(sqlite3.connect(path, isolation_level=None)) as source:
             last, pruned = _ends(source, manifest.journal_sequence)
             saved, lost = _copy(source, target, path, range(pruned + 1, last + 1))

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc import compaction
-from search_svc.build import IndexSpec
+from search_svc.build import IndexSpec, build_version
 from search_svc.compaction import compact
 from search_svc.holding import Holding
 from search_svc.index_dir import BuildRunningError, current, only_builder, version_names
 from search_svc.journal import Journal, StoredItem
+from search_svc.labels import parse
 from search_svc.local import LocalEngine
 from search_svc.retention import retire, roll_back, versions
 from search_svc.version import IndexVersion
 from search_svc.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
-from tests.search_svc.journals import D, DictBase, applied, replayed, stored, written
+from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, written
 
 ROOT = Path(__file__).parents[2]
 SPECS = [IndexSpec(shards=2), IndexSpec("IVF4,Flat", shards=2, nprobe=2), IndexSpec(shards=2, shard_by="label")]
@@ -329,3 +330,70 @@ class TestCommands:
             refused = self.run("compact", index)
         assert (refused.returncode, refused.stdout) == (3, "")
         assert refused.stderr.startswith(f"vmmr-search: error: {index}: another process is building")
+
+
+class TestBuildingAnew:
+    """Over an index that was written to."""
+
+    def build(self, index, **options):
+        vectors = np.random.default_rng(5).standard_normal((30, D)).astype(np.float32)
+        names = [f"photo {row}.jpg" for row in range(30)]
+        labels = [parse("make_model 0_2000")] * 30
+        options = {"model": MODEL, **options}
+        return build_version(
+            index,
+            embeddings=vectors,
+            item_ids=names,
+            labels=labels,
+            uris=names,
+            model_name="test",
+            spec=IndexSpec(),
+            **options,
+        )
+
+    def test_lays_what_was_written_over_what_is_built(self, index):
+        write(index, Add({"new": stored()}), Delete(("photo 3.jpg",)))
+        self.build(index)
+        assert replayed(index, base_of(index)).keys() == {"new", *(f"photo {row}.jpg" for row in range(30) if row != 3)}
+
+    def test_is_refused_where_that_cannot_be_and_lets_go_of_it_if_told_to(self, index):
+        grown(index, 1)
+        retire(index, 1)
+        with pytest.raises(
+            CommandError, match="was written to while it served, 1 times, and versions hold the first 1"
+        ):
+            self.build(index)
+        made = self.build(index, drop_changes=True)
+        assert made.manifest.journal_sequence == 1
+        assert write(index, Add({"x": stored()}))[0].sequence == 2
+        assert replayed(index, base_of(index)).keys() == {"x", *(f"photo {row}.jpg" for row in range(30))}
+
+    def test_with_another_model_starts_the_journal_over(self, index):
+        write(index, Add({"new": stored()}))
+        with pytest.raises(CommandError, match="with embeddings of another model"):
+            self.build(index, model="f" * 64)
+        self.build(index, model="f" * 64, drop_changes=True)
+        base = base_of(index)
+        base.model = "f" * 64
+        assert written(index, Add({"x": stored()}), base=base)[0].sequence == 2
+        assert "x" in replayed(index, base)
+        with pytest.raises(CommandError, match="what was written since is of another model"):
+            roll_back(index)
+
+
+def test_a_journal_that_is_gone_is_begun_where_the_version_ends(index):
+    grown(index, 3)
+    for file in index.glob("journal.*"):
+        file.unlink()
+    assert write(index, Add({"x": stored()}))[0].sequence == 4
+    assert "x" in replayed(index, base_of(index))
+
+
+def test_a_journal_of_another_index_is_not_written_to(index, tmp_path):
+    grown(index, 3)
+    other = tmp_path / "other"
+    other.mkdir()
+    written(other, Add({"x": stored()}))
+    shutil.copy(other / "journal.db", index)
+    (outcome,) = written(index, Add({"x": stored()}), base=base_of(index))
+    assert "ends with entry 1, and the index holds 3: it is the journal of another" in str(outcome)
