@@ -17,7 +17,16 @@ with needing_services("vmmr-search"):
     from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
 
-    from search_svc import build_command, evaluate, gallery_service, info, repair, split, versions_command
+    from search_svc import (
+        backup_command,
+        build_command,
+        evaluate,
+        gallery_service,
+        info,
+        repair,
+        split,
+        versions_command,
+    )
     from search_svc.audit import command as audit
     from search_svc.base import VersionBase
     from search_svc.compactor import Compactor
@@ -77,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     serve.set_defaults(
         run=lambda args: supervisor.serve(_serve, config.from_namespace(SearchConfig, PREFIX, args), PROGRAM)
     )
-    for step in (split, audit, select, build_command, evaluate, info, versions_command, repair):
+    for step in (split, audit, select, build_command, evaluate, info, versions_command, repair, backup_command):
         step.add(commands)
     return program
 
