@@ -20,10 +20,10 @@ def page(result: Result) -> str:
         "rows": table.rows(result),
         "stages": names,
         "both": table.both,
-        "busy": table.busy,
+        "doubts": table.doubts(result),
         "errors": table.error_rows(steps),
         "knee": table.knee_lines(result.knee, result.plan["slo_p99_ms"]) if result.knee else [],
-        "few": table.few(result),
+        "notes": table.notes(result),
         "advice": table.advice(result),
         "plots": plots.svgs(result),
     }

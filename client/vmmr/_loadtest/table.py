@@ -7,6 +7,8 @@ from vmmr._loadtest.result import Border, Distribution, Knee, Result, Step
 
 LEAST = {"p99": 100, "p99.9": 1000}
 """Calls that a percentile needs: with fewer it would be the slowest call."""
+BUSY = 0.9
+"""The share of a machine's cores beyond which it is full."""
 ABSENT = "-"
 _MESSAGE = 100
 """Characters of an error's message that are shown; --json has all."""
@@ -139,21 +141,24 @@ def _doubts(result: Result) -> Iterator[str]:
     if not result.doubts:
         return
     yield "! THE GENERATOR, OR THIS MACHINE, WAS A LIMIT. These figures are not the service's alone:"
-    for step in in_order(result.steps):
-        for reason in step.generator.limited_by:
-            yield f"!   {step.name}: {reason}{busy(step)}"
+    yield from (f"!   {line}" for line in doubts(result))
     yield f"! {advice(result)}"
 
 
+def doubts(result: Result) -> list[str]:
+    """A line a step."""
+    steps = [step for step in in_order(result.steps) if step.generator.limited_by]
+    return [f"{step.name}: {'; '.join(step.generator.limited_by)}" for step in steps]
+
+
 def advice(result: Result) -> str:
-    if any(busy(step) for step in result.steps if step.generator.limited_by):
-        return "Run the generator on a machine of its own: here it takes cores from the service, or others take them from both."
+    if any(_busy(step) for step in result.steps if step.generator.limited_by):
+        return "Run the generator on a machine of its own: all cores of this one were busy."
     return "Give more --processes."
 
 
-def busy(step: Step) -> str:
-    share = step.generator.machine_busy
-    return "" if share is None or share < 0.9 else f"; all cores of this machine were {share:.0%} busy"
+def _busy(step: Step) -> bool:
+    return step.generator.machine_busy is not None and step.generator.machine_busy >= BUSY
 
 
 def verdict(result: Result) -> list[str]:
@@ -162,39 +167,44 @@ def verdict(result: Result) -> list[str]:
         lines += knee_lines(result.knee, result.plan["slo_p99_ms"])
     if result.ended_early:
         lines.append(f"ended early: {result.ended_early}")
-    lines += few(result)
+    lines += notes(result)
     lines += [f"NOT MET: {failure}" for failure in result.failures]
     if result.plan["slo_p99_ms"] is not None and not result.failures and not result.knee and result.steps:
         lines.append(f"met: 99 % of calls were answered within {result.plan['slo_p99_ms']:g} ms")
     return lines
 
 
-def few(result: Result) -> list[str]:
-    """A remark on steps whose p99 says little."""
+def notes(result: Result) -> list[str]:
+    """What to keep in mind."""
+    found = []
     least = min((step.calls for step in result.steps if step.mode == "open"), default=LEAST["p99"])
-    if least >= LEAST["p99"]:
-        return []
-    return [
-        f"note: a step has as few as {least} calls, and a p99 needs {LEAST['p99']} at least: give a longer --duration"
-    ]
+    if least < LEAST["p99"]:
+        found.append(
+            f"note: a step has as few as {least} calls, and a p99 needs {LEAST['p99']} at least: give a longer --duration"
+        )
+    busy = sum(map(_busy, result.steps))
+    if busy:
+        found.append(
+            f"note: in {busy} of {len(result.steps)} steps all cores of this machine were busy: a service that runs here, too,"
+            " had what the generator and others left it"
+        )
+    return found
 
 
 def knee_lines(found: Knee, slo_p99_ms: float | None) -> list[str]:
-    lines = [
-        f"knee: {_border(found.knee)}; beyond it p99 is more than {KNEE:g} times that of the lowest rate, or calls go unanswered"
-    ]
+    lines = [f"knee, with a p99 of at most {KNEE:g} times that of the lowest rate: {_border(found.knee)}"]
     if found.slo:
-        lines.append(f"highest rate that has 99 % of calls answered within {slo_p99_ms:g} ms: {_border(found.slo)}")
+        lines.append(f"highest rate with 99 % of calls answered within {slo_p99_ms:g} ms: {_border(found.slo)}")
     return lines
 
 
 def _border(border: Border) -> str:
     if border.rate is None:
         return f"none; {border.fails_at:.4g}/s, the lowest that was tried, is too much"
-    rate = f"{border.rate:.4g} calls/s (p99 {_ms(border.p99_ms)} ms)"
+    rate = f"{border.rate:.4g} calls/s, p99 {_ms(border.p99_ms)} ms"
     if border.fails_at is None:
-        return f"at least {rate}: nothing that was tried was too much"
-    doubt = ", where the generator was a limit, too" if border.generator_limited else ""
+        return f"at least {rate}; nothing that was tried is too much"
+    doubt = " (but the generator was a limit there)" if border.generator_limited else ""
     return f"{rate}; {border.fails_at:.4g}/s is too much{doubt}"
 
 

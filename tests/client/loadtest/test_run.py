@@ -1,9 +1,14 @@
 """Load tests of real servers: what is measured is what happened."""
 
+import json
 import time
+from dataclasses import asdict
 from threading import Lock
 
+import grpc
 import pytest
+import trustme
+from vmmr._channel import TLS
 from vmmr._errors import UnavailableError
 from vmmr._loadtest.plan import Access, Closed, Open, Plan
 from vmmr._loadtest.prepare import CannotRunError
@@ -210,3 +215,20 @@ def test_an_embedder_alone_is_enough_for_embed(serve, photos):
     plan = Plan(target="embed", loads=(Open(20),), access=access, photos=photos, duration_s=0.5, warmup_s=0)
     [step] = run(plan).steps
     assert step.answered == 10
+
+
+def test_tls_with_a_client_certificate_and_a_token(serve, services, tmp_path):
+    ca = trustme.CA()
+    server, caller = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.org")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    caller.private_key_pem.write_to_path(tmp_path / "key.pem")
+    caller.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    pair = [(server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())]
+    credentials = grpc.ssl_server_credentials(pair, ca.cert_pem.bytes(), require_client_auth=True)
+    tls = TLS(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+    access = Access(search=serve(services.search, credentials), tls=tls, token="secret")
+    result = run(Plan(target="search", loads=(Open(20),), access=access, distinct=3, duration_s=0.5, warmup_s=0))
+    assert result.steps[0].answered == 10
+    tokens = {call.metadata["authorization"] for call in services.search.script.received}
+    assert tokens == {"Bearer secret"}
+    assert "secret" not in json.dumps(asdict(result)) + repr(access)
