@@ -15,7 +15,7 @@ EXIT_CODES = """exit codes:
   1    the SLO was missed, or too many calls failed, or compare found a regression
   2    the command line or the environment makes no sense, or the two files can't be compared
   3    a service could not be reached, or refused to tell what it serves, or the generator failed
-  4    the SLO was given, and the generator was a limit: nothing is proven
+  4    the SLO was given, and where the generator was no limit it was met, but it was one elsewhere: nothing is proven
   130  interrupted; what was measured until then was reported
   141  whoever read the output went away"""
 

@@ -47,7 +47,7 @@ def test(args: argparse.Namespace, access: Access, options: SearchOptions) -> in
 def status(result: Result) -> int:
     if result.ended_early == "interrupted":
         return INTERRUPTED
-    if result.doubts and result.plan["slo_p99_ms"] is not None and not result.knee:
+    if result.unproven:
         return UNPROVEN
     return NOT_MET if result.failures else MET
 

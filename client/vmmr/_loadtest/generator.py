@@ -25,6 +25,8 @@ from vmmr._loadtest.targets import CALLS, NETWORK, Answer, Ask, ask
 TICK_S = 0.01
 BACKOFF_S = 0.05
 """How long a caller of a closed loop waits after it was refused: not to find out at once is what callers do."""
+_GRACE_S = 0.25
+"""After the end, for calls that were to start before it."""
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _KEEPALIVE_S = 30.0
 
@@ -120,8 +122,8 @@ class _Run:
         for number, offset in schedule:  # the last one matters
             due = self._step.begins + offset
             await _sleep_until(due)
-            if time.monotonic() > self._until:
-                # So far behind that what is left would come after the end.
+            if time.monotonic() > self._until + _GRACE_S:
+                # So far behind that what is left would come after the end, and the step must end.
                 self._record.unsent += (due >= self._from) + sum(left >= self._plan.warmup_s for _, left in schedule)
                 break
             self._start(self._call(number, due))

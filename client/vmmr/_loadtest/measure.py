@@ -106,7 +106,7 @@ def _limits(
     most = max(_LATE_MS, _LATE_SHARE * p99)
     reasons = []
     if record.unsent:
-        reasons.append(f"{record.unsent} calls were never made: their time had come and gone")
+        reasons.append(f"calls never made, because their time was over: {record.unsent}")
     if lag and lag.p99_ms > most:
         reasons.append(f"calls started late (p99 {lag.p99_ms:.1f} ms, of a latency of {p99:.1f} ms)")
     if loop_lag and loop_lag.p99_ms > most:

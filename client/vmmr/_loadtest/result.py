@@ -161,5 +161,7 @@ class Result:
     """Why; empty if it was not."""
     failures: tuple[str, ...]
     """What the test was to show and did not. Empty: all is well."""
+    unproven: bool
+    """There was an SLO, no step that is beyond doubt missed anything, and others are in doubt: it may be met or not."""
     doubts: tuple[str, ...]
     """Why the figures may be the generator's, step by step."""

@@ -45,6 +45,7 @@ def run(plan: Plan, tell: Tell = lambda *_: None, prepared: Prepared | None = No
         knee=found,
         ended_early=test.ended_early,
         failures=tuple(_failures(plan, steps, found)),
+        unproven=_is_unproven(plan, steps),
         doubts=tuple(_doubts(steps)),
     )
 
@@ -141,6 +142,13 @@ def _failures_of(plan: Plan, step: Step) -> Iterator[str]:
         yield f"{step.name}: {step.within_slo:.2%} of calls were answered within {plan.slo_p99_ms:g} ms, not 99 %"
     if step.failed_share > plan.max_errors:
         yield f"{step.name}: {step.failed_share:.2%} of calls failed, more than {plan.max_errors:.2%}"
+
+
+def _is_unproven(plan: Plan, steps: tuple[Step, ...]) -> bool:
+    """A search for the knee says itself where the generator was a limit."""
+    doubted = any(step.generator.limited_by for step in steps)
+    failed = any(list(_failures_of(plan, step)) for step in steps if not step.generator.limited_by)
+    return plan.slo_p99_ms is not None and bool(plan.loads) and doubted and not failed
 
 
 def _doubts(steps: tuple[Step, ...]) -> Iterator[str]:

@@ -169,7 +169,9 @@ def verdict(result: Result) -> list[str]:
         lines.append(f"ended early: {result.ended_early}")
     lines += notes(result)
     lines += [f"NOT MET: {failure}" for failure in result.failures]
-    if result.plan["slo_p99_ms"] is not None and not result.failures and not result.knee and result.steps:
+    if result.unproven:
+        lines.append("UNPROVEN: whether the SLO is met, since the generator was a limit")
+    elif result.plan["slo_p99_ms"] is not None and not result.failures and not result.knee and result.steps:
         lines.append(f"met: 99 % of calls were answered within {result.plan['slo_p99_ms']:g} ms")
     return lines
 

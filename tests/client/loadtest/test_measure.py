@@ -100,7 +100,7 @@ def test_a_generator_that_is_late_or_busy_confesses_it(settings, confession):
 def test_calls_that_were_never_made_are_confessed_even_if_all_else_was_fine():
     found = recorded([40] * 100)
     found.unsent = 3
-    assert step(found).generator.limited_by == ("3 calls were never made: their time had come and gone",)
+    assert step(found).generator.limited_by == ("calls never made, because their time was over: 3",)
 
 
 def test_values_beyond_what_is_kept_count_as_the_most_that_is():

@@ -10,9 +10,11 @@ import pytest
 import trustme
 from vmmr._channel import TLS
 from vmmr._errors import UnavailableError
+from vmmr._loadtest import measure as measuring
 from vmmr._loadtest.plan import Access, Closed, Open, Plan
 from vmmr._loadtest.prepare import CannotRunError
-from vmmr._loadtest.run import run
+from vmmr._loadtest.recorder import Record, record
+from vmmr._loadtest.run import _is_unproven, run
 from vmmr.search.v1 import search_pb2
 
 from svckit.errors import Reason, ServiceError
@@ -178,8 +180,21 @@ def test_a_rate_that_no_process_can_make_is_confessed(measure):
     result = measure("search", Open(20_000), duration_s=0.5)
     [step] = result.steps
     assert step.unsent > 0
-    assert any("never made" in doubt for doubt in result.doubts)
+    assert any("never made, because" in doubt for doubt in result.doubts)
     assert step.calls == 10_000, "those that were not made are counted all the same"
+
+
+def test_calls_that_start_late_count_from_when_they_were_to_start(one):
+    step = one("search", Open(20_000), duration_s=0.5, warmup_s=0)
+    assert step.generator.lag.mean_ms > 20
+    assert step.latency.mean_ms == pytest.approx(step.service.mean_ms + step.generator.lag.mean_ms, rel=0.02)
+
+
+def test_a_service_that_shuts_down_is_not_asked_again(one, services, fail):
+    services.search.script.then(PASS, *[fail("SHUTTING_DOWN")] * 5)
+    step = one("search", Open(20), warmup_s=0)
+    assert [(each.code, each.reason, each.count) for each in step.errors] == [("UNAVAILABLE", "SHUTTING_DOWN", 5)]
+    assert len(services.search.script.of("Search")) == 20
 
 
 def test_a_search_for_the_knee_measures_until_it_is_found(serve):
@@ -215,6 +230,26 @@ def test_an_embedder_alone_is_enough_for_embed(serve, photos):
     plan = Plan(target="embed", loads=(Open(20),), access=access, photos=photos, duration_s=0.5, warmup_s=0)
     [step] = run(plan).steps
     assert step.answered == 10
+
+
+def test_an_slo_is_unproven_only_where_no_step_beyond_doubt_missed_it():
+    plan = Plan(target="search", loads=(Open(1), Open(2)), slo_p99_ms=50)
+
+    def step(load, *, meets, late):
+        found = Record(window_s=10.0)
+        for _ in range(100):
+            record(found.latency, 0.02)
+            record(found.lag, 0.009 if late else 0)
+        found.within_slo = 100 if meets else 90
+        return measuring.step(plan, load, found, None)
+
+    for first, second, unproven in (
+        ({"meets": True, "late": False}, {"meets": True, "late": False}, False),
+        ({"meets": True, "late": False}, {"meets": True, "late": True}, True),
+        ({"meets": True, "late": False}, {"meets": False, "late": True}, True),
+        ({"meets": False, "late": False}, {"meets": False, "late": True}, False),
+    ):
+        assert _is_unproven(plan, (step(Open(1), **first), step(Open(2), **second))) == unproven
 
 
 def test_tls_with_a_client_certificate_and_a_token(serve, services, tmp_path):
