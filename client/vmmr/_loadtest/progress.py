@@ -1,5 +1,6 @@
 """What is going on, on standard error: a line that changes, or one every few seconds where nobody watches a terminal."""
 
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -60,5 +61,7 @@ class Line:
         return f", {answered / spent:.1f} answered/s{mean}, {under_way} under way{lost}"
 
     def _write(self, text: str) -> None:
-        self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        # A line that is wrapped could not be overwritten.
+        shown = text[: shutil.get_terminal_size().columns - 1]
+        self._out.write(f"\r\x1b[K{shown}" if self._terminal else f"{text}\n")
         self._out.flush()
