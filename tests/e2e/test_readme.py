@@ -30,6 +30,7 @@ def folder(root, drawn, tmp_path_factory) -> Path:
     """Where a reader would be: `photos/` of their own, `car.jpg`, and the model that ships."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "photos").symlink_to(drawn.photos)
+    (folder / "pilot").symlink_to(next(path for path in drawn.photos.iterdir() if path.is_dir()))
     (folder / "models").symlink_to(root / "models")
     shutil.copy(min(drawn.photos.glob("*/*.jpg")), folder / "car.jpg")
     return folder
@@ -62,6 +63,19 @@ def test_the_offline_commands_lead_to_an_answer(commands, folder, served):
         check=True,
     )
     assert "car.jpg" in done.stdout
+
+
+def test_a_car_is_added_listed_and_removed(commands, folder, served):
+    said = {}
+    for command in commands:
+        name = command.split()[1] if command.startswith("vmmr ") else ""
+        if name in ("add", "list", "remove"):
+            run = [BINARIES / "vmmr", *shlex.split(command)[1:]]
+            done = subprocess.run(run, cwd=folder, env=os.environ | served, capture_output=True, text=True, check=True)
+            said[name] = done.stdout.splitlines()
+    assert said["add"][1].split() == ["honda_pilot_2027", "10"]
+    assert len(said["list"]) == 11, "a heading, and ten photos"
+    assert said["remove"] == ["10 photos removed"]
 
 
 def test_the_python_runs(readme, folder, served):
