@@ -125,6 +125,7 @@ def test_one_photo_given_twice_is_one_item_with_the_last_label(client, services)
     outcomes = list(client.add_photos([new(1, "x"), new(1, "y")]))
     assert [o.error for o in outcomes] == [None, None]
     assert client.get_item(sha(b"1")).label == "y"
+    assert [len(call.request.items) for call in services.search.script.of("AddItems")] == [1]
 
 
 def test_bad_photos_cost_the_others_nothing(client, services, tmp_path):
