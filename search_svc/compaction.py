@@ -7,6 +7,7 @@ version and the rest of the journal are.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,26 +32,30 @@ from svckit.cli import CommandError
 
 _READ_AT_ONCE = 10_000
 _JOB = "compaction of {} ({}) and the journal to {}"
+_BEGUN = re.compile(r"compaction of (\d+) \(.*\) and the journal to (\d+)")
+_FEW = 1 / 20
+"""Of a gallery: with so many new items the training of the rest is still good for all."""
 _PROBES = 16
 """Items that are looked for in what was built."""
 
 
 def compact(
-    index_dir: Path, *, retrain: bool = False, processes: int = 1, memory_bytes: int = MEMORY_BYTES
+    index_dir: Path, *, retrain: bool | None = None, processes: int = 1, memory_bytes: int = MEMORY_BYTES
 ) -> IndexVersion | None:
     """Builds the next version and makes it the current one; None if nothing was written since the current one was built.
 
-    The quantizer that the index was trained with is taken over, unless it is to be trained anew. Raises CommandError if there
-    is nothing to build of, and ArtifactError if a file is damaged or another is building.
+    What the index was trained to is taken over if few items are new, unless `retrain` says whether it is. Raises CommandError
+    if there is nothing to build of, and ArtifactError if a file is damaged or another is building.
     """
     base = IndexVersion.open(index_dir, verify=False)
-    training = "trained anew" if retrain else "its training"
     with Journal.open(index_dir) as journal:
-        source = _source(base, journal, _upto(index_dir, base, training, journal))
+        source = _source(base, journal, _upto(index_dir, base, journal))
     if source.upto == base.manifest.journal_sequence:
         return None
     if not len(source):
         raise CommandError(f"{index_dir}: every item was deleted, and an index of none cannot be built: add one first")
+    retrain = len(source.written) > _FEW * len(source) if retrain is None else retrain
+    training = "trained anew" if retrain else "its training"
     return build_version(
         index_dir,
         **source.gallery(),
@@ -127,12 +132,11 @@ class _Joined:
         return found
 
 
-def _upto(index_dir: Path, base: IndexVersion, training: str, journal: Journal) -> int:
+def _upto(index_dir: Path, base: IndexVersion, journal: Journal) -> int:
     """The last entry to take in: of a compaction that was stopped, its own, so that its draft is gone on with."""
-    start, _, stopped = begun(index_dir).get("embeddings", "").rpartition(" ")
+    stopped = _BEGUN.fullmatch(begun(index_dir).get("embeddings", ""))
     last = journal.sequence()
-    same = start and f"{start} " == _JOB.format(base.manifest.version, training, "") and stopped.isdigit()
-    return min(int(stopped), last) if same else last
+    return min(int(stopped[2]), last) if stopped and stopped[1] == base.manifest.version else last
 
 
 def _source(base: IndexVersion, journal: Journal, upto: int) -> _Source:

@@ -136,12 +136,13 @@ def test_the_next_version_is_of_the_same_kind_and_searches_as_the_last(built, tm
     assert made.items.item_id(found.hits.ids[0, 0]) == "new"
 
 
-def test_the_training_is_taken_over_unless_it_is_to_be_done_anew(built, tmp_path, capsys):
-    for retrain in (False, True):
-        index = shutil.copytree(built[1], tmp_path / str(retrain))
-        write(index, Add({"new": stored()}))
-        compact(index, retrain=retrain)
-        assert ("training IVF4,Flat" in capsys.readouterr().err) == retrain
+@pytest.mark.parametrize("case", [(1, None, False), (1, True, True), (6, None, True), (6, False, False)])
+def test_the_training_is_taken_over_if_few_items_are_new_or_if_told_to(built, tmp_path, capsys, case):
+    new, retrain, trained = case
+    index = shutil.copytree(built[1], tmp_path / "index")
+    write(index, Add({f"new {number}": stored() for number in range(new)}))
+    compact(index, retrain=retrain)
+    assert ("training IVF4,Flat" in capsys.readouterr().err) == trained
 
 
 def test_a_calibration_stays_and_new_labels_get_their_typical_scores(calibrated, tmp_path):

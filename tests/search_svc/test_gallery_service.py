@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -404,6 +405,26 @@ class TestDisk:
             *acknowledged,
             "after",
         }
+
+    def test_a_shard_that_is_gone_is_named_and_a_rollback_brings_everything_back(self, index, serve, spawn):
+        process, client = serve(index)
+        client.add([item("early")], unit(1))
+        client.compact()
+        client.add([item("late")], unit(1, seed=2))
+        shard = index / "versions" / "000002" / "shard-001.faiss"
+        shard.unlink()
+        assert client.nearest(unit(1)[0])[0].item_id == "early"
+        process.popen.kill()
+        process.wait()
+        broken = spawn("--index", index)
+        assert broken.wait() == 1
+        assert f"{shard}: is missing" in "".join(broken.said())
+        rolled = [sys.executable, "-m", "search_svc", "rollback", index]
+        assert subprocess.run(rolled, check=True, capture_output=True, cwd=ROOT).stdout
+        _, client = serve(index)
+        assert client.get("early").item_id == client.nearest(unit(1)[0])[0].item_id == "early"
+        assert client.nearest(unit(1, seed=2)[0])[0].item_id == "late"
+        assert len(client.list()[0]) == 62
 
     def test_a_journal_that_cannot_be_read_stops_the_server_with_the_command_that_helps(self, index, spawn):
         (index / "journal.db").write_bytes(b"no database" * 1000)
