@@ -55,7 +55,9 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         help="versions to keep; older ones that nobody uses are removed (default: %(default)s)",
     )
     parser.add_argument(
-        "--retrain", action="store_true", help="train the index anew rather than take its training over"
+        "--retrain",
+        action=argparse.BooleanOptionalAction,
+        help="train the index anew, or take its training over (default: anew if more than 5 %% of the items are new)",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that fill a shard each (default: 1)")
     parser.add_argument(
