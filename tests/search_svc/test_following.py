@@ -196,6 +196,20 @@ class TestVersions:
         assert following.view.sequence == last
         assert following.names() == sorted({*PHOTOS} - {"photo 1"})
 
+    def test_what_was_written_after_it_was_opened_is_in_it_when_it_is_shown(self, path):
+        following = Following(path)  # not started: each step is taken here
+        follower = following.follower
+        following.index.add(new=("misc", GALLERY[0]))
+        compact(path)
+        follower._open_current()
+        last = following.index.add(late=("misc", GALLERY[1]))
+        follower._catch_up()
+        assert (following.view.manifest.version, following.view.sequence) == ("000001", last)
+        follower._switch()
+        assert (following.view.manifest.version, following.view.sequence) == ("000002", last)
+        assert following.names() == sorted([*PHOTOS, "new", "late"])
+        following.start().stop()
+
     def test_the_one_before_can_be_gone_back_to_and_is_the_same_gallery(self, following, path):
         following.index.add(new=("misc", GALLERY[0]))
         compact(path)
@@ -277,6 +291,22 @@ class TestReaching:
         assert not any(each.done() for each in waiting[1:])
         await asyncio.to_thread(self.later, gallery, 8)
         await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT_S)
+
+    async def test_a_view_that_is_shown_just_as_somebody_begins_to_wait_is_not_missed(self, gallery, monkeypatch):
+        monkeypatch.setattr("search_svc.live.MOST_WAIT_S", 2.0)
+        lock = gallery._changing
+
+        class Between:
+            def __enter__(self):
+                gallery._changing = lock
+                gallery.show(View(gallery.view.opened, None, 6))
+                lock.acquire()
+
+            def __exit__(self, *_):
+                lock.release()
+
+        gallery._changing = Between()
+        await gallery.reach(6, None)
 
     async def test_nobody_waits_past_the_deadline_or_for_ever(self, gallery, monkeypatch):
         with pytest.raises(ServiceError) as caught:
