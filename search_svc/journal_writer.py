@@ -162,7 +162,9 @@ class _Changes:
         self._connection.execute("SAVEPOINT one")
         try:
             return self._write(write)
-        except (ArtifactError, ServiceError) as error:
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this write's alone)
             self._connection.execute("ROLLBACK TO one")
             return error
         finally:

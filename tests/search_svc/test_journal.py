@@ -170,6 +170,16 @@ class TestRefusals:
         assert [type(outcome) for outcome in outcomes] == [Written, ServiceError, Written]
         assert replayed(tmp_path).keys() == {"x", "z"}
 
+    def test_what_a_failing_write_has_begun_is_not_there(self, tmp_path):
+        unwritable = stored(uri="\ud800")
+        outcomes = writer(tmp_path).commit(
+            [Add({"x": stored()}), Add({"y": stored(), "bad": unwritable}), Delete(("x",))]
+        )
+        assert [type(outcome) for outcome in outcomes] == [Written, UnicodeEncodeError, Written]
+        assert replayed(tmp_path) == {}
+        with Journal.open(tmp_path) as journal:
+            assert journal.sequence() == 2
+
     def test_a_write_that_nobody_waits_for(self, tmp_path):
         late, due = writer(tmp_path).commit([Add({"x": stored()}, time.monotonic() - 1), Add({"y": stored()})])
         assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, Written(1, added=1))
