@@ -23,6 +23,7 @@ with needing_services("vmmr-search"):
         evaluate,
         gallery_service,
         info,
+        migrate_command,
         repair,
         split,
         versions_command,
@@ -86,7 +87,18 @@ def parser() -> argparse.ArgumentParser:
     serve.set_defaults(
         run=lambda args: supervisor.serve(_serve, config.from_namespace(SearchConfig, PREFIX, args), PROGRAM)
     )
-    for step in (split, audit, select, build_command, evaluate, info, versions_command, repair, backup_command):
+    for step in (
+        split,
+        audit,
+        select,
+        build_command,
+        evaluate,
+        info,
+        versions_command,
+        repair,
+        backup_command,
+        migrate_command,
+    ):
         step.add(commands)
     return program
 

@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace) -> None:
         memory_bytes=int(args.memory * 2**30),
     )
     print(_summary(version))
-    print(_calibrated(version.calibration, held))
+    print(calibrated(version.calibration, held))
 
 
 def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
@@ -166,7 +166,7 @@ def _summary(version: IndexVersion) -> str:
     return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"
 
 
-def _calibrated(fitted: Calibration | None, held: Held) -> str:
+def calibrated(fitted: Calibration | None, held: Held) -> str:
     if fitted is None:
         there = f"{len(held.rows)} of {len(set(held.labels))} labels"
         needed = f"that takes {LEAST_PHOTOS} dev photos of {LEAST_LABELS} labels outside the gallery, there are {there}"

@@ -49,7 +49,7 @@ def compact(
     """
     base = IndexVersion.open(index_dir, verify=False)
     with Journal.open(index_dir) as journal:
-        source = _source(base, journal, _upto(index_dir, base, journal))
+        source = source_of(base, journal, _upto(index_dir, base, journal))
     if source.upto == base.manifest.journal_sequence:
         return None
     if not len(source):
@@ -61,7 +61,7 @@ def compact(
         **source.gallery(),
         model=base.manifest.model,
         model_name=base.manifest.model_name,
-        spec=_spec(base.manifest, len(source), len(source.label_names)),
+        spec=spec_of(base.manifest, len(source), len(source.label_names)),
         fingerprint=_JOB.format(base.manifest.version, training, source.upto),
         inherited=_inherited(base, source.upto, retrain=retrain),
         processes=processes,
@@ -70,7 +70,7 @@ def compact(
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """A gallery: rows of a version, and items of the journal."""
 
     base: IndexVersion
@@ -139,7 +139,7 @@ def _upto(index_dir: Path, base: IndexVersion, journal: Journal) -> int:
     return min(int(stopped[2]), last) if stopped and stopped[1] == base.manifest.version else last
 
 
-def _source(base: IndexVersion, journal: Journal, upto: int) -> _Source:
+def source_of(base: IndexVersion, journal: Journal, upto: int) -> Source:
     """Raises ArtifactError if the journal is not of this index, or damaged."""
     if upto > base.manifest.journal_sequence and journal.model != base.manifest.model:
         raise ArtifactError(
@@ -150,7 +150,7 @@ def _source(base: IndexVersion, journal: Journal, upto: int) -> _Source:
         last.pop(entry.item_id, None)
         last[entry.item_id] = entry
     written = [(entry.item_id, entry.item) for entry in last.values() if entry.item is not None]
-    return _Source(base, _untouched(base.items, last), written, upto)
+    return Source(base, _untouched(base.items, last), written, upto)
 
 
 def _entries(journal: Journal, after: int, upto: int) -> list[Entry]:
@@ -183,7 +183,7 @@ def _labels(items: Items) -> Any:
     return label
 
 
-def _spec(made: VersionManifest, items: int, labels: int) -> IndexSpec:
+def spec_of(made: VersionManifest, items: int, labels: int) -> IndexSpec:
     """Of the same kind of index, in as many shards as there can be."""
     by_label = len(made.shards) > 1 and all(shard.step == 1 for shard in made.shards)
     return IndexSpec(

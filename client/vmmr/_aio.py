@@ -32,7 +32,7 @@ from vmmr._gallery import (
 )
 from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, several
 from vmmr._requests import Image
-from vmmr._served import Info, LabelCount
+from vmmr._served import Info, LabelCount, ModelInfo
 from vmmr._types import Box, ClassifyResult, Embeddings, Filter, Identification, SearchOptions, SearchResult
 
 T = TypeVar("T")
@@ -126,6 +126,10 @@ class AsyncClient(BaseClient):
     async def info(self, *, timeout_s: float | None = None) -> Info:
         """See `Client.info`."""
         return await self._run(_flows.info(), self._within(timeout_s))
+
+    async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
+        """See `Client.model_info`."""
+        return await self._run(_flows.value(_calls.get_model()), self._within(timeout_s))
 
     async def labels(self, *, timeout_s: float | None = None) -> AsyncIterator[LabelCount]:
         """See `Client.labels`."""

@@ -28,7 +28,7 @@ from vmmr._gallery import (
 )
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
 from vmmr._requests import Image
-from vmmr._served import Info, LabelCount
+from vmmr._served import Info, LabelCount, ModelInfo
 from vmmr._threads import Flows, blocking, run
 from vmmr._types import Box, ClassifyResult, Embeddings, Filter, Identification, SearchOptions, SearchResult
 
@@ -140,6 +140,10 @@ class Client(BaseClient):
     def info(self, *, timeout_s: float | None = None) -> Info:
         """Which model and which index are served, and what they accept."""
         return self._run(_flows.info(), self._within(timeout_s))
+
+    def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
+        """Which model the embedder serves, and what it accepts; the search service is not asked."""
+        return self._run(_flows.value(_calls.get_model()), self._within(timeout_s))
 
     def labels(self, *, timeout_s: float | None = None) -> Iterator[LabelCount]:
         """The gallery's labels in alphabetical order, fetched a page at a time; `timeout_s` is for each page."""
