@@ -64,16 +64,12 @@ class Generator:
         self._plan = plan
         self._requests = requests
         self._stopped = stopped
-        self._channels = [_channels(plan) for _ in range(plan.connections)]
         metadata = (("authorization", f"Bearer {plan.access.token}"),) if plan.access.token else ()
-        self._asks = [ask(plan.target, channels, plan, metadata) for channels in self._channels]
+        self._asks = [ask(plan.target, _channels(plan), plan, metadata) for _ in range(plan.connections)]
 
     async def run(self, step: Step, tell: Callable[[Progress], None]) -> Record:
         """The step, until its last call has ended. `tell` hears of it twice a second."""
         return await _Run(self._plan, self._requests, self._asks, step, self._stopped).run(tell)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(channel.close(None) for each in self._channels for channel in each.values()))
 
 
 class _Run:
@@ -141,7 +137,7 @@ class _Run:
 
     async def _caller(self, caller: int, numbers: Iterator[int], budget: Iterator[int]) -> None:
         while (now := time.monotonic()) < self._until and next(budget, None) is not None:
-            if not await self._call(next(numbers), now, connection=caller):
+            if not await self._call(next(numbers), now, connection=caller // self._step.processes):
                 await asyncio.sleep(BACKOFF_S)
 
     def _start(self, call: Coroutine[Any, Any, Any]) -> None:

@@ -150,7 +150,7 @@ class Result:
     """Of vmmr."""
     plan: dict[str, Any]
     sends: dict[str, Any]
-    """What was sent: `source`, `distinct`, `mean_bytes` of a request."""
+    """What was sent: `source`, how many different `requests`, `mean_bytes` of one."""
     served: dict[str, Any]
     """What answered: the model, the index."""
     machine: dict[str, Any]

@@ -62,10 +62,19 @@ def test_queries_of_photos_are_embedded_once_beforehand_and_random_ones_are_of_t
     assert {call.request.queries.model for call in services.search.script.of("Search")} == {services.search.model}
 
 
-def test_processes_and_connections_share_the_rate(one, services):
+@pytest.mark.parametrize("load", [Open(40), Closed(4)], ids=str)
+def test_processes_and_connections_share_the_load(one, services, load):
+    peers = set()
+    services.search.script.marked[b""] = lambda _, context: peers.add(context.peer())
+    step = one("search", load, processes=2, connections=2)
+    assert step.calls == step.answered
+    assert len(step.generator.cpu_shares) == 2
+    assert len(peers) == 1 + 2 * 2, "one that prepares, and two of each process"
+
+
+def test_an_open_loop_of_several_processes_makes_the_calls_of_one(one):
     step = one("search", Open(40), processes=2, connections=2)
     assert (step.calls, step.answered) == (40, 40)
-    assert len(step.generator.cpu_shares) == 2
 
 
 def test_a_closed_loop_keeps_so_many_calls_under_way(serve):
