@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 
 from vmmr import _calls, _channel, wire
+from vmmr._batches import Limits, Packer, read_entry
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id
 from vmmr._loadtest import photos
@@ -21,7 +23,6 @@ from vmmr._types import Embeddings
 T = TypeVar("T")
 
 _PREPARE_S = 60.0
-_EMBED_BYTES = 2**20
 _EMBED_PHOTOS = 16
 
 
@@ -139,9 +140,12 @@ def _photos(plan: Plan, services: Services) -> Photos:
 
 def _embedded(pictures: Photos, services: Services) -> Embeddings:
     """A few photos a call: the embedder may be busy, or slow."""
-    images = [Image(content) for content in pictures.contents]
-    most = min(_EMBED_PHOTOS, services.model.limits.max_images)
-    parts = [services.embed(images[start : start + most]) for start in range(0, len(images), most)]
+    accepted = services.model.limits
+    most = min(_EMBED_PHOTOS, accepted.max_images)
+    packer = Packer(Limits(most, accepted.max_request_bytes, accepted.max_image_bytes))
+    entries = (read_entry(number, content, packer.limits) for number, content in enumerate(pictures.contents))
+    batches = [*chain.from_iterable(map(packer.add, entries)), *packer.rest()]
+    parts = [services.embed([entry.image for entry in batch if entry.image]) for batch in batches]
     return Embeddings(parts[0].model, np.concatenate([part.vectors for part in parts]))
 
 

@@ -62,6 +62,17 @@ def test_queries_of_photos_are_embedded_once_beforehand_and_random_ones_are_of_t
     assert {call.request.queries.model for call in services.search.script.of("Search")} == {services.search.model}
 
 
+def test_large_photos_are_embedded_beforehand_in_requests_that_the_embedder_accepts(one, services, tmp_path):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for n in range(5):
+        (folder / f"{n}.jpg").write_bytes(b"%d" % n + b" " * 900_000)
+    one("search", Open(20), photos=folder, duration_s=0.5, warmup_s=0)
+    calls = [call.request for call in services.embedder.script.of("Embed")]
+    assert [len(request.images) for request in calls] == [2, 2, 1]
+    assert all(request.ByteSize() <= services.embedder.limits.max_request_bytes for request in calls)
+
+
 @pytest.mark.parametrize("load", [Open(40), Closed(4)], ids=str)
 def test_processes_and_connections_share_the_load(one, services, load):
     peers = set()
