@@ -26,7 +26,7 @@ class Admission:
         self._inside = 0
         self._stay_s = _FIRST_GUESS_S
         self._photo_s = 0.0  # between two photos that are answered, while there is work; 0 before the first
-        self._last = 0.0  # when that time began to run
+        self._last = 0.0  # when one was last answered
 
     def check(self, photos: int, deadline: float | None) -> None:
         """Raises ServiceError, QUEUE_FULL, if so many could not be let in now. `deadline` is a time of the clock.
@@ -57,8 +57,6 @@ class Admission:
         """The time `photos` photos are inside. Raises what `check` raises."""
         self.check(photos, deadline)
         entered = self._clock()
-        if not self._inside:
-            self._last = entered
         self._inside += photos
         try:
             yield
@@ -70,6 +68,7 @@ class Admission:
         """Learns from those that were embedded alone: one that is refused or gives up leaves sooner."""
         now = self._clock()
         self._stay_s += _PACE_WEIGHT * (now - entered - self._stay_s)
-        each_s = (now - self._last) / photos
+        # What came before this call, be it nothing or photos that were refused, was no work for it.
+        each_s = (now - max(self._last, entered)) / photos
         self._last = now
         self._photo_s += min(1.0, _PACE_WEIGHT * photos if self._photo_s else 1.0) * (each_s - self._photo_s)

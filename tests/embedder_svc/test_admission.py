@@ -98,6 +98,23 @@ def test_time_without_work_is_not_taken_for_slowness(paced, clock):
         paced.check(1, clock.now + 6)
 
 
+def test_photos_that_cannot_be_used_are_not_taken_for_slowness(paced, clock):
+    """There was always one of them inside."""
+    bad = paced.admit(1)
+    bad.__enter__()
+    for _ in range(1000):
+        clock.now += 1
+        following = paced.admit(1)
+        following.__enter__()
+        with suppress(ZeroDivisionError):
+            bad.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        bad = following
+    with paced.admit(1):
+        clock.now += 0.5
+    with paced.admit(6):
+        paced.check(1, clock.now + 6)
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
 def test_room_comes_back_however_a_call_ends(calls):
     admission = Admission(5)
