@@ -1,10 +1,10 @@
 """The embedder offered three times what it can do: `python bench/overload.py [--seconds 60]`.
 
 Starts `vmmr-embedder serve` with the model that ships. From another process come calls of one photo: as many at once as
-keep it busy, which tells its peak; then three times the peak, each call at its time whatever became of those before, and with
-a deadline; then half of the peak again. Prints
+keep it busy, which tells its peak; then half of the peak, each call at its time whatever became of those before, and with
+a deadline; then three times the peak; then, from the next moment on, half of it again. Prints
 
-- goodput at 3x beside the peak: photos answered a second;
+- goodput at 3x beside the peak: photos answered a second, while it lasted;
 - how the calls ended, and how soon those heard of it that were refused (a status of RESOURCE_EXHAUSTED, from the intended start);
 - the server's resident memory before, at the end of the overload, and at its most;
 - recovery: seconds from the end of the overload until calls at half of the peak were answered, none refused or late, in at most
@@ -23,7 +23,8 @@ import statistics
 import sys
 import time
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -42,10 +43,13 @@ RESULTS = ROOT / "bench/results/overload.json"
 PEAK_S, CALM_S = 6.0, 5.0
 OVERLOAD = 3.0
 
+Load = tuple[float, float]
+"""Calls a second, and for how many seconds."""
+
 
 @dataclass(frozen=True)
 class Call:
-    """Times in seconds; `intended` from the beginning of its measurement."""
+    """Times in seconds; `intended` from the beginning of its load."""
 
     intended: float
     late: float
@@ -80,10 +84,12 @@ def main() -> None:
 def measured(running: Served, generator: ProcessPoolExecutor, args: argparse.Namespace) -> dict[str, Any]:
     peak: float = generator.submit(busy, 4 * cores(), PEAK_S).result()
     rate = args.rate or peak
-    before: list[Call] = generator.submit(offer, rate / 2, CALM_S, args.deadline).result()
+    calm, storm = (rate / 2, CALM_S), (OVERLOAD * rate, args.seconds)
+    [before] = generator.submit(offer, [calm], args.deadline).result()
     memory = [resident(running)]
-    over: list[Call] = watched(generator.submit(offer, OVERLOAD * rate, args.seconds, args.deadline), running, memory)
-    after: list[Call] = generator.submit(offer, rate / 2, CALM_S, args.deadline).result()
+    load = generator.submit(offer, [storm, calm], args.deadline)
+    watch(running, memory, args.seconds)
+    over, after = load.result()
     usual = statistics.median(call.took for call in before if call.code == "OK")
     return {"peak": peak, **overload(over, peak, args.seconds), **grown(memory), "recovery_s": recovered(after, usual)}
 
@@ -93,20 +99,21 @@ def resident(running: Served) -> float:
     return float(psutil.Process(running.process.pid).memory_info().rss / 1e6)
 
 
-def watched(load: "Future[list[Call]]", running: Served, memory: list[float]) -> list[Call]:
-    while not load.done():
+def watch(running: Served, memory: list[float], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         memory.append(resident(running))
         time.sleep(0.2)
-    return load.result()
 
 
 def overload(calls: list[Call], peak: float, seconds: float) -> dict[str, Any]:
     took = {code: [1e3 * call.took for call in calls if call.code == code] for code in {call.code for call in calls}}
     refused = took.get("RESOURCE_EXHAUSTED", [])
+    good = sum(call.code == "OK" and call.intended + call.took <= seconds for call in calls)
     return {
         "offered": len(calls) / seconds,
-        "goodput": len(took.get("OK", [])) / seconds,
-        "goodput_of_peak": len(took.get("OK", [])) / seconds / peak,
+        "goodput": good / seconds,
+        "goodput_of_peak": good / seconds / peak,
         "codes": dict(Counter(call.code for call in calls)),
         "refused_p50_ms": float(np.median(refused)) if refused else None,
         "refused_p99_ms": float(np.percentile(refused, 99)) if refused else None,
@@ -164,8 +171,9 @@ def busy(at_once: int, seconds: float) -> float:
     return asyncio.run(_busy(at_once, seconds))
 
 
-def offer(rate: float, seconds: float, deadline: float) -> list[Call]:
-    return asyncio.run(_offer(rate, seconds, deadline))
+def offer(loads: Sequence[Load], deadline: float) -> list[list[Call]]:
+    """The calls of each load; one follows on the other, whatever is still under way."""
+    return asyncio.run(_offer(loads, deadline))
 
 
 async def _busy(at_once: int, seconds: float) -> float:
@@ -183,13 +191,13 @@ async def _busy(at_once: int, seconds: float) -> float:
     return len(counted) / (seconds - 1)
 
 
-async def _offer(rate: float, seconds: float, deadline: float) -> list[Call]:
-    requests, calls = cycle(generator.requests), []
+async def _offer(loads: Sequence[Load], deadline: float) -> list[list[Call]]:
+    requests, offered = cycle(generator.requests), []
     async with grpc.aio.insecure_channel(generator.address) as channel:
         await channel.channel_ready()
         stub, began = embedder_pb2_grpc.EmbedderServiceStub(channel), time.perf_counter()
 
-        async def one(intended: float) -> Call:
+        async def one(began: float, intended: float) -> Call:
             sent = time.perf_counter() - began
             try:
                 await stub.Embed(next(requests), timeout=deadline)
@@ -198,10 +206,14 @@ async def _offer(rate: float, seconds: float, deadline: float) -> list[Call]:
                 code = error.code().name
             return Call(intended, sent - intended, time.perf_counter() - began - intended, code)
 
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, number / rate - (time.perf_counter() - began)))
-            calls.append(asyncio.create_task(one(number / rate)))
-        return list(await asyncio.gather(*calls))
+        for rate, seconds in loads:
+            calls = []
+            for number in range(int(rate * seconds)):
+                await asyncio.sleep(max(0.0, number / rate - (time.perf_counter() - began)))
+                calls.append(asyncio.create_task(one(began, number / rate)))
+            offered.append(calls)
+            began += seconds
+        return [list(await asyncio.gather(*calls)) for calls in offered]
 
 
 if __name__ == "__main__":
