@@ -2,11 +2,12 @@
 
 Runs the benches one after the other, each of which compares in turns within its own run, and leaves its own figures in
 bench/results/. The table is also in bench/results/all.json, with the machine. A bench that is not there, or fails, is an
-error by its name; the others run all the same. Twenty minutes; nothing else should run meanwhile.
+error by its name, as is a peer that was not measured; the others run all the same. Twenty minutes; nothing else should run meanwhile.
 """
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def main() -> None:
     ends = {name: "" if args.no_run else ran(name, args.results) for name in names}
     lacking = {name: "there are no figures" for name in names if not figures(name, args.results).exists()}
     wrong = lacking | {name: end for name, end in ends.items() if end}
+    wrong |= absent_peers(args.results) if "peers" in names else {}
     found = [ratio for name in names for ratio in read(name, args.results)]
     print(table(about, found))
     out = {"machine": about, "ratios": [{**asdict(ratio), "met": ratio.met} for ratio in found], "wrong": wrong}
@@ -85,6 +87,13 @@ def ran(name: str, results: Path) -> str:
 def read(name: str, results: Path) -> Iterator[Ratio]:
     if figures(name, results).exists():
         yield from READ[name](json.loads(figures(name, results).read_text()))
+
+
+def absent_peers(results: Path) -> dict[str, str]:
+    """A table without them must not pass for one of all."""
+    path = figures("peers", results)
+    absent = json.loads(path.read_text())["absent"] if path.exists() else {}
+    return {f"peers, {name}": why.splitlines()[0] for name, why in absent.items()}
 
 
 # --- what each bench has found ---
@@ -131,6 +140,17 @@ def chain(result: Result) -> Iterator[Ratio]:
         yield of("chain", what, result["figures"][what], ">= 0.9")
 
 
+def overload(result: Result) -> Iterator[Ratio]:
+    def within(figure: float | None) -> float:
+        return math.inf if figure is None else figure
+
+    yield Ratio("overload", "goodput at 3x / peak", result["goodput_of_peak"], target=">= 0.9")
+    # None: nobody was refused, though two of three should have been; or it never recovered.
+    yield Ratio("overload", "refusals, p99, ms", within(result["refused_p99_ms"]), target="<= 50")
+    yield Ratio("overload", "recovery, s", within(result["recovery_s"]), target="<= 2")
+    yield Ratio("overload", "growth of memory", result["memory_growth"])
+
+
 def peers(result: Result) -> Iterator[Ratio]:
     for name, found in result["ratios"].items():
         equal = found["throughput_at_equal_p99"]
@@ -145,6 +165,7 @@ READ: dict[str, Callable[[Result], Iterator[Ratio]]] = {
     "workers": workers,
     "serving": serving,
     "chain": chain,
+    "overload": overload,
     "peers": peers,
 }
 

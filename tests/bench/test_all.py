@@ -10,7 +10,8 @@ PEERS = {
     "ratios": {
         "mosec": {"throughput_at_equal_p99": 1.25, "p50_of_one_caller": 0.9, "cpu_of_a_photo": 1.1},
         "ray": {"throughput_at_equal_p99": None, "p50_of_one_caller": 2.0, "cpu_of_a_photo": 1.1},
-    }
+    },
+    "absent": {},
 }
 CHAIN = {
     "figures": {
@@ -53,6 +54,20 @@ def test_a_peer_that_is_never_matched_counts_as_nothing(table):
     assert rows["mosec / vmmr, p50 of one caller"][3] == "**missed**"
     assert rows["mosec / vmmr, CPU of a photo"] == ("1.10", "", "", "")
     assert rows["vmmr / ray, photos/s at equal p99"] == ("0.00", "", ">= 1", "**missed**")
+
+
+def test_a_peer_that_was_not_measured_is_an_error_by_its_name(table):
+    rows, error = table(peers=PEERS | {"absent": {"bentoml": "does not install: no network\nat all"}})
+    assert error == "peers, bentoml: does not install: no network"
+    assert len(rows) == 6
+
+
+def test_an_overload_that_is_never_refused_or_recovered_from_is_missed(table):
+    figures = {"goodput_of_peak": 0.95, "refused_p99_ms": 12.0, "recovery_s": 0.4, "memory_growth": 0.01}
+    rows, _ = table(overload=figures)
+    assert [row[3] for row in rows.values()] == ["met", "met", "met", ""]
+    rows, _ = table(overload=figures | {"refused_p99_ms": None, "recovery_s": None})
+    assert [row[3] for row in rows.values()] == ["met", "**missed**", "**missed**", ""]
 
 
 def test_a_bench_without_figures_is_an_error_by_its_name_and_the_others_are_told(table, tmp_path):
