@@ -9,7 +9,10 @@ from typing import Any
 from vmmr._loadtest.result import FORMAT
 from vmmr._loadtest.table import ABSENT, aligned
 
-_SAME = ("target", "batch", "photos", "distinct", "size", "options", "arrivals", "duration_s", "slo_p99_ms")
+_SAME = (
+    *("target", "batch", "photos", "distinct", "size", "options"),
+    *("arrivals", "duration_s", "slo_p99_ms", "processes", "connections"),
+)
 """Settings that should be the same: the figures are of something else otherwise."""
 
 
