@@ -17,16 +17,16 @@ DEVICES: tuple[str, ...] = get_args(Device)
 CPU = "CPUExecutionProvider"
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
+_DEVICES = Path("/dev")
+# Of Linux's driver, of which a container may have any number, and of Windows' in WSL.
+_GPUS = ("nvidia[0-9]*", "dxg")
 
-# Of Linux's driver, and of Windows' in WSL.
-_GPUS = ("/dev/nvidia0", "/dev/dxg")
 
-
-def on_gpu(device: Device) -> bool:
+def on_gpu(device: Device, devices: Path = _DEVICES) -> bool:
     """Whether the device is a GPU; of `auto`, whether one seems to be there, and an onnxruntime for it."""
     if device != "auto":
         return device != "cpu"
-    return wheels.installed("onnxruntime-gpu") and any(Path(device).exists() for device in _GPUS)
+    return wheels.installed("onnxruntime-gpu") and any(any(devices.glob(name)) for name in _GPUS)
 
 
 class DeviceError(CommandError):
