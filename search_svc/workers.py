@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from svckit.cli import CommandError
+from svckit.signals import interrupts_blocked
 
 _POLL_S = 0.2
 
@@ -32,7 +32,7 @@ def run(tasks: Sequence[Task], workers: int, begin: Callable[[], Any], on_added:
     added = context.RawArray("q", len(tasks))  # an element a task: only its process writes it
     told = 0
     with _pool(workers, context, begin, added) as pool:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             left = {pool.submit(_run, task, number) for number, task in enumerate(tasks)}
         while left:
             done, left = wait(left, _POLL_S, FIRST_EXCEPTION)
@@ -57,16 +57,6 @@ def _pool(workers: int, context: Any, begin: Callable[[], Any], added: Any) -> I
         pool.shutdown(cancel_futures=True)
         held.close()
         watched.close()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which a terminal sends to children as well: this process ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _result(future: Any) -> None:

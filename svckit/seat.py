@@ -3,12 +3,11 @@
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import connection, context, resource_tracker
 from typing import Any
 
 from svckit.cores import Share
+from svckit.signals import interrupts_blocked
 from svckit.worker import Failed, Main, Ready, Worker, work
 
 # Not forked: neither gRPC's threads nor those of OpenMP survive that.
@@ -46,7 +45,7 @@ class Seat:
         process = _spawn.Process(target=work, args=(main, settings, worker), name=f"worker {self.number}")
         # Of all that multiprocessing starts, only this has the share.
         resource_tracker.ensure_running()
-        with sending, self._share.given(), _interrupts_blocked():
+        with sending, self._share.given(), interrupts_blocked():
             process.start()
         return process
 
@@ -97,16 +96,6 @@ class Seat:
             self._process.close()
             self._messages.close()
         self._process = self.error = None
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which a terminal sends to it as well: its supervisor ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _readable(descriptor: int) -> None:

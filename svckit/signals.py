@@ -1,9 +1,10 @@
-"""The first SIGTERM or SIGINT asks a process to end in order, the second to end at once."""
+"""The first SIGTERM or SIGINT asks a process to end in order, the second to end at once; its children are deaf to Ctrl-C."""
 
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 _log = logging.getLogger(__name__)
 
@@ -34,3 +35,13 @@ async def ended_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
     working.cancel()
     await asyncio.wait((working,))
     return False
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C, which a terminal sends to children as well: this process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
