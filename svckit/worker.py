@@ -16,6 +16,9 @@ from typing import Any
 
 from svckit import cli, cores, logs
 
+# Once a worker is ready nobody reads what it tells before it has ended: it must fit a pipe, or it never would.
+_MOST_TOLD = 10_000
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -88,7 +91,7 @@ def work(main: Main, settings: Any, worker: Worker) -> None:
 
 
 def _fail(worker: Worker, text: str) -> None:
-    worker.tell(Failed(text))
+    worker.tell(Failed(text[-_MOST_TOLD:]))
     sys.exit(1)
 
 
