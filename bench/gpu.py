@@ -3,7 +3,9 @@
 In one run, on one machine:
 
 - raw: onnxruntime alone on the device, on pixels in memory, the best of several batch sizes; with copies to the device and
-  back (as any server must), and with input and output bound to the device (the ceiling).
+  back, as any server must: `session.run` of a batch that is ready ("copied"), and what our server does on a GPU, photos
+  gathered in page-locked memory and copied to buffers that were bound once ("bound"); and with input and output on the
+  device all along ("on the device", the ceiling).
 - decoding: our preprocessing alone, on all cores: what no server on this machine can pass.
 - served: `vmmr-embedder serve`, loaded by processes of its own on the same machine: with JPEGs of 500 x 375, and with
   bitmaps of the network's size, which cost next to nothing to decode, so that the network is what limits.
@@ -82,8 +84,10 @@ def main() -> None:
 
 def measured(args: argparse.Namespace, info: BundleInfo, photos: Sequence[bytes]) -> dict[str, Any]:
     decoded = [decode(info, photo) for photo in photos]
+    rates, page_locked = raw(args, info, np.stack(decoded))
     found: dict[str, Any] = {
-        "raw": raw(args, info, np.stack(decoded)),
+        "raw": rates,
+        "page_locked": page_locked,
         "decoding": decoding(info, photos, args.seconds),
     }
     bitmaps = [bitmap(pixels) for pixels in decoded]
@@ -109,23 +113,28 @@ def bitmap(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def raw(args: argparse.Namespace, info: BundleInfo, pixels: np.ndarray) -> dict[str, dict[int, float]]:
-    """Images/s by batch size, with copies and bound to the device."""
+def raw(args: argparse.Namespace, info: BundleInfo, pixels: np.ndarray) -> tuple[dict[str, dict[int, float]], bool]:
+    """Images/s by batch size, run in each way; and whether the bound one had page-locked memory."""
     largest = max(args.batches)
     runtime = Runtime(args.model / bundle.GRAPH, input_size=info.input_size, max_batch=largest)
     session = runtime.session(args.device, threads=len(os.sched_getaffinity(0)))
     many = np.concatenate([pixels] * -(-largest // len(pixels)))
-    return {
-        "copied": {n: rate(partial(copied, session, many[:n]), n, args.seconds) for n in args.batches},
-        "bound": {n: rate(bound(session, many[:n], args.device), n, args.seconds) for n in args.batches},
+    bound = runtime.bound(session, sizes=args.batches, dimension=info.dimension)
+    ways: dict[str, Callable[[int], Callable[[], object]]] = {
+        "copied": lambda n: partial(copied, session, many[:n]),
+        "bound": lambda n: partial(bound.run, list(many[:n])),
+        "on the device": lambda n: on_the_device(session, many[:n], args.device),
     }
+    return {
+        way: {n: rate(run(n), n, args.seconds) for n in args.batches} for way, run in ways.items()
+    }, bound.page_locked
 
 
 def copied(session: Any, batch: np.ndarray) -> None:
     session.run(["embeddings"], {"images": batch})
 
 
-def bound(session: Any, batch: np.ndarray, device: str) -> Callable[[], None]:
+def on_the_device(session: Any, batch: np.ndarray, device: str) -> Callable[[], None]:
     import onnxruntime  # noqa: PLC0415 (after Runtime has said what is wrong with it)
 
     place = "cpu" if device == "cpu" else "cuda"
@@ -135,7 +144,7 @@ def bound(session: Any, batch: np.ndarray, device: str) -> Callable[[], None]:
     return partial(session.run_with_iobinding, binding)
 
 
-def rate(run: Callable[[], None], images: int, seconds: float) -> float:
+def rate(run: Callable[[], object], images: int, seconds: float) -> float:
     """Images/s; the first run, which sets things up, does not count."""
     run()
     began, runs = time.perf_counter(), 0
@@ -270,7 +279,8 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
         "served / raw, jpegs": found["jpegs"]["per_second"] / best,
         "served / decoding alone, jpegs": found["jpegs"]["per_second"] / decode_s,
         "served / the lesser of the two, jpegs": found["jpegs"]["per_second"] / min(best, decode_s),
-        "raw, copied / bound": best / max(found["raw"]["bound"].values()),
+        "raw, bound / copied": max(found["raw"]["bound"].values()) / best,
+        "raw, copied / on the device": best / max(found["raw"]["on the device"].values()),
         "served bitmaps / Triton on an A100": found["bitmaps"]["per_second"] / TRITON,
         "served jpegs / Triton on an A100": found["jpegs"]["per_second"] / TRITON,
     }
@@ -299,6 +309,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for kind, rates in result["raw"].items():
         lines += [f"raw, {kind}, batch {batch}: {per_second:.0f} images/s" for batch, per_second in rates.items()]
+    lines.append(f"bound host memory: {'page-locked' if result['page_locked'] else 'ordinary'}")
     alone = result["decoding"]
     lines.append(f"decoding alone: {alone['per_second']:.0f} photos/s, {alone['per_core']:.0f} a core")
     for name in ("bitmaps", "jpegs"):

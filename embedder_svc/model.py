@@ -1,9 +1,9 @@
 """Pixels to embeddings: a model bundle in memory, and what of the machine one run of it takes.
 
-A GPU runs one full batch at a time. A CPU runs photos one by one, each on one thread, as many at once as it has: threads
-that share a photo's work wait for each other, which costs a tenth to a fifth of the processor and gains nothing where there
-are other photos to do. A photo that has the machine to itself is done sooner with all threads on it; that takes a second
-session, for a session's threads are set when it is opened.
+A GPU runs one full batch at a time, on buffers that are bound to it once. A CPU runs photos one by one, each on one thread,
+as many at once as it has: threads that share a photo's work wait for each other, which costs a tenth to a fifth of the
+processor and gains nothing where there are other photos to do. A photo that has the machine to itself is done sooner with
+all threads on it; that takes a second session, for a session's threads are set when it is opened.
 """
 
 import logging
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc import bundle
+from embedder_svc.bound import Bound
 from embedder_svc.bundle import BundleInfo
 from embedder_svc.runtime import CPU, Device, Runtime
 from svckit.artifact import ArtifactError
@@ -29,6 +30,8 @@ Embeddings = NDArray[np.float32]
 # On a CPU a batch costs as much as its photos one by one, which answer sooner and share the cores evenly.
 _CPU_BATCH = 1
 _GPU_BATCH = 32
+# Of unit vectors: far more than a GPU's runs differ by, if they do, and far less than embeddings of different photos.
+_SAME = 1e-3
 
 
 class Model:
@@ -49,6 +52,7 @@ class Model:
         self._session = session
         self._whole = whole
         self._graph = graph
+        self._bound: Bound | None = None
         self._pool = ThreadPoolExecutor(lanes, "network")
 
     @classmethod
@@ -71,6 +75,8 @@ class Model:
         model = cls(session, whole, info, graph, lanes=lanes, max_batch=most)
         if whole:
             model.check_threads()
+        if model.buckets:
+            model.bind(runtime.bound(session, sizes=model.buckets, dimension=info.dimension))
         _log.info("model", extra={"model": info.name, "fingerprint": info.fingerprint, "provider": model.provider})
         return model
 
@@ -106,8 +112,20 @@ class Model:
             self._whole = None
             _log.warning("threads change embeddings: each photo gets one", extra={"fingerprint": self.info.fingerprint})
 
+    def bind(self, bound: Bound) -> None:
+        """Runs batches on buffers of the device from now on, unless that gives other embeddings than without."""
+        side = self.info.input_size
+        noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+        expected = self._run(self._session, noise)
+        if np.allclose(bound.run(noise), expected, atol=_SAME):
+            self._bound = bound
+        else:
+            _log.warning("bound buffers change embeddings: done without", extra={"fingerprint": self.info.fingerprint})
+
     def _run(self, session: Any, pixels: Sequence[Pixels] | Pixels) -> Embeddings:
         """(N, size, size, 3) to (N, dimension), N <= max_batch. Raises ArtifactError if the graph gives another shape."""
+        if self._bound:
+            return self._bound.run(pixels)
         size = next((bucket for bucket in self.buckets if bucket >= len(pixels)), len(pixels))
         embeddings: Embeddings = session.run(["embeddings"], {"images": _batch(pixels, size)})[0]
         expected = (size, self.info.dimension)

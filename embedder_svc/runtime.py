@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from embedder_svc.bound import Bound, Place
 from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -45,6 +46,7 @@ class Runtime:
         onnxruntime.disable_telemetry_events()
         self._onnxruntime = onnxruntime
         self._graph = graph
+        self._input_size = input_size
         self._available: Sequence[str] = onnxruntime.get_available_providers()
         self._providers = _providers(input_size, max_batch)
 
@@ -66,6 +68,17 @@ class Runtime:
         if session.get_providers()[0] != next(iter(providers)):
             raise DeviceError(f"device {device}: onnxruntime fell back to {', '.join(session.get_providers())}")
         return session
+
+    def bound(self, session: Any, *, sizes: Sequence[int], dimension: int) -> Bound:
+        """The session's runs on buffers of its device, for these batch sizes."""
+        place: Place = "cpu" if session.get_providers()[0] == CPU else "cuda"
+        side = self._input_size
+        try:
+            return Bound(self._onnxruntime, session, sizes=sizes, side=side, dimension=dimension, place=place)
+        except Exception as error:  # as below, of no base of their own
+            raise DeviceError(
+                f"device {place}: onnxruntime can't give it buffers for {max(sizes)} photos: {error}"
+            ) from error
 
     def _auto(self, threads: int) -> Any:
         if _CUDA in self._available:

@@ -1,0 +1,77 @@
+"""A network run on buffers that are allocated once and bound to its session: what spares a GPU new memory for each batch.
+
+For each batch size there are an input and an output on the device. The photos of a batch are written into one host buffer,
+page-locked where onnxruntime offers such memory: from there a GPU reads by itself, from any other the driver copies first.
+A CPU runs the same code, everything being in its own memory. It gains nothing by it; that is how tests see it work.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Place = Literal["cpu", "cuda"]
+"""Where buffers are, in onnxruntime's words; TensorRT's are CUDA's."""
+
+
+class Bound:
+    """The runs of one session. One goes on at a time, for they share buffers: another thread waits its turn."""
+
+    def __init__(
+        self, onnxruntime: Any, session: Any, *, sizes: Sequence[int], side: int, dimension: int, place: Place
+    ) -> None:
+        """`sizes` are the batch sizes that the session is to be given, in any order."""
+        host = _page_locked(onnxruntime) if place == "cuda" else None
+        self.page_locked = host is not None
+        empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        self._owner = empty((max(sizes), side, side, 3), np.uint8, memory_info=host)
+        self._staged: NDArray[np.uint8] = self._owner.numpy()  # (largest size, side, side, 3)
+        self._buckets = [
+            _Bucket(session, empty((n, side, side, 3), np.uint8, place), empty((n, dimension), np.float32, place))
+            for n in sorted(sizes)
+        ]
+        self._lock = threading.Lock()
+
+    def run(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings (N, dimension) of N photos (side, side, 3), N at most the largest size; nobody else's memory.
+
+        Up to the next size, the batch is filled with black.
+        """
+        bucket = next(bucket for bucket in self._buckets if bucket.size >= len(pixels))
+        with self._lock:
+            batch = self._staged[: bucket.size]
+            for row, photo in zip(batch, pixels, strict=False):
+                row[:] = photo
+            batch[len(pixels) :] = 0
+            return bucket.run(batch)[: len(pixels)].copy()
+
+
+class _Bucket:
+    """The device's buffers for one batch size."""
+
+    def __init__(self, session: Any, images: Any, embeddings: Any) -> None:
+        self.size: int = images.shape()[0]
+        self._session = session
+        self._images = images
+        self._embeddings = embeddings
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input("images", images)
+        self._binding.bind_ortvalue_output("embeddings", embeddings)
+
+    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(size, side, side, 3) to (size, dimension), which on a CPU is the buffer itself: good until the next run."""
+        self._images.update_inplace(batch)
+        self._session.run_with_iobinding(self._binding)  # returns when the device is done
+        embeddings: NDArray[np.float32] = self._embeddings.numpy()
+        return embeddings
+
+
+def _page_locked(onnxruntime: Any) -> Any | None:
+    """Host memory that the GPU reads by itself, as an OrtMemoryInfo; None of an onnxruntime that has none to give."""
+    kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+    places = (
+        each.memory_info(kind) for each in onnxruntime.get_ep_devices() if each.ep_name == "CUDAExecutionProvider"
+    )
+    return next((place for place in places if place is not None), None)
