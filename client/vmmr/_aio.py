@@ -14,7 +14,7 @@ import grpc.aio
 from vmmr import _calls, _flows
 from vmmr._base import BaseClient, check_positive
 from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
-from vmmr._calls import Call
+from vmmr._calls import Call, Page
 from vmmr._connection import closed_during_call, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import VmmrError
@@ -131,15 +131,9 @@ class AsyncClient(BaseClient):
         """See `Client.model_info`."""
         return await self._run(_flows.value(_calls.get_model()), self._within(timeout_s))
 
-    async def labels(self, *, timeout_s: float | None = None) -> AsyncIterator[LabelCount]:
+    def labels(self, *, timeout_s: float | None = None) -> AsyncIterator[LabelCount]:
         """See `Client.labels`."""
-        time_left = self._per_call(timeout_s)
-        token: str | None = ""
-        while token is not None:
-            page = await self._run(_flows.value(_calls.list_labels(token)), time_left)
-            for label in page.entries:
-                yield label
-            token = page.next_token
+        return self._paged(_calls.list_labels, timeout_s)
 
     async def add_items(
         self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None
@@ -174,7 +168,7 @@ class AsyncClient(BaseClient):
         """See `Client.get_item`."""
         return await self._run(_flows.value(_calls.get_item(item_id)), self._within(timeout_s))
 
-    async def list_items(
+    def list_items(
         self,
         filter: Filter = _EVERYTHING,  # noqa: A002  # as in SearchOptions
         *,
@@ -182,13 +176,7 @@ class AsyncClient(BaseClient):
         timeout_s: float | None = None,
     ) -> AsyncIterator[Item]:
         """See `Client.list_items`."""
-        time_left = self._per_call(timeout_s)
-        token: str | None = ""
-        while token is not None:
-            page = await self._run(_flows.value(_calls.list_items(filter, batch_id, token)), time_left)
-            for item in page.entries:
-                yield item
-            token = page.next_token
+        return self._paged(partial(_calls.list_items, filter, batch_id), timeout_s)
 
     async def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
         """See `Client.compact`."""
@@ -235,6 +223,16 @@ class AsyncClient(BaseClient):
         finally:
             for task in running:
                 task.cancel()
+
+    async def _paged(self, ask: Callable[[str], Call[Page[T]]], timeout_s: float | None) -> AsyncIterator[T]:
+        """The entries of all pages. `ask` makes the call for the page of a token."""
+        time_left = self._per_call(timeout_s)
+        token: str | None = ""
+        while token is not None:
+            page = await self._run(_flows.value(ask(token)), time_left)
+            for entry in page.entries:
+                yield entry
+            token = page.next_token
 
     async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()

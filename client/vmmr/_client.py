@@ -13,6 +13,7 @@ import grpc
 from vmmr import _calls, _flows
 from vmmr._base import BaseClient, check_positive
 from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
+from vmmr._calls import Call, Page
 from vmmr._deadlines import TimeLeft
 from vmmr._flows import Flow
 from vmmr._gallery import (
@@ -147,12 +148,7 @@ class Client(BaseClient):
 
     def labels(self, *, timeout_s: float | None = None) -> Iterator[LabelCount]:
         """The gallery's labels in alphabetical order, fetched a page at a time; `timeout_s` is for each page."""
-        time_left = self._per_call(timeout_s)
-        token: str | None = ""
-        while token is not None:
-            page = self._run(_flows.value(_calls.list_labels(token)), time_left)
-            yield from page.entries
-            token = page.next_token
+        return self._paged(_calls.list_labels, timeout_s)
 
     def add_items(self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None) -> AddResult:
         """Adds items, or replaces those of the same ids: one embedding an item, in the same order; all of them or none.
@@ -205,12 +201,7 @@ class Client(BaseClient):
         timeout_s: float | None = None,
     ) -> Iterator[Item]:
         """The gallery's items in the order of their ids, fetched a page at a time; `timeout_s` is for each page."""
-        time_left = self._per_call(timeout_s)
-        token: str | None = ""
-        while token is not None:
-            page = self._run(_flows.value(_calls.list_items(filter, batch_id, token)), time_left)
-            yield from page.entries
-            token = page.next_token
+        return self._paged(partial(_calls.list_items, filter, batch_id), timeout_s)
 
     def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
         """Has a new index version built of all that was written, and waits until it is served.
@@ -261,6 +252,15 @@ class Client(BaseClient):
                 yield from running.popleft().result()
         finally:
             flows.end()
+
+    def _paged(self, ask: Callable[[str], Call[Page[T]]], timeout_s: float | None) -> Iterator[T]:
+        """The entries of all pages. `ask` makes the call for the page of a token."""
+        time_left = self._per_call(timeout_s)
+        token: str | None = ""
+        while token is not None:
+            page = self._run(_flows.value(ask(token)), time_left)
+            yield from page.entries
+            token = page.next_token
 
     def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
