@@ -12,7 +12,7 @@ T = TypeVar("T")
 SUMMARY = "how fast the services are, and how far they can be pushed"
 EXIT_CODES = """exit codes:
   0    measured, and what was to be met was met
-  1    the SLO was missed, or too many calls failed, or compare found a regression
+  1    the SLO was missed, or not all was measured that was to meet it, or too many calls failed, or compare found a regression
   2    the command line or the environment makes no sense, or the two files can't be compared
   3    a service could not be reached, or refused to tell what it serves, or the generator failed
   4    the SLO was given, and where the generator was no limit it was met, but it was one elsewhere: nothing is proven

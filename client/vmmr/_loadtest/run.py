@@ -131,6 +131,8 @@ def _failures(plan: Plan, steps: tuple[Step, ...], found: Knee | None) -> Iterat
     if plan.loads:
         for step in steps:
             yield from _failures_of(plan, step)
+        if plan.slo_p99_ms is not None:
+            yield from (f"{load}: not measured" for load in plan.loads[len(steps) :])
     elif found and found.slo and found.slo.rate is None:
         yield f"no rate that was tried has 99 % of calls answered within {plan.slo_p99_ms:g} ms"
     if not any(step.answered for step in steps):

@@ -196,6 +196,11 @@ def test_no_more_calls_are_made_than_allowed(measure, services):
     assert len(services.search.script.of("Search")) == 30
 
 
+def test_a_load_for_which_no_calls_were_left_does_not_pass_for_one_that_met_the_slo(measure):
+    settings = {"slo_p99_ms": 9000, "max_errors": 1, "max_calls": 10}
+    assert measure("search", Open(40), Closed(3), **settings).failures[-1] == "3 at once: not measured"
+
+
 def test_a_rate_that_no_process_can_make_is_confessed(measure):
     result = measure("search", Open(20_000), duration_s=0.5)
     [step] = result.steps
