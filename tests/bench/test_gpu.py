@@ -19,6 +19,7 @@ def test_it_measures_raw_decoding_and_serving_and_names_the_limit(root, tmp_path
     figures = json.loads(out.read_text())
     assert figures["raw"].keys() == {"copied", "bound", "on the device"}
     assert all(rates.keys() == {"1", "4"} for rates in figures["raw"].values())
+    assert figures["page_locked"] is False
     assert figures["decoding"]["per_second"] > 0
     assert figures["jpegs"]["per_second"] > 0
     assert figures["ratios"]["served / raw, bitmaps"] == (
