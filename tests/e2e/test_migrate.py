@@ -1,5 +1,6 @@
 """`vmmr-search migrate` between two models, small ones with real graphs: real photos' files, embedders, searchers and commands."""
 
+import asyncio
 import csv
 import io
 import os
@@ -166,6 +167,17 @@ class TestSideBySide:
                 assert time.monotonic() < end
             assert answers(after, [100, 5]) == ["late", uri(5)]
 
+    def test_a_photo_that_was_replaced_under_its_id_and_uri_is_embedded_again(
+        self, old, migrate, serve, embedders, tmp_path
+    ):
+        assert migrate().returncode == 0
+        (tmp_path / "photos" / uri(5)).write_bytes(photo(100))
+        with vmmr.Client(embedders["old"], serve(old), timeout_s=30) as before:
+            before.add_items([vmmr.Item(uri(5), LABELS[2], uri(5))], before.embed([photo(100)]))
+        assert "12 photos of 3 labels (1 embedded now)" in migrate().stdout
+        with vmmr.Client(embedders["new"], serve(tmp_path / "new"), timeout_s=30) as after:
+            assert after.identify(photo(100)).neighbours[0].score > 0.999
+
     def test_what_was_written_to_the_new_index_is_not_built_over(self, migrate, serve, embedders, tmp_path):
         assert migrate().returncode == 0
         with vmmr.Client(embedders["new"], serve(tmp_path / "new"), timeout_s=30) as after:
@@ -289,6 +301,18 @@ def test_confidences_are_fitted_anew_on_dev_photos_of_the_new_model_and_of_no_ot
         built.manifest.k,
         pytest.approx(built.manifest.temperature, rel=1e-2),
     )
+
+
+async def asked_asynchronously(address):
+    async with vmmr.AsyncClient(address) as client:
+        return await client.model_info()
+
+
+def test_the_model_is_told_by_the_embedder_alone(embedders):
+    with vmmr.Client(embedders["new"], "127.0.0.1:9") as client:
+        told = client.model_info()
+    assert (told.name, told.dimension) == ("new", 24)
+    assert asyncio.run(asked_asynchronously(embedders["new"])) == told
 
 
 def embedder_model(embedders):
