@@ -41,7 +41,8 @@ class Workers:
         self.interrupted = False
         self._stop = context.Event()
         self._processes, self._pipes = [], []
-        with _deaf_to_interrupts():
+        # Ctrl-C in a terminal reaches all processes. These never hear of it, not even while they start.
+        with _interrupts_to(signal.SIG_IGN):
             for _ in range(plan.processes):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=work, args=(plan, theirs, self._stop), daemon=True)
@@ -68,20 +69,18 @@ class Workers:
 
     def run(self, load: Load, most_calls: int, tell: Callable[[Progress], None]) -> Record:
         """One step on all processes together. Ctrl-C ends it early, and sets `interrupted`. Raises WorkerError."""
+        # As an exception, Ctrl-C could lose a record on its way from here to there, which would then be waited for for ever.
+        with _interrupts_to(self._interrupt):
+            return self._run(load, most_calls, tell)
+
+    def _run(self, load: Load, most_calls: int, tell: Callable[[Progress], None]) -> Record:
         begins = time.monotonic() + _HEAD_START_S
         for number, pipe in enumerate(self._pipes):
             pipe.send(Step(load, begins, most_calls, number, len(self._pipes)))
         progress: dict[Any, Progress] = {}
         records: list[Record] = []
         while len(records) < len(self._pipes):
-            try:
-                pipe, message = self._receive(None)
-            except KeyboardInterrupt:
-                if self.interrupted:
-                    raise
-                self.interrupted = True
-                self._stop.set()
-                continue
+            pipe, message = self._receive(None)
             if isinstance(message, Progress):
                 progress[pipe] = message
                 tell(_total(progress.values()))
@@ -91,6 +90,12 @@ class Workers:
         for other in others:
             first.add(other)
         return first
+
+    def _interrupt(self, *_: object) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self._stop.set()
 
     def _receive(self, timeout_s: float | None) -> tuple[Any, Any]:
         """The next message of any process."""
@@ -151,9 +156,8 @@ def _total(each: Any) -> Progress:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches all processes. Those started in here never hear of it, not even while they start."""
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_to(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    heard = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
 """Load tests of real servers: what is measured is what happened."""
 
 import json
+import os
+import signal
 import time
 from dataclasses import asdict
 from threading import Lock
@@ -194,6 +196,17 @@ def test_no_more_calls_are_made_than_allowed(measure, services):
     result = measure("search", Closed(3), max_calls=10, processes=2, warmup_s=0)
     assert result.steps[0].calls == 10
     assert len(services.search.script.of("Search")) == 30
+
+
+def test_an_interrupt_at_whatever_moment_ends_it_with_what_there_is_and_a_second_one_at_once(serve):
+    access = Access(search=serve(FakeSearch()))
+    plan = Plan(target="search", loads=(Open(20), Open(30)), access=access, distinct=3, duration_s=30, warmup_s=0)
+    interrupts = iter([True])
+    result = run(plan, lambda *_: next(interrupts, False) and os.kill(os.getpid(), signal.SIGINT))
+    assert result.ended_early == "interrupted"
+    assert [step.window_s < 20 for step in result.steps] == [True]
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, lambda *_: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
 
 
 def test_a_load_for_which_no_calls_were_left_does_not_pass_for_one_that_met_the_slo(measure):
