@@ -37,6 +37,7 @@ class Replay:
         manifest = opened.version.manifest
         self._delta = Delta(opened.version.items, manifest.dimension, manifest.metric)
         self._sequence = manifest.journal_sequence
+        self._model = manifest.model
 
     @property
     def version(self) -> str:
@@ -47,6 +48,8 @@ class Replay:
         entries = self._journal.read(self._sequence, _ENTRIES)
         if not entries:
             return False
+        if (model := self._journal.model) != self._model:
+            raise ArtifactError(self._journal.path, f"is of another model ({model}) than the index ({self._model})")
         for entry in entries:
             if problem := self._delta.problem(entry):
                 raise ArtifactError(self._journal.path, problem)
@@ -155,7 +158,12 @@ class Follower:
             return
         self._opening = None
         if isinstance(opened, Exception):
-            raise opened
+            try:
+                raise opened
+            finally:
+                del (
+                    opened
+                )  # else it would be part of its own traceback, and that keeps what was opened from being closed
         opened.finish()
         before, self._replay = self._replay.version, opened
         self.gallery.show(opened.view())

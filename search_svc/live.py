@@ -18,7 +18,7 @@ class LiveGallery:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: set[asyncio.Future[None]] = set()
         self._changing = threading.Lock()  # guards both
 
     @property
@@ -30,7 +30,7 @@ class LiveGallery:
         """From now on."""
         with self._changing:
             self._view = view
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, set()
         for future in waiting:
             # A closed loop has nobody left who waits.
             with suppress(RuntimeError):
@@ -57,8 +57,12 @@ class LiveGallery:
         with self._changing:
             if self._view is not view:
                 return
-            self._waiting.append(future)
-        await future
+            self._waiting.add(future)
+        try:
+            await future
+        finally:
+            with self._changing:
+                self._waiting.discard(future)
 
     def _not_reached(self, sequence: int, *, late: bool) -> ServiceError:
         at = self._view.sequence

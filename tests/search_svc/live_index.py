@@ -29,7 +29,7 @@ def unit(rows, seed=1):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def build(directory, spec, vectors, *, model=MODEL):
+def build(directory, spec, vectors, *, model=MODEL, **options):
     return build_version(
         directory,
         embeddings=vectors,
@@ -39,6 +39,7 @@ def build(directory, spec, vectors, *, model=MODEL):
         model=model,
         model_name="test",
         spec=spec,
+        **options,
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from search_svc.journal import Journal
 from search_svc.live import LiveGallery
 from search_svc.opening import Opener, warm
 from search_svc.retention import roll_back
+from search_svc.version import IndexVersion
 from search_svc.view import View
 from svckit.errors import Reason, ServiceError
 
@@ -262,6 +264,35 @@ class TestVersions:
         assert "--max-k (SEARCH_MAX_K) must be >= 500" in following.follower.problem
         assert following.view.manifest.version == "000001"
 
+    def test_what_was_written_with_another_model_is_not_laid_over_it(self, following, path):
+        written = following.index.add(new=("misc", GALLERY[0]))
+        until(lambda: following.view.sequence == written)
+        build(path, IndexSpec("Flat"), GALLERY, model="f" * 64, drop_changes=True)
+        until(lambda: following.view.manifest.version == "000002")
+        late = Index(path, lambda: IndexVersion.open(path, "000001")).add(late=("misc", GALLERY[1]))
+        until(lambda: following.follower.problem)
+        assert "journal.db: is of another model (c0ffee" in following.follower.problem
+        assert (following.view.sequence, following.names()) == (late - 1, sorted(PHOTOS))
+
+    def test_one_that_cannot_be_shown_is_closed(self, following, path, monkeypatch):
+        monkeypatch.setattr("search_svc.following._RETRY_S", 0.05)
+        gc.disable()
+        try:
+            following.index.add(bad=("misc", np.ones(3)))
+            opened, of = [], following.open
+
+            def keeping():
+                found = of()
+                opened.append(weakref.ref(found))
+                return found
+
+            following.open = keeping
+            build(path, IndexSpec("Flat"), GALLERY)
+            until(lambda: len(opened) > 2)
+            until(lambda: not opened[0]())
+        finally:
+            gc.enable()
+
     def test_without_current_what_is_written_is_shown_all_the_same(self, following, path):
         (path / "CURRENT").unlink()
         until(lambda: "CURRENT: missing" in following.follower.problem)
@@ -324,6 +355,7 @@ class TestReaching:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+        assert not gallery._waiting
         await asyncio.to_thread(self.later, gallery, 6)
         await gallery.reach(6, None)
 
