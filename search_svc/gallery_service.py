@@ -133,7 +133,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         """Those that the filter lets through, of all that there are; None for any."""
         if not request.filter.ByteSize():
             return None
-        await self._gallery.reach(self._journal.sequence(), deadline(context))
+        last = await asyncio.get_running_loop().run_in_executor(self._reader, self._journal.sequence)
+        await self._gallery.reach(last, deadline(context))
         view = self._gallery.view
         faults = list(view.filters.violations(request.filter))
         if faults:
