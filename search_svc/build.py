@@ -15,7 +15,7 @@ from search_svc.calibration import Calibration
 from search_svc.fit import fit
 from search_svc.gallery import Gallery, Rows, copied, copy_embeddings
 from search_svc.held import Held
-from search_svc.index_dir import Draft, new_version
+from search_svc.index_dir import BuildRunningError, Draft, current, new_version
 from search_svc.items import Items, write_items
 from search_svc.journal import Journal
 from search_svc.labels import Label
@@ -45,6 +45,8 @@ _CHUNK_ROWS = 8192
 class Inherited:
     """What a version takes over from the one before, whose gallery is nearly the same."""
 
+    version: str
+    """Its name. It is the current one still, or nothing is built."""
     journal_sequence: int
     """Of the last journal entry that the gallery holds."""
     train_sample: int
@@ -94,6 +96,8 @@ def build_version(
     gallery, parts = _divided(gallery, spec)
     job = _job(fingerprint or _fingerprint(embeddings), gallery, spec, train_sample)
     with new_version(index_dir, job) as draft:
+        if inherited:
+            _check_current(index_dir, inherited.version)
         _tell(draft, len(parts))
         mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, gallery, draft.work)
         _write_items(draft.files, gallery)
@@ -133,6 +137,12 @@ def build_version(
             read_manifest(draft.files)
             inherited.verify(_drafted(draft.files, manifest, matrix))
     return IndexVersion.open(index_dir, draft.version, verify=False)
+
+
+def _check_current(index_dir: Path, version: str) -> None:
+    """Nobody else changes it now, but somebody may have since the gallery was read of it, and pruned the journal."""
+    if (now := current(index_dir)) != version:
+        raise BuildRunningError(index_dir, f"version {now} took the place of {version} meanwhile")
 
 
 def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:

@@ -45,7 +45,7 @@ def compact(
     """Builds the next version and makes it the current one; None if nothing was written since the current one was built.
 
     What the index was trained to is taken over if few items are new, unless `retrain` says whether it is. Raises CommandError
-    if there is nothing to build of, and ArtifactError if a file is damaged or another is building.
+    if there is nothing to build of, and ArtifactError if a file is damaged or another is building, or has just built.
     """
     base = IndexVersion.open(index_dir, verify=False)
     with Journal.open(index_dir) as journal:
@@ -135,7 +135,7 @@ class _Joined:
 def _upto(index_dir: Path, base: IndexVersion, journal: Journal) -> int:
     """The last entry to take in: of a compaction that was stopped, its own, so that its draft is gone on with."""
     stopped = _BEGUN.fullmatch(begun(index_dir).get("embeddings", ""))
-    last = journal.sequence()
+    last = max(journal.sequence(), base.manifest.journal_sequence)  # a journal that is gone was in the version
     return min(int(stopped[2]), last) if stopped and stopped[1] == base.manifest.version else last
 
 
@@ -203,6 +203,7 @@ def spec_of(made: VersionManifest, items: int, labels: int) -> IndexSpec:
 def _inherited(base: IndexVersion, upto: int, *, retrain: bool) -> Inherited:
     needs_training = base.manifest.train_sample > 0
     return Inherited(
+        version=base.manifest.version,
         journal_sequence=upto,
         train_sample=base.manifest.train_sample,
         trained=base.shard_paths[0] if needs_training and not retrain else None,

@@ -99,7 +99,7 @@ def prune(index_dir: Path, upto: int) -> None:
     """
     path = index_dir / journal_file.FILE
     with Journal.open(index_dir) as journal:
-        if journal.pruned >= upto and not journal.holds(upto):
+        if journal.model is None or (journal.pruned >= upto and not journal.holds(upto)):
             return
     with journal_file.told(path):
         connection = journal_file.connect_to_write(path, "", 0, 0)

@@ -108,6 +108,10 @@ def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
         if journal.model not in (None, manifest.model) and journal.sequence() > manifest.journal_sequence:
             text = f"what was written since is of another model ({journal.model})"
             raise CommandError(f"version {manifest.version} can't be served: {text}")
+        newest = max(kept.manifest.journal_sequence for kept in versions(index_dir) if kept.manifest)
+        if manifest.journal_sequence < newest and journal.sequence() < newest:
+            text = f"it holds the journal to {manifest.journal_sequence}, and what came up to {newest} is not there any more"
+            raise CommandError(f"version {manifest.version} can't be served: {text}")
 
 
 def table(kept: Sequence[Kept]) -> str:

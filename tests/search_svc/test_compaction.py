@@ -398,3 +398,34 @@ def test_a_journal_of_another_index_is_not_written_to(index, tmp_path):
     shutil.copy(other / "journal.db", index)
     (outcome,) = written(index, Add({"x": stored()}), base=base_of(index))
     assert "ends with entry 1, and the index holds 3: it is the journal of another" in str(outcome)
+
+
+def test_where_the_journal_is_gone_nothing_is_new_and_no_other_takes_its_place(index):
+    grown(index, 3)
+    for file in index.glob("journal.*"):
+        file.unlink()
+    assert compact(index) is None
+    with pytest.raises(CommandError, match="it holds the journal to 2, and what came up to 3 is not there any more"):
+        roll_back(index)
+    retire(index, 1)
+    assert write(index, Add({"x": stored()}))[0].sequence == 4
+    assert "x" in replayed(index, base_of(index))
+
+
+def test_of_a_version_that_is_not_current_any_more_none_is_built(index, monkeypatch):
+    read = compaction.source_of
+
+    def overtaken(*arguments):
+        source = read(*arguments)
+        monkeypatch.setattr(compaction, "source_of", read)
+        write(index, Add({"late": stored()}))
+        compact(index)
+        retire(index, 1)
+        return source
+
+    write(index, Add({"new": stored()}))
+    monkeypatch.setattr(compaction, "source_of", overtaken)
+    with pytest.raises(BuildRunningError, match="version 000002 took the place of 000001 meanwhile"):
+        compact(index)
+    assert dict(rows(IndexVersion.open(index))).keys() >= {"new", "late"}
+    assert version_names(index) == ["000002"]
