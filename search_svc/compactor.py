@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
 """After a compaction that failed by itself: what stands in its way may take somebody to see to it."""
+_ELSEWHERE_S = 10.0
+"""After one that was refused since another process builds: asking costs a process each time."""
 _RETIRE_S = 5.0
 """Between two looks whether versions that are too many are still in use: calls are answered by the version they began with."""
 
@@ -47,6 +49,8 @@ class Compactor:
         self._running: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._pause_s = _FIRST_PAUSE_S
+        self._compact_after = 0.0
+        self._retire_after = 0.0
 
     def start(self) -> None:
         """Begins to look how much was written, and which versions nobody needs any more."""
@@ -57,7 +61,8 @@ class Compactor:
         for task in (self._watch, self._running):
             if task:
                 task.cancel()
-                with suppress(asyncio.CancelledError, ServiceError):
+                # What went wrong was told to whoever waited for it.
+                with suppress(asyncio.CancelledError, Exception):
                     await task
 
     async def compact(self) -> None:
@@ -74,14 +79,7 @@ class Compactor:
 
     async def _compact(self) -> None:
         _log.info("compacting", extra={"index": str(self._index_dir), "version": self._served().version})
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "search_svc", "compact", str(self._index_dir)),
-            *("--keep-versions", str(self._keep), "--for-server"),
-            stdin=asyncio.subprocess.PIPE,  # held open: the process ends when this one does
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        process = await self._begun()
         assert process.stderr is not None
         try:
             said = (await process.stderr.read()).decode(errors="replace")
@@ -98,15 +96,34 @@ class Compactor:
             raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
 
+    async def _begun(self) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "search_svc", "compact", str(self._index_dir)),
+                *("--keep-versions", str(self._keep), "--for-server"),
+                stdin=asyncio.subprocess.PIPE,  # held open: the process ends when this one does
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            raise ServiceError(Reason.COMPACTION_FAILED, f"no process could be started: {error}") from error
+
     async def _look_again_and_again(self) -> None:
-        retired = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
-            if time.monotonic() - retired > _RETIRE_S:
-                await asyncio.to_thread(self._retire)
-                retired = time.monotonic()
-            if self._compact_at and await asyncio.to_thread(self._much_was_written):
-                await self._compact_by_itself()
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("cannot look after the versions")
+
+    async def _look(self) -> None:
+        if time.monotonic() > self._retire_after:
+            self._retire_after = time.monotonic() + _RETIRE_S
+            await asyncio.to_thread(self._retire)
+        may_compact = self._compact_at and time.monotonic() > self._compact_after
+        if may_compact and await asyncio.to_thread(self._much_was_written):
+            await self._compact_by_itself()
 
     def _much_was_written(self) -> bool:
         """Not while another version is current than is served: somebody else has just compacted."""
@@ -118,13 +135,16 @@ class Compactor:
             return False  # who follows the journal tells of it
 
     async def _compact_by_itself(self) -> None:
+        """Until it is tried again, versions are looked after all the same: their room may be what it lacked."""
         try:
             await self.compact()
         except ServiceError as error:
-            if error.reason != Reason.COMPACTION_RUNNING:
-                _log.warning("compacts again later", extra={"reason": str(error), "seconds": self._pause_s})
-                await asyncio.sleep(self._pause_s)
-                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            if error.reason == Reason.COMPACTION_RUNNING:
+                self._compact_after = time.monotonic() + _ELSEWHERE_S
+                return
+            _log.warning("compacts again later", extra={"reason": str(error), "seconds": self._pause_s})
+            self._compact_after = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         else:
             self._pause_s = _FIRST_PAUSE_S
 
