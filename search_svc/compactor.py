@@ -114,7 +114,7 @@ class Compactor:
             await asyncio.sleep(_LOOK_S)
             try:
                 await self._look()
-            except Exception:
+            except Exception:  # noqa: BLE001 (whatever it is, the next look may be a better one)
                 _log.exception("cannot look after the versions")
 
     async def _look(self) -> None:

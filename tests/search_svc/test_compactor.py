@@ -39,6 +39,12 @@ async def watching(index):
         await watching.close()
 
 
+async def until(condition):
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.005)
+
+
 class Started:
     """Counts the processes that would be started; each does not come to be."""
 
@@ -52,9 +58,7 @@ class Started:
         raise self._error
 
     async def times(self, count):
-        async with asyncio.timeout(TIMEOUT_S):
-            while self.count < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.count >= count)
 
 
 NO_MEMORY = OSError(errno.ENOMEM, "Cannot allocate memory")
@@ -65,7 +69,7 @@ async def test_a_process_that_cannot_be_started_is_tried_again_later(monkeypatch
     started = Started(monkeypatch, NO_MEMORY)
     await started.times(3)
     assert "compacts again later" in caplog.messages
-    with pytest.raises(ServiceError, match="no process could be started.*Cannot allocate memory") as caught:
+    with pytest.raises(ServiceError, match=r"no process could be started.*Cannot allocate memory") as caught:
         await watching.compact()
     assert caught.value.reason is Reason.COMPACTION_FAILED
 
@@ -75,17 +79,13 @@ async def test_while_it_is_not_tried_again_old_versions_go_all_the_same(index, m
     started = Started(monkeypatch, NO_MEMORY)
     await started.times(1)
     (index / "versions" / "000000").mkdir()
-    async with asyncio.timeout(TIMEOUT_S):
-        while (index / "versions" / "000000").exists():
-            await asyncio.sleep(0.005)
+    await until(lambda: not (index / "versions" / "000000").exists())
     assert started.count == 1
 
 
 async def test_whatever_goes_wrong_it_looks_again(monkeypatch, watching, caplog):
     monkeypatch.setattr(watching, "_much_was_written", lambda: 1 / 0)
-    async with asyncio.timeout(TIMEOUT_S):
-        while caplog.messages.count("cannot look after the versions") < 2:
-            await asyncio.sleep(0.005)
+    await until(lambda: caplog.messages.count("cannot look after the versions") > 1)
 
 
 async def test_no_process_after_process_is_started_while_another_builds(monkeypatch, watching):
