@@ -2,9 +2,12 @@
 
 import argparse
 import re
+from itertools import zip_longest
 from pathlib import Path
 
-from search_svc import versions_command
+import pytest
+
+from search_svc import migrate_command, versions_command
 from svckit.errors import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -12,16 +15,32 @@ PAGE = (ROOT / "docs" / "live.md").read_text()
 SOURCES = [(ROOT / "search_svc" / f"{name}.py").read_text() for name in ("compactor", "gallery_service")]
 
 
-def test_every_flag_of_compact_has_a_row_with_its_default_and_every_row_a_flag():
+def documented(heading):
+    """By flag, what the table under a heading has as its default."""
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[1]
+    found = {}
+    for names, defaults in re.findall(r"^\| (`--[^|]*) \|.*\| ?([^|]*) ?\|$", section, re.MULTILINE):
+        flags = [flag for flag in re.findall(r"--[a-z-]+", names) if not flag.startswith("--no-")]
+        found |= dict(zip_longest(flags, defaults.strip().split(", ")[: len(flags)]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "heading"),
+    [(versions_command, "compact", "Compaction"), (migrate_command, "migrate", "Another model")],
+)
+def test_every_flag_of_a_command_has_a_row_with_its_default_and_every_row_a_flag(module, command, heading):
     choices = argparse.ArgumentParser().add_subparsers()
-    versions_command.add(choices)
-    actions = [a for a in choices.choices["compact"]._actions if a.option_strings and a.help != argparse.SUPPRESS]
+    module.add(choices)
+    actions = [a for a in choices.choices[command]._actions if a.option_strings and a.help != argparse.SUPPRESS]
     flags = {action.option_strings[0]: action.default for action in actions if "-h" not in action.option_strings}
-    rows = {
-        row[0].strip("`"): row[-1].strip() for row in re.findall(r"^\| (`--[a-z-]+`).*\| (.*) \|$", PAGE, re.MULTILINE)
-    }
+    rows = documented(heading)
     assert rows.keys() == flags.keys()
-    defaults = {flag: f"`{default}`" for flag, default in flags.items() if default is not None}
+    defaults = {
+        flag: f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+        for flag, default in flags.items()
+        if default not in (None, False)
+    }
     assert {flag: rows[flag] for flag in defaults} == defaults
 
 
