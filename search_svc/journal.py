@@ -156,6 +156,9 @@ class Journal:
     def _find(self, sql: str, *values: Any) -> list[Any]:
         """Rows; none if there is no journal."""
         with self._lock, journal_file.told(self.path):
+            if self._connection and journal_file.outdated(self._connection, self.path):
+                self._connection.close()
+                self._connection = self._seen = None
             if self._connection is None:
                 self._connection = journal_file.connect_to_read(self.path)
             return [] if self._connection is None else self._connection.execute(sql, values).fetchall()

@@ -21,7 +21,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -53,6 +53,17 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
 COLUMNS = "sequence, item_id, label, uri, batch_id, attributes, embedding, checksum"
+
+
+class _Alone(sqlite3.Connection):
+    """Of who can share no memory with writers, for there were none: it sees nothing of what others write from then on."""
+
+    as_it_was: tuple[int, int] | None
+
+
+def outdated(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether somebody may have begun to write to a journal that was opened as one that nobody does."""
+    return isinstance(connection, _Alone) and (_has_log(path) or connection.as_it_was != _as_it_is(path))
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
@@ -134,9 +145,13 @@ def unwritable(path: Path, error: sqlite3.Error | OSError) -> ServiceError:
     return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")
 
 
-def _connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
+def _connect(
+    path: Path, mode: str, more: str = "", factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     address = f"file:{quote(str(path.absolute()))}?mode={mode}{more}"
-    return sqlite3.connect(address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+    return sqlite3.connect(
+        address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
+    )
 
 
 def _flush_folder(path: Path) -> None:
@@ -149,17 +164,37 @@ def _flush_folder(path: Path) -> None:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """SQLite shares memory with writers through a file beside the journal. Where it can't make one, nobody can write."""
+    """SQLite shares memory with writers through a file beside the journal. Where it can't make one, nobody writes now."""
     connection = _connect(path, "ro")
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
         unmade = error_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        if not unmade or path.with_name(f"{path.name}-wal").exists():
+        if not unmade or _has_log(path):
             raise
-        return _connect(path, "ro", "&immutable=1")
+        return _alone(path)
     return connection
+
+
+def _alone(path: Path) -> sqlite3.Connection:
+    now = _as_it_is(path)
+    connection = _connect(path, "ro", "&immutable=1", factory=_Alone)
+    assert isinstance(connection, _Alone)
+    connection.as_it_was = now
+    return connection
+
+
+def _has_log(path: Path) -> bool:
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+def _as_it_is(path: Path) -> tuple[int, int] | None:
+    """What is another once somebody has written; None if the file is gone."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return None
 
 
 def _format(connection: sqlite3.Connection, path: Path) -> int:

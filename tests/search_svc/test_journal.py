@@ -1,8 +1,10 @@
+import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,12 +29,46 @@ def start(index_dir, name):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
+READING_ALONE = """
+import os, sys
+from pathlib import Path
+from search_svc.journal import Journal
+os.setuid(65534)
+journal = Journal.open(Path(sys.argv[1]))
+for _ in sys.stdin:
+    print(journal.changed(), journal.sequence(), len(journal.read(0, 100)), flush=True)
+"""
+
+
 class TestReading:
     def test_an_index_without_a_journal_has_an_empty_one_and_stays_without(self, tmp_path):
         with Journal.open(tmp_path) as journal:
             assert (journal.sequence(), journal.read(0, 10), journal.model) == (0, [], None)
             assert not journal.changed()
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="being another user takes root")
+    def test_who_may_not_write_beside_it_reads_what_others_write_from_then_on(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            written(folder, Add({"x": stored()}))
+            command = [sys.executable, "-c", READING_ALONE, folder]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+            with subprocess.Popen(command, cwd=ROOT, **pipes) as reader:
+
+                def told():
+                    print(file=reader.stdin)
+                    return reader.stdout.readline().strip()
+
+                assert (told(), told()) == ("True 1 1", "False 1 1")
+                journal = writer(folder)
+                journal.commit([Add({"y": stored()})])
+                assert (told(), told()) == ("True 2 2", "False 2 2")
+                journal.close()
+                written(folder, Add({"z": stored()}))
+                assert told() == "True 3 3"
+                reader.stdin.close()
 
     def test_what_was_written_is_read_in_order(self, tmp_path):
         item = stored(uri="a.jpg", batch_id="may", attributes={"dealer": "ü"})
