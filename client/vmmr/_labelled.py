@@ -28,7 +28,11 @@ def _of(name: str, label: str | None) -> Sequence[Labelled]:
         photos = list(_photos(Path(name)))
         if not photos:
             raise ValueError(f"{name}: there are no photos in that folder")
-        return [Labelled(str(photo), label or folder_label(photo)) for photo in photos]
+        labels: dict[Path, str] = {}
+        for photo in photos:
+            if photo.parent not in labels:
+                labels[photo.parent] = label or folder_label(photo)
+        return [Labelled(str(photo), labels[photo.parent]) for photo in photos]
     if not label:
         raise ValueError(f"{name}: say what it shows with --label; only photos in a folder have its name for one")
     return [Labelled(name, label)]

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from vmmr import _labelled
 
 PILOT = "honda_pilot_2027"
 
@@ -52,6 +53,13 @@ def test_photos_of_a_folder_have_its_name_for_a_label(run, folders, stored):
     done = run("add", "photos")
     assert done.stdout.splitlines()[1:] == ["honda_pilot_2027  2", "lexus_ls_2027     1"]
     assert stored() == {sha(b"1"): PILOT, sha(b"2"): PILOT, sha(b"3"): "lexus_ls_2027"}
+
+
+def test_a_folder_is_looked_at_once_however_many_photos_it_has(folders, monkeypatch):
+    looked, look = [], _labelled.folder_label
+    monkeypatch.setattr(_labelled, "folder_label", lambda photo: looked.append(photo.parent) or look(photo))
+    assert len(_labelled.labelled([str(folders)], None)) == 3
+    assert sorted(looked) == sorted({photo.parent for photo in folders.rglob("*.jpg")})
 
 
 def test_and_of_the_folder_itself_too_unless_another_label_is_given(run, folders, stored):
