@@ -7,9 +7,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -21,8 +23,11 @@ from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from search_svc import item_reader
 from search_svc.build import IndexSpec
+from search_svc.gallery_service import GalleryService
 from search_svc.index_dir import BuildRunningError, only_builder
+from svckit.errors import ServiceError
 
 D = 16
 MODEL = "c0ffee" + 58 * "0"
@@ -461,3 +466,17 @@ def test_another_writer_that_holds_the_journal_for_good_is_told_by_the_deadline(
     assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     other.execute("ROLLBACK")
     assert client.add([item("b")], unit(1)).added + client.add([item("c")], unit(1, seed=9)).added >= 1
+
+
+async def test_many_items_are_read_beside_the_event_loop(tmp_path, monkeypatch):
+    manifest = SimpleNamespace(model=MODEL, dimension=D, model_name="test")
+    gallery = SimpleNamespace(view=SimpleNamespace(manifest=manifest))
+    service = GalleryService(tmp_path, gallery, None, None, None, on_write=lambda: None)
+    readers, read = [], item_reader.read_add
+    monkeypatch.setattr(item_reader, "read_add", lambda *a: readers.append(threading.current_thread()) or read(*a))
+    for count in (16, 17):
+        items = [item(str(n)) for n in range(count)]
+        request = gallery_pb2.AddItemsRequest(items=items, embeddings=wire.pack(MODEL, unit(count)))
+        with pytest.raises(ServiceError, match="--read-only"):
+            await service.AddItems(request, SimpleNamespace(time_remaining=lambda: None))
+    assert [reader is threading.current_thread() for reader in readers] == [True, False]
