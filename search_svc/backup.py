@@ -58,7 +58,8 @@ def back_up(index_dir: Path, destination: str) -> Backup:
             files = {f"versions/{version.path.name}/{name}": version.path / name for name in _names(version.path)}
             sequence = _copy_journal(index_dir, version, Path(work))
             (Path(work) / "CURRENT").write_text(f"{version.path.name}\n", encoding="ascii")
-            files |= {name: Path(work) / name for name in _names(Path(work))}
+            # Not what SQLite has made beside the copy to read it.
+            files |= {name: Path(work) / name for name in _names(Path(work)) if name in ("CURRENT", journal_file.FILE)}
             size = _upload(place, files, {"version": version.path.name, "journal_sequence": sequence})
     finally:
         holding.release()

@@ -61,6 +61,7 @@ class TestABackup:
         listed = json.loads((tmp_path / "backup/manifest.json").read_bytes())["files"]
         assert found == {*listed, "manifest.json"}
         assert "versions/000001/items.arrow" in listed
+        assert {name for name in listed if "/" not in name} == {"CURRENT", "journal.db"}
 
     def test_of_an_index_that_was_never_written_to_has_no_journal(self, built, tmp_path):
         assert back_up(built, str(tmp_path / "backup")).journal_sequence == 0
