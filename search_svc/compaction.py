@@ -47,7 +47,7 @@ def compact(
     What the index was trained to is taken over if few items are new, unless `retrain` says whether it is. Raises CommandError
     if there is nothing to build of, and ArtifactError if a file is damaged or another is building, or has just built.
     """
-    base = IndexVersion.open(index_dir, verify=False)
+    base = IndexVersion.open(index_dir)  # verified: what is damaged would get a new checksum, and the old one be gone
     with Journal.open(index_dir) as journal:
         source = source_of(base, journal, _upto(index_dir, base, journal))
     if source.upto == base.manifest.journal_sequence:

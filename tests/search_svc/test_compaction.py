@@ -195,6 +195,16 @@ def test_a_damaged_journal_is_named(index):
         compact(index)
 
 
+def test_a_damaged_version_is_named_and_not_taken_over(index):
+    write(index, Add({"new": stored()}))
+    file = index / "versions" / "000001" / "embeddings.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"embeddings\.npy: is damaged"):
+        compact(index)
+
+
 STOPS = {
     "while embeddings are copied": "search_svc.build:copy_embeddings",
     "after the shards": "search_svc.build:_write_shards",
