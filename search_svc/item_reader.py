@@ -41,7 +41,7 @@ def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadl
         raise rejected(violations)
     rows = [row.tobytes() for row in matrix]
     items = {item.item_id: _stored(item, row) for item, row in zip(request.items, rows, strict=True)}
-    return Add(items, _end(deadline))
+    return Add(items, _end(deadline), index.model)
 
 
 def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None) -> Delete:

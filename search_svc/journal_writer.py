@@ -182,6 +182,9 @@ class _Changes:
         return written
 
     def _add(self, write: Add) -> Written:
+        if write.model not in ("", self._base.model):
+            text = f"the index is of the model {self._base.model[:12]} now, and these were embedded with {write.model[:12]}"
+            raise ServiceError(Reason.MODEL_MISMATCH, text, metadata={"expected": self._base.model, "got": write.model})
         before = {item_id: self._item(item_id) for item_id in write.items}
         changed = [(item_id, item) for item_id, item in write.items.items() if item != before[item_id]]
         added = sum(before[item_id] is None for item_id, _ in changed)

@@ -38,6 +38,8 @@ class Add:
     items: Mapping[str, StoredItem]
     deadline: float = math.inf
     """When its caller stops waiting, as a time of `time.monotonic`."""
+    model: str = ""
+    """That made the embeddings; empty: the index's, whichever that is."""
 
 
 @dataclass(frozen=True)

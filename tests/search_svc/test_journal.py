@@ -194,6 +194,12 @@ class TestRefusals:
         assert outcome.reason == Reason.JOURNAL_UNWRITABLE
         assert "the journal is of the model c0ffee000000, the index of ffffffffffff" in str(outcome)
 
+    def test_items_that_were_read_for_another_model_than_the_index_is_of_now(self, tmp_path):
+        old, new = written(tmp_path, Add({"x": stored()}, model="f" * 64), Add({"y": stored()}, model=DictBase().model))
+        assert old.reason is Reason.MODEL_MISMATCH
+        assert old.metadata == {"expected": DictBase().model, "got": "f" * 64}
+        assert (new.sequence, set(replayed(tmp_path))) == (1, {"y"})
+
     def test_one_failing_write_fails_alone(self, tmp_path):
         class Failing(DictBase):
             def item(self, item_id):
