@@ -133,6 +133,7 @@ def build_version(
         if inherited:
             _calibrate_as_before(draft.files, manifest, matrix, inherited)
         write_version_manifest(draft.files, manifest)
+        _check_journal(index_dir, manifest)
         if inherited:
             read_manifest(draft.files)
             inherited.verify(_drafted(draft.files, manifest, matrix))
@@ -158,6 +159,14 @@ def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:
         if journal.pruned:
             raise CommandError(f"{text}, and versions hold the first {journal.pruned} changes: {remedy}")
     return 0
+
+
+def _check_journal(index_dir: Path, manifest: VersionManifest) -> None:
+    """What was written while the version was built is to be laid over it."""
+    with Journal.open(index_dir) as journal:
+        if journal.sequence() > manifest.journal_sequence and journal.model != manifest.model:
+            text = f"{index_dir} was written to meanwhile, with embeddings of another model"
+            raise CommandError(f"{text}: nothing is lost; stop its servers, and build again with --drop-changes")
 
 
 def _train_sample(spec: IndexSpec, gallery: Gallery, memory_bytes: int, inherited: Inherited | None) -> int:

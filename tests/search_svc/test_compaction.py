@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc import compaction
+from search_svc import build, compaction
 from search_svc.build import IndexSpec, build_version
 from search_svc.compaction import compact
 from search_svc.holding import Holding
@@ -378,6 +378,20 @@ class TestBuildingAnew:
         assert made.manifest.journal_sequence == 1
         assert write(index, Add({"x": stored()}))[0].sequence == 2
         assert replayed(index, base_of(index)).keys() == {"x", *(f"photo {row}.jpg" for row in range(30))}
+
+    @pytest.mark.parametrize("before", [(), (Add({"new": stored()}),)])
+    def test_with_another_model_is_refused_if_it_is_written_to_meanwhile(self, index, monkeypatch, before):
+        def copied_meanwhile(*arguments):
+            write(index, Add({"late": stored()}))
+            return copy(*arguments)
+
+        copy = build.copy_embeddings
+        monkeypatch.setattr(build, "copy_embeddings", copied_meanwhile)
+        write(index, *before)
+        with pytest.raises(CommandError, match="was written to meanwhile, with embeddings of another model"):
+            self.build(index, model="f" * 64, drop_changes=bool(before))
+        assert current(index) == "000001"
+        assert "late" in replayed(index, base_of(index))
 
     def test_with_another_model_starts_the_journal_over(self, index):
         write(index, Add({"new": stored()}))
