@@ -66,8 +66,19 @@ def outdated(connection: sqlite3.Connection, path: Path) -> bool:
     return isinstance(connection, _Alone) and (_has_log(path) or connection.as_it_was != _as_it_is(path))
 
 
+def files(path: Path) -> tuple[Path, Path, Path]:
+    """The database, and what SQLite keeps beside it while it is in use."""
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def repaired(path: Path) -> Path:
+    """Where a repaired journal is until it has taken the place of the damaged one."""
+    return path.with_name(f".{path.name}.repaired")
+
+
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
     """None if there is no journal yet, or only the beginnings of one. Raises ArtifactError if it cannot be read."""
+    _refuse_half_repaired(path)
     if not path.exists():
         return None
     with told(path):
@@ -83,6 +94,7 @@ def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqli
 
     Raises sqlite3.Error, or ArtifactError.
     """
+    _refuse_half_repaired(path)
     there = path.exists()
     connection = _connect(path, "rwc")
     try:
@@ -90,7 +102,7 @@ def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqli
         if _format(connection, path) == 0:
             _make(connection, model, dimension, after)
         if not there:
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -145,6 +157,12 @@ def unwritable(path: Path, error: sqlite3.Error | OSError) -> ServiceError:
     return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")
 
 
+def _refuse_half_repaired(path: Path) -> None:
+    """What was written to the damaged one now would be lost when the repair goes on."""
+    if repaired(path).exists():
+        raise ArtifactError(path, f"its repair was begun and not ended: `vmmr-search repair {path.parent}` ends it")
+
+
 def _connect(
     path: Path, mode: str, more: str = "", factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
@@ -154,7 +172,7 @@ def _connect(
     )
 
 
-def _flush_folder(path: Path) -> None:
+def flush_folder(path: Path) -> None:
     """So that the file is still in it if the power fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -186,7 +204,7 @@ def _alone(path: Path) -> sqlite3.Connection:
 
 
 def _has_log(path: Path) -> bool:
-    return path.with_name(f"{path.name}-wal").exists()
+    return files(path)[1].exists()
 
 
 def _as_it_is(path: Path) -> tuple[int, int] | None:

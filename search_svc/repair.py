@@ -3,6 +3,10 @@
 SQLite sees to a process that was killed and a page that was torn: nothing is to be done then. This is for a disk that has lost
 or changed what was written long ago. Every entry that is as it was written goes into a new journal, under its number; the
 damaged file stays beside it.
+
+The new journal is made under a name of its own, and takes the place of the damaged one and its WAL in steps, for no rename moves
+two files. Before the first of them it gets the name `journal_file.repaired`, and while a file is there, nobody opens the journal:
+killed between two steps, `repair` goes on where it was.
 """
 
 import argparse
@@ -25,7 +29,6 @@ from svckit.cli import CommandError
 
 _INSERT = f"INSERT INTO entries ({journal_file.COLUMNS}, closes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _ROW = f"SELECT {journal_file.COLUMNS}, closes FROM entries WHERE sequence = ?"  # noqa: S608
-_SIDE_FILES = ("-wal", "-shm")
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ def repair(index_dir: Path) -> Saved | None:
         raise CommandError(f"{path}: there is no journal")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
-        if _is_well(path):
-            return None
-        return _repair(index_dir, path)
+        if not journal_file.repaired(path).exists():
+            if _is_well(path):
+                return None
+            _repair(index_dir, path)
+        return _take_place(path)
 
 
 def _check_unused(index_dir: Path, path: Path) -> None:
@@ -99,24 +104,54 @@ def _is_well(path: Path) -> bool:
     return True
 
 
-def _repair(index_dir: Path, path: Path) -> Saved:
+def _repair(index_dir: Path, path: Path) -> None:
+    """Makes the new journal, whole and on the disk."""
     manifest = IndexVersion.open(index_dir, verify=False).manifest
-    made = path.with_name(f".{path.name}.repaired")
-    for suffix in ("", *_SIDE_FILES):
-        made.with_name(made.name + suffix).unlink(missing_ok=True)
+    made = path.with_name(f".{path.name}.making")
+    for file in journal_file.files(made):
+        file.unlink(missing_ok=True)
     with closing(journal_file.connect_to_write(made, manifest.model, manifest.dimension, 0)) as target:
         with closing(sqlite3.connect(path, isolation_level=None)) as source:
             last, pruned = _ends(source, manifest.journal_sequence)
-            saved, lost = _copy(source, target, path, range(pruned + 1, last + 1))
+            saved = _copy(source, target, path, range(pruned + 1, last + 1))
         _finish(target, last, pruned, saved)
-    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
-    for suffix in _SIDE_FILES:
+    flush(made)
+    made.rename(journal_file.repaired(path))
+    journal_file.flush_folder(index_dir)
+
+
+def _take_place(path: Path) -> Saved:
+    """Of the damaged journal, which is kept. What was done of it before is not done again."""
+    made = journal_file.repaired(path)
+    counted = _count(made)
+    damaged = _damaged(path)
+    for file, kept in zip(journal_file.files(path)[1:], journal_file.files(damaged)[1:], strict=True):
         with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(damaged.with_name(damaged.name + suffix))
-    os.link(path, damaged)
+            file.rename(kept)
+    # Beside the WAL of the damaged one, the new one would take that for its own.
+    journal_file.flush_folder(path.parent)
     made.replace(path)
-    flush(path)
-    return Saved(len(saved), lost, damaged)
+    journal_file.flush_folder(path.parent)
+    return Saved(*counted, damaged)
+
+
+def _damaged(path: Path) -> Path:
+    """Its other name: it has one already if a repair was killed after it had given it."""
+    for there in path.parent.glob(f"{path.name}.damaged-*"):
+        if there.samefile(path):
+            return there
+    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    os.link(path, damaged)
+    return damaged
+
+
+def _count(made: Path) -> tuple[int, list[int]]:
+    """How many entries a repaired journal has, and which are lost: no number is left out where none is."""
+    with closing(sqlite3.connect(made)) as connection:
+        there = {number for (number,) in connection.execute("SELECT sequence FROM entries")}
+        last = _value(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'") or 0
+        pruned = _value(connection, "SELECT value FROM meta WHERE name = 'pruned'") or 0
+    return len(there), [number for number in range(pruned + 1, last + 1) if number not in there]
 
 
 def _ends(source: sqlite3.Connection, floor: int) -> tuple[int, int]:
@@ -137,32 +172,27 @@ def _value(source: sqlite3.Connection, sql: str) -> int | None:
     return None
 
 
-def _copy(
-    source: sqlite3.Connection, target: sqlite3.Connection, path: Path, numbers: range
-) -> tuple[list[int], list[int]]:
-    """The numbers that were saved, and those that were not. Asked for one by one: a bad page costs what is on it."""
-    saved, lost = [], []
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, path: Path, numbers: range) -> list[int]:
+    """The numbers that were saved. Asked for one by one: a bad page costs what is on it."""
+    saved = []
     target.execute("BEGIN")
     for number, row in _rows(source, numbers):
-        try:
-            if row is None:
-                raise ArtifactError(path, "cannot be read")  # noqa: TRY301
+        with suppress(ArtifactError, ValueError, TypeError, AttributeError):
             entry(row[:-1], path)
-        except (ArtifactError, ValueError, TypeError, AttributeError):
-            lost.append(number)
-        else:
             target.execute(_INSERT, row)
             saved.append(number)
     target.execute("COMMIT")
-    return saved, lost
+    return saved
 
 
-def _rows(source: sqlite3.Connection, numbers: range) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
+def _rows(source: sqlite3.Connection, numbers: range) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Those that can be read at all."""
     for number in numbers:
         row = None
         with suppress(sqlite3.Error):
             row = source.execute(_ROW, (number,)).fetchone()
-        yield number, row
+        if row:
+            yield number, row
 
 
 def _finish(target: sqlite3.Connection, last: int, pruned: int, saved: list[int]) -> None:

@@ -1,4 +1,7 @@
+import contextlib
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from search_svc import repair as repairing
 from search_svc.journal import Journal
 from search_svc.journal_writer import prune
 from search_svc.repair import repair
@@ -112,3 +116,78 @@ def test_the_message_of_a_damaged_journal_names_the_command(index):
     damage(index, b"42 2")
     with Journal.open(index) as journal, pytest.raises(ArtifactError, match=f"`vmmr-search repair {index}`"):
         journal.read(50, 10**6)
+
+
+class Killed(BaseException):
+    """Where the process would be at its end."""
+
+
+def kill_before_step(monkeypatch, number):
+    """Of the steps that give files other names."""
+    steps = iter(range(number))
+    for owner, name in ((os, "link"), (Path, "rename"), (Path, "replace")):
+        do = getattr(owner, name)
+
+        def step(*arguments, do=do):
+            if next(steps, None) is None:
+                raise Killed
+            return do(*arguments)
+
+        monkeypatch.setattr(owner, name, step)
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM entries").fetchone()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def reader(index):
+    """A process that has the journal open, so that SQLite leaves the WAL as it is; killed at the end."""
+    command = [sys.executable, "-c", READER, index / "journal.db"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+class TestKilled:
+    @pytest.mark.parametrize("step", range(6))
+    def test_between_any_two_steps_the_next_repair_saves_what_the_first_would_have(self, index, monkeypatch, step):
+        with reader(index), monkeypatch.context() as patch:
+            written(index, Add({"in the log": stored()}), base=DictBase(journal_sequence=50))
+            with contextlib.closing(sqlite3.connect(index / "journal.db")) as other, other:
+                other.execute("UPDATE entries SET label = 'flipped' WHERE item_id = '42 2'")
+            patch.setattr(repairing, "_check_unused", lambda *_: None)  # the reader is another user's
+            kill_before_step(patch, step)
+            with contextlib.suppress(Killed):
+                repair(index)
+        saved = repair(index)
+        if step == 5:
+            assert saved is None, "more steps than were tried"
+        else:
+            assert (saved.entries, saved.lost) == (350, [171])
+        found = replayed(index, DictBase(journal_sequence=50))
+        assert "in the log" in found
+        assert len(found) == 350
+        assert len(list(index.glob("journal.db.damaged-*[0-9]"))) == 1
+        assert repair(index) is None
+
+    def test_nobody_reads_or_writes_the_damaged_journal_until_a_repair_has_ended(self, index, monkeypatch):
+        damage(index, b"42 2")
+        with monkeypatch.context() as patch:
+            kill_before_step(patch, 2)
+            with pytest.raises(Killed):
+                repair(index)
+        unended = f"its repair was begun and not ended: `vmmr-search repair {index}` ends it"
+        with pytest.raises(ArtifactError, match=unended):
+            Journal.open(index)
+        (outcome,) = written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))
+        assert unended in str(outcome)
+        assert command(index).returncode == 1
+        assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
