@@ -10,6 +10,9 @@ _PACE_WEIGHT = 0.1
 _FIRST_GUESS_S = 0.5
 # A call that would be answered just in time may be late as well, and its work then is lost to all others.
 _SHARE_OF_DEADLINE = 0.75
+# A longer queue answers nobody more. After an overload it takes its own length, and that again where half of the pace is
+# asked for, until calls are answered as before.
+_SHARE_TO_WAIT = 1 / 3
 
 
 class Admission:
@@ -43,12 +46,12 @@ class Admission:
             self._check_time(photos, deadline - self._clock())
 
     def _check_time(self, photos: int, left_s: float) -> None:
-        needed_s = (self._inside + photos) * self._photo_s
-        if needed_s > _SHARE_OF_DEADLINE * left_s:
+        wait_s, needed_s = self._inside * self._photo_s, (self._inside + photos) * self._photo_s
+        if wait_s > _SHARE_TO_WAIT * left_s or needed_s > _SHARE_OF_DEADLINE * left_s:
             raise ServiceError(
                 Reason.QUEUE_FULL,
                 f"too late for {photos} more photos: with the {self._inside} before them they take about {needed_s:.2f} s, "
-                f"and the deadline is in {left_s:.2f} s",
+                f"and the deadline is in {left_s:.2f} s, a third of which may pass waiting",
                 retry_after_s=self._stay_s,
             )
 

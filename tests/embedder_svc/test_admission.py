@@ -71,8 +71,17 @@ def test_a_call_that_would_be_too_late_is_turned_away(paced, clock):
             ServiceError, match=r"too late for 2 more photos: with the 7 before them they take about 4\.50 s"
         ):
             paced.check(2, clock.now + 5)
-        paced.check(1, clock.now + 6)
+        paced.check(1, clock.now + 11)
         paced.check(50, None)
+
+
+def test_no_call_waits_for_more_than_a_third_of_its_time(paced, clock):
+    with paced.admit(4):
+        paced.check(1, clock.now + 6.1)
+        with pytest.raises(
+            ServiceError, match=r"about 2\.50 s, and the deadline is in 5\.90 s, a third of which may pass"
+        ):
+            paced.check(1, clock.now + 5.9)
 
 
 def test_with_nothing_inside_there_is_always_time(paced, clock):
@@ -84,10 +93,10 @@ def test_photos_that_are_answered_side_by_side_count_as_many(clock):
     for _ in range(20):
         with admission.admit(4):
             clock.now += 1.0
-    with admission.admit(9):
-        admission.check(1, clock.now + 3.5)
+    with admission.admit(1):
+        admission.check(9, clock.now + 3.5)
         with pytest.raises(ServiceError, match=r"about 2\.75 s"):
-            admission.check(2, clock.now + 3.5)
+            admission.check(10, clock.now + 3.5)
 
 
 def test_time_without_work_is_not_taken_for_slowness(paced, clock):
@@ -95,7 +104,7 @@ def test_time_without_work_is_not_taken_for_slowness(paced, clock):
     with paced.admit(1):
         clock.now += 0.5
     with paced.admit(7):
-        paced.check(1, clock.now + 6)
+        paced.check(1, clock.now + 11)
 
 
 def test_photos_that_cannot_be_used_are_not_taken_for_slowness(paced, clock):
@@ -112,7 +121,7 @@ def test_photos_that_cannot_be_used_are_not_taken_for_slowness(paced, clock):
     with paced.admit(1):
         clock.now += 0.5
     with paced.admit(6):
-        paced.check(1, clock.now + 6)
+        paced.check(1, clock.now + 11)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
