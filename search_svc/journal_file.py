@@ -145,8 +145,25 @@ def told(path: Path) -> Iterator[None]:
         raise ArtifactError(path, str(error)) from error
 
 
+class CommitError(sqlite3.OperationalError):
+    """COMMIT itself failed, in a way that does not tell whether its last page has reached the disk."""
+
+
+def commit(connection: sqlite3.Connection) -> None:
+    """Raises CommitError if the transaction may be there after a crash; another sqlite3.Error if it is not."""
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if error_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            raise
+        raise CommitError(str(error)) from error
+
+
 def unwritable(path: Path, error: sqlite3.Error | OSError) -> ServiceError:
     """What a caller is told whose write did not get into the journal."""
+    if isinstance(error, CommitError):
+        text = f"{path.name} cannot be written ({error}): the write may be there after a crash; send it again"
+        return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
     code = error_code(error) if isinstance(error, sqlite3.Error) else 0
     if code == sqlite3.SQLITE_FULL:
         text = f"the disk of {path.name} is full: nothing was written"

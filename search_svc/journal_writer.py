@@ -85,7 +85,7 @@ def _transaction(connection: sqlite3.Connection, path: Path, deadline: float) ->
     turns.begin(connection, path.with_name(turns.FILE), min(deadline, time.monotonic() + _LONGEST_WAIT_S))
     try:
         yield
-        connection.execute("COMMIT")
+        journal_file.commit(connection)
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
@@ -118,9 +118,16 @@ def _prune(connection: sqlite3.Connection, path: Path, upto: int) -> None:
         with _transaction(connection, path, math.inf):
             gone = connection.execute(f"DELETE FROM entries WHERE sequence IN ({some})", (upto,)).rowcount
     connection.execute(f"PRAGMA busy_timeout = {1e3 * _LONGEST_WAIT_S:.0f}")
-    while connection.execute("PRAGMA freelist_count").fetchone()[0]:
+    before, free = math.inf, _free_pages(connection)
+    while 0 < free < before:  # a file that was not made by this code may keep them for ever
         # As a script: executed, it would end after a page, for its rows have no columns.
         connection.executescript(f"PRAGMA incremental_vacuum({_PRUNED_AT_ONCE})")
+        before, free = free, _free_pages(connection)
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    ((free,),) = connection.execute("PRAGMA freelist_count")
+    return int(free)
 
 
 def _check(connection: sqlite3.Connection, base: Base) -> None:

@@ -1,5 +1,6 @@
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ def start(index_dir, name):
 
 READING_ALONE = """
 import os, sys
+from contextlib import closing
 from pathlib import Path
 from search_svc.journal import Journal
 os.setuid(65534)
@@ -186,6 +189,15 @@ class TestPruning:
             assert (journal.sequence(), journal.read(3000, 10)) == (3000, [])
         assert (tmp_path / "journal.db").stat().st_size < size / 20
 
+    @pytest.mark.timeout(30)
+    def test_ends_even_if_the_file_keeps_its_room(self, tmp_path):
+        written(tmp_path, Add({str(n): stored(uri=1000 * "u") for n in range(100)}))
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+            other.executescript("PRAGMA auto_vacuum = NONE; VACUUM")
+        prune(tmp_path, 100)
+        with Journal.open(tmp_path) as journal:
+            assert (journal.sequence(), journal.read(100, 10)) == (100, [])
+
 
 class TestRefusals:
     def test_a_journal_of_another_model(self, tmp_path):
@@ -236,6 +248,38 @@ class TestRefusals:
         assert 0.2 <= time.monotonic() - started < 5
         other.execute("ROLLBACK")
         assert written(tmp_path, Add({"y": stored()})) == [Written(2, added=1)]
+
+
+@pytest.fixture
+def no_file_grows():
+    """Switches it on: to write beyond the given size is an error of the disk's (EFBIG) then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class TestDiskErrors:
+    def test_of_a_commit_that_failed_nobody_is_told_that_nothing_was_written(self, tmp_path, no_file_grows):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        no_file_grows((tmp_path / "journal.db-wal").stat().st_size)
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert outcome.reason is Reason.JOURNAL_UNWRITABLE
+        assert str(outcome).endswith("(disk I/O error): the write may be there after a crash; send it again")
+
+    def test_of_a_write_that_failed_before_its_commit_it_is_told_that_nothing_was_written(
+        self, tmp_path, no_file_grows
+    ):
+        class Failing(DictBase):
+            def item(self, item_id):
+                journal._connection.execute("PRAGMA cache_size = 2")  # so that pages are written before the end
+                no_file_grows((tmp_path / "journal.db-wal").stat().st_size)
+
+        journal = writer(tmp_path, Failing())
+        written(tmp_path, Add({"x": stored()}))
+        (outcome,) = journal.commit([Add({str(n): stored(uri=2000 * "u") for n in range(200)})])
+        assert outcome.reason is Reason.JOURNAL_UNWRITABLE
+        assert str(outcome) == "journal.db cannot be written (disk I/O error): nothing was written"
 
 
 class TestDamage:
