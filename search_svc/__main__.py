@@ -141,6 +141,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             None if settings.read_only else writes,
             compactor,
             on_write=follower.notify,
+            unserved=follower.unserved,
         )
         server.add(gallery_pb2_grpc.add_GalleryServiceServicer_to_server, gallery_servicer, gallery_service.SERVICE)
 

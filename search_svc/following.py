@@ -86,6 +86,8 @@ class Follower:
         self._behind = True
         self._opening: threading.Thread | None = None
         self._opened: Replay | Exception | None = None
+        self._wanted = ""
+        self._unserved = ("", "")
         self._chores = (
             _Chore("the journal cannot be followed", self._catch_up),
             _Chore("the current version cannot be served", self._look_at_current),
@@ -98,6 +100,11 @@ class Follower:
     def problem(self) -> str:
         """Why the gallery is not what the index holds, as far as that is known; empty if it is."""
         return "; ".join(chore.problem for chore in self._chores if chore.problem)
+
+    def unserved(self, version: str) -> str:
+        """Why that version, which is current, is not served; empty if it is, or nobody has found out yet."""
+        tried, reason = self._unserved
+        return reason if tried == version else ""
 
     @property
     def opening(self) -> bool:
@@ -134,11 +141,18 @@ class Follower:
 
     def _look_at_current(self) -> bool:
         """Whether the current version is served; it is opened if not."""
-        self._switch()
+        try:
+            self._switch()
+        except Exception as error:
+            self._unserved = (self._wanted, str(error))
+            raise
         if self._opening is None and (name := current(self._index_dir)) != self._replay.version:
             _log.info("opening version", extra={"version": name})
+            self._wanted = name
             self._opening = threading.Thread(target=self._open_current, name="opening", daemon=True)
             self._opening.start()
+        if self._opening is None:
+            self._unserved = ("", "")
         return self._opening is None
 
     def _open_current(self) -> None:

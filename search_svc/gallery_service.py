@@ -50,14 +50,19 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         compactor: Compactor,
         *,
         on_write: Callable[[], None],
+        unserved: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """Without `writes` it is read-only. `on_write` is called when a write is on the disk."""
+        """Without `writes` it is read-only. `on_write` is called when a write is on the disk.
+
+        `unserved` says why a version that is current is not served, once that is known.
+        """
         self._index_dir = index_dir
         self._gallery = gallery
         self._journal = journal
         self._writes = writes
         self._compactor = compactor
         self._on_write = on_write
+        self._unserved = unserved
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="items")
         self._arrivals = ThreadPoolExecutor(1, thread_name_prefix="arrivals")
 
@@ -155,7 +160,10 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
     async def _switched(self, end: float | None) -> VersionManifest:
         """The version that is current, once it is served."""
-        while self._served.version != current(self._index_dir):
+        while self._served.version != (name := current(self._index_dir)):
+            if reason := self._unserved(name):
+                text = f"version {name} is built and current, but this server cannot serve it: {reason}"
+                raise ServiceError(Reason.COMPACTION_FAILED, text)
             if end is not None and time.monotonic() > end:
                 raise ServiceError(Reason.DEADLINE_EXCEEDED, "the version is built, but was not served in time")
             await asyncio.sleep(_POLL_S)
@@ -163,12 +171,11 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
     def _versions(self) -> gallery_pb2.ListVersionsResponse:
         last = self._journal.sequence()
-        files = self._index_dir.glob(f"{journal_file.FILE}*")
         return gallery_pb2.ListVersionsResponse(
             versions=map(_version, versions(self._index_dir)),
             journal_sequence=last,
             journal_depth=max(0, last - self._served.journal_sequence),
-            journal_bytes=sum(file.stat().st_size for file in files),
+            journal_bytes=journal_file.size(self._index_dir / journal_file.FILE),
         )
 
 

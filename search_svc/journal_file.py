@@ -71,6 +71,15 @@ def files(path: Path) -> tuple[Path, Path, Path]:
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
+def size(path: Path) -> int:
+    """Bytes of all of them. SQLite makes and removes them as it likes."""
+    total = 0
+    for file in files(path):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
+
+
 def repaired(path: Path) -> Path:
     """Where a repaired journal is until it has taken the place of the damaged one."""
     return path.with_name(f".{path.name}.repaired")

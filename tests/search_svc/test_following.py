@@ -9,13 +9,16 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vmmr.gallery.v1 import gallery_pb2
 
 from search_svc.build import IndexSpec
 from search_svc.compaction import compact
 from search_svc.following import Follower, Replay
+from search_svc.gallery_service import GalleryService
 from search_svc.holding import alone_with
 from search_svc.index_dir import make_current, version_path
 from search_svc.journal import Journal
@@ -273,6 +276,33 @@ class TestVersions:
         until(lambda: following.follower.problem)
         assert "journal.db: is of another model (c0ffee" in following.follower.problem
         assert (following.view.sequence, following.names()) == (late - 1, sorted(PHOTOS))
+
+    @pytest.mark.timeout(30)
+    async def test_one_that_a_compaction_built_and_that_cannot_be_opened_is_told_to_who_waits_for_it(
+        self, following, path
+    ):
+        opened = following.open
+
+        def lacking():
+            (version_path(path, "000002") / "shard-000.faiss").unlink(missing_ok=True)
+            return opened()
+
+        class Compactor:
+            async def compact(self):
+                await asyncio.to_thread(compact, path)
+
+        following.open = lacking
+        following.index.add(new=("misc", GALLERY[0]))
+        follower = following.follower
+        service = GalleryService(
+            path, follower.gallery, None, object(), Compactor(), on_write=None, unserved=follower.unserved
+        )
+        with pytest.raises(
+            ServiceError, match=r"version 000002 is built and current, but .*shard-000\.faiss: is missing"
+        ):
+            await service.Compact(gallery_pb2.CompactRequest(), SimpleNamespace(time_remaining=lambda: None))
+        make_current(path, "000001")
+        until(lambda: not follower.unserved("000002"))
 
     def test_one_that_cannot_be_shown_is_closed(self, following, path, monkeypatch):
         monkeypatch.setattr("search_svc.following._RETRY_S", 0.05)

@@ -26,7 +26,8 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 from search_svc import item_reader
 from search_svc.build import IndexSpec
 from search_svc.gallery_service import GalleryService
-from search_svc.index_dir import BuildRunningError, only_builder
+from search_svc.holding import Holding
+from search_svc.index_dir import BuildRunningError, only_builder, version_path
 from svckit.errors import ServiceError
 
 D = 16
@@ -304,6 +305,10 @@ class TestCompaction:
             ("000002", 61, True),
         ]
         assert (listed.journal_sequence, listed.journal_depth) == (1, 0)
+        (index / "journal.db.damaged-20261128T000000").write_bytes(bytes(10**6))
+        assert client.versions().journal_bytes == sum(
+            (index / f"journal.db{suffix}").stat().st_size for suffix in ("", "-wal", "-shm")
+        )
         assert process.popen.poll() is None
 
     def test_with_nothing_written_answers_with_the_version_that_is_served(self, shared):
@@ -327,10 +332,15 @@ class TestCompaction:
 
     def test_begins_by_itself_when_much_was_written_and_old_versions_go(self, index, serve):
         process, client = serve(index, "--compact-at", "20", "--keep-versions", "1")
+        # Held, so that the compaction itself, whose last step it is, cannot remove it: the server has to.
+        held = Holding(version_path(index, "000001"))
         client.add([item(str(n)) for n in range(20)], unit(20))
         process.first("switched version")
+        process.first("compacted")
         assert client.versions().journal_depth == 0
-        process.first("removed versions")
+        assert len(client.versions().versions) == 2
+        held.release()
+        assert process.first("removed versions")["versions"] == ["000001"]
         assert [each.index_version for each in client.versions().versions] == ["000002"]
         assert client.nearest(unit(20)[3])[0].item_id == "3"
 

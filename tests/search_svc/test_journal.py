@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search_svc import journal_file
 from search_svc.journal import Entry, Journal
 from search_svc.journal_writer import prune
 from search_svc.writes import Add, Delete, Written
@@ -119,6 +120,19 @@ class TestReading:
         assert Journal.open(tmp_path).sequence() == 0
         written(tmp_path, Add({"x": stored()}))
         assert Journal.open(tmp_path).sequence() == 1
+
+
+def test_its_size_is_that_of_the_files_that_there_are(tmp_path):
+    path = tmp_path / "journal.db"
+    assert journal_file.size(path) == 0
+    journal = writer(tmp_path)
+    journal.commit([Add({"x": stored()})])
+    (tmp_path / "journal.db.damaged-20261128T000000").write_bytes(bytes(1000))
+    parts = [(tmp_path / f"journal.db{suffix}").stat().st_size for suffix in ("", "-wal", "-shm")]
+    assert all(parts)
+    assert journal_file.size(path) == sum(parts)
+    journal.close()
+    assert journal_file.size(path) == path.stat().st_size
 
 
 ids, labels, batches = (
