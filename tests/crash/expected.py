@@ -11,6 +11,7 @@ MODEL = "c0ffee" + 58 * "0"
 @dataclass(frozen=True)
 class Item:
     label: str
+    uri: str
     batch_id: str
     attributes: tuple
     embedding: bytes
@@ -33,6 +34,26 @@ def vector(number: int) -> np.ndarray:
 
 def half(number: int) -> bytes:
     return vector(number).astype("<f2").tobytes()
+
+
+def same(found, item: Item | None) -> bool:
+    """Whether the item of a reply, or None, is what it must be, as far as replies tell."""
+    if found is None or item is None:
+        return found is item
+    there = (found.label, found.uri, found.batch_id, tuple(sorted(found.attributes.items())))
+    return there == (item.label, item.uri, item.batch_id, tuple(sorted(item.attributes)))
+
+
+def right(neighbours, items: dict, query: np.ndarray, k: int, own: str = "") -> bool:
+    """Whether neighbours are what numpy finds, and the item whose vector was asked for, if any, is the first of them."""
+    scores, best = best_scores(items, query, k)
+    found = [each.score for each in neighbours]
+    return (
+        len(found) == len(best)
+        and np.allclose(found, best, atol=1e-5)
+        and all(abs(scores.get(each.item_id, np.inf) - each.score) < 1e-5 for each in neighbours)
+        and (not own or neighbours[0].item_id == own)
+    )
 
 
 def best_scores(items: dict, query: np.ndarray, k: int) -> tuple[dict, np.ndarray]:

@@ -11,7 +11,7 @@ import grpc
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
-from tests.crash.expected import MODEL, Expected, Item, half, vector
+from tests.crash.expected import MODEL, Expected, Item, half, same, vector
 
 _TIMEOUT_S = 20
 LABELS = ("lada_niva_1999", "honda_pilot_2011", "toyota_camry_2007")
@@ -90,12 +90,17 @@ class Writer(threading.Thread):
             item_id = self._rng.choice(old) if old and self._rng.random() < 0.2 else f"{self._number} {self._next}"
             number = self._rng.getrandbits(40)
             batch = self._rng.choice(["", f"{self._number} batch {self._next // 20}"])
-            added[item_id] = number, Item(self._rng.choice(LABELS), batch, (("n", str(self._next)),), half(number))
+            uri, attributes = f"photos/{self._next}.jpg", (("n", str(self._next)), ("writer", self.name))
+            added[item_id] = number, Item(self._rng.choice(LABELS), uri, batch, attributes, half(number))
             self._next += 1
         self.adds += len(added)
         messages = [
             gallery_pb2.Item(
-                item_id=item_id, label=item.label, batch_id=item.batch_id, attributes=dict(item.attributes)
+                item_id=item_id,
+                label=item.label,
+                uri=item.uri,
+                batch_id=item.batch_id,
+                attributes=dict(item.attributes),
             )
             for item_id, (_, item) in added.items()
         ]
@@ -109,10 +114,10 @@ class Writer(threading.Thread):
         before = self.expected.items
         touched = [i for i in before.keys() | after.keys() if before.get(i) != after.get(i)]
         there = {item_id: self._get(item_id) for item_id in touched}
-        if all(_same(there[item_id], after.get(item_id)) for item_id in touched):
+        if all(same(there[item_id], after.get(item_id)) for item_id in touched):
             self.carried_out += 1
             self.expected.items = after
-        elif not all(_same(there[item_id], before.get(item_id)) for item_id in touched):
+        elif not all(same(there[item_id], before.get(item_id)) for item_id in touched):
             self.half_there += touched
 
     def _get(self, item_id: str):
@@ -128,13 +133,3 @@ class Writer(threading.Thread):
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.05)
-
-
-def _same(found, item: Item | None) -> bool:
-    if found is None or item is None:
-        return found is item
-    return (found.label, found.batch_id, tuple(found.attributes.items())) == (
-        item.label,
-        item.batch_id,
-        item.attributes,
-    )
