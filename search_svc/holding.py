@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from search_svc.index_dir import current, version_path
+from search_svc.locks import locked
 from svckit.artifact import ArtifactError
 
 _TRIES = 10
@@ -65,17 +66,9 @@ def alone_with(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _locked(descriptor)
+        yield locked(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _same(descriptor: int, path: Path) -> bool:

@@ -9,7 +9,6 @@ INDEX/
 ```
 """
 
-import fcntl
 import json
 import re
 import shutil
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from search_svc.locks import locked
 from svckit.artifact import ArtifactError, atomic_write, flush, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")
@@ -150,10 +150,8 @@ def _refuse_foreign(index_dir: Path) -> None:
 def only_builder(index_dir: Path) -> Iterator[None]:
     """Raises BuildRunningError if there is one already."""
     with (index_dir / "build.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BuildRunningError(index_dir, "another process is building an index here") from None
+        if not locked(lock.fileno()):
+            raise BuildRunningError(index_dir, "another process is building an index here")
         yield
 
 

@@ -5,7 +5,6 @@ was seen to get 50 times the share of the other. Here, who waits next in line ho
 database's own; so whoever has just written stands in line behind it.
 """
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from search_svc.journal_file import error_code
+from search_svc.locks import locked
 
 FILE = "journal.lock"
 _POLL_S = 0.0002
@@ -45,16 +45,8 @@ def _next_in_line(lock: Path, deadline: float) -> Iterator[None]:
     """Who does not come to be it in time goes on all the same, and has one try."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        while not _locked(descriptor) and time.monotonic() < deadline:
+        while not locked(descriptor) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
