@@ -7,7 +7,6 @@ follows what is written to the index, and which of its versions is current.
 import argparse
 import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 
@@ -57,11 +56,6 @@ _MAX_WRITES = 256
 
 _log = logging.getLogger(__name__)
 
-_SWITCH_S = 5e-4
-"""For so long a thread may keep Python's lock while another waits. A shard's thread needs it some ten times a batch, and
-waits each time for whoever writes a reply, or follows the journal: beside 14 ms of its own it stood still for 8.6 with
-Python's 5 ms, for 1.3 with this; less hardly helps, and who waits wakes each time (`bench/switching.py`)."""
-
 
 def main() -> None:
     cli.run(_command, PROGRAM)
@@ -105,7 +99,6 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
-    sys.setswitchinterval(_SWITCH_S)
     gpus = all_gpus() if settings.device == "cuda" else ()
     opener = _opener(settings, gpus)
     server = Server(settings, name="search", worker=worker)
