@@ -1,6 +1,7 @@
 """Writes and pages: from the messages of a call to what the gallery is to do, or all that is wrong with the call."""
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,6 +79,9 @@ def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
         path = f"items[{place}]"
         yield from _name_faults(f"{path}.item_id", item.item_id)
         yield from _name_faults(f"{path}.label", item.label)
+        for name, text in (("item_id", item.item_id), ("label", item.label)):
+            if any(unicodedata.category(character) == "Cc" for character in text):
+                yield _fault(f"{path}.{name}", f"must have no control characters, got {text[:40]!r}")
         yield from _length_faults(f"{path}.uri", item.uri, LONGEST_URI)
         yield from _length_faults(f"{path}.batch_id", item.batch_id, LONGEST_NAME)
         yield from _attribute_faults(f"{path}.attributes", item.attributes)

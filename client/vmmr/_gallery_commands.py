@@ -5,15 +5,16 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from vmmr import _report
 from vmmr._client import Client
-from vmmr._errors import PhotoError, VmmrError
+from vmmr._errors import ItemNotFoundError, PhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._labelled import Labelled, labelled
 from vmmr._photos import PhotoSource
@@ -22,6 +23,8 @@ from vmmr._types import Filter
 ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED = 0, 1, 2, 3
 
 Source = Callable[[str, argparse.Namespace], PhotoSource]
+LabelOf = Callable[[str], str | None]
+"""The label of an item that is there already, by its id."""
 
 _AT_ONCE = 1000
 _TELL_S = 10.0
@@ -39,21 +42,36 @@ def add(client: Client, args: argparse.Namespace, source: Source) -> int:
         print(f"vmmr: error: {_report.not_addable(served)}", file=sys.stderr)
         return SERVICE_FAILED
     batch_id = args.batch_id or _new_batch_id()
-    there = {item.item_id: item.label for item in client.list_items(batch_id=batch_id)} if args.batch_id else {}
+    label_of = _labels_of_batch(client, batch_id) if args.batch_id else partial(_label_in_gallery, client)
     print(f"vmmr: batch {batch_id}; `vmmr remove --batch-id {batch_id}` takes it out again", file=sys.stderr)
-    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, there, batch_id, args, source))
+    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, label_of, batch_id, args, source))
 
 
 def _new_batch_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
+def _labels_of_batch(client: Client, batch_id: str) -> LabelOf:
+    return {item.item_id: item.label for item in client.list_items(batch_id=batch_id)}.get
+
+
+def _label_in_gallery(client: Client, item_id: str) -> str | None:
+    try:
+        return client.get_item(item_id).label
+    except ItemNotFoundError:
+        return None
+
+
 def _wanted(
-    photos: Sequence[Labelled], there: Mapping[str, str], batch_id: str, args: argparse.Namespace, source: Source
+    photos: Sequence[Labelled], label_of: LabelOf, batch_id: str, args: argparse.Namespace, source: Source
 ) -> Iterator[NewItem]:
-    """The photos, but for those that the batch has already with the same label."""
+    """The photos, but for those that are there already with the same label: what adds them to a batch also removes them with it."""
     for photo in photos:
-        if not (there and there.get(_id_of_file(photo.name)) == photo.label):
+        item_id = _id_of_file(photo.name)
+        there = label_of(item_id) if item_id else None
+        if there is not None and there != photo.label:
+            print(f"vmmr: {photo.name}: was {there}, is {photo.label} now", file=sys.stderr)
+        if there != photo.label:
             uri = "" if photo.name == "-" else photo.name
             yield NewItem(source(photo.name, args), args.crop, label=photo.label, uri=uri, batch_id=batch_id)
 
@@ -123,7 +141,7 @@ class _Adding:
         _end_line()
         there = self._photos - self._added.total() - self._failed
         if there:
-            print(f"vmmr: {there} photos were in the batch already", file=sys.stderr)
+            print(f"vmmr: {there} photos were there already, with that label", file=sys.stderr)
         if not self._args.json and self._added:
             rows = [(label, str(count)) for label, count in sorted(self._added.items())]
             _report.show("\n".join(_report.table([("LABEL", "ADDED"), *rows])))

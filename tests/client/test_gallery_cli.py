@@ -107,10 +107,26 @@ def test_what_stops_half_way_says_how_far_it_was_and_goes_on_with_its_batch(run,
     services.embedder.script.received.clear()
     done = run(*arguments, "--batch-id", "mine")
     assert (done.returncode, done.stdout.splitlines()[1:]) == (0, ["lexus_ls_2027  1"])
-    assert "vmmr: 2 photos were in the batch already" in done.stderr
+    assert "vmmr: 2 photos were there already, with that label" in done.stderr
     [embed] = services.embedder.script.of("Embed")
     assert [image.content for image in embed.request.images] == [b"3"]
     assert len(stored()) == 3
+
+
+def test_what_is_there_already_stays_in_the_batch_that_it_came_with(run, services, stored):
+    first = batch_of(run("add", "1.jpg", "--label", PILOT))
+    done = run("add", "1.jpg", "2.jpg", "--label", PILOT)
+    assert done.stdout.splitlines()[1:] == ["honda_pilot_2027  1"]
+    assert "vmmr: 1 photos were there already, with that label" in done.stderr
+    assert run("remove", "--batch-id", batch_of(done)).stdout == "1 photo removed\n"
+    assert stored() == {sha(b"1"): PILOT}
+    assert [item.batch_id for item, _ in services.search.items.values()] == [first]
+
+
+def test_a_photo_that_gets_another_label_is_told_of(run, stored):
+    run("add", "1.jpg", "--label", PILOT)
+    assert f"vmmr: 1.jpg: was {PILOT}, is lexus_ls_2027 now" in run("add", "1.jpg", "--label", "lexus_ls_2027").stderr
+    assert stored() == {sha(b"1"): "lexus_ls_2027"}
 
 
 def test_a_photo_of_the_batch_whose_label_changed_is_added_again(run, stored):

@@ -231,6 +231,7 @@ class TestBadInput:
             ([item("a", attributes={str(n): "" for n in range(33)})], ["items[0].attributes"]),
             ([item("a", attributes={"name": LONG})], ["items[0].attributes['name']"]),
             ([item("a"), item("b"), item("a")], ["items[2].item_id"]),
+            ([item("a\nb", "honda\x7f")], ["items[0].item_id", "items[0].label"]),
         ],
     )
     def test_items_are_refused_with_every_fault(self, shared, items, violations):
