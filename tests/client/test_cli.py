@@ -309,7 +309,8 @@ def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail
     assert "1" in done.stdout
     assert done.stderr.count("another model") == 1
     assert done.stderr.endswith(f"vmmr: error: search service at {services.search_target}: another model\n")
-    assert len(services.embedder.script.of("Embed")) <= 4
+    # Two of the first batch, which goes again without its bad photo; and the three that may be under way when the next fails.
+    assert len(services.embedder.script.of("Embed")) <= 5
     assert done.returncode == 3
 
 
