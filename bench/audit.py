@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from search_svc import manifest
-from search_svc.embeddings import Embeddings
-from search_svc.labels import Label
-from search_svc.manifest import Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import Photo
+from search_svc.voting.labels import Label
 from svckit.artifact import write_manifest
 
 COPIES, WRONG, DRAWN, PARTS = 280, 320, 60, 60

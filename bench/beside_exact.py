@@ -21,8 +21,8 @@ import index as indexes
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.local import LocalEngine
-from search_svc.version import SearchParams
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import SearchParams
 
 FACTORY, FOLDER = "HNSW32,SQ8", "HNSW32-SQ8"
 POINTS = [

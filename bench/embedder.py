@@ -41,8 +41,9 @@ import onnxruntime
 from chain import CARS, ROOT, Served, photos_of, ready, server
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from embedder_svc import bundle, preprocess
-from embedder_svc.photo_files import LIMITS
+from embedder_svc.network import bundle
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.photo_files import LIMITS
 from svckit.cores import cores
 
 INT8 = ROOT / "models/resnet50-cars-int8"

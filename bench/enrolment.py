@@ -28,11 +28,11 @@ import numpy as np
 import vmmr
 from numpy.typing import NDArray
 
-from search_svc.build import build_version
-from search_svc.held import Held
-from search_svc.labels import parse
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.fitting.held_out import Held
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import parse
 
 ROOT = Path(__file__).parents[1]
 MODEL, GALLERY = ROOT / "models/resnet50-cars-int8", ROOT / "models/stanford-cars"

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.embeddings import Embeddings
-from search_svc.local import LocalEngine
-from search_svc.version import IndexVersion
-from search_svc.vote import elect
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
+from search_svc.voting.vote import elect
 
 _GROUPS = 20
 _UNIFORM = 0.1

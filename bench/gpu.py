@@ -42,10 +42,11 @@ from chain import CARS, ROOT, Served, photos_of, ready, server
 from PIL import Image
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from embedder_svc import bundle, preprocess
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.photo_files import LIMITS
-from embedder_svc.runtime import Runtime
+from embedder_svc.network import bundle
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.network.runtime import Runtime
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.photo_files import LIMITS
 
 RESULTS = ROOT / "bench/results/gpu.json"
 TRITON = 6127

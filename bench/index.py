@@ -26,10 +26,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.local import LocalEngine
-from search_svc.shard_files import write_shards
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion, SearchParams, ShardInfo, VersionManifest
+from search_svc.building.shard_files import write_shards
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion, SearchParams, ShardInfo, VersionManifest
 
 RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).parents[1] / "docs/scaling.svg"

@@ -27,9 +27,9 @@ import numpy as np
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
-from search_svc.build import build_version
-from search_svc.labels import parse
-from search_svc.spec import IndexSpec
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.voting.labels import parse
 
 D = 512
 MODEL = "c0ffee" + 58 * "0"

@@ -31,19 +31,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.base import VersionBase
-from search_svc.build import build_version
-from search_svc.delta import Delta
-from search_svc.following import Follower, Replay
-from search_svc.journal import Entry, Journal, StoredItem
-from search_svc.journal_writer import JournalWriter
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.opening import Opener
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
-from search_svc.view import Opened, View
-from search_svc.writes import Add
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.base import VersionBase
+from search_svc.index.journal import Entry, Journal, StoredItem
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.version import IndexVersion
+from search_svc.index.writes import Add
+from search_svc.live.delta import Delta
+from search_svc.live.following import Follower, Replay
+from search_svc.live.opening import Opener
+from search_svc.live.view import Opened, View
+from search_svc.voting.labels import parse
 
 D, K, LABELS = 512, 10, 1000
 SPECS = {"flat": IndexSpec("Flat", k=K), "ivf": IndexSpec("IVF256,SQ8", nprobe=8, k=K)}

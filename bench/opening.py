@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.local import LocalEngine
-from search_svc.version import IndexVersion
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
 
 QUERIES, FEW = 1000, 200
 _FIELDS = ("RssAnon", "RssFile", "Pss")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx
 
-from embedder_svc import bundle
-from embedder_svc.resnet import FEATURES
+from embedder_svc.exporting.resnet import FEATURES
+from embedder_svc.network import bundle
 
 
 def main(source: Path, out: Path) -> None:

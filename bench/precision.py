@@ -24,12 +24,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import bundle
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.embed import embed
-from embedder_svc.manifest import Manifest
-from embedder_svc.model import Model
-from embedder_svc.runtime import DeviceError
+from embedder_svc.network import bundle
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.network.model import Model
+from embedder_svc.network.runtime import DeviceError
+from embedder_svc.offline.embed import embed
+from embedder_svc.photos.manifest import Manifest
 from svckit.cli import progress
 from svckit.cores import cores
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.embeddings import Embeddings
+from search_svc.dataset.embeddings import Embeddings
 
 CLASSES, GALLERY, QUERIES = 100, 16, 8
 DRAWS = 200

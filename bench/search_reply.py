@@ -15,16 +15,16 @@ import numpy as np
 from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
-from search_svc.answer import Answerer
-from search_svc.build import build_version
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.queries import Limits, QueryReader
-from search_svc.replies import Replies
-from search_svc.searcher import Searcher
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
-from search_svc.view import Opened, View
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
+from search_svc.live.view import Opened, View
+from search_svc.serving.queries import Limits, QueryReader
+from search_svc.serving.replies import Replies
+from search_svc.serving.searcher import Searcher
+from search_svc.voting.answer import Answerer
+from search_svc.voting.labels import parse
 
 PHOTOS, DIMENSION, QUERIES, K, LABELS = 20_000, 2048, 64, 10, 500
 REPEATS = 15

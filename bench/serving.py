@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.build import build_version
-from search_svc.labels import parse
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import parse
 
 FAISS_OWN_THRESHOLD = 128_000
 OUR_THRESHOLD: int = faiss.cvar.distance_compute_blas_threshold

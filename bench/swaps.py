@@ -33,9 +33,9 @@ from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.build import build_version
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.index.version import IndexVersion
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "models/stanford-cars"

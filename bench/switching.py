@@ -20,11 +20,11 @@ import faiss
 import numpy as np
 from vmmr.search.v1 import search_pb2
 
-from search_svc.build import build_version
-from search_svc.labels import parse
-from search_svc.shard import Shard
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.shard import Shard
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import parse
 
 INTERVALS_S = (5e-3, 5e-4, 1e-4)
 PHOTOS, DIMENSION, LABELS, QUERIES, K = 50_000, 512, 1000, 64, 10

@@ -19,9 +19,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.embeddings import Embeddings
-from search_svc.manifest import COLUMNS
-from search_svc.version import IndexVersion
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import COLUMNS
+from search_svc.index.version import IndexVersion
 from svckit.artifact import atomic_directory, write_manifest
 from svckit.cli import progress
 

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedder_svc.resnet import FEATURES, ResNet50
+from embedder_svc.exporting.resnet import FEATURES, ResNet50
+from embedder_svc.exporting.traits import PIXELS
 from embedder_svc.training.augment import Augmentation
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import embed
 from embedder_svc.training.recipe import Recipe
 from embedder_svc.training.retrieval import Embedded, accuracy
-from embedder_svc.traits import PIXELS
 
 CPU = torch.device("cpu")
 RECIPE = Recipe()

@@ -40,7 +40,7 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
-from search_svc.version import IndexVersion
+from search_svc.index.version import IndexVersion
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "workers.json"

@@ -9,7 +9,7 @@ from typing import TypeVar
 import vmmr
 
 from demo.screen import say, step, style
-from search_svc import labels
+from search_svc.voting import labels
 
 _BATCH = 16
 _SHOWN = 72

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from demo.answers import Answered
 from demo.chain import Chain
 from demo.screen import step
-from search_svc.embeddings import Embeddings
-from search_svc.labels import Label
-from search_svc.version import IndexVersion
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import Label
 from svckit.cli import CommandError
 
 Neighbours = Sequence[tuple[str, Label, float]]

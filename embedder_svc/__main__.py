@@ -14,16 +14,20 @@ with needing_services("vmmr-embedder"):
     from vmmr.embedder.v1 import embedder_pb2_grpc
     from vmmr.inference.v2 import inference_pb2_grpc
 
-    from embedder_svc import embed_command, export_command, info_command, kserve, train_command
-    from embedder_svc.cache import Cache
-    from embedder_svc.choice import bundle_of
-    from embedder_svc.config import PREFIX, EmbedderConfig
-    from embedder_svc.decoder import Decoder, Pixels
-    from embedder_svc.kserve import KServeService
-    from embedder_svc.model import Model
-    from embedder_svc.pipeline import Embedding, Pipeline
-    from embedder_svc.runtime import on_gpu
-    from embedder_svc.service import SERVICE, EmbedderService
+    from embedder_svc.exporting import command as export_command
+    from embedder_svc.network import info_command
+    from embedder_svc.network.choice import bundle_of
+    from embedder_svc.network.model import Model
+    from embedder_svc.network.runtime import on_gpu
+    from embedder_svc.offline import command as embed_command
+    from embedder_svc.serving import kserve
+    from embedder_svc.serving.cache import Cache
+    from embedder_svc.serving.config import PREFIX, EmbedderConfig
+    from embedder_svc.serving.decoder import Decoder, Pixels
+    from embedder_svc.serving.kserve import KServeService
+    from embedder_svc.serving.pipeline import Embedding, Pipeline
+    from embedder_svc.serving.service import SERVICE, EmbedderService
+    from embedder_svc.training import command as train_command
     from svckit import cli, config, supervisor
     from svckit.config import ConfigError
     from svckit.cores import cores
@@ -31,8 +35,8 @@ with needing_services("vmmr-embedder"):
     from svckit.worker import Worker
 
 if TYPE_CHECKING:
-    from embedder_svc.choice import Wanted
-    from embedder_svc.runtime import Device
+    from embedder_svc.network.choice import Wanted
+    from embedder_svc.network.runtime import Device
 
 PROGRAM = "vmmr-embedder"
 

@@ -16,32 +16,27 @@ with needing_services("vmmr-search"):
     from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
 
-    from search_svc import (
-        backup_command,
-        build_command,
-        evaluate,
-        gallery_service,
-        info,
-        migrate_command,
-        repair,
-        split,
-        versions_command,
-    )
     from search_svc.audit import command as audit
-    from search_svc.base import VersionBase
-    from search_svc.compactor import Compactor
-    from search_svc.config import PREFIX, SearchConfig
-    from search_svc.following import Follower, Replay
-    from search_svc.gallery_service import GalleryService
-    from search_svc.gpu import Gpu, all_gpus
-    from search_svc.journal import Journal
-    from search_svc.journal_writer import JournalWriter
-    from search_svc.opening import Opener, warm
-    from search_svc.queries import Limits, Plan, Query
-    from search_svc.searcher import Found, Searcher
+    from search_svc.building import build_command, migrate_command, versions_command
+    from search_svc.dataset import split
+    from search_svc.engine.gpu import Gpu, all_gpus
+    from search_svc.evaluation import evaluate
+    from search_svc.index import backup_command, repair
+    from search_svc.index import info_command as info
+    from search_svc.index.base import VersionBase
+    from search_svc.index.journal import Journal
+    from search_svc.index.journal_writer import JournalWriter
+    from search_svc.live.following import Follower, Replay
+    from search_svc.live.opening import Opener, warm
+    from search_svc.live.view import Opened, View
     from search_svc.select import command as select
-    from search_svc.service import SERVICE, SearchService
-    from search_svc.view import Opened, View
+    from search_svc.serving import gallery_service
+    from search_svc.serving.compactor import Compactor
+    from search_svc.serving.config import PREFIX, SearchConfig
+    from search_svc.serving.gallery_service import GalleryService
+    from search_svc.serving.queries import Limits, Plan, Query
+    from search_svc.serving.searcher import Found, Searcher
+    from search_svc.serving.service import SERVICE, SearchService
     from svckit import cli, config, logs, supervisor, wheels
     from svckit.batcher import Batcher
     from svckit.config import ConfigError

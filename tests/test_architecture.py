@@ -26,14 +26,17 @@ def imported(tree: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in plain | froms}
 
 
-FAISS = ("asking", "blocks", "build", "comparing", "faiss_index", "faiss_layers", "gpu", "scanning", "shard")
+FAISS = {f"engine/{name}" for name in ("asking", "blocks", "comparing", "faiss_layers", "gpu", "scanning", "shard")} | {
+    "building/build",
+    "building/faiss_index",
+}
 
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("faiss", {f"search_svc/{name}.py" for name in FAISS}),
-        ("onnxruntime", {"embedder_svc/runtime.py", "embedder_svc/quantize.py"}),
+        ("faiss", {f"search_svc/{module}.py" for module in FAISS}),
+        ("onnxruntime", {"embedder_svc/network/runtime.py", "embedder_svc/exporting/quantize.py"}),
     ],
 )
 def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: set[str]) -> None:
@@ -45,10 +48,14 @@ def test_only_the_second_face_registers_the_messages_of_kserve() -> None:
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     users = {path.relative_to(ROOT).as_posix() for path in sources if "vmmr.inference" in path.read_text()}
     own = {name for name in users if name.startswith("client/vmmr/inference/")}
-    assert users - own == {f"embedder_svc/{name}.py" for name in ("__main__", "kserve", "kserve_tensors")}
+    assert users - own == {f"embedder_svc/{name}.py" for name in ("__main__", "serving/kserve", "serving/kserve_tensors")}
 
 
 def test_servicers_hold_no_try_statement() -> None:
-    for servicer in ("embedder_svc/service.py", "embedder_svc/kserve.py", "search_svc/service.py"):
+    for servicer in (
+        "embedder_svc/serving/service.py",
+        "embedder_svc/serving/kserve.py",
+        "search_svc/serving/service.py",
+    ):
         tree = ast.parse((ROOT / servicer).read_text())
         assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try)]

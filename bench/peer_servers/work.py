@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from embedder_svc.preprocess import Limits, Resize, decode
+from embedder_svc.photos.preprocess import Limits, Resize, decode
 
 MODEL = Path(os.environ["PEER_MODEL"])
 PORT, WORKERS, THREADS, BATCH = (int(os.environ[f"PEER_{name}"]) for name in ("PORT", "WORKERS", "THREADS", "BATCH"))
@@ -31,7 +31,7 @@ class Work:
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without it, int8 on a CPU without VNNI is quicker and wrong; see embedder_svc.runtime.
+        # Without it, int8 on a CPU without VNNI is quicker and wrong; see embedder_svc.network.runtime.
         options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             str(MODEL / "model.onnx"), options, providers=["CPUExecutionProvider"]

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedder_svc import vmmrdb, weights
-from embedder_svc.resnet import PROJECTION, ResNet50
-from embedder_svc.traits import PIXELS, PixelNorm, Traits
-from embedder_svc.vmmrdb import VmmrdbResNet50
+from embedder_svc.exporting import vmmrdb, weights
+from embedder_svc.exporting.resnet import PROJECTION, ResNet50
+from embedder_svc.exporting.traits import PIXELS, PixelNorm, Traits
+from embedder_svc.exporting.vmmrdb import VmmrdbResNet50
 from svckit.cli import CommandError
 
 

@@ -6,10 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-from embedder_svc.arguments import count
-from embedder_svc.bundle import BundleInfo, Precision
-from embedder_svc.extras import needing_train
-from embedder_svc.resize import Rule
+from embedder_svc.exporting.extras import needing_train
+from embedder_svc.network.bundle import BundleInfo, Precision
+from embedder_svc.offline.arguments import count
+from embedder_svc.photos.resize import Rule
 from svckit.artifact import refuse_existing
 
 
@@ -90,8 +90,8 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     with needing_train():
-        from embedder_svc import checkpoints, export  # noqa: PLC0415  # they bring torch
-        from embedder_svc.traits import Traits  # noqa: PLC0415  # as above
+        from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # they bring torch
+        from embedder_svc.exporting.traits import Traits  # noqa: PLC0415  # as above
 
     refuse_existing(args.out)
     choose = export.Photos.choose

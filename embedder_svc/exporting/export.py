@@ -10,12 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from embedder_svc import bundle, graph, half, parity, photo_files, quantize
-from embedder_svc.bundle import BundleInfo, Precision
-from embedder_svc.checkpoints import Checkpoint
-from embedder_svc.graph import Embedder
-from embedder_svc.model import Model
-from embedder_svc.resize import Resize
+from embedder_svc.exporting import graph, half, parity, quantize
+from embedder_svc.exporting.checkpoints import Checkpoint
+from embedder_svc.exporting.graph import Embedder
+from embedder_svc.network import bundle
+from embedder_svc.network.bundle import BundleInfo, Precision
+from embedder_svc.network.model import Model
+from embedder_svc.photos import photo_files
+from embedder_svc.photos.resize import Resize
 from svckit.cli import CommandError, progress
 
 _BATCH = 8

@@ -6,7 +6,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from embedder_svc.traits import PixelNorm
+from embedder_svc.exporting.traits import PixelNorm
 
 OPSET = 18
 _SHORTEST = 1e-12

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedder_svc.graph import Embedder
-from embedder_svc.model import Model
+from embedder_svc.exporting.graph import Embedder
+from embedder_svc.network.model import Model
 from svckit.cli import CommandError
 
 Cosines = NDArray[np.float64]

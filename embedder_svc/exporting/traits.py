@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
-from embedder_svc.resize import Resize, Rule
-from embedder_svc.resnet import StrideIn
+from embedder_svc.exporting.resnet import StrideIn
+from embedder_svc.photos.resize import Resize, Rule
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedder_svc import npm_weights
-from embedder_svc.torchvision_guard import import_torchvision
-from embedder_svc.traits import IMAGENET, KERAS, Traits
+from embedder_svc.exporting import npm_weights
+from embedder_svc.exporting.torchvision_guard import import_torchvision
+from embedder_svc.exporting.traits import IMAGENET, KERAS, Traits
 from svckit.cli import CommandError
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from embedder_svc import preprocess
-from embedder_svc.resize import Resize, Rule
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.resize import Resize, Rule
 from svckit import artifact
 from svckit.artifact import ArtifactError
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from embedder_svc import bundle
-from embedder_svc.bundle import DESCRIPTION, Precision
+from embedder_svc.network import bundle
+from embedder_svc.network.bundle import DESCRIPTION, Precision
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from embedder_svc import bundle
+from embedder_svc.network import bundle
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

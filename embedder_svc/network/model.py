@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import bundle
-from embedder_svc.bound import Bound
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.runtime import CPU, Device, Runtime
+from embedder_svc.network import bundle
+from embedder_svc.network.bound import Bound
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.network.runtime import CPU, Device, Runtime
 from svckit.artifact import ArtifactError
 from svckit.cores import cores
 
@@ -152,7 +152,7 @@ def _buckets(most: int) -> tuple[int, ...]:
 
 
 def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
-    """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.bundle`."""
+    """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.network.bundle`."""
     inputs, outputs = _signature(session.get_inputs()), _signature(session.get_outputs())
     side = info.input_size
     if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:

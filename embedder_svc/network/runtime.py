@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from embedder_svc.bound import Bound, Place
+from embedder_svc.network.bound import Bound, Place
 from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import photo_files
-from embedder_svc.embed_draft import Draft, Dtype, Job
-from embedder_svc.manifest import Manifest
-from embedder_svc.model import Model
-from embedder_svc.photo_files import Pixels
+from embedder_svc.network.model import Model
+from embedder_svc.offline.draft import Draft, Dtype, Job
+from embedder_svc.photos import photo_files
+from embedder_svc.photos.manifest import Manifest
+from embedder_svc.photos.photo_files import Pixels
 from svckit.cli import CommandError
 
 _CHUNK = 64

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import preprocess
-from embedder_svc.manifest import Manifest
-from embedder_svc.preprocess import Limits, PhotoError, Resize
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.manifest import Manifest
+from embedder_svc.photos.preprocess import Limits, PhotoError, Resize
 from svckit.cli import CommandError
 
 LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedder_svc.photo import Limits, Photo, PhotoError, PhotoReason
-from embedder_svc.resize import Box, Region, Resize, Size, reductions
+from embedder_svc.photos.photo import Limits, Photo, PhotoError, PhotoReason
+from embedder_svc.photos.resize import Box, Region, Resize, Size, reductions
 
 __all__ = ["VERSION", "Box", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 

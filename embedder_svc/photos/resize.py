@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image
 
-from embedder_svc.photo import PhotoError, PhotoReason
+from embedder_svc.photos.photo import PhotoError, PhotoReason
 
 Rule = Literal["squash", "pad", "crop"]
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder_svc.choice import WANTED
-from embedder_svc.preprocess import Limits
-from embedder_svc.runtime import DEVICES
+from embedder_svc.network.choice import WANTED
+from embedder_svc.network.runtime import DEVICES
+from embedder_svc.photos.preprocess import Limits
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import preprocess
-from embedder_svc.preprocess import Box, Limits, PhotoError, Resize
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.preprocess import Box, Limits, PhotoError, Resize
 
 Out = TypeVar("Out")
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from vmmr.inference.v2 import inference_pb2, inference_pb2_grpc
 
-from embedder_svc import kserve_tensors as tensors
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.pipeline import Pipeline
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.serving import kserve_tensors as tensors
+from embedder_svc.serving.pipeline import Pipeline
 from svckit.errors import Reason, ServiceError
 from svckit.interceptor import deadline
 from svckit.streams import Context

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from vmmr.inference.v2 import inference_pb2
 
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.pipeline import Embedded
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.serving.pipeline import Embedded
 from svckit.errors import Reason, ServiceError, Violation
 
 INPUT, OUTPUT = "images", "embeddings"

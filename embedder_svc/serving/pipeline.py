@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc.admission import Admission
-from embedder_svc.cache import Cache, key_of
-from embedder_svc.decoder import Decoder, EncodedPhoto, Pixels
-from embedder_svc.model import Model
-from embedder_svc.preprocess import PhotoError, PhotoReason
+from embedder_svc.network.model import Model
+from embedder_svc.photos.preprocess import PhotoError, PhotoReason
+from embedder_svc.serving.admission import Admission
+from embedder_svc.serving.cache import Cache, key_of
+from embedder_svc.serving.decoder import Decoder, EncodedPhoto, Pixels
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 

@@ -3,11 +3,11 @@
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from embedder_svc.config import EmbedderConfig
-from embedder_svc.decoder import EncodedPhoto
-from embedder_svc.model import Model
-from embedder_svc.pipeline import Pipeline
-from embedder_svc.preprocess import Box
+from embedder_svc.network.model import Model
+from embedder_svc.photos.preprocess import Box
+from embedder_svc.serving.config import EmbedderConfig
+from embedder_svc.serving.decoder import EncodedPhoto
+from embedder_svc.serving.pipeline import Pipeline
 from svckit.interceptor import deadline
 from svckit.streams import Context
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedder_svc.traits import PixelNorm
+from embedder_svc.exporting.traits import PixelNorm
 
 _LUMA = (0.299, 0.587, 0.114)
 _LONGEST_SIDES = 4 / 3  # of a crop, before it is squashed to a square

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from embedder_svc.extras import needing_train
+from embedder_svc.exporting.extras import needing_train
 from embedder_svc.training.recipe import Recipe
 from svckit import config
 

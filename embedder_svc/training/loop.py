@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from embedder_svc.exporting.traits import PixelNorm
 from embedder_svc.training.augment import Augmentation, normalised, resize
 from embedder_svc.training.batches import Order, fetch
 from embedder_svc.training.checkpointing import load_state, save_state, write_weights
@@ -22,7 +23,6 @@ from embedder_svc.training.learner import Learner
 from embedder_svc.training.photos import Decoded
 from embedder_svc.training.recipe import Recipe
 from embedder_svc.training.retrieval import Accuracy, Embedded, accuracy, best_size
-from embedder_svc.traits import PixelNorm
 from svckit.cli import CommandError, progress
 
 STATE = "state.pt"

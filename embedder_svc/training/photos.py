@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_svc import photo_files
-from embedder_svc.manifest import Manifest
-from embedder_svc.resize import Resize
+from embedder_svc.photos import photo_files
+from embedder_svc.photos.manifest import Manifest
+from embedder_svc.photos.resize import Resize
 from svckit.artifact import atomic_directory
 from svckit.cli import CommandError, progress
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, cast
 
-from embedder_svc.resize import Rule
+from embedder_svc.photos.resize import Rule
 from embedder_svc.training.schedule import Stages
 from svckit.cli import CommandError
 from svckit.config import option

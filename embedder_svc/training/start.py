@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from embedder_svc import checkpoints
-from embedder_svc.checkpoints import Checkpoint
-from embedder_svc.resize import Resize
-from embedder_svc.resnet import ResNet50
+from embedder_svc.exporting import checkpoints
+from embedder_svc.exporting.checkpoints import Checkpoint
+from embedder_svc.exporting.resnet import ResNet50
+from embedder_svc.exporting.traits import Traits
+from embedder_svc.photos.resize import Resize
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import WEIGHTS, Run
 from embedder_svc.training.photos import Collection, Decoded
 from embedder_svc.training.recipe import Recipe
-from embedder_svc.traits import Traits
 from svckit.cli import CommandError
 
 

@@ -11,7 +11,7 @@ from search_svc.audit import copies, findings, neighbours
 from search_svc.audit.copies import Thumbnails
 from search_svc.audit.doubts import doubts, numbered
 from search_svc.audit.findings import Exclusion, Finding, Kind
-from search_svc.embeddings import Embeddings
+from search_svc.dataset.embeddings import Embeddings
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
 

@@ -11,7 +11,7 @@ import numpy as np
 from search_svc.audit import thumbnails
 from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.audit.thumbnails import Thumbnail
-from search_svc.manifest import Photo, Split
+from search_svc.dataset.photo_list import Photo, Split
 
 CANDIDATES = 5
 """Neighbours of a photo that may be copies of it. A copy is the very nearest, in all that was tried (docs/audit.md)."""

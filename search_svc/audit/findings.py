@@ -10,7 +10,7 @@ from search_svc.audit import copies
 from search_svc.audit.copies import Copy
 from search_svc.audit.doubts import Doubts
 from search_svc.audit.neighbours import NOBODY, Neighbours
-from search_svc.manifest import Photo
+from search_svc.dataset.photo_list import Photo
 
 Kind = Literal["copy", "label", "odd"]
 COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from vmmr._page.html import render
 
 from search_svc.audit.findings import Finding
-from search_svc.manifest import Photo
+from search_svc.dataset.photo_list import Photo
 
 MOST_SHOWN = 500
 """Of each part: a page of more is slow to look through, and all are in audit.csv."""

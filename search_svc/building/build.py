@@ -11,19 +11,17 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.calibration import Calibration
-from search_svc.fit import fit
-from search_svc.gallery import Gallery, Rows, copied, copy_embeddings
-from search_svc.held import Held
-from search_svc.index_dir import BuildRunningError, Draft, current, new_version
-from search_svc.items import Items, write_items
-from search_svc.journal import Journal
-from search_svc.labels import Label
-from search_svc.local import LocalEngine
-from search_svc.shard_files import left_behind, write_shards
-from search_svc.sharding import balanced, by_label
-from search_svc.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size
-from search_svc.version import (
+from search_svc.building.build_source import Gallery, Rows, copied, copy_embeddings
+from search_svc.building.shard_files import left_behind, write_shards
+from search_svc.building.sharding import balanced, by_label
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size
+from search_svc.engine.local import LocalEngine
+from search_svc.fitting.fit import fit
+from search_svc.fitting.held_out import Held
+from search_svc.index.index_dir import BuildRunningError, Draft, current, new_version
+from search_svc.index.items import Items, write_items
+from search_svc.index.journal import Journal
+from search_svc.index.version import (
     CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     ITEMS_FILE,
@@ -33,6 +31,8 @@ from search_svc.version import (
     VersionManifest,
     write_version_manifest,
 )
+from search_svc.voting.calibration import Calibration
+from search_svc.voting.labels import Label
 from svckit.artifact import read_manifest, sha256_of
 from svckit.cli import CommandError, progress
 

@@ -10,14 +10,15 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import exclude, spec_file
-from search_svc.build import DEFAULT_K, build_version
-from search_svc.calibration import Calibration
-from search_svc.embeddings import Embeddings
-from search_svc.held import LEAST_LABELS, LEAST_PHOTOS, Held
-from search_svc.manifest import split_names
-from search_svc.spec import MEMORY_BYTES, IndexSpec, ShardBy
-from search_svc.version import IndexVersion, Metric
+from search_svc.building import spec_file
+from search_svc.building.build import DEFAULT_K, build_version
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec, ShardBy
+from search_svc.dataset import exclude
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import split_names
+from search_svc.fitting.held_out import LEAST_LABELS, LEAST_PHOTOS, Held
+from search_svc.index.version import IndexVersion, Metric
+from search_svc.voting.calibration import Calibration
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 from svckit.cores import cores

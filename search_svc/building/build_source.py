@@ -11,9 +11,9 @@ from typing import IO, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.checkpoints import Checkpoints, Pace
-from search_svc.labels import Label, first_contradiction
-from search_svc.mapped import forget
+from search_svc.building.checkpoints import Checkpoints, Pace
+from search_svc.building.mapped import forget
+from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
 

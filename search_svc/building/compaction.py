@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.build import Inherited, build_version
-from search_svc.calibration import Calibration
-from search_svc.index_dir import begun
-from search_svc.items import Items
-from search_svc.journal import Entry, Journal, StoredItem
-from search_svc.labels import Label, parse
-from search_svc.local import LocalEngine
-from search_svc.spec import MEMORY_BYTES, IndexSpec
-from search_svc.typical import mean_of, typical_score
-from search_svc.version import IndexVersion, VersionManifest
+from search_svc.building.build import Inherited, build_version
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.index_dir import begun
+from search_svc.index.items import Items
+from search_svc.index.journal import Entry, Journal, StoredItem
+from search_svc.index.typical import mean_of, typical_score
+from search_svc.index.version import IndexVersion, VersionManifest
+from search_svc.voting.calibration import Calibration
+from search_svc.voting.labels import Label, parse
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.journal_file import told
+from search_svc.index.journal_file import told
 from svckit.cli import CommandError
 
 FILE = "migration.db"

@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.asking import Flat, Lists, Options, asking
-from search_svc.faiss_layers import METRICS, innermost, is_graph, transforms
-from search_svc.version import Metric, SearchParams
+from search_svc.engine.asking import Flat, Lists, Options, asking
+from search_svc.engine.faiss_layers import METRICS, innermost, is_graph, transforms
+from search_svc.index.version import Metric, SearchParams
 from svckit.cli import CommandError
 
 _BY_ITSELF = "\x01"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import vmmr
 
-from search_svc.build_command import calibrated
-from search_svc.embeddings import Embeddings
-from search_svc.migration import Migrated, Where, migrate
-from search_svc.spec import MEMORY_BYTES
+from search_svc.building.build_command import calibrated
+from search_svc.building.migration import Migrated, Where, migrate
+from search_svc.building.spec import MEMORY_BYTES
+from search_svc.dataset.embeddings import Embeddings
 from svckit.cli import CommandError
 
 

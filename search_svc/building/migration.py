@@ -16,16 +16,16 @@ import numpy as np
 import vmmr
 from numpy.typing import NDArray
 
-from search_svc.build import build_version
-from search_svc.compaction import Source, source_of, spec_of
-from search_svc.embeddings import Embeddings
-from search_svc.held import Held
-from search_svc.holding import Holding
-from search_svc.index_dir import version_names
-from search_svc.journal import Journal
-from search_svc.remade import Remade, photo_key
-from search_svc.spec import MEMORY_BYTES, IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.compaction import Source, source_of, spec_of
+from search_svc.building.embedding_cache import Remade, photo_key
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.fitting.held_out import Held
+from search_svc.index.index_dir import version_names
+from search_svc.index.journal import Journal
+from search_svc.index.version import IndexVersion
+from search_svc.index.version_lease import Holding
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import faiss_index, workers
-from search_svc.checkpoints import Checkpoint, Checkpoints, Pace
-from search_svc.mapped import forget
-from search_svc.sharding import balanced
-from search_svc.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size, wanted_sample_size
-from search_svc.version import ShardInfo
+from search_svc.building import faiss_index, workers
+from search_svc.building.checkpoints import Checkpoint, Checkpoints, Pace
+from search_svc.building.mapped import forget
+from search_svc.building.sharding import balanced
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size, wanted_sample_size
+from search_svc.index.version import ShardInfo
 from svckit.cores import cores
 
 _CHUNK_ROWS = 8192

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search_svc import faiss_index
-from search_svc.faiss_layers import is_graph
-from search_svc.version import Metric
+from search_svc.building import faiss_index
+from search_svc.engine.faiss_layers import is_graph
+from search_svc.index.version import Metric
 from svckit.cli import CommandError
 
 _LEAST_DEFAULT_SAMPLE = 65536

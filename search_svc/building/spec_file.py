@@ -6,7 +6,7 @@ A JSON object of the `FIELDS`, of which only `factory` must be there (null is no
 from pathlib import Path
 from typing import Any, get_args
 
-from search_svc.version import Metric
+from search_svc.index.version import Metric
 from svckit.artifact import ArtifactError, read_object
 
 FIELDS = ("factory", "metric", "nprobe", "ef_search", "rerank")

@@ -6,11 +6,11 @@ import sys
 import threading
 from pathlib import Path
 
-from search_svc import retention
-from search_svc.compaction import compact
-from search_svc.index_dir import BuildRunningError, current
-from search_svc.spec import MEMORY_BYTES
-from search_svc.version import IndexVersion
+from search_svc.building.compaction import compact
+from search_svc.building.spec import MEMORY_BYTES
+from search_svc.index import retention
+from search_svc.index.index_dir import BuildRunningError, current
+from search_svc.index.version import IndexVersion
 from svckit.cli import CommandError
 
 KEEP_VERSIONS = 2

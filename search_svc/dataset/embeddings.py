@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import manifest
-from search_svc.manifest import Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.photo_list import Photo
 from svckit.artifact import ArtifactError, read_manifest
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from search_svc.labels import Label, first_contradiction
+from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
 from svckit.cli import CommandError
 

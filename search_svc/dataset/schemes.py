@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from search_svc import labels
-from search_svc.collection import Collection, Remark
-from search_svc.manifest import Photo, Split
+from search_svc.dataset.collection import Collection, Remark
+from search_svc.dataset.photo_list import Photo, Split
+from search_svc.voting import labels
 from svckit.cli import CommandError
 
 Cuts = Callable[[int], tuple[int, int]]

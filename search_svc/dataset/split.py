@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from search_svc import exclude, labels, manifest, schemes
-from search_svc.collection import Collection, Remark, scan
-from search_svc.manifest import SPLITS, Photo
-from search_svc.schemes import PARTS
+from search_svc.dataset import exclude, schemes
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.collection import Collection, Remark, scan
+from search_svc.dataset.photo_list import SPLITS, Photo
+from search_svc.dataset.schemes import PARTS
+from search_svc.voting import labels
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError
 

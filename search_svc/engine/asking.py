@@ -15,10 +15,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.comparing import rounding
-from search_svc.faiss_layers import layers, metric_of, parameters, transforms
-from search_svc.merge import NONE, Fetched, Hits, dropping, top_k
-from search_svc.version import Metric, SearchParams
+from search_svc.engine.comparing import rounding
+from search_svc.engine.faiss_layers import layers, metric_of, parameters, transforms
+from search_svc.engine.merge import NONE, Fetched, Hits, dropping, top_k
+from search_svc.index.version import Metric, SearchParams
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss

@@ -1,6 +1,6 @@
 """Exact search of embeddings that are only appended to: in blocks, which faiss keeps as they are once they are full.
 
-`search_svc.scanning` reads rows from wherever they lie, and hands them to faiss anew for each search. What was written to a
+`search_svc.engine.scanning` reads rows from wherever they lie, and hands them to faiss anew for each search. What was written to a
 gallery is compared with by every query, so it is handed over once.
 """
 
@@ -10,11 +10,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.comparing import rescored, rounding
-from search_svc.faiss_layers import METRICS
-from search_svc.growing import Growing
-from search_svc.merge import Fetched, Hits, empty, merge
-from search_svc.version import Metric
+from search_svc.engine.comparing import rescored, rounding
+from search_svc.engine.faiss_layers import METRICS
+from search_svc.engine.merge import Fetched, Hits, empty, merge
+from search_svc.index.version import Metric
+from search_svc.voting.growing import Growing
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss

@@ -12,8 +12,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.merge import Hits
-from search_svc.version import Metric
+from search_svc.engine.merge import Hits
+from search_svc.index.version import Metric
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss

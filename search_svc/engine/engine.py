@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.merge import NONE, Hits
-from search_svc.version import SearchParams
+from search_svc.engine.merge import NONE, Hits
+from search_svc.index.version import SearchParams
 
 MOST_CANDIDATES = 4096
 """Of a query that is reranked: a batch of 64 that have as many is held up for a second. Fewer only than its neighbours.

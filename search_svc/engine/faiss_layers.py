@@ -4,7 +4,7 @@ from typing import Any
 
 import faiss
 
-from search_svc.version import Metric, SearchParams
+from search_svc.index.version import Metric, SearchParams
 
 # The type hints that faiss ships do not know the keyword arguments that its Python layer adds.
 _faiss: Any = faiss

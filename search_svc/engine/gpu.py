@@ -16,8 +16,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.asking import Asked, Flat, Lists, Options, Transformed
-from search_svc.merge import Fetched
+from search_svc.engine.asking import Asked, Flat, Lists, Options, Transformed
+from search_svc.engine.merge import Fetched
 from svckit.cli import CommandError
 from svckit.errors import Reason, ServiceError
 

@@ -12,13 +12,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.comparing import rescored
-from search_svc.engine import MOST_CANDIDATES, Answered
-from search_svc.gpu import Gpu
-from search_svc.merge import NONE, Hits, merge
-from search_svc.shard import Shard, use_one_core
-from search_svc.shard_worker import ShardWorker
-from search_svc.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
+from search_svc.engine.comparing import rescored
+from search_svc.engine.engine import MOST_CANDIDATES, Answered
+from search_svc.engine.gpu import Gpu
+from search_svc.engine.merge import NONE, Hits, merge
+from search_svc.engine.shard import Shard, use_one_core
+from search_svc.engine.shard_worker import ShardWorker
+from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
 from svckit import wheels
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down

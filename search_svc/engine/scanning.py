@@ -9,10 +9,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.comparing import rescored, rounding
-from search_svc.faiss_layers import METRICS
-from search_svc.merge import Fetched, Hits, empty, merge
-from search_svc.version import Metric
+from search_svc.engine.comparing import rescored, rounding
+from search_svc.engine.faiss_layers import METRICS
+from search_svc.engine.merge import Fetched, Hits, empty, merge
+from search_svc.index.version import Metric
 
 # The type hints that faiss ships do not know all of its functions.
 _faiss: Any = faiss

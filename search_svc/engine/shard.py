@@ -9,12 +9,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.asking import Asked, Options, asking, nearest
-from search_svc.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
-from search_svc.gpu import Gpu, on_gpu
-from search_svc.merge import NONE, Hits, dropping, empty, top_k
-from search_svc.scanning import Scan, length_of_longest
-from search_svc.version import IndexVersion, Metric, SearchParams, ShardInfo
+from search_svc.engine.asking import Asked, Options, asking, nearest
+from search_svc.engine.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
+from search_svc.engine.gpu import Gpu, on_gpu
+from search_svc.engine.merge import NONE, Hits, dropping, empty, top_k
+from search_svc.engine.scanning import Scan, length_of_longest
+from search_svc.index.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
 
 # The type hints that faiss ships know neither all classes nor the keyword arguments that its Python layer adds.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.answer import Answer
-from search_svc.labels import Label
-from search_svc.resampling import share
-from search_svc.vote import Vote, path
+from search_svc.evaluation.resampling import share
+from search_svc.voting.answer import Answer
+from search_svc.voting.labels import Label
+from search_svc.voting.vote import Vote, path
 
 TOP = 5
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import exclude
-from search_svc.embeddings import Embeddings
-from search_svc.examiner import Examined, Examiner
-from search_svc.local import LocalEngine
-from search_svc.manifest import split_names
-from search_svc.report.content import Report, assemble
-from search_svc.report.table import table
-from search_svc.version import IndexVersion
+from search_svc.dataset import exclude
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import split_names
+from search_svc.engine.local import LocalEngine
+from search_svc.evaluation.examiner import Examined, Examiner
+from search_svc.evaluation.report.content import Report, assemble
+from search_svc.evaluation.report.table import table
+from search_svc.index.version import IndexVersion
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
 
@@ -97,7 +97,7 @@ def evaluate(
 def _page_writer() -> Callable[[Report], str]:
     """What makes a page of a report; known before hours of work, not after them, to be installed."""
     try:
-        from search_svc.report.page import page  # noqa: PLC0415 - needs the extra `report`
+        from search_svc.evaluation.report.page import page  # noqa: PLC0415 - needs the extra `report`
     except ModuleNotFoundError as error:
         library = str(error.name).split(".")[0]
         raise CommandError(f"--html needs {library}: pip install 'vmmr[report]'") from error

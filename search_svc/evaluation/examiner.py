@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
-from search_svc.answer import Answer, Answerer
-from search_svc.labels import Label
-from search_svc.local import LocalEngine
-from search_svc.manifest import Photo
-from search_svc.searcher import Found
-from search_svc.version import IndexVersion
+from search_svc.dataset.photo_list import Photo
+from search_svc.engine.local import LocalEngine
+from search_svc.evaluation.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
+from search_svc.index.version import IndexVersion
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answer, Answerer
+from search_svc.voting.labels import Label
 
 _DEPTHS = (64, 256, 1024, 4096)
 """Neighbours among which five distinct classes are looked for, until they are there."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.evidence import Evidence, Scale, gather
-from search_svc.held import Asked
-from search_svc.labels import Label
-from search_svc.searcher import Found
-from search_svc.vote import path
+from search_svc.fitting.held_out import Asked
+from search_svc.serving.searcher import Found
+from search_svc.voting.evidence import Evidence, Scale, gather
+from search_svc.voting.labels import Label
+from search_svc.voting.vote import path
 
 GROUPS = (1, 2, 3, 4, 5)
 """Photos that are fused, to learn what fused votes are worth."""

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import logistic
-from search_svc.answer import DEFAULT_YEAR_RATIO, confidences
-from search_svc.calibration import LEVELS, Calibration, Error, Line, sigmoid
-from search_svc.cases import Case, cases, strangers
-from search_svc.evidence import Evidence, Scale
-from search_svc.held import LEAST_LABELS, Held, ask
-from search_svc.labels import Label
-from search_svc.local import LocalEngine
-from search_svc.metrics import ece
-from search_svc.typical import typical_scores
-from search_svc.version import IndexVersion
-from search_svc.weighing import KS, fit_weighting
-from search_svc.years import Years
+from search_svc.engine.local import LocalEngine
+from search_svc.fitting import logistic
+from search_svc.fitting.calibration_metrics import ece
+from search_svc.fitting.cases import Case, cases, strangers
+from search_svc.fitting.held_out import LEAST_LABELS, Held, ask
+from search_svc.fitting.weighing import KS, fit_weighting
+from search_svc.index.typical import typical_scores
+from search_svc.index.version import IndexVersion
+from search_svc.voting.answer import DEFAULT_YEAR_RATIO, confidences
+from search_svc.voting.calibration import LEVELS, Calibration, Error, Line, sigmoid
+from search_svc.voting.evidence import Evidence, Scale
+from search_svc.voting.labels import Label
+from search_svc.voting.years import Years
 
 FALSE_ALARM_RATE = 0.05
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.labels import Label
-from search_svc.local import LocalEngine
-from search_svc.version import IndexVersion
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import Label
 
 LEAST_PHOTOS = 100
 LEAST_LABELS = 5

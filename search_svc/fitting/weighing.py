@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.held import Asked
-from search_svc.labels import Label
-from search_svc.vote import Weighting, path
+from search_svc.fitting.held_out import Asked
+from search_svc.voting.labels import Label
+from search_svc.voting.vote import Weighting, path
 
 KS = (5, 7, 10, 15, 20, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)

@@ -24,10 +24,10 @@ from typing import Any
 
 import fsspec
 
-from search_svc import journal_file
-from search_svc.holding import Holding
-from search_svc.journal import Journal
-from search_svc.version import IndexVersion
+from search_svc.index import journal_file
+from search_svc.index.journal import Journal
+from search_svc.index.version import IndexVersion
+from search_svc.index.version_lease import Holding
 from svckit.artifact import ArtifactError, atomic_directory, flush, read_manifest, read_object, sealed, sha256s
 from svckit.cli import CommandError, progress
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_svc.backup import Backup, back_up, restore
+from search_svc.index.backup import Backup, back_up, restore
 
 if TYPE_CHECKING:
     import argparse

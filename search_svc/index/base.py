@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.journal import StoredItem
-from search_svc.version import IndexVersion
+from search_svc.index.journal import StoredItem
+from search_svc.index.version import IndexVersion
 
 
 @dataclass(frozen=True)

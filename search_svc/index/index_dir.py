@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_svc.locks import locked
+from search_svc.index.locks import locked
 from svckit.artifact import ArtifactError, atomic_write, flush, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")

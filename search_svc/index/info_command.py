@@ -5,7 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from search_svc.version import IndexVersion
+from search_svc.index.version import IndexVersion
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

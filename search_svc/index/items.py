@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from search_svc.labels import Label
-from search_svc.vocabulary import Vocabulary
-from search_svc.years import Years
+from search_svc.voting.labels import Label
+from search_svc.voting.vocabulary import Vocabulary
+from search_svc.voting.years import Years
 from svckit.artifact import ArtifactError
 
 _LABEL = pa.struct(

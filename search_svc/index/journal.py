@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from search_svc import journal_file
+from search_svc.index import journal_file
 from svckit.artifact import ArtifactError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
-from search_svc import journal_file, turns
-from search_svc.journal import Journal, StoredItem, entry, last_entries
-from search_svc.writes import Add, Base, Delete, Write, Written
+from search_svc.index import journal_file, turns
+from search_svc.index.journal import Journal, StoredItem, entry, last_entries
+from search_svc.index.writes import Add, Base, Delete, Write, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_svc import journal_file
-from search_svc.index_dir import only_builder
-from search_svc.journal import entry
-from search_svc.version import IndexVersion
+from search_svc.index import journal_file
+from search_svc.index.index_dir import only_builder
+from search_svc.index.journal import entry
+from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, flush
 from svckit.cli import CommandError
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_svc.holding import alone_with
-from search_svc.index_dir import current, make_current, only_builder, version_names, version_path
-from search_svc.journal import Journal
-from search_svc.journal_writer import prune
-from search_svc.version import IndexVersion, VersionManifest
+from search_svc.index.index_dir import current, make_current, only_builder, version_names, version_path
+from search_svc.index.journal import Journal
+from search_svc.index.journal_writer import prune
+from search_svc.index.version import IndexVersion, VersionManifest
+from search_svc.index.version_lease import alone_with
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 

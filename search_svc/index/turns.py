@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search_svc.journal_file import error_code
-from search_svc.locks import locked
+from search_svc.index.journal_file import error_code
+from search_svc.index.locks import locked
 
 FILE = "journal.lock"
 _POLL_S = 0.0002

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.version import Metric
+from search_svc.index.version import Metric
 
 _NEAREST = 3
 """The neighbour that counts: the nearest may be a near-duplicate."""

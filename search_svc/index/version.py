@@ -22,9 +22,9 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.calibration import Calibration
-from search_svc.index_dir import current, version_path
-from search_svc.items import Items
+from search_svc.index.index_dir import current, version_path
+from search_svc.index.items import Items
+from search_svc.voting.calibration import Calibration
 from svckit.artifact import ArtifactError, read_manifest, write_manifest
 
 Metric = Literal["ip", "l2"]

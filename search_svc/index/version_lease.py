@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from search_svc.index_dir import current, version_path
-from search_svc.locks import locked
+from search_svc.index.index_dir import current, version_path
+from search_svc.index.locks import locked
 from svckit.artifact import ArtifactError
 
 _TRIES = 10

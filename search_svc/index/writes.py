@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from search_svc.journal import StoredItem
+from search_svc.index.journal import StoredItem
 
 
 class Base(Protocol):

@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.blocks import Blocks
-from search_svc.growing import Growing
-from search_svc.items import Items
-from search_svc.journal import Entry
-from search_svc.labels import parse
-from search_svc.version import Metric
+from search_svc.engine.blocks import Blocks
+from search_svc.index.items import Items
+from search_svc.index.journal import Entry
+from search_svc.index.version import Metric
+from search_svc.voting.growing import Growing
+from search_svc.voting.labels import parse
 
 _NONE = -1
 _MOST_DEAD = 1024

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2
 
-from search_svc.labels import normalise
-from search_svc.vocabulary import Vocabulary
+from search_svc.voting.labels import normalise
+from search_svc.voting.vocabulary import Vocabulary
 from svckit.errors import Reason, Violation
 
 _MOST_NAMED = 3

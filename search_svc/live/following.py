@@ -12,11 +12,11 @@ from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
-from search_svc.delta import Delta
-from search_svc.index_dir import current
-from search_svc.journal import Journal
-from search_svc.live import LiveGallery
-from search_svc.view import Opened, View
+from search_svc.index.index_dir import current
+from search_svc.index.journal import Journal
+from search_svc.live.delta import Delta
+from search_svc.live.live_gallery import LiveGallery
+from search_svc.live.view import Opened, View
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 

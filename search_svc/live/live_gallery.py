@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from math import inf
 
-from search_svc.view import View
+from search_svc.live.view import View
 from svckit.errors import Reason, ServiceError
 
 MOST_WAIT_S = 10.0

@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.delta import Snapshot
-from search_svc.items import Items
-from search_svc.labels import Label
-from search_svc.vocabulary import Vocabulary
-from search_svc.years import Years, YearsNow
+from search_svc.index.items import Items
+from search_svc.live.delta import Snapshot
+from search_svc.voting.labels import Label
+from search_svc.voting.vocabulary import Vocabulary
+from search_svc.voting.years import Years, YearsNow
 
 
 class LiveItems:

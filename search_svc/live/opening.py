@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from search_svc.gpu import Gpu
-from search_svc.holding import Holding
-from search_svc.local import LocalEngine
-from search_svc.version import IndexVersion
-from search_svc.view import Opened
+from search_svc.engine.gpu import Gpu
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
+from search_svc.index.version_lease import Holding
+from search_svc.live.view import Opened
 from svckit.config import ConfigError
 
 
 class Opener:
-    """Thread-safe. What it has opened stays where it is on the disk until it is closed (search_svc.holding)."""
+    """Thread-safe. What it has opened stays where it is on the disk until it is closed (search_svc.index.version_lease)."""
 
     def __init__(self, index_dir: Path, *, gpus: Sequence[Gpu], max_k: int) -> None:
         self._index_dir = index_dir

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2
 
-from search_svc.calibration import Calibration
-from search_svc.delta import Snapshot
-from search_svc.engine import Answered, Engine
-from search_svc.filters import FilterReader
-from search_svc.items import Items
-from search_svc.live_items import LiveItems
-from search_svc.merge import NONE, Hits, dropping, empty, merge, top_k
-from search_svc.rejections import rejected
-from search_svc.scanning import Scan
-from search_svc.shard import use_one_core
-from search_svc.typical import mean_of, typical_score
-from search_svc.version import IndexVersion, SearchParams, VersionManifest
+from search_svc.engine.engine import Answered, Engine
+from search_svc.engine.merge import NONE, Hits, dropping, empty, merge, top_k
+from search_svc.engine.scanning import Scan
+from search_svc.engine.shard import use_one_core
+from search_svc.index.items import Items
+from search_svc.index.typical import mean_of, typical_score
+from search_svc.index.version import IndexVersion, SearchParams, VersionManifest
+from search_svc.live.delta import Snapshot
+from search_svc.live.filters import FilterReader
+from search_svc.live.live_items import LiveItems
+from search_svc.serving.rejections import rejected
+from search_svc.voting.calibration import Calibration
 
 _MOST_MASKS = 64
 

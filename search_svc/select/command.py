@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc import exclude
-from search_svc.embeddings import Embeddings
-from search_svc.gallery import Gallery
-from search_svc.items import Items
+from search_svc.building.build_source import Gallery
+from search_svc.dataset import exclude
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.index.items import Items
+from search_svc.index.version import Metric
 from search_svc.select.choice import MIN_RECALL, Limits, human, nearest_miss, reason
 from search_svc.select.exam import K
 from search_svc.select.grid import Grid, grid
@@ -27,7 +28,6 @@ from search_svc.select.result import Result
 from search_svc.select.sweep import Sweep
 from search_svc.select.table import table
 from search_svc.select.workshop import Workshop
-from search_svc.version import Metric
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
 

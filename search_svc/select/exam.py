@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.accuracy import TOP
-from search_svc.comparing import rescored
-from search_svc.engine import Engine
-from search_svc.merge import Hits
+from search_svc.engine.comparing import rescored
+from search_svc.engine.engine import Engine
+from search_svc.engine.merge import Hits
+from search_svc.evaluation.accuracy import TOP
+from search_svc.index.version import Metric, SearchParams
 from search_svc.select.points import Timing
-from search_svc.version import Metric, SearchParams
 
 K = 10
 """Neighbours that are asked for."""

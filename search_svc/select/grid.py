@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from search_svc import faiss_index
-from search_svc.version import Metric, SearchParams
+from search_svc.building import faiss_index
+from search_svc.index.version import Metric, SearchParams
 from svckit.cli import CommandError
 
 POINTS_A_LIST = 39

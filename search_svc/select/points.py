@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search_svc.index.version import SearchParams
 from search_svc.select.grid import Setting
-from search_svc.version import SearchParams
 from svckit.artifact import ArtifactError, atomic_write
 
 

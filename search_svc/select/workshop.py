@@ -16,13 +16,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.gallery import Gallery, copy_embeddings
-from search_svc.items import Items, write_items
-from search_svc.local import LocalEngine
-from search_svc.select.grid import Setting
-from search_svc.shard_files import write_shards
-from search_svc.spec import IndexSpec
-from search_svc.version import (
+from search_svc.building.build_source import Gallery, copy_embeddings
+from search_svc.building.shard_files import write_shards
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.items import Items, write_items
+from search_svc.index.version import (
     EMBEDDINGS_FILE,
     ITEMS_FILE,
     IndexVersion,
@@ -31,6 +30,7 @@ from search_svc.version import (
     ShardInfo,
     VersionManifest,
 )
+from search_svc.select.grid import Setting
 from svckit.artifact import atomic_write
 
 Index = tuple[str, Metric]

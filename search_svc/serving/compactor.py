@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search_svc.index_dir import BuildRunningError, current, version_names
-from search_svc.journal import Journal
-from search_svc.retention import retire
-from search_svc.version import VersionManifest
-from search_svc.versions_command import RUNNING
+from search_svc.building.versions_command import RUNNING
+from search_svc.index.index_dir import BuildRunningError, current, version_names
+from search_svc.index.journal import Journal
+from search_svc.index.retention import retire
+from search_svc.index.version import VersionManifest
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 

@@ -10,8 +10,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.base import VersionBase
-from search_svc.journal import Journal, StoredItem
+from search_svc.index.base import VersionBase
+from search_svc.index.journal import Journal, StoredItem
 
 _READ_AT_ONCE = 1000
 

@@ -12,18 +12,19 @@ from typing import TypeVar
 
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
-from search_svc import item_reader, journal_file
-from search_svc.base import VersionBase
-from search_svc.compactor import Compactor
-from search_svc.gallery_reader import GalleryReader, Wanted
-from search_svc.index_dir import current
-from search_svc.journal import Journal, StoredItem
-from search_svc.live import LiveGallery
-from search_svc.page_tokens import key_before, token_after
-from search_svc.rejections import rejected
-from search_svc.retention import Kept, versions
-from search_svc.version import VersionManifest
-from search_svc.writes import Add, Write, Written
+from search_svc.index import journal_file
+from search_svc.index.base import VersionBase
+from search_svc.index.index_dir import current
+from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.retention import Kept, versions
+from search_svc.index.version import VersionManifest
+from search_svc.index.writes import Add, Write, Written
+from search_svc.live.live_gallery import LiveGallery
+from search_svc.serving import item_reader
+from search_svc.serving.compactor import Compactor
+from search_svc.serving.gallery_reader import GalleryReader, Wanted
+from search_svc.serving.page_tokens import key_before, token_after
+from search_svc.serving.rejections import rejected
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
 from svckit.interceptor import deadline

@@ -11,11 +11,11 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2
 
-from search_svc.journal import StoredItem
-from search_svc.page_tokens import key_before
-from search_svc.rejections import rejected
-from search_svc.version import VersionManifest
-from search_svc.writes import Add, Delete
+from search_svc.index.journal import StoredItem
+from search_svc.index.version import VersionManifest
+from search_svc.index.writes import Add, Delete
+from search_svc.serving.page_tokens import key_before
+from search_svc.serving.rejections import rejected
 from svckit.errors import Reason, ServiceError, Violation
 
 MOST_ITEMS = 10_000

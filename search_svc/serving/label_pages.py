@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from vmmr.search.v1 import search_pb2
 
-from search_svc.page_tokens import key_before, token_after
-from search_svc.rejections import rejected
-from search_svc.replies import label_message
-from search_svc.view import View
+from search_svc.live.view import View
+from search_svc.serving.page_tokens import key_before, token_after
+from search_svc.serving.rejections import rejected
+from search_svc.serving.replies import label_message
 from svckit.errors import Reason, Violation
 
 _DEFAULT_SIZE = 1000

@@ -10,10 +10,10 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
-from search_svc.engine import MOST_CANDIDATES
-from search_svc.rejections import rejected
-from search_svc.version import IndexVersion, SearchParams
-from search_svc.view import View
+from search_svc.engine.engine import MOST_CANDIDATES
+from search_svc.index.version import IndexVersion, SearchParams
+from search_svc.live.view import View
+from search_svc.serving.rejections import rejected
 from svckit.errors import Reason, ServiceError, Violation
 
 MAX_NEIGHBOURS = 65536

@@ -6,12 +6,12 @@ from typing import Any
 
 from vmmr.search.v1 import search_pb2
 
-from search_svc.answer import Answer, VerdictName
-from search_svc.labels import Label
-from search_svc.searcher import Found
-from search_svc.version import IndexVersion
-from search_svc.view import View
-from search_svc.vote import Candidate
+from search_svc.index.version import IndexVersion
+from search_svc.live.view import View
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answer, VerdictName
+from search_svc.voting.labels import Label
+from search_svc.voting.vote import Candidate
 
 _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
     None: search_pb2.VERDICT_UNSPECIFIED,

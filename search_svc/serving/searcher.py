@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search_svc.labels import Label
-from search_svc.merge import Hits
-from search_svc.queries import Plan, Query
-from search_svc.view import View
+from search_svc.engine.merge import Hits
+from search_svc.live.view import View
+from search_svc.serving.queries import Plan, Query
+from search_svc.voting.labels import Label
 from svckit.errors import Reason, ServiceError
 
 _SHARDS_SHARE = 0.9

@@ -12,14 +12,14 @@ from typing import TypeAlias, TypeVar
 
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.answer import Answerer
-from search_svc.calibration import Calibration
-from search_svc.label_pages import LabelPages
-from search_svc.live import LiveGallery
-from search_svc.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
-from search_svc.replies import Replies
-from search_svc.searcher import Found
-from search_svc.view import Opened, View
+from search_svc.live.live_gallery import LiveGallery
+from search_svc.live.view import Opened, View
+from search_svc.serving.label_pages import LabelPages
+from search_svc.serving.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
+from search_svc.serving.replies import Replies
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answerer
+from search_svc.voting.calibration import Calibration
 from svckit.batcher import Batched, Batcher
 from svckit.interceptor import deadline
 from svckit.streams import Context

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search_svc.calibration import LEVELS, Calibration, Line, sigmoid
-from search_svc.evidence import Evidence, Scale, gather
-from search_svc.searcher import Found
-from search_svc.version import IndexVersion
-from search_svc.view import View
-from search_svc.vote import Vote, Weighting
+from search_svc.index.version import IndexVersion
+from search_svc.live.view import View
+from search_svc.serving.searcher import Found
+from search_svc.voting.calibration import LEVELS, Calibration, Line, sigmoid
+from search_svc.voting.evidence import Evidence, Scale, gather
+from search_svc.voting.vote import Vote, Weighting
 
 VerdictName = Literal["known", "unsure", "unknown"]
 

@@ -1,6 +1,6 @@
 """The calibration of an index version: what its votes are worth, as photos held out of its gallery showed.
 
-`calibration.json` holds the fields of Calibration. `search_svc.fit` fits them, `search_svc.answer` applies them.
+`calibration.json` holds the fields of Calibration. `search_svc.fitting.fit` fits them, `search_svc.voting.answer` applies them.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Calibration:
     """Neighbours that voted, when it was fitted."""
     temperature: float
     prior: float
-    """Of class size: see search_svc.vote.Weighting."""
+    """Of class size: see search_svc.voting.vote.Weighting."""
     levels: Mapping[str, Line]
     """For each of LEVELS, the chance that it is right, by `confidence_features` of the evidence."""
     known: Line

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from search_svc.labels import Label
-from search_svc.searcher import Found
-from search_svc.vote import Candidate, Vote, Weighting, elect, weights
+from search_svc.serving.searcher import Found
+from search_svc.voting.labels import Label
+from search_svc.voting.vote import Candidate, Vote, Weighting, elect, weights
 
 _SHARES = (1e-3, 1 - 1e-3)
 """No share is surer: what lies beyond comes of the temperature, not of the photos."""

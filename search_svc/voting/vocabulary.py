@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.growing import Growing
-from search_svc.labels import Label, normalise
-from search_svc.vote import Node, path
+from search_svc.voting.growing import Growing
+from search_svc.voting.labels import Label, normalise
+from search_svc.voting.vote import Node, path
 
 
 class Vocabulary:

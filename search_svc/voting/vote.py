@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search_svc.labels import Label
+from search_svc.voting.labels import Label
 
 Node = tuple[str, ...]
 """A place in the tree: (make), (make, model) or (make, model, label)."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.labels import Label
-from search_svc.vocabulary import Vocabulary
-from search_svc.vote import Node, Vote, path
+from search_svc.voting.labels import Label
+from search_svc.voting.vocabulary import Vocabulary
+from search_svc.voting.vote import Node, Vote, path
 
 
 @dataclass(frozen=True)

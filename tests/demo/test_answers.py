@@ -5,7 +5,7 @@ import vmmr
 
 from demo import answers
 from demo.answers import Answered, spread
-from search_svc import labels
+from search_svc.voting import labels
 
 
 def label(name):

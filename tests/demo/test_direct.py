@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from demo import answers, direct
 from demo.servers import serving
-from search_svc import labels
-from search_svc.vote import elect, weights
+from search_svc.voting import labels
+from search_svc.voting.vote import elect, weights
 from svckit.cli import CommandError
 
 pytestmark = pytest.mark.xdist_group("demo")  # one worker builds the chain, once

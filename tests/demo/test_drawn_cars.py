@@ -10,7 +10,7 @@ from demo.drawn_cars import LABELS, draw, jpeg, scenery
 from demo.drawn_cars.canvas import Camera
 from demo.drawn_cars.catalogue import CARS
 from demo.drawn_cars.weather import WEATHERS
-from search_svc import labels
+from search_svc.voting import labels
 
 
 def pixels(label, seed):

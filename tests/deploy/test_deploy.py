@@ -20,9 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from embedder_svc.__main__ import parser as embedder_parser
-from embedder_svc.config import EmbedderConfig
+from embedder_svc.serving.config import EmbedderConfig
 from search_svc.__main__ import parser as search_parser
-from search_svc.config import SearchConfig
+from search_svc.serving.config import SearchConfig
 from svckit import config, probe
 
 ROOT = Path(__file__).parents[2]

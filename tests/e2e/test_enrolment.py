@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import vmmr
 
-from search_svc.version import IndexVersion
+from search_svc.index.version import IndexVersion
 
 LABELS = ("bmw_1_series_coupe_2012", "ford_e_series_wagon_van_2012", "dodge_durango_suv_2012")
 ENROLLED = 5

@@ -16,9 +16,9 @@ import pytest
 import vmmr
 from PIL import Image
 
-from search_svc.embeddings import Embeddings
-from search_svc.index_dir import current
-from search_svc.version import IndexVersion
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.index.index_dir import current
+from search_svc.index.version import IndexVersion
 
 LABELS = ("honda_civic_2005", "honda_pilot_2011", "lada_niva_1999")
 PHOTOS = 12

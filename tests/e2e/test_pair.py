@@ -13,8 +13,8 @@ import pytest
 import trustme
 import vmmr
 
-from search_svc.embeddings import Embeddings
-from search_svc.version import IndexVersion
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.index.version import IndexVersion
 
 
 def photos_of(chain, split: str) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import vmmr
 
-from search_svc.version import IndexVersion
+from search_svc.index.version import IndexVersion
 
 ASKED = 64
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedder_svc import bundle
+from embedder_svc.network import bundle
 from tests.embedder_svc import tiny_bundle
 
 BENCH = Path(__file__).parents[2] / "bench/precision.py"

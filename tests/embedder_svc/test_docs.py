@@ -6,11 +6,11 @@ from pathlib import Path
 
 from vmmr.inference.v2 import inference_pb2
 
-from embedder_svc import kserve_tensors
-from embedder_svc.bundle import BundleInfo
-from embedder_svc.config import PREFIX, EmbedderConfig
-from embedder_svc.photo import PhotoReason
-from embedder_svc.runtime import DEVICES
+from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.network.runtime import DEVICES
+from embedder_svc.photos.photo import PhotoReason
+from embedder_svc.serving import kserve_tensors
+from embedder_svc.serving.config import PREFIX, EmbedderConfig
 from svckit.server import ServerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from embedder_svc import bundle, embed_command, export_command, npm_weights, photo_files
-from embedder_svc.traits import PIXELS, Traits
+from embedder_svc.exporting import command as export_command
+from embedder_svc.exporting import npm_weights
+from embedder_svc.exporting.traits import PIXELS, Traits
+from embedder_svc.network import bundle
+from embedder_svc.offline import command as embed_command
+from embedder_svc.photos import photo_files
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "export.md").read_text()

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from embedder_svc import bundle
 from embedder_svc.__main__ import parser
+from embedder_svc.network import bundle
 from svckit.cli import CommandError
 
 

@@ -19,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 
-from embedder_svc import preprocess
-from embedder_svc.config import EmbedderConfig
-from embedder_svc.model import Model
+from embedder_svc.network.model import Model
+from embedder_svc.photos import preprocess
+from embedder_svc.serving.config import EmbedderConfig
 
 TIMEOUT_S = 30
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -7,9 +7,9 @@ import pytest
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 
-from embedder_svc import preprocess
-from embedder_svc.config import EmbedderConfig
-from embedder_svc.model import Model
+from embedder_svc.network.model import Model
+from embedder_svc.photos import preprocess
+from embedder_svc.serving.config import EmbedderConfig
 
 TIMEOUT_S = 30
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from embedder_svc import bundle
+from embedder_svc.network import bundle
 
 _STRIDE = 8
 _CHANNELS = 4

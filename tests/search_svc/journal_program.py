@@ -4,7 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from search_svc.writes import Add
+from search_svc.index.writes import Add
 from tests.search_svc.journals import stored, writer
 
 journal, name = writer(Path(sys.argv[1])), sys.argv[2]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search_svc.journal import Journal, StoredItem
-from search_svc.journal_writer import JournalWriter
-from search_svc.writes import Add, Delete
+from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.writes import Add, Delete
 
 MODEL = "c0ffee" + 58 * "0"
 D = 8

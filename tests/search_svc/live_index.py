@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from search_svc.base import VersionBase
-from search_svc.build import build_version
-from search_svc.index_dir import current
-from search_svc.journal import StoredItem
-from search_svc.journal_writer import JournalWriter
-from search_svc.labels import parse
-from search_svc.version import IndexVersion
-from search_svc.writes import Add, Delete, Written
+from search_svc.building.build import build_version
+from search_svc.index.base import VersionBase
+from search_svc.index.index_dir import current
+from search_svc.index.journal import StoredItem
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.version import IndexVersion
+from search_svc.index.writes import Add, Delete, Written
+from search_svc.voting.labels import parse
 
 D = 8
 NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")

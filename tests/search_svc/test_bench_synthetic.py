@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search_svc.embeddings import Embeddings
-from search_svc.labels import parse
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.voting.labels import parse
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,12 +5,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-from search_svc import evaluate
-from search_svc.accuracy import LEVELS, MEASURES
-from search_svc.metrics import BINS
-from search_svc.report.content import Report
-from search_svc.report.fusing import SIZES
-from search_svc.resampling import COSTLY_RESAMPLES, RESAMPLES
+from search_svc.evaluation import evaluate
+from search_svc.evaluation.accuracy import LEVELS, MEASURES
+from search_svc.evaluation.report.content import Report
+from search_svc.evaluation.report.fusing import SIZES
+from search_svc.evaluation.resampling import COSTLY_RESAMPLES, RESAMPLES
+from search_svc.fitting.calibration_metrics import BINS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 

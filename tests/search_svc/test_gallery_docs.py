@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from search_svc import build_command, spec_file, split
-from search_svc.collection import PHOTO_SUFFIXES
-from search_svc.labels import YEARS, parse
-from search_svc.manifest import COLUMNS
-from search_svc.schemes import CUTS
-from search_svc.spec import IndexSpec
-from search_svc.version import VersionManifest
+from search_svc.building import build_command, spec_file
+from search_svc.building.spec import IndexSpec
+from search_svc.dataset import split
+from search_svc.dataset.collection import PHOTO_SUFFIXES
+from search_svc.dataset.photo_list import COLUMNS
+from search_svc.dataset.schemes import CUTS
+from search_svc.index.version import VersionManifest
+from search_svc.voting.labels import YEARS, parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gallery.md").read_text()
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from search_svc import migrate_command, versions_command
+from search_svc.building import migrate_command, versions_command
 from svckit.errors import Reason
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "live.md").read_text()
-SOURCES = [(ROOT / "search_svc" / f"{name}.py").read_text() for name in ("compactor", "gallery_service")]
+SOURCES = [(ROOT / "search_svc" / f"{name}.py").read_text() for name in ("serving/compactor", "serving/gallery_service")]
 
 
 def documented(heading):

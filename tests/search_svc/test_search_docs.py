@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from vmmr.search.v1 import search_pb2
 
-from search_svc.config import PREFIX, SearchConfig
+from search_svc.serving.config import PREFIX, SearchConfig
 from svckit.server import ServerConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text()

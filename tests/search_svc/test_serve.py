@@ -15,7 +15,7 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
-from search_svc.build import IndexSpec
+from search_svc.building.build import IndexSpec
 
 D = 32
 TIMEOUT_S = 30

@@ -30,5 +30,5 @@ def test_a_server_without_its_libraries_names_the_extra(program, package, missin
 
 
 def test_a_module_of_ours_that_is_missing_is_a_bug_and_told_as_one():
-    done = run("vmmr-search", "search_svc", "search_svc.merge")
-    assert "ModuleNotFoundError: import of search_svc.merge halted" in done.stderr
+    done = run("vmmr-search", "search_svc", "search_svc.engine.merge")
+    assert "ModuleNotFoundError: import of search_svc.engine.merge halted" in done.stderr

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.accuracy import LEVELS, VOTE, WITHIN
-from search_svc.answer import Answer
-from search_svc.examiner import Examined
-from search_svc.metrics import Bin, Selected, aurc, ece, reliability, risk_coverage
-from search_svc.resampling import COSTLY_RESAMPLES, Estimate, estimate, resampled, resampled_gap, share
-from search_svc.vote import path
+from search_svc.evaluation.accuracy import LEVELS, VOTE, WITHIN
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.resampling import COSTLY_RESAMPLES, Estimate, estimate, resampled, resampled_gap, share
+from search_svc.fitting.calibration_metrics import Bin, Selected, aurc, ece, reliability, risk_coverage
+from search_svc.voting.answer import Answer
+from search_svc.voting.vote import path
 
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Confidences of the table that advises where to cut."""

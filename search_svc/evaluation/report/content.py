@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from search_svc.accuracy import LEVELS, NEAREST, RECALL_AT, VOTE, Score, scores
-from search_svc.answer import Answerer
-from search_svc.examiner import Examined
-from search_svc.report.confidence import Confidence, confidences
-from search_svc.report.fusing import Fused, fused
-from search_svc.report.mistakes import Make, Mistake, Pair, confused, intruders, makes, worst, wrong
-from search_svc.report.unknown import (
+from search_svc.evaluation.accuracy import LEVELS, NEAREST, RECALL_AT, VOTE, Score, scores
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.report.confidence import Confidence, confidences
+from search_svc.evaluation.report.fusing import Fused, fused
+from search_svc.evaluation.report.mistakes import Make, Mistake, Pair, confused, intruders, makes, worst, wrong
+from search_svc.evaluation.report.unknown import (
     NOT_CARS,
     UNKNOWN,
     Detection,
@@ -22,8 +21,9 @@ from search_svc.report.unknown import (
     detections,
     distribution,
 )
-from search_svc.resampling import COSTLY_RESAMPLES, RESAMPLES, Estimate, paired_difference, share
-from search_svc.version import IndexVersion, SearchParams
+from search_svc.evaluation.resampling import COSTLY_RESAMPLES, RESAMPLES, Estimate, paired_difference, share
+from search_svc.index.version import IndexVersion, SearchParams
+from search_svc.voting.answer import Answerer
 
 SEED = 0
 

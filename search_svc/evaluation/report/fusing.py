@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.accuracy import LEVELS, VOTE
-from search_svc.answer import Answerer
-from search_svc.examiner import Examined
-from search_svc.resampling import Estimate, paired_difference, share
+from search_svc.evaluation.accuracy import LEVELS, VOTE
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.resampling import Estimate, paired_difference, share
+from search_svc.voting.answer import Answerer
 
 SIZES = (2, 3, 5)
 _LEVELS = ("label", "model", "make")

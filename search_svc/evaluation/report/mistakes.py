@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.accuracy import VOTE
-from search_svc.answer import VerdictName
-from search_svc.examiner import Examined
-from search_svc.items import Items
-from search_svc.resampling import Estimate, share
-from search_svc.vote import path
+from search_svc.evaluation.accuracy import VOTE
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.resampling import Estimate, share
+from search_svc.index.items import Items
+from search_svc.voting.answer import VerdictName
+from search_svc.voting.vote import path
 
 PAIRS = 25
 WORST = 25

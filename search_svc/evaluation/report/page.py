@@ -6,10 +6,10 @@ from pathlib import Path
 from markupsafe import Markup
 from vmmr._page.html import render
 
-from search_svc.accuracy import LEVELS, MEASURES, RECALL_AT
-from search_svc.metrics import BINS
-from search_svc.report import plots
-from search_svc.report.content import Report
+from search_svc.evaluation.accuracy import LEVELS, MEASURES, RECALL_AT
+from search_svc.evaluation.report import plots
+from search_svc.evaluation.report.content import Report
+from search_svc.fitting.calibration_metrics import BINS
 
 
 def page(report: Report) -> str:

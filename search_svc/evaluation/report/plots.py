@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from vmmr._page.drawing import FAINT, INK, SERIES, svg
 
-from search_svc.metrics import BINS
-from search_svc.report.confidence import Confidence, Reliability
-from search_svc.report.fusing import Fused
-from search_svc.report.unknown import Detection, Distribution
+from search_svc.evaluation.report.confidence import Confidence, Reliability
+from search_svc.evaluation.report.fusing import Fused
+from search_svc.evaluation.report.unknown import Detection, Distribution
+from search_svc.fitting.calibration_metrics import BINS
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1)))

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from search_svc.accuracy import LEVELS, MEASURES, Score
-from search_svc.report.confidence import Confidence
-from search_svc.report.content import Report
-from search_svc.resampling import Estimate
+from search_svc.evaluation.accuracy import LEVELS, MEASURES, Score
+from search_svc.evaluation.report.confidence import Confidence
+from search_svc.evaluation.report.content import Report
+from search_svc.evaluation.resampling import Estimate
 
 
 def table(report: Report) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.examiner import Examined
-from search_svc.metrics import auroc, fpr_at_tpr, roc
-from search_svc.report.confidence import thinned
-from search_svc.resampling import Estimate, resampled, share
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.report.confidence import thinned
+from search_svc.evaluation.resampling import Estimate, resampled, share
+from search_svc.fitting.calibration_metrics import auroc, fpr_at_tpr, roc
 
 VERDICT_SCORE = "combined"
 """The name of the score that the verdict compares with its threshold, where the index is calibrated."""

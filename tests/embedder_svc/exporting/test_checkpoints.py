@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from embedder_svc import checkpoints, weights
-from embedder_svc.resnet import ResNet50
-from embedder_svc.torchvision_guard import import_torchvision
-from embedder_svc.traits import PIXELS, Traits
+from embedder_svc.exporting import checkpoints, weights
+from embedder_svc.exporting.resnet import ResNet50
+from embedder_svc.exporting.torchvision_guard import import_torchvision
+from embedder_svc.exporting.traits import PIXELS, Traits
 from svckit.cli import CommandError
 
 
@@ -104,7 +104,7 @@ class TestTorchvisionLayout:
 
 @pytest.fixture(scope="module")
 def shared_weights():
-    path = Path(__file__).parents[3] / "shared" / "weights" / "resnet50_imagenet.safetensors"
+    path = Path(__file__).parents[4] / "shared" / "weights" / "resnet50_imagenet.safetensors"
     if not path.exists():
         pytest.skip(f"no weights in {path.parent}")
     return path

@@ -15,18 +15,20 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from embedder_svc import bundle, export, export_command, graph, half, parity, quantize
 from embedder_svc.__main__ import main
-from embedder_svc.checkpoints import Checkpoint
-from embedder_svc.export import Photos, Plan
-from embedder_svc.graph import Embedder
-from embedder_svc.model import Model
-from embedder_svc.resize import Resize
-from embedder_svc.traits import PIXELS, Traits
+from embedder_svc.exporting import command as export_command
+from embedder_svc.exporting import export, graph, half, parity, quantize
+from embedder_svc.exporting.checkpoints import Checkpoint
+from embedder_svc.exporting.export import Photos, Plan
+from embedder_svc.exporting.graph import Embedder
+from embedder_svc.exporting.traits import PIXELS, Traits
+from embedder_svc.network import bundle
+from embedder_svc.network.model import Model
+from embedder_svc.photos.resize import Resize
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIZE = 32
 
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from embedder_svc import npm_weights
-from embedder_svc.npm_weights import convert
+from embedder_svc.exporting import npm_weights
+from embedder_svc.exporting.npm_weights import convert
 from svckit.cli import CommandError
 
 LAYERS = {  # a convolution and its norm, as Keras names them, and as torchvision does; (height, width, in, out)
@@ -137,7 +137,7 @@ def test_without_npm_it_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_published_package_holds_the_weights_we_know():
-    path = Path(__file__).parents[3] / "shared" / "weights" / "resnet50_imagenet.safetensors"
+    path = Path(__file__).parents[4] / "shared" / "weights" / "resnet50_imagenet.safetensors"
     if not path.exists():
         pytest.skip(f"no weights in {path.parent}")
     if "VMMR_NETWORK_TESTS" not in os.environ:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from embedder_svc.resnet import ResNet50
-from embedder_svc.torchvision_guard import import_torchvision
+from embedder_svc.exporting.resnet import ResNet50
+from embedder_svc.exporting.torchvision_guard import import_torchvision
 
-IMAGENET = Path(__file__).parents[3] / "shared/weights/resnet50_imagenet.safetensors"
+IMAGENET = Path(__file__).parents[4] / "shared/weights/resnet50_imagenet.safetensors"
 
 
 @pytest.fixture(scope="module")

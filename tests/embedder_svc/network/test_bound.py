@@ -7,9 +7,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from embedder_svc import bundle
-from embedder_svc.model import Model
-from embedder_svc.runtime import DeviceError, Runtime
+from embedder_svc.network import bundle
+from embedder_svc.network.model import Model
+from embedder_svc.network.runtime import DeviceError, Runtime
 
 SIZES = (1, 2, 4, 8)
 

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from embedder_svc import bundle, preprocess
+from embedder_svc.network import bundle
+from embedder_svc.photos import preprocess
 from svckit.artifact import ArtifactError, sealed
 
 FIELDS = {

@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from embedder_svc import choice
-from embedder_svc.choice import bundle_of, has_dot_products
+from embedder_svc.network import choice
+from embedder_svc.network.choice import bundle_of, has_dot_products
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 

@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from embedder_svc import bundle
-from embedder_svc.model import Model, _buckets
-from embedder_svc.runtime import DeviceError
+from embedder_svc.network import bundle
+from embedder_svc.network.model import Model, _buckets
+from embedder_svc.network.runtime import DeviceError
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from embedder_svc.runtime import on_gpu
+from embedder_svc.network.runtime import on_gpu
 from svckit import wheels
 
 

@@ -17,9 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder_svc import embed, embed_command, embed_draft, photo_files, preprocess
-from embedder_svc.manifest import Manifest
-from embedder_svc.model import Model
+from embedder_svc.network.model import Model
+from embedder_svc.offline import command as embed_command
+from embedder_svc.offline import draft as embed_draft
+from embedder_svc.offline import embed
+from embedder_svc.photos import photo_files, preprocess
+from embedder_svc.photos.manifest import Manifest
 from svckit.artifact import ArtifactError, read_manifest
 from svckit.cli import CommandError
 
@@ -439,7 +442,7 @@ class TestRefused:
     def test_values_that_float16_can_not_hold(self, collection, make_bundle, tmp_path):
         from onnx import helper, load, save
 
-        from embedder_svc import bundle
+        from embedder_svc.network import bundle
 
         make_bundle(tmp_path / "model")
         graph = load(tmp_path / "model" / "model.onnx")

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from embedder_svc.manifest import Manifest
+from embedder_svc.photos.manifest import Manifest
 from svckit.artifact import ArtifactError
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.Image import Transpose
 
-from embedder_svc.photo import Limits, Photo, PhotoError, PhotoReason
+from embedder_svc.photos.photo import Limits, Photo, PhotoError, PhotoReason
 
 # Pillow's warnings of odd metadata; photo.py silences them for good, pytest wakes them for every test.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -292,7 +292,7 @@ def test_a_process_does_not_print_pillow_s_warnings(scene, encode, tmp_path):
     file = tmp_path / "photo.jpg"
     file.write_bytes(with_bad_tags(encode(scene, "JPEG")))
     code = (
-        "import pathlib, sys; from embedder_svc.photo import Limits, Photo\n"
+        "import pathlib, sys; from embedder_svc.photos.photo import Limits, Photo\n"
         "print(Photo.open(pathlib.Path(sys.argv[1]).read_bytes(), Limits(10**6, 10**6, 10)).decode().size)"
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True, timeout=60)

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedder_svc.photo import Photo
-from embedder_svc.preprocess import Box, Limits, PhotoError, PhotoReason, Resize, decode
-from embedder_svc.torchvision_guard import import_torchvision
+from embedder_svc.exporting.torchvision_guard import import_torchvision
+from embedder_svc.photos.photo import Photo
+from embedder_svc.photos.preprocess import Box, Limits, PhotoError, PhotoReason, Resize, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder_svc.admission import Admission
+from embedder_svc.serving.admission import Admission
 from svckit.errors import Reason, ServiceError
 
 

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder_svc.cache import Cache, key_of
-from embedder_svc.preprocess import Box
+from embedder_svc.photos.preprocess import Box
+from embedder_svc.serving.cache import Cache, key_of
 
 
 def row(number):

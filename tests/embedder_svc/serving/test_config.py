@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from embedder_svc.config import PREFIX, EmbedderConfig
+from embedder_svc.serving.config import PREFIX, EmbedderConfig
 from svckit.config import ConfigError, add_arguments, from_namespace
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def load(flags, env):

@@ -13,13 +13,13 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.inference.v2 import inference_pb2, inference_pb2_grpc
 
-from embedder_svc import kserve
-from embedder_svc.config import EmbedderConfig
-from embedder_svc.decoder import Decoder
-from embedder_svc.kserve import KServeService
-from embedder_svc.model import Model
-from embedder_svc.pipeline import Pipeline
-from embedder_svc.service import SERVICE, EmbedderService
+from embedder_svc.network.model import Model
+from embedder_svc.serving import kserve
+from embedder_svc.serving.config import EmbedderConfig
+from embedder_svc.serving.decoder import Decoder
+from embedder_svc.serving.kserve import KServeService
+from embedder_svc.serving.pipeline import Pipeline
+from embedder_svc.serving.service import SERVICE, EmbedderService
 from svckit.server import Server
 
 TIMEOUT_S = 20

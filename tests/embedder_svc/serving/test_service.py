@@ -13,12 +13,12 @@ from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from embedder_svc import preprocess
-from embedder_svc.config import EmbedderConfig
-from embedder_svc.decoder import Decoder
-from embedder_svc.model import Model
-from embedder_svc.pipeline import Pipeline
-from embedder_svc.service import SERVICE, EmbedderService
+from embedder_svc.network.model import Model
+from embedder_svc.photos import preprocess
+from embedder_svc.serving.config import EmbedderConfig
+from embedder_svc.serving.decoder import Decoder
+from embedder_svc.serving.pipeline import Pipeline
+from embedder_svc.serving.service import SERVICE, EmbedderService
 from svckit.server import Server
 
 TIMEOUT_S = 20

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from embedder_svc.exporting.traits import PIXELS
 from embedder_svc.training.augment import Augmentation, filters, gaussians, normalised, resample, resize
-from embedder_svc.traits import PIXELS
 
 NOTHING = Augmentation(crop_area=1.0, colour=0.0, erase=0.0)
 

@@ -3,8 +3,8 @@ import os
 import pytest
 import torch
 
-from embedder_svc import checkpoints
-from embedder_svc.resnet import ResNet50
+from embedder_svc.exporting import checkpoints
+from embedder_svc.exporting.resnet import ResNet50
 from embedder_svc.training.checkpointing import load_state, save_state, write_weights
 from svckit.artifact import ArtifactError
 

@@ -12,15 +12,16 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from embedder_svc import checkpoints, train_command, vmmrdb
-from embedder_svc.resnet import ResNet50
+from embedder_svc.exporting import checkpoints, vmmrdb
+from embedder_svc.exporting.resnet import ResNet50
+from embedder_svc.training import command as train_command
 from embedder_svc.training import start
 from embedder_svc.training.recipe import Recipe
 from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs/training.md"
+DOCUMENTATION = Path(__file__).parents[3] / "docs/training.md"
 FLAGS = (
     "--epochs=2 --batch=8 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
 )

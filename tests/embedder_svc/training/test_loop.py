@@ -10,13 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from embedder_svc.exporting.traits import PIXELS
 from embedder_svc.training import loop
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.loop import Run
 from embedder_svc.training.losses import HierarchicalSoftmax, MultiSimilarity, NormalizedSoftmax, ProxyAnchor
 from embedder_svc.training.photos import Decoded, Photos
 from embedder_svc.training.recipe import Recipe
-from embedder_svc.traits import PIXELS
 from svckit.cli import CommandError
 
 CPU = torch.device("cpu")

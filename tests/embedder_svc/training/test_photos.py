@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedder_svc.resize import Resize
+from embedder_svc.photos.resize import Resize
 from embedder_svc.training.photos import Collection, Decoded, Photos
 from svckit.cli import CommandError
 

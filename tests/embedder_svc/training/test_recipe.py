@@ -12,10 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from embedder_svc import __main__ as embedder
-from embedder_svc import bundle, resnet
+from embedder_svc.exporting import resnet
+from embedder_svc.network import bundle
 from search_svc import __main__ as search
 
-PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/training.md").read_text()
 PARSERS = {"vmmr-embedder": embedder.parser, "vmmr-search": search.parser}
 KNOWN = ("acura_integra_1900", "chevrolet_el camino_1972", "chrysler_town&country_2008", "dodge_ram_1500_2005")
 UNSEEN = (

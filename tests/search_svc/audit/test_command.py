@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search_svc import manifest
 from search_svc.audit import command
-from search_svc.labels import parse
-from search_svc.manifest import Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.photo_list import Photo
+from search_svc.voting.labels import parse
 from svckit import cli
 from svckit.artifact import write_manifest
 

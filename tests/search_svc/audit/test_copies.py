@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from search_svc.audit.copies import Copy, groups, to_drop, without
 from search_svc.audit.neighbours import NOBODY, Neighbours
-from search_svc.labels import parse
-from search_svc.manifest import SPLITS, Photo
+from search_svc.dataset.photo_list import SPLITS, Photo
+from search_svc.voting.labels import parse
 
 pairs = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)).filter(lambda pair: pair[0] != pair[1]), max_size=15)
 

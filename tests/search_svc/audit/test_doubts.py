@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from search_svc.audit.doubts import Doubts, doubts, numbered
 from search_svc.audit.findings import LABEL_SCORE, ODD_SCORE, found
 from search_svc.audit.neighbours import NOBODY, Neighbours, nearest, nearest_of_label
-from search_svc.labels import parse
-from search_svc.manifest import Photo
+from search_svc.dataset.photo_list import Photo
+from search_svc.voting.labels import parse
 
 
 def clusters(labels=12, photos=10, dimension=64, seed=0, spread=0.6):

@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc import build, build_command, held, manifest, shard_files
-from search_svc import gallery as gallery_of
-from search_svc.build import build_version
-from search_svc.embeddings import Embeddings
-from search_svc.labels import Label, parse
-from search_svc.manifest import Photo
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building import build, build_command, shard_files
+from search_svc.building import build_source as gallery_of
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import Photo
+from search_svc.fitting import held_out as held
+from search_svc.index.version import IndexVersion
+from search_svc.voting.labels import Label, parse
 from svckit import cli
 from svckit.artifact import write_manifest
 from svckit.cli import CommandError

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc import build, compaction
-from search_svc.build import IndexSpec, build_version
-from search_svc.compaction import compact
-from search_svc.holding import Holding
-from search_svc.index_dir import BuildRunningError, current, only_builder, version_names
-from search_svc.journal import Journal, StoredItem
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.retention import retire, roll_back, versions
-from search_svc.version import IndexVersion
-from search_svc.writes import Add, Delete
+from search_svc.building import build, compaction
+from search_svc.building.build import IndexSpec, build_version
+from search_svc.building.compaction import compact
+from search_svc.engine.local import LocalEngine
+from search_svc.index.index_dir import BuildRunningError, current, only_builder, version_names
+from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.retention import retire, roll_back, versions
+from search_svc.index.version import IndexVersion
+from search_svc.index.version_lease import Holding
+from search_svc.index.writes import Add, Delete
+from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, written
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPECS = [IndexSpec(shards=2), IndexSpec("IVF4,Flat", shards=2, nprobe=2), IndexSpec(shards=2, shard_by="label")]
 
 
@@ -206,11 +206,11 @@ def test_a_damaged_version_is_named_and_not_taken_over(index):
 
 
 STOPS = {
-    "while embeddings are copied": "search_svc.build:copy_embeddings",
-    "after the shards": "search_svc.build:_write_shards",
-    "after the manifest": "search_svc.build:write_version_manifest",
-    "after the move": "search_svc.index_dir:publish",
-    "after CURRENT": "search_svc.index_dir:make_current",
+    "while embeddings are copied": "search_svc.building.build:copy_embeddings",
+    "after the shards": "search_svc.building.build:_write_shards",
+    "after the manifest": "search_svc.building.build:write_version_manifest",
+    "after the move": "search_svc.index.index_dir:publish",
+    "after CURRENT": "search_svc.index.index_dir:make_current",
 }
 STOPPING = """
 import importlib, os, sys
@@ -222,7 +222,7 @@ def stopping(*args, **kwargs):
     os.kill(os.getpid(), 9)
 setattr(module, name, stopping)
 from pathlib import Path
-from search_svc.compaction import compact
+from search_svc.building.compaction import compact
 compact(Path(sys.argv[1]))
 """
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc import faiss_index, faiss_layers
-from search_svc.faiss_layers import is_graph
+from search_svc.building import faiss_index
+from search_svc.engine import faiss_layers
+from search_svc.engine.faiss_layers import is_graph
 from svckit.cli import CommandError
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these

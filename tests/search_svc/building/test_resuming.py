@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from search_svc import faiss_index
-from search_svc.version import IndexVersion
+from search_svc.building import faiss_index
+from search_svc.index.version import IndexVersion
 
 _builder = importlib.util.spec_from_file_location("builder", Path(__file__).with_name("builder.py"))
 builder = importlib.util.module_from_spec(_builder)
@@ -25,15 +25,31 @@ SPEC = {"factory": "PCA6,IVF4,SQ8", "shards": 3, "nprobe": 2}
 COPIED_ALL, TRAINED = "400 embeddings copied", ", the index trained"
 # Where it stops (module/class:function, and the how many-eth time), in how many processes it fills shards, and what is kept.
 STOPS = {
-    "copying": (["search_svc.checkpoints/Checkpoints:keep", 3], 1, "96 embeddings copied, 0 photos indexed"),
-    "copied": (["search_svc.build:copy_embeddings", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
-    "training": (["search_svc.faiss_index:train", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
-    "trained": (["search_svc.shard_files:_empty", 1], 1, f"{COPIED_ALL}{TRAINED}, 0 photos indexed"),
-    "in a shard": (["search_svc.shard_files/_Shard:_keep_part", 2], 1, f"{COPIED_ALL}{TRAINED}, 64 photos indexed"),
-    "between shards": (["search_svc.shard_files/_Shard:fill", 1], 1, f"{COPIED_ALL}{TRAINED}, 134 photos indexed"),
-    "in processes": (["search_svc.shard_files/_Shard:_keep_part", 2], 2, f"{COPIED_ALL}{TRAINED}, 128 photos indexed"),
-    "shards done": (["search_svc.build:_write_shards", 1], 2, f"{COPIED_ALL}{TRAINED}, 400 photos indexed"),
-    "manifest": (["search_svc.build:write_version_manifest", 1], 1, f"{COPIED_ALL}{TRAINED}, 400 photos indexed"),
+    "copying": (["search_svc.building.checkpoints/Checkpoints:keep", 3], 1, "96 embeddings copied, 0 photos indexed"),
+    "copied": (["search_svc.building.build:copy_embeddings", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
+    "training": (["search_svc.building.faiss_index:train", 1], 1, f"{COPIED_ALL}, 0 photos indexed"),
+    "trained": (["search_svc.building.shard_files:_empty", 1], 1, f"{COPIED_ALL}{TRAINED}, 0 photos indexed"),
+    "in a shard": (
+        ["search_svc.building.shard_files/_Shard:_keep_part", 2],
+        1,
+        f"{COPIED_ALL}{TRAINED}, 64 photos indexed",
+    ),
+    "between shards": (
+        ["search_svc.building.shard_files/_Shard:fill", 1],
+        1,
+        f"{COPIED_ALL}{TRAINED}, 134 photos indexed",
+    ),
+    "in processes": (
+        ["search_svc.building.shard_files/_Shard:_keep_part", 2],
+        2,
+        f"{COPIED_ALL}{TRAINED}, 128 photos indexed",
+    ),
+    "shards done": (["search_svc.building.build:_write_shards", 1], 2, f"{COPIED_ALL}{TRAINED}, 400 photos indexed"),
+    "manifest": (
+        ["search_svc.building.build:write_version_manifest", 1],
+        1,
+        f"{COPIED_ALL}{TRAINED}, 400 photos indexed",
+    ),
 }
 
 
@@ -174,7 +190,7 @@ def test_what_is_damaged_is_made_again_and_said(draft, undisturbed, capsys, dama
 
 
 def test_what_was_written_to_the_embeddings_after_their_record_is_cut_off(tmp_path, undisturbed, monkeypatch, capsys):
-    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.checkpoints.Checkpoints.keep", 3)
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.building.checkpoints.Checkpoints.keep", 3)
     with (index / "versions/.draft/version/embeddings.npy").open("ab") as file:
         file.write(b"half a row")
     assert contents(go_on(index)) == undisturbed
@@ -186,7 +202,7 @@ def test_a_version_that_was_whole_but_not_current_becomes_current_and_no_other_i
     versions = [f"{number:06d}" for number in range(1, earlier + 2)]
     for _ in range(earlier):
         go_on(tmp_path / "index")
-    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.publish", 1)
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index.index_dir.publish", 1)
     assert sorted(path.name for path in (index / "versions").iterdir()) == [".draft", *versions]
     shard = (index / "versions" / versions[-1] / "shard-000.faiss").stat()
     version = go_on(index, spec=SPEC | {"nprobe": 3})
@@ -197,7 +213,7 @@ def test_a_version_that_was_whole_but_not_current_becomes_current_and_no_other_i
 
 
 def test_a_version_that_is_current_stays_as_it_is_if_the_build_was_killed_right_after(tmp_path, monkeypatch):
-    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.atomic_write", 3)
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index.index_dir.atomic_write", 3)
     before = IndexVersion.open(index)
     assert (index / "versions/.draft").exists()
     assert go_on(index).path.name == "000002"
@@ -206,7 +222,7 @@ def test_a_version_that_is_current_stays_as_it_is_if_the_build_was_killed_right_
 
 
 def test_a_version_that_was_not_current_and_was_deleted_is_built_again(tmp_path, undisturbed, monkeypatch):
-    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index_dir.publish", 1)
+    index = interrupted(tmp_path / "index", monkeypatch, "search_svc.index.index_dir.publish", 1)
     shutil.rmtree(index / "versions/000001")
     assert contents(go_on(index)) == undisturbed
 
@@ -214,7 +230,7 @@ def test_a_version_that_was_not_current_and_was_deleted_is_built_again(tmp_path,
 @pytest.fixture
 def draft(tmp_path, monkeypatch):
     """What a build left that was stopped in its second shard."""
-    return interrupted(tmp_path / "index", monkeypatch, "search_svc.shard_files._Shard._keep_part", 7)
+    return interrupted(tmp_path / "index", monkeypatch, "search_svc.building.shard_files._Shard._keep_part", 7)
 
 
 def interrupted(index, monkeypatch, function, times):

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.sharding import balanced, by_label
+from search_svc.building.sharding import balanced, by_label
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from search_svc.spec import IndexSpec, create_index, train_sample_size
+from search_svc.building.spec import IndexSpec, create_index, train_sample_size
 from svckit.cli import CommandError
 
 ITEMS, D = 100, 16

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from search_svc import spec_file
+from search_svc.building import spec_file
 from svckit.artifact import ArtifactError
 
 CHOSEN = {"factory": "IVF64,SQ8", "metric": "ip", "nprobe": 16, "ef_search": None, "rerank": 4, "reason": "the fastest"}

@@ -10,7 +10,7 @@ import pytest
 from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
-from search_svc.build import IndexSpec
+from search_svc.building.build import IndexSpec
 
 D = 16
 TIMEOUT_S = 30

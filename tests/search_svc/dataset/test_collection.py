@@ -1,6 +1,6 @@
 import pytest
 
-from search_svc.collection import Remark, scan
+from search_svc.dataset.collection import Remark, scan
 from svckit.cli import CommandError
 
 

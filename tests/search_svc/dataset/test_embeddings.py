@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search_svc import manifest
-from search_svc.embeddings import Embeddings
-from search_svc.labels import parse
-from search_svc.manifest import Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import Photo
+from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError, write_manifest
 
 PHOTOS = [Photo(f"honda_pilot_2011/{i}.jpg", parse("honda_pilot_2011"), "train") for i in range(3)]

@@ -1,6 +1,6 @@
 import pytest
 
-from search_svc import exclude
+from search_svc.dataset import exclude
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 

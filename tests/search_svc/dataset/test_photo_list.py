@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc import manifest
-from search_svc.labels import Label, parse
-from search_svc.manifest import SPLITS, Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.photo_list import SPLITS, Photo
+from search_svc.voting.labels import Label, parse
 from svckit.artifact import ArtifactError
 
 HEADER = "path,label,make,model,year,split\n"

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc.collection import Collection, Remark, scan
-from search_svc.labels import parse
-from search_svc.manifest import Photo
-from search_svc.schemes import CUTS, blog_cuts, divide, divide_by_lists, hold_out, stratified_cuts
+from search_svc.dataset.collection import Collection, Remark, scan
+from search_svc.dataset.photo_list import Photo
+from search_svc.dataset.schemes import CUTS, blog_cuts, divide, divide_by_lists, hold_out, stratified_cuts
+from search_svc.voting.labels import parse
 from svckit.cli import CommandError
 
 sizes = st.dictionaries(st.text(st.sampled_from("abc_ 019"), min_size=1, max_size=8), st.integers(1, 60), max_size=6)

@@ -3,7 +3,8 @@ import csv
 
 import pytest
 
-from search_svc import manifest, split
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset import split
 from svckit import cli
 
 

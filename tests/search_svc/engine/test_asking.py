@@ -6,13 +6,13 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc import faiss_index
-from search_svc.asking import Flat, Lists, OneByOne, Options, Transformed, asking, nearest
-from search_svc.comparing import rescored
-from search_svc.faiss_layers import METRICS
-from search_svc.merge import merge
-from search_svc.shard import Shard
-from search_svc.version import SearchParams
+from search_svc.building import faiss_index
+from search_svc.engine.asking import Flat, Lists, OneByOne, Options, Transformed, asking, nearest
+from search_svc.engine.comparing import rescored
+from search_svc.engine.faiss_layers import METRICS
+from search_svc.engine.merge import merge
+from search_svc.engine.shard import Shard
+from search_svc.index.version import SearchParams
 
 D, PHOTOS, TIMES = 96, 60, 20
 N = PHOTOS * TIMES

@@ -5,7 +5,7 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc import faiss_layers
+from search_svc.engine import faiss_layers
 
 
 @pytest.mark.parametrize("metric", ["ip", "l2"])

@@ -12,11 +12,11 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc import gpu
-from search_svc.gpu import DeviceError, Gpu, all_gpus
-from search_svc.local import LocalEngine
-from search_svc.spec import IndexSpec
-from search_svc.version import SearchParams
+from search_svc.building.spec import IndexSpec
+from search_svc.engine import gpu
+from search_svc.engine.gpu import DeviceError, Gpu, all_gpus
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import SearchParams
 from svckit.errors import Reason, ServiceError
 
 HAS_GPU = faiss.get_num_gpus() > 0
@@ -195,7 +195,7 @@ def test_a_gpu_does_one_thing_at_a_time(standins):
     ],
 )
 def test_a_kind_that_no_gpu_holds_is_refused_by_its_name(standins, tmp_path, factory, kind):
-    from search_svc.asking import asking
+    from search_svc.engine.asking import asking
 
     index = faiss.index_factory(16, factory)
     with pytest.raises(DeviceError, match=rf"^device cuda: {tmp_path}: a GPU can't hold {kind}\. It can hold Flat, "):

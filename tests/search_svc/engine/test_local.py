@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc.local import LocalEngine
-from search_svc.spec import IndexSpec
-from search_svc.version import SearchParams
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import SearchParams
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -262,8 +262,8 @@ COUNT_THREADS = """
 import sys
 from pathlib import Path
 import faiss
-from search_svc.local import LocalEngine
-from search_svc.version import IndexVersion
+from search_svc.engine.local import LocalEngine
+from search_svc.index.version import IndexVersion
 
 with LocalEngine.open(IndexVersion.open(Path(sys.argv[1]))) as shards:
     print(faiss.omp_get_max_threads(), *(w.submit(faiss.omp_get_max_threads).result() for w in shards._workers))

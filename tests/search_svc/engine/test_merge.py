@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.merge import MARGIN, Fetched, Hits, dropping, empty, merge, top_k
+from search_svc.engine.merge import MARGIN, Fetched, Hits, dropping, empty, merge, top_k
 
 
 def hits(*queries):

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc import comparing, local
-from search_svc.comparing import rescored
-from search_svc.merge import Hits
-from search_svc.version import SearchParams
+from search_svc.engine import comparing, local
+from search_svc.engine.comparing import rescored
+from search_svc.engine.merge import Hits
+from search_svc.index.version import SearchParams
 from svckit.errors import Reason, ServiceError
 
 SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

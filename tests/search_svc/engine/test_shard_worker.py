@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from search_svc.shard_worker import MOST_ABANDONED, ShardWorker
+from search_svc.engine.shard_worker import MOST_ABANDONED, ShardWorker
 
 TIMEOUT_S = 10
 

@@ -1,9 +1,9 @@
 import pytest
 
-from search_svc.accuracy import LEVELS, MEASURES, WITHIN, distinct, outcomes, recalls, scores
-from search_svc.answer import Answer
-from search_svc.labels import parse
-from search_svc.vote import elect, weights
+from search_svc.evaluation.accuracy import LEVELS, MEASURES, WITHIN, distinct, outcomes, recalls, scores
+from search_svc.voting.answer import Answer
+from search_svc.voting.labels import parse
+from search_svc.voting.vote import elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
 CIVIC, CAMRY, MISC = parse("honda_civic_2005"), parse("toyota_camry_2011"), parse("misc")

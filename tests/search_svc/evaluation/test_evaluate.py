@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from search_svc import build_command, evaluate, manifest
-from search_svc.accuracy import MEASURES
-from search_svc.answer import Answerer
-from search_svc.embeddings import Embeddings
-from search_svc.examiner import Examiner
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.manifest import Photo
-from search_svc.queries import Plan, Query
-from search_svc.report.unknown import VERDICT_SCORE
-from search_svc.searcher import Searcher
-from search_svc.version import IndexVersion
-from search_svc.view import Opened, View
+from search_svc.building import build_command
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import Photo
+from search_svc.engine.local import LocalEngine
+from search_svc.evaluation import evaluate
+from search_svc.evaluation.accuracy import MEASURES
+from search_svc.evaluation.examiner import Examiner
+from search_svc.evaluation.report.unknown import VERDICT_SCORE
+from search_svc.index.version import IndexVersion
+from search_svc.live.view import Opened, View
+from search_svc.serving.queries import Plan, Query
+from search_svc.serving.searcher import Searcher
+from search_svc.voting.answer import Answerer
+from search_svc.voting.labels import parse
 from svckit import cli
 from svckit.artifact import write_manifest
 

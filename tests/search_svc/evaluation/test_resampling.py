@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.metrics import auroc
-from search_svc.resampling import paired_difference, resampled, resampled_gap, share
+from search_svc.evaluation.resampling import paired_difference, resampled, resampled_gap, share
+from search_svc.fitting.calibration_metrics import auroc
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60).map(np.array)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.metrics import (
+from search_svc.fitting.calibration_metrics import (
     Bin,
     Rates,
     Selected,

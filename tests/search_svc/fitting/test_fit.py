@@ -4,19 +4,19 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc import fit as fitting
-from search_svc import held as holding
-from search_svc.answer import Answerer
-from search_svc.build import build_version
-from search_svc.calibration import LEVELS
-from search_svc.fit import FALSE_ALARM_RATE
-from search_svc.held import Held
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.metrics import auroc
-from search_svc.searcher import Found
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion
+from search_svc.building.build import build_version
+from search_svc.building.spec import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.fitting import fit as fitting
+from search_svc.fitting import held_out as holding
+from search_svc.fitting.calibration_metrics import auroc
+from search_svc.fitting.fit import FALSE_ALARM_RATE
+from search_svc.fitting.held_out import Held
+from search_svc.index.version import IndexVersion
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answerer
+from search_svc.voting.calibration import LEVELS
+from search_svc.voting.labels import parse
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc import logistic
+from search_svc.fitting import logistic
 
 
 def sample(intercept, slopes, photos=20_000, seed=0):

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.evidence import Scale, gather
-from search_svc.held import Asked
-from search_svc.labels import parse
-from search_svc.searcher import Found
-from search_svc.vote import Weighting, path
-from search_svc.weighing import KS, PRIORS, TEMPERATURES, _brier, _level, _weights, fit_weighting
+from search_svc.fitting.held_out import Asked
+from search_svc.fitting.weighing import KS, PRIORS, TEMPERATURES, _brier, _level, _weights, fit_weighting
+from search_svc.serving.searcher import Found
+from search_svc.voting.evidence import Scale, gather
+from search_svc.voting.labels import parse
+from search_svc.voting.vote import Weighting, path
 
 LABELS = [parse(f"{make}_{model}_{year}") for make in "ab" for model in "cd" for year in (2001, 2002)]
 SIZES = [3, 30, 5, 50, 8, 80, 1, 10]

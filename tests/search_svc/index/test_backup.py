@@ -8,20 +8,20 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from tests.search_svc.building.test_compaction import base_of, write
 
-from search_svc import backup
-from search_svc.backup import back_up, restore
-from search_svc.compaction import compact
-from search_svc.journal import Journal
-from search_svc.journal_writer import prune
-from search_svc.retention import retire, versions
-from search_svc.writes import Add, Delete
+from search_svc.building.compaction import compact
+from search_svc.index import backup
+from search_svc.index.backup import back_up, restore
+from search_svc.index.journal import Journal
+from search_svc.index.journal_writer import prune
+from search_svc.index.retention import retire, versions
+from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 from tests.search_svc.journals import D, replayed, stored, written
-from tests.search_svc.test_compaction import base_of, write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

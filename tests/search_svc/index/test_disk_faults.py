@@ -19,8 +19,8 @@ from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.build import IndexSpec
-from search_svc.retention import roll_back
+from search_svc.building.build import IndexSpec
+from search_svc.index.retention import roll_back
 
 D = 16
 MODEL = "c0ffee" + 58 * "0"

@@ -4,18 +4,18 @@ import sys
 import numpy as np
 import pytest
 
-from search_svc import index_dir
-from search_svc.index_dir import new_version
-from search_svc.version import IndexVersion
+from search_svc.index import index_dir
+from search_svc.index.index_dir import new_version
+from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError
 
 # Builds a version in argv[1], and stops for good when argv[2], a function the build calls, is done.
 BUILDER = """
 import importlib, sys
 import numpy as np
-from search_svc.build import build_version
-from search_svc.labels import parse
-from search_svc.spec import IndexSpec
+from search_svc.building.build import build_version
+from search_svc.voting.labels import parse
+from search_svc.building.spec import IndexSpec
 
 def stop_after(name):
     module, _, function = name.rpartition(".")
@@ -55,9 +55,9 @@ def building(tmp_path):
 @pytest.mark.parametrize(
     "after",
     [
-        "search_svc.build.copy_embeddings",
-        "search_svc.faiss_index.write",
-        "search_svc.build.write_version_manifest",
+        "search_svc.building.build.copy_embeddings",
+        "search_svc.building.faiss_index.write",
+        "search_svc.building.build.write_version_manifest",
     ],
 )
 def test_a_build_that_is_killed_leaves_no_version_and_another_one_sweeps_up(building, build_index, tmp_path, after):
@@ -83,7 +83,7 @@ def test_a_build_that_is_killed_before_it_moved_current_leaves_the_old_version_c
 
 
 def test_two_builds_at_once_are_refused_and_the_first_goes_on(building, build_index, tmp_path):
-    builder = building("search_svc.build.copy_embeddings")
+    builder = building("search_svc.building.build.copy_embeddings")
     with pytest.raises(ArtifactError, match="another process is building an index here"):
         build_index(np.eye(5), directory=tmp_path)
     assert builder.poll() is None

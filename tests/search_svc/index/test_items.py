@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc.items import Items, write_items
-from search_svc.labels import parse
+from search_svc.index.items import Items, write_items
+from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

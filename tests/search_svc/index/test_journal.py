@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc import journal_file
-from search_svc.journal import Entry, Journal
-from search_svc.journal_writer import prune
-from search_svc.writes import Add, Delete, Written
+from search_svc.index import journal_file
+from search_svc.index.journal import Entry, Journal
+from search_svc.index.journal_writer import prune
+from search_svc.index.writes import Add, Delete, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 from tests.search_svc.journals import DictBase, applied, replayed, stored, writer, written
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def start(index_dir, name):
@@ -36,7 +36,7 @@ READING_ALONE = """
 import os, sys
 from contextlib import closing
 from pathlib import Path
-from search_svc.journal import Journal
+from search_svc.index.journal import Journal
 os.setuid(65534)
 journal = Journal.open(Path(sys.argv[1]))
 for _ in sys.stdin:

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search_svc import repair as repairing
-from search_svc.journal import Journal
-from search_svc.journal_writer import prune
-from search_svc.repair import repair
-from search_svc.writes import Add, Delete
+from search_svc.index import repair as repairing
+from search_svc.index.journal import Journal
+from search_svc.index.journal_writer import prune
+from search_svc.index.repair import repair
+from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 from tests.search_svc.journals import D, DictBase, replayed, stored, writer, written
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

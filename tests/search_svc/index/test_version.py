@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_svc.spec import IndexSpec
-from search_svc.version import IndexVersion, SearchParams, ShardInfo
+from search_svc.building.spec import IndexSpec
+from search_svc.index.version import IndexVersion, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
 FILES = ["embeddings.npy", "items.arrow", "shard-000.faiss", "shard-001.faiss"]

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from search_svc.holding import Holding, alone_with
+from search_svc.index.version_lease import Holding, alone_with
 from svckit.artifact import ArtifactError
 
-HOLD = "import sys, pathlib; from search_svc.holding import Holding; h = Holding(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+HOLD = "import sys, pathlib; from search_svc.index.version_lease import Holding; h = Holding(pathlib.Path(sys.argv[1])); print(flush=True); input()"
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def test_a_version_that_is_removed_while_it_is_reached_for_is_not_held(version, 
             opened.append(version.rename(version.with_name("gone")))
         return descriptor
 
-    monkeypatch.setattr("search_svc.holding.os.open", removed_meanwhile)
+    monkeypatch.setattr("search_svc.index.version_lease.os.open", removed_meanwhile)
     with pytest.raises(ArtifactError, match="was removed"):
         Holding(version)
 
 
 def test_who_reaches_for_the_current_version_gets_the_one_that_became_it_meanwhile(version, monkeypatch):
     root, names = version.parents[1], iter(["000000", "000001"])
-    monkeypatch.setattr("search_svc.holding.current", lambda _: next(names, "000001"))
+    monkeypatch.setattr("search_svc.index.version_lease.current", lambda _: next(names, "000001"))
     held = Holding.current(root)
     assert held.path == version
     held.release()

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from search_svc.delta import Delta
-from search_svc.growing import Growing
-from search_svc.items import Items, write_items
-from search_svc.journal import Entry, StoredItem
-from search_svc.labels import parse
+from search_svc.index.items import Items, write_items
+from search_svc.index.journal import Entry, StoredItem
+from search_svc.live.delta import Delta
+from search_svc.voting.growing import Growing
+from search_svc.voting.labels import parse
 
 D = 4
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from vmmr.search.v1 import search_pb2
 
-from search_svc.filters import FilterReader
-from search_svc.labels import Label, parse
-from search_svc.vocabulary import Vocabulary
+from search_svc.live.filters import FilterReader
+from search_svc.voting.labels import Label, parse
+from search_svc.voting.vocabulary import Vocabulary
 from svckit.errors import Reason
 
 LABELS = [

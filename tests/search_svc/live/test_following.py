@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 from vmmr.gallery.v1 import gallery_pb2
 
-from search_svc.build import IndexSpec
-from search_svc.compaction import compact
-from search_svc.following import Follower, Replay
-from search_svc.gallery_service import GalleryService
-from search_svc.holding import alone_with
-from search_svc.index_dir import make_current, version_path
-from search_svc.journal import Journal
-from search_svc.live import LiveGallery
-from search_svc.opening import Opener, warm
-from search_svc.retention import roll_back
-from search_svc.version import IndexVersion
-from search_svc.view import View
+from search_svc.building.build import IndexSpec
+from search_svc.building.compaction import compact
+from search_svc.index.index_dir import make_current, version_path
+from search_svc.index.journal import Journal
+from search_svc.index.retention import roll_back
+from search_svc.index.version import IndexVersion
+from search_svc.index.version_lease import alone_with
+from search_svc.live.following import Follower, Replay
+from search_svc.live.live_gallery import LiveGallery
+from search_svc.live.opening import Opener, warm
+from search_svc.live.view import View
+from search_svc.serving.gallery_service import GalleryService
 from svckit.errors import Reason, ServiceError
 
-_found = importlib.util.spec_from_file_location("live_index", Path(__file__).with_name("live_index.py"))
+_found = importlib.util.spec_from_file_location("live_index", Path(__file__).parents[1] / "live_index.py")
 live_index = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(live_index)
 Index, build, unit = live_index.Index, live_index.build, live_index.unit
@@ -112,7 +112,7 @@ class TestJournal:
         assert (following.view.size, following.view.labels) == (40, 5)
 
     def test_a_write_is_shown_whole_or_not_at_all(self, following, monkeypatch):
-        monkeypatch.setattr("search_svc.following._ENTRIES", 7)
+        monkeypatch.setattr("search_svc.live.following._ENTRIES", 7)
         sizes, done = set(), threading.Event()
 
         def watch():
@@ -137,7 +137,7 @@ class TestJournal:
         following.start().stop()
 
     def test_the_same_item_written_over_and_over_does_not_pile_up(self, following, monkeypatch):
-        monkeypatch.setattr("search_svc.delta._MOST_DEAD", 3)
+        monkeypatch.setattr("search_svc.live.delta._MOST_DEAD", 3)
         for row in range(40):
             last = following.index.add(new=("misc", GALLERY[row]), other=("misc", GALLERY[0]))
             until(lambda last=last: following.view.sequence == last)
@@ -145,7 +145,7 @@ class TestJournal:
         assert following.names() == sorted([*PHOTOS, "new", "other"])
 
     def test_one_that_cannot_be_read_is_told_and_the_gallery_stays_until_it_can(self, following, path, monkeypatch):
-        monkeypatch.setattr("search_svc.following._RETRY_S", 0.05)
+        monkeypatch.setattr("search_svc.live.following._RETRY_S", 0.05)
         last = following.index.add(new=("misc", GALLERY[0]))
         until(lambda: following.view.sequence == last)
         with sqlite3.connect(path / "journal.db") as connection:
@@ -249,7 +249,7 @@ class TestVersions:
             gc.enable()
 
     def test_a_damaged_one_is_told_and_the_gallery_goes_on_until_it_is_whole(self, following, path, monkeypatch):
-        monkeypatch.setattr("search_svc.following._RETRY_S", 0.05)
+        monkeypatch.setattr("search_svc.live.following._RETRY_S", 0.05)
         shutil.copytree(version_path(path, "000001"), version_path(path, "000009"))
         make_current(path, "000009")
         until(lambda: following.follower.problem)
@@ -305,7 +305,7 @@ class TestVersions:
         until(lambda: not follower.unserved("000002"))
 
     def test_one_that_cannot_be_shown_is_closed(self, following, path, monkeypatch):
-        monkeypatch.setattr("search_svc.following._RETRY_S", 0.05)
+        monkeypatch.setattr("search_svc.live.following._RETRY_S", 0.05)
         gc.disable()
         try:
             following.index.add(bad=("misc", np.ones(3)))
@@ -354,7 +354,7 @@ class TestReaching:
         await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT_S)
 
     async def test_a_view_that_is_shown_just_as_somebody_begins_to_wait_is_not_missed(self, gallery, monkeypatch):
-        monkeypatch.setattr("search_svc.live.MOST_WAIT_S", 2.0)
+        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", 2.0)
         lock = gallery._changing
 
         class Between:
@@ -373,7 +373,7 @@ class TestReaching:
         with pytest.raises(ServiceError) as caught:
             await gallery.reach(6, time.monotonic() + 0.01)
         assert caught.value.reason is Reason.DEADLINE_EXCEEDED
-        monkeypatch.setattr("search_svc.live.MOST_WAIT_S", 0.01)
+        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", 0.01)
         with pytest.raises(ServiceError) as caught:
             await gallery.reach(6, None)
         assert caught.value.reason is Reason.SEQUENCE_NOT_REACHED

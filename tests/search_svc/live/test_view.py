@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmmr.search.v1 import search_pb2
 
-from search_svc.answer import Answerer
-from search_svc.build import IndexSpec, build_version
-from search_svc.comparing import pair_scores
-from search_svc.delta import Delta
-from search_svc.journal import Entry, StoredItem
-from search_svc.label_pages import LabelPages
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.queries import Call, Plan, Query
-from search_svc.searcher import Searcher
-from search_svc.version import SearchParams
-from search_svc.view import Opened, View
+from search_svc.building.build import IndexSpec, build_version
+from search_svc.engine.comparing import pair_scores
+from search_svc.engine.local import LocalEngine
+from search_svc.index.journal import Entry, StoredItem
+from search_svc.index.version import SearchParams
+from search_svc.live.delta import Delta
+from search_svc.live.view import Opened, View
+from search_svc.serving.label_pages import LabelPages
+from search_svc.serving.queries import Call, Plan, Query
+from search_svc.serving.searcher import Searcher
+from search_svc.voting.answer import Answerer
+from search_svc.voting.labels import parse
 from svckit.errors import Reason, ServiceError
 
 D = 8
@@ -118,7 +118,7 @@ def build(directory, spec, vectors=WHOLE):
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search_svc.blocks._BLOCK_ROWS", 4)
+        patch.setattr("search_svc.engine.blocks._BLOCK_ROWS", 4)
         yield
 
 

@@ -5,13 +5,13 @@ import argparse
 import numpy as np
 import pytest
 
-from search_svc import manifest
-from search_svc.labels import parse
-from search_svc.manifest import Photo
+from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.photo_list import Photo
+from search_svc.index.version import SearchParams
 from search_svc.select import command
 from search_svc.select.grid import Grid, Setting
 from search_svc.select.points import Point, Timing
-from search_svc.version import SearchParams
+from search_svc.voting.labels import parse
 from svckit import cli
 from svckit.artifact import write_manifest
 

@@ -10,14 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from search_svc import spec_file
-from search_svc.embeddings import Embeddings
-from search_svc.labels import parse
-from search_svc.manifest import Photo
+from search_svc.building import spec_file
+from search_svc.dataset.embeddings import Embeddings
+from search_svc.dataset.photo_list import Photo
 from search_svc.select import command, sweep
 from search_svc.select.command import PAGE_FILE, PICTURE_FILE, POINTS_FILE, SPEC_FILE
 from search_svc.select.grid import Grid
 from search_svc.select.workshop import Workshop
+from search_svc.voting.labels import parse
 from tests.search_svc.select.conftest import BLOG, FLAT, GRAPH, LISTS, small_grid, write
 
 

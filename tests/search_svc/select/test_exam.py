@@ -3,14 +3,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from search_svc.accuracy import NEAREST, outcomes
-from search_svc.build import IndexSpec
-from search_svc.engine import Answered
-from search_svc.labels import parse
-from search_svc.local import LocalEngine
-from search_svc.merge import Hits
+from search_svc.building.build import IndexSpec
+from search_svc.engine.engine import Answered
+from search_svc.engine.local import LocalEngine
+from search_svc.engine.merge import Hits
+from search_svc.evaluation.accuracy import NEAREST, outcomes
+from search_svc.index.version import SearchParams
 from search_svc.select.exam import Exam, timings
-from search_svc.version import SearchParams
+from search_svc.voting.labels import parse
 
 NAMES = [f"make_model {number}_2010" for number in range(6)]
 

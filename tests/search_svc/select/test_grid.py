@@ -1,6 +1,6 @@
 import pytest
 
-from search_svc import faiss_index
+from search_svc.building import faiss_index
 from search_svc.select.grid import grid
 
 SHIPPED = grid(6396, 512, "ip")

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from search_svc import spec_file
+from search_svc.building import spec_file
 from search_svc.select import choice, command, exam, grid, sweep
 
 PAGE = (Path(__file__).parents[3] / "docs" / "select.md").read_text()

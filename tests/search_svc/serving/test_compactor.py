@@ -6,12 +6,12 @@ import errno
 import numpy as np
 import pytest
 
-from search_svc import compactor
-from search_svc.build import IndexSpec
-from search_svc.compactor import Compactor
-from search_svc.journal import Journal
-from search_svc.version import IndexVersion
-from search_svc.writes import Add
+from search_svc.building.build import IndexSpec
+from search_svc.index.journal import Journal
+from search_svc.index.version import IndexVersion
+from search_svc.index.writes import Add
+from search_svc.serving import compactor
+from search_svc.serving.compactor import Compactor
 from svckit.errors import Reason, ServiceError
 from tests.search_svc.journals import D, DictBase, stored, written
 

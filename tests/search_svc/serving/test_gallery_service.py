@@ -23,17 +23,17 @@ from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc import item_reader
-from search_svc.build import IndexSpec
-from search_svc.gallery_service import GalleryService
-from search_svc.holding import Holding
-from search_svc.index_dir import BuildRunningError, only_builder, version_path
+from search_svc.building.build import IndexSpec
+from search_svc.index.index_dir import BuildRunningError, only_builder, version_path
+from search_svc.index.version_lease import Holding
+from search_svc.serving import item_reader
+from search_svc.serving.gallery_service import GalleryService
 from svckit.errors import ServiceError
 
 D = 16
 MODEL = "c0ffee" + 58 * "0"
 TIMEOUT_S = 30
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Item, Filter = gallery_pb2.Item, search_pb2.Filter
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

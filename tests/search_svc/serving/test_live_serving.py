@@ -15,11 +15,11 @@ from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
-from search_svc.build import IndexSpec
-from search_svc.compaction import compact
-from search_svc.retention import retire, versions
+from search_svc.building.build import IndexSpec
+from search_svc.building.compaction import compact
+from search_svc.index.retention import retire, versions
 
-_found = importlib.util.spec_from_file_location("live_index", Path(__file__).with_name("live_index.py"))
+_found = importlib.util.spec_from_file_location("live_index", Path(__file__).parents[1] / "live_index.py")
 live_index = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(live_index)
 MODEL, Index, build, unit = live_index.MODEL, live_index.Index, live_index.build, live_index.unit

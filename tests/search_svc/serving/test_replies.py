@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vmmr.search.v1 import search_pb2
 
-from search_svc.answer import Answer, Answerer
-from search_svc.replies import Replies, evidence
-from search_svc.searcher import Found
+from search_svc.serving.replies import Replies, evidence
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answer, Answerer
 
 LABELS = ["kia_rio_2010", "kia_rio_2011", "kia_rio_2012", "kia_ceed_2012", "honda_pilot_2011", "misc"]
 PHOTOS = 24

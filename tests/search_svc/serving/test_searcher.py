@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 
-from search_svc.engine import Answered
-from search_svc.merge import Hits
-from search_svc.queries import Plan, Query
-from search_svc.searcher import Searcher
-from search_svc.version import SearchParams
-from search_svc.view import Opened, View
+from search_svc.engine.engine import Answered
+from search_svc.engine.merge import Hits
+from search_svc.index.version import SearchParams
+from search_svc.live.view import Opened, View
+from search_svc.serving.queries import Plan, Query
+from search_svc.serving.searcher import Searcher
 from svckit.errors import Reason, ServiceError
 
 PARAMS = SearchParams(nprobe=3)

@@ -14,20 +14,20 @@ from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.answer import Answerer
-from search_svc.build import IndexSpec
-from search_svc.config import SearchConfig
-from search_svc.items import Items
-from search_svc.live import LiveGallery
-from search_svc.local import LocalEngine
-from search_svc.queries import Limits, Plan, Query
-from search_svc.replies import Replies
-from search_svc.searcher import Searcher
-from search_svc.service import SERVICE, SearchService
-from search_svc.shard import Shard
-from search_svc.version import IndexVersion
-from search_svc.view import Opened, View
-from search_svc.vote import elect, weights
+from search_svc.building.build import IndexSpec
+from search_svc.engine.local import LocalEngine
+from search_svc.engine.shard import Shard
+from search_svc.index.items import Items
+from search_svc.index.version import IndexVersion
+from search_svc.live.live_gallery import LiveGallery
+from search_svc.live.view import Opened, View
+from search_svc.serving.config import SearchConfig
+from search_svc.serving.queries import Limits, Plan, Query
+from search_svc.serving.replies import Replies
+from search_svc.serving.searcher import Searcher
+from search_svc.serving.service import SERVICE, SearchService
+from search_svc.voting.answer import Answerer
+from search_svc.voting.vote import elect, weights
 from svckit.batcher import Batcher
 from svckit.server import Server
 
@@ -429,12 +429,12 @@ class TestBadCalls:
         assert len((await served.search(unit(2), options=options)).results) == 2
 
     async def test_a_query_has_no_more_candidates_than_the_engine_looks_at(self, served, monkeypatch):
-        monkeypatch.setattr("search_svc.queries.MOST_CANDIDATES", 60)
+        monkeypatch.setattr("search_svc.serving.queries.MOST_CANDIDATES", 60)
         assert len((await served.search(unit(1), options=Options(k=20, rerank=3))).results) == 1
         violation = ("options.rerank", "INVALID_SEARCH_PARAMETER")
         for options in (Options(k=20, rerank=4), Options(rerank=13)):
             assert (await refusal(served.search(unit(1), options=options)))[1:] == (violation[1], [violation])
-        monkeypatch.setattr("search_svc.queries.MOST_CANDIDATES", 10)
+        monkeypatch.setattr("search_svc.serving.queries.MOST_CANDIDATES", 10)
         assert len((await served.search(unit(1), options=Options(k=20, rerank=1))).results) == 1
 
     async def test_the_rerank_of_the_index_is_used_and_never_refused(self, build_index, tmp_path):
@@ -449,7 +449,7 @@ class TestBadCalls:
         assert (await refusal(call))[2] == [("options.k", "INVALID_K")]
 
     async def test_a_call_finds_no_more_neighbours_than_a_reply_can_hold(self, served, monkeypatch):
-        monkeypatch.setattr("search_svc.queries.MAX_NEIGHBOURS", 60)
+        monkeypatch.setattr("search_svc.serving.queries.MAX_NEIGHBOURS", 60)
         assert len((await served.search(unit(3), options=Options(k=20))).results) == 3
         violation = ("options.k", "INVALID_K")
         for queries, options in ((unit(4), Options(k=16)), (unit(6), Options(k=11))):

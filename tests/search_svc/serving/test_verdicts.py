@@ -8,12 +8,12 @@ from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
-from search_svc.answer import Answerer
-from search_svc.local import LocalEngine
-from search_svc.queries import Plan, Query
-from search_svc.replies import Replies
-from search_svc.searcher import Searcher
-from search_svc.view import Opened, View
+from search_svc.engine.local import LocalEngine
+from search_svc.live.view import Opened, View
+from search_svc.serving.queries import Plan, Query
+from search_svc.serving.replies import Replies
+from search_svc.serving.searcher import Searcher
+from search_svc.voting.answer import Answerer
 
 TIMEOUT_S = 30
 

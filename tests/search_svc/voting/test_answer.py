@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.answer import Answerer
-from search_svc.calibration import Calibration, Error, Line
-from search_svc.labels import parse
-from search_svc.searcher import Found
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answerer
+from search_svc.voting.calibration import Calibration, Error, Line
+from search_svc.voting.labels import parse
 
 NAMES = [f"{make}_{model}_{year}" for make in ("honda", "ford") for model in "ab" for year in range(2001, 2005)]
 LABELS = [parse(name) for name in [*NAMES, "misc"]]

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from search_svc.calibration import LEVELS, Calibration, Error, Line, sigmoid
-from search_svc.version import IndexVersion
+from search_svc.index.version import IndexVersion
+from search_svc.voting.calibration import LEVELS, Calibration, Error, Line, sigmoid
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
 CALIBRATION = Calibration(

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.evidence import Scale, gather
-from search_svc.labels import parse
-from search_svc.searcher import Found
-from search_svc.vote import Weighting, elect, weights
+from search_svc.serving.searcher import Found
+from search_svc.voting.evidence import Scale, gather
+from search_svc.voting.labels import parse
+from search_svc.voting.vote import Weighting, elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
 CIVIC, CAMRY = parse("honda_civic_2005"), parse("toyota_camry_2007")

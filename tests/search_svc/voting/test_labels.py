@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_svc.labels import TWO_WORD_MAKES, YEARS, Label, normalise, parse
+from search_svc.voting.labels import TWO_WORD_MAKES, YEARS, Label, normalise, parse
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 
 # Read by hand from VMMRdb's folder names: the make ends at the first underscore, the year is last, 1900 is no year.
 VMMRDB = {

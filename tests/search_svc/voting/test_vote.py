@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from search_svc.labels import parse
-from search_svc.vote import elect, weights
+from search_svc.voting.labels import parse
+from search_svc.voting.vote import elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
 CIVIC, CAMRY = parse("honda_civic_2005"), parse("toyota_camry_2007")

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.labels import Label, parse
-from search_svc.vote import elect
-from search_svc.years import Years
+from search_svc.voting.labels import Label, parse
+from search_svc.voting.vote import elect
+from search_svc.voting.years import Years
 
 YEARS = (2001, 2002, 2005, 2006, 2007)
 GALLERY = [parse(f"honda_pilot_{year}") for year in YEARS] + [parse("honda_civic_2003"), parse("misc")]

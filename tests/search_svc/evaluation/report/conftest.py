@@ -4,14 +4,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from search_svc import manifest
-from search_svc.accuracy import outcomes, recalls
-from search_svc.answer import Answer, Answerer
-from search_svc.examiner import Examined
-from search_svc.labels import parse
-from search_svc.report.content import assemble
-from search_svc.searcher import Found
-from search_svc.vote import elect
+from search_svc.dataset import photo_list as manifest
+from search_svc.evaluation.accuracy import outcomes, recalls
+from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.report.content import assemble
+from search_svc.serving.searcher import Found
+from search_svc.voting.answer import Answer, Answerer
+from search_svc.voting.labels import parse
+from search_svc.voting.vote import elect
 from svckit.artifact import write_manifest
 
 

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from search_svc.answer import Answerer
-from search_svc.metrics import ece
-from search_svc.report.confidence import chance_ece, confidences, thinned
-from search_svc.report.fusing import fused
-from search_svc.report.mistakes import confused, intruders, makes, worst, wrong
-from search_svc.report.table import table
-from search_svc.report.unknown import KNOWN, NOT_CARS, UNKNOWN, called_unknown, detections, distribution
+from search_svc.evaluation.report.confidence import chance_ece, confidences, thinned
+from search_svc.evaluation.report.fusing import fused
+from search_svc.evaluation.report.mistakes import confused, intruders, makes, worst, wrong
+from search_svc.evaluation.report.table import table
+from search_svc.evaluation.report.unknown import KNOWN, NOT_CARS, UNKNOWN, called_unknown, detections, distribution
+from search_svc.fitting.calibration_metrics import ece
+from search_svc.voting.answer import Answerer
 
 A, B, C = "audi_a4_2011", "audi_a4_2012", "bmw_m3_2012"
 

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from search_svc.labels import parse
-from search_svc.manifest import Photo
-from search_svc.report.page import page
+from search_svc.dataset.photo_list import Photo
+from search_svc.evaluation.report.page import page
+from search_svc.voting.labels import parse
 
 HOSTILE = '<script>alert(1)</script>_"><img src=//evil onerror=x>_2005'
 TWIN = "{{ 7 * 7 }}&amp;'_$x^{2}$_2006"

@@ -15,9 +15,10 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc import build, checkpoints, gallery, shard_files
-from search_svc.labels import parse
-from search_svc.spec import IndexSpec
+from search_svc.building import build, checkpoints, shard_files
+from search_svc.building import build_source as gallery
+from search_svc.building.spec import IndexSpec
+from search_svc.voting.labels import parse
 from svckit import cli
 
 ITEMS = 400

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from search_svc.__main__ import main
-from search_svc.shard import Shard
+from search_svc.engine.shard import Shard
 
 FIRST_ROW, LOCK, SEARCHING = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "searching"
 search = Shard.search

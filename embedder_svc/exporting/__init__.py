@@ -1,0 +1,1 @@
+"""Checkpoints to model bundles. All that imports torch but training."""

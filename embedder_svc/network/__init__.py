@@ -1,0 +1,1 @@
+"""Pixels to embeddings: the model on disk, and onnxruntime."""

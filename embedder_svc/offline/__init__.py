@@ -1,0 +1,1 @@
+"""Embeds a whole collection."""

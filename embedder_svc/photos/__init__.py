@@ -1,0 +1,1 @@
+"""Encoded photos to pixels."""

@@ -1,0 +1,1 @@
+"""Makes index versions: from embeddings, from the journal, or for another model."""

@@ -1,0 +1,1 @@
+"""A folder of labelled photos: its labels, splits, exclusions and embeddings."""

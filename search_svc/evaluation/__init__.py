@@ -1,0 +1,1 @@
+"""Measures how often an index answers right, and what its confidences are worth."""

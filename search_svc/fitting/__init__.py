@@ -1,0 +1,1 @@
+"""Fits weighting, typical scores and confidence to held-out photos."""

@@ -1,0 +1,1 @@
+"""What lies on the disk: index versions, the journal beside them, and who may use or change either."""

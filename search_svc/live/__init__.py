@@ -1,0 +1,1 @@
+"""The gallery at one moment: an index version and what the journal says since."""

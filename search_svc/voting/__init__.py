@@ -1,0 +1,1 @@
+"""Neighbours to an answer: labels, evidence, votes, years and calibration. Pure: no faiss, no gRPC."""
