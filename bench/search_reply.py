@@ -70,7 +70,7 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
         view = View(Opened(version, shards))
         searcher, replies, answerer = Searcher(lambda: view), Replies(version), Answerer(version)
         read = reader.read(request, view)
-        found = searcher.run(read)
+        found = [each.neighbours for each in searcher.run(read)]
         cars = [[each] for each in found]
         answers = [answerer.answer(photos) for photos in cars]
         raw = cpu(lambda: index.search(wire.unpack(request.queries), K))

@@ -35,7 +35,7 @@ with needing_services("vmmr-search"):
     from search_svc.serving.config import PREFIX, SearchConfig
     from search_svc.serving.gallery_service import GalleryService
     from search_svc.serving.queries import Limits, Plan, Query
-    from search_svc.serving.searcher import Found, Searcher
+    from search_svc.serving.searcher import Searcher, SearchOutcome
     from search_svc.serving.service import SERVICE, SearchService
     from svckit import cli, config, logs, supervisor, wheels
     from svckit.batcher import Batcher
@@ -216,7 +216,7 @@ def _limits(settings: SearchConfig) -> Limits:
     )
 
 
-async def _warm_up(view: View, batcher: Batcher[Query, Found]) -> None:
+async def _warm_up(view: View, batcher: Batcher[Query, SearchOutcome]) -> None:
     """Searches once, so that no caller waits for what faiss sets up on first use."""
     version = view.opened.version
     plan = Plan(version.manifest.k, version.manifest.search, exact=False)

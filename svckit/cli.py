@@ -43,6 +43,13 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr')}")
 
 
+def count(text: str) -> int:
+    """Parse a command-line argument that is a whole number of at least 1. Raises argparse.ArgumentTypeError."""
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
 def progress(
     iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, desc: str, unit: str
 ) -> Any:

@@ -110,3 +110,9 @@ class ServiceError(Exception):
     @property
     def status(self) -> StatusCode:
         return STATUS.get(self.reason, StatusCode.INVALID_ARGUMENT)
+
+
+def rejected(violations: Sequence[Violation]) -> ServiceError:
+    """Return the error for a request with these faults, all named at once. Its reason is that of the first."""
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+    return ServiceError(Reason(violations[0].reason), message, violations=violations)

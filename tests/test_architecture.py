@@ -48,7 +48,9 @@ def test_only_the_second_face_registers_the_messages_of_kserve() -> None:
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     users = {path.relative_to(ROOT).as_posix() for path in sources if "vmmr.inference" in path.read_text()}
     own = {name for name in users if name.startswith("client/vmmr/inference/")}
-    assert users - own == {f"embedder_svc/{name}.py" for name in ("__main__", "serving/kserve", "serving/kserve_tensors")}
+    assert users - own == {
+        f"embedder_svc/{name}.py" for name in ("__main__", "serving/kserve", "serving/kserve_tensors")
+    }
 
 
 def test_servicers_hold_no_try_statement() -> None:

@@ -8,9 +8,9 @@ from typing import get_args
 
 from embedder_svc.exporting.extras import needing_train
 from embedder_svc.network.bundle import BundleInfo, Precision
-from embedder_svc.offline.arguments import count
 from embedder_svc.photos.resize import Rule
 from svckit.artifact import refuse_existing
+from svckit.cli import count
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,13 +9,12 @@ from typing import Any, get_args
 
 from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import DEVICES
-from embedder_svc.offline.arguments import count
 from embedder_svc.offline.draft import Dtype, partial
 from embedder_svc.offline.embed import UNREADABLE_FILE, embed
 from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import EmbedderConfig
 from svckit.artifact import ArtifactError, refuse_existing
-from svckit.cli import CommandError, progress
+from svckit.cli import CommandError, count, progress
 from svckit.cores import cores
 
 _NAMED = 5

@@ -9,13 +9,9 @@ from pathlib import Path
 from search_svc.building.compaction import compact
 from search_svc.building.spec import MEMORY_BYTES
 from search_svc.index import retention
-from search_svc.index.index_dir import BuildRunningError, current
+from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
 from search_svc.index.version import IndexVersion
 from svckit.cli import CommandError
-
-KEEP_VERSIONS = 2
-RUNNING = 3
-"""Exit code of `compact` where another process is building."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -51,7 +47,7 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--keep-versions",
         metavar="N",
         type=int,
-        default=KEEP_VERSIONS,
+        default=retention.KEEP_VERSIONS,
         help="versions to keep; older ones that nobody uses are removed (default: %(default)s)",
     )
     parser.add_argument(
@@ -82,7 +78,7 @@ def _compact(args: argparse.Namespace) -> None:
         removed = retention.retire(args.index, args.keep_versions)
     except BuildRunningError as error:
         print(f"vmmr-search: error: {error}", file=sys.stderr)
-        sys.exit(RUNNING)
+        sys.exit(EXIT_BUILD_RUNNING)
     print(_told(args.index, made, removed))
 
 

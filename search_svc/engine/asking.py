@@ -33,7 +33,7 @@ class Options:
     """A faiss IDSelector; None: all rows."""
 
 
-class Asked(Protocol):
+class IndexAdapter(Protocol):
     """A faiss index, and how to ask it."""
 
     @property
@@ -95,7 +95,7 @@ class Lists:
     """Asks an IVF index: its quantizer is asked in its own way; then faiss scans each query's lists a photo at a time."""
 
     index: Any
-    quantizer: Asked
+    quantizer: IndexAdapter
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
         told = parameters([self.index], *_told(options))
@@ -137,7 +137,7 @@ class Transformed:
     """Asks what is behind vector transforms (PCA, OPQ): each query is transformed alone."""
 
     index: Any
-    inner: Asked
+    inner: IndexAdapter
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
         for step in self._chain:
@@ -173,7 +173,7 @@ class OneByOne:
         return layers(self.index)
 
 
-def asking(index: Any, longest: float | None = None) -> Asked:
+def asking(index: Any, longest: float | None = None) -> IndexAdapter:
     """`longest` is the length of the longest vector in the index; None if it is not known."""
     if isinstance(index, faiss.IndexFlat):
         return Flat(index, longest)
@@ -187,7 +187,7 @@ def asking(index: Any, longest: float | None = None) -> Asked:
 
 
 def nearest(
-    asked: Asked, queries: NDArray[np.float32], k: int, options: Options, without: NDArray[np.int64] = NONE
+    asked: IndexAdapter, queries: NDArray[np.float32], k: int, options: Options, without: NDArray[np.int64] = NONE
 ) -> Hits:
     """The k best hits, ties for the last place given to the smallest rows; none is one of `without`, ascending."""
 

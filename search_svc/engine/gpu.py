@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.asking import Asked, Flat, Lists, Options, Transformed
+from search_svc.engine.asking import Flat, IndexAdapter, Lists, Options, Transformed
 from search_svc.engine.merge import Fetched
 from svckit.cli import CommandError
 from svckit.errors import Reason, ServiceError
@@ -82,7 +82,7 @@ def all_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(number) for number in range(count))
 
 
-def on_gpu(asked: Asked, gpu: Gpu, path: Path, *, own: bool = True) -> Asked:
+def on_gpu(asked: IndexAdapter, gpu: Gpu, path: Path, *, own: bool = True) -> IndexAdapter:
     """Asks a copy on the GPU. `own`: what is in the index are the gallery's own values, which are float16.
 
     Raises DeviceError, naming the file, if the GPU can't hold the index.

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.asking import Asked, Options, asking, nearest
+from search_svc.engine.asking import IndexAdapter, Options, asking, nearest
 from search_svc.engine.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
 from search_svc.engine.gpu import Gpu, on_gpu
 from search_svc.engine.merge import NONE, Hits, dropping, empty, top_k
@@ -25,7 +25,7 @@ _faiss: Any = faiss
 class Shard:
     """Some rows of the gallery. Thread-safe: one search may be abandoned, and go on, while the next begins."""
 
-    asked: Asked
+    asked: IndexAdapter
     """A faiss index, whose n-th vector is the n-th of `rows`."""
     embeddings: NDArray[np.float16]
     """(items, dimension): of the whole gallery."""

@@ -10,9 +10,9 @@ from search_svc.dataset.photo_list import Photo
 from search_svc.engine.local import LocalEngine
 from search_svc.evaluation.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
 from search_svc.index.version import IndexVersion
-from search_svc.serving.searcher import Found
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.labels import Label
+from search_svc.voting.neighbours import QueryNeighbours
 
 _DEPTHS = (64, 256, 1024, 4096)
 """Neighbours among which five distinct classes are looked for, until they are there."""
@@ -28,7 +28,7 @@ class Examined:
     """Whether the gallery holds a photo of its label, beside itself."""
     in_gallery: bool
     """Then it was left out of its own neighbours."""
-    found: Found
+    found: QueryNeighbours
     """The voters; fewer than k if the gallery has no more."""
     answer: Answer | None
     known_scores: Mapping[str, float]
@@ -65,7 +65,9 @@ class Examiner:
     def _knows(self, label: Label, own: int) -> bool:
         return self._photos_of.get(label.label, 0) > (own >= 0)
 
-    def _examined(self, photo: Photo, in_gallery: bool, found: Found, nearest: Sequence[Label] | None) -> Examined:
+    def _examined(
+        self, photo: Photo, in_gallery: bool, found: QueryNeighbours, nearest: Sequence[Label] | None
+    ) -> Examined:
         known, truth = nearest is not None, photo.label
         answer = self.answerer.answer([found])
         scores = self.answerer.known_scores([found])
@@ -87,7 +89,7 @@ class Examiner:
             rows = np.array(lacking, np.int64)
         return nearest
 
-    def _neighbours(self, queries: NDArray[np.float32], own: NDArray[np.int64], k: int) -> list[Found]:
+    def _neighbours(self, queries: NDArray[np.float32], own: NDArray[np.int64], k: int) -> list[QueryNeighbours]:
         """The k nearest of each query, less itself."""
         hits = self._shards.search(queries, k + bool((own >= 0).any())).hits
         keep = (hits.ids >= 0) & (hits.ids != own[:, None])
@@ -96,9 +98,9 @@ class Examiner:
             for ids, scores, kept in zip(hits.ids, hits.scores, keep, strict=True)
         ]
 
-    def _found(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    def _found(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> QueryNeighbours:
         labels = [self._items.labels[position] for position in self._items.label_of[rows].tolist()]
-        return Found(rows.tolist(), labels, scores.tolist())
+        return QueryNeighbours(rows.tolist(), labels, scores.tolist())
 
 
 def _few(labels: Sequence[Label]) -> bool:

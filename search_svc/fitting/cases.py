@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.fitting.held_out import Asked
-from search_svc.serving.searcher import Found
-from search_svc.voting.evidence import Evidence, Scale, gather
+from search_svc.fitting.held_out import HeldOutNeighbours
+from search_svc.voting.evidence import Evidence, VoteContext, gather
 from search_svc.voting.labels import Label
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import path
 
 GROUPS = (1, 2, 3, 4, 5)
@@ -29,9 +29,11 @@ class Case:
         return path(self.truth)[:depth] == path(self.evidence.vote.answer)[:depth]
 
 
-def cases(asked: Asked, labels: Sequence[Label], k: int, scale: Scale, rng: np.random.Generator) -> list[list[Case]]:
+def cases(
+    asked: HeldOutNeighbours, labels: Sequence[Label], k: int, context: VoteContext, rng: np.random.Generator
+) -> list[list[Case]]:
     """For each of GROUPS, as many groups of photos of one label as there are photos, or less: no two are the same."""
-    photos_of: dict[Label, list[Found]] = defaultdict(list)
+    photos_of: dict[Label, list[QueryNeighbours]] = defaultdict(list)
     for scores, positions, truth in zip(asked.scores, asked.positions, asked.truth.tolist(), strict=True):
         photos_of[labels[truth]].append(_found(scores[:k], positions[:k], labels))
     return [
@@ -39,7 +41,7 @@ def cases(asked: Asked, labels: Sequence[Label], k: int, scale: Scale, rng: np.r
             Case(truth, evidence)
             for truth, photos in photos_of.items()
             for group in _groups(len(photos), size, rng)
-            if (evidence := gather([photos[place] for place in group], scale))
+            if (evidence := gather([photos[place] for place in group], context))
         ]
         for size in GROUPS
     ]
@@ -53,7 +55,7 @@ def _groups(photos: int, size: int, rng: np.random.Generator) -> list[tuple[int,
     return sorted({tuple(sorted(rng.choice(photos, size, replace=False).tolist())) for _ in range(photos)})
 
 
-def strangers(asked: Asked, labels: Sequence[Label], k: int, scale: Scale) -> list[Evidence]:
+def strangers(asked: HeldOutNeighbours, labels: Sequence[Label], k: int, context: VoteContext) -> list[Evidence]:
     """What photos would find in a gallery without their label, or their make; where k neighbours are known for that."""
     makes = [path(label)[0] for label in labels]
     number = np.unique(makes, return_inverse=True)[1]
@@ -61,11 +63,11 @@ def strangers(asked: Asked, labels: Sequence[Label], k: int, scale: Scale) -> li
     for scores, positions, truth in zip(asked.scores, asked.positions, asked.truth, strict=True):
         for foreign in (positions != truth, number[positions] != number[truth]):
             others = np.flatnonzero((positions >= 0) & foreign)[:k]
-            if len(others) == k and (evidence := gather([_found(scores[others], positions[others], labels)], scale)):
+            if len(others) == k and (evidence := gather([_found(scores[others], positions[others], labels)], context)):
                 found.append(evidence)
     return found
 
 
-def _found(scores: NDArray[np.float64], positions: NDArray[np.int64], labels: Sequence[Label]) -> Found:
+def _found(scores: NDArray[np.float64], positions: NDArray[np.int64], labels: Sequence[Label]) -> QueryNeighbours:
     kept = positions >= 0
-    return Found([], [labels[position] for position in positions[kept].tolist()], scores[kept].tolist())
+    return QueryNeighbours([], [labels[position] for position in positions[kept].tolist()], scores[kept].tolist())

@@ -20,7 +20,7 @@ from search_svc.index.typical import typical_scores
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import DEFAULT_YEAR_RATIO, confidences
 from search_svc.voting.calibration import LEVELS, Calibration, Error, Line, sigmoid
-from search_svc.voting.evidence import Evidence, Scale
+from search_svc.voting.evidence import Evidence, VoteContext
 from search_svc.voting.labels import Label
 from search_svc.voting.years import Years
 
@@ -47,10 +47,10 @@ def fit(
     unit = _mean_square(version.embeddings)
     k, weighting = fit_weighting(asked, items.labels, list(photos.values()), unit, k=k, temperature=temperature)
     typical = typical_scores(version.embeddings, items.label_of, len(items.labels), manifest.metric, manifest.seed)
-    scale = Scale(weighting, photos, dict(zip(photos, typical.tolist(), strict=True)))
-    groups = cases(asked, items.labels, k, scale, rng)
+    context = VoteContext(weighting, photos, dict(zip(photos, typical.tolist(), strict=True)))
+    groups = cases(asked, items.labels, k, context, rng)
     singles, every = groups[0], [case for group in groups for case in group]
-    known = _known(singles, strangers(asked, items.labels, k, scale))
+    known = _known(singles, strangers(asked, items.labels, k, context))
     cuts = [_cut(group, known) for group in groups]
     ratio, year_photos = _year_ratio(singles, items.labels)
     return Calibration(
@@ -65,7 +65,7 @@ def fit(
         unknown_threshold=0.0 if cuts[0] is None else sigmoid(cuts[0]),
         year_ratio=ratio,
         year_photos=year_photos,
-        typical=scale.typical,
+        typical=context.typical,
         errors=_errors(every, rng),
     )
 

@@ -37,7 +37,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HeldOutNeighbours:
     """The neighbours of photos whose labels are known, nearest first; where there are fewer, position -1."""
 
     scores: NDArray[np.float64]  # (Q, K)
@@ -45,7 +45,9 @@ class Asked:
     truth: NDArray[np.int64]  # (Q,) of the photos' own
 
 
-def ask(version: IndexVersion, shards: LocalEngine, held: Held, voters: int, rng: np.random.Generator) -> Asked:
+def ask(
+    version: IndexVersion, shards: LocalEngine, held: Held, voters: int, rng: np.random.Generator
+) -> HeldOutNeighbours:
     """The neighbours of held photos: `voters`, and many more."""
     place = {label.label: position for position, label in enumerate(version.items.labels)}
     chosen = np.sort(rng.choice(len(held.rows), min(len(held.rows), MOST_PHOTOS), replace=False))
@@ -59,4 +61,4 @@ def ask(version: IndexVersion, shards: LocalEngine, held: Held, voters: int, rng
     positions = np.where(ids >= 0, version.items.label_of[ids], -1).astype(np.int64)
     answered = ids[:, 0] >= 0
     truth = np.array([place[held.labels[row].label] for row in chosen], np.int64)
-    return Asked(scores[answered], positions[answered], truth[answered])
+    return HeldOutNeighbours(scores[answered], positions[answered], truth[answered])

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.fitting.held_out import Asked
+from search_svc.fitting.held_out import HeldOutNeighbours
 from search_svc.voting.labels import Label
 from search_svc.voting.vote import Weighting, path
 
@@ -19,7 +19,7 @@ _TOLERANCE = 0.01
 
 
 def fit_weighting(
-    asked: Asked,
+    asked: HeldOutNeighbours,
     labels: Sequence[Label],
     sizes: Sequence[int],
     unit: float,
@@ -58,7 +58,7 @@ def _level(labels: Sequence[Label], depth: int) -> NDArray[np.int64]:
     return np.array([*(numbers.setdefault(path(label)[:depth], len(numbers)) for label in labels), -1], np.int64)
 
 
-def _weights(asked: Asked, k: int, weighting: Weighting, sizes: Sequence[int]) -> NDArray[np.float32]:
+def _weights(asked: HeldOutNeighbours, k: int, weighting: Weighting, sizes: Sequence[int]) -> NDArray[np.float32]:
     """(Q, k), each row a whole vote."""
     with np.errstate(invalid="ignore"):
         weights = np.exp((asked.scores[:, :k] - asked.scores[:, :1]) / weighting.temperature)

@@ -25,6 +25,10 @@ _MOVING = "moving"
 """A draft's file: the name under which it is moved to its place."""
 
 
+EXIT_BUILD_RUNNING = 3
+"""Exit code of `vmmr-search compact` where another process is building."""
+
+
 class BuildRunningError(ArtifactError):
     """Another process is building a version, or changes which there are."""
 

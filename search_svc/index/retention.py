@@ -17,6 +17,9 @@ from search_svc.index.version_lease import alone_with
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
+KEEP_VERSIONS = 2
+"""Versions to keep unless told otherwise: the current one, and the one before it to roll back to."""
+
 
 @dataclass(frozen=True)
 class Kept:

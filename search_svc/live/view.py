@@ -22,8 +22,8 @@ from search_svc.index.version import IndexVersion, SearchParams, VersionManifest
 from search_svc.live.delta import Snapshot
 from search_svc.live.filters import FilterReader
 from search_svc.live.live_items import LiveItems
-from search_svc.serving.rejections import rejected
 from search_svc.voting.calibration import Calibration
+from svckit.errors import rejected
 
 _MOST_MASKS = 64
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search_svc.building.versions_command import RUNNING
-from search_svc.index.index_dir import BuildRunningError, current, version_names
+from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current, version_names
 from search_svc.index.journal import Journal
 from search_svc.index.retention import retire
 from search_svc.index.version import VersionManifest
@@ -88,7 +87,7 @@ class Compactor:
             process.kill()
             await process.wait()
             raise
-        if code == RUNNING:
+        if code == EXIT_BUILD_RUNNING:
             raise _running()
         if code:
             reason = said.strip().rpartition("\n")[2] or f"it ended with code {code}"

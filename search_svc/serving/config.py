@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_svc.building.versions_command import KEEP_VERSIONS
 from search_svc.engine.gpu import DEVICES
+from search_svc.index.retention import KEEP_VERSIONS
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 

@@ -24,9 +24,8 @@ from search_svc.serving import item_reader
 from search_svc.serving.compactor import Compactor
 from search_svc.serving.gallery_reader import GalleryReader, Wanted
 from search_svc.serving.page_tokens import key_before, token_after
-from search_svc.serving.rejections import rejected
 from svckit.batcher import Batcher
-from svckit.errors import Reason, ServiceError
+from svckit.errors import Reason, ServiceError, rejected
 from svckit.interceptor import deadline
 from svckit.streams import Context
 
@@ -86,7 +85,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         return gallery_pb2.GetItemResponse(item=_message(request.item_id, item))
 
     async def ListItems(self, request: gallery_pb2.ListItemsRequest, context: Context) -> gallery_pb2.ListItemsResponse:
-        if violations := list(item_reader.page_faults(request)):
+        if violations := list(item_reader.page_violations(request)):
             raise rejected(violations)
         size = request.page_size or item_reader.DEFAULT_PAGE
         after = key_before(request.page_token) or ""

@@ -15,8 +15,7 @@ from search_svc.index.journal import StoredItem
 from search_svc.index.version import VersionManifest
 from search_svc.index.writes import Add, Delete
 from search_svc.serving.page_tokens import key_before
-from search_svc.serving.rejections import rejected
-from svckit.errors import Reason, ServiceError, Violation
+from svckit.errors import Reason, ServiceError, Violation, rejected
 
 MOST_ITEMS = 10_000
 LONGEST_NAME, LONGEST_URI = 512, 2048
@@ -52,7 +51,7 @@ def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None)
     return Delete(tuple(request.item_ids.item_ids), request.label, request.batch_id, _end(deadline))
 
 
-def page_faults(request: gallery_pb2.ListItemsRequest) -> Iterator[Violation]:
+def page_violations(request: gallery_pb2.ListItemsRequest) -> Iterator[Violation]:
     if request.HasField("page_size") and not 1 <= request.page_size <= MOST_ITEMS:
         text = f"must be 1 to {MOST_ITEMS}, got {request.page_size}"
         yield Violation("page_size", Reason.INVALID_PAGE, text)

@@ -7,9 +7,8 @@ from vmmr.search.v1 import search_pb2
 
 from search_svc.live.view import View
 from search_svc.serving.page_tokens import key_before, token_after
-from search_svc.serving.rejections import rejected
 from search_svc.serving.replies import label_message
-from svckit.errors import Reason, Violation
+from svckit.errors import Reason, Violation, rejected
 
 _DEFAULT_SIZE = 1000
 _LARGEST_SIZE = 10_000

@@ -13,8 +13,7 @@ from vmmr.search.v1 import search_pb2
 from search_svc.engine.engine import MOST_CANDIDATES
 from search_svc.index.version import IndexVersion, SearchParams
 from search_svc.live.view import View
-from search_svc.serving.rejections import rejected
-from svckit.errors import Reason, ServiceError, Violation
+from svckit.errors import Reason, ServiceError, Violation, rejected
 
 MAX_NEIGHBOURS = 65536
 """Most neighbours in one call, all its queries together: some ten megabytes of reply."""

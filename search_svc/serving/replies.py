@@ -8,9 +8,9 @@ from vmmr.search.v1 import search_pb2
 
 from search_svc.index.version import IndexVersion
 from search_svc.live.view import View
-from search_svc.serving.searcher import Found
 from search_svc.voting.answer import Answer, VerdictName
 from search_svc.voting.labels import Label
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Candidate
 
 _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
@@ -32,7 +32,7 @@ class Replies:
         for label in gallery.items.labels[len(self._messages) :]:
             self._messages[label.label] = label_message(label)
 
-    def search(self, found: Sequence[Found]) -> search_pb2.SearchResponse:
+    def search(self, found: Sequence[QueryNeighbours]) -> search_pb2.SearchResponse:
         """The results of a reply: an entry for each query."""
         reply = search_pb2.SearchResponse()
         for each, names in zip(found, self._names(found), strict=True):
@@ -40,14 +40,14 @@ class Replies:
         return reply
 
     def classify(
-        self, cars: Sequence[Sequence[Found]], answers: Sequence[Answer | None]
+        self, cars: Sequence[Sequence[QueryNeighbours]], answers: Sequence[Answer | None]
     ) -> search_pb2.ClassifyResponse:
         """The results of a reply: an entry for each car, of which there are one or several photos.
 
         It is empty if nothing was found.
         """
         reply = search_pb2.ClassifyResponse()
-        neighbours = [evidence(photos) for photos in cars]
+        neighbours = [merge_neighbours(photos) for photos in cars]
         for answer, each, names in zip(answers, neighbours, self._names(neighbours), strict=True):
             result = reply.results.add()
             if answer is not None:
@@ -74,12 +74,12 @@ class Replies:
             result.first_year, result.last_year = answer.years
         result.years_confidence = answer.years_confidence
 
-    def _names(self, found: Sequence[Found]) -> Iterator[Iterator[tuple[str, str]]]:
+    def _names(self, found: Sequence[QueryNeighbours]) -> Iterator[Iterator[tuple[str, str]]]:
         """Item ids and uris, by entry; looked up all at once, which costs hardly more than one."""
         names = zip(*self._items.take([row for each in found for row in each.rows]), strict=True)
         return (islice(names, len(each.rows)) for each in found)
 
-    def _add(self, neighbours: Any, found: Found, names: Iterator[tuple[str, str]]) -> None:
+    def _add(self, neighbours: Any, found: QueryNeighbours, names: Iterator[tuple[str, str]]) -> None:
         # Field by field into a message that is in its place already: half the time of making one to be copied there.
         for (item_id, uri), label, score in zip(names, found.labels, found.scores, strict=True):
             neighbour = neighbours.add()
@@ -98,7 +98,7 @@ class Replies:
                 candidate.label.CopyFrom(self._messages[each.label.label])
 
 
-def evidence(photos: Sequence[Found]) -> Found:
+def merge_neighbours(photos: Sequence[QueryNeighbours]) -> QueryNeighbours:
     """The neighbours of several photos of one car, nearest first: each once, with its best score."""
     if len(photos) == 1:
         return photos[0]
@@ -108,7 +108,7 @@ def evidence(photos: Sequence[Found]) -> Found:
             if row not in best or score > best[row][0]:
                 best[row] = score, label
     rows = sorted(best, key=lambda row: (-best[row][0], row))
-    return Found(rows, [best[row][1] for row in rows], [best[row][0] for row in rows])
+    return QueryNeighbours(rows, [best[row][1] for row in rows], [best[row][0] for row in rows])
 
 
 def label_message(label: Label) -> search_pb2.Label:

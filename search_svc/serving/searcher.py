@@ -4,14 +4,14 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from search_svc.engine.merge import Hits
 from search_svc.live.view import View
 from search_svc.serving.queries import Plan, Query
-from search_svc.voting.labels import Label
+from search_svc.voting.neighbours import QueryNeighbours
 from svckit.errors import Reason, ServiceError
 
 _SHARDS_SHARE = 0.9
@@ -19,17 +19,14 @@ _SHARDS_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Found:
-    """The neighbours of one query, nearest first."""
+class SearchOutcome:
+    """What a search found for one query, and in what."""
 
-    rows: list[int]
-    """Of the gallery's items."""
-    labels: list[Label]
-    scores: list[float]
-    missing: int = 0
+    neighbours: QueryNeighbours
+    """Its rows are of the view's items."""
+    view: View
+    missing: int
     """Shards whose photos were not searched."""
-    view: View | None = field(default=None, compare=False, repr=False)
-    """What answered, of whose items the rows are; None if that is known otherwise."""
 
 
 class Searcher:
@@ -39,27 +36,27 @@ class Searcher:
         """`newest` is asked for the view to search, once a batch."""
         self._newest = newest
 
-    def run(self, queries: Sequence[Query]) -> list[Found | Exception]:
+    def run(self, queries: Sequence[Query]) -> list[SearchOutcome | Exception]:
         """What was found for each query, or why nothing was. Those of other plans are none the worse for it."""
         newest = self._newest()
         positions = defaultdict(list)
         for position, query in enumerate(queries):
             view = query.call.view(newest) if query.call else newest
             positions[view, query.plan].append(position)
-        found: dict[int, Found | Exception] = {}
+        found: dict[int, SearchOutcome | Exception] = {}
         for (view, plan), group in positions.items():
             found.update(zip(group, _outcomes(view, plan, [queries[position] for position in group]), strict=True))
         return [found[position] for position in range(len(queries))]
 
 
-def _outcomes(view: View, plan: Plan, queries: Sequence[Query]) -> Sequence[Found | Exception]:
+def _outcomes(view: View, plan: Plan, queries: Sequence[Query]) -> Sequence[SearchOutcome | Exception]:
     try:
         return _search(view, plan, queries)
     except Exception as error:  # noqa: BLE001 (whatever it is, it is these queries' alone)
         return [error] * len(queries)
 
 
-def _search(view: View, plan: Plan, queries: Sequence[Query]) -> list[Found]:
+def _search(view: View, plan: Plan, queries: Sequence[Query]) -> list[SearchOutcome]:
     vectors = np.stack([query.vector for query in queries])
     answered = view.search(
         vectors,
@@ -73,14 +70,16 @@ def _search(view: View, plan: Plan, queries: Sequence[Query]) -> list[Found]:
     return _found(view, answered.hits, view.opened.engine.shards - answered.shards)
 
 
-def _found(view: View, hits: Hits, missing: int) -> list[Found]:
+def _found(view: View, hits: Hits, missing: int) -> list[SearchOutcome]:
     """Of all queries at once, for a batch holds hundreds of neighbours."""
     counts = np.count_nonzero(hits.ids >= 0, axis=1).tolist()
     positions = view.items.positions(hits.ids).tolist()
     queries = zip(counts, hits.ids.tolist(), positions, hits.scores.tolist(), strict=True)
     labels = view.items.labels
     return [
-        Found(rows[:count], [labels[position] for position in of[:count]], scores[:count], missing, view)
+        SearchOutcome(
+            QueryNeighbours(rows[:count], [labels[position] for position in of[:count]], scores[:count]), view, missing
+        )
         for count, rows, of, scores in queries
     ]
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
@@ -17,9 +17,10 @@ from search_svc.live.view import Opened, View
 from search_svc.serving.label_pages import LabelPages
 from search_svc.serving.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
 from search_svc.serving.replies import Replies
-from search_svc.serving.searcher import Found
+from search_svc.serving.searcher import SearchOutcome
 from search_svc.voting.answer import Answerer
 from search_svc.voting.calibration import Calibration
+from search_svc.voting.neighbours import QueryNeighbours
 from svckit.batcher import Batched, Batcher
 from svckit.interceptor import deadline
 from svckit.streams import Context
@@ -27,11 +28,7 @@ from svckit.streams import Context
 SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 
 Reply = TypeVar("Reply", search_pb2.SearchResponse, search_pb2.ClassifyResponse)
-Key = TypeVar("Key", View, Opened)
-Value = TypeVar("Value")
-
-_PerOpened: TypeAlias = "weakref.WeakKeyDictionary[Opened, Value]"
-_PerView: TypeAlias = "weakref.WeakKeyDictionary[View, Value]"
+LabelMessages = dict[str, search_pb2.Label]
 
 _FEW_NEIGHBOURS = 64
 """As many take 0.2 ms, and with a vote 0.7; the way to a thread and back 0.1 to 0.2."""
@@ -39,25 +36,33 @@ _FEW_NEIGHBOURS = 64
 _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Desk:
-    """What answers are written with, from one view."""
+class ReplyContext:
+    """What the replies from one view are made with. It holds no reference to the view."""
 
-    answerer: Answerer
-    replies: Replies
+    def __init__(self, view: View, messages: LabelMessages) -> None:
+        """`messages` are those of labels, which all views of a version share; new labels are added."""
+        self.answerer = Answerer(view)
+        self.replies = Replies(view, messages)
+        self._pages: LabelPages | None = None
+
+    def label_pages(self, view: View) -> LabelPages:
+        """Return the pages of the labels of `view`, the one that this context is of; they are made when first asked for."""
+        if self._pages is None:
+            self._pages = LabelPages(view)
+        return self._pages
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
     """Answers from a gallery; the batcher, over a Searcher, does the searching.
 
-    A reply is written by the very view that was searched, which its Found tell. What is made for a view is forgotten with
-    it, and holds no reference to it: a version is closed when the last view of it is gone.
+    A reply is made with the view that was searched. A view's context is forgotten with the view, and holds no reference to
+    it: a version is closed when the last view of it is gone.
     """
 
     def __init__(
         self,
         gallery: LiveGallery,
-        batcher: Batcher[Query, Found],
+        batcher: Batcher[Query, SearchOutcome],
         *,
         limits: Limits,
         on_partial: Callable[[], None] = lambda: None,
@@ -70,18 +75,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self._on_partial = on_partial
         self._problem = problem
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
-        self._readers: _PerOpened[QueryReader] = weakref.WeakKeyDictionary()
-        self._messages: _PerOpened[dict[str, search_pb2.Label]] = weakref.WeakKeyDictionary()
-        self._desks: _PerView[_Desk] = weakref.WeakKeyDictionary()
-        self._pages: _PerView[LabelPages] = weakref.WeakKeyDictionary()
+        self._messages: weakref.WeakKeyDictionary[Opened, LabelMessages] = weakref.WeakKeyDictionary()
+        self._contexts: weakref.WeakKeyDictionary[View, ReplyContext] = weakref.WeakKeyDictionary()
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
-        return await self._write(_neighbours, await self._find(request, context))
+        return await self._reply(_neighbours, await self._find(request, context))
 
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
         found = await self._find(request, context)
         write = partial(_classifications, fuse=request.fuse, min_confidence=request.min_confidence)
-        return await self._write(write, found)
+        return await self._reply(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
         return _index(self._gallery.view, self._limits, self._problem())
@@ -90,62 +93,60 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self, request: search_pb2.ListLabelsRequest, context: Context
     ) -> search_pb2.ListLabelsResponse:
         view = self._gallery.view
-        return _kept(self._pages, view, lambda: LabelPages(view)).page(request)
+        return self._context(view).label_pages(view).page(request)
 
     async def _find(
         self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, context: Context
-    ) -> Batched[Found]:
+    ) -> Batched[SearchOutcome]:
         end = deadline(context)
         await self._gallery.reach(request.options.min_sequence, end)
         view = self._gallery.view
-        return await self._batcher.submit(self._reader(view.opened).read(request, view, end), deadline=end)
+        reader = QueryReader(view.opened.version, view.opened.engine.tunable, self._limits)
+        return await self._batcher.submit(reader.read(request, view, end), deadline=end)
 
-    def _reader(self, opened: Opened) -> QueryReader:
-        return _kept(self._readers, opened, lambda: QueryReader(opened.version, opened.engine.tunable, self._limits))
-
-    def _desk(self, view: View) -> _Desk:
-        messages = _kept(self._messages, view.opened, dict)
-        return _kept(self._desks, view, lambda: _Desk(Answerer(view), Replies(view, messages)))
-
-    async def _write(self, write: Callable[[_Desk, Batched[Found]], Reply], found: Batched[Found]) -> Reply:
+    async def _reply(
+        self, write: Callable[[ReplyContext, Batched[SearchOutcome]], Reply], found: Batched[SearchOutcome]
+    ) -> Reply:
         """A few neighbours cost less than the way to a thread; tens of thousands would hold the event loop for a second."""
         view, missing = found.outputs[0].view, max(each.missing for each in found.outputs)
-        assert view is not None
         if missing:
             self._on_partial()
-        desk = self._desk(view)
-        if sum(len(each.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
-            reply = write(desk, found)
+        context = self._context(view)
+        if sum(len(each.neighbours.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
+            reply = write(context, found)
         else:
-            reply = await asyncio.get_running_loop().run_in_executor(self._writer, write, desk, found)
+            reply = await asyncio.get_running_loop().run_in_executor(self._writer, write, context, found)
         reply.provenance.CopyFrom(_provenance(view, missing))
         return reply
 
-
-def _kept(cache: "weakref.WeakKeyDictionary[Key, Value]", key: Key, make: Callable[[], Value]) -> Value:
-    """What was made for the key, or is now."""
-    value = cache.get(key)
-    if value is None:
-        value = cache[key] = make()
-    return value
+    def _context(self, view: View) -> ReplyContext:
+        context = self._contexts.get(view)
+        if context is None:
+            context = self._contexts[view] = ReplyContext(view, self._messages.setdefault(view.opened, {}))
+        return context
 
 
-def _neighbours(desk: _Desk, found: Batched[Found]) -> search_pb2.SearchResponse:
-    reply = desk.replies.search(found.outputs)
+def _neighbours(context: ReplyContext, found: Batched[SearchOutcome]) -> search_pb2.SearchResponse:
+    reply = context.replies.search(_photos(found))
     reply.times.CopyFrom(_times(found))
     return reply
 
 
 def _classifications(
-    desk: _Desk, found: Batched[Found], *, fuse: bool, min_confidence: float
+    context: ReplyContext, found: Batched[SearchOutcome], *, fuse: bool, min_confidence: float
 ) -> search_pb2.ClassifyResponse:
     started = time.perf_counter()
-    cars = [found.outputs] if fuse else [[each] for each in found.outputs]
-    answers = [desk.answerer.answer(photos, min_confidence) for photos in cars]
+    photos = _photos(found)
+    cars = [photos] if fuse else [[photo] for photo in photos]
+    answers = [context.answerer.answer(car, min_confidence) for car in cars]
     times = _times(found, vote_s=time.perf_counter() - started)
-    reply = desk.replies.classify(cars, answers)
+    reply = context.replies.classify(cars, answers)
     reply.times.CopyFrom(times)
     return reply
+
+
+def _photos(found: Batched[SearchOutcome]) -> list[QueryNeighbours]:
+    return [each.neighbours for each in found.outputs]
 
 
 def _provenance(view: View, missing: int) -> search_pb2.Provenance:
@@ -159,7 +160,7 @@ def _provenance(view: View, missing: int) -> search_pb2.Provenance:
     )
 
 
-def _times(found: Batched[Found], vote_s: float = 0.0) -> search_pb2.SearchTimes:
+def _times(found: Batched[SearchOutcome], vote_s: float = 0.0) -> search_pb2.SearchTimes:
     return search_pb2.SearchTimes(queue_ms=found.queue_ms, search_ms=found.run_ms, vote_ms=1e3 * vote_s)
 
 

@@ -2,19 +2,55 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from search_svc.index.version import IndexVersion
-from search_svc.live.view import View
-from search_svc.serving.searcher import Found
 from search_svc.voting.calibration import LEVELS, Calibration, Line, sigmoid
-from search_svc.voting.evidence import Evidence, Scale, gather
+from search_svc.voting.evidence import Evidence, VoteContext, gather
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Vote, Weighting
+from search_svc.voting.years import Years
 
 VerdictName = Literal["known", "unsure", "unknown"]
 
 DEFAULT_YEAR_RATIO = 0.5
 """For an index that is not calibrated, or on too few photos of models with several years."""
+
+
+class Settings(Protocol):
+    """What an index was built with, as far as the vote depends on it."""
+
+    @property
+    def temperature(self) -> float: ...
+
+
+class Counts(Protocol):
+    """What a gallery holds, by label."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Photos of each label."""
+        ...
+
+    @property
+    def years(self) -> Years: ...
+
+
+class Gallery(Protocol):
+    """What answers are made with: an index version, or a view of one that has been written to since."""
+
+    @property
+    def calibration(self) -> Calibration | None: ...
+
+    @property
+    def manifest(self) -> Settings: ...
+
+    @property
+    def items(self) -> Counts: ...
+
+    @property
+    def typical(self) -> Mapping[str, float]:
+        """How near a label's photos are to each other, by label; empty if the index is not calibrated."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,16 +76,16 @@ class Answer:
 class Answerer:
     """Answers from one gallery."""
 
-    def __init__(self, gallery: IndexVersion | View) -> None:
+    def __init__(self, gallery: Gallery) -> None:
         fitted = gallery.calibration
         self._calibration = fitted
         weighting = Weighting(gallery.manifest.temperature, fitted.prior if fitted else 0.0)
-        self._scale = Scale(weighting, gallery.items.sizes, gallery.typical)
+        self._context = VoteContext(weighting, gallery.items.sizes, gallery.typical)
         self._years = gallery.items.years
 
-    def answer(self, found: Sequence[Found], min_confidence: float = 0.0) -> Answer | None:
+    def answer(self, found: Sequence[QueryNeighbours], min_confidence: float = 0.0) -> Answer | None:
         """What one car is, from the neighbours of each photo of it; None if nothing was found."""
-        evidence = gather(found, self._scale)
+        evidence = gather(found, self._context)
         if evidence is None:
             return None
         fitted, vote = self._calibration, evidence.vote
@@ -67,12 +103,12 @@ class Answerer:
             years_confidence=_between(label, model, vote, years.share) if years else label,
         )
 
-    def known_scores(self, found: Sequence[Found]) -> dict[str, float]:
+    def known_scores(self, found: Sequence[QueryNeighbours]) -> dict[str, float]:
         """Scores of how surely the car is one of the gallery's, by name, higher is surer: for the evaluation to compare.
 
         Empty if nothing was found; the one that verdicts go by is there if the index is calibrated.
         """
-        evidence = gather(found, self._scale)
+        evidence = gather(found, self._context)
         if evidence is None:
             return {}
         scores = {"k-th similarity": evidence.farthest, "vote entropy": -evidence.label_entropy}

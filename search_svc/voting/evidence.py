@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from search_svc.serving.searcher import Found
 from search_svc.voting.labels import Label
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Candidate, Vote, Weighting, elect, weights
 
 _SHARES = (1e-3, 1 - 1e-3)
@@ -18,7 +18,7 @@ _SHARES = (1e-3, 1 - 1e-3)
 
 
 @dataclass(frozen=True)
-class Scale:
+class VoteContext:
     """What a score is measured against: the labels of a gallery."""
 
     weighting: Weighting
@@ -59,31 +59,33 @@ class Evidence:
         return _entropy(self.vote.labels)
 
 
-def gather(found: Sequence[Found], scale: Scale) -> Evidence | None:
+def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence | None:
     """The evidence of one car's photos, from the neighbours of each, in any order; None if none has any."""
     answered = [each for each in found if each.scores]
-    vote = elect([ballot for each in answered for ballot in _ballots(each, scale)])
+    vote = elect([ballot for each in answered for ballot in _ballots(each, context)])
     if vote is None:
         return None
     return Evidence(
         vote,
         len(answered),
         math.fsum(min(each.scores) for each in answered) / len(answered),
-        math.fsum(_closeness(each, scale.typical) for each in answered) / len(answered),
+        math.fsum(_closeness(each, context.typical) for each in answered) / len(answered),
     )
 
 
-def _ballots(found: Found, scale: Scale) -> list[tuple[Label, float]]:
+def _ballots(found: QueryNeighbours, context: VoteContext) -> list[tuple[Label, float]]:
     """The neighbours' weights, which sum to 1."""
-    prior = scale.weighting.prior
-    given = weights(found.scores, scale.weighting.temperature)
+    prior = context.weighting.prior
+    given = weights(found.scores, context.weighting.temperature)
     if prior:
-        given = [weight * scale.sizes[label.label] ** -prior for weight, label in zip(given, found.labels, strict=True)]
+        given = [
+            weight * context.sizes[label.label] ** -prior for weight, label in zip(given, found.labels, strict=True)
+        ]
     total = math.fsum(given)
     return [(label, weight / total) for label, weight in zip(found.labels, given, strict=True)]
 
 
-def _closeness(found: Found, typical: Mapping[str, float]) -> float:
+def _closeness(found: QueryNeighbours, typical: Mapping[str, float]) -> float:
     nearest = max(found.scores)
     # Neighbours may tie for the nearest; then their order must not decide.
     return nearest - max(

@@ -12,7 +12,9 @@ from svckit.errors import Reason
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "live.md").read_text()
-SOURCES = [(ROOT / "search_svc" / f"{name}.py").read_text() for name in ("serving/compactor", "serving/gallery_service")]
+SOURCES = [
+    (ROOT / "search_svc" / f"{name}.py").read_text() for name in ("serving/compactor", "serving/gallery_service")
+]
 
 
 def documented(heading):

@@ -51,11 +51,11 @@ LOGGED = ["opened", "shard abandoned", "abandoned search ended", "opening versio
 @pytest.mark.parametrize("message", LOGGED)
 def test_every_log_message_of_its_own_is_on_the_page(message):
     assert f"`{message}`" in PAGE
-    assert any(f'("{message}", extra' in path.read_text() for path in SOURCES.glob("*.py"))
+    assert any(f'("{message}", extra' in path.read_text() for path in SOURCES.rglob("*.py"))
 
 
 def test_what_is_logged_of_what_goes_wrong_is_on_the_page():
-    failing = re.findall(r'_Chore\("([^"]+)"', (SOURCES / "following.py").read_text())
+    failing = re.findall(r'_Chore\("([^"]+)"', (SOURCES / "live/following.py").read_text())
     assert len(failing) == 2
     assert all(f"`{message}`" in PAGE for message in failing)
 

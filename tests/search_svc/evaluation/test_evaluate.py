@@ -269,6 +269,7 @@ def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
         served = Searcher(lambda: View(Opened(calibrated, shards))).run(
             [Query(embeddings.matrix[row], plan) for row in rows]
         )
+        served = [each.neighbours for each in served]
         found = Examiner(calibrated, shards).examine(embeddings.matrix[rows], [embeddings.photos[row] for row in rows])
     assert [each.found for each in found] == served
     assert [each.answer for each in found] == [Answerer(calibrated).answer([each]) for each in served]

@@ -13,10 +13,10 @@ from search_svc.fitting.calibration_metrics import auroc
 from search_svc.fitting.fit import FALSE_ALARM_RATE
 from search_svc.fitting.held_out import Held
 from search_svc.index.version import IndexVersion
-from search_svc.serving.searcher import Found
 from search_svc.voting.answer import Answerer
 from search_svc.voting.calibration import LEVELS
 from search_svc.voting.labels import parse
+from search_svc.voting.neighbours import QueryNeighbours
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
 
@@ -88,7 +88,7 @@ def look(version, embeddings):
         hits = shards.search(embeddings, version.manifest.k).hits
     items = version.items
     return [
-        Found(ids.tolist(), [items.labels[place] for place in items.label_of[ids].tolist()], scores.tolist())
+        QueryNeighbours(ids.tolist(), [items.labels[place] for place in items.label_of[ids].tolist()], scores.tolist())
         for ids, scores in zip(hits.ids, hits.scores, strict=True)
     ]
 

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.fitting.held_out import Asked
+from search_svc.fitting.held_out import HeldOutNeighbours
 from search_svc.fitting.weighing import KS, PRIORS, TEMPERATURES, _brier, _level, _weights, fit_weighting
-from search_svc.serving.searcher import Found
-from search_svc.voting.evidence import Scale, gather
+from search_svc.voting.evidence import VoteContext, gather
 from search_svc.voting.labels import parse
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Weighting, path
 
 LABELS = [parse(f"{make}_{model}_{year}") for make in "ab" for model in "cd" for year in (2001, 2002)]
@@ -21,13 +21,15 @@ def asked(rng, photos, neighbours, right):
     positions = np.where(hit, truth[:, None], rng.integers(0, len(LABELS), (photos, neighbours)))
     scores = rng.random((photos, neighbours)) * 0.3 + 0.1 * hit
     order = np.argsort(-scores, axis=1)
-    return Asked(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1), truth)
+    return HeldOutNeighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1), truth)
 
 
 @given(st.integers(0, 999), st.sampled_from(KS), st.floats(0.01, 1), st.sampled_from(PRIORS))
 def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, temperature, prior):
     of = asked(np.random.default_rng(seed), 3, 30, 0.5)
-    scale = Scale(Weighting(temperature, prior), {label.label: n for label, n in zip(LABELS, SIZES, strict=True)}, {})
+    scale = VoteContext(
+        Weighting(temperature, prior), {label.label: n for label, n in zip(LABELS, SIZES, strict=True)}, {}
+    )
     weights = _weights(of, k, scale.weighting, SIZES)
     for depth, level in enumerate(("makes", "models", "labels"), 1):
         nodes = _level(LABELS, depth)
@@ -35,7 +37,7 @@ def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, tempera
         loss = _brier(weights, positions[:, :, None] == positions[:, None], positions == nodes[of.truth][:, None])
         expected = []
         for row, truth in enumerate(of.truth):
-            found = Found([], [LABELS[place] for place in of.positions[row, :k]], of.scores[row, :k].tolist())
+            found = QueryNeighbours([], [LABELS[place] for place in of.positions[row, :k]], of.scores[row, :k].tolist())
             shares = {
                 (each.make, each.model, each.label.label if each.label else "")[:depth]: each.confidence
                 for each in getattr(gather([found], scale).vote, level)
@@ -55,7 +57,7 @@ def test_where_each_neighbour_says_little_many_are_asked():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, len(LABELS), 1000)
     said = rng.integers(0, len(LABELS), (1000, 30))
-    of = Asked(np.zeros((1000, 30)), np.where(rng.random((1000, 30)) < 0.3, truth[:, None], said), truth)
+    of = HeldOutNeighbours(np.zeros((1000, 30)), np.where(rng.random((1000, 30)) < 0.3, truth[:, None], said), truth)
     assert fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)[0] >= 20
 
 
@@ -65,13 +67,13 @@ def test_where_big_labels_crowd_out_small_ones_there_is_a_prior():
     # Of 30 neighbours, those of the right label are twice as many as its size says, and no nearer.
     odds = np.array(SIZES) * (1 + 2.0 * np.eye(len(SIZES)))[truth]
     positions = np.array([rng.choice(len(LABELS), 30, p=each / each.sum()) for each in odds])
-    of = Asked(np.zeros((2000, 30)), positions, truth)
+    of = HeldOutNeighbours(np.zeros((2000, 30)), positions, truth)
     assert fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)[1].prior > 0
 
 
 def test_temperatures_are_in_units_of_the_embeddings_squared_length():
     of = asked(np.random.default_rng(0), 300, 30, 0.5)
-    longer = Asked(of.scores * 9, of.positions, of.truth)
+    longer = HeldOutNeighbours(of.scores * 9, of.positions, of.truth)
     one, other = (
         fit_weighting(each, LABELS, SIZES, unit, k=None, temperature=None) for each, unit in ((of, 1), (longer, 9))
     )
@@ -87,7 +89,7 @@ def test_what_is_given_is_kept():
 
 
 def test_neighbours_that_are_missing_do_not_vote():
-    of = Asked(np.array([[0.5, 0.4, -np.inf]]), np.array([[0, 1, -1]]), np.array([0]))
+    of = HeldOutNeighbours(np.array([[0.5, 0.4, -np.inf]]), np.array([[0, 1, -1]]), np.array([0]))
     assert _weights(of, 3, Weighting(0.1), SIZES)[0].tolist() == pytest.approx(
         [1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0]
     )

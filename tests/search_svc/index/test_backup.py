@@ -8,7 +8,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from tests.search_svc.building.test_compaction import base_of, write
 
 from search_svc.building.compaction import compact
 from search_svc.index import backup
@@ -19,6 +18,7 @@ from search_svc.index.retention import retire, versions
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from tests.search_svc.building.test_compaction import base_of, write
 from tests.search_svc.journals import D, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]

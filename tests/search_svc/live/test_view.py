@@ -141,8 +141,8 @@ def answers(view, queries, k, *, exact=False, params=None, filter_=b""):
     for each in found:
         if isinstance(each, Exception):
             raise each
-    names = [view.items.take(each.rows)[0] for each in found]
-    return [list(zip(ids, each.scores, strict=True)) for ids, each in zip(names, found, strict=True)]
+    names = [view.items.take(each.neighbours.rows)[0] for each in found]
+    return [list(zip(ids, each.neighbours.scores, strict=True)) for ids, each in zip(names, found, strict=True)]
 
 
 item_ids = st.sampled_from([f"photo {row}" for row in range(0, 40, 3)] + [f"new {row}" for row in range(6)])
@@ -250,7 +250,7 @@ class TestFilters:
         newest = gallery.view()
         query = Query(WHOLE[0], Plan(1, SearchParams(), exact=False, filter=message), call=Call(read_for))
         (found,) = Searcher(lambda: newest).run([query])
-        assert newest.items.take(found.rows)[0] == ["n"]
+        assert newest.items.take(found.neighbours.rows)[0] == ["n"]
         assert found.view is newest
 
 
@@ -267,8 +267,8 @@ class TestCalls:
         assert again == first
         assert again.view is first.view
         assert newer.view is current[0]
-        assert len(newer.rows) == 40
-        assert newer.rows != first.rows
+        assert len(newer.neighbours.rows) == 40
+        assert newer.neighbours.rows != first.neighbours.rows
 
     def test_a_call_that_was_read_for_a_version_is_answered_by_that_version(self, opened):
         flat, l2 = (Gallery.of(*opened[name]) for name in ("flat", "flat l2"))
@@ -332,7 +332,8 @@ def verdicts(view, photos):
     """(label, verdict) of each."""
     plan = Plan(view.manifest.k, view.manifest.search, exact=False)
     answers_ = [
-        Answerer(view).answer([found]) for found in Searcher(lambda: view).run([Query(each, plan) for each in photos])
+        Answerer(view).answer([found.neighbours])
+        for found in Searcher(lambda: view).run([Query(each, plan) for each in photos])
     ]
     return [(answer.vote.answer.label, answer.verdict) for answer in answers_]
 

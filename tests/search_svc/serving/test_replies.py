@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vmmr.search.v1 import search_pb2
 
-from search_svc.serving.replies import Replies, evidence
-from search_svc.serving.searcher import Found
+from search_svc.serving.replies import Replies, merge_neighbours
 from search_svc.voting.answer import Answer, Answerer
+from search_svc.voting.neighbours import QueryNeighbours
 
 LABELS = ["kia_rio_2010", "kia_rio_2011", "kia_rio_2012", "kia_ceed_2012", "honda_pilot_2011", "misc"]
 PHOTOS = 24
@@ -35,7 +35,7 @@ def cars(draw):
 
 def found(version, photo):
     labels = version.items.labels
-    return Found(
+    return QueryNeighbours(
         [row for row, _ in photo],
         [labels[version.items.label_of[row]] for row, _ in photo],
         [score for _, score in photo],
@@ -85,7 +85,7 @@ def test_each_car_gets_its_own_answer_and_evidence(version, photos):
 
 @given(car=cars())
 def test_evidence_is_each_neighbour_once_with_its_best_score_nearest_first(version, car):
-    merged = evidence([found(version, photo) for photo in car])
+    merged = merge_neighbours([found(version, photo) for photo in car])
     hits = list(itertools.chain(*car))
     assert set(merged.rows) == {row for row, _ in hits}
     assert merged.scores == [max(score for other, score in hits if other == row) for row in merged.rows]

@@ -59,13 +59,13 @@ def test_queries_of_one_plan_are_searched_together_and_answered_in_order(searche
     assert [how["params"] for _, _, how in engine.asked] == 4 * [PARAMS]
     assert [how["timeout_s"] for _, _, how in engine.asked] == [None, None, 5.0, None]
     assert [each.missing for each in found] == [0, 0, 0, 0, 1, 0]
-    assert all(each.rows == [0] for each in found)
+    assert all(each.neighbours.rows == [0] for each in found)
 
 
 def test_a_plan_that_fails_fails_its_own_queries_alone(searcher):
     found = searcher.run([query(0, plan(1)), query(1, plan(13)), query(2, plan(2)), query(3, plan(13))])
     assert [getattr(each, "reason", None) for each in found] == [None, "SHARD_TIMEOUT", None, "SHARD_TIMEOUT"]
-    assert (found[0].rows, found[2].rows) == ([0], [0])
+    assert (found[0].neighbours.rows, found[2].neighbours.rows) == ([0], [0])
 
 
 def test_a_fault_of_the_engine_is_of_that_plan_alone_too(searcher, engine, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_fault_of_the_engine_is_of_that_plan_alone_too(searcher, engine, monke
 
     monkeypatch.setattr(engine, "search", fails)
     first, second = searcher.run([query(0, plan(1)), query(1, plan(2))])
-    assert first.rows == [0]
+    assert first.neighbours.rows == [0]
     assert isinstance(second, ZeroDivisionError)
 
 
@@ -99,5 +99,5 @@ def test_shards_have_no_longer_than_the_plan_says(searcher, engine):
 def test_nobody_is_asked_for_callers_who_left(searcher, engine):
     late, fine = searcher.run([query(0, plan(1), time.monotonic()), query(1, plan(2))])
     assert late.reason is Reason.DEADLINE_EXCEEDED
-    assert fine.rows == [0]
+    assert fine.neighbours.rows == [0]
     assert [k for _, k, _ in engine.asked] == [2]

@@ -267,6 +267,7 @@ class TestFused:
             found = Searcher(lambda: View(Opened(served.version, shards))).run(
                 [Query(query, plan) for query in queries]
             )
+            found = [each.neighbours for each in found]
         expected = Answerer(served.version).answer(found)
         assert result == Replies(served.version).classify([found], [expected]).results[0]
         assert result.label_confidence == pytest.approx(expected.label_confidence)

@@ -34,7 +34,7 @@ def direct(calibrated, photos):
     plan = Plan(manifest.k, manifest.search, exact=False)
     with LocalEngine.open(calibrated.version) as shards:
         found = Searcher(lambda: View(Opened(calibrated.version, shards))).run([Query(photo, plan) for photo in photos])
-    return found, Answerer(calibrated.version)
+    return [each.neighbours for each in found], Answerer(calibrated.version)
 
 
 def messages(calibrated, answered):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.serving.searcher import Found
 from search_svc.voting.answer import Answerer
 from search_svc.voting.calibration import Calibration, Error, Line
 from search_svc.voting.labels import parse
+from search_svc.voting.neighbours import QueryNeighbours
 
 NAMES = [f"{make}_{model}_{year}" for make in ("honda", "ford") for model in "ab" for year in range(2001, 2005)]
 LABELS = [parse(name) for name in [*NAMES, "misc"]]
@@ -41,7 +41,7 @@ lines = st.builds(Line, st.floats(-9, 9), st.tuples(*[st.floats(-9, 9)] * 3))
 
 
 def seen(pairs):
-    return Found([], [label for _, label in pairs], [score for score, _ in pairs])
+    return QueryNeighbours([], [label for _, label in pairs], [score for score, _ in pairs])
 
 
 @pytest.fixture(scope="module")

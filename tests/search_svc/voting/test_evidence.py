@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.serving.searcher import Found
-from search_svc.voting.evidence import Scale, gather
+from search_svc.voting.evidence import VoteContext, gather
 from search_svc.voting.labels import parse
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Weighting, elect, weights
 
 PILOT_2011, PILOT_2012 = parse("honda_pilot_2011"), parse("honda_pilot_2012")
@@ -18,16 +18,18 @@ TYPICAL = {label.label: near for label, near in zip(LABELS, (0.8, 0.7, 0.9, 0.6)
 photos = st.lists(st.tuples(st.floats(-1, 1, width=32), st.sampled_from(LABELS)), min_size=1, max_size=8)
 cars = st.lists(photos, min_size=1, max_size=4)
 scales = st.builds(
-    lambda temperature, prior: Scale(Weighting(temperature, prior), SIZES, TYPICAL), st.floats(0.01, 2), st.floats(0, 1)
+    lambda temperature, prior: VoteContext(Weighting(temperature, prior), SIZES, TYPICAL),
+    st.floats(0.01, 2),
+    st.floats(0, 1),
 )
 
 
 def seen(neighbours):
-    return Found([], [label for _, label in neighbours], [score for score, _ in neighbours])
+    return QueryNeighbours([], [label for _, label in neighbours], [score for score, _ in neighbours])
 
 
 def scale(temperature=0.1, prior=0.0):
-    return Scale(Weighting(temperature, prior), SIZES, TYPICAL)
+    return VoteContext(Weighting(temperature, prior), SIZES, TYPICAL)
 
 
 def test_nothing_found_is_no_evidence():

@@ -8,9 +8,9 @@ from search_svc.dataset import photo_list as manifest
 from search_svc.evaluation.accuracy import outcomes, recalls
 from search_svc.evaluation.examiner import Examined
 from search_svc.evaluation.report.content import assemble
-from search_svc.serving.searcher import Found
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.labels import parse
+from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import elect
 from svckit.artifact import write_manifest
 
@@ -20,7 +20,7 @@ def _examined(
 ):
     """What comes of a photo with these neighbours, all as near; calibrated if there is a confidence."""
     labels = [parse(name) for name in neighbours]
-    found = Found(list(rows or range(len(labels))), labels, [1.0] * len(labels))
+    found = QueryNeighbours(list(rows or range(len(labels))), labels, [1.0] * len(labels))
     answer = None
     if voted := elect([(label, 1.0) for label in labels]):
         year = voted.answer.year
