@@ -29,7 +29,7 @@ cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored 
 	$(BIN)/python -m demo --photos $(CARS)
 
 bench: $(VENV)/.dev  ## every ratio of served to raw, and to other servers, in one table (20 minutes)
-	$(BIN)/python bench/all.py
+	$(BIN)/python -m bench.all
 
 protos: $(VENV)/.dev  ## generate the stubs in client/vmmr from protos/
 	$(BIN)/python protos/generate.py

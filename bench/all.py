@@ -1,8 +1,7 @@
-"""Every ratio that issue 5 asks for, in one table: `python bench/all.py [--only NAME ...]`, or `make bench`.
+"""Every ratio of what is served to what it stands on, in one table: `python -m bench.all [--only NAME ...]`, or `make bench`.
 
 Runs the benches one after the other, each of which compares in turns within its own run, and leaves its own figures in
-bench/results/. The table is also in bench/results/all.json, with the machine. A bench that is not there, or fails, is an
-error by its name, as is a peer that was not measured; the others run all the same. Twenty minutes; nothing else should run meanwhile.
+bench/results/. The table is also in bench/results/all.json, with the machine. A bench that fails is an error by its name, as is a peer that was not measured; the others run all the same. Twenty minutes; nothing else should run meanwhile.
 """
 
 import argparse
@@ -17,10 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import machine
+from bench.lib import machine
+from bench.lib.paths import RESULTS, ROOT
 
-BENCH = Path(__file__).parent
-RESULTS = BENCH / "results"
+MODULES = {
+    "embedder": "bench.embedder.serving",
+    "workers": "bench.pair.workers",
+    "serving": "bench.search.serving",
+    "chain": "bench.pair.chain",
+    "overload": "bench.embedder.overload",
+    "peers": "bench.pair.peers",
+}
+"""The module of each bench, by the name of its figures."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,11 @@ def figures(name: str, results: Path) -> Path:
 
 def ran(name: str, results: Path) -> str:
     """Runs a bench anew; what went wrong, or nothing."""
-    script, out = BENCH / f"{name}.py", figures(name, results)
-    if not script.exists():
-        return f"there is no bench/{script.name}"
+    out = figures(name, results)
     print(f"--- {name}", file=sys.stderr, flush=True)
     out.unlink(missing_ok=True)  # figures of an earlier run must not pass for this one's
     began = time.monotonic()
-    code = subprocess.run([sys.executable, script, "--out", out], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", MODULES[name], "--out", out], cwd=ROOT, check=False).returncode
     print(f"--- {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return f"ended with {code}" if code else ""
 

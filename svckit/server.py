@@ -38,7 +38,7 @@ _LAST_BYTES_S = 1.0
 _SWITCH_S = 5e-4
 """For so long a thread may keep Python's lock while another waits. A thread that searches or embeds needs it some ten times a
 batch, and waits each time for whoever reads a call or writes a reply: beside 14 ms of its own a search stood still for 8.6 with
-Python's 5 ms, for 1.3 with this; less hardly helps, and who waits wakes each time (`bench/switching.py`)."""
+Python's 5 ms, for 1.3 with this; less hardly helps, and who waits wakes each time (`bench/search/switching.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import io
 import json
 import os
 import signal
@@ -41,6 +42,20 @@ def stanford_cars(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("real photos: ../shared/data/stanford_cars is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """`encode(pixels, "PNG", **options)`: an encoded photo."""
+    from PIL import Image  # not every test's environment has it
+
+    def encoded(pixels, form, **options):
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        file = io.BytesIO()
+        image.save(file, form, **options)
+        return file.getvalue()
+
+    return encoded
 
 
 class Process:

@@ -1,4 +1,4 @@
-"""What the batcher costs: `python bench/batcher.py`. Each figure is beside doing the same without it, in the same run.
+"""What the batcher costs: `python -m bench.embedder.batcher`. Each figure is beside doing the same without it, in the same run.
 
 - Overhead: CPU of one item, from submit to answer, with a backend that does nothing, against awaiting that backend
   directly in an executor of one thread. Callers call again as soon as they are answered.

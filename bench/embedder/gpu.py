@@ -1,4 +1,4 @@
-"""What serving gets out of a GPU: `python bench/gpu.py --model FP16_BUNDLE [--device cuda]`; bench/gpu.sh sets up for it.
+"""What serving gets out of a GPU: `python -m bench.embedder.gpu --model FP16_BUNDLE [--device cuda]`; bench/embedder/gpu.sh sets up for it.
 
 In one run, on one machine:
 
@@ -36,19 +36,21 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import machine
 import numpy as np
-from chain import CARS, ROOT, Served, photos_of, ready, server
 from PIL import Image
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.lib import machine
+from bench.lib.paths import CARS, RESULTS
+from bench.lib.photos import photos_of
+from bench.lib.servers import Served, ready, server
 from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.runtime import Runtime
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.photo_files import LIMITS
 
-RESULTS = ROOT / "bench/results/gpu.json"
+OUT = RESULTS / "gpu.json"
 TRITON = 6127
 """Images/s of a ResNet-50, fp16, ONNX Runtime with TensorRT, on one A100, 256 callers, tensors in: no decoding.
 NVIDIA DeepLearningExamples, classification/resnet50v1.5, Triton."""
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="that call")
     parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     info = bundle.read(args.model)
     source, photos = photos_of(args.photos)

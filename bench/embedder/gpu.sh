@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What serving gets out of this machine's GPU: bench/gpu.sh [FLAGS OF bench/gpu.py]
+# What serving gets out of this machine's GPU: bench/embedder/gpu.sh [FLAGS OF bench/embedder/gpu.py]
 #
-# Sets up vmmr[gpu] in .venv-gpu, exports the ImageNet ResNet-50 in fp16, and runs bench/gpu.py on it; figures go to
+# Sets up vmmr[gpu] in .venv-gpu, exports the ImageNet ResNet-50 in fp16, and runs bench/embedder/gpu.py on it; figures go to
 # bench/results/gpu.json. MODEL=BUNDLE takes that bundle instead, PYTHON=... an environment that is ready instead.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv-gpu/bin/python
@@ -23,4 +23,4 @@ if [ -z "${MODEL:-}" ]; then
     fi
 fi
 command -v nvidia-smi >/dev/null || echo "gpu.sh: no nvidia-smi: utilisation will be missing" >&2
-exec env PYTHONPATH="$PWD:$PWD/client" "$PYTHON" bench/gpu.py --model "$MODEL" "$@"
+exec env PYTHONPATH="$PWD:$PWD/client" "$PYTHON" -m bench.embedder.gpu --model "$MODEL" "$@"

@@ -1,4 +1,4 @@
-"""The embedder offered three times what it can do: `python bench/overload.py [--seconds 60]`.
+"""The embedder offered three times what it can do: `python -m bench.embedder.overload [--seconds 60]`.
 
 Starts `vmmr-embedder serve` with the model that ships. From another process come calls of one photo: as many at once as
 keep it busy, which tells its peak; then half of the peak, each call at its time whatever became of those before, and with
@@ -33,13 +33,15 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
-from chain import CARS, ROOT, Served, photos_of
-from embedder import served
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.embedder.serving import served
+from bench.lib.paths import CARS, RESULTS, ROOT
+from bench.lib.photos import photos_of
+from bench.lib.servers import Served
 from svckit.cores import cores
 
-RESULTS = ROOT / "bench/results/overload.json"
+OUT = RESULTS / "overload.json"
 PEAK_S, CALM_S = 6.0, 5.0
 OVERLOAD = 3.0
 
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, metavar="PER_S", help="take this for the peak")
     parser.add_argument("--model", type=Path, default=ROOT / "models/resnet50-cars-int8", metavar="BUNDLE")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
     spawn = multiprocessing.get_context("spawn")

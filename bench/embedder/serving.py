@@ -1,4 +1,4 @@
-"""What serving costs beside the network itself: `python bench/embedder.py [--fp32 BUNDLE]`.
+"""What serving costs beside the network itself: `python -m bench.embedder.serving [--fp32 BUNDLE]`.
 
 Starts `vmmr-embedder serve` with the int8 model that ships and with an fp32 one (given, or exported from ../shared/weights,
 where torch is there), and calls it from another process. In the same run, in turns, a third process does the same to the same
@@ -38,9 +38,11 @@ from typing import Any
 import grpc
 import numpy as np
 import onnxruntime
-from chain import CARS, ROOT, Served, photos_of, ready, server
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.lib.paths import CARS, RESULTS, ROOT
+from bench.lib.photos import photos_of
+from bench.lib.servers import Served, ready, server
 from embedder_svc.network import bundle
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.photo_files import LIMITS
@@ -48,7 +50,7 @@ from svckit.cores import cores
 
 INT8 = ROOT / "models/resnet50-cars-int8"
 WEIGHTS = ROOT.parent / "shared/weights/resnet50_imagenet.safetensors"
-RESULTS = ROOT / "bench/results/embedder.json"
+OUT = RESULTS / "embedder.json"
 CALLS = ((1, 4), (1, 16), (8, 2))
 """Photos in a call, and calls at once."""
 RAW_BATCH = 8
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--int8", type=Path, default=INT8, metavar="BUNDLE")
     parser.add_argument("--fp32", type=Path, metavar="BUNDLE")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
     cases = {}

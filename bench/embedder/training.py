@@ -1,4 +1,4 @@
-"""What a training step costs, and looking at the dev photos: `python bench/training.py`.
+"""What a training step costs, and looking at the dev photos: `python -m bench.embedder.training`.
 
 Steps of every kind take turns on one thread, and each kind is given beside the first. CPU seconds, the least of some:
 what else the machine does only ever adds. Memory is given beside the size of the embeddings themselves.

@@ -1,6 +1,6 @@
 """Single adds to a gallery that serves: how many are on the disk in a second, for one caller and for eight.
 
-    python bench/journal.py [--count 100000] [--callers 1 8] [--seconds 300] [--out bench/results/journal.json]
+    python -m bench.gallery.journal [--count 100000] [--callers 1 8] [--seconds 300] [--out bench/results/journal.json]
 
 Each call adds one item of 512 floats and is answered once the item is on the disk. The count is of all callers together, and so is
 the time limit, for each number of callers; the server is a process of its own, compaction by itself is off, and every run has an

@@ -1,4 +1,4 @@
-"""What a living gallery costs: `python bench/live.py [--photos N] [--rounds N]`, under three minutes.
+"""What a living gallery costs: `python -m bench.gallery.live [--photos N] [--rounds N]`, under three minutes.
 
 All figures are of one process and one run, in turns, medians of rounds; times are CPU seconds of the whole process where a
 thread works alone, and wall seconds where processes wait for each other.
@@ -31,6 +31,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lib.paths import RESULTS
 from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
@@ -51,14 +52,14 @@ WRITTEN = (0, 1_000, 10_000)
 DELETED = (1, 100, 1_000, 10_000)
 BATCHES = (1, 64)
 CAUGHT_UP = 250
-RESULTS = Path(__file__).parent / "results" / "live.json"
+OUT = RESULTS / "live.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "photos": args.photos, "k": K}
     report |= {"dimension": D, "rounds": args.rounds}

@@ -1,4 +1,4 @@
-"""A gallery that changes under load: `python bench/swaps.py [--seconds 40]`.
+"""A gallery that changes under load: `python -m bench.gallery.swaps [--seconds 40]`.
 
 Serves the embeddings of the gallery that ships, as a Flat index, by two `vmmr-search serve` over one folder.
 
@@ -26,20 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import machine
 import numpy as np
 from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib import machine
+from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
 
-ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "models/stanford-cars"
-RESULTS = Path(__file__).parent / "results" / "swaps.json"
+OUT = RESULTS / "swaps.json"
 K, QUERIES, BETWEEN = 10, 256, 20
 TIMEOUT_S = 10.0
 QUIET = ("--log-level", "warning")
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0, help="of queries left alone, and again of swaps")
     parser.add_argument("--rate", type=float, default=50.0, help="queries a second")
     parser.add_argument("--writes", type=int, default=300, help="whose catch-up is timed")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, ExitStack() as servers:
         version = built(Path(work) / "index")
@@ -111,7 +111,7 @@ def serving(index: Path) -> Iterator[str]:
         ends = time.monotonic() + 60
         while not ports.exists():
             if process.poll() is not None or time.monotonic() > ends:
-                sys.exit("bench/swaps.py: the server did not start")
+                sys.exit("bench/gallery/swaps.py: the server did not start")
             time.sleep(0.05)
         yield f"127.0.0.1:{json.loads(ports.read_text())['port']}"
     finally:

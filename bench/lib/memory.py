@@ -1,4 +1,4 @@
-"""Runs a command and tells its time and memory: `python bench/memory.py COMMAND ...`.
+"""Runs a command and tells its time and memory: `python -m bench.lib.memory COMMAND ...`.
 
 Memory is that of its process and of those that it starts, together, looked at fifty times a second. `own` is memory that only
 these processes can hold (RssAnon); `with files` adds the pages of mapped files that are in memory just then (RssFile),

@@ -1,7 +1,7 @@
 """Embeddings of photos that nobody took, with the structure of real ones, as many as you like.
 
-    python bench/synthetic.py make REAL OUT --photos 300000
-    python bench/synthetic.py check REAL
+    python -m bench.lib.synthetic make REAL OUT --photos 300000
+    python -m bench.lib.synthetic check REAL
 
 REAL is what `vmmr-embedder embed` wrote, or an index: models/stanford-cars is there. OUT becomes what `embed` would write
 of such photos (OUT/embeddings), and queries: other photos of the same cars (OUT/queries.npz). `check` makes as many photos

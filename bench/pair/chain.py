@@ -1,4 +1,4 @@
-"""What the chain costs beside its parts: `python bench/chain.py [--rounds N]`.
+"""What the chain costs beside its parts: `python -m bench.pair.chain [--rounds N]`.
 
 Starts the pair that ships, and in one run, in turns, a round at a time:
 
@@ -13,14 +13,11 @@ are of this process and of both servers. Each figure is a median over rounds, wi
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,15 +31,14 @@ from typing import Any
 import grpc
 import numpy as np
 import vmmr
-from PIL import Image
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-ROOT = Path(__file__).parent.parent
-CARS = ROOT.parent / "shared/data/stanford_cars/train"
-RESULTS = ROOT / "bench/results/chain.json"
-SIZE = (500, 375)
-PHOTOS = 64
+from bench.lib.paths import CARS, RESULTS
+from bench.lib.photos import photos_of
+from bench.lib.servers import Served, pair
+
+OUT = RESULTS / "chain.json"
 IN_FLIGHT = (1, 2, 3)
 TIMEOUT_S = 60.0
 
@@ -58,7 +54,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--workers", type=int, metavar="N", help="--workers of the embedder, in place of its default")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
     with pair(*(("--workers", args.workers) if args.workers else ())) as served:
@@ -72,78 +68,6 @@ def main() -> None:
     print(table(figures))
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps({**about, "figures": figures}, indent=1) + "\n")
-
-
-# --- photos ---
-
-
-def photos_of(folder: Path) -> tuple[str, list[bytes]]:
-    """What they are, and JPEGs of one size."""
-    if folder.is_dir():
-        files = sorted(folder.glob("*/*.jpg"))
-        return "Stanford Cars", [encoded(Image.open(file)) for file in files[:: max(1, len(files) // PHOTOS)][:PHOTOS]]
-    from demo.drawn_cars import LABELS, draw  # noqa: PLC0415 (only where it is needed)
-
-    return "drawn", [encoded(draw(label, seed)) for seed, label in islice(enumerate(cycle(LABELS)), PHOTOS)]
-
-
-def encoded(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-# --- the pair ---
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running server."""
-
-    process: "subprocess.Popen[bytes]"
-    address: str
-
-    def cpu_s(self) -> float:
-        """CPU seconds that it and its children have used."""
-        import psutil  # noqa: PLC0415 (of the extra dev)
-
-        own = psutil.Process(self.process.pid)
-        return float(sum(sum(each.cpu_times()[:2]) for each in (own, *own.children(recursive=True))))
-
-
-@contextmanager
-def pair(*flags: object) -> Iterator[tuple[Served, Served]]:
-    """Embedder and search service. `flags`: the embedder's."""
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        starting = [
-            (stack.enter_context(server(work, name, *more)), work / f"{name}.port")
-            for name, more in (("embedder_svc", flags), ("search_svc", ()))
-        ]
-        yield tuple(Served(process, ready(process, port)) for process, port in starting)
-
-
-@contextmanager
-def server(work: Path, module: str, *flags: object) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", module, "serve", "--port", "0", "--port-file", work / f"{module}.port", *flags]
-    with (work / f"{module}.log").open("wb") as log:
-        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def ready(process: "subprocess.Popen[bytes]", port_file: Path) -> str:
-    while not port_file.exists():
-        if process.poll() is not None:
-            sys.exit(f"the server ended:\n{port_file.with_suffix('.log').read_text()}")
-        time.sleep(0.05)
-    address = f"127.0.0.1:{json.loads(port_file.read_text())['port']}"
-    with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(TIMEOUT_S)
-    return address
 
 
 # --- one at a time ---

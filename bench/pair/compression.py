@@ -1,4 +1,4 @@
-"""What compressing the chain's messages would gain and cost: `python bench/compression.py`.
+"""What compressing the chain's messages would gain and cost: `python -m bench.pair.compression`.
 
 Starts the pair that ships, makes the four messages of `identify` and of a batch of 16, and compresses each as gRPC would
 (zlib's level 6, which both gzip and deflate are there). Printed: bytes, what is left of them, and the CPU time of compressing and of
@@ -11,9 +11,12 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import grpc
-from chain import CARS, Served, pair, photos_of
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
+
+from bench.lib.paths import CARS
+from bench.lib.photos import photos_of
+from bench.lib.servers import Served, pair
 
 REPEATS, ROUNDS, CALLS = 25, 5, 15
 

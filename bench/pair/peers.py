@@ -1,4 +1,4 @@
-"""vmmr beside the servers one would pick instead: `python bench/peers.py [--peers NAME ...]`.
+"""vmmr beside the servers one would pick instead: `python -m bench.pair.peers [--peers NAME ...]`.
 
 The same ONNX file, the same decoding (vmmr's own), the same photos and the same cores for everything, callers included.
 Each peer is installed, pinned, in an environment of its own in .cache/peers, and set up as its documentation has it, in two
@@ -37,15 +37,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import machine
 import numpy as np
 import psutil
-from chain import CARS, ROOT, photos_of
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-SERVERS = ROOT / "bench/peer_servers"
+from bench.lib import machine
+from bench.lib.paths import CARS, RESULTS, ROOT
+from bench.lib.photos import photos_of
+
+SERVERS = ROOT / "bench/pair/peer_servers"
 CACHE = ROOT / ".cache/peers"
-RESULTS = ROOT / "bench/results/peers.json"
+OUT = RESULTS / "peers.json"
 MODEL = ROOT / "models/resnet50-cars-int8"
 CALLERS = (1, 4, 16)
 START_S, TIMEOUT_S, WARM_S, ENDING_S = 180.0, 60.0, 0.4, 15.0
@@ -105,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement in a round")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
     parser.add_argument("--install-only", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     machine.pin(args.cores)
     about = machine.describe()

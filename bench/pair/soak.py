@@ -1,4 +1,4 @@
-"""Mixed load for a long time, and what becomes of the servers: `python bench/soak.py [--minutes 60]`.
+"""Mixed load for a long time, and what becomes of the servers: `python -m bench.pair.soak [--minutes 60]`.
 
 Starts the pair that ships and asks it, side by side, for all that callers do: one photo, many, a car of several photos,
 exact search, damaged photos, queries of a wrong model, deadlines that are too short, callers who leave. Every operation
@@ -26,10 +26,10 @@ import psutil
 import vmmr
 from vmmr import AsyncClient, Embeddings, SearchOptions
 
+from bench.lib.paths import RESULTS, ROOT
 from demo.servers import serving
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+OUT = RESULTS / "soak.json"
 PHOTOS = ROOT.parent / "shared" / "data" / "stanford_cars" / "train"
 SAMPLE_S = 2.0
 WARM_UP, PART = 0.1, 0.25
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=15.0, help="operations a second, all callers together")
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEGs")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     photos = read(args.photos)
     tally = Tally()
@@ -79,7 +79,7 @@ def read(folder: Path) -> list[bytes]:
     """Some photos of the folder, the same ones each time."""
     paths = sorted(folder.rglob("*.jpg"))
     if not paths:
-        sys.exit(f"bench/soak.py: no *.jpg in {folder}: name a folder of photos with --photos")
+        sys.exit(f"bench/pair/soak.py: no *.jpg in {folder}: name a folder of photos with --photos")
     return [path.read_bytes() for path in random.Random(0).sample(paths, min(200, len(paths)))]
 
 

@@ -1,4 +1,4 @@
-"""Where the time of one request goes: `python bench/waterfall.py [--photos DIR]`.
+"""Where the time of one request goes: `python -m bench.pair.waterfall [--photos DIR]`.
 
 Starts the pair that ships, identifies one photo at a time, and draws the median of every stage as a waterfall. Stages are
 those that the servers report; what is left of a round trip is the way: gRPC on both sides, reading the request and
@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from vmmr import Client
 
+from bench.lib.paths import RESULTS, ROOT
 from demo.servers import serving
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "waterfall.json"
+OUT = RESULTS / "waterfall.json"
 PICTURE = ROOT / "docs" / "waterfall.svg"
 PHOTOS = ROOT.parent / "shared" / "data" / "stanford_cars" / "train"
 SIZE = (500, 375)
@@ -56,13 +56,13 @@ def main() -> None:
     draw(medians)
     told = {f"{where}: {what}": round(ms, 3) for (where, what), ms in medians.items()}
     content = {"calls": args.calls, "photo": "x".join(map(str, SIZE)), "whole_ms": round(whole, 3), "stages_ms": told}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    OUT.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read(folder: Path) -> list[bytes]:
     paths = sorted(folder.rglob("*.jpg"))
     if not paths:
-        sys.exit(f"bench/waterfall.py: no *.jpg in {folder}: name a folder of photos with --photos")
+        sys.exit(f"bench/pair/waterfall.py: no *.jpg in {folder}: name a folder of photos with --photos")
     return [resized(path) for path in random.Random(0).sample(paths, min(100, len(paths)))]
 
 

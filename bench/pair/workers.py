@@ -1,4 +1,4 @@
-"""What a second worker is worth on two cores: `python bench/workers.py`. Less than three minutes on an idle machine.
+"""What a second worker is worth on two cores: `python -m bench.pair.workers`. Less than three minutes on an idle machine.
 
 Starts the servers that ship in three ways, all at once, and loads one at a time, in turns: one process on one core; one process
 with the threads it takes by itself; two workers. The callers are a process of their own on the same cores, with 16 connections
@@ -40,10 +40,10 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
+from bench.lib.paths import RESULTS, ROOT
 from search_svc.index.version import IndexVersion
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results" / "workers.json"
+OUT = RESULTS / "workers.json"
 INDEX = ROOT / "models" / "stanford-cars"
 CONNECTIONS = 16
 WAYS: Mapping[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement in a round")
     parser.add_argument("--only", nargs="*", choices=[case.name for case in CASES], metavar="CASE")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     reports = {}
     for case in CASES:

@@ -1,4 +1,4 @@
-"""What `vmmr-search audit` finds of what was planted: `python bench/audit.py EMBEDDINGS --photos DIR --model BUNDLE`.
+"""What `vmmr-search audit` finds of what was planted: `python -m bench.quality.audit EMBEDDINGS --photos DIR --model BUNDLE`.
 
 EMBEDDINGS are of the photos in DIR, by the model BUNDLE. Copies, wrong labels and pictures of no car are planted in a
 temporary directory: copies encoded again, rescaled, cropped or brighter, half of them with another label; photos with

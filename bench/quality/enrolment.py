@@ -1,4 +1,4 @@
-"""A new car from a handful of photos: `python bench/enrolment.py PHOTOS`, the folder `train` of Stanford Cars. Under five minutes.
+"""A new car from a handful of photos: `python -m bench.quality.enrolment PHOTOS`, the folder `train` of Stanford Cars. Under five minutes.
 
 The gallery that ships, less the photos of some classes, is built and calibrated anew, without anything of theirs, and served
 beside the model that ships. Then 1, 2, 5 and 10 photos of each of those classes are added through AddItems, and their test
@@ -23,22 +23,22 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-import machine
 import numpy as np
 import vmmr
 from numpy.typing import NDArray
 
+from bench.lib import machine
+from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.fitting.held_out import Held
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
 
-ROOT = Path(__file__).parents[1]
 MODEL, GALLERY = ROOT / "models/resnet50-cars-int8", ROOT / "models/stanford-cars"
 CLASSES, SEED = 20, 0
 ENROLLED, DRAWS = (0, 1, 2, 5, 10), 5
-RESULTS = Path(__file__).parent / "results" / "enrolment.json"
+OUT = RESULTS / "enrolment.json"
 _START_S = 120
 _BATCH = 32
 _BOOTSTRAPS = 2000
@@ -47,7 +47,7 @@ _BOOTSTRAPS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, metavar="PHOTOS")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         work = Path(directory)

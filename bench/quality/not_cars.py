@@ -1,4 +1,4 @@
-"""Gathers pictures that show no car, to measure what the index says of them: `python bench/not_cars.py DIR`, a new one.
+"""Gathers pictures that show no car, to measure what the index says of them: `python -m bench.quality.not_cars DIR`, a new one.
 
 They come from Debian packages (apt-get download, unpacked, not installed): wallpapers, and Tux Paint's stamps of animals, plants,
 food, clothes and household things. Drawn ones, and anything of traffic, are left out. They stay where they are put, beside

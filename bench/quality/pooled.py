@@ -1,6 +1,6 @@
-"""A bundle without its projection: `python bench/pooled.py BUNDLE OUT`.
+"""A bundle without its projection: `python -m bench.quality.pooled BUNDLE OUT`.
 
-Its embeddings are the 2048 pooled features of the network, at unit length. `bench/synthetic.py fit` takes from them what
+Its embeddings are the 2048 pooled features of the network, at unit length. `bench/lib/synthetic.py fit` takes from them what
 embeddings of that dimension look like.
 """
 

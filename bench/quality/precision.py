@@ -1,4 +1,4 @@
-"""Bundles side by side: `python bench/precision.py MANIFEST --photos DIR --work DIR BUNDLE BUNDLE ...`.
+"""Bundles side by side: `python -m bench.quality.precision MANIFEST --photos DIR --work DIR BUNDLE BUNDLE ...`.
 
 For precisions of one checkpoint (fp32 first: the others are compared with it), and for choosing a resize rule, an input size
 or the mirror image on dev. Each bundle embeds the train photos, which are the gallery, and the photos of a split; every photo

@@ -1,6 +1,6 @@
 """How the default model compares with the published-style reference: 100 classes, 16 gallery and 8 query photos each.
 
-    python bench/reference.py .cache/demo/stanford_cars/embeddings
+    python -m bench.quality.reference .cache/demo/stanford_cars/embeddings
 
 Draws the classes and photos again and again, for which classes are drawn decides much, and prints the mean and the
 range that 95 % of the draws fall in. Nearest photo by cosine.

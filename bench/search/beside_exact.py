@@ -1,6 +1,6 @@
-"""An HNSW index beside exact search, one query at a time, one thread: `python bench/beside_exact.py DATA`.
+"""An HNSW index beside exact search, one query at a time, one thread: `python -m bench.search.beside_exact DATA`.
 
-DATA is what bench/synthetic.py made and bench/index.py built indexes of. Exact search is faiss.IndexFlatIP over the photos in
+DATA is what bench/lib/synthetic.py made and bench/search/index.py built indexes of. Exact search is faiss.IndexFlatIP over the photos in
 float32; the index is searched through the engine that serves. Both take turns, so what slows the machine for a while slows
 both. All 2,000 queries of DATA are asked. Memory is that of a process without the flat index, by file (Rss in smaps).
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import faiss
-import index as indexes
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.search import index as indexes
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import SearchParams
 

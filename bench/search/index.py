@@ -1,8 +1,8 @@
-"""Kinds of index over growing galleries: `python bench/index.py build|measure|report ...`.
+"""Kinds of index over growing galleries: `python -m bench.search.index build|measure|report ...`.
 
-    python bench/index.py build DATA ...        the indexes of galleries that bench/synthetic.py made, in DATA/indexes
-    python bench/index.py measure DATA ...      what they find and how fast, beside raw faiss; wants an idle machine
-    python bench/index.py report                prints the tables, and draws docs/scaling.svg
+    python -m bench.search.index build DATA ...        the indexes of galleries that bench/lib/synthetic.py made, in DATA/indexes
+    python -m bench.search.index measure DATA ...      what they find and how fast, beside raw faiss; wants an idle machine
+    python -m bench.search.index report                prints the tables, and draws docs/scaling.svg
 
 `build` and `measure` do what is not done yet. Each index is built, and measured, in a process of its own, by the code that
 serves it, with one shard and so one thread; beside it stands a flat index that faiss itself searches with one thread.
@@ -26,13 +26,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.shard_files import write_shards
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import IndexVersion, SearchParams, ShardInfo, VersionManifest
 
-RESULTS = Path(__file__).parent / "results"
-PLOT = Path(__file__).parents[1] / "docs/scaling.svg"
+PLOT = ROOT / "docs/scaling.svg"
 K = 10
 QUERIES, SINGLES, FLAT_SINGLES, BATCH = 512, 256, 48, 64
 ENOUGH, MOST = 0.95, 0.99

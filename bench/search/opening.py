@@ -1,6 +1,6 @@
-"""What opening and serving an index takes: `python bench/opening.py INDEX DATA`.
+"""What opening and serving an index takes: `python -m bench.search.opening INDEX DATA`.
 
-DATA is what bench/synthetic.py made and INDEX was built from. First in this process, then in two servers of the same index,
+DATA is what bench/lib/synthetic.py made and INDEX was built from. First in this process, then in two servers of the same index,
 started from the command line: each is asked the queries of DATA, one by one. RssAnon is memory that only the process can
 hold; RssFile are pages of files that it has looked at, which other processes share and the kernel may drop; Pss is both, with
 shared pages divided among those who share them.

@@ -1,4 +1,4 @@
-"""What a search costs beside faiss itself: `python bench/search_reply.py`.
+"""What a search costs beside faiss itself: `python -m bench.search.reply`.
 
 64 queries, k = 10, over 20,000 vectors of 2048 dimensions. Each stage is CPU time of one thread beside that of one call
 to faiss on the same index in the same run: reading the call, the engine (over-fetching, ties, ids, merge), the vote,

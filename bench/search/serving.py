@@ -1,4 +1,4 @@
-"""What serving costs beside faiss itself: `python bench/serving.py [--keep DIR]`.
+"""What serving costs beside faiss itself: `python -m bench.search.serving [--keep DIR]`.
 
 Builds indexes of seeded, clustered vectors, starts `vmmr-search serve` on each, and calls it from another process. In the
 same run, in turns, a third process opens the same shard files with the same threads (one a shard, OpenMP set to one in
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib.paths import RESULTS
 from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
@@ -53,7 +54,7 @@ QUERIES = 1024
 LABELS = 1000
 MODEL = 64 * "0"
 BUSY = 0.9
-RESULTS = Path(__file__).parent / "results" / "serving.json"
+OUT = RESULTS / "serving.json"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.7, help="of each measurement in a round")
     parser.add_argument("--build-only", action="store_true", help="only build what --keep lacks")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     reports = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""How long a search waits for Python's lock beside a thread that writes replies: `python bench/switching.py`.
+"""How long a search waits for Python's lock beside a thread that writes replies: `python -m bench.search.switching`.
 
 64 queries, k = 10, of an IVF shard, again and again, while another thread writes replies half of the time. By Python's switch
 interval, in turns: for how long the search's thread neither computed nor waited for a core (/proc/self/task/*/schedstat), so

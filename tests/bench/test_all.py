@@ -31,7 +31,7 @@ def table(root, tmp_path):
         for name, content in figures.items():
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
         flags = ["--no-run", "--results", tmp_path, "--only", *figures, *missing]
-        command = [sys.executable, root / "bench/all.py", *flags]
+        command = [sys.executable, "-m", "bench.all", *flags]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         rows = [line.strip("|").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
         cells = [[cell.strip() for cell in row] for row in rows[1:]]

@@ -1,6 +1,6 @@
 """A car that the gallery lacks, from five real photos: the pair as it ships, through the `vmmr` command and the SDK.
 
-How often it is right, for how many photos, is bench/enrolment.py's to measure.
+How often it is right, for how many photos, is bench/quality/enrolment.py's to measure.
 """
 
 import csv

@@ -1,4 +1,3 @@
-import io
 import random
 import runpy
 from functools import partial
@@ -6,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from vmmr.embedder.v1 import embedder_pb2_grpc
 
 
@@ -36,19 +34,6 @@ def scene():
     y, x = np.mgrid[0:72, 0:96]
     pixels = np.stack([255 * x / 95, 255 * y / 71, 127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 5)], axis=-1)
     return pixels.round().astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def encode():
-    """`encode(pixels, "PNG", **options)`: an encoded photo."""
-
-    def encoded(pixels, form, **options):
-        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-        file = io.BytesIO()
-        image.save(file, form, **options)
-        return file.getvalue()
-
-    return encoded
 
 
 SERVE = ("-m", "embedder_svc", "serve", "--port", "0", "--metrics-port", "0")

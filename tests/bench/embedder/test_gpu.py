@@ -1,4 +1,4 @@
-"""bench/gpu.sh, as far as a machine without a GPU goes."""
+"""bench/embedder/gpu.sh, as far as a machine without a GPU goes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ def test_it_measures_raw_decoding_and_serving_and_names_the_limit(root, tmp_path
     out = tmp_path / "gpu.json"
     short = ("--seconds", 0.3, "--batches", 1, 4, "--call", 2, "--callers", 4, "--processes", 2, "--out", out)
     environment = os.environ | {"PYTHON": sys.executable, "MODEL": str(tmp_path / "tiny")}
-    command = ["bash", root / "bench/gpu.sh", "--device", "cpu", "--photos", tmp_path / "none", *short]
+    command = ["bash", root / "bench/embedder/gpu.sh", "--device", "cpu", "--photos", tmp_path / "none", *short]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())

@@ -1,36 +1,26 @@
-"""bench/synthetic.py makes what docs/scaling.md is measured on, so it is tested."""
+"""bench/lib/synthetic.py makes what docs/scaling.md is measured on, so it is tested."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.lib import synthetic as synthetic_gallery
+from bench.search import index as index_kinds
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.voting.labels import parse
 
-ROOT = Path(__file__).parents[2]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"bench/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def synthetic():
-    yield load("synthetic")
-    del sys.modules["synthetic"]
+    return synthetic_gallery
 
 
 @pytest.fixture(scope="module")
 def index():
-    yield load("index")
-    del sys.modules["index"]
+    return index_kinds
 
 
 @pytest.fixture(scope="module")

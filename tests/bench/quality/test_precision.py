@@ -1,27 +1,19 @@
-"""bench/precision.py chooses what ships, so it is tested."""
+"""bench/quality/precision.py chooses what ships, so it is tested."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.quality import precision as bench_precision
 from embedder_svc.network import bundle
 from tests.embedder_svc import tiny_bundle
 
-BENCH = Path(__file__).parents[2] / "bench/precision.py"
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def precision():
-    spec = importlib.util.spec_from_file_location("precision", BENCH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["precision"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["precision"]
+    return bench_precision
 
 
 def row(name, label, split, make=""):
