@@ -1,11 +1,17 @@
-"""Which calls a server takes: none before it is warm, only so many at once, and none when it drains."""
+"""Which calls a server takes: none before it is warm, only so many at once, and none when it drains.
+
+The last quarter of the places is for connections that have no call inside, so that no connection keeps all others out.
+"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from svckit.errors import Reason, ServiceError
+
+RETRY_S = 0.1
 
 
 class Gate:
@@ -15,7 +21,11 @@ class Gate:
         self.opened = False
         self.draining = asyncio.Event()
         self._max_calls = max_calls
+        self._shared = max_calls - max_calls // 4
+        """Places that any connection may take."""
         self._inside: set[asyncio.Task[Any]] = set()
+        self._of: Counter[str] = Counter()
+        """Calls inside, by connection."""
         self._empty = asyncio.Event()
         self._empty.set()
         self._expelling = False
@@ -31,12 +41,16 @@ class Gate:
         return self.opened and not self.draining.is_set()
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """The time a call's task is inside. Raises ServiceError: NOT_READY, SHUTTING_DOWN or QUEUE_FULL."""
-        self._check()
+    def call(self, connection: str = "") -> Iterator[None]:
+        """Hold a place while a call of the connection is served.
+
+        Raises ServiceError: NOT_READY, SHUTTING_DOWN or QUEUE_FULL.
+        """
+        self._check(connection)
         task = asyncio.current_task()
         assert task is not None
         self._inside.add(task)
+        self._of[connection] += 1
         self._empty.clear()
         try:
             yield
@@ -46,6 +60,7 @@ class Gate:
             raise
         finally:
             self._inside.discard(task)
+            self._forget(connection)
             if not self._inside:
                 self._empty.set()
 
@@ -68,14 +83,24 @@ class Gate:
         for task in self._inside:
             task.cancel()
 
-    def _check(self) -> None:
+    def _forget(self, connection: str) -> None:
+        self._of[connection] -= 1
+        if not self._of[connection]:
+            del self._of[connection]
+
+    def _check(self, connection: str) -> None:
         if self.draining.is_set():
             raise shutting_down()
         if not self.opened:
             raise ServiceError(Reason.NOT_READY, "the server is warming up", retry_after_s=1.0)
         if self.calls >= self._max_calls:
             message = f"the server is busy with {self.calls} calls, as many as it takes"
-            raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=0.1)
+            raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=RETRY_S)
+        if self.calls >= self._shared and (own := self._of[connection]):
+            message = (
+                f"{self.calls} calls are inside, {own} of this connection: the last places are for other connections"
+            )
+            raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=RETRY_S)
 
 
 def shutting_down() -> ServiceError:

@@ -5,8 +5,8 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -19,21 +19,28 @@ from svckit import logs, streams
 from svckit.errors import Reason, ServiceError
 from svckit.gate import Gate
 from svckit.metrics import Metrics
+from svckit.places import Places
 from svckit.status import status_of
 from svckit.streams import Context, Handler
 
 REQUEST_ID = "x-request-id"
 
 _HEALTH = "/grpc.health.v1.Health/"
+_STREAMS_OF_A_CONNECTION = 16
 _LONGEST_REQUEST_ID = 128
 _TRANSIT_S = 0.05
 # A caller that never ends its upload keeps others out, for it counts as a call.
 _RECEIVE_S = 60
+# Of calls that are answered always, which have no place that they could keep from others, but take memory.
+_RECEIVE_ALWAYS_S = 10
 _log = logging.getLogger("svckit.calls")
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
     """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged.
+
+    Streams have places of their own, apart from those of calls; callers with the token have other places than those without,
+    and no connection has more than its part.
 
     Methods in `always`, by their full names, are answered warm or not, too. Of those in `before`, what is given there is
     called with the call's deadline before its message is read: it may raise ServiceError.
@@ -47,12 +54,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         *,
         always: Collection[str] = (),
         before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
+        max_streams: int,
     ) -> None:
         self._gate = gate
         self._metrics = metrics
         self._token = token
         self._always = frozenset(always)
         self._before = before
+        self._streams = {
+            known: Places(per_connection=_STREAMS_OF_A_CONNECTION, in_all=max_streams) for known in (False, True)
+        }
+        for known, places in self._streams.items():
+            metrics.streams(lambda places=places: places.taken, token=known)  # type: ignore[misc]  # mypy knows no default
 
     async def intercept_service(
         self,
@@ -66,10 +79,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             return streams.wrap(handler, partial(self._stream, handler, method))
         if method.startswith(_HEALTH):
-            return handler
+            return grpc.stream_unary_rpc_method_handler(partial(self._health, handler))
         # As a stream of one message: whether a call is taken is decided before its message is read into memory.
         # Without serializers: bytes that are no message are an error like any other, with a reason and a log line.
         return grpc.stream_unary_rpc_method_handler(partial(self._call, handler, method))
+
+    async def _health(self, handler: Handler, messages: object, context: Context) -> bytes:  # noqa: ARG002 (gRPC passes them)
+        """Answer a health check, however busy the server is."""
+        try:
+            with _foreseen():
+                return await _serve(handler, context, _RECEIVE_ALWAYS_S)
+        except ServiceError as error:
+            await _abort(error, _request_id(context), context)
 
     async def _call(self, handler: Handler, method: str, messages: object, context: Context) -> bytes:  # noqa: ARG002
         # The message is read from the context: as one of a stream it costs 0.1 ms of a call more.
@@ -105,25 +126,34 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     async def _answer(self, handler: Handler, method: str, context: Context) -> bytes:
         self._authenticate(context)
-        with nullcontext() if method in self._always else self._gate.call():
+        if method in self._always:
+            return await _serve(handler, context, _RECEIVE_ALWAYS_S)
+        with self._gate.call(context.peer()):
             if check := self._before.get(method):
                 check(deadline(context))
-            return await _serve(handler, context)
+            return await _serve(handler, context, _RECEIVE_S)
+
+    def _knows_token(self, context: Context) -> bool:
+        given = _metadata(context, "authorization")
+        return bool(self._token) and hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
 
     def _authenticate(self, context: Context) -> None:
-        given = _metadata(context, "authorization")
-        if self._token and not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+        if self._token and not self._knows_token(context):
             raise ServiceError(Reason.UNAUTHENTICATED, "no valid token in the metadata `authorization: Bearer TOKEN`")
 
-    async def _stream(self, handler: Handler, method: str, request: Any, context: Context) -> None:
+    async def _stream(self, handler: Handler, method: str, messages: object, context: Context) -> None:  # noqa: ARG002
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         try:
             with _foreseen():
                 if not method.startswith(_HEALTH):
                     self._authenticate(context)
-                await streams.serve(handler, request, context, until=self._gate.draining)
+                with self._streams[self._knows_token(context)].taken_by(context.peer()):
+                    streaming = handler.request_streaming
+                    request = _requests(handler, context) if streaming else await _request(handler, context, _RECEIVE_S)
+                    await streams.serve(handler, request, context, until=self._gate.draining)
         except ServiceError as error:
+            self._metrics.stream_failed(error.reason)
             await _abort(error, request_id, context)
 
 
@@ -148,21 +178,34 @@ def _foreseen() -> Iterator[None]:
         raise _internal() from error
 
 
-async def _serve(handler: Handler, context: Context) -> bytes:
-    response = await handler.unary_unary(await _request(handler, context), context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+async def _serve(handler: Handler, context: Context, within_s: float) -> bytes:
+    request = await _request(handler, context, within_s)
+    response = await handler.unary_unary(request, context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
     return handler.response_serializer(response)  # type: ignore[misc]
 
 
-async def _request(handler: Handler, context: Context) -> Any:
-    """The call's message, once all of it is here; its bytes are not kept."""
-    try:
-        async with asyncio.timeout(_RECEIVE_S):
-            encoded = await context.read()
-    except TimeoutError as error:
-        raise ServiceError(Reason.DEADLINE_EXCEEDED, f"the request took more than {_RECEIVE_S} s to come") from error
+async def _requests(handler: Handler, context: Context) -> AsyncIterator[Any]:
+    """Yield a stream's messages, of which the first must come in time."""
+    encoded = await _received(context, _RECEIVE_S)
+    while encoded is not grpc.aio.EOF:
+        yield _parsed(handler, encoded)
+        encoded = await context.read()
+
+
+async def _request(handler: Handler, context: Context, within_s: float) -> Any:
+    """Return the call's message, once all of it is here; its bytes are not kept."""
+    encoded = await _received(context, within_s)
     if encoded is grpc.aio.EOF:
         raise ServiceError(Reason.MALFORMED_REQUEST, "the request did not come whole")
     return _parsed(handler, encoded)
+
+
+async def _received(context: Context, within_s: float) -> Any:
+    try:
+        async with asyncio.timeout(within_s):
+            return await context.read()
+    except TimeoutError as error:
+        raise ServiceError(Reason.DEADLINE_EXCEEDED, f"the request took more than {within_s} s to come") from error
 
 
 def _parsed(handler: Handler, encoded: bytes) -> Any:

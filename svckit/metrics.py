@@ -35,6 +35,12 @@ class Metrics:
         """The two of a method and a status, which take longer to look up by their labels than to count."""
         self._errors = Counter("vmmr_errors_total", "Calls failed, by reason", ("reason",), registry=self.registry)
         self._in_flight = Gauge("vmmr_calls_in_flight", "Calls being served", registry=self.registry)
+        self._streams = Gauge(
+            "vmmr_streams_open",
+            "Streams open, by whether their caller sent the token",
+            ("token",),
+            registry=self.registry,
+        )
         self._batch_items = Histogram(
             "vmmr_batch_items", "Items in a batch", ("batcher",), buckets=_ITEMS, registry=self.registry
         )
@@ -56,6 +62,14 @@ class Metrics:
         handling.observe(seconds)
         if reason is not None:
             self._errors.labels(reason).inc()
+
+    def streams(self, open_: Callable[[], float], *, token: bool) -> None:
+        """Add the number of streams open, of callers who sent the token or of the others."""
+        self._streams.labels("yes" if token else "no").set_function(open_)
+
+    def stream_failed(self, reason: Reason) -> None:
+        """Count a stream that ended with an error."""
+        self._errors.labels(reason).inc()
 
     def _add_of_calls(self, method: str, code: StatusCode) -> tuple[Counter, Histogram]:
         _, service, name = method.split("/")

@@ -31,8 +31,13 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LOOPBACK = "127.0.0.1"
 _LEAST_PING_INTERVAL_MS = 10_000
 _REFUSING_S = 0.1
-# Health checks, streams, and calls that are just being refused, with all their details.
+# Streams of callers with the token, and as many of callers without.
 _BESIDES_CALLS = 1024
+# HTTP/2's limit: streams, health checks and calls just being refused, of one connection. Clients wait that know it; what they
+# send before, gRPC resets, which tells them nothing: so it is far above the limits that are told with a reason.
+_BESIDES_CALLS_OF_A_CONNECTION = 4096
+# Of calls that came and that the event loop has not seen yet, gRPC refuses any, health checks too, from here on.
+_UNSEEN = 2**15
 _LAST_BYTES_S = 1.0
 
 _SWITCH_S = 5e-4
@@ -203,11 +208,12 @@ class Server:
         token = tls.read_token(config.token_file) if config.token_file else None
         if token and not config.tls_cert:
             _log.warning("the token travels in the clear, for TLS is off")
-        interceptor = Interceptor(self._gate, self.metrics, token, always=self._always, before=self._before)
+        interceptor = Interceptor(
+            self._gate, self.metrics, token, always=self._always, before=self._before, max_streams=_BESIDES_CALLS
+        )
         server = grpc.aio.server(
             interceptors=(interceptor,),
             options=_channel_options(config, shares_port=self._worker is not None),
-            maximum_concurrent_rpcs=config.max_concurrent_calls + _BESIDES_CALLS,
         )
         for add_to in self._services.values():
             add_to(server)
@@ -241,6 +247,10 @@ class Server:
 def _channel_options(config: ServerConfig, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes),
+        # No limit of all calls together: who holds them would keep health checks out. The gate and places have the limits.
+        ("grpc.max_concurrent_streams", config.max_concurrent_calls + _BESIDES_CALLS_OF_A_CONNECTION),
+        ("grpc.server.max_pending_requests", _UNSEEN),
+        ("grpc.server.max_pending_requests_hard_limit", _UNSEEN),
         # A second server on the port must fail, not share its calls in silence.
         ("grpc.so_reuseport", int(shares_port)),
         # Clients may ask an idle connection for a sign of life; by default more than one in 5 minutes is an attack.

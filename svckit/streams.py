@@ -21,11 +21,8 @@ else:
 
 
 def wrap(handler: Handler, serve: Callable[[Any, Context], Awaitable[None]]) -> Handler:
-    """A handler like the given one that is served by `serve`."""
-    method_handler = (
-        grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    )
-    return method_handler(serve, handler.request_deserializer, handler.response_serializer)
+    """Return a handler that leaves the whole stream to `serve`, before any message of it is read, and does not parse them."""
+    return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
 
 
 async def serve(handler: Handler, request: Any, context: Context, *, until: asyncio.Event) -> None:

@@ -54,3 +54,10 @@ async def serve(echo):
 def spawn(run):
     """Starts the example service with the given flags, as a process."""
     return partial(run, ECHO)
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("s3cret\n")
+    return path

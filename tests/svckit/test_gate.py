@@ -21,14 +21,21 @@ def reason_of(gate: Gate) -> Reason:
     return caught.value.reason
 
 
-async def stay(gate: Gate, until: asyncio.Event) -> str:
-    with gate.call():
+def refusal(gate: Gate, connection: str) -> str:
+    with pytest.raises(ServiceError) as caught, gate.call(connection):
+        pass
+    assert caught.value.reason is Reason.QUEUE_FULL
+    return str(caught.value)
+
+
+async def stay(gate: Gate, until: asyncio.Event, connection: str) -> str:
+    with gate.call(connection):
         await until.wait()
     return "served"
 
 
-async def entered(gate: Gate, until: asyncio.Event) -> asyncio.Task:
-    task = asyncio.create_task(stay(gate, until))
+async def entered(gate: Gate, until: asyncio.Event, connection: str = "") -> asyncio.Task:
+    task = asyncio.create_task(stay(gate, until, connection))
     await asyncio.sleep(0)
     return task
 
@@ -47,6 +54,24 @@ async def test_only_so_many_are_inside_at_once(gate):
     assert gate.calls == 0
     with gate.call():
         assert gate.calls == 1
+
+
+async def test_the_last_quarter_of_the_places_is_for_connections_with_no_call_inside():
+    gate = Gate(max_calls=8)
+    gate.opened = True
+    over = asyncio.Event()
+    inside = [await entered(gate, over, "one") for _ in range(6)]
+    assert refusal(gate, "one").startswith("6 calls are inside, 6 of this connection")
+    inside.append(await entered(gate, over, "two"))
+    assert refusal(gate, "two").startswith("7 calls are inside, 1 of this connection")
+    inside.append(await entered(gate, over, "three"))
+    assert refusal(gate, "four").startswith("the server is busy with 8 calls")
+    over.set()
+    assert set(await asyncio.gather(*inside)) == {"served"}
+    again = [await entered(gate, asyncio.Event(), "one") for _ in range(6)]
+    assert gate.calls == 6, "what left is forgotten"
+    for task in again:
+        task.cancel()
 
 
 async def test_a_call_that_fails_leaves_too(gate):

@@ -331,13 +331,6 @@ async def test_a_servicer_knows_until_when_its_caller_waits(misbehave):
     assert (await stub.Embed(photos(1))).times.queue_ms == -1
 
 
-@pytest.fixture
-def token_file(tmp_path):
-    path = tmp_path / "token"
-    path.write_text("s3cret\n")
-    return path
-
-
 @pytest.mark.parametrize("sent", [None, "Bearer wrong", "s3cret", "Bearer ", "Bearer s3cret "], ids=repr)
 async def test_without_the_token_nobody_gets_in(serve, token_file, sent):
     stub = (await serve(token_file=token_file)).stub
