@@ -12,6 +12,9 @@ rounds of one against the other in the same round, with the least and the most.
 - single: raw, a photo decoded and run alone on all threads; served, calls of one photo, one at a time.
 - at 70 %: calls of one photo at a fixed rate, 0.7 of what the server just did; latencies count from the intended start.
 
+On a CPU with VNNI the int8 model is measured once more, as it runs without: "int8, widened" (see embedder_svc.network.arithmetic).
+All servers are up throughout, and take turns in each round. The CPU of a photo is the server's alone, and with its caller's.
+
 Photos are JPEGs of 500 x 375: those of Stanford Cars made that size, or drawn where they are absent.
 """
 
@@ -20,7 +23,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,13 +31,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 import grpc
+import machine
 import numpy as np
 import onnxruntime
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
@@ -44,6 +47,7 @@ from bench.lib.paths import CARS, RESULTS, ROOT
 from bench.lib.photos import photos_of
 from bench.lib.servers import Served, ready, server
 from embedder_svc.network import bundle
+from embedder_svc.network.arithmetic import VNNI, int8_arithmetic
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.photo_files import LIMITS
 from svckit.cores import cores
@@ -57,6 +61,7 @@ RAW_BATCH = 8
 TIMEOUT_S = 60.0
 
 Figures = dict[str, float]
+Cases = dict[str, dict[str, list[float]]]
 
 
 def main() -> None:
@@ -69,27 +74,51 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
-    cases = {}
+    about = machine.describe()
     with tempfile.TemporaryDirectory() as work:
-        models = {"int8": args.int8, "fp32": args.fp32 or exported(Path(work) / "fp32")}
-        for name, model in models.items():
-            if model is not None:
-                cases[name] = measured(model, photos, args)
-                print(table(name, cases[name]), flush=True)
-    if len(cases) == len(models):
-        rates = [statistics.median(cases[name]["raw images/s"]) for name in ("int8", "fp32")]
-        print(f"\nint8 / fp32, raw images/s: {rates[0] / rates[1]:.2f} ({'with' if has_vnni() else 'without'} VNNI)")
-    about = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": cores(),
+        fp32 = args.fp32 or exported(Path(work) / "fp32")
+        cases = measured(models(args.int8, fp32), photos, args)
+    for name, figures in cases.items():
+        print(table(name, figures))
+    for what, values in ratios(cases).items():
+        print(f"{what}: {statistics.median(values):.2f}  ({min(values):.2f} to {max(values):.2f})")
+    about |= {
         "vnni": has_vnni(),
+        "arithmetic": int8_arithmetic(),
         "photos": source,
         "onnxruntime": onnxruntime.__version__,
         "rounds": args.rounds,
         "seconds": args.seconds,
+        "ratios": ratios(cases),
     }
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps({**about, "cases": cases}, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and how it is run."""
+
+    model: Path
+    widened: bool = False
+    """Whether int8 is run as on a CPU without VNNI."""
+
+
+def models(int8: Path, fp32: Path | None) -> dict[str, Case]:
+    cases = {"int8": Case(int8)}
+    if has_vnni():
+        cases["int8, widened"] = Case(int8, widened=True)
+    return cases | ({"fp32": Case(fp32)} if fp32 else {})
+
+
+def ratios(cases: Cases) -> Cases:
+    """int8 against the others, round by round."""
+    whats = ("raw images/s", "raw images/CPU-s", "served images/s", "served images/CPU-s")
+    return {
+        f"int8 / {other}, {what}": [a / b for a, b in zip(cases["int8"][what], cases[other][what], strict=True)]
+        for other in cases.keys() - {"int8"}
+        for what in whats
+    }
 
 
 def exported(path: Path) -> Path | None:
@@ -102,25 +131,34 @@ def exported(path: Path) -> Path | None:
 
 
 def has_vnni() -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.exists() and "vnni" in info.read_text()
+    return int8_arithmetic() in VNNI
 
 
-def measured(model: Path, photos: Sequence[bytes], args: argparse.Namespace) -> dict[str, list[float]]:
-    figures: dict[str, list[float]] = defaultdict(list)
+def measured(cases: dict[str, Case], photos: Sequence[bytes], args: argparse.Namespace) -> Cases:
+    figures: Cases = {name: defaultdict(list) for name in cases}
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(running(name, case, photos)) for name, case in cases.items()}
+        for _ in range(args.rounds):
+            for name, processes in opened.items():
+                for what, figure in one_round(*processes, args.seconds).items():
+                    figures[name][what].append(figure)
+    return figures
+
+
+@contextmanager
+def running(
+    name: str, case: Case, photos: Sequence[bytes]
+) -> Iterator[tuple[ProcessPoolExecutor, ProcessPoolExecutor, Served]]:
+    """Start the raw process, the caller's and the server."""
     spawn = multiprocessing.get_context("spawn")
     with (
-        served(model) as running,
-        ProcessPoolExecutor(1, spawn, initializer=open_raw, initargs=(model, photos)) as raw,
-        ProcessPoolExecutor(1, spawn, initializer=open_caller, initargs=(running.address, photos)) as caller,
+        served(case) as server,
+        ProcessPoolExecutor(1, spawn, initializer=open_raw, initargs=(case, photos)) as raw,
+        ProcessPoolExecutor(1, spawn, initializer=open_caller, initargs=(server.address, photos)) as caller,
     ):
-        same = np.array_equal(raw.submit(raw_embeddings).result(), caller.submit(served_embeddings).result())
-        if not same:
-            sys.exit(f"{model}: served embeddings are not those of onnxruntime called directly")
-        for _ in range(args.rounds):
-            for name, figure in one_round(raw, caller, running, args.seconds).items():
-                figures[name].append(figure)
-    return dict(figures)
+        if not np.array_equal(raw.submit(raw_embeddings).result(), caller.submit(served_embeddings).result()):
+            sys.exit(f"{name}: served embeddings are not those of onnxruntime called directly")
+        yield raw, caller, server
 
 
 def one_round(raw: ProcessPoolExecutor, caller: ProcessPoolExecutor, running: Served, seconds: float) -> Figures:
@@ -131,10 +169,14 @@ def one_round(raw: ProcessPoolExecutor, caller: ProcessPoolExecutor, running: Se
     for size, at_once in CALLS:
         used = running.cpu_s()
         did: Did = caller.submit(call, size, at_once, seconds).result()
-        did.cpu_s += running.cpu_s() - used
+        used = running.cpu_s() - used
+        did.cpu_s += used
         what = f"{at_once} x {size} photos"
         figures[f"served / raw, images/s, {what}"] = did.per_second / rate
         figures[f"served / raw, images/CPU-s, {what}"] = did.per_cpu_second / per_cpu
+        figures[f"served, server's CPU ms a photo, {what}"] = 1e3 * used / did.images
+        figures[f"served, CPU ms a photo, {what}"] = 1e3 * did.cpu_s / did.images
+        figures["served images/CPU-s"] = max(figures.get("served images/CPU-s", 0.0), did.per_cpu_second)
         best = max(figures.get("served images/s", 0.0), did.per_second)
         figures["served images/s"] = best
     alone: Did = raw.submit(raw_single, seconds).result()
@@ -160,11 +202,12 @@ def table(name: str, figures: dict[str, list[float]]) -> str:
 
 
 @contextmanager
-def served(model: Path) -> Iterator[Served]:
+def served(case: Case) -> Iterator[Served]:
+    module = "bench.widened" if case.widened else "embedder_svc"
     with tempfile.TemporaryDirectory() as work:
-        flags = ("--model", model.absolute(), "--log-level", "warning", "--device", "cpu")
-        with server(Path(work), "embedder_svc", *flags) as process:
-            yield Served(process, ready(process, Path(work) / "embedder_svc.port"))
+        flags = ("--model", case.model.absolute(), "--log-level", "warning", "--device", "cpu")
+        with server(Path(work), module, *flags) as process:
+            yield Served(process, ready(process, Path(work) / f"{module}.port"))
 
 
 @dataclass
@@ -197,18 +240,19 @@ class Did:
 
 
 class Raw:
-    def __init__(self, model: Path, photos: Sequence[bytes]) -> None:
-        self.resize = bundle.read(model).resizing
+    def __init__(self, case: Case, photos: Sequence[bytes]) -> None:
+        self.resize = bundle.read(case.model).resizing
         self.photos = photos
-        self.one, self.whole = (self.session(model, threads) for threads in (1, cores()))
+        self.one, self.whole = (self.session(case, threads) for threads in (1, cores()))
         self.pool = ThreadPoolExecutor(cores())
 
-    def session(self, model: Path, threads: int) -> Any:
+    def session(self, case: Case, threads: int) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        return onnxruntime.InferenceSession(str(model / bundle.GRAPH), options, ["CPUExecutionProvider"])
+        if case.widened or not has_vnni():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        return onnxruntime.InferenceSession(str(case.model / bundle.GRAPH), options, ["CPUExecutionProvider"])
 
     def decode(self, number: int) -> np.ndarray:
         return preprocess.decode(self.photos[number % len(self.photos)], resize=self.resize, limits=LIMITS)
@@ -221,9 +265,9 @@ class Raw:
 raw: Raw
 
 
-def open_raw(model: Path, photos: Sequence[bytes]) -> None:
+def open_raw(case: Case, photos: Sequence[bytes]) -> None:
     global raw  # noqa: PLW0603 (a process's own)
-    raw = Raw(model, photos)
+    raw = Raw(case, photos)
 
 
 def raw_embeddings() -> np.ndarray:

@@ -77,7 +77,10 @@ class Model:
             model.check_threads()
         if model.buckets:
             model.bind(runtime.bound(session, sizes=model.buckets, dimension=info.dimension))
-        _log.info("model", extra={"model": info.name, "fingerprint": info.fingerprint, "provider": model.provider})
+        about = {"model": info.name, "fingerprint": info.fingerprint, "provider": model.provider}
+        if on_cpu and info.precision == "int8":
+            about["arithmetic"] = runtime.int8
+        _log.info("model", extra=about)
         return model
 
     def embed(self, pixels: Sequence[Pixels] | Pixels) -> Embeddings:

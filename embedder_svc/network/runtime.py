@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from embedder_svc.network import arithmetic
 from embedder_svc.network.bound import Bound, Place
 from svckit import wheels
 from svckit.artifact import ArtifactError
@@ -49,6 +50,8 @@ class Runtime:
         self._input_size = input_size
         self._available: Sequence[str] = onnxruntime.get_available_providers()
         self._providers = _providers(input_size, max_batch)
+        self.int8 = arithmetic.int8_arithmetic()
+        """How an int8 model is summed on the CPU."""
 
     def session(self, device: Device, threads: int) -> Any:
         """An InferenceSession of which every node runs on the device; `auto` is CUDA where it works, else the CPU.
@@ -109,8 +112,9 @@ class Runtime:
         # Threads that spin between runs take the processor from those that decode photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Without VNNI, x86 adds pairs of int8 products up in 16 bits, which overflow: of the model that ships, embeddings
-        # then were 0.97 (at worst 0.85) in cosine from those of its gallery. Exact sums take a third more time there.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        # then were 0.97 (at worst 0.85) in cosine from those of its gallery. With VNNI the option would double the time.
+        if self.int8 not in arithmetic.VNNI:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         # Weights in files beside the graph would not be in its fingerprint. Where no folder is, none are found.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._graph))
         if device != "cpu":

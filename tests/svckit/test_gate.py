@@ -68,8 +68,8 @@ async def test_the_last_quarter_of_the_places_is_for_connections_with_no_call_in
     assert refusal(gate, "four").startswith("the server is busy with 8 calls")
     over.set()
     assert set(await asyncio.gather(*inside)) == {"served"}
-    again = [await entered(gate, asyncio.Event(), "one") for _ in range(6)]
-    assert gate.calls == 6, "what left is forgotten"
+    again = [await entered(gate, asyncio.Event(), connection) for connection in ("one",) * 6 + ("two",)]
+    assert gate.calls == 7, "what left is forgotten"
     for task in again:
         task.cancel()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from embedder_svc.network.arithmetic import VNNI, int8_arithmetic
 from embedder_svc.photos.preprocess import Limits, Resize, decode
 
 MODEL = Path(os.environ["PEER_MODEL"])
@@ -32,7 +33,8 @@ class Work:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Without it, int8 on a CPU without VNNI is quicker and wrong; see embedder_svc.network.runtime.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if int8_arithmetic() not in VNNI:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             str(MODEL / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
