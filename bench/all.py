@@ -117,7 +117,7 @@ def embedder(result: Result) -> Iterator[Ratio]:
         yield of("embedder", f"{precision}: {what}", figures[what], "<= 2.5")
     if {"int8", "fp32"} <= result["cases"].keys():
         rates = [statistics.median(result["cases"][name]["raw images/s"]) for name in ("int8", "fp32")]
-        target = ">= 2.5" if result["vnni"] else ""
+        target = ">= 3" if result["vnni"] else ""
         yield Ratio("embedder", "int8 / fp32, raw images/s", rates[0] / rates[1], target=target)
 
 
