@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import machine
 import numpy as np
 import onnxruntime
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS, ROOT
 from bench.lib.photos import photos_of
 from bench.lib.servers import Served, ready, server
@@ -203,7 +203,7 @@ def table(name: str, figures: dict[str, list[float]]) -> str:
 
 @contextmanager
 def served(case: Case) -> Iterator[Served]:
-    module = "bench.widened" if case.widened else "embedder_svc"
+    module = "bench.embedder.widened" if case.widened else "embedder_svc"
     with tempfile.TemporaryDirectory() as work:
         flags = ("--model", case.model.absolute(), "--log-level", "warning", "--device", "cpu")
         with server(Path(work), module, *flags) as process:

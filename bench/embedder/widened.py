@@ -1,4 +1,4 @@
-"""The embedder as it runs on an x86 CPU without VNNI, on one that has it: `python -m bench.widened serve`."""
+"""The embedder as it runs on an x86 CPU without VNNI, on one that has it: `python -m bench.embedder.widened serve`."""
 
 from embedder_svc.__main__ import main
 from embedder_svc.network import arithmetic
