@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from search_svc.index.journal_lease import JournalLease
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
@@ -55,7 +56,18 @@ PRAGMA user_version = {FORMAT};
 COLUMNS = "sequence, item_id, label, uri, batch_id, attributes, embedding, checksum"
 
 
-class _Alone(sqlite3.Connection):
+class _Leased(sqlite3.Connection):
+    """Nobody repairs the journal until it is closed."""
+
+    lease: JournalLease | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.lease:
+            self.lease.release()
+
+
+class _Alone(_Leased):
     """Of who can share no memory with writers, for there were none: it sees nothing of what others write from then on."""
 
     as_it_was: tuple[int, int] | None
@@ -189,13 +201,15 @@ def _refuse_half_repaired(path: Path) -> None:
         raise ArtifactError(path, f"its repair was begun and not ended: `vmmr-search repair {path.parent}` ends it")
 
 
-def _connect(
-    path: Path, mode: str, more: str = "", factory: type[sqlite3.Connection] = sqlite3.Connection
-) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Leased) -> sqlite3.Connection:
+    # One in the making, by a repair, has another name.
+    lease = JournalLease(path) if path.name == FILE else None
     address = f"file:{quote(str(path.absolute()))}?mode={mode}{more}"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
     )
+    connection.lease = lease
+    return connection
 
 
 def flush_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from search_svc.index import journal_file
 from search_svc.index.index_dir import only_builder
 from search_svc.index.journal import entry
+from search_svc.index.journal_lease import alone_with_journal
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, flush
 from svckit.cli import CommandError
@@ -71,11 +72,26 @@ def repair(index_dir: Path) -> Saved | None:
         raise CommandError(f"{path}: there is no journal")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
-        if not journal_file.repaired(path).exists():
-            if _is_well(path):
-                return None
-            _repair(index_dir, path)
-        return _take_place(path)
+        with _alone(index_dir):
+            return _repaired(index_dir, path)
+
+
+@contextmanager
+def _alone(index_dir: Path) -> Iterator[None]:
+    """Raises CommandError if somebody has the journal open; nobody can open it meanwhile."""
+    with alone_with_journal(index_dir) as alone:
+        if not alone:
+            who = "a process that cannot be seen from here, of another container or user,"
+            raise CommandError(f"{index_dir}: {who} has the journal open: stop it first")
+        yield
+
+
+def _repaired(index_dir: Path, path: Path) -> Saved | None:
+    if not journal_file.repaired(path).exists():
+        if _is_well(path):
+            return None
+        _repair(index_dir, path)
+    return _take_place(path)
 
 
 def _check_unused(index_dir: Path, path: Path) -> None:

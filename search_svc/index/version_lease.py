@@ -2,22 +2,22 @@
 
 So what clears up old versions, in any process, can tell which are free. The kernel ends the locks of a process that ends,
 however it ends. A lock is of the directory itself: nothing is written, so an index on a read-only disk can be served.
+
+Beside it, the process marks the directory as used. Whether a version is in use can be asked by the mark: a lock taken just to
+ask would be in the way of a server that starts, and of others who ask.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from search_svc.index.index_dir import current, version_path
-from search_svc.index.locks import locked
+from search_svc.index.locks import locked, locked_with_others, mark_used, used
 from svckit.artifact import ArtifactError
 
 _TRIES = 10
-_PAUSE_S = 0.01
 
 
 class Holding:
@@ -28,33 +28,41 @@ class Holding:
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise ArtifactError(path, "there is no such index version") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            raise ArtifactError(path, error.strerror or str(error)) from error
+        if not locked_with_others(self._descriptor):
             self.release()
-            raise ArtifactError(path, "is being removed") from None
+            raise ArtifactError(path, "is being removed")
+        mark_used(self._descriptor)
         if not _same(self._descriptor, path):
             self.release()
             raise ArtifactError(path, "was removed")
 
     @classmethod
     def current(cls, index_dir: Path) -> Self:
-        """Of the version that is to be served; it may move on and be removed while it is reached for."""
+        """Hold the version that is to be served; another may become that, and this one be removed, while it is reached for."""
         for attempt in range(_TRIES):
             version = current(index_dir)
             try:
                 return cls(version_path(index_dir, version))
             except ArtifactError:
-                if attempt == _TRIES - 1:
+                if attempt == _TRIES - 1 or current(index_dir) == version:
                     raise
-                if current(index_dir) == version:
-                    time.sleep(_PAUSE_S)  # somebody may just be asking whether it is in use
         raise AssertionError
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def in_use(path: Path) -> bool:
+    """Whether some process holds the version. Raises FileNotFoundError if it is not there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return used(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Versions that are in use, told from those that are not, across processes."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
-from search_svc.index.version_lease import Holding, alone_with
+from search_svc.index.version_lease import Holding, alone_with, in_use
 from svckit.artifact import ArtifactError
 
 HOLD = "import sys, pathlib; from search_svc.index.version_lease import Holding; h = Holding(pathlib.Path(sys.argv[1])); print(flush=True); input()"
@@ -44,6 +45,30 @@ def test_another_process_holds_it_until_it_is_killed(version):
         process.kill()
         process.wait()
     assert free(version)
+
+
+def test_whether_it_is_in_use_can_be_asked_while_others_hold_it_remove_it_or_ask(version):
+    assert not in_use(version)
+    with alone_with(version) as alone:
+        assert alone
+        assert not in_use(version)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        assert in_use(version)
+        process.kill()
+        process.wait()
+    assert not in_use(version)
+
+
+def test_one_that_cannot_be_reached_is_not_told_to_be_gone(version, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("search_svc.index.version_lease.os.open", failing)
+    with pytest.raises(ArtifactError, match="000001: Input/output error"):
+        Holding(version)
 
 
 def test_what_is_being_removed_or_was_cannot_be_held_any_more(version):

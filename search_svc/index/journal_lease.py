@@ -1,0 +1,43 @@
+"""Who has the journal of an index open: each such process holds a shared lock on the index's directory until it closes it.
+
+So a repair, which puts another file in the journal's place, can tell whether it is alone with it, whoever the others are: the kernel
+knows of the locks of other users and containers, too, whose processes cannot be listed. It ends the locks of a process that ends.
+The lock is not of the journal itself: a process that opens and closes that by other means than SQLite ends SQLite's locks on it.
+"""
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search_svc.index.locks import locked, locked_with_others
+from svckit.artifact import ArtifactError
+
+
+class JournalLease:
+    """A journal that nobody repairs until `release`, or until this is garbage, or the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ArtifactError if it is being repaired, or if its directory cannot be opened."""
+        try:
+            descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ArtifactError(path.parent, error.strerror or str(error)) from error
+        self._close = weakref.finalize(self, os.close, descriptor)
+        if not locked_with_others(descriptor):
+            self.release()
+            raise ArtifactError(path, "is being repaired: wait until `vmmr-search repair` has ended")
+
+    def release(self) -> None:
+        self._close()
+
+
+@contextmanager
+def alone_with_journal(index_dir: Path) -> Iterator[bool]:
+    """Whether nobody has the journal open; while inside, if so, nobody can begin to."""
+    descriptor = os.open(index_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield locked(descriptor)
+    finally:
+        os.close(descriptor)
