@@ -23,6 +23,7 @@ from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import begun
 from search_svc.index.items import Items
 from search_svc.index.journal import Entry, Journal, StoredItem
+from search_svc.index.journal_check import read_through
 from search_svc.index.typical import mean_of, typical_score
 from search_svc.index.version import IndexVersion, VersionManifest
 from search_svc.voting.calibration import Calibration
@@ -67,6 +68,23 @@ def compact(
         processes=processes,
         memory_bytes=memory_bytes,
     )
+
+
+def compact_all(
+    index_dir: Path, *, retrain: bool | None = None, processes: int = 1, memory_bytes: int = MEMORY_BYTES
+) -> IndexVersion | None:
+    """Like `compact`, but return only when a version holds all that the journal held at the time of the call.
+
+    A compaction that was stopped is gone on with, up to the entry that it was begun with. If that was not the last one, another
+    follows.
+    """
+    with Journal.open(index_dir) as journal:
+        goal = journal.sequence()
+    made = latest = compact(index_dir, retrain=retrain, processes=processes, memory_bytes=memory_bytes)
+    while latest and latest.manifest.journal_sequence < goal:
+        latest = compact(index_dir, retrain=retrain, processes=processes, memory_bytes=memory_bytes)
+        made = latest or made
+    return made
 
 
 @dataclass(frozen=True)
@@ -146,23 +164,13 @@ def source_of(base: IndexVersion, journal: Journal, upto: int) -> Source:
             journal.path, f"is of another model ({journal.model}) than the index ({base.manifest.model})"
         )
     last: dict[str, Entry] = {}
-    for entry in _entries(journal, base.manifest.journal_sequence, upto):
-        last.pop(entry.item_id, None)
-        last[entry.item_id] = entry
+    for some in read_through(journal, base.manifest.journal_sequence, upto):
+        for entry in some:
+            if entry.sequence <= upto:  # which ends a write
+                last.pop(entry.item_id, None)
+                last[entry.item_id] = entry
     written = [(entry.item_id, entry.item) for entry in last.values() if entry.item is not None]
     return Source(base, _untouched(base.items, last), written, upto)
-
-
-def _entries(journal: Journal, after: int, upto: int) -> list[Entry]:
-    """Those up to `upto`, which ends a write."""
-    entries: list[Entry] = []
-    while after < upto:
-        some = journal.read(after, _READ_AT_ONCE)
-        if not some:
-            raise ArtifactError(journal.path, f"ends with entry {after}, and {upto} were written")
-        entries += [entry for entry in some if entry.sequence <= upto]
-        after = some[-1].sequence
-    return entries
 
 
 def _untouched(items: Items, touched: Mapping[str, Entry]) -> NDArray[np.int64]:

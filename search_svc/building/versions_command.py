@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from search_svc.building.compaction import compact
+from search_svc.building.compaction import compact_all
 from search_svc.building.spec import MEMORY_BYTES
 from search_svc.index import retention
 from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
@@ -40,7 +40,8 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "compact",
         help="build the next version from the current one and the journal",
         description="Builds the next version of an index from the current one and the journal, and makes it the current "
-        "one. Servers go on meanwhile, and switch to it. Stopped, it goes on from where it was.",
+        "one. Servers go on meanwhile, and switch to it. Stopped, it goes on from where it was. It ends when all that the "
+        "journal held when it began is in a version.",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory")
     parser.add_argument(
@@ -74,16 +75,27 @@ def _compact(args: argparse.Namespace) -> None:
     if args.for_server:
         _serve_gently()
     try:
-        made = compact(args.index, retrain=args.retrain, processes=args.workers, memory_bytes=int(args.memory * 2**30))
-        removed = retention.retire(args.index, args.keep_versions)
+        made = compact_all(
+            args.index, retrain=args.retrain, processes=args.workers, memory_bytes=int(args.memory * 2**30)
+        )
+        gone = _retired(args.index, args.keep_versions)
     except BuildRunningError as error:
         print(f"vmmr-search: error: {error}", file=sys.stderr)
         sys.exit(EXIT_BUILD_RUNNING)
-    print(_told(args.index, made, removed))
+    print(_told(args.index, made, gone))
 
 
-def _told(index: Path, made: IndexVersion | None, removed: list[str]) -> str:
-    gone = f"; removed: {', '.join(removed)}" if removed else ""
+def _retired(index: Path, keep: int) -> str:
+    """Remove old versions, and say which; or why none was, which is no fault of the compaction's."""
+    try:
+        removed = retention.retire(index, keep)
+    except retention.UnreadableVersionError as error:
+        print(f"vmmr-search: warning: {error}", file=sys.stderr)
+        return ""
+    return f"; removed: {', '.join(removed)}" if removed else ""
+
+
+def _told(index: Path, made: IndexVersion | None, gone: str) -> str:
     if made is None:
         return f"{index}: nothing was written since version {current(index)} was built{gone}"
     manifest = made.manifest

@@ -26,6 +26,7 @@ import fsspec
 
 from search_svc.index import journal_file
 from search_svc.index.journal import Journal
+from search_svc.index.journal_check import verify
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import Holding
 from svckit.artifact import ArtifactError, atomic_directory, flush, read_manifest, read_object, sealed, sha256s
@@ -79,7 +80,7 @@ def restore(source: str, index_dir: Path) -> Backup:
             place.get(name, draft / name)
         with place.blamed(draft):
             read_manifest(draft)
-            IndexVersion.open(draft, verify=False)
+            _check_whole(draft, fields)
         (draft / _MANIFEST).unlink()
         size = sum(entry["bytes"] for entry in fields["files"].values())
     return Backup(str(fields["version"]), int(fields["journal_sequence"]), size)
@@ -128,11 +129,8 @@ class _Place:
     @contextmanager
     def blamed(self, draft: Path) -> Iterator[None]:
         """What is wrong with a file of the draft is told of the file that it was copied from."""
-        try:
+        with _named_in(Path(self._path("")), draft):
             yield
-        except ArtifactError as error:
-            name = error.path.relative_to(draft).as_posix()
-            raise ArtifactError(Path(self._path(name)), error.reason) from error
 
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
@@ -161,10 +159,35 @@ def _copy_journal(index_dir: Path, version: IndexVersion, work: Path) -> int:
             return version.manifest.journal_sequence
         with closing(source), closing(sqlite3.connect(work / journal_file.FILE)) as copy:
             source.backup(copy)
-    with Journal.open(work) as journal:
-        if journal.pruned > version.manifest.journal_sequence:
-            raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
-        return max(journal.sequence(), version.manifest.journal_sequence)
+    with _named_in(index_dir, work):
+        last = verify(work)
+        with Journal.open(work) as journal:
+            pruned = journal.pruned
+    if pruned > version.manifest.journal_sequence:
+        raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
+    return max(last, version.manifest.journal_sequence)
+
+
+def _check_whole(draft: Path, fields: Mapping[str, Any]) -> None:
+    """Raises ArtifactError if version and journal are not what the manifest of the backup tells: their own checksums are older."""
+    version = IndexVersion.open(draft)
+    last = max(verify(draft), version.manifest.journal_sequence)
+    for made_by_reading in ("-wal", "-shm"):
+        (draft / f"{journal_file.FILE}{made_by_reading}").unlink(missing_ok=True)
+    if (version.path.name, last) != (fields["version"], fields["journal_sequence"]):
+        told = f"version {fields['version']} and the journal to {fields['journal_sequence']}"
+        found = f"version {version.path.name} and the journal to {last}"
+        raise ArtifactError(draft / _MANIFEST, f"says that it is of {told}; there are {found}")
+
+
+@contextmanager
+def _named_in(index_dir: Path, copy: Path) -> Iterator[None]:
+    """What is wrong with a copy is told of what it was copied from."""
+    try:
+        yield
+    except ArtifactError as error:
+        reason = error.reason.replace(str(copy), str(index_dir))
+        raise ArtifactError(index_dir / error.path.relative_to(copy), reason) from error
 
 
 def _upload(place: _Place, files: Mapping[str, Path], fields: Mapping[str, Any]) -> int:

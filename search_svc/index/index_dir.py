@@ -130,18 +130,23 @@ def _take_back(index_dir: Path, place: Path) -> None:
     if not moving.exists() or (place / "version").exists():
         return
     version = moving.read_text(encoding="ascii").strip()
-    with suppress(ArtifactError):  # the first version of all: there is no CURRENT
-        if current(index_dir) == version:
-            return
+    # Of the first version of all there is no CURRENT. One that cannot be read may name this very version.
+    if (index_dir / "CURRENT").exists() and current(index_dir) == version:
+        return
     with suppress(FileNotFoundError):  # it was deleted since
         version_path(index_dir, version).rename(place / "version")
 
 
 def _begun(place: Path) -> dict[str, str] | None:
+    """None if there is no draft. Raises ArtifactError if it cannot be read: it may be as good as built."""
     try:
         job: dict[str, str] = json.loads((place / "job.json").read_bytes())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ArtifactError(place / "job.json", error.strerror or str(error)) from error
+    except ValueError:
+        return None  # it is no draft that can be gone on with
     return job
 
 

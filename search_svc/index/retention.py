@@ -1,6 +1,7 @@
 """Which versions of an index there are, which of them stay, and which is served.
 
 However many stay: each of them, with the journal, is the whole gallery. So the journal keeps what the oldest of them lacks.
+While one that stays cannot be read, it is not known what it lacks, nor whether the others have to stand in for it: then all stays.
 """
 
 import secrets
@@ -12,8 +13,8 @@ from pathlib import Path
 from search_svc.index.index_dir import current, make_current, only_builder, version_names, version_path
 from search_svc.index.journal import Journal
 from search_svc.index.journal_writer import prune
-from search_svc.index.version import IndexVersion, VersionManifest
-from search_svc.index.version_lease import alone_with
+from search_svc.index.version import IndexVersion, VersionManifest, stated
+from search_svc.index.version_lease import alone_with, in_use
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -23,31 +24,42 @@ KEEP_VERSIONS = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """A version on the disk."""
+    """A version on the disk, or the current one if it is not there."""
 
     name: str
     manifest: VersionManifest | None
-    """None if it is damaged."""
+    """None if it cannot be read: if any of its files is gone or damaged, or its disk fails."""
     current: bool
     in_use: bool
     """Some process serves it."""
+    problem: str = ""
+    """Why it cannot be read; empty if it can."""
+
+
+class UnreadableVersionError(ArtifactError):
+    """A version that stays cannot be read, so nothing is taken away that may be needed in its stead."""
 
 
 def versions(index_dir: Path) -> list[Kept]:
     """Oldest first. Raises ArtifactError if it is no index data directory."""
     served = current(index_dir)
-    return [_kept(index_dir, name, served) for name in version_names(index_dir)]
+    found = (_kept(index_dir, name, served) for name in _names(index_dir, served))
+    return [kept for kept in found if kept is not None]
 
 
 def retire(index_dir: Path, keep: int) -> list[str]:
     """Removes versions but the current one, the newest others, `keep` in all, and those that are in use; returns which.
 
-    Then takes out of the journal what none needs that is left. Raises BuildRunningError if another process is changing versions.
+    Then takes out of the journal what none needs that is left. Raises BuildRunningError if another process is changing versions,
+    and UnreadableVersionError, naming the version, the file and the reason, if one that is to stay cannot be read: nothing is
+    removed then, nor taken out of the journal.
     """
     with only_builder(index_dir):
-        served = current(index_dir)
-        others = [name for name in version_names(index_dir) if name != served]
-        removed = [name for name in others[: max(0, len(others) - keep + 1)] if _remove(index_dir, name)]
+        there = versions(index_dir)
+        others = [kept for kept in there if not kept.current]
+        surplus = [kept.name for kept in others[: max(0, len(others) - keep + 1)] if not kept.in_use]
+        _check_readable(index_dir, [kept for kept in there if kept.name not in surplus])
+        removed = [name for name in surplus if _remove(index_dir, name)]
         prune(index_dir, _needed_by_none(index_dir))
     return removed
 
@@ -67,13 +79,33 @@ def roll_back(index_dir: Path, version: str | None = None) -> str:
     return name
 
 
-def _kept(index_dir: Path, name: str, served: str) -> Kept:
+def _names(index_dir: Path, served: str) -> list[str]:
+    """Those that are there, oldest first, and the current one even if it is not."""
+    return sorted({*version_names(index_dir), served}, key=int)
+
+
+def _kept(index_dir: Path, name: str, served: str) -> Kept | None:
+    """None if it was removed just now."""
+    try:
+        held = in_use(version_path(index_dir, name))
+    except FileNotFoundError:
+        if name != served:
+            return None
+        held = False
     try:
         manifest = IndexVersion.open(index_dir, name, verify=False).manifest
-    except ArtifactError:
-        manifest = None
-    with alone_with(version_path(index_dir, name)) as free:
-        return Kept(name, manifest, name == served, not free)
+    except (ArtifactError, OSError) as error:
+        return Kept(name, None, name == served, held, str(error))
+    return Kept(name, manifest, name == served, held)
+
+
+def _check_readable(index_dir: Path, stay: Sequence[Kept]) -> None:
+    if bad := next((kept for kept in stay if kept.manifest is None), None):
+        text = f"version {bad.name} cannot be read ({bad.problem})"
+        way_out = (
+            "nothing is removed, and nothing taken out of the journal, until it can be read or its folder is removed"
+        )
+        raise UnreadableVersionError(index_dir, f"{text}: {way_out}")
 
 
 def _remove(index_dir: Path, name: str) -> bool:
@@ -89,9 +121,10 @@ def _remove(index_dir: Path, name: str) -> bool:
 
 
 def _needed_by_none(index_dir: Path) -> int:
-    """Journal entries up to here are in every version that can be served."""
-    manifests = [kept.manifest for kept in versions(index_dir) if kept.manifest]
-    return min((manifest.journal_sequence for manifest in manifests), default=0)
+    """Journal entries up to here are in every version that can be served. Raises UnreadableVersionError if one cannot be read."""
+    there = versions(index_dir)
+    _check_readable(index_dir, there)
+    return min(kept.manifest.journal_sequence for kept in there if kept.manifest)
 
 
 def _before(index_dir: Path) -> str:
@@ -103,7 +136,7 @@ def _before(index_dir: Path) -> str:
 
 
 def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
-    """Raises CommandError if the version and the journal are not the whole gallery."""
+    """Raises CommandError if the version and the journal are not the whole gallery, or if that cannot be known."""
     with Journal.open(index_dir) as journal:
         if journal.pruned > manifest.journal_sequence:
             text = f"it holds the journal to {manifest.journal_sequence}, which was pruned up to {journal.pruned}"
@@ -111,24 +144,44 @@ def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
         if journal.model not in (None, manifest.model) and journal.sequence() > manifest.journal_sequence:
             text = f"what was written since is of another model ({journal.model})"
             raise CommandError(f"version {manifest.version} can't be served: {text}")
-        newest = max(kept.manifest.journal_sequence for kept in versions(index_dir) if kept.manifest)
+        newest = _newest(index_dir, manifest, there_is_a_journal=journal.model is not None)
         if manifest.journal_sequence < newest and journal.sequence() < newest:
             text = f"it holds the journal to {manifest.journal_sequence}, and what came up to {newest} is not there any more"
             raise CommandError(f"version {manifest.version} can't be served: {text}")
 
 
+def _newest(index_dir: Path, wanted: VersionManifest, *, there_is_a_journal: bool) -> int:
+    """The last journal entry that any version holds.
+
+    A version that does not even tell that is passed over if there is a journal, which holds what was written since `wanted`.
+    Without one, that version may be all that is left of it: raises CommandError.
+    """
+    newest = wanted.journal_sequence
+    for name in version_names(index_dir):
+        try:
+            newest = max(newest, stated(index_dir, name).journal_sequence)
+        except ArtifactError as error:
+            if there_is_a_journal:
+                continue
+            text = f"there is no journal, and version {name}, which may hold more, cannot be read ({error})"
+            way_out = f"if it is lost, remove {version_path(index_dir, name)}"
+            raise CommandError(f"version {wanted.version} can't be served: {text}: {way_out}") from error
+    return newest
+
+
 def table(kept: Sequence[Kept]) -> str:
-    """For people."""
+    """Return the versions as lines for people, and below them why some cannot be read."""
     rows = [("version", "created (UTC)", "items", "model", "journal", ""), *map(_row, kept)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"{each.name} cannot be read: {each.problem}" for each in kept if each.problem)])
 
 
 def _row(kept: Kept) -> tuple[str, ...]:
     made = kept.manifest
     state = ", ".join(text for text, holds in (("current", kept.current), ("in use", kept.in_use)) if holds)
     if made is None:
-        return (kept.name, "damaged", "", "", "", state)
+        return (kept.name, "cannot be read", "", "", "", state)
     created = f"{made.created:%Y-%m-%d %H:%M:%S}"
     model = f"{made.model_name} ({made.model[:12]})"
     return (kept.name, created, str(made.items), model, str(made.journal_sequence), state)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from search_svc.index.index_dir import current, version_path
 from search_svc.index.items import Items
 from search_svc.voting.calibration import Calibration
-from svckit.artifact import ArtifactError, read_manifest, write_manifest
+from svckit.artifact import ArtifactError, read_manifest, read_sealed, write_manifest
 
 Metric = Literal["ip", "l2"]
 """Scores are inner products, or minus squared Euclidean distances."""
@@ -127,6 +127,15 @@ class IndexVersion:
         items = _items(path, manifest)
         calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
         return cls(path, manifest, _embeddings(path, manifest), items, calibration)
+
+
+def stated(index_dir: Path, version: str) -> VersionManifest:
+    """Return what a version says of itself, whether or not its other files can be read.
+
+    Raises ArtifactError, naming the file and the reason, if even that cannot be.
+    """
+    path = version_path(index_dir, version)
+    return _manifest(path, read_sealed(path / _MANIFEST_FILE))
 
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:

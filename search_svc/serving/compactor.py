@@ -50,6 +50,7 @@ class Compactor:
         self._pause_s = _FIRST_PAUSE_S
         self._compact_after = 0.0
         self._retire_after = 0.0
+        self._unretired = ""
 
     def start(self) -> None:
         """Begins to look how much was written, and which versions nobody needs any more."""
@@ -65,7 +66,7 @@ class Compactor:
                     await task
 
     async def compact(self) -> None:
-        """Returns when what the journal held is in a version that is current.
+        """Returns when what the journal held is in a version, and that was made the current one.
 
         Raises ServiceError: COMPACTION_RUNNING if one runs, here or elsewhere, or COMPACTION_FAILED. A caller that stops
         waiting does not stop it.
@@ -94,6 +95,8 @@ class Compactor:
             _log.error("compaction failed", extra={"code": code, "said": said[-2000:]})
             raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
+        # The process has done it, or had a reason not to, which is for this log.
+        await asyncio.to_thread(self._retire)
 
     async def _begun(self) -> asyncio.subprocess.Process:
         try:
@@ -119,7 +122,8 @@ class Compactor:
     async def _look(self) -> None:
         if time.monotonic() > self._retire_after:
             self._retire_after = time.monotonic() + _RETIRE_S
-            await asyncio.to_thread(self._retire)
+            if len(version_names(self._index_dir)) > self._keep:
+                await asyncio.to_thread(self._retire)
         may_compact = self._compact_at and time.monotonic() > self._compact_after
         if may_compact and await asyncio.to_thread(self._much_was_written):
             await self._compact_by_itself()
@@ -148,15 +152,16 @@ class Compactor:
             self._pause_s = _FIRST_PAUSE_S
 
     def _retire(self) -> None:
-        if len(version_names(self._index_dir)) <= self._keep:
-            return
         try:
             removed = retire(self._index_dir, self._keep)
         except BuildRunningError:
             return  # who builds will do it
         except (ArtifactError, ServiceError, OSError) as error:
-            _log.warning("old versions cannot be removed", extra={"reason": str(error)})
+            if str(error) != self._unretired:  # it is looked at every few seconds
+                _log.warning("old versions cannot be removed", extra={"reason": str(error)})
+            self._unretired = str(error)
             return
+        self._unretired = ""
         if removed:
             _log.info("removed versions", extra={"versions": removed})
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from search_svc.building import build, compaction
 from search_svc.building.build import IndexSpec, build_version
-from search_svc.building.compaction import compact
+from search_svc.building.compaction import compact, compact_all
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import BuildRunningError, current, only_builder, version_names
 from search_svc.index.journal import Journal, StoredItem
@@ -222,7 +222,7 @@ def stopping(*args, **kwargs):
     os.kill(os.getpid(), 9)
 setattr(module, name, stopping)
 from pathlib import Path
-from search_svc.building.compaction import compact
+from search_svc.building.compaction import compact, compact_all
 compact(Path(sys.argv[1]))
 """
 
@@ -453,3 +453,48 @@ def test_of_a_version_that_is_not_current_any_more_none_is_built(index, monkeypa
         compact(index)
     assert dict(rows(IndexVersion.open(index))).keys() >= {"new", "late"}
     assert version_names(index) == ["000002"]
+
+
+class TestAllOfTheJournal:
+    """Compacted where a compaction was stopped that had begun with less."""
+
+    @pytest.fixture
+    def stopped(self, index):
+        write(index, Add({"new": stored()}))
+        stop = STOPS["after the shards"]
+        subprocess.run([sys.executable, "-c", STOPPING, index, stop], check=False, capture_output=True, cwd=ROOT)
+        write(index, Add({"late": stored()}), Delete(("photo 3.jpg",)))
+        return index
+
+    def test_is_in_the_version_that_is_current_when_it_ends(self, stopped, capsys):
+        gallery = replayed(stopped, base_of(stopped))
+        assert compact_all(stopped).manifest.journal_sequence == 3
+        assert "going on with a build that was stopped" in capsys.readouterr().err
+        assert dict(rows(IndexVersion.open(stopped))) == gallery
+        assert version_names(stopped) == ["000001", "000002", "000003"]
+
+    def test_ends_with_what_there_was_when_it_was_called(self, stopped, monkeypatch):
+        def written_meanwhile(*arguments, **options):
+            write(stopped, Add({f"later {len(built)}": stored()}))
+            built.append(build_as_before(*arguments, **options))
+            return built[-1]
+
+        built, build_as_before = [], compaction.build_version
+        monkeypatch.setattr(compaction, "build_version", written_meanwhile)
+        assert compact_all(stopped).manifest.journal_sequence >= 3
+        assert len(built) == 2
+
+    def test_is_what_another_may_have_put_into_a_version_meanwhile(self, stopped, monkeypatch):
+        def overtaken(*arguments, **options):
+            monkeypatch.setattr(compaction, "compact", compact)
+            made = compact(*arguments, **options)
+            compact(*arguments, **options)
+            return made
+
+        monkeypatch.setattr(compaction, "compact", overtaken)
+        assert compact_all(stopped).manifest.version == "000002"
+        assert IndexVersion.open(stopped).manifest.journal_sequence == 3
+
+    def test_the_command_says_so(self, stopped):
+        done = TestCommands().run("compact", stopped)
+        assert done.stdout.startswith(f"{stopped}/versions/000003: 61 photos of 22 labels, journal to 3"), done.stderr

@@ -1,8 +1,10 @@
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
@@ -16,7 +18,7 @@ from search_svc.index.journal import Journal
 from search_svc.index.journal_writer import prune
 from search_svc.index.retention import retire, versions
 from search_svc.index.writes import Add, Delete
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, sha256
 from svckit.cli import CommandError
 from tests.search_svc.building.test_compaction import base_of, write
 from tests.search_svc.journals import D, replayed, stored, written
@@ -41,6 +43,25 @@ def index(built, tmp_path):
 def items(index_dir):
     """What the gallery holds, by id."""
     return replayed(index_dir, base_of(index_dir))
+
+
+DAMAGES = {
+    "an entry": "UPDATE entries SET embedding = zeroblob(length(embedding)) WHERE sequence = 2",
+    "the end of the last write": "UPDATE entries SET closes = 0 WHERE sequence = 3",
+    "an index": """PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '(label)', '(uri)')
+        WHERE name = 'entries_of_label'; PRAGMA writable_schema = RESET""",
+}
+
+
+@pytest.fixture(params=DAMAGES.values(), ids=DAMAGES)
+def damage(request):
+    """Changes a journal as a fault of the disk might."""
+
+    def damage(path):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(f"{request.param}; PRAGMA wal_checkpoint(TRUNCATE)")
+
+    return damage
 
 
 class TestABackup:
@@ -162,6 +183,40 @@ class TestRefused:
             back_up(index, str(tmp_path / "backup"))
         assert not (tmp_path / "backup").exists()
 
+    def test_to_back_up_a_damaged_journal(self, index, tmp_path, damage):
+        damage(index / "journal.db")
+        with pytest.raises(ArtifactError, match=rf"{index}/journal\.db: (is damaged|ends with)") as caught:
+            back_up(index, str(tmp_path / "backup"))
+        assert not (tmp_path / "backup").exists()
+        assert "/tmp" not in caught.value.reason.replace(str(index), "")
+
+    def test_to_restore_a_damaged_journal_that_is_as_it_was_backed_up(self, index, tmp_path, damage):
+        back_up(index, str(tmp_path / "backup"))
+        damage(tmp_path / "backup/journal.db")
+        resealed(tmp_path / "backup", "journal.db")
+        with pytest.raises(ArtifactError, match=r"backup/journal\.db: (is damaged|ends with)"):
+            restore(str(tmp_path / "backup"), tmp_path / "restored")
+        assert not (tmp_path / "restored").exists()
+
+    def test_to_restore_a_version_that_was_damaged_after_it_was_verified(self, index, tmp_path, monkeypatch):
+        def damaged_meanwhile(*args):
+            flip(index / "versions/000001/embeddings.npy")
+            return upload(*args)
+
+        upload = backup._upload
+        monkeypatch.setattr(backup, "_upload", damaged_meanwhile)
+        back_up(index, str(tmp_path / "backup"))
+        with pytest.raises(ArtifactError, match=r"backup/versions/000001/embeddings\.npy: is damaged"):
+            restore(str(tmp_path / "backup"), tmp_path / "restored")
+
+    def test_to_restore_less_than_the_manifest_tells(self, index, tmp_path):
+        back_up(index, str(tmp_path / "backup"))
+        resealed(tmp_path / "backup", journal_sequence=4)
+        with pytest.raises(
+            ArtifactError, match=r"backup/manifest\.json: says .* journal to 4; there are .* journal to 3"
+        ):
+            restore(str(tmp_path / "backup"), tmp_path / "restored")
+
     def test_to_restore_over_an_index(self, index, tmp_path):
         back_up(index, str(tmp_path / "backup"))
         with pytest.raises(ArtifactError, match="already exists"):
@@ -207,6 +262,16 @@ def test_the_commands_say_what_they_did(index, tmp_path):
     again = run("restore", tmp_path / "backup", tmp_path / "restored")
     assert again.returncode == 1
     assert again.stderr.startswith("vmmr-search: error: ")
+
+
+def resealed(backup_dir, *names, **fields):
+    """Has the manifest of a backup say what its files are now, and whatever else is given."""
+    manifest = backup_dir / "manifest.json"
+    content = json.loads(manifest.read_bytes()) | fields
+    for name in names:
+        path = backup_dir / name
+        content["files"][name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    manifest.write_text(json.dumps(backup.sealed(content)))
 
 
 def run(*arguments):

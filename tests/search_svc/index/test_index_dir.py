@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 
@@ -115,3 +116,17 @@ def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
     assert names == ["000008", "000009"]
     assert index_dir.current(tmp_path) == "000009"
     assert (tmp_path / "CURRENT").read_bytes() == b"000009\n"
+
+
+def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tmp_path):
+    """A build that was killed had moved it to its place; it may have become the current one, and be served."""
+    job, place = {"of": "this"}, tmp_path / "versions" / "000001"
+    with contextlib.suppress(ZeroDivisionError), new_version(tmp_path, job) as draft:
+        (draft.files / "file").write_text("content")
+        (draft.work.parent / "moving").write_text("000001")
+        draft.files.rename(place)
+        raise ZeroDivisionError
+    (tmp_path / "CURRENT").mkdir()  # so that reading it fails
+    with pytest.raises(ArtifactError, match="CURRENT: "), new_version(tmp_path, job):
+        pass
+    assert (place / "file").exists()

@@ -1,0 +1,49 @@
+"""Reading the journal through to a known end: an end that comes before it is an error, never "nothing new"."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from search_svc.index import journal_file
+from search_svc.index.journal import Entry, Journal
+from svckit.artifact import ArtifactError
+
+_READ_AT_ONCE = 10_000
+
+
+def read_through(journal: Journal, after: int, upto: int) -> Iterator[list[Entry]]:
+    """Yield the entries after a sequence number in order, some at a time, until `upto` is among them; others may follow it.
+
+    Raises ArtifactError if one is damaged, or if they end before.
+    """
+    while after < upto:
+        some = journal.read(after, _READ_AT_ONCE)
+        if not some:
+            raise ArtifactError(journal.path, f"ends with entry {after}, and {upto} were written")
+        yield some
+        after = some[-1].sequence
+
+
+def verify(index_dir: Path) -> int:
+    """Read every entry of a journal, and return the sequence number of the last that there ever was; 0 if there is no journal.
+
+    Raises ArtifactError, naming the file and the reason, if one is not as it was written, if some are missing, or if SQLite finds
+    a fault in the file.
+    """
+    with Journal.open(index_dir) as journal:
+        _check_pages(journal.path)
+        last = journal.sequence()
+        for _ in read_through(journal, journal.pruned, last):
+            pass
+    return last
+
+
+def _check_pages(path: Path) -> None:
+    """Raises ArtifactError if an index of the file lacks entries, say, by which they are found."""
+    connection = journal_file.connect_to_read(path)
+    if connection is None:
+        return
+    with journal_file.told(path), closing(connection):
+        ((found,),) = connection.execute("PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise journal_file.damaged(path, found)
