@@ -183,7 +183,8 @@ class Client(BaseClient):
     ) -> DeleteResult:
         """Deletes the items with these ids, with this label, or of this batch: give one of the three.
 
-        What is not there is passed over. All or nothing; when it returns, they are gone for good.
+        What is not there is passed over. When it returns, they are gone for good. All or nothing up to 10,000 items; more of a
+        label or batch are deleted in parts of 10,000: if it raises, some may be gone. Call it again to delete the rest.
         """
         check_selector(item_ids, label, batch_id)
         call = _calls.delete_items(item_ids, label, batch_id)

@@ -67,17 +67,19 @@ class IndexVersion:
 
     index_version: str
     items: int
-    """0 if it is damaged."""
+    """0 if it cannot be read."""
     created: datetime | None
-    """None if it is damaged."""
+    """None if it cannot be read."""
     model: str
-    """Fingerprint of the model that its embeddings were made with. Empty if it is damaged."""
+    """Fingerprint of the model that its embeddings were made with. Empty if it cannot be read."""
     journal_sequence: int
-    """The last journal entry that it holds."""
+    """The last journal entry that it holds. 0 if it cannot be read."""
     current: bool
     """It is served, or about to be."""
     in_use: bool
     """Some process serves it."""
+    problem: str = ""
+    """Why it cannot be read; empty if it can."""
 
 
 @dataclass(frozen=True)

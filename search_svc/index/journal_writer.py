@@ -199,6 +199,10 @@ class _Changes:
         return Written(sequence, added=added, replaced=len(changed) - added, unchanged=len(write.items) - len(changed))
 
     def _delete(self, write: Delete) -> Written:
+        if write.only is not None:
+            found = ((item_id, self._item(item_id)) for item_id in dict.fromkeys(write.only))
+            there = [item_id for item_id, item in found if item is not None and write.selects(item)]
+            return Written(self._insert((item_id, None) for item_id in there), deleted=len(there))
         there = [item_id for item_id in self._meant(write) if self._item(item_id) is not None]
         return Written(self._insert((item_id, None) for item_id in there), deleted=len(there))
 

@@ -50,6 +50,12 @@ class Delete:
     label: str = ""
     batch_id: str = ""
     deadline: float = math.inf
+    only: tuple[str, ...] | None = None
+    """Ids: of those with the label and of the batch, these alone. None: all of them."""
+
+    def selects(self, item: StoredItem) -> bool:
+        """Whether the item has the label, or is of the batch."""
+        return item.label == self.label or bool(self.batch_id and item.batch_id == self.batch_id)
 
 
 Write = Add | Delete

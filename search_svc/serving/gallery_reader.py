@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.writes import Delete
 
 _READ_AT_ONCE = 1000
 
@@ -44,6 +45,15 @@ class GalleryReader:
     def page(self, after: str, size: int, wanted: Wanted) -> list[tuple[str, StoredItem]]:
         """The first `size` items with ids after that one, in the order of their ids."""
         return list(islice(self._items(after, wanted), size))
+
+    def candidates(self, write: Delete) -> tuple[str, ...]:
+        """Return the ids of all items with the label or of the batch, and of some that were so once, each once."""
+        after = self.base.journal_sequence
+        ids = dict.fromkeys(self.base.of_label(write.label)) if write.label else {}
+        ids |= dict.fromkeys(self.journal.of_label(write.label, after)) if write.label else {}
+        ids |= dict.fromkeys(self.base.of_batch(write.batch_id)) if write.batch_id else {}
+        ids |= dict.fromkeys(self.journal.of_batch(write.batch_id, after)) if write.batch_id else {}
+        return tuple(ids)
 
     def _items(self, after: str, wanted: Wanted) -> Iterator[tuple[str, StoredItem]]:
         """Both are in the order of ids. What the journal says of an item is all there is to it."""

@@ -18,7 +18,7 @@ from search_svc.index.index_dir import current
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.retention import Kept, versions
 from search_svc.index.version import VersionManifest
-from search_svc.index.writes import Add, Write, Written
+from search_svc.index.writes import Add, Delete, Write, Written
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.serving import item_reader
 from search_svc.serving.compactor import Compactor
@@ -34,6 +34,8 @@ SERVICE = gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name
 Found = TypeVar("Found")
 
 _POLL_S = 0.02
+_DELETED_AT_ONCE = item_reader.MOST_ITEMS
+"""So many go in one write, as so many can be added in one; the writes of others wait for it."""
 _FEW_ITEMS = 16
 """As many are read in a millisecond; a message of 15 MiB would hold the event loop for 50."""
 
@@ -75,7 +77,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     async def DeleteItems(
         self, request: gallery_pb2.DeleteItemsRequest, context: Context
     ) -> gallery_pb2.DeleteItemsResponse:
-        done = await self._write(item_reader.read_delete(request, deadline(context)))
+        done = await self._delete(item_reader.read_delete(request, deadline(context)))
         return gallery_pb2.DeleteItemsResponse(deleted=done.deleted, journal_sequence=done.sequence)
 
     async def GetItem(self, request: gallery_pb2.GetItemRequest, context: Context) -> gallery_pb2.GetItemResponse:
@@ -98,8 +100,10 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
     async def Compact(self, request: gallery_pb2.CompactRequest, context: Context) -> gallery_pb2.CompactResponse:
         self._check_writable()
+        written = await asyncio.get_running_loop().run_in_executor(self._reader, self._journal.sequence)
+        goal = max(written, self._gallery.view.sequence)
         await self._compactor.compact()
-        made = await self._switched(deadline(context))
+        made = await self._switched(goal, deadline(context))
         reply = gallery_pb2.CompactResponse(
             index_version=made.version, items=made.items, journal_sequence=made.journal_sequence
         )
@@ -126,6 +130,19 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         done = (await writes.submit([write], deadline=write.deadline)).outputs[0]
         self._on_write()
         return done
+
+    async def _delete(self, write: Delete) -> Written:
+        """Delete few items in one write, and many in several, so that the writes of others come between them."""
+        self._check_writable()
+        ids = write.item_ids or await self._read(lambda reader: reader.candidates(write))
+        if len(ids) <= _DELETED_AT_ONCE:
+            return await self._write(write)
+        done, deleted = Written(0), 0
+        for start in range(0, len(ids), _DELETED_AT_ONCE):
+            part = dataclasses.replace(write, only=ids[start : start + _DELETED_AT_ONCE])
+            done = await self._write(part)
+            deleted += done.deleted
+        return dataclasses.replace(done, deleted=deleted)
 
     def _check_writable(self) -> Batcher[Write, Written]:
         if self._writes is None:
@@ -158,8 +175,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         names = zip(view.items.labels, allowed if allowed is not None else (), strict=False)
         return frozenset(label.label for label, through in names if through)
 
-    async def _switched(self, end: float | None) -> VersionManifest:
-        """The version that is current, once it is served."""
+    async def _switched(self, goal: int, end: float | None) -> VersionManifest:
+        """Return the version that is current, once it is served. Raises ServiceError if it does not hold the journal to `goal`."""
         while self._served.version != (name := current(self._index_dir)):
             if reason := self._unserved(name):
                 text = f"version {name} is built and current, but this server cannot serve it: {reason}"
@@ -167,7 +184,10 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             if end is not None and time.monotonic() > end:
                 raise ServiceError(Reason.DEADLINE_EXCEEDED, "the version is built, but was not served in time")
             await asyncio.sleep(_POLL_S)
-        return self._served
+        if (made := self._served).journal_sequence < goal:
+            text = f"version {made.version} is current, and holds the journal to {made.journal_sequence}, not to {goal}"
+            raise ServiceError(Reason.COMPACTION_FAILED, f"{text}: call again")
+        return made
 
     def _versions(self) -> gallery_pb2.ListVersionsResponse:
         last = self._journal.sequence()
@@ -186,7 +206,9 @@ def _message(item_id: str, item: StoredItem) -> gallery_pb2.Item:
 
 
 def _version(kept: Kept) -> gallery_pb2.Version:
-    message = gallery_pb2.Version(index_version=kept.name, current=kept.current, in_use=kept.in_use)
+    message = gallery_pb2.Version(
+        index_version=kept.name, current=kept.current, in_use=kept.in_use, problem=kept.problem
+    )
     if made := kept.manifest:
         message.items, message.model, message.journal_sequence = made.items, made.model, made.journal_sequence
         message.create_time.FromDatetime(made.created)

@@ -380,3 +380,16 @@ class TestCrashes:
         sequences = [int(line.split()[1]) for line in last]
         assert len(set(sequences)) == len(sequences)
         assert {f"{name} {number} 0" for name in "ab" for number in range(50)} <= replayed(tmp_path).keys()
+
+
+def test_of_a_label_those_alone_are_deleted_that_are_named_and_have_it_still(tmp_path):
+    base = DictBase({name: stored("old") for name in ("moved", "there", "unnamed")})
+    outcomes = written(
+        tmp_path,
+        Add({"moved": stored("new"), "other": stored("new")}),
+        Delete(label="old", only=("moved", "there", "other", "absent", "there")),
+        Delete(batch_id="may", only=("moved", "unnamed")),
+        base=base,
+    )
+    assert [done.deleted for done in outcomes] == [0, 1, 0]
+    assert replayed(tmp_path, base).keys() == {"moved", "unnamed", "other"}

@@ -281,21 +281,24 @@ class TestVersions:
     async def test_one_that_a_compaction_built_and_that_cannot_be_opened_is_told_to_who_waits_for_it(
         self, following, path
     ):
-        opened = following.open
+        opened, built = following.open, threading.Event()
 
         def lacking():
+            built.wait()  # for who builds it opens it too
             (version_path(path, "000002") / "shard-000.faiss").unlink(missing_ok=True)
             return opened()
 
         class Compactor:
             async def compact(self):
                 await asyncio.to_thread(compact, path)
+                built.set()
 
         following.open = lacking
         following.index.add(new=("misc", GALLERY[0]))
         follower = following.follower
+        journal = Journal(path / "journal.db")
         service = GalleryService(
-            path, follower.gallery, None, object(), Compactor(), on_write=None, unserved=follower.unserved
+            path, follower.gallery, journal, object(), Compactor(), on_write=None, unserved=follower.unserved
         )
         with pytest.raises(
             ServiceError, match=r"version 000002 is built and current, but .*shard-000\.faiss: is missing"

@@ -1,5 +1,6 @@
 """GalleryService in real server processes."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -24,11 +25,20 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.building.build import IndexSpec
+from search_svc.index.base import VersionBase
 from search_svc.index.index_dir import BuildRunningError, only_builder, version_path
+from search_svc.index.journal import Journal
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import Holding
-from search_svc.serving import item_reader
+from search_svc.index.writes import Add, Delete
+from search_svc.serving import gallery_service, item_reader
 from search_svc.serving.gallery_service import GalleryService
-from svckit.errors import ServiceError
+from svckit.batcher import Batcher
+from svckit.errors import Reason, ServiceError
+from tests.search_svc.building.test_compaction import STOPPING, STOPS, base_of
+from tests.search_svc.journals import replayed
+from tests.search_svc.live_index import Index, stored
 
 D = 16
 MODEL = "c0ffee" + 58 * "0"
@@ -150,6 +160,46 @@ class TestWrites:
         client.add([item("a"), item("b")], unit(2))
         again = client.add([item("a"), item("b", uri="x")], unit(2))
         assert (again.added, again.replaced, again.unchanged, again.journal_sequence) == (0, 1, 1, 3)
+
+    async def test_many_of_a_label_are_deleted_in_parts_between_which_others_write(self, index, monkeypatch):
+        """Whatever waits when a part is on the disk comes before the next one."""
+        monkeypatch.setattr(gallery_service, "_DELETED_AT_ONCE", 2)
+        base, (vector,) = base_of(index), unit(1)
+        Index(index).add(**{"photo 0.jpg": ("lada_niva_1999", vector), "new": ("make_model 0_2000", vector)})
+        of_label = {item_id for item_id, each in base.items.items() if each.label == "make_model 0_2000"}
+        meant = of_label - {"photo 0.jpg"} | {"new"}
+        others = iter([f"other {n}" for n in range(100)])
+        batches = []
+
+        def commit(writes):
+            batches.append(writes)
+            if isinstance(writes[0], Delete):
+                asyncio.run_coroutine_threadsafe(queued(), loop).result()
+            return writer.commit(writes)
+
+        async def queued():
+            coming.append(
+                asyncio.ensure_future(batcher.submit([Add({next(others): stored("lada_niva_1999", vector)})]))
+            )
+            await asyncio.sleep(0)
+            assert batcher.waiting == 1
+
+        loop, coming, writer = asyncio.get_running_loop(), [], JournalWriter(index, lambda: VersionBase(version))
+        version = IndexVersion.open(index)
+        gallery = SimpleNamespace(view=SimpleNamespace(opened=SimpleNamespace(version=version)))
+        with Journal.open(index) as journal:
+            async with Batcher(commit, max_batch=1, max_queue=8) as batcher:
+                service = GalleryService(index, gallery, journal, batcher, None, on_write=lambda: None)
+                request = gallery_pb2.DeleteItemsRequest(label="make_model 0_2000")
+                done = await service.DeleteItems(request, SimpleNamespace(time_remaining=lambda: None))
+                await asyncio.gather(*coming)
+        writer.close()
+        assert [type(write).__name__ for (write,) in batches] == ["Delete", "Add", "Delete", "Add"]
+        assert [len(write.only) for (write,) in batches if isinstance(write, Delete)] == [2, 2]
+        assert done.deleted == len(meant)
+        found = replayed(index, base)
+        assert {item_id for item_id in found if item_id in of_label | {"new"}} == of_label - meant == {"photo 0.jpg"}
+        assert not [item_id for item_id, each in found.items() if each.label == "make_model 0_2000"]
 
     def test_by_label_and_by_batch_the_version_s_items_are_deleted_too(self, index, serve):
         _, client = serve(index)
@@ -311,6 +361,33 @@ class TestCompaction:
             (index / f"journal.db{suffix}").stat().st_size for suffix in ("", "-wal", "-shm")
         )
         assert process.popen.poll() is None
+
+    def test_answers_with_all_that_was_written_before_it_although_one_was_stopped(self, index, serve):
+        Index(index).add(early=("lada_niva_1999", unit(1, seed=2)[0]))
+        subprocess.run([sys.executable, "-c", STOPPING, index, STOPS["after the shards"]], check=False, cwd=ROOT)
+        assert (index / "versions/.draft").is_dir()
+        _, client = serve(index)
+        last = client.add([item(str(n)) for n in range(20)], unit(20)).journal_sequence
+        made = client.compact()
+        assert (made.journal_sequence, made.items) == (last, 81)
+        assert client.versions().journal_depth == 0
+
+    async def test_that_another_version_outran_is_no_success(self, index):
+        """It is current, and served, and lacks what was written before the call."""
+        Index(index).add(early=("lada_niva_1999", unit(1, seed=2)[0]))
+        view = SimpleNamespace(manifest=IndexVersion.open(index).manifest, sequence=1)
+
+        class Compactor:
+            async def compact(self):
+                """As if somebody had rolled back just then."""
+
+        with Journal.open(index) as journal:
+            service = GalleryService(
+                index, SimpleNamespace(view=view), journal, object(), Compactor(), on_write=lambda: None
+            )
+            with pytest.raises(ServiceError, match="000001 is current, and holds the journal to 0, not to 1") as caught:
+                await service.Compact(gallery_pb2.CompactRequest(), SimpleNamespace(time_remaining=lambda: None))
+        assert caught.value.reason is Reason.COMPACTION_FAILED
 
     def test_with_nothing_written_answers_with_the_version_that_is_served(self, shared):
         assert shared.compact().index_version == "000001"

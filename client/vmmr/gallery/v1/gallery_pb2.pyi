@@ -129,7 +129,7 @@ class ListVersionsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("index_version", "items", "create_time", "model", "journal_sequence", "current", "in_use")
+    __slots__ = ("index_version", "items", "create_time", "model", "journal_sequence", "current", "in_use", "problem")
     INDEX_VERSION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class Version(_message.Message):
     JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     IN_USE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     index_version: str
     items: int
     create_time: _timestamp_pb2.Timestamp
@@ -144,7 +145,8 @@ class Version(_message.Message):
     journal_sequence: int
     current: bool
     in_use: bool
-    def __init__(self, index_version: _Optional[str] = ..., items: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., journal_sequence: _Optional[int] = ..., current: _Optional[bool] = ..., in_use: _Optional[bool] = ...) -> None: ...
+    problem: str
+    def __init__(self, index_version: _Optional[str] = ..., items: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., journal_sequence: _Optional[int] = ..., current: _Optional[bool] = ..., in_use: _Optional[bool] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ListVersionsResponse(_message.Message):
     __slots__ = ("versions", "journal_sequence", "journal_depth", "journal_bytes")

@@ -86,7 +86,9 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Deletes items. All or nothing, and idempotent: what is not there is passed over.
+        """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+        batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
+        call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +109,8 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Compact(self, request, context):
-        """Starts writing a new index version with all that the journal holds, and answers when it is served.
+        """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
+        was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
         FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
         caller that goes away does not stop it. Writes go on meanwhile.
         """

@@ -42,13 +42,17 @@ class GalleryServiceStub:
     changes nothing. Embeddings of another model than the index's are FAILED_PRECONDITION, reason MODEL_MISMATCH.
     """
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeleteItemsRequest, _gallery_pb2.DeleteItemsResponse]
-    """Deletes items. All or nothing, and idempotent: what is not there is passed over."""
+    """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+    batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
+    call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
+    """
     GetItem: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.GetItemRequest, _gallery_pb2.GetItemResponse]
     """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListItemsRequest, _gallery_pb2.ListItemsResponse]
     """Items in the order of their ids, a page at a time."""
     Compact: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]
-    """Starts writing a new index version with all that the journal holds, and answers when it is served.
+    """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
+    was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
     FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
     caller that goes away does not stop it. Writes go on meanwhile.
     """
@@ -69,13 +73,17 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     changes nothing. Embeddings of another model than the index's are FAILED_PRECONDITION, reason MODEL_MISMATCH.
     """
     DeleteItems: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeleteItemsRequest, _gallery_pb2.DeleteItemsResponse]  # type: ignore[assignment]
-    """Deletes items. All or nothing, and idempotent: what is not there is passed over."""
+    """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+    batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
+    call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
+    """
     GetItem: _aio.UnaryUnaryMultiCallable[_gallery_pb2.GetItemRequest, _gallery_pb2.GetItemResponse]  # type: ignore[assignment]
     """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
     ListItems: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListItemsRequest, _gallery_pb2.ListItemsResponse]  # type: ignore[assignment]
     """Items in the order of their ids, a page at a time."""
     Compact: _aio.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]  # type: ignore[assignment]
-    """Starts writing a new index version with all that the journal holds, and answers when it is served.
+    """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
+    was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
     FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
     caller that goes away does not stop it. Writes go on meanwhile.
     """
@@ -105,7 +113,10 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.DeleteItemsResponse, _abc.Awaitable[_gallery_pb2.DeleteItemsResponse]]:
-        """Deletes items. All or nothing, and idempotent: what is not there is passed over."""
+        """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+        batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
+        call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
+        """
 
     @_abc_1.abstractmethod
     def GetItem(
@@ -129,7 +140,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.CompactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.CompactResponse, _abc.Awaitable[_gallery_pb2.CompactResponse]]:
-        """Starts writing a new index version with all that the journal holds, and answers when it is served.
+        """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
+        was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
         FAILED_PRECONDITION, reason COMPACTION_RUNNING, if one is being written, and COMPACTION_FAILED if it cannot be. A
         caller that goes away does not stop it. Writes go on meanwhile.
         """
