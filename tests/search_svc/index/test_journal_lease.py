@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from search_svc.index import repair
+from search_svc.index import journal_file, repair
 from search_svc.index.journal import Journal
 from search_svc.index.journal_lease import alone_with_journal
 from search_svc.index.writes import Add
@@ -39,6 +39,13 @@ def test_a_journal_is_one_s_own_when_all_who_read_or_write_it_have_closed_it(ind
     reading.close()
     assert not alone(index)
     writing.close()
+    assert alone(index)
+
+
+def test_it_is_free_as_soon_as_it_is_closed(index):
+    connection = journal_file.connect_to_read(index / "journal.db")
+    assert not alone(index)
+    connection.close()
     assert alone(index)
 
 
