@@ -53,11 +53,23 @@ def test_only_the_second_face_registers_the_messages_of_kserve() -> None:
     }
 
 
-def test_servicers_hold_no_try_statement() -> None:
-    for servicer in (
-        "embedder_svc/serving/service.py",
-        "embedder_svc/serving/kserve.py",
-        "search_svc/serving/service.py",
-    ):
+def servicers() -> dict[str, str]:
+    """The modules, as paths from the root, that implement a service of the contracts, by the base class of it."""
+    return {
+        base.attr: path.relative_to(ROOT).as_posix()
+        for package in PACKAGES[1:]
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Attribute) and base.attr.endswith("Servicer")
+    }
+
+
+def test_every_service_has_a_servicer_and_no_servicer_holds_a_try_statement() -> None:
+    contracts = [ast.parse(path.read_text()) for path in (ROOT / "client/vmmr").rglob("*_pb2_grpc.py")]
+    classes = {node.name for tree in contracts for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    assert servicers().keys() == {name for name in classes if name.endswith("Servicer")}
+    for servicer in servicers().values():
         tree = ast.parse((ROOT / servicer).read_text())
-        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try)]
+        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try | ast.TryStar)], servicer

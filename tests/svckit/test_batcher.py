@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 POISON = 666
 
 
@@ -71,6 +71,12 @@ async def queued(batcher, items, **kwargs) -> asyncio.Task:
     task = asyncio.create_task(batcher.submit(items, **kwargs))
     await asyncio.sleep(0)
     return task
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.001)
 
 
 async def reason_of(awaitable) -> Reason:
@@ -210,8 +216,7 @@ class TestLanes:
             for _ in range(4):
                 await backend.has_begun()
             backend.release(3)
-            while batcher._running > 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            await until(lambda: batcher._running == 1)
             late = await queued(batcher, [5])
             assert not alone.batches
             backend.release()
@@ -227,8 +232,7 @@ class TestLanes:
             for _ in range(4):
                 await backend.has_begun()
             backend.release(3)
-            while batcher._running > 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            await until(lambda: batcher._running == 1)
             tasks = [await queued(batcher, [item]) for item in (5, 6, 7)]
             for _ in range(3):
                 await backend.has_begun()
@@ -237,18 +241,24 @@ class TestLanes:
             await asyncio.gather(first, *tasks)
 
     async def test_a_failure_in_one_fails_its_submit_alone_and_the_rest_of_it_is_not_run(self, backend):
-        async with Batcher(backend, lanes=2, max_batch=1, max_queue=8) as batcher:
+        """Once the failure is known; until then another lane may take the next item."""
+        other_lane_is_held = threading.Event()
+
+        def run(items):
+            if items == [1]:
+                assert other_lane_is_held.wait(TIMEOUT_S)
+            return backend(items)
+
+        async with Batcher(run, lanes=2, max_batch=1, max_queue=8) as batcher:
             bad = asyncio.create_task(batcher.submit([POISON, 1, 2, 3]))
-            await backend.has_begun()
-            await backend.has_begun()
+            await until(lambda: batcher.waiting == 2)
             good = await queued(batcher, [4])
-            backend.held = False
-            backend.release(2)
+            backend.free()
             with pytest.raises(ValueError, match="poison"):
                 await bad
+            other_lane_is_held.set()
             assert (await good).outputs == [8]
-        assert backend.items[0] == POISON
-        assert 3 not in backend.items
+        assert sorted(backend.items) == [1, 4, POISON]
 
     async def test_closing_waits_for_all_of_them(self, backend):
         batcher = Batcher(backend, lanes=2, max_batch=1, max_queue=8)
@@ -256,10 +266,12 @@ class TestLanes:
         await backend.has_begun()
         await backend.has_begun()
         closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0.01)
+        backend.release()
+        await until(lambda: sum(lane.is_alive() for lane in batcher._lanes) == 1)
         assert not closing.done()
-        backend.release(2)
+        backend.release()
         await closing
+        assert not any(lane.is_alive() for lane in batcher._lanes)
         assert (await running).outputs == [2, 4]
 
 
@@ -580,6 +592,4 @@ async def test_what_was_done_is_not_kept_alive_by_a_batcher_that_waits_for_more(
     async with Batcher(lambda things: [Thing() for _ in things], max_batch=4, max_queue=8) as batcher:
         output = weakref.ref((await batcher.submit([item])).outputs[0])
         del item
-        async with asyncio.timeout(TIMEOUT_S):
-            while gone() or output():  # noqa: ASYNC110 (nothing tells when an object is gone)
-                await asyncio.sleep(0.001)
+        await until(lambda: not (gone() or output()))
