@@ -301,6 +301,11 @@ def test_a_service_that_cannot_be_reached_is_an_exit_code_of_its_own(run):
     assert done.returncode == 3
 
 
+SENT = {"identify": {3, 4, 5}, "search": {3}}
+"""The bad photo's request, the same without it, and the one that fails. Two more batches may have been sent by the time that it
+is known: three are under way at most."""
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 @pytest.mark.parametrize("command", [["identify", "--batch", "2"], ["search"]])
 def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail, command, form):
@@ -309,8 +314,7 @@ def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail
     assert "1" in done.stdout
     assert done.stderr.count("another model") == 1
     assert done.stderr.endswith(f"vmmr: error: search service at {services.search_target}: another model\n")
-    # Two of the first batch, which goes again without its bad photo; and the three that may be under way when the next fails.
-    assert len(services.embedder.script.of("Embed")) <= 5
+    assert len(services.embedder.script.of("Embed")) in SENT[command[0]]
     assert done.returncode == 3
 
 
@@ -370,26 +374,29 @@ def test_failed_handshakes_leave_no_noise_beside_the_error(run):
 def test_an_interrupt_ends_it_at_once_and_quietly(environment, services, tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"1")
     waits, leave = threading.Event(), threading.Event()
-    services.embedder.script.then(lambda *_: None, lambda *_: waits.set() or (leave.wait(30) and None))
+    services.embedder.script.then(lambda *_: None, lambda *_: waits.set() or (leave.wait(60) and None))
     process = subprocess.Popen(
-        [COMMAND, "identify", "1.jpg", "--timeout", "60"],
+        [COMMAND, "identify", "1.jpg", "--timeout", "600"],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert waits.wait(30)
+    assert waits.wait(60)
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=10)
+    output = process.communicate(timeout=60)
     leave.set()
     assert (process.returncode, output) == (130, ("", ""))
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(environment, tmp_path):
+def test_a_reader_that_has_enough_ends_it_quietly(environment, services, tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"1")
+    (tmp_path / "2.jpg").write_bytes(b"2222")
+    left = threading.Event()
+    services.embedder.script.marked[b"2222"] = lambda *_: None if left.wait(60) else 1 / 0
     process = subprocess.Popen(
-        [COMMAND, "identify", "--batch", "1", *["1.jpg"] * 500],
+        [COMMAND, "identify", "--batch", "1", "1.jpg", *["2.jpg"] * 9],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -398,9 +405,10 @@ def test_a_reader_that_has_enough_ends_it_quietly(environment, tmp_path):
     )
     process.stdout.readline()
     process.stdout.close()
+    left.set()
     errors = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(30), errors) == (141, "")
+    assert (process.wait(60), errors) == (141, "")
 
 
 def test_version_and_help_are_there(run):

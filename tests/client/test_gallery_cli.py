@@ -97,8 +97,10 @@ def test_bad_photos_are_named_and_the_others_are_added(run, stored):
 
 
 def test_what_stops_half_way_says_how_far_it_was_and_goes_on_with_its_batch(run, folders, services, stored, fail):
-    services.search.script.marked[np.float32(3).tobytes()] = fail("JOURNAL_FULL", "the journal is full")
-    arguments = ("add", f"photos/{PILOT}", "photos/lexus_ls_2027", "--batch", "1", "--timeout", "0.3")
+    services.search.script.marked[np.float32(3).tobytes()] = fail(
+        "JOURNAL_FULL", "the journal is full", retry_after_s=3600
+    )
+    arguments = ("add", f"photos/{PILOT}", "photos/lexus_ls_2027", "--batch", "1")
     done = run(*arguments, "--batch-id", "mine")
     assert done.returncode == 3
     assert "the journal is full" in done.stderr
