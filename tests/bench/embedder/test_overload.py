@@ -1,6 +1,6 @@
 """bench/embedder/overload.py: what counts as goodput, and from when on recovery is."""
 
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -10,31 +10,54 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from bench.embedder import overload
 
 
-class Slow(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Takes a second a call, two at a time."""
+class Held(embedder_pb2_grpc.EmbedderServiceServicer):
+    """Answers when so many calls have come, all of them then."""
+
+    def __init__(self, calls):
+        self._calls = calls
+        self._held = []
 
     def Embed(self, request, context):  # noqa: N802 (the protocol's name)
-        time.sleep(1)
+        go = threading.Event()
+        context.add_callback(go.set)  # its caller has given up
+        self._held.append(go)
+        if len(self._held) == self._calls:
+            for each in self._held:
+                each.set()
+        assert go.wait(60)
         return embedder_pb2.EmbedResponse()
 
 
 @pytest.fixture
-def slow():
-    server = grpc.server(ThreadPoolExecutor(2))
-    embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(Slow(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    overload.open_generator(f"127.0.0.1:{port}", [b"photo"])
-    yield
-    server.stop(None).wait()
+def serve():
+    """Starts a server that waits for so many calls, and the generator for it."""
+    servers = []
+
+    def start(calls):
+        servers.append(grpc.server(ThreadPoolExecutor(calls)))
+        embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(Held(calls), servers[-1])
+        port = servers[-1].add_insecure_port("127.0.0.1:0")
+        servers[-1].start()
+        overload.open_generator(f"127.0.0.1:{port}", [b"photo"])
+
+    yield start
+    for server in servers:
+        server.stop(None).wait()
 
 
-def test_the_load_after_the_overload_does_not_wait_for_what_that_left_behind(slow):
-    over, after = overload.offer([(20.0, 0.5), (4.0, 0.5)], 1.5)
-    assert (len(over), len(after)) == (10, 2)
-    assert {call.code for call in over} == {"OK", "DEADLINE_EXCEEDED"}
-    assert [call.code for call in after] == ["DEADLINE_EXCEEDED"] * 2, "the queue was still full"
-    assert max(call.late for call in after) < 0.5
+def test_the_load_after_the_overload_does_not_wait_for_what_that_left_behind(serve):
+    serve(12)
+    over, after = overload.offer([(20.0, 0.5), (4.0, 0.5)], 60)
+    assert [call.intended for call in over] == [number / 20 for number in range(10)]
+    assert [call.intended for call in after] == [0, 0.25]
+    assert [call.code for call in over + after] == ["OK"] * 12, "none was answered before all were under way"
+    assert all(call.late < call.took for call in over + after)
+
+
+def test_a_call_that_is_given_up_is_told_by_its_code(serve):
+    serve(3)
+    [over] = overload.offer([(4.0, 0.5)], 0.3)
+    assert [call.code for call in over] == ["DEADLINE_EXCEEDED"] * 2
 
 
 def test_what_is_answered_after_the_overload_is_no_goodput_of_it():

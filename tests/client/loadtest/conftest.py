@@ -9,6 +9,8 @@ from vmmr._loadtest.plan import Access, Closed, Open, Plan
 from vmmr._loadtest.result import Result, Step
 from vmmr._loadtest.run import run
 
+from tests.client.loadtest import patient
+
 Measure = Callable[..., Result]
 
 
@@ -21,6 +23,13 @@ def photos(tmp_path: Path) -> Path:
         (folder / ("below" if n % 2 else "") / f"{n}.jpg").write_bytes(b"%d" % n)
     (folder / "notes.txt").write_text("no photo")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def every_call_is_made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where a test says that it is about calls that are not."""
+    if not request.node.get_closest_marker("calls_are_left_out"):
+        monkeypatch.setattr("vmmr._loadtest.workers.work", patient.work)
 
 
 @pytest.fixture

@@ -277,14 +277,13 @@ class TestVersions:
         assert "journal.db: is of another model (c0ffee" in following.follower.problem
         assert (following.view.sequence, following.names()) == (late - 1, sorted(PHOTOS))
 
-    @pytest.mark.timeout(30)
     async def test_one_that_a_compaction_built_and_that_cannot_be_opened_is_told_to_who_waits_for_it(
         self, following, path
     ):
         opened, built = following.open, threading.Event()
 
         def lacking():
-            built.wait()  # for who builds it opens it too
+            assert built.wait(TIMEOUT_S)  # who builds it opens it, too
             (version_path(path, "000002") / "shard-000.faiss").unlink(missing_ok=True)
             return opened()
 
@@ -303,7 +302,9 @@ class TestVersions:
         with pytest.raises(
             ServiceError, match=r"version 000002 is built and current, but .*shard-000\.faiss: is missing"
         ):
-            await service.Compact(gallery_pb2.CompactRequest(), SimpleNamespace(time_remaining=lambda: None))
+            await asyncio.wait_for(
+                service.Compact(gallery_pb2.CompactRequest(), SimpleNamespace(time_remaining=lambda: None)), TIMEOUT_S
+            )
         make_current(path, "000001")
         until(lambda: not follower.unserved("000002"))
 
@@ -352,6 +353,8 @@ class TestReaching:
         await asyncio.sleep(0)
         await asyncio.to_thread(self.later, gallery, 7)
         await asyncio.wait_for(waiting[0], TIMEOUT_S)
+        for _ in range(5):  # those who were woken with it have had their turn, too
+            await asyncio.sleep(0)
         assert not any(each.done() for each in waiting[1:])
         await asyncio.to_thread(self.later, gallery, 8)
         await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT_S)
@@ -395,5 +398,9 @@ class TestReaching:
 
 def test_a_version_can_be_warmed_before_anybody_asks(path):
     opener = Opener(path, gpus=(), max_k=100)
-    warm(opener.current())
+    opened = opener.current()
+    found = []
+    engine = SimpleNamespace(search=lambda *args: found.append(opened.engine.search(*args)))
+    warm(SimpleNamespace(version=opened.version, engine=engine))
+    assert [answered.hits.ids.shape for answered in found] == [(1, opened.version.manifest.k)]
     opener.close()

@@ -22,6 +22,7 @@ TIMEOUT_S = 30
 def index(build_index, tmp_path, monkeypatch):
     """One that much was written to."""
     monkeypatch.setattr(compactor, "_LOOK_S", 0.01)
+    monkeypatch.setattr(compactor, "_RETIRE_S", 0.0)
     vectors = np.random.default_rng(0).standard_normal((60, D)).astype(np.float32)
     build_index(vectors, directory=tmp_path / "index", spec=IndexSpec())
     written(tmp_path / "index", Add({"new": stored(), "newer": stored()}), base=DictBase())
@@ -43,6 +44,13 @@ async def until(condition):
     async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110 (nothing tells of it)
             await asyncio.sleep(0.005)
+
+
+async def looks(index, count):
+    """Lets the compactor look after the versions so many times: each look removes an old one."""
+    for _ in range(count):
+        (index / "versions" / "000000").mkdir()
+        await until(lambda: not (index / "versions" / "000000").exists())
 
 
 class Started:
@@ -75,11 +83,10 @@ async def test_a_process_that_cannot_be_started_is_tried_again_later(monkeypatch
 
 
 async def test_while_it_is_not_tried_again_old_versions_go_all_the_same(index, monkeypatch, watching):
-    monkeypatch.setattr(compactor, "_RETIRE_S", 0.01)
+    watching._pause_s = 3600.0
     started = Started(monkeypatch, NO_MEMORY)
     await started.times(1)
-    (index / "versions" / "000000").mkdir()
-    await until(lambda: not (index / "versions" / "000000").exists())
+    await looks(index, 2)
     assert started.count == 1
 
 
@@ -88,8 +95,9 @@ async def test_whatever_goes_wrong_it_looks_again(monkeypatch, watching, caplog)
     await until(lambda: caplog.messages.count("cannot look after the versions") > 1)
 
 
-async def test_no_process_after_process_is_started_while_another_builds(monkeypatch, watching):
+async def test_no_process_after_process_is_started_while_another_builds(index, monkeypatch, watching):
+    monkeypatch.setattr(compactor, "_ELSEWHERE_S", 3600.0)
     started = Started(monkeypatch, ServiceError(Reason.COMPACTION_RUNNING, "another builds"))
     await started.times(1)
-    await asyncio.sleep(0.2)
+    await looks(index, 5)
     assert started.count == 1
