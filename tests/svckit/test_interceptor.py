@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import threading
 import time
 
 import grpc
@@ -59,8 +60,9 @@ def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
 
 async def logged_code(caplog) -> str:
     """The status in the log line of the only call, as soon as there is one."""
-    while not (lines := [record for record in caplog.records if record.message == "call"]):  # noqa: ASYNC110 (a log has no event)
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(TIMEOUT_S):
+        while not (lines := [record for record in caplog.records if record.message == "call"]):  # noqa: ASYNC110 (a log has no event)
+            await asyncio.sleep(0.001)
     return lines[0].code
 
 
@@ -285,29 +287,59 @@ async def items_run(served) -> int:
     return (await served.stub.GetModel(embedder_pb2.GetModelRequest())).model.dimension
 
 
-async def test_the_work_of_a_caller_who_left_is_never_done(serve):
+async def until(condition) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not await condition():  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def busy(serve, echo, monkeypatch):
+    """Serves; the backend is at the one item of a call. Gives the server, and what lets it go on."""
+    go, run = threading.Event(), echo.Backend.run
+
+    def held(backend, numbers):
+        outputs = run(backend, numbers)
+        assert go.wait(TIMEOUT_S)
+        return outputs
+
+    monkeypatch.setattr(echo.Backend, "run", held)
     served = await serve()
-    busy = asyncio.ensure_future(served.stub.Embed(photos(200)))
-    while await items_run(served) == 0:
-        pass
+    call = asyncio.ensure_future(served.stub.Embed(photos(1)))
+    await until(lambda: items_run(served))
+
+    async def goes_on():
+        go.set()
+        await call
+
+    yield served, goes_on
+    go.set()
+
+
+async def queue_is(served, length) -> bool:
+    # A call that is answered, so that those before it have come.
+    await items_run(served)
+    return served.batcher.waiting == length
+
+
+async def test_the_work_of_a_caller_who_left_is_never_done(busy):
+    served, goes_on = busy
     gone = [served.stub.Embed(photos(7, 7, 7)) for _ in range(5)]
-    while served.batcher.waiting < 15:
-        await items_run(served)
+    await until(lambda: queue_is(served, 15))
     for call in gone:
         call.cancel()
-    await busy
+    await until(lambda: queue_is(served, 0))
+    await goes_on()
     await served.stub.Embed(photos(1))
     assert await items_run(served) == 2, "those of the two who stayed"
 
 
-async def test_a_deadline_ends_the_call_and_its_work(serve):
-    served = await serve()
-    busy = asyncio.ensure_future(served.stub.Embed(photos(300)))
-    while await items_run(served) == 0:
-        pass
+async def test_a_deadline_ends_the_call_and_its_work(busy):
+    served, goes_on = busy
     late = await error_of(served.stub.Embed(photos(7), timeout=0.05))
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await busy
+    await until(lambda: queue_is(served, 0))
+    await goes_on()
     assert await items_run(served) == 1
 
 

@@ -17,7 +17,7 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 from svckit.cores import shares
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -54,6 +54,11 @@ def embed(channel, *milliseconds):
     images = [embedder_pb2.Image(content=str(ms).encode()) for ms in milliseconds or (1,)]
     stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
     return stub.Embed(embedder_pb2.EmbedRequest(images=images), timeout=TIMEOUT_S, wait_for_ready=True)
+
+
+def has_come(channel):
+    """Returns when the call that was made before over this channel is at its worker: the next, behind it, is answered."""
+    embedder_pb2_grpc.EmbedderServiceStub(channel).GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
 
 
 def code_of(channel):
@@ -169,6 +174,7 @@ def test_a_supervisor_that_is_killed_leaves_no_process_and_calls_are_answered(st
     assert {child.pid for child in family} >= set(workers_of(process).values())
     stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
     call = stub.Embed.future(embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"500")]), timeout=TIMEOUT_S)
+    has_come(channel)
     process.popen.kill()
     assert call.result().embeddings.dimension == 1
     _, alive = psutil.wait_procs(family, TIMEOUT_S)
@@ -185,6 +191,8 @@ def test_a_signal_to_the_whole_group_as_of_a_terminal_or_an_init_ends_all_in_ord
         embedder_pb2_grpc.EmbedderServiceStub(channel).Embed.future(request, timeout=TIMEOUT_S)
         for channel in channels.values()
     ]
+    for channel in channels.values():
+        has_come(channel)
     os.killpg(process.popen.pid, signum)
     assert [call.result().embeddings.dimension for call in calls] == [1, 1]
     assert process.wait() == 0

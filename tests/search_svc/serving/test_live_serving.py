@@ -24,7 +24,7 @@ live_index = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(live_index)
 MODEL, Index, build, unit = live_index.MODEL, live_index.Index, live_index.build, live_index.unit
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 D = 8
 K = 7
 WHOLE = np.random.default_rng(3).integers(-2, 3, (60, D)).astype(np.float32)
@@ -153,6 +153,7 @@ class TestSwitching:
         callers = [threading.Thread(target=ask, args=[caller]) for caller in range(4)]
         for caller in callers:
             caller.start()
+        until(lambda: "000001" in asked)
         rng = np.random.default_rng(9)
         for round_ in range(4):
             for _ in range(15):
