@@ -116,7 +116,7 @@ class TestABackup:
         assert items(restored) == before
 
     def test_has_every_write_acknowledged_before_it_and_none_in_part(self, index, tmp_path):
-        ended = threading.Event()
+        ended, more = threading.Event(), threading.Semaphore(0)
         acknowledged: list[int] = []
 
         def keep_writing():
@@ -125,12 +125,14 @@ class TestABackup:
                 names = {f"pair {number} a": stored(), f"pair {number} b": stored()}
                 [outcome] = written(index, Add(names), base=base_of(index))
                 acknowledged.append(outcome.sequence)
+                more.release()
                 number += 1
 
         writer = threading.Thread(target=keep_writing)
         writer.start()
         try:
             for number in range(5):
+                assert all(more.acquire(timeout=60) for _ in range(2)), "it keeps writing"
                 before = len(acknowledged)
                 done = back_up(index, str(tmp_path / f"backup {number}"))
                 restore(str(tmp_path / f"backup {number}"), tmp_path / f"restored {number}")
