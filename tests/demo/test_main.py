@@ -4,13 +4,10 @@ import re
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.timeout(180)
 def test_it_goes_from_a_folder_of_photos_to_answers(photos, tmp_path):
     command = [sys.executable, "-m", "demo", "--photos", photos, "--work", tmp_path]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=550)
     assert (done.returncode, done.stderr) == (0, "")
     steps = re.findall(r"^  (\w+) +.* \d+\.\d s$", done.stdout, re.MULTILINE)
     assert steps == ["split", "embed", "build", "evaluate", "serve", "identify", "compare", "stop"]

@@ -81,7 +81,6 @@ def test_served_equals_direct_on_drawn_cars(client, drawn):
     check_served_equals_direct(client, drawn, photos_of(drawn, "test") + photos_of(drawn, "dev"))
 
 
-@pytest.mark.timeout(300)
 def test_served_equals_direct_on_200_real_photos(stanford_cars, make_chain, serve_pair, run, tmp_path):
     photos = tmp_path / "photos"
     for source in sorted((stanford_cars / "train").iterdir())[:10]:

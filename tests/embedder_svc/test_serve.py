@@ -1,5 +1,6 @@
 """`vmmr-embedder serve` as a real process."""
 
+import fcntl
 import io
 import signal
 import struct
@@ -14,7 +15,6 @@ import onnxruntime
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
@@ -150,39 +150,36 @@ class TestRefusesToStart:
         assert message.startswith("vmmr-embedder: error: device cuda: this onnxruntime has no CUDAExecutionProvider")
 
 
-def test_a_client_that_disconnects_costs_no_inference(spawn, dial, tiny_bundle, encode, photo):
-    ready = spawn("--model", tiny_bundle, "--decode-threads", "1", "--max-queue", "32").ready()
-    slow = encode(Image.new("RGB", (5000, 5000)), "PNG", compress_level=1)
-    stub, leaver = dial(ready["port"]), dial(ready["port"])
-    first = taken_in(stub, request(*[slow] * 20, photo))
-    second = leaver.Embed.future(request(*[photo] * 8), timeout=TIMEOUT_S)
-    wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 2 or first.done())
-    second.cancel()
-    wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 1 or first.done())
-    assert not first.done(), "the test's slow photos were too quick for it"
+DECODING_HELD = """
+import fcntl, sys
+from embedder_svc import preprocess
+from embedder_svc.__main__ import main
+lock, decode = open(sys.argv.pop(1)), preprocess.decode
+def held(*args, **options):
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return decode(*args, **options)
+preprocess.decode = held
+main()
+"""
+"""Decodes nothing while somebody else has the lock of the file that it is given."""
+
+
+def test_a_client_that_disconnects_costs_no_inference(run, dial, tiny_bundle, photo, tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        flags = ("--port", 0, "--metrics-port", 0, "--model", tiny_bundle, "--decode-threads", 1)
+        ready = run("-c", DECODING_HELD, tmp_path / "lock", "serve", *flags).ready()
+        stub, leaver = dial(ready["port"]), dial(ready["port"])
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first = stub.Embed.future(request(photo), timeout=TIMEOUT_S)
+        second = leaver.Embed.future(request(*[photo] * 8), timeout=TIMEOUT_S)
+        wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 2)
+        second.cancel()
+        wait_for(lambda: metric(ready["metrics_port"], "vmmr_calls_in_flight") == 1)
+        assert not first.done()
     first.result()
     stub.Embed(request(photo), timeout=TIMEOUT_S)
-    assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 21 + 1
-
-
-def taken_in(stub, large):
-    """The call of a request, once all 21 of its photos wait to be decoded: what comes now is decoded after them.
-
-    The server has room for 32: other photos are refused then. Those may also keep the call itself out, which is sent again.
-    """
-    call = stub.Embed.future(large, timeout=TIMEOUT_S)
-    while refusal(stub, 12) != EXHAUSTED:
-        if call.done():
-            assert call.code() == EXHAUSTED
-            call = stub.Embed.future(large, timeout=TIMEOUT_S)
-    return call
-
-
-def refusal(stub, count):
-    """The status of a call of so many things that are no photos; it costs no inference."""
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Embed(request(*[b"no photo"] * count), timeout=TIMEOUT_S)
-    return caught.value.code()
+    assert metric(ready["metrics_port"], "vmmr_batch_items_sum") == 2
 
 
 def wait_for(condition):
@@ -195,8 +192,17 @@ def wait_for(condition):
     timer.cancel()
 
 
-def test_sigterm_under_load_loses_no_accepted_call(spawn, dial, tiny_bundle, photo):
-    process = spawn("--model", tiny_bundle, "--drain-pause-s", "0.2")
+REFUSING_FOR_LONG = """
+from svckit import server
+server._REFUSING_S = 3.0  # callers of a busy machine take their time to call again
+from embedder_svc.__main__ import main
+main()
+"""
+
+
+def test_sigterm_under_load_loses_no_accepted_call(run, dial, tiny_bundle, photo):
+    flags = ("--port", 0, "--model", tiny_bundle, "--drain-pause-s", 0.2)
+    process = run("-c", REFUSING_FOR_LONG, "serve", *flags)
     port = process.ready()["port"]
     codes, flowing = [], threading.Semaphore(0)
 

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("triton_client.py")
 TIMEOUT_S = 60
 
 # Its installation, once a checkout, counts.
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("tritonclient")]
+pytestmark = pytest.mark.xdist_group("tritonclient")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 from svckit import cli, config, supervisor
+from svckit import server as servers
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.interceptor import deadline
@@ -32,6 +33,9 @@ class EchoConfig(ServerConfig):
     max_queue: int = config.option(10_000, minimum=1, help="items that may wait")
     warm_up: str = config.option(
         "quick", choices=("quick", "never", "fails", "breaks", "dies"), help="how the warm-up goes"
+    )
+    refusing_s: float = config.option(
+        servers._REFUSING_S, minimum=0, help="how long calls are refused after the drain, before the server is gone"
     )
     fails_with: Path | None = config.option(None, help="file with which the warm-up fails while it is there")
 
@@ -99,6 +103,7 @@ def main() -> None:
 
 
 async def serve(settings: EchoConfig, worker: Worker | None) -> None:
+    servers._REFUSING_S = settings.refusing_s
     server, batcher = build(settings, worker)
 
     async def close() -> None:

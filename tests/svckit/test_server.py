@@ -20,7 +20,7 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 SERVICE = "vmmr.embedder.v1.EmbedderService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 def photos(*milliseconds: int) -> embedder_pb2.EmbedRequest:
@@ -141,7 +141,7 @@ def begun(channel: grpc.Channel) -> tuple[grpc.Future, Callable[[], None]]:
 
 
 def test_sigterm_under_load_loses_no_accepted_request(spawn, dial):
-    process = spawn("--drain-pause-s", "0.1")
+    process = spawn("--drain-pause-s", "0.1", "--refusing-s", "3")
     port = process.first("ready")["port"]
     load = Load([dial(port) for _ in range(3)], callers=4)
     load.wait_for(40)

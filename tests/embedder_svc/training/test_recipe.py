@@ -72,7 +72,6 @@ def recipe(folder, monkeypatch):
     return [[places.get(word, word) for word in line] + SMALL.get(tuple(line[:2]), "").split() for line in lines]
 
 
-@pytest.mark.timeout(600)
 def test_the_recipe_runs_from_photos_to_a_report(recipe, folder, capsys):
     Path("work").mkdir()
     for program, *words in recipe:
