@@ -45,18 +45,22 @@ def run(tasks: Sequence[Task], workers: int, begin: Callable[[], Any], on_added:
 
 @contextmanager
 def _pool(workers: int, context: Any, begin: Callable[[], Any], added: Any) -> Iterator[ProcessPoolExecutor]:
-    """When the block raises, or this process is killed, the workers end at once, whatever they are at."""
+    """After the block, or when this process is killed, the workers end at once, whatever they are at: one may still start.
+
+    Ctrl-C has to wait meanwhile: Python takes a thread whose `join` it interrupts for one that has ended.
+    """
     watched, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (watched, begin, added))
+    others = set(multiprocessing.active_children())
     try:
         yield pool
-    except BaseException:
-        held.close()
-        raise
     finally:
-        pool.shutdown(cancel_futures=True)
-        held.close()
-        watched.close()
+        with interrupts_blocked():
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            pool.shutdown(cancel_futures=True)
+            held.close()
+            watched.close()
 
 
 def _result(future: Any) -> None:

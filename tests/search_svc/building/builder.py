@@ -1,6 +1,7 @@
 """A build of small chunks, with a checkpoint after each, that can be stopped anywhere: `python builder.py INDEX JSON`.
 
-JSON: `spec`, the fields of an IndexSpec; `processes`; `stop`: [function, times], where it says "here" and waits to be killed.
+JSON: `spec`, the fields of an IndexSpec; `processes`; `stop`: [function, times], where it says "here" and waits to be killed;
+or `one_worker_starts`: a file to be made by the one worker that does; others never come as far as that.
 The workers of a build are spawned, and run this file as well, so what is changed here is changed in them.
 """
 
@@ -78,9 +79,15 @@ def main():
 
 if __name__ in {"__main__", "__mp_main__"}:
     ARGUMENTS = json.loads(sys.argv[2])
-    stop_after(*ARGUMENTS["stop"])
+    if "stop" in ARGUMENTS:
+        stop_after(*ARGUMENTS["stop"])
 if __name__ == "__main__":
     main()
 if __name__ == "__mp_main__":
+    if "one_worker_starts" in ARGUMENTS:
+        try:
+            Path(ARGUMENTS["one_worker_starts"]).touch(exist_ok=False)
+        except FileExistsError:
+            threading.Event().wait()
     small = small_steps()
     small.__enter__()  # for as long as the process runs

@@ -1,5 +1,6 @@
 """A build that is stopped, wherever that is, is gone on with, and comes to the same."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -145,6 +146,21 @@ def test_a_worker_that_is_killed_ends_the_build_with_the_reason_and_it_is_gone_o
     assert "Traceback" not in said
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     assert contents(go_on(tmp_path / "index")) == undisturbed
+
+
+def test_a_worker_that_still_starts_when_all_is_done_is_not_waited_for(undisturbed, tmp_path):
+    first = tmp_path / "the first has started"
+    arguments = json.dumps({"spec": SPEC, "processes": 2, "one_worker_starts": str(first)})
+    command = [sys.executable, builder.__file__, str(tmp_path / "index"), arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as build:
+        try:
+            _, said = build.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(build.pid, signal.SIGKILL)
+    assert build.returncode == 0
+    assert "Traceback" not in said
+    assert contents(IndexVersion.open(tmp_path / "index")) == undisturbed
 
 
 def test_workers_never_see_ctrl_c_not_even_while_they_start(stopped):
