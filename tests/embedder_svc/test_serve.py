@@ -152,7 +152,7 @@ class TestRefusesToStart:
 
 DECODING_HELD = """
 import fcntl, sys
-from embedder_svc import preprocess
+from embedder_svc.photos import preprocess
 from embedder_svc.__main__ import main
 lock, decode = open(sys.argv.pop(1)), preprocess.decode
 def held(*args, **options):

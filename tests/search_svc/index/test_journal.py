@@ -252,7 +252,7 @@ class TestRefusals:
         assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, Written(1, added=1))
 
     def test_waiting_for_another_writer_ends_with_the_deadline(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("search_svc.journal_writer._LONGEST_WAIT_S", 3600.0)
+        monkeypatch.setattr("search_svc.index.journal_writer._LONGEST_WAIT_S", 3600.0)
         written(tmp_path, Add({"x": stored()}))
         other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
