@@ -238,8 +238,8 @@ def test_a_rate_that_no_process_can_make_is_confessed(measure):
 
 
 def test_calls_that_start_late_count_from_when_they_were_to_start(one):
-    step = one("search", Open(100_000), duration_s=0.02, warmup_s=0, timeout_s=60)
-    assert (step.calls, step.answered) == (2000, 2000)
+    step = one("search", Open(100_000), duration_s=0.01, warmup_s=0, timeout_s=600)
+    assert (step.calls, step.answered) == (1000, 1000), step.errors
     assert step.generator.lag.mean_ms > 20
     assert step.latency.mean_ms == pytest.approx(step.service.mean_ms + step.generator.lag.mean_ms, rel=0.02)
 
