@@ -19,7 +19,9 @@ def program(name: str) -> str:
     """The command `name` of the environment that this Python is in."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
-        raise CommandError(f"{path}: is not there; install vmmr into this environment: pip install -e '.[cpu]'")
+        raise CommandError(
+            f"{path}: is not there; install vmmr into this environment: pip install -e ./client -e '.[cpu]'"
+        )
     return str(path)
 
 

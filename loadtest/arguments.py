@@ -1,4 +1,4 @@
-"""The arguments of `vmmr loadtest`. Imports nothing of the extra: every `vmmr` command makes this parser."""
+"""The arguments of `vmmr-loadtest`. Imports nothing of the extra: `--help` works without."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vmmr._arguments import Arguments, add_connection, add_search, fraction, integer, seconds
+from vmmr._version import __version__
 
 T = TypeVar("T")
 
@@ -27,12 +28,11 @@ _TARGETS = {
 }
 
 
-def add(subparsers: Any, environment: Mapping[str, str], command: Callable[..., int]) -> None:
-    """`vmmr loadtest` and its own sub-commands."""
-    loadtest = subparsers.add_parser(
-        "loadtest", environment=environment, help=SUMMARY, description=SUMMARY, epilog=EXIT_CODES
-    )
-    targets = loadtest.add_subparsers(required=True, metavar="TARGET", dest="target")
+def parser(environment: Mapping[str, str], program: str) -> argparse.ArgumentParser:
+    """Make the parser of the command, which its user called by the name `program`."""
+    top = Arguments(environment, prog=program, description=SUMMARY, epilog=EXIT_CODES)
+    top.add_argument("--version", action="version", version=f"{program} {__version__}")
+    targets = top.add_subparsers(required=True, metavar="TARGET", dest="target")
     for name, summary in _TARGETS.items():
         target = targets.add_parser(
             name, environment=environment, help=summary, description=f"Load test: {summary}.", epilog=EXIT_CODES
@@ -45,8 +45,8 @@ def add(subparsers: Any, environment: Mapping[str, str], command: Callable[..., 
         if name != "embed":
             add_search(target.add_argument_group("search"))
         add_connection(target)
-        target.set_defaults(command=command)
-    _add_compare(targets, environment, command)
+    _add_compare(targets, environment)
+    return top
 
 
 def _add_load(target: Arguments) -> None:
@@ -155,7 +155,7 @@ def _add_output(target: Arguments) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def _add_compare(targets: Any, environment: Mapping[str, str], command: Callable[..., int]) -> None:
+def _add_compare(targets: Any, environment: Mapping[str, str]) -> None:
     summary = "two results of --json: is the newer one worse?"
     compare = targets.add_parser(
         "compare", environment=environment, help=summary, description=summary, epilog=EXIT_CODES
@@ -179,7 +179,6 @@ def _add_compare(targets: Any, environment: Mapping[str, str], command: Callable
         default=0.01,
         help="in points of %% of calls refused or failed (default: 1)",
     )
-    compare.set_defaults(command=command)
 
 
 def _list(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

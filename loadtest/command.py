@@ -1,4 +1,4 @@
-"""`vmmr loadtest`, from arguments to files and exit status."""
+"""A load test, from arguments to files and exit status."""
 
 import argparse
 import json
@@ -9,16 +9,17 @@ from typing import Any
 
 from vmmr import _channel
 from vmmr._channel import TLS
-from vmmr._loadtest import compare
-from vmmr._loadtest.compare import Allowed
-from vmmr._loadtest.page import page
-from vmmr._loadtest.plan import Access, Closed, Load, Open, Plan
-from vmmr._loadtest.progress import Line
-from vmmr._loadtest.result import Result
-from vmmr._loadtest.run import run
-from vmmr._loadtest.table import table
-from vmmr._loadtest.workers import WorkerError
 from vmmr._types import SearchOptions
+
+from loadtest import compare
+from loadtest.compare import Allowed
+from loadtest.page import page
+from loadtest.plan import Access, Closed, Load, Open, Plan
+from loadtest.progress import Line
+from loadtest.result import Result
+from loadtest.run import run
+from loadtest.table import table
+from loadtest.workers import WorkerError
 
 __all__ = ["WorkerError", "access", "compared", "test"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmmr._loadtest.result import FORMAT
-from vmmr._loadtest.table import ABSENT, aligned
+from loadtest.result import FORMAT
+from loadtest.table import ABSENT, aligned
 
 _SAME = (
     *("target", "batch", "photos", "distinct", "size", "options"),

@@ -13,14 +13,14 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-
 from vmmr import _channel
-from vmmr._loadtest.failures import MALFORMED, Failure, failure
-from vmmr._loadtest.plan import Load, Open, Plan
-from vmmr._loadtest.recorder import Record, record
-from vmmr._loadtest.replies import MalformedReplyError
-from vmmr._loadtest.schedule import arrivals, share
-from vmmr._loadtest.targets import CALLS, NETWORK, Answer, Ask, ask
+
+from loadtest.failures import MALFORMED, Failure, failure
+from loadtest.plan import Load, Open, Plan
+from loadtest.recorder import Record, record
+from loadtest.replies import MalformedReplyError
+from loadtest.schedule import arrivals, share
+from loadtest.targets import CALLS, NETWORK, Answer, Ask, ask
 
 TICK_S = 0.01
 BACKOFF_S = 0.05

@@ -4,9 +4,9 @@ import math
 
 from hdrh.histogram import HdrHistogram
 
-from vmmr._loadtest.plan import Load, Open, Plan
-from vmmr._loadtest.recorder import Record
-from vmmr._loadtest.result import Distribution, Errors, Generator, Second, Step
+from loadtest.plan import Load, Open, Plan
+from loadtest.recorder import Record
+from loadtest.result import Distribution, Errors, Generator, Second, Step
 
 MET = 0.99
 """The share of all calls that must be answered within the SLO."""

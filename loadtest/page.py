@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from vmmr._loadtest import plots, table
-from vmmr._loadtest.result import Result
-from vmmr._page import html
+from loadtest import plots, table
+from loadtest.result import Result
+from svckit.page import html
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

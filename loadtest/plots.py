@@ -11,11 +11,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from vmmr._loadtest.result import Distribution, Result, Step
-from vmmr._loadtest.table import LEAST, in_order, stage_names
-from vmmr._loadtest.targets import CALLS
-from vmmr._page import drawing
-from vmmr._page.drawing import FAINT, INK, SERIES
+from loadtest.result import Distribution, Result, Step
+from loadtest.table import LEAST, in_order, stage_names
+from loadtest.targets import CALLS
+from svckit.page import drawing
+from svckit.page.drawing import FAINT, INK, SERIES
 
 _NUMBER = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _SHARES = (0.5, 0.9, 0.99, 0.999, 0.9999)

@@ -7,18 +7,18 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
-
 from vmmr import _calls, _channel, wire
 from vmmr._batches import Limits, Packer, read_entry
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id
-from vmmr._loadtest import photos
-from vmmr._loadtest.photos import Photos
-from vmmr._loadtest.plan import Plan
-from vmmr._loadtest.targets import with_queries, without_queries
-from vmmr._requests import Image, embed
+from vmmr._requests import embed
 from vmmr._served import IndexInfo, ModelInfo
-from vmmr._types import Embeddings
+from vmmr._types import Embeddings, Image
+
+from loadtest import photos
+from loadtest.photos import Photos
+from loadtest.plan import Plan
+from loadtest.targets import with_queries, without_queries
 
 T = TypeVar("T")
 

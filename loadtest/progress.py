@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import TextIO
 
-from vmmr._loadtest.generator import Progress
-from vmmr._loadtest.plan import Load, Plan
+from loadtest.generator import Progress
+from loadtest.plan import Load, Plan
 
 _EVERY_S = {True: 0.25, False: 5.0}
 """By whether it is a terminal."""

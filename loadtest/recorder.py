@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hdrh.histogram import HdrHistogram
 
-from vmmr._loadtest.failures import Failure
+from loadtest.failures import Failure
 
 LONGEST_US = 3_600_000_000
 DIGITS = 3

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
-from vmmr._loadtest import knee, machine, measure
-from vmmr._loadtest.generator import Progress
-from vmmr._loadtest.machine import Busy
-from vmmr._loadtest.plan import MOST_RATE, Closed, Load, Open, Plan
-from vmmr._loadtest.prepare import Prepared, prepare
-from vmmr._loadtest.result import FORMAT, Border, Knee, Result, Step
-from vmmr._loadtest.workers import Workers
+from vmmr._version import __version__
+
+from loadtest import knee, machine, measure
+from loadtest.generator import Progress
+from loadtest.machine import Busy
+from loadtest.plan import MOST_RATE, Closed, Load, Open, Plan
+from loadtest.prepare import Prepared, prepare
+from loadtest.result import FORMAT, Border, Knee, Result, Step
+from loadtest.workers import Workers
 
 PROBE_CONCURRENCY = 32
 """Callers at once that find out roughly what a service can do, before a search for the knee."""
@@ -36,7 +37,7 @@ def run(plan: Plan, tell: Tell = lambda *_: None, prepared: Prepared | None = No
     return Result(
         format=FORMAT,
         made=made,
-        version=version("vmmr"),
+        version=__version__,
         plan=_plain(plan),
         sends=ready.sends,
         served=ready.served,

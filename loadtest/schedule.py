@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 
-from vmmr._loadtest.plan import Arrivals
+from loadtest.plan import Arrivals
 
 
 def arrivals(rate: float, seconds: float, kind: Arrivals, seed: int) -> Iterator[float]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from vmmr._loadtest.knee import KNEE
-from vmmr._loadtest.result import Border, Distribution, Knee, Result, Step
+from loadtest.knee import KNEE
+from loadtest.result import Border, Distribution, Knee, Result, Step
 
 LEAST = {"p99": 100, "p99.9": 1000}
 """Calls that a percentile needs: with fewer it would be the slowest call."""

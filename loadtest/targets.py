@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vmmr._loadtest import replies
-from vmmr._loadtest.plan import Plan, Target
 from vmmr._requests import field_start, options
 from vmmr.search.v1 import search_pb2
+
+from loadtest import replies
+from loadtest.plan import Plan, Target
 
 _METHODS = {
     "embed": "/vmmr.embedder.v1.EmbedderService/Embed",

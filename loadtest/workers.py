@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from vmmr._loadtest.generator import Generator, Progress, Step, event_loop
-from vmmr._loadtest.plan import Load, Plan
-from vmmr._loadtest.recorder import Record
+from loadtest.generator import Generator, Progress, Step, event_loop
+from loadtest.plan import Load, Plan
+from loadtest.recorder import Record
 
 _START_S = 60.0
 _HEAD_START_S = 0.1

@@ -40,7 +40,9 @@ def run(main: Callable[[], None], program: str) -> None:
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Adds `--version`."""
-    parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr')}")
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr-services')}"
+    )
 
 
 def count(text: str) -> int:

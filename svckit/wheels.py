@@ -3,6 +3,7 @@
 import importlib.metadata
 
 from svckit.cli import CommandError
+from svckit.extras import install
 
 
 def check_one_of(cpu: str, gpu: str) -> None:
@@ -10,7 +11,7 @@ def check_one_of(cpu: str, gpu: str) -> None:
     if installed(cpu) and installed(gpu):
         raise CommandError(
             f"{cpu} and {gpu} are both installed, and broke each other: "
-            f"`pip uninstall {cpu} {gpu}`, then `pip install` vmmr[cpu] or vmmr[gpu]"
+            f"`pip uninstall {cpu} {gpu}`, then {install('cpu')}; or '.[gpu]'"
         )
 
 

@@ -33,7 +33,7 @@ from vmmr._errors import (
     VmmrError,
 )
 from vmmr._fetch import URL
-from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, Item, NewItem
+from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, NewItem
 from vmmr._photos import Photo, PhotoSource
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, Info, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
@@ -45,6 +45,7 @@ from vmmr._types import (
     EmbedTimes,
     Filter,
     Identification,
+    Item,
     Label,
     Neighbour,
     Provenance,
@@ -54,6 +55,7 @@ from vmmr._types import (
     Times,
     Verdict,
 )
+from vmmr._version import __version__ as __version__
 
 __all__ = [
     "TLS",

@@ -25,15 +25,23 @@ from vmmr._gallery import (
     Compaction,
     DeleteResult,
     IndexVersions,
-    Item,
     NewItem,
     check_rows,
     check_selector,
 )
 from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, several
-from vmmr._requests import Image
 from vmmr._served import Info, LabelCount, ModelInfo
-from vmmr._types import Box, ClassifyResult, Embeddings, Filter, Identification, SearchOptions, SearchResult
+from vmmr._types import (
+    Box,
+    ClassifyResult,
+    Embeddings,
+    Filter,
+    Identification,
+    Image,
+    Item,
+    SearchOptions,
+    SearchResult,
+)
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Photo | PhotoSource)

@@ -5,10 +5,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from vmmr._types import Box
+from vmmr._version import __version__
 
 EXIT_CODES = """exit codes:
   0    every photo was answered, be it with "unknown" or "unsure", or added
@@ -18,6 +18,7 @@ EXIT_CODES = """exit codes:
   130  interrupted
   141  whoever read the output went away"""
 
+_LOADTEST = "vmmr loadtest TARGET tells how fast the services are; it is a program of its own, vmmr-loadtest."
 _PHOTO_HELP = "a file, an http:// or https:// URL, or - for standard input"
 
 
@@ -75,22 +76,21 @@ def _switch(variable: str, text: str) -> bool:
     return text == "1"
 
 
-def parser(
-    environment: Mapping[str, str],
-    commands: Mapping[str, Callable[..., int]],
-    *,
-    add_others: Callable[[Any], None] = lambda _: None,
-) -> argparse.ArgumentParser:
-    """`commands`: what each sub-command runs. `add_others` is given the sub-parsers, to add those that have their own."""
-    top = Arguments(environment, prog="vmmr", description="Make, model and year of cars from photos.")
-    top.add_argument("--version", action="version", version=f"vmmr {version('vmmr')}")
+def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
+    """Make the parser of the `vmmr` command. `commands` says what each sub-command runs."""
+    top = Arguments(
+        environment,
+        prog="vmmr",
+        description="Make, model and year of cars from photos.",
+        epilog=f"{_LOADTEST}\n\n{EXIT_CODES}",
+    )
+    top.add_argument("--version", action="version", version=f"vmmr {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (summary, add) in _COMMANDS.items():
         command = subparsers.add_parser(name, environment=environment, help=summary, description=summary)
         add(command)
         add_connection(command)
         command.set_defaults(command=commands[name])
-    add_others(subparsers)
     return top
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from vmmr._deadlines import unlimited
 from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
 from vmmr._photos import Photo, PhotoSource, load
-from vmmr._requests import Image
-from vmmr._types import Identification
+from vmmr._types import Identification, Image
 
 # More than the tags and lengths around one image and its content, and the crop, take up.
 _FRAMING_BYTES = 64

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vmmr import _replies, _requests
-from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersions, Item
+from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersions
 from vmmr._served import IndexInfo, LabelCount, ModelInfo
-from vmmr._types import ClassifyResult, Embeddings, Filter, SearchOptions, SearchResult
+from vmmr._types import ClassifyResult, Embeddings, Filter, Image, Item, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
@@ -43,7 +43,7 @@ class Page(Generic[T_co]):
     """None: there are no more."""
 
 
-def embed(images: Sequence[_requests.Image]) -> Call[Embeddings]:
+def embed(images: Sequence[Image]) -> Call[Embeddings]:
     return Call("embedder", "Embed", images, partial(_replies.embeddings, photos=len(images)))
 
 

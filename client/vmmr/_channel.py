@@ -4,11 +4,12 @@ import ipaddress
 import json
 import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import grpc
+
+from vmmr._version import __version__
 
 _RETRIES = {
     "maxAttempts": 4,
@@ -44,7 +45,7 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
     """`shared`: the channel may use a connection of another channel of this process to the same target."""
     sign_of_life_ms = int(min(keepalive_s, 20) * 1000)
     return [
-        ("grpc.primary_user_agent", f"vmmr/{version('vmmr')}"),
+        ("grpc.primary_user_agent", f"vmmr/{__version__}"),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         # By default gRPC quietly doesn't retry calls of more than 256 KB: most photos.
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes),

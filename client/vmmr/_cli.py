@@ -3,39 +3,44 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from importlib.metadata import entry_points
 from typing import NoReturn
 
-from vmmr import _gallery_commands, _report
+from vmmr import _gallery_commands, _report, _settings
 from vmmr._arguments import parser
-from vmmr._channel import TLS
 from vmmr._client import Client
-from vmmr._errors import InvalidPhotoError, PhotoError, VmmrError
+from vmmr._errors import InvalidPhotoError, PhotoError
+from vmmr._exit import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
 from vmmr._fetch import URL
-from vmmr._loadtest import arguments as loadtest_arguments
 from vmmr._photos import Photo, PhotoSource
-from vmmr._types import Filter, Identification, SearchOptions, SearchResult, reservation
+from vmmr._types import Identification, SearchResult, reservation
 
-ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+_NO_LOADTEST = (
+    """vmmr: error: the load test is not installed; in a checkout of vmmr: pip install ./client '.[loadtest]'"""
+)
 
 
 def main() -> NoReturn:
-    arguments = parser(
-        os.environ,
-        COMMANDS,
-        add_others=lambda subparsers: loadtest_arguments.add(subparsers, os.environ, loadtest),
-    )
+    if sys.argv[1:2] == ["loadtest"]:
+        _run_loadtest(sys.argv[2:])
+    arguments = parser(os.environ, COMMANDS)
     args = arguments.parse_args()
-    if args.command is loadtest:
-        sys.exit(_ended(partial(loadtest, args)))
     try:
         client = _client(args, os.environ)
     except (OSError, ValueError) as error:
         arguments.exit(USAGE, f"vmmr: error: {error}\n")
     sys.exit(_run(client, args))
+
+
+def _run_loadtest(arguments: Sequence[str]) -> NoReturn:
+    """Run `vmmr-loadtest`, a program of the services' distribution, as if it were a command of this one."""
+    for program in entry_points(group="console_scripts", name="vmmr-loadtest"):
+        program.load()(arguments, "vmmr loadtest")
+    print(_NO_LOADTEST, file=sys.stderr)
+    sys.exit(USAGE)
 
 
 def identify(client: Client, args: argparse.Namespace) -> int:
@@ -45,7 +50,9 @@ def identify(client: Client, args: argparse.Namespace) -> int:
 def _identify_car(client: Client, args: argparse.Namespace) -> int:
     """One answer from all photos, or none."""
     try:
-        found = client.identify_car(_photos(args), options=_options(args), min_confidence=args.min_confidence)
+        found = client.identify_car(
+            _photos(args), options=_settings.search_options(args), min_confidence=args.min_confidence
+        )
     except PhotoError as error:
         _report_errors_of_car(error, args)
         return PHOTOS_FAILED
@@ -66,7 +73,7 @@ def _identify_each(client: Client, args: argparse.Namespace) -> int:
     heading = None if args.json else _report.identification_heading(width)
     code = ANSWERED
     outcomes = client.identify_many(
-        _photos(args), options=_options(args), min_confidence=args.min_confidence, batch=args.batch
+        _photos(args), options=_settings.search_options(args), min_confidence=args.min_confidence, batch=args.batch
     )
     for name, outcome in zip(args.photos, outcomes, strict=True):
         if isinstance(outcome.error, PhotoError):
@@ -85,7 +92,7 @@ def search(client: Client, args: argparse.Namespace) -> int:
     code = ANSWERED
     for name, photo in zip(args.photos, _photos(args), strict=True):
         try:
-            result = client.search(client.embed([photo]), options=_options(args))
+            result = client.search(client.embed([photo]), options=_settings.search_options(args))
         except PhotoError as error:
             code = PHOTOS_FAILED
             _report.photo_error(name, error, as_json=args.json)
@@ -113,48 +120,10 @@ def labels(client: Client, args: argparse.Namespace) -> int:
     return ANSWERED
 
 
-def loadtest(args: argparse.Namespace) -> int:
-    try:
-        from vmmr._loadtest import command  # noqa: PLC0415  # an extra, which other commands do without
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        print(f"vmmr: error: loadtest needs {library}: pip install 'vmmr[loadtest]'", file=sys.stderr)
-        return USAGE
-    try:
-        if args.target == "compare":
-            return command.compared(args)
-        options = _options(args) if "k" in args else SearchOptions()
-        return command.test(args, command.access(args, _tls(args), _token(args, os.environ)), options)
-    except BrokenPipeError:
-        raise
-    except command.WorkerError as error:
-        message, code = str(error), SERVICE_FAILED
-    except (OSError, ValueError) as error:
-        message, code = str(error), USAGE
-    print(f"vmmr: error: {message}", file=sys.stderr)
-    return code
-
-
 def _run(client: Client, args: argparse.Namespace) -> int:
-    code = _ended(partial(args.command, client, args))
+    code = exit_code(partial(args.command, client, args))
     client.close()
     return code
-
-
-def _ended(command: Callable[[], int]) -> int:
-    """Its exit code, or that of what ended it."""
-    try:
-        return command()
-    except VmmrError as error:
-        print(f"vmmr: error: {_report.explained(error)}", file=sys.stderr)
-        return SERVICE_FAILED
-    except KeyboardInterrupt:
-        # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
-        os._exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Python would complain of the same once more while it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
 
 
 def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
@@ -163,20 +132,10 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
         args.embedder,
         args.search,
         timeout_s=args.timeout,
-        tls=_tls(args),
-        token=_token(args, environment),
+        tls=_settings.tls(args),
+        token=_settings.token(args, environment),
         connections=args.connections,
     )
-
-
-def _tls(args: argparse.Namespace) -> TLS | None:
-    secure = args.tls or args.tls_ca or args.tls_cert or args.tls_key
-    return TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None
-
-
-def _token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
-    token = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
-    return token or None
 
 
 def _photos(args: argparse.Namespace) -> Iterator[Photo]:
@@ -195,19 +154,6 @@ def _source(name: str, args: argparse.Namespace) -> PhotoSource:
             allow_private=args.allow_private,
         )
     return name
-
-
-def _options(args: argparse.Namespace) -> SearchOptions:
-    return SearchOptions(
-        k=args.k,
-        filter=Filter(tuple(args.make), tuple(args.model), tuple(args.label), args.min_year, args.max_year),
-        exact=args.exact,
-        nprobe=args.nprobe,
-        ef_search=args.ef_search,
-        rerank=args.rerank,
-        allow_partial=args.allow_partial,
-        shard_timeout_s=args.shard_timeout,
-    )
 
 
 def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:

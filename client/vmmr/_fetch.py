@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from string import punctuation
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from vmmr._addresses import Endpoint, IPAddress, is_public, resolve
 from vmmr._errors import FetchError
 from vmmr._sockets import Deadline, DeadlineSocket, connect
+from vmmr._version import __version__
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PORTS = {"http": 80, "https": 443}
@@ -72,7 +72,7 @@ def _request(url: str, allowed: Callable[[IPAddress], bool], deadline: Deadline)
         connection = http.client.HTTPConnection(host, port)
         connection.default_port = _PORTS[parts.scheme]
         connection.sock = DeadlineSocket(sock, deadline)
-        connection.request("GET", _target(parts), headers={"User-Agent": f"vmmr/{version('vmmr')}"})
+        connection.request("GET", _target(parts), headers={"User-Agent": f"vmmr/{__version__}"})
         with connection.getresponse() as response:
             yield response
 

@@ -14,10 +14,9 @@ from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
-from vmmr._gallery import AddOutcome, Item, NewItem, content_id
-from vmmr._requests import Image
+from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._served import Info
-from vmmr._types import ClassifyResult, Embeddings, Identification, SearchOptions, Times
+from vmmr._types import ClassifyResult, Embeddings, Identification, Image, Item, SearchOptions, Times
 
 T = TypeVar("T")
 

@@ -7,23 +7,7 @@ from datetime import datetime
 
 from vmmr._errors import VmmrError
 from vmmr._photos import Photo
-from vmmr._types import Embeddings
-
-
-@dataclass(frozen=True)
-class Item:
-    """A labelled photo of the gallery."""
-
-    item_id: str
-    """Its owner's id of it, unique in the gallery."""
-    label: str
-    """What it shows, for example `honda_pilot_2011`."""
-    uri: str = ""
-    """Where the photo is, if its owner says so."""
-    batch_id: str = ""
-    """What it was added with, and can be deleted with."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Whatever else its owner keeps with it."""
+from vmmr._types import Embeddings, Item
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from pathlib import Path
 from vmmr import _report
 from vmmr._client import Client
 from vmmr._errors import ItemNotFoundError, PhotoError, VmmrError
+from vmmr._exit import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._labelled import Labelled, labelled
 from vmmr._photos import PhotoSource
-from vmmr._types import Filter
-
-ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED = 0, 1, 2, 3
+from vmmr._settings import chosen
 
 Source = Callable[[str, argparse.Namespace], PhotoSource]
 LabelOf = Callable[[str], str | None]
@@ -160,8 +159,7 @@ def remove(client: Client, args: argparse.Namespace) -> int:
 
 
 def list_items(client: Client, args: argparse.Namespace) -> int:
-    chosen = Filter(tuple(args.make), tuple(args.model), tuple(args.label), args.min_year, args.max_year)
-    items = client.list_items(chosen, batch_id=args.batch_id or "")
+    items = client.list_items(chosen(args), batch_id=args.batch_id or "")
     if args.json:
         for item in items:
             _report.show(_report.json_line(**asdict(item)))

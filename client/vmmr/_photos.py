@@ -9,8 +9,7 @@ from typing import Protocol, TypeAlias
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
-from vmmr._requests import Image
-from vmmr._types import Box
+from vmmr._types import Box, Image
 
 
 class BinaryReader(Protocol):

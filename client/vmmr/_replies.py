@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from vmmr import wire
 from vmmr._errors import ProtocolError
-from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, Item
+from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions
 from vmmr._served import Calibration, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
     Candidate,
@@ -16,6 +16,7 @@ from vmmr._types import (
     ClassifyResult,
     Embeddings,
     EmbedTimes,
+    Item,
     Label,
     Neighbour,
     Provenance,

@@ -2,26 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vmmr import wire
-from vmmr._types import Box, Embeddings, Filter, SearchOptions
+from vmmr._types import Box, Embeddings, Filter, Image, Item, SearchOptions
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
-
-if TYPE_CHECKING:
-    from vmmr._gallery import Item
-
-
-@dataclass(frozen=True)
-class Image:
-    """A photo as it is sent."""
-
-    content: bytes
-    crop: Box | None = None
 
 
 def embed(images: Sequence[Image]) -> bytes:
@@ -83,7 +70,7 @@ def filtered(chosen: Filter) -> search_pb2.Filter:
     )
 
 
-def item(item: "Item") -> gallery_pb2.Item:
+def item(item: Item) -> gallery_pb2.Item:
     return gallery_pb2.Item(
         item_id=item.item_id,
         label=item.label,

@@ -1,5 +1,6 @@
 """What the clients take and give: plain frozen values, no protobuf among them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -20,6 +21,30 @@ class Box:
     top: float
     right: float
     bottom: float
+
+
+@dataclass(frozen=True)
+class Image:
+    """A photo as it is sent."""
+
+    content: bytes
+    crop: Box | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A labelled photo of the gallery."""
+
+    item_id: str
+    """Its owner's id of it, unique in the gallery."""
+    label: str
+    """What it shows, for example `honda_pilot_2011`."""
+    uri: str = ""
+    """Where the photo is, if its owner says so."""
+    batch_id: str = ""
+    """What it was added with, and can be deleted with."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Whatever else its owner keeps with it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from svckit.cli import CommandError
+from svckit.extras import install
 
 
 @contextmanager
@@ -12,4 +13,4 @@ def needing_train() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise CommandError(f"{error.name} is not installed: this command needs `pip install 'vmmr[train]'`") from error
+        raise CommandError(f"{error.name} is not installed: {install('train')}") from error

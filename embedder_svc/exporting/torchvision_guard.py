@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from svckit.extras import install
+
 
 def import_torchvision(submodule: str = "") -> ModuleType:
     """torchvision, or a part of it: `import_torchvision("transforms.v2")`."""
@@ -35,7 +37,7 @@ def _declare_missing_operators() -> Any:
 def _native_operators_load() -> bool:
     package = importlib.util.find_spec("torchvision")
     if package is None or package.origin is None:
-        raise ModuleNotFoundError("torchvision is not installed: pip install 'vmmr[train]'")
+        raise ModuleNotFoundError(f"torchvision is not installed: {install('train')}")
     try:
         for library in Path(package.origin).parent.glob("_C*"):
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]

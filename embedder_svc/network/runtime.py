@@ -10,6 +10,7 @@ from embedder_svc.network.bound import Bound, Place
 from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from svckit.extras import install
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class Runtime:
         try:
             import onnxruntime  # noqa: PLC0415 (reading a bundle needs none, and its absence deserves a better message)
         except ImportError as error:
-            raise DeviceError(f"onnxruntime can't be imported: {error}. Install vmmr[cpu] or vmmr[gpu]") from error
+            raise DeviceError(
+                f"onnxruntime can't be imported: {error}. Install cpu or gpu: {install('cpu')}; or '.[gpu]'"
+            ) from error
         onnxruntime.disable_telemetry_events()
         self._onnxruntime = onnxruntime
         self._graph = graph
@@ -63,7 +66,7 @@ class Runtime:
         providers = self._providers[device]
         if missing := [name for name in providers if name not in self._available]:
             raise DeviceError(
-                f"device {device}: this onnxruntime has no {missing[0]}. Install vmmr[gpu], not vmmr[cpu]"
+                f"device {device}: this onnxruntime has no {missing[0]}. Install gpu, not cpu: {install('gpu')}"
             )
         if device != "cpu":
             self._onnxruntime.preload_dlls()

@@ -22,7 +22,7 @@ class KServeService(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
-        version = importlib.metadata.version("vmmr")
+        version = importlib.metadata.version("vmmr-services")
         self._description = inference_pb2.ServerMetadataResponse(
             name="vmmr-embedder", version=version, extensions=["model_configuration"]
         )

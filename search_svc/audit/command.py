@@ -14,6 +14,7 @@ from search_svc.audit.findings import Exclusion, Finding, Kind
 from search_svc.dataset.embeddings import Embeddings
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import install
 
 FINDINGS_FILE, PAGE_FILE, EXCLUDE_FILE = "audit.csv", "audit.html", "exclude.csv"
 _NEIGHBOURS = 20
@@ -70,7 +71,7 @@ def _page_maker() -> Callable[[Sequence[Finding], set[str], Path, Path], str]:
     try:
         from search_svc.audit.page import page  # noqa: PLC0415 - servers do without its library
     except ImportError as error:
-        raise CommandError(f"{error.name} is missing: pip install 'vmmr[report]'") from error
+        raise CommandError(f"{error.name} is missing: {install('report')}") from error
     return page
 
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from vmmr._page.html import render
-
 from search_svc.audit.findings import Finding
 from search_svc.dataset.photo_list import Photo
+from svckit.page.html import render
 
 MOST_SHOWN = 500
 """Of each part: a page of more is slow to look through, and all are in audit.csv."""

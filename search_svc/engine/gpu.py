@@ -20,6 +20,7 @@ from search_svc.engine.asking import Flat, IndexAdapter, Lists, Options, Transfo
 from search_svc.engine.merge import Fetched
 from svckit.cli import CommandError
 from svckit.errors import Reason, ServiceError
+from svckit.extras import install
 
 # The CPU wheel lacks what is used here; the type hints of the GPU wheel do, too.
 _faiss: Any = faiss
@@ -75,7 +76,7 @@ class Gpu:
 def all_gpus() -> tuple[Gpu, ...]:
     """Raises CommandError if there is none, or if this faiss knows none."""
     if not hasattr(_faiss, "StandardGpuResources"):
-        raise DeviceError("device cuda: this faiss knows no GPUs. Install vmmr[gpu], not vmmr[cpu]")
+        raise DeviceError(f"device cuda: this faiss knows no GPUs. Install gpu, not cpu: {install('gpu')}")
     # Asked for all GPUs where there is none, faiss would make an empty index.
     if not (count := int(_faiss.get_num_gpus())):
         raise DeviceError("device cuda: faiss finds no GPU. Is there one, with its driver?")

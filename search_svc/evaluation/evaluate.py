@@ -20,6 +20,7 @@ from search_svc.evaluation.report.table import table
 from search_svc.index.version import IndexVersion
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import install
 
 _BATCH = 64
 
@@ -100,7 +101,7 @@ def _page_writer() -> Callable[[Report], str]:
         from search_svc.evaluation.report.page import page  # noqa: PLC0415 - needs the extra `report`
     except ModuleNotFoundError as error:
         library = str(error.name).split(".")[0]
-        raise CommandError(f"--html needs {library}: pip install 'vmmr[report]'") from error
+        raise CommandError(f"--html needs {library}: {install('report')}") from error
     return page
 
 

@@ -30,6 +30,7 @@ from search_svc.select.table import table
 from search_svc.select.workshop import Workshop
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import install
 
 SPEC_FILE, POINTS_FILE, PAGE_FILE, PICTURE_FILE = "spec.json", "points.json", "select.html", "select.png"
 _WORK = ".select-work"
@@ -122,7 +123,7 @@ def _page_makers() -> tuple[Callable[[Result], str], Callable[[Result], bytes]]:
         from search_svc.select.page import page, picture  # noqa: PLC0415 - needs the extra `report`
     except ModuleNotFoundError as error:
         library = str(error.name).split(".")[0]
-        raise CommandError(f"{PAGE_FILE} needs {library}: pip install 'vmmr[report]'") from error
+        raise CommandError(f"{PAGE_FILE} needs {library}: {install('report')}") from error
     return page, picture
 
 

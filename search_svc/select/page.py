@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from vmmr._page import html
-
 from search_svc.select import plots
 from search_svc.select.result import Result
 from search_svc.select.table import cells
+from svckit.page import html
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

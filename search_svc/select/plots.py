@@ -9,12 +9,12 @@ from typing import Any
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from vmmr._page import drawing
-from vmmr._page.drawing import PAGE, PAPER, Palette
 
 from search_svc.select.choice import front
 from search_svc.select.points import Point
 from search_svc.select.result import Result
+from svckit.page import drawing
+from svckit.page.drawing import PAGE, PAPER, Palette
 
 
 @dataclass(frozen=True)

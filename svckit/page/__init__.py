@@ -1,1 +1,1 @@
-"""What our pages of HTML have in common: a head, colours, tables, plots. Of the extras `report` and `loadtest`."""
+"""What our pages of HTML have in common: a head, colours, tables, plots. Needs the extra `report` or `loadtest`."""

@@ -43,7 +43,7 @@ def test_without_torch_a_command_that_needs_it_says_what_to_install(monkeypatch,
         monkeypatch.delitem(sys.modules, name)
     args = parser().parse_args(arguments)
     with pytest.raises(
-        CommandError, match=r"^torch is not installed: this command needs `pip install 'vmmr\[train\]'`$"
+        CommandError, match=r"^torch is not installed: pip install ./client '\.\[train\]', in a checkout of vmmr$"
     ):
         args.run(args)
 
@@ -53,7 +53,7 @@ def test_the_version_is_told():
 
 
 def test_the_server_needs_nothing_of_what_trains_and_exports():
-    """What `vmmr[cpu]` does not install. onnxruntime, which it does, waits until a model is opened."""
+    """What the extra `cpu` does not install. onnxruntime, which it does, waits until a model is opened."""
     code = "import sys, embedder_svc.__main__ as main; main.parser(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "torchvision", "onnx", "safetensors", "onnxruntime"} & set(modules)

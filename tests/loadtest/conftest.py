@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vmmr._loadtest.plan import Access, Closed, Open, Plan
-from vmmr._loadtest.result import Result, Step
-from vmmr._loadtest.run import run
 
-from tests.client.loadtest import patient
+from loadtest.plan import Access, Closed, Open, Plan
+from loadtest.result import Result, Step
+from loadtest.run import run
+from tests.client import conftest as scripted
+
+serve, services, fail = scripted.serve, scripted.services, scripted.fail
+
+from tests.loadtest import patient
 
 Measure = Callable[..., Result]
 
@@ -29,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
 def every_call_is_made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """But where a test says that it is about calls that are not."""
     if not request.node.get_closest_marker("calls_are_left_out"):
-        monkeypatch.setattr("vmmr._loadtest.workers.work", patient.work)
+        monkeypatch.setattr("loadtest.workers.work", patient.work)
 
 
 @pytest.fixture

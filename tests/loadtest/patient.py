@@ -6,8 +6,8 @@ A generator leaves out what it has not come to when its time is over, as on a ma
 import math
 from typing import Any
 
-from vmmr._loadtest import generator
-from vmmr._loadtest.workers import work as as_usual
+from loadtest import generator
+from loadtest.workers import work as as_usual
 
 
 def work(*arguments: Any) -> None:

@@ -193,7 +193,7 @@ def test_a_missing_extra_is_named_in_one_line_and_other_commands_do_without(envi
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     done = vmmr("loadtest", "search", "--rate", "1")
-    expected = f"vmmr: error: loadtest needs {library}: pip install 'vmmr[loadtest]'\n"
+    expected = f"vmmr: error: loadtest needs {library}: pip install ./client '.[loadtest]', in a checkout of vmmr\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
     assert vmmr("info").returncode == 0
 

@@ -5,11 +5,12 @@ import json
 from dataclasses import asdict
 
 import pytest
-from vmmr._loadtest import compare, measure
-from vmmr._loadtest.compare import Allowed, CannotCompareError
-from vmmr._loadtest.plan import Closed, Open, Plan
-from vmmr._loadtest.recorder import Record, record
-from vmmr._loadtest.result import FORMAT, Border, Knee
+
+from loadtest import compare, measure
+from loadtest.compare import Allowed, CannotCompareError
+from loadtest.plan import Closed, Open, Plan
+from loadtest.recorder import Record, record
+from loadtest.result import FORMAT, Border, Knee
 
 
 def step(load, p99_ms=20.0, per_s=100.0, refused=0, calls=1000):

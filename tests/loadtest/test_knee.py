@@ -4,7 +4,8 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
-from vmmr._loadtest.knee import KNEE, Point, before_knee, border, goals, meets, next_rate
+
+from loadtest.knee import KNEE, Point, before_knee, border, goals, meets, next_rate
 
 PRECISION, MOST = 0.05, 40
 

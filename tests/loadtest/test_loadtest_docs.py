@@ -4,28 +4,19 @@ import argparse
 import re
 from pathlib import Path
 
-from vmmr._arguments import parser
-from vmmr._cli import COMMANDS
-from vmmr._loadtest import arguments, command, generator, knee, measure, photos, run, table
-from vmmr._loadtest.measure import step
-from vmmr._loadtest.plan import Open, Plan
-from vmmr._loadtest.recorder import Record
+from loadtest import arguments, command, generator, knee, measure, photos, run, table
+from loadtest.measure import step
+from loadtest.plan import Open, Plan
+from loadtest.recorder import Record
 
-PAGE = (Path(__file__).parents[3] / "docs" / "loadtest.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text()
 TEXT = " ".join(PAGE.split())
 
 
 def sub_commands() -> dict[str, argparse.ArgumentParser]:
-    top = parser({}, dict.fromkeys(COMMANDS, lambda *_: 0), add_others=_add)
-    [loadtest] = [
-        action.choices["loadtest"] for action in top._actions if action.choices and "loadtest" in action.choices
-    ]
-    [targets] = [action for action in loadtest._actions if isinstance(action, argparse._SubParsersAction)]
+    top = arguments.parser({}, "vmmr-loadtest")
+    [targets] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(targets.choices)
-
-
-def _add(subparsers):
-    arguments.add(subparsers, {}, lambda *_: 0)
 
 
 def test_every_flag_of_every_target_is_documented_and_no_other():

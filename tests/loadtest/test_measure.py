@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-from vmmr._loadtest import measure
-from vmmr._loadtest.failures import Failure
-from vmmr._loadtest.plan import Open, Plan
-from vmmr._loadtest.recorder import Record, histogram, record
+
+from loadtest import measure
+from loadtest.failures import Failure
+from loadtest.plan import Open, Plan
+from loadtest.recorder import Record, histogram, record
 
 PLAN = Plan(target="search", loads=(Open(10),), slo_p99_ms=50)
 FULL, BROKEN = Failure("RESOURCE_EXHAUSTED", "QUEUE_FULL", "full"), Failure("INTERNAL", "", "broken")

@@ -4,9 +4,10 @@ import io
 
 import pytest
 from PIL import Image
-from vmmr._loadtest import photos
-from vmmr._loadtest.photos import NoPhotosError
-from vmmr._loadtest.prepare import batches
+
+from loadtest import photos
+from loadtest.photos import NoPhotosError
+from loadtest.prepare import batches
 
 
 def test_a_folder_is_searched_recursively_for_photos_alone(tmp_path):

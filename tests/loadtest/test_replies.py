@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vmmr import wire
-from vmmr._loadtest.plan import Plan
-from vmmr._loadtest.replies import MalformedReplyError, answered, embedded
-from vmmr._loadtest.targets import with_queries, without_queries
 from vmmr._types import Filter, SearchOptions
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
+
+from loadtest.plan import Plan
+from loadtest.replies import MalformedReplyError, answered, embedded
+from loadtest.targets import with_queries, without_queries
 
 MS = st.floats(0, 1000, width=32)
 

@@ -12,14 +12,14 @@ import pytest
 import trustme
 from vmmr._channel import TLS
 from vmmr._errors import UnavailableError
-from vmmr._loadtest import measure as measuring
-from vmmr._loadtest.knee import rounded
-from vmmr._loadtest.plan import Access, Closed, Open, Plan
-from vmmr._loadtest.prepare import CannotRunError
-from vmmr._loadtest.recorder import Record, record
-from vmmr._loadtest.run import _is_unproven, run
 from vmmr.search.v1 import search_pb2
 
+from loadtest import measure as measuring
+from loadtest.knee import rounded
+from loadtest.plan import Access, Closed, Open, Plan
+from loadtest.prepare import CannotRunError
+from loadtest.recorder import Record, record
+from loadtest.run import _is_unproven, run
 from svckit.errors import Reason, ServiceError
 from tests.client.conftest import FakeEmbedder, FakeSearch, abort
 
@@ -264,7 +264,7 @@ SHORT = {"duration_s": 0.5, "warmup_s": 0.1, "timeout_s": 60}
 
 
 def test_and_ends_when_it_is_found(serve, monkeypatch):
-    monkeypatch.setattr("vmmr._loadtest.run.Workers", Modelled)
+    monkeypatch.setattr("loadtest.run.Workers", Modelled)
     result = run(Plan(target="search", access=Access(search=serve(FakeSearch())), max_steps=20, slo_p99_ms=500))
     assert result.knee.capacity_per_s == Modelled.MOST
     assert result.knee.knee == result.knee.slo
@@ -308,7 +308,7 @@ def test_what_every_call_would_be_refused_for_is_told_before_the_test(measure, s
 
 
 def test_a_service_that_is_not_there_is_told_before_the_test(measure, services, monkeypatch):
-    monkeypatch.setattr("vmmr._loadtest.prepare._PREPARE_S", 2.0)
+    monkeypatch.setattr("loadtest.prepare._PREPARE_S", 2.0)
     with pytest.raises(UnavailableError, match=r"no vmmr server answers at 127\.0\.0\.1:1 "):
         measure("search", Open(10), access=Access(search="127.0.0.1:1"), timeout_s=2)
 

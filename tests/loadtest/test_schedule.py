@@ -5,7 +5,8 @@ from itertools import islice, pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vmmr._loadtest.schedule import arrivals, share
+
+from loadtest.schedule import arrivals, share
 
 KINDS = st.sampled_from(["uniform", "poisson"])
 RATES = st.floats(0.1, 2000)

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from svckit.extras import install
+
 # A process in which the libraries of the servers cannot be imported, as where the SDK alone is installed.
 BARE = """
 import sys
@@ -25,7 +27,7 @@ def test_a_server_without_its_libraries_names_the_extra(program, package, missin
     if (package, missing) == ("search_svc", "PIL"):
         missing = "faiss"
     done = run(program, package, missing)
-    assert done.stderr == f"{program}: error: {missing} is not installed: pip install 'vmmr[cpu]', or 'vmmr[gpu]'\n"
+    assert done.stderr == f"{program}: error: {missing} is not installed: {install('cpu')}; or '.[gpu]'\n"
     assert done.returncode == 1
 
 

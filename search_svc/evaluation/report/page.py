@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from markupsafe import Markup
-from vmmr._page.html import render
 
 from search_svc.evaluation.accuracy import LEVELS, MEASURES, RECALL_AT
 from search_svc.evaluation.report import plots
 from search_svc.evaluation.report.content import Report
 from search_svc.fitting.calibration_metrics import BINS
+from svckit.page.html import render
 
 
 def page(report: Report) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
-from vmmr._page.drawing import FAINT, INK, SERIES, svg
 
 from search_svc.evaluation.report.confidence import Confidence, Reliability
 from search_svc.evaluation.report.fusing import Fused
 from search_svc.evaluation.report.unknown import Detection, Distribution
 from search_svc.fitting.calibration_metrics import BINS
+from svckit.page.drawing import FAINT, INK, SERIES, svg
 
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1)))

@@ -112,7 +112,8 @@ class TestDevice:
     @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
     def test_one_that_is_not_there_is_an_error(self, tiny_bundle, device):
         with pytest.raises(
-            DeviceError, match=rf"^device {device}: this onnxruntime has no \w+. Install vmmr\[gpu\], not vmmr\[cpu\]$"
+            DeviceError,
+            match=rf"^device {device}: this onnxruntime has no \w+. Install gpu, not cpu: pip install ./client '\.\[gpu\]', in a checkout of vmmr$",
         ):
             Model.open(tiny_bundle, device=device)
 
@@ -132,7 +133,8 @@ class TestDevice:
     def test_neither_wheel_is_one_too_few(self, tiny_bundle, monkeypatch):
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         with pytest.raises(
-            DeviceError, match=r"^onnxruntime can't be imported: .* Install vmmr\[cpu\] or vmmr\[gpu\]$"
+            DeviceError,
+            match=r"^onnxruntime can't be imported: .* Install cpu or gpu: pip install ./client '\.\[cpu\]', in a checkout of vmmr; or '\.\[gpu\]'$",
         ):
             Model.open(tiny_bundle)
 

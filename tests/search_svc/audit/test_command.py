@@ -172,9 +172,12 @@ def test_the_folder_of_photos_is_not_written_to(planted, tmp_path, out):
 
 
 def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tmp_path, monkeypatch):
-    for module in ("search_svc.audit.page", "vmmr._page.html"):
+    for module in ("search_svc.audit.page", "svckit.page.html"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(SystemExit) as caught:
         run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "audit")
-    assert str(caught.value) == "vmmr-search: error: jinja2 is missing: pip install 'vmmr[report]'"
+    assert (
+        str(caught.value)
+        == "vmmr-search: error: jinja2 is missing: pip install ./client '.[report]', in a checkout of vmmr"
+    )

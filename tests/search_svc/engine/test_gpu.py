@@ -249,7 +249,11 @@ def test_serving_on_a_gpu_that_is_not_there_ends_at_once_with_the_reason(tmp_pat
         text=True,
         check=False,
     )
-    reason = "faiss finds no GPU" if KNOWS_GPUS else "this faiss knows no GPUs. Install vmmr[gpu], not vmmr[cpu]"
+    reason = (
+        "faiss finds no GPU"
+        if KNOWS_GPUS
+        else "this faiss knows no GPUs. Install gpu, not cpu: pip install ./client '.[gpu]', in a checkout of vmmr"
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"vmmr-search: error: device cuda: {reason}")
 

@@ -376,7 +376,10 @@ def test_without_the_extra_it_is_told_before_any_work(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "vmmr-search: error: select.html needs matplotlib: pip install 'vmmr[report]'\n"
+    assert (
+        done.stderr
+        == "vmmr-search: error: select.html needs matplotlib: pip install ./client '.[report]', in a checkout of vmmr\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

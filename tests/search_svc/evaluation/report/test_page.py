@@ -118,7 +118,10 @@ def test_without_the_extra_the_page_is_refused_before_any_work(index):
         [sys.executable, "-c", code, "evaluate", "none", *map(str, flags)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "vmmr-search: error: --html needs matplotlib: pip install 'vmmr[report]'\n"
+    assert (
+        done.stderr
+        == "vmmr-search: error: --html needs matplotlib: pip install ./client '.[report]', in a checkout of vmmr\n"
+    )
 
 
 def test_a_calibrated_index_shows_before_and_after_and_its_verdicts(examined, assembled):

@@ -1,0 +1,26 @@
+"""How a command ends: its exit codes, and what its user is told of an error."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from vmmr import _report
+from vmmr._errors import VmmrError
+
+ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+
+
+def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
+    """Run the command and return its exit code, or that of what ended it."""
+    try:
+        return command()
+    except VmmrError as error:
+        print(f"{program}: error: {_report.explained(error)}", file=sys.stderr)
+        return SERVICE_FAILED
+    except KeyboardInterrupt:
+        # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
+        os._exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain of the same once more while it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE

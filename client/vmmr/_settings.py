@@ -1,0 +1,36 @@
+"""Parsed arguments of a command, as the clients take them."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from vmmr._channel import TLS
+from vmmr._types import Filter, SearchOptions
+
+
+def tls(args: argparse.Namespace) -> TLS | None:
+    secure = args.tls or args.tls_ca or args.tls_cert or args.tls_key
+    return TLS(args.tls_ca, args.tls_cert, args.tls_key) if secure else None
+
+
+def token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    """Return the bearer token, if there is one. Raise OSError if the file that should hold it can't be read."""
+    given = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
+    return given or None
+
+
+def chosen(args: argparse.Namespace) -> Filter:
+    return Filter(tuple(args.make), tuple(args.model), tuple(args.label), args.min_year, args.max_year)
+
+
+def search_options(args: argparse.Namespace) -> SearchOptions:
+    return SearchOptions(
+        k=args.k,
+        filter=chosen(args),
+        exact=args.exact,
+        nprobe=args.nprobe,
+        ef_search=args.ef_search,
+        rerank=args.rerank,
+        allow_partial=args.allow_partial,
+        shard_timeout_s=args.shard_timeout,
+    )

@@ -1,0 +1,49 @@
+"""The command `vmmr-loadtest`, which `vmmr loadtest` runs too."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn
+
+from vmmr import _settings
+from vmmr._exit import SERVICE_FAILED, USAGE, exit_code
+from vmmr._types import SearchOptions
+
+from loadtest.arguments import parser
+from svckit.extras import install
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "vmmr-loadtest") -> NoReturn:
+    """Run the command with the process's arguments, or with `arguments` under the name that its user called it by."""
+    args = parser(os.environ, program).parse_args(arguments)
+    name = program.partition(" ")[0]
+    sys.exit(exit_code(partial(_run, args, name), name))
+
+
+def _run(args: argparse.Namespace, name: str) -> int:
+    try:
+        from loadtest import command  # noqa: PLC0415  # needs the extra, which --help does without
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        print(f"{name}: error: loadtest needs {library}: {install('loadtest')}", file=sys.stderr)
+        return USAGE
+    try:
+        if args.target == "compare":
+            return command.compared(args)
+        options = _settings.search_options(args) if "k" in args else SearchOptions()
+        access = command.access(args, _settings.tls(args), _settings.token(args, os.environ))
+        return command.test(args, access, options)
+    except BrokenPipeError:
+        raise
+    except command.WorkerError as error:
+        message, code = str(error), SERVICE_FAILED
+    except (OSError, ValueError) as error:
+        message, code = str(error), USAGE
+    print(f"{name}: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()
