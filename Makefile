@@ -16,7 +16,7 @@ demo: $(VENV)/.services  ## draw cars, build an index of them, start both servic
 test: $(VENV)/.dev  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs
+check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, both wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -24,6 +24,7 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python -m pytest tests/distributions/wheels.py
 
 cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on the blog's split
 	$(BIN)/python -m demo --photos $(CARS)
@@ -34,14 +35,14 @@ bench: $(VENV)/.dev  ## every ratio of served to raw, and to other servers, in o
 protos: $(VENV)/.dev  ## generate the stubs in client/vmmr from protos/
 	$(BIN)/python protos/generate.py
 
-$(VENV)/.services: pyproject.toml
+$(VENV)/.services: pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vmmr needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[cpu]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.services
 	@echo "setting up $(VENV) for development"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[dev,train]'
 	@touch $@

@@ -49,7 +49,7 @@ def test_public_classes_of_the_private_modules_are_exported():
         "_served",
         "_types",
     }
-    internal = {"Packer", "Entry", "Limits", "BinaryReader", "BaseClient"}
+    internal = {"Packer", "Entry", "Limits", "BinaryReader", "BaseClient", "Image"}
     public = {
         name
         for module in modules

@@ -28,7 +28,9 @@ from svckit import config, probe
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLIENT = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+OURS = {project["name"]: project for project in (PROJECT, CLIENT)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def test_what_is_copied_is_there_and_not_ignored(service):
 
 
 def test_all_that_the_package_is_made_of_is_copied(service):
-    needed = ["pyproject.toml", PROJECT["readme"], *WHEEL["packages"]]
+    needed = ["pyproject.toml", PROJECT["readme"], "client", *WHEEL["packages"]]
     assert all(PurePosixPath(path).parts[0] in copied(service) for path in needed)
 
 
@@ -158,7 +160,7 @@ def test_the_base_has_a_python_that_the_package_accepts(service):
 
 def test_the_variants_are_extras(service):
     assert ("ARG", "VARIANT=cpu") in service.dockerfile
-    assert any('".[${VARIANT}]"' in line for name, line in service.dockerfile if name == "RUN")
+    assert any('./client ".[${VARIANT}]"' in line for name, line in service.dockerfile if name == "RUN")
     assert {"cpu", "gpu"} <= PROJECT["optional-dependencies"].keys()
 
 
@@ -172,20 +174,21 @@ def pins():
 
 
 def required(extra):
-    """What the package needs with an extra, and what that needs in turn as far as it is installed here."""
-    waiting = [*map(Requirement, PROJECT["dependencies"]), Requirement(f"vmmr[{extra}]")]
+    """What the services need with an extra, and what that needs in turn as far as it is installed here."""
+    waiting = [Requirement(f"vmmr-services[{extra}]")]
     found = set()
     while waiting:
         requirement = waiting.pop()
         if requirement not in found:
             found.add(requirement)
             waiting += needs(requirement)
-    return [requirement for requirement in found if requirement.name != "vmmr"]
+    return [requirement for requirement in found if requirement.name not in OURS]
 
 
 def needs(requirement):
-    if requirement.name == "vmmr":
-        return [Requirement(line) for extra in requirement.extras for line in PROJECT["optional-dependencies"][extra]]
+    if project := OURS.get(requirement.name):
+        extras = [line for extra in requirement.extras for line in project["optional-dependencies"][extra]]
+        return [*map(Requirement, [*project["dependencies"], *extras])]
     with contextlib.suppress(PackageNotFoundError):
         needed = map(Requirement, requires(requirement.name) or [])
         extras = {"", *requirement.extras}
