@@ -35,7 +35,7 @@ bench: $(VENV)/.dev  ## every ratio of served to raw, and to other servers, in o
 protos: $(VENV)/.dev  ## generate the stubs in client/vmmr from protos/
 	$(BIN)/python protos/generate.py
 
-$(VENV)/.services: pyproject.toml client/pyproject.toml
+$(VENV)/.services: pyproject.toml client/pyproject.toml client/vmmr/_version.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vmmr needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)

@@ -61,9 +61,15 @@ def encode():
 class Process:
     """A Python program under test, in a session of its own; its stderr is read as it comes."""
 
-    def __init__(self, *arguments: Any, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        python: Path | str = sys.executable,
+    ) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
+            [python, *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | (env or {}),

@@ -18,9 +18,7 @@ from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
 from vmmr._types import Identification, SearchResult, reservation
 
-_NO_LOADTEST = (
-    """vmmr: error: the load test is not installed; in a checkout of vmmr: pip install ./client '.[loadtest]'"""
-)
+_NO_LOADTEST = "vmmr: error: loadtest is not installed: pip install ./client '.[loadtest]', in a checkout of vmmr"
 
 
 def main() -> NoReturn:

@@ -16,6 +16,7 @@ from vmmr._cli import main
 from vmmr.search.v1 import search_pb2
 
 from svckit.errors import Violation
+from svckit.extras import install
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 COMMAND = str(Path(sys.executable).parent / "vmmr")
@@ -414,3 +415,12 @@ def test_a_reader_that_has_enough_ends_it_quietly(environment, services, tmp_pat
 def test_version_and_help_are_there(run):
     assert run("--version").stdout.startswith("vmmr ")
     assert "exit codes:" in run("identify", "--help").stdout
+
+
+def test_loadtest_says_what_to_install_where_it_is_not(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["vmmr", "loadtest", "embed", "--rate", "1"])
+    monkeypatch.setattr("vmmr._cli.entry_points", lambda **_: ())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = f"vmmr: error: loadtest is not installed: {install('loadtest')}\n"
+    assert (ended.value.code, *capsys.readouterr()) == (2, "", told)

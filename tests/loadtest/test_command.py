@@ -184,6 +184,16 @@ def test_a_service_that_is_not_there_is_told_in_one_line(run):
     assert done.stderr.startswith("vmmr: error: no vmmr server answers at 127.0.0.1:1 (search service)")
 
 
+def test_it_is_a_program_of_its_own_and_goes_by_the_name_that_it_was_called_by(environment):
+    def loadtest(*arguments: str) -> str:
+        command = [str(Path(COMMAND).with_name("vmmr-loadtest")), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stderr
+
+    gone = loadtest("search", "--rate", "1", "--search", "127.0.0.1:1", "--timeout", "1")
+    assert gone.startswith("vmmr-loadtest: error: no vmmr server answers at 127.0.0.1:1 (search service)")
+    assert loadtest("embed", "--rate", "0").startswith("usage: vmmr-loadtest embed ")
+
+
 @pytest.mark.parametrize("library", ["hdrh", "jinja2", "matplotlib"])
 def test_a_missing_extra_is_named_in_one_line_and_other_commands_do_without(environment, library):
     script = f"import sys; sys.modules[{library!r}] = None; from vmmr._cli import main; main()"
