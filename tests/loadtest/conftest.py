@@ -10,10 +10,9 @@ from loadtest.plan import Access, Closed, Open, Plan
 from loadtest.result import Result, Step
 from loadtest.run import run
 from tests.client import conftest as scripted
+from tests.loadtest import patient
 
 serve, services, fail = scripted.serve, scripted.services, scripted.fail
-
-from tests.loadtest import patient
 
 Measure = Callable[..., Result]
 
