@@ -28,6 +28,7 @@ from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
 from search_svc.building.build import build_version
+from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
 from search_svc.voting.labels import parse
 
@@ -156,13 +157,16 @@ def build(index: Path) -> None:
     names = [f"base {n}" for n in range(BASE)]
     build_version(
         index,
-        embeddings=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        item_ids=names,
-        labels=[parse(f"make_model_{1990 + n % 30}") for n in range(BASE)],
-        uris=names,
-        model=MODEL,
-        model_name="bench",
-        spec=IndexSpec(),
+        Gallery(
+            embeddings=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+            item_ids=names,
+            labels=[parse(f"make_model_{1990 + n % 30}") for n in range(BASE)],
+            uris=names,
+            model=MODEL,
+            model_name="bench",
+            rows=np.arange(len(names)),
+        ),
+        IndexSpec(),
     )
 
 

@@ -35,6 +35,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.build import build_version
+from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
 
@@ -91,13 +92,16 @@ def built(index: Path) -> IndexVersion:
     ids, uris = shipped.items.take(range(len(shipped.items)))
     return build_version(
         index,
-        embeddings=shipped.embeddings,
-        item_ids=ids,
-        uris=uris,
-        labels=[shipped.items.labels[position] for position in shipped.items.label_of.tolist()],
-        model=shipped.manifest.model,
-        model_name=shipped.manifest.model_name,
-        spec=IndexSpec("Flat"),
+        Gallery(
+            embeddings=shipped.embeddings,
+            item_ids=ids,
+            uris=uris,
+            labels=[shipped.items.labels[position] for position in shipped.items.label_of.tolist()],
+            model=shipped.manifest.model,
+            model_name=shipped.manifest.model_name,
+            rows=np.arange(len(ids)),
+        ),
+        IndexSpec("Flat"),
     )
 
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.build import build_version
+from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
 from search_svc.fitting.held_out import Held
 from search_svc.index.version import IndexVersion
@@ -135,14 +136,16 @@ def build(
     ids, uris = items.take(rows)
     build_version(
         index,
-        embeddings=gallery.embeddings,
-        rows=np.array(rows, np.int64),
-        item_ids=ids,
-        uris=uris,
-        labels=[items.labels[items.label_of[row]] for row in rows],
-        model=made.model,
-        model_name=made.model_name,
-        spec=IndexSpec(factory=made.factory, metric=made.metric, seed=made.seed),
+        Gallery(
+            embeddings=gallery.embeddings,
+            rows=np.array(rows, np.int64),
+            item_ids=ids,
+            uris=uris,
+            labels=[items.labels[items.label_of[row]] for row in rows],
+            model=made.model,
+            model_name=made.model_name,
+        ),
+        IndexSpec(factory=made.factory, metric=made.metric, seed=made.seed),
         held=Held(vectors, np.arange(len(held)), [parse(photo.label) for photo in held]),
     )
 

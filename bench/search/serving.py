@@ -42,6 +42,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from bench.lib.paths import RESULTS
 from search_svc.building.build import build_version
+from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
@@ -110,13 +111,16 @@ def built(directory: Path, case: Case) -> IndexVersion:
     names = [f"photos/class-{row % LABELS:04d}/{row:06d}.jpg" for row in range(case.photos)]
     return build_version(
         path,
-        embeddings=clustered(case, case.photos, seed=1),
-        item_ids=names,
-        labels=[parse(f"make{row % LABELS // 10}_model{row % LABELS}_2011") for row in range(case.photos)],
-        uris=names,
-        model=MODEL,
-        model_name="bench",
-        spec=case.spec,
+        Gallery(
+            embeddings=clustered(case, case.photos, seed=1),
+            item_ids=names,
+            labels=[parse(f"make{row % LABELS // 10}_model{row % LABELS}_2011") for row in range(case.photos)],
+            uris=names,
+            model=MODEL,
+            model_name="bench",
+            rows=np.arange(len(names)),
+        ),
+        case.spec,
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +11,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building.build_source import Gallery, Rows, copied, copy_embeddings
+from search_svc.building.build_source import Gallery, copied, copy_embeddings
 from search_svc.building.shard_files import left_behind, write_shards
 from search_svc.building.sharding import balanced, by_label
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size
+from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.fit import fit
 from search_svc.fitting.held_out import Held
@@ -32,13 +32,11 @@ from search_svc.index.version import (
     write_version_manifest,
 )
 from search_svc.voting.calibration import Calibration
-from search_svc.voting.labels import Label
-from svckit.artifact import read_manifest, sha256_of
+from svckit.artifact import read_manifest
 from svckit.cli import CommandError, progress
 
 DEFAULT_K = 5
 _TEMPERATURE = {"ip": 0.05, "l2": 0.1}
-_CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -61,71 +59,39 @@ class Inherited:
 
 def build_version(
     index_dir: Path,
-    *,
-    embeddings: Rows,
-    item_ids: Sequence[str],
-    labels: Sequence[Label],
-    uris: Sequence[str],
-    batch_ids: Sequence[str] = (),
-    attributes: Sequence[Mapping[str, str]] = (),
-    model: str,
-    model_name: str,
+    gallery: Gallery,
     spec: IndexSpec,
-    rows: NDArray[np.int64] | None = None,
+    *,
     held: Held | None = None,
-    fingerprint: str | None = None,
     inherited: Inherited | None = None,
     drop_changes: bool = False,
-    processes: int = 1,
-    memory_bytes: int = MEMORY_BYTES,
+    resources: Resources = Resources(),
 ) -> IndexVersion:
-    """Builds the next version of `index_dir` and makes it the current one.
+    """Build the next version of `index_dir`, make it the current one, and return it.
 
-    `rows` are the rows of the `(M, dimension)` embeddings that make the gallery, all by default; ids, labels, uris and what
-    else items have are aligned with them. With `held`, if these are enough, it is calibrated. `processes` fill shards, and hold
-    `memory_bytes` beside the shards that are being filled. An earlier build of the same that was stopped is gone on with; the
-    embeddings are known by their `fingerprint`, which is computed unless it is given. Raises CommandError before any work if
-    the spec or the gallery makes no sense, or if what was written to the gallery while it served could not be laid over it:
-    the version is without it with `drop_changes`.
+    With `held`, if these are enough, it is calibrated. An earlier build of the same that was stopped is gone on with. Raises
+    CommandError before any work if the spec or the gallery makes no sense, or if what was written to the gallery while it
+    served could not be laid over it: the version is without it with `drop_changes`.
     """
-    rows = np.arange(embeddings.shape[0]) if rows is None else rows
-    gallery = Gallery(embeddings, rows, item_ids, labels, uris, batch_ids, attributes)
     gallery.check()
-    journal_sequence = inherited.journal_sequence if inherited else _journal_sequence(index_dir, model, drop_changes)
-    train_sample = _train_sample(spec, gallery, memory_bytes, inherited)
+    journal_sequence = (
+        inherited.journal_sequence if inherited else _journal_sequence(index_dir, gallery.model, drop_changes)
+    )
+    train_sample = _train_sample(spec, gallery, resources, inherited)
     gallery, parts = _divided(gallery, spec)
-    job = _job(fingerprint or _fingerprint(embeddings), gallery, spec, train_sample)
-    with new_version(index_dir, job) as draft:
+    with new_version(index_dir, _job(gallery, spec, train_sample)) as draft:
         if inherited:
             _check_current(index_dir, inherited.version)
         _tell(draft, len(parts))
         mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, gallery, draft.work)
         _write_items(draft.files, gallery)
         matrix = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
-        manifest = VersionManifest(
+        trained = inherited.trained if inherited else None
+        manifest = dataclasses.replace(
+            _manifest(gallery, spec, mean_square),
             version=draft.version,
-            model=model,
-            model_name=model_name,
-            dimension=gallery.dimension,
-            items=len(gallery),
-            labels=len(set(labels)),
-            factory=spec.factory,
-            metric=spec.metric,
-            shards=_write_shards(
-                draft,
-                matrix,
-                spec,
-                parts,
-                processes=processes,
-                memory_bytes=memory_bytes,
-                trained=inherited.trained if inherited else None,
-            ),
-            search=SearchParams(spec.nprobe, spec.ef_search, spec.rerank),
-            k=spec.k or DEFAULT_K,
-            temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
-            seed=spec.seed,
+            shards=_write_shards(draft, matrix, spec, parts, resources=resources, trained=trained),
             train_sample=train_sample,
-            created=datetime.now(UTC),
             journal_sequence=journal_sequence,
         )
         if held and held.enough:
@@ -138,6 +104,28 @@ def build_version(
             read_manifest(draft.files)
             inherited.verify(_drafted(draft.files, manifest, matrix))
     return IndexVersion.open(index_dir, draft.version, verify=False)
+
+
+def _manifest(gallery: Gallery, spec: IndexSpec, mean_square: float) -> VersionManifest:
+    """Return what is known before anything is built; `mean_square` is the embeddings' mean squared length."""
+    return VersionManifest(
+        version="",
+        model=gallery.model,
+        model_name=gallery.model_name,
+        dimension=gallery.dimension,
+        items=len(gallery),
+        labels=len(set(gallery.labels)),
+        factory=spec.factory,
+        metric=spec.metric,
+        shards=(),
+        search=SearchParams(spec.nprobe, spec.ef_search, spec.rerank),
+        k=spec.k or DEFAULT_K,
+        temperature=spec.temperature or _TEMPERATURE[spec.metric] * mean_square,
+        seed=spec.seed,
+        train_sample=0,
+        created=datetime.now(UTC),
+        journal_sequence=0,
+    )
 
 
 def _check_current(index_dir: Path, version: str) -> None:
@@ -169,11 +157,12 @@ def _check_journal(index_dir: Path, manifest: VersionManifest) -> None:
             raise CommandError(f"{text}: nothing is lost; stop its servers, and build again with --drop-changes")
 
 
-def _train_sample(spec: IndexSpec, gallery: Gallery, memory_bytes: int, inherited: Inherited | None) -> int:
+def _train_sample(spec: IndexSpec, gallery: Gallery, resources: Resources, inherited: Inherited | None) -> int:
+    """Return how many embeddings the index is trained on, or was; 0 if it needs no training."""
     if inherited and inherited.trained:
         return inherited.train_sample
-    index = create_index(spec, len(gallery), gallery.dimension, memory_bytes)
-    return train_sample_size(spec, index, len(gallery), memory_bytes)
+    index = create_index(spec, len(gallery), gallery.dimension, resources.memory_bytes)
+    return train_sample_size(spec, index, len(gallery), resources.memory_bytes)
 
 
 def _divided(gallery: Gallery, spec: IndexSpec) -> tuple[Gallery, tuple[range, ...]]:
@@ -186,21 +175,15 @@ def _divided(gallery: Gallery, spec: IndexSpec) -> tuple[Gallery, tuple[range, .
     return ordered, by_label(ordered.label_of, spec.shards)
 
 
-def _job(embeddings: str, gallery: Gallery, spec: IndexSpec, train_sample: int) -> dict[str, str]:
-    """All that the files of a draft depend on."""
+def _job(gallery: Gallery, spec: IndexSpec, train_sample: int) -> dict[str, str]:
+    """Return all that the files of a draft depend on."""
     index = (spec.factory, spec.metric, spec.shards, spec.shard_by, train_sample, spec.seed)
     return {
-        "embeddings": embeddings,
+        "embeddings": gallery.value_fingerprint,
         "gallery": gallery.fingerprint,
         "index": " ".join(map(str, index)),
         "faiss": faiss.__version__,
     }
-
-
-def _fingerprint(embeddings: Rows) -> str:
-    rows = np.arange(embeddings.shape[0])
-    starts = range(0, len(rows), _CHUNK_ROWS)
-    return sha256_of(np.ascontiguousarray(embeddings[rows[start : start + _CHUNK_ROWS]]).tobytes() for start in starts)
 
 
 def _write_items(files: Path, gallery: Gallery) -> None:
@@ -234,8 +217,7 @@ def _write_shards(
     spec: IndexSpec,
     parts: Sequence[range],
     *,
-    processes: int,
-    memory_bytes: int,
+    resources: Resources,
     trained: Path | None,
 ) -> tuple[ShardInfo, ...]:
     _, added = left_behind(draft.work, len(parts))
@@ -245,8 +227,7 @@ def _write_shards(
             gallery,
             spec,
             parts=parts,
-            processes=processes,
-            memory_bytes=memory_bytes,
+            resources=resources,
             work=draft.work,
             trained=trained,
             on_added=bar.update,

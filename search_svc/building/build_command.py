@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from search_svc.building import spec_file
 from search_svc.building.build import DEFAULT_K, build_version
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec, ShardBy
+from search_svc.building.build_source import Gallery
+from search_svc.building.spec import MEMORY_BYTES, IndexSpec, Resources, ShardBy
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
@@ -114,24 +115,25 @@ def _run(args: argparse.Namespace) -> None:
     if spec.metric == "ip" and not embeddings.normalized:
         print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
     _warn_of_other_model(args.out, embeddings)
-    gallery = [embeddings.photos[row] for row in rows]
-    paths = [photo.path for photo in gallery]
+    photos = [embeddings.photos[row] for row in rows]
+    paths = [photo.path for photo in photos]
     held = _held(embeddings, rows, left_out)
     version = build_version(
         args.out,
-        embeddings=embeddings.matrix,
-        item_ids=paths,
-        labels=[photo.label for photo in gallery],
-        uris=paths,
-        model=embeddings.model,
-        model_name=embeddings.model_name,
-        spec=spec,
-        rows=rows,
+        Gallery(
+            model=embeddings.model,
+            model_name=embeddings.model_name,
+            embeddings=embeddings.matrix,
+            rows=rows,
+            item_ids=paths,
+            labels=[photo.label for photo in photos],
+            uris=paths,
+            embeddings_fingerprint=embeddings.fingerprint,
+        ),
+        spec,
         held=held,
-        fingerprint=embeddings.fingerprint,
         drop_changes=args.drop_changes,
-        processes=args.workers or cores(),
-        memory_bytes=int(args.memory * 2**30),
+        resources=Resources(args.workers or cores(), int(args.memory * 2**30)),
     )
     print(_summary(version))
     print(calibrated(version.calibration, held))

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -30,18 +30,25 @@ class Rows(Protocol):
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gallery:
+    """The photos that an index is built of. All that is per photo is aligned with `rows`."""
+
+    model: str
+    """Fingerprint of the model that made the embeddings."""
+    model_name: str
     embeddings: Rows
     """(M, dimension): of these photos and maybe others."""
     rows: NDArray[np.int64]
-    """(N,) of the embeddings: the photos. What follows is aligned with them."""
+    """(N,): where the photos are among the embeddings."""
     item_ids: Sequence[str]
     labels: Sequence[Label]
     uris: Sequence[str]
     batch_ids: Sequence[str] = ()
     """Of items that were added while a gallery was served; they and the attributes are given together, or neither."""
     attributes: Sequence[Mapping[str, str]] = ()
+    embeddings_fingerprint: str | None = None
+    """Changes with the embeddings' values; None: it is computed of them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,8 +58,13 @@ class Gallery:
         return int(self.embeddings.shape[1])
 
     @property
+    def value_fingerprint(self) -> str:
+        """Return `embeddings_fingerprint`, or the sha256 of all embeddings, which are read for that."""
+        return self.embeddings_fingerprint or _fingerprint(self.embeddings)
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 of all but the embeddings' values."""
+        """Return the sha256 of all but the embeddings' values."""
         cars = sorted({(car.label, car.make, car.model, car.year or 0) for car in self.labels})
         parts = (
             names[i : i + _CHUNK_ROWS] for names in (self.item_ids, self.uris) for i in range(0, len(self), _CHUNK_ROWS)
@@ -86,9 +98,11 @@ class Gallery:
     def by_label(self) -> Self:
         """Sorted by label; the photos of a label stay in order."""
         order = np.argsort(self.label_of, kind="stable")
-        columns = (self.item_ids, self.labels, self.uris, self.batch_ids, self.attributes)
-        ordered = ([values[i] for i in order.tolist()] if values else () for values in columns)
-        return type(self)(self.embeddings, self.rows[order], *ordered)
+        columns = ("item_ids", "labels", "uris", "batch_ids", "attributes")
+        ordered: dict[str, Any] = {
+            name: [values[i] for i in order.tolist()] for name in columns if (values := getattr(self, name))
+        }
+        return replace(self, rows=self.rows[order], **ordered)
 
 
 def copy_embeddings(path: Path, gallery: Gallery, work: Path) -> float:
@@ -118,6 +132,12 @@ def copy_embeddings(path: Path, gallery: Gallery, work: Path) -> float:
         if not found or done > found.state["rows"]:
             _keep(checkpoints, file, done, squares)
     return squares / len(gallery)
+
+
+def _fingerprint(embeddings: Rows) -> str:
+    rows = np.arange(embeddings.shape[0])
+    starts = range(0, len(rows), _CHUNK_ROWS)
+    return sha256_of(np.ascontiguousarray(embeddings[rows[start : start + _CHUNK_ROWS]]).tobytes() for start in starts)
 
 
 def copied(work: Path) -> int:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.building.build import Inherited, build_version
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec
+from search_svc.building.build_source import Gallery
+from search_svc.building.spec import IndexSpec, Resources
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import begun
 from search_svc.index.items import Items
@@ -40,9 +41,7 @@ _PROBES = 16
 """Items that are looked for in what was built."""
 
 
-def compact(
-    index_dir: Path, *, retrain: bool | None = None, processes: int = 1, memory_bytes: int = MEMORY_BYTES
-) -> IndexVersion | None:
+def compact(index_dir: Path, *, retrain: bool | None = None, resources: Resources = Resources()) -> IndexVersion | None:
     """Builds the next version and makes it the current one; None if nothing was written since the current one was built.
 
     What the index was trained to is taken over if few items are new, unless `retrain` says whether it is. Raises CommandError
@@ -59,19 +58,17 @@ def compact(
     training = "trained anew" if retrain else "its training"
     return build_version(
         index_dir,
-        **source.gallery(),
-        model=base.manifest.model,
-        model_name=base.manifest.model_name,
-        spec=spec_of(base.manifest, len(source), len(source.label_names)),
-        fingerprint=_JOB.format(base.manifest.version, training, source.upto),
+        dataclasses.replace(
+            source.gallery(), embeddings_fingerprint=_JOB.format(base.manifest.version, training, source.upto)
+        ),
+        spec_of(base.manifest, len(source), len(source.label_names)),
         inherited=_inherited(base, source.upto, retrain=retrain),
-        processes=processes,
-        memory_bytes=memory_bytes,
+        resources=resources,
     )
 
 
 def compact_all(
-    index_dir: Path, *, retrain: bool | None = None, processes: int = 1, memory_bytes: int = MEMORY_BYTES
+    index_dir: Path, *, retrain: bool | None = None, resources: Resources = Resources()
 ) -> IndexVersion | None:
     """Like `compact`, but return only when a version holds all that the journal held at the time of the call.
 
@@ -80,9 +77,9 @@ def compact_all(
     """
     with Journal.open(index_dir) as journal:
         goal = journal.sequence()
-    made = latest = compact(index_dir, retrain=retrain, processes=processes, memory_bytes=memory_bytes)
+    made = latest = compact(index_dir, retrain=retrain, resources=resources)
     while latest and latest.manifest.journal_sequence < goal:
-        latest = compact(index_dir, retrain=retrain, processes=processes, memory_bytes=memory_bytes)
+        latest = compact(index_dir, retrain=retrain, resources=resources)
         made = latest or made
     return made
 
@@ -108,20 +105,23 @@ class Source:
         of_kept = {labels[position].label for position in np.unique(self.base.items.label_of[self.kept]).tolist()}
         return of_kept | {item.label for _, item in self.written}
 
-    def gallery(self) -> dict[str, Any]:
-        """What build_version is given of it."""
+    def gallery(self) -> Gallery:
+        """Return what an index of it is built of."""
         items = self.base.items
         kept = self.kept.tolist()
         ids, uris = items.take(kept)
         labels = [items.labels[position] for position in items.label_of[self.kept].tolist()]
-        return {
-            "embeddings": self._embeddings(),
-            "item_ids": [*ids, *(item_id for item_id, _ in self.written)],
-            "uris": [*uris, *(item.uri for _, item in self.written)],
-            "labels": [*labels, *map(_labels(items), (item.label for _, item in self.written))],
-            "batch_ids": [*map(items.batch_id, kept), *(item.batch_id for _, item in self.written)],
-            "attributes": [*map(items.attributes, kept), *(item.attributes for _, item in self.written)],
-        }
+        return Gallery(
+            model=self.base.manifest.model,
+            model_name=self.base.manifest.model_name,
+            embeddings=self._embeddings(),
+            rows=np.arange(len(self)),
+            item_ids=[*ids, *(item_id for item_id, _ in self.written)],
+            uris=[*uris, *(item.uri for _, item in self.written)],
+            labels=[*labels, *map(_labels(items), (item.label for _, item in self.written))],
+            batch_ids=[*map(items.batch_id, kept), *(item.batch_id for _, item in self.written)],
+            attributes=[*map(items.attributes, kept), *(item.attributes for _, item in self.written)],
+        )
 
     def _embeddings(self) -> "_Joined":
         dimension = self.base.manifest.dimension

@@ -8,7 +8,7 @@ import vmmr
 
 from search_svc.building.build_command import calibrated
 from search_svc.building.migration import Migrated, Where, migrate
-from search_svc.building.spec import MEMORY_BYTES
+from search_svc.building.spec import MEMORY_BYTES, Resources
 from search_svc.dataset.embeddings import Embeddings
 from svckit.cli import CommandError
 
@@ -72,8 +72,7 @@ def _run(args: argparse.Namespace) -> None:
                 skip_missing=args.skip_missing,
                 factory=args.factory,
                 batch=args.batch,
-                processes=args.workers,
-                memory_bytes=int(args.memory * 2**30),
+                resources=Resources(args.workers, int(args.memory * 2**30)),
             )
     except vmmr.VmmrError as error:
         raise CommandError(f"{args.embedder}: {error}: run it again to go on") from error

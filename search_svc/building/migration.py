@@ -17,9 +17,10 @@ import vmmr
 from numpy.typing import NDArray
 
 from search_svc.building.build import build_version
+from search_svc.building.build_source import Gallery
 from search_svc.building.compaction import Source, source_of, spec_of
 from search_svc.building.embedding_cache import Remade, photo_key
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec
+from search_svc.building.spec import IndexSpec, Resources
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.fitting.held_out import Held
 from search_svc.index.index_dir import version_names
@@ -92,8 +93,7 @@ def migrate(
     skip_missing: bool = False,
     factory: str | None = None,
     batch: int = 16,
-    processes: int = 1,
-    memory_bytes: int = MEMORY_BYTES,
+    resources: Resources = Resources(),
 ) -> Migrated:
     """Builds the next version of `new_dir`, of the gallery that `index_dir` holds now, for the model that `client` embeds with.
 
@@ -106,24 +106,16 @@ def migrate(
     source, gallery, photos = _read(index_dir)
     (new_dir / "versions").mkdir(parents=True, exist_ok=True)
     with Remade(new_dir, model.fingerprint, model.dimension) as remade:
-        embedder = _Embedder(client, where, gallery["item_ids"], gallery["uris"])
+        embedder = _Embedder(client, where, gallery.item_ids, gallery.uris)
         embedded, lost = embedder.all_but_those_there(photos, remade, min(batch, model.limits.max_images))
         if lost and not skip_missing:
             raise CommandError(_told(lost))
         kept = [row for row, photo in enumerate(photos) if remade.has(photo)]
-        gallery = _taken(gallery, kept)
+        taken = [photos[row] for row in kept]
+        gallery = _of_model(_taken(gallery, kept), model.name, remade, taken)
         held = _held(gallery, dev) if dev else None
-        version = _build(
-            new_dir,
-            gallery,
-            [photos[row] for row in kept],
-            remade,
-            model_name=model.name,
-            spec=_spec(source, len(kept), factory, dev),
-            held=held,
-            processes=processes,
-            memory_bytes=memory_bytes,
-        )
+        spec = _spec(source, len(kept), factory, dev)
+        version = _build(new_dir, gallery, taken, remade, spec=spec, held=held, resources=resources)
     return Migrated(version, embedded, lost, held, source.upto)
 
 
@@ -143,7 +135,7 @@ def _check(index_dir: Path, new_dir: Path, model: str, dev: Embeddings | None) -
         raise CommandError(f"{new_dir} is of the model {made}, the embedder serves {model}: name another index")
 
 
-def _read(index_dir: Path) -> tuple[Source, dict[str, Any], list[bytes]]:
+def _read(index_dir: Path) -> tuple[Source, Gallery, list[bytes]]:
     """The gallery as it is now, and the keys of its photos."""
     holding = Holding.current(index_dir)  # so that the journal keeps what the version lacks
     try:
@@ -156,9 +148,9 @@ def _read(index_dir: Path) -> tuple[Source, dict[str, Any], list[bytes]]:
         holding.release()
 
 
-def _photo_keys(gallery: dict[str, Any]) -> list[bytes]:
-    keys, old = [], gallery["embeddings"]
-    ids, uris = gallery["item_ids"], gallery["uris"]
+def _photo_keys(gallery: Gallery) -> list[bytes]:
+    keys, old = [], gallery.embeddings
+    ids, uris = gallery.item_ids, gallery.uris
     for start in range(0, len(ids), _READ_ROWS):
         part = old[np.arange(start, min(start + _READ_ROWS, len(ids)))]
         keys += [photo_key(ids[start + n], uris[start + n], part[n].tobytes()) for n in range(len(part))]
@@ -236,8 +228,22 @@ def _told(lost: Sequence[Lost]) -> str:
     return f"{len(lost)} photos cannot be embedded, and nothing was built (--skip-missing leaves them out):\n{lines}"
 
 
-def _taken(gallery: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    return {name: [values[row] for row in rows] for name, values in gallery.items() if name != "embeddings"}
+def _taken(gallery: Gallery, rows: Sequence[int]) -> Gallery:
+    """Return these photos of a gallery."""
+    columns = ("item_ids", "labels", "uris", "batch_ids", "attributes")
+    taken: dict[str, Any] = {name: [getattr(gallery, name)[row] for row in rows] for name in columns}
+    return dataclasses.replace(gallery, rows=gallery.rows[list(rows)], **taken)
+
+
+def _of_model(gallery: Gallery, model_name: str, remade: Remade, photos: Sequence[bytes]) -> Gallery:
+    """Return the same photos with the embeddings of another model."""
+    return dataclasses.replace(
+        gallery,
+        model=remade.model,
+        model_name=model_name,
+        embeddings=remade.rows(photos),
+        rows=np.arange(len(photos)),
+    )
 
 
 def _spec(source: Source, items: int, factory: str | None, dev: Embeddings | None) -> IndexSpec:
@@ -250,47 +256,36 @@ def _spec(source: Source, items: int, factory: str | None, dev: Embeddings | Non
 
 def _build(
     new_dir: Path,
-    gallery: dict[str, Any],
+    gallery: Gallery,
     photos: Sequence[bytes],
     remade: Remade,
     *,
-    model_name: str,
     spec: IndexSpec,
     held: Held | None,
-    processes: int,
-    memory_bytes: int,
+    resources: Resources,
 ) -> IndexVersion | None:
+    """Build a version of the gallery, or return None if the last one that was built is of the same."""
     job = _job(gallery, photos, spec, held)
     if remade.built == job and version_names(new_dir):
         return None
-    version = build_version(
-        new_dir,
-        embeddings=remade.rows(photos),
-        **gallery,
-        model=remade.model,
-        model_name=model_name,
-        spec=spec,
-        held=held,
-        fingerprint=job,
-        processes=processes,
-        memory_bytes=memory_bytes,
-    )
+    gallery = dataclasses.replace(gallery, embeddings_fingerprint=job)
+    version = build_version(new_dir, gallery, spec, held=held, resources=resources)
     remade.build_is_of(job)
     return version
 
 
-def _job(gallery: dict[str, Any], photos: Sequence[bytes], spec: IndexSpec, held: Held | None) -> str:
+def _job(gallery: Gallery, photos: Sequence[bytes], spec: IndexSpec, held: Held | None) -> str:
     """sha256 of all that the version depends on."""
-    names = zip(gallery["labels"], gallery["batch_ids"], gallery["attributes"], strict=True)
+    names = zip(gallery.labels, gallery.batch_ids, gallery.attributes, strict=True)
     others = (repr((label.label, batch, sorted(more.items()))).encode() for label, batch, more in names)
     dev = held.embeddings[held.rows].tobytes() if held else b""
     return sha256_of([*photos, *others, repr(spec).encode(), dev])
 
 
-def _held(gallery: dict[str, Any], dev: Embeddings) -> Held:
+def _held(gallery: Gallery, dev: Embeddings) -> Held:
     """The dev photos of the gallery's labels that are not in the gallery."""
-    known = {label.label: label for label in gallery["labels"]}
-    there = {*gallery["item_ids"], *gallery["uris"]}
+    known = {label.label: label for label in gallery.labels}
+    there = {*gallery.item_ids, *gallery.uris}
     rows = [
         row
         for row, photo in enumerate(dev.photos)

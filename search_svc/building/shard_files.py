@@ -23,7 +23,7 @@ from search_svc.building import faiss_index, workers
 from search_svc.building.checkpoints import Checkpoint, Checkpoints, Pace
 from search_svc.building.mapped import forget
 from search_svc.building.sharding import balanced
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec, create_index, train_sample_size, wanted_sample_size
+from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size, wanted_sample_size
 from search_svc.index.version import ShardInfo
 from svckit.cores import cores
 
@@ -39,24 +39,23 @@ def write_shards(
     spec: IndexSpec,
     *,
     parts: Sequence[range] | None = None,
-    processes: int = 1,
-    memory_bytes: int = MEMORY_BYTES,
+    resources: Resources = Resources(),
     work: Path | None = None,
     trained: Path | None = None,
     on_added: Callable[[int], Any] = lambda rows: None,  # noqa: ARG005
 ) -> tuple[ShardInfo, ...]:
     """Writes the shards of a `(N, dimension)` gallery, a memory-mapped .npy file, into `directory`.
 
-    `parts` are the rows of each shard, balanced by default. Up to so many `processes` fill a shard each, fewer if the memory
+    `parts` are the rows of each shard, balanced by default. Fewer processes fill shards if the memory
     does not allow them; a single one is this process. What a run with the same arguments that was killed left in `work` is
     gone on with. `trained` is the file of a shard whose training is taken over. `on_added` hears of the rows that are added now. Raises CommandError if the spec makes no sense.
     """
     parts = parts or balanced(len(gallery), spec.shards)
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=".work-", dir=directory) as place:
         checkpoints = Checkpoints(Path(place))
-        empty = _empty(checkpoints, gallery, spec, memory_bytes, trained)
+        empty = _empty(checkpoints, gallery, spec, resources.memory_bytes, trained)
         shards = [_Shard.begin(directory, number, rows, empty, checkpoints) for number, rows in enumerate(parts)]
-        _fill([shard for shard in shards if not shard.whole], gallery, processes, memory_bytes, on_added)
+        _fill([shard for shard in shards if not shard.whole], gallery, resources, on_added)
         return tuple(shard.info() for shard in shards)
 
 
@@ -164,12 +163,11 @@ class _Shard:
 def _fill(
     shards: Sequence[_Shard],
     gallery: NDArray[np.float16],
-    processes: int,
-    memory_bytes: int,
+    resources: Resources,
     on_added: Callable[[int], Any],
 ) -> None:
     chunk_bytes = 4 * _CHUNK_ROWS * gallery.shape[1]
-    processes = min(processes, len(shards), memory_bytes // (_CHUNKS_A_PROCESS * chunk_bytes))
+    processes = min(resources.processes, len(shards), resources.memory_bytes // (_CHUNKS_A_PROCESS * chunk_bytes))
     if processes > 1 and (file := _file(gallery)):
         tasks = [functools.partial(_fill_from, shard, file) for shard in shards]
         threads = max(1, cores() // processes)

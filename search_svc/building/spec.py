@@ -22,6 +22,16 @@ ShardBy = Literal["balanced", "label"]
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a build may take of the machine."""
+
+    processes: int = 1
+    """That fill shards, each a shard at a time."""
+    memory_bytes: int = MEMORY_BYTES
+    """That they hold together, beside the shards that are being filled."""
+
+
+@dataclass(frozen=True)
 class IndexSpec:
     """What index to build, and how it is searched unless a query says otherwise."""
 

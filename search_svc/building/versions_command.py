@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from search_svc.building.compaction import compact_all
-from search_svc.building.spec import MEMORY_BYTES
+from search_svc.building.spec import MEMORY_BYTES, Resources
 from search_svc.index import retention
 from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
 from search_svc.index.version import IndexVersion
@@ -76,7 +76,7 @@ def _compact(args: argparse.Namespace) -> None:
         _serve_gently()
     try:
         made = compact_all(
-            args.index, retrain=args.retrain, processes=args.workers, memory_bytes=int(args.memory * 2**30)
+            args.index, retrain=args.retrain, resources=Resources(args.workers, int(args.memory * 2**30))
         )
         gone = _retired(args.index, args.keep_versions)
     except BuildRunningError as error:

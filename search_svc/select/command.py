@@ -138,7 +138,15 @@ def _divide(embeddings: Embeddings, left_out: set[str]) -> tuple[Gallery, NDArra
             raise CommandError(f"there is no photo of the split {split} among the embeddings")
     photos = [embeddings.photos[row] for row in rows["train"]]
     paths, labels = [photo.path for photo in photos], [photo.label for photo in photos]
-    gallery = Gallery(embeddings.matrix, np.array(rows["train"]), paths, labels, paths)
+    gallery = Gallery(
+        model=embeddings.model,
+        model_name=embeddings.model_name,
+        embeddings=embeddings.matrix,
+        rows=np.array(rows["train"]),
+        item_ids=paths,
+        labels=labels,
+        uris=paths,
+    )
     gallery.check()
     names = {label.label for label in labels}
     known = np.array([row for row in rows["dev"] if embeddings.photos[row].label.label in names], np.int64)

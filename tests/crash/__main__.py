@@ -23,12 +23,12 @@ from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.voting.labels import parse
 from tests.crash.expected import MODEL, Expected, Item, half, right, same, vector
 from tests.crash.server import Server
 from tests.crash.writer import LABELS, Writer
+from tests.search_svc.builds import build_version
 
 BASE_ITEMS = 200
 K = 10

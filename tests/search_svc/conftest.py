@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2_grpc
 
-from search_svc.building.build import IndexSpec, build_version
+from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.fit import Held
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
+from tests.search_svc.builds import build_version
 
 MODEL = "c0ffee" + 58 * "0"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from search_svc.building.build import build_version
 from search_svc.index.base import VersionBase
 from search_svc.index.index_dir import current
 from search_svc.index.journal import StoredItem
@@ -18,6 +17,7 @@ from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.version import IndexVersion
 from search_svc.index.writes import Add, Delete, Written
 from search_svc.voting.labels import parse
+from tests.search_svc.builds import build_version
 
 D = 8
 NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")

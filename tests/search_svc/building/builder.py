@@ -17,11 +17,12 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc.building import build, checkpoints, shard_files
 from search_svc.building import build_source as gallery
+from search_svc.building import checkpoints, shard_files
 from search_svc.building.spec import IndexSpec
 from search_svc.voting.labels import parse
 from svckit import cli
+from tests.search_svc.builds import build_version
 
 ITEMS = 400
 
@@ -50,7 +51,7 @@ def build_it(index, spec, processes=1, **changes):
         "model": "m",
         "model_name": "n",
     }
-    return build.build_version(index, **inputs | changes, spec=IndexSpec(**spec), processes=processes)
+    return build_version(index, **inputs | changes, spec=IndexSpec(**spec), processes=processes)
 
 
 def stop_after(name, times):

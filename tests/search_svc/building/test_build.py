@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc.building import build, build_command, shard_files
+from search_svc.building import build_command, shard_files
 from search_svc.building import build_source as gallery_of
-from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.dataset import photo_list as manifest
 from search_svc.dataset.embeddings import Embeddings
@@ -22,6 +21,7 @@ from search_svc.voting.labels import Label, parse
 from svckit import cli
 from svckit.artifact import write_manifest
 from svckit.cli import CommandError
+from tests.search_svc.builds import build_version
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
 
@@ -50,7 +50,7 @@ def test_the_shards_hold_the_rows_asked_for_in_order_as_float16_rounds_them(tmp_
     rows = np.array([0, *rows[rows != 0]])
     shards = data.draw(st.integers(1, len(rows)))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (build, gallery_of, shard_files):
+        for module in (gallery_of, shard_files):
             patch.setattr(module, "_CHUNK_ROWS", 7)
         version = build_version(
             tmp_path_factory.mktemp("index"),
@@ -146,7 +146,7 @@ def test_embeddings_that_are_all_zero_are_refused(tmp_path):
 
 
 def test_numpy_never_holds_the_whole_matrix(tmp_path, monkeypatch):
-    for module in (build, gallery_of, shard_files):
+    for module in (gallery_of, shard_files):
         monkeypatch.setattr(module, "_CHUNK_ROWS", 256)
     np.save(tmp_path / "embeddings.npy", unit(20_000, 64).astype(np.float16))
     matrix = np.load(tmp_path / "embeddings.npy", mmap_mode="r")

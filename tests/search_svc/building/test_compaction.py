@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_svc.building import build, compaction
-from search_svc.building.build import IndexSpec, build_version
 from search_svc.building.compaction import compact, compact_all
+from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import BuildRunningError, current, only_builder, version_names
 from search_svc.index.journal import Journal, StoredItem
@@ -21,6 +21,7 @@ from search_svc.index.writes import Add, Delete
 from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from tests.search_svc.builds import build_version
 from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]

@@ -4,7 +4,6 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc.building.build import build_version
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting import fit as fitting
@@ -17,6 +16,7 @@ from search_svc.voting.answer import Answerer
 from search_svc.voting.calibration import LEVELS
 from search_svc.voting.labels import parse
 from search_svc.voting.neighbours import QueryNeighbours
+from tests.search_svc.builds import build_version
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
 

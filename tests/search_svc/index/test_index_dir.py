@@ -14,7 +14,7 @@ from svckit.artifact import ArtifactError
 BUILDER = """
 import importlib, sys
 import numpy as np
-from search_svc.building.build import build_version
+from tests.search_svc.builds import build_version
 from search_svc.voting.labels import parse
 from search_svc.building.spec import IndexSpec
 

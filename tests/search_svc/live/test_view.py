@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmmr.search.v1 import search_pb2
 
-from search_svc.building.build import IndexSpec, build_version
+from search_svc.building.spec import IndexSpec
 from search_svc.engine.comparing import pair_scores
 from search_svc.engine.local import LocalEngine
 from search_svc.index.journal import Entry, StoredItem
@@ -22,6 +22,7 @@ from search_svc.serving.searcher import Searcher
 from search_svc.voting.answer import Answerer
 from search_svc.voting.labels import parse
 from svckit.errors import Reason, ServiceError
+from tests.search_svc.builds import build_version
 
 D = 8
 NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")
