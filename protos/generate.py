@@ -21,7 +21,7 @@ def generate(out: Path) -> list[Path]:
     """Write the stubs of every proto below `out`; return their paths relative to it."""
     # protoc finds the mypy-protobuf plugin beside this interpreter.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    protos = sorted(PROTOS.rglob("*.proto"))
+    protos = sorted((PROTOS / "vmmr").rglob("*.proto"))
     plugins = [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python", "mypy_grpc")]
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     if protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *plugins, *map(str, protos)]) != 0:
