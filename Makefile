@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CARS ?= ../shared/data/stanford_cars
 
-.PHONY: help demo test check cars protos bench
+.PHONY: help demo test check docs cars protos bench
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -13,10 +13,10 @@ help:  ## show this list
 demo: $(VENV)/.services  ## draw cars, build an index of them, start both services, identify held-out photos
 	$(BIN)/python -m demo
 
-test: $(VENV)/.dev  ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: $(VENV)/.dev  ## run all tests, print what they cover, fail if that falls
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report term
 
-check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, both wheels
+check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, the documentation site, both wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -24,7 +24,11 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python -m pytest tests/distributions/wheels.py
+
+docs: $(VENV)/.dev  ## the documentation site, at 127.0.0.1:8000, built anew as pages change
+	$(BIN)/mkdocs serve
 
 cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on the blog's split
 	$(BIN)/python -m demo --photos $(CARS)
@@ -44,5 +48,5 @@ $(VENV)/.services: pyproject.toml client/pyproject.toml client/vmmr/_version.py
 
 $(VENV)/.dev: $(VENV)/.services
 	@echo "setting up $(VENV) for development"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[dev,train]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[dev,docs,train]'
 	@touch $@

@@ -13,7 +13,9 @@ import vmmr
 
 pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.timeout(600)]
 
-UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|dial tcp|lookup|no such host|unreachable|timeout|Forbidden")
+UNREACHABLE = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|dial tcp|lookup|no such host|unreachable|timeout|Forbidden"
+)
 """How npm and Go say that they cannot get at their packages."""
 
 
