@@ -47,7 +47,7 @@ def test_make_does_not_take_a_folder_for_a_target():
 
 def test_make_check_builds_the_site_and_fails_on_a_warning():
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[1]
-    assert re.search(r"mkdocs build .*--strict", check)
+    assert "mkdocs build --strict\n" in check
 
 
 # --- CI ---------------------------------------------------------------------------------------------------------------
@@ -99,6 +99,22 @@ def test_every_hook_is_a_step_of_make_check():
     for hook in repository["hooks"]:
         command = hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude")
         assert f"$(BIN)/{command}\n" in MAKEFILE, hook["id"]
+
+
+# --- licence ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE"])
+def test_both_distributions_have_the_licence_and_the_notice(name):
+    """A source distribution cannot hold a link out of its folder, so the client's are copies."""
+    assert (ROOT / "client" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize("root", ["models", "protos"])
+def test_the_notice_has_an_entry_for_everything_of_others_that_ships(root):
+    notice = (ROOT / "NOTICE").read_text()
+    folders = {"models": ROOT.glob("models/*/"), "protos": ROOT.glob("protos/google/*/")}[root]
+    assert [path.name for path in folders if f"\n{path.relative_to(ROOT).as_posix()}/\n" not in notice] == []
 
 
 # --- pages that list things -------------------------------------------------------------------------------------------
