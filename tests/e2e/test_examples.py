@@ -28,8 +28,9 @@ def needs(*programs: str) -> None:
 def install(command: list[str], folder: Path) -> None:
     """Have a language's own installer fetch what an example needs; skip if it cannot be reached."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode and UNREACHABLE.search(done.stderr):
-        pytest.skip(f"`{' '.join(command)}` could not get at its packages: {done.stderr.strip().splitlines()[-1]}")
+    said = [line.strip() for line in done.stderr.splitlines() if UNREACHABLE.search(line)]
+    if done.returncode and said:
+        pytest.skip(f"`{Path(command[0]).name} {' '.join(command[1:])}` could not get at its packages: {said[0]}")
     assert done.returncode == 0, done.stderr
 
 
