@@ -24,7 +24,7 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python protos/generate.py --check
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest tests/distributions/wheels.py
 
 docs: $(VENV)/.dev  ## the documentation site, at 127.0.0.1:8000, built anew as pages change
