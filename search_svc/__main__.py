@@ -25,6 +25,7 @@ with needing_services("vmmr-search"):
     from search_svc.index import info_command as info
     from search_svc.index.base import VersionBase
     from search_svc.index.journal import Journal
+    from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
     from search_svc.live.following import Follower, Replay
     from search_svc.live.opening import Opener, warm
@@ -46,6 +47,8 @@ with needing_services("vmmr-search"):
 
 PROGRAM = "vmmr-search"
 
+WHOLE = "vmmr.gallery.v1.GalleryService/whole"
+"""The name under which health tells whether all that was acknowledged is there."""
 _MAX_WRITES = 256
 """Committed together."""
 
@@ -97,20 +100,25 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     gpus = all_gpus() if settings.device == "cuda" else ()
     opener = _opener(settings, gpus)
     server = Server(settings, name="search", worker=worker)
+    if settings.accept_loss and (lost := accept(settings.index)):
+        _log.error("acknowledged entries are lost, and it goes on all the same", extra={"entries": lost})
     # One that is followed, and one for who asks for items: neither waits for the other.
     with Journal.open(settings.index) as journal, Journal.open(settings.index) as items:
+        items.verify()
         follower = _following(settings, opener, journal)
         gallery = follower.gallery
         batcher = server.metrics.batcher(
             "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
         )
         _measure(server.metrics, opener, follower)
+        server.claim(WHOLE, lambda: not follower.lost)
         servicer = SearchService(
             gallery,
             batcher,
             limits=_limits(settings),
             on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
             problem=lambda: follower.problem,
+            lost=lambda: follower.lost,
         )
         server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
         writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version))
@@ -144,7 +152,8 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             await batcher.close()
             await compactor.close()
             await writes.close()
-            writer.close()
+            if not settings.read_only:
+                writer.close()
 
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
@@ -201,6 +210,11 @@ def _measure(metrics: Metrics, opener: Opener, follower: Follower) -> None:
     )
     metrics.gauge(
         "vmmr_index_switches", "Versions that were switched to since the server started", lambda: follower.switches
+    )
+    metrics.gauge(
+        "vmmr_journal_lost_entries",
+        "Entries of the journal that were acknowledged and are lost",
+        lambda: follower.lost,
     )
     metrics.gauge(
         "vmmr_index_problem", "1 if the server is not at what the index holds", lambda: float(bool(follower.problem))

@@ -96,6 +96,7 @@ class Server:
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {}
         self._always: set[str] = set()
         self._before: dict[str, Callable[[float | None], None]] = {}
+        self._claims: dict[str, Callable[[], bool]] = {}
         self._gate = Gate(config.max_concurrent_calls)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -119,6 +120,10 @@ class Server:
         self._services[service_full_name] = lambda server: add_to_server(servicer, server)
         self._always.update(f"/{service_full_name}/{method}" for method in always)
         self._before.update({f"/{service_full_name}/{method}": check for method, check in before.items()})
+
+    def claim(self, name: str, holds: Callable[[], bool]) -> None:
+        """Have health answer for another name, too: SERVING if that holds once the server is ready."""
+        self._claims[name] = holds
 
     @property
     def ready(self) -> bool:
@@ -233,6 +238,8 @@ class Server:
     async def _set_health(self, status: Any) -> None:
         for service in ("", *self._services):
             await self._health.set(service, status)
+        for name, holds in self._claims.items():
+            await self._health.set(name, status if holds() else _NOT_SERVING)
 
     def _address(self) -> dict[str, Any]:
         return {

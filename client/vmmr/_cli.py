@@ -106,6 +106,9 @@ def info(client: Client, args: argparse.Namespace) -> int:
         print(f"vmmr: warning: {_report.mismatch(served)}", file=sys.stderr)
     if served.index.problem:
         print(f"vmmr: warning: the search service answers from what it had: {served.index.problem}", file=sys.stderr)
+    if served.index.lost_entries:
+        text = f"the gallery has lost {served.index.lost_entries} changes that were acknowledged"
+        print(f"vmmr: warning: {text}", file=sys.stderr)
     return ANSWERED
 
 

@@ -87,6 +87,8 @@ class IndexInfo:
     """Of the items, those that were written since the version was built: each query is compared with all of them."""
     problem: str
     """Why the service answers from what it had: a journal or a version that it can't read. Empty: nothing is wrong."""
+    lost_entries: int = 0
+    """Entries of the journal that were acknowledged and are lost, as far as the service knows."""
 
 
 @dataclass(frozen=True)

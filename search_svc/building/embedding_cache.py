@@ -1,11 +1,14 @@
 """Embeddings that were made anew, kept as they are made: what a migration that was stopped has done, it need not do again.
 
-One SQLite file, `migration.db`, in the directory of the new index. It is no part of the index, and can be deleted.
+One SQLite file, `migration.db`, in the directory of the new index. It is no part of the index, and can be deleted. Each row has a
+checksum over all that steers what is built: a bit that flipped must not get into the new index.
 """
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +17,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.index.journal_file import told
+from search_svc.index.journal_file import ERRORS, is_damage
+from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
 FILE = "migration.db"
 _SETUP = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS remade (photo BLOB PRIMARY KEY, embedding BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value NOT NULL, checksum INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remade (photo BLOB PRIMARY KEY, embedding BLOB NOT NULL, checksum INTEGER NOT NULL DEFAULT 0);
 """
 
 
@@ -38,11 +42,13 @@ class Remade:
         self.path = directory / FILE
         self.model = model
         self.dimension = dimension
-        with told(self.path):
+        with _told(self.path):
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SETUP)
-            self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('model', ?)", (model,))
+            self._add_checksums()
+            if not self._meta("model"):
+                self._set_meta("model", model)
         if (before := self._meta("model")) != model:
             self.close()
             raise CommandError(
@@ -60,22 +66,38 @@ class Remade:
     def close(self) -> None:
         self._connection.close()
 
+    def _add_checksums(self) -> None:
+        """To a file that was made without them."""
+        for table, columns in (("meta", "name, value"), ("remade", "photo, embedding")):
+            if any(name == "checksum" for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")):
+                continue
+            self._connection.create_function("checksum", 2, _checksum)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
+            self._connection.execute(f"UPDATE {table} SET checksum = checksum({columns})")  # noqa: S608
+            self._connection.execute("COMMIT")
+
     def has(self, photo: bytes) -> bool:
-        with told(self.path):
+        with _told(self.path):
             return bool(self._connection.execute("SELECT 1 FROM remade WHERE photo = ?", (photo,)).fetchone())
 
     def add(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
-        rows = [(photo, vector.astype("<f2").tobytes()) for photo, vector in embeddings.items()]
-        with told(self.path):
+        made = [(photo, vector.astype("<f2").tobytes()) for photo, vector in embeddings.items()]
+        rows = [(photo, embedding, _checksum(photo, embedding)) for photo, embedding in made]
+        with _told(self.path):
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO remade VALUES (?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO remade VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
 
     def get(self, photo: bytes) -> NDArray[np.float16]:
-        """(dimension,): of one that was added."""
-        with told(self.path):
-            row = self._connection.execute("SELECT embedding FROM remade WHERE photo = ?", (photo,)).fetchone()
-        return np.frombuffer(row[0], "<f2")
+        """(dimension,): of one that was added. Raises ArtifactError if it is not what was added."""
+        with _told(self.path):
+            row = self._connection.execute(
+                "SELECT photo, embedding, checksum FROM remade WHERE photo = ?", (photo,)
+            ).fetchone()
+        if row is None or row[0] != photo or _checksum(photo, row[1]) != row[2]:
+            raise _damaged(self.path, "an embedding is not what was written")
+        return np.frombuffer(row[1], "<f2")
 
     def rows(self, photos: Sequence[bytes]) -> "_Rows":
         """Those of photos, in their order; read when they are asked for."""
@@ -88,13 +110,38 @@ class Remade:
 
     def build_is_of(self, gallery: str) -> None:
         """Remembers the gallery of which a version was built."""
-        with told(self.path):
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('built', ?)", (gallery,))
+        with _told(self.path):
+            self._set_meta("built", gallery)
+
+    def _set_meta(self, name: str, value: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, _checksum(name, value)))
 
     def _meta(self, name: str) -> str:
-        with told(self.path):
-            row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else ""
+        with _told(self.path):
+            rows = self._connection.execute("SELECT name, value, checksum FROM meta").fetchall()
+        if any(_checksum(name, value) != stated for name, value, stated in rows):
+            raise _damaged(self.path, "`meta` is not what was written")
+        return str({name: value for name, value, _ in rows}.get(name, ""))
+
+
+def _checksum(key: object, value: object) -> int:
+    """CRC-32 of what a row has; of values of other types than were written, another."""
+    return zlib.crc32(repr((key, value)).encode("utf-8", "surrogatepass"))
+
+
+def _damaged(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(path, f"is damaged ({what}): delete it, and the photos are embedded anew")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """SQLite's errors as ArtifactErrors that name the file."""
+    try:
+        yield
+    except ERRORS as error:
+        if is_damage(error):
+            raise _damaged(path, str(error)) from error
+        raise ArtifactError(path, str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 import fsspec
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_mark
 from search_svc.index.journal import Journal
 from search_svc.index.journal_check import verify
 from search_svc.index.version import IndexVersion
@@ -80,6 +80,8 @@ def restore(source: str, index_dir: Path) -> Backup:
             place.get(name, draft / name)
         with place.blamed(draft):
             read_manifest(draft)
+            if (draft / journal_file.FILE).exists():
+                journal_file.mark_copy(draft / journal_file.FILE)
             _check_whole(draft, fields)
         (draft / _MANIFEST).unlink()
         size = sum(entry["bytes"] for entry in fields["files"].values())
@@ -153,13 +155,17 @@ class _Place:
 def _copy_journal(index_dir: Path, version: IndexVersion, work: Path) -> int:
     """Returns the number of the last entry that version and journal hold. Raises ArtifactError if some are missing."""
     path = index_dir / journal_file.FILE
+    mark = journal_mark.read(path)
     with journal_file.told(path):
         source = journal_file.connect_to_read(path)
         if source is None:
+            journal_file.refuse_missing(path, mark, there=False)
             return version.manifest.journal_sequence
         with closing(source), closing(sqlite3.connect(work / journal_file.FILE)) as copy:
             source.backup(copy)
+            journal_file.checked(copy, path, mark)
     with _named_in(index_dir, work):
+        journal_file.mark_copy(work / journal_file.FILE)
         last = verify(work)
         with Journal.open(work) as journal:
             pruned = journal.pruned

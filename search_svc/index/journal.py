@@ -6,25 +6,21 @@ version and the entries after the version's `journal_sequence`, in order: the la
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_format, journal_mark
+from search_svc.index.journal_format import Row, Snapshot
 from svckit.artifact import ArtifactError
 
 if TYPE_CHECKING:
     import sqlite3
 
-_WHOLE_WRITES = f"""
-SELECT {journal_file.COLUMNS} FROM entries WHERE sequence > ? AND sequence <= (
-    SELECT sequence FROM entries WHERE closes AND sequence >= (
-        SELECT max(sequence) FROM (SELECT sequence FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?)
-    ) ORDER BY sequence LIMIT 1
-) ORDER BY sequence
-"""
+LAST = "WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,22 @@ class Journal:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._seen: int | None = None
+        self._verified = False
 
     @classmethod
     def open(cls, index_dir: Path) -> Self:
-        """Raises ArtifactError, naming the file and the reason, if there is a journal and it cannot be read."""
+        """Raises ArtifactError, naming the file and the reason, if there is a journal and it is damaged.
+
+        That includes one that ends before what was acknowledged. Its entries are checked when they are read, and its indexes,
+        once, before they are asked.
+        """
         journal = cls(index_dir / journal_file.FILE)
-        journal._find("SELECT 1")
+        try:
+            with journal._snapshot():
+                pass
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def __enter__(self) -> Self:
@@ -81,18 +87,28 @@ class Journal:
     @property
     def model(self) -> str | None:
         """Fingerprint of the model that made the embeddings; None if there is no journal."""
-        model: str | None = self._meta("model", None)
-        return model
+        with self._snapshot() as snapshot:
+            return snapshot.meta.model if snapshot else None
 
     @property
     def dimension(self) -> int | None:
-        dimension: int | None = self._meta("dimension", None)
-        return dimension
+        with self._snapshot() as snapshot:
+            return snapshot.meta.dimension if snapshot else None
 
     @property
     def pruned(self) -> int:
         """Entries up to this sequence number are gone, at least in part."""
-        return int(self._meta("pruned", 0))
+        with self._snapshot() as snapshot:
+            return snapshot.meta.pruned if snapshot else 0
+
+    def verify(self) -> None:
+        """Raise ArtifactError if tables and indexes do not fit each other: an entry that an index lacks would not be found."""
+        if self._verified:
+            return
+        with self._snapshot() as snapshot:
+            if snapshot:
+                snapshot.verify()
+        self._verified = True
 
     def holds(self, upto: int) -> bool:
         """Whether there are entries up to a sequence number."""
@@ -100,35 +116,48 @@ class Journal:
 
     def sequence(self) -> int:
         """Sequence number of the last entry that there ever was; 0 if there was none."""
-        rows = self._find("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
+        with self._snapshot() as snapshot:
+            return snapshot.last if snapshot else 0
+
+    def lost(self) -> int:
+        """Entries that were acknowledged and are lost, of those that have not been pruned."""
+        self.verify()
+        rows = self._find("SELECT count(*) FROM entries WHERE item_id = ?", journal_format.LOST)
         return int(rows[0][0]) if rows else 0
 
     def changed(self) -> bool:
         """Whether anybody has committed anything since this was asked before; costs microseconds."""
-        rows = self._find("PRAGMA data_version")
-        before, self._seen = self._seen, rows[0][0] if rows else None
-        return self._seen != before
+        with self._lock, journal_file.told(self.path):
+            connection = self._connected()
+            found = connection.execute("PRAGMA data_version").fetchone()[0] if connection else None
+            before, self._seen = self._seen, found
+            return found != before
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """The entries after a sequence number, in order: so many, and then as many as end the write of the last.
 
-        Raises ArtifactError if one is damaged, or if some of those that were asked for were pruned.
+        Those that were lost are left out, but for one at the end. Raises ArtifactError if one is damaged or missing, or if
+        some of those that were asked for were pruned.
         """
-        rows = self._find(_WHOLE_WRITES, after, after, limit)
-        self._check_kept(after)
-        return [self._entry(row) for row in rows]
+        with self._snapshot() as snapshot:
+            if snapshot is None:
+                return []
+            if after < (pruned := snapshot.meta.pruned):
+                reason = f"its entries up to {pruned} were pruned, and those after {after} are asked for"
+                raise ArtifactError(self.path, reason)
+            entries = [_entry(row) for row in snapshot.whole_writes(after, limit)]
+        return [each for each in entries[:-1] if each.item_id != journal_format.LOST] + entries[-1:]
 
     def last(self, item_id: str, after: int) -> Entry | None:
         """The last entry of an item, after a sequence number."""
-        sql = f"SELECT {journal_file.COLUMNS} FROM entries WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
-        rows = self._find(sql, item_id, after)
-        return self._entry(rows[0]) if rows else None
+        entries = self._entries(LAST, item_id, after)
+        return entries[0] if entries else None
 
     def last_by_id(self, after_id: str, after: int, limit: int) -> list[Entry]:
         """The last entries, after a sequence number, of the items with ids after that one, in the order of their ids."""
         later = "SELECT 1 FROM entries AS later WHERE later.item_id = e.item_id AND later.sequence > e.sequence"
-        sql = f"SELECT {journal_file.COLUMNS} FROM entries AS e WHERE item_id > ? AND sequence > ? AND NOT EXISTS ({later})"
-        return [self._entry(row) for row in self._find(f"{sql} ORDER BY item_id LIMIT ?", after_id, after, limit)]
+        more = f"AS e WHERE item_id > ? AND sequence > ? AND NOT EXISTS ({later}) ORDER BY item_id LIMIT ?"
+        return self._entries(more, after_id, after, limit)
 
     def of_label(self, label: str, after: int) -> list[str]:
         """Ids of the items that have the label by their last entry, after a sequence number; in order of writing."""
@@ -139,29 +168,39 @@ class Journal:
         return self._ids("batch_id <> '' AND batch_id = ?", batch_id, after)
 
     def _ids(self, condition: str, value: str, after: int) -> list[str]:
+        self.verify()
         return [row[0] for row in self._find(last_entries(condition), value, after)]
 
-    def _check_kept(self, after: int) -> None:
-        if after < self.pruned:
-            reason = f"its entries up to {self.pruned} were pruned, and those after {after} are asked for"
-            raise ArtifactError(self.path, reason)
-
-    def _meta(self, name: str, default: Any) -> Any:
-        rows = self._find("SELECT value FROM meta WHERE name = ?", name)
-        return rows[0][0] if rows else default
-
-    def _entry(self, row: Sequence[Any]) -> Entry:
-        return entry(row, self.path)
+    def _entries(self, more: str, *values: Any) -> list[Entry]:
+        self.verify()
+        with self._snapshot() as snapshot:
+            return [_entry(row) for row in snapshot.rows(more, *values)] if snapshot else []
 
     def _find(self, sql: str, *values: Any) -> list[Any]:
         """Rows; none if there is no journal."""
+        with self._snapshot() as snapshot:
+            return snapshot.connection.execute(sql, values).fetchall() if snapshot else []
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Snapshot | None]:
+        """None if there is no journal. Raises ArtifactError if it lacks what was acknowledged."""
         with self._lock, journal_file.told(self.path):
-            if self._connection and journal_file.outdated(self._connection, self.path):
-                self._connection.close()
-                self._connection = self._seen = None
-            if self._connection is None:
-                self._connection = journal_file.connect_to_read(self.path)
-            return [] if self._connection is None else self._connection.execute(sql, values).fetchall()
+            mark = journal_mark.read(self.path)
+            connection = self._connected()
+            if connection is None:
+                journal_file.refuse_missing(self.path, mark, there=False)
+                yield None
+                return
+            with journal_file.reading(connection, self.path, mark) as snapshot:
+                yield snapshot
+
+    def _connected(self) -> "sqlite3.Connection | None":
+        if self._connection and journal_file.outdated(self._connection, self.path):
+            self._connection.close()
+            self._connection = self._seen = None
+        if self._connection is None:
+            self._connection = journal_file.connect_to_read(self.path)
+        return self._connection
 
 
 def last_entries(condition: str) -> str:
@@ -170,11 +209,11 @@ def last_entries(condition: str) -> str:
     return f"SELECT item_id FROM entries AS e WHERE {condition} AND sequence > ? AND NOT EXISTS ({later}) ORDER BY sequence"
 
 
-def entry(row: Sequence[Any], path: Path) -> Entry:
-    """Of a row of COLUMNS. Raises ArtifactError if it is not what was written."""
-    sequence, item_id, label, uri, batch_id, attributes, embedding, stated = row
-    if journal_file.checksum(item_id, (label, uri, batch_id, attributes, embedding)) != stated:
-        raise journal_file.damaged(path, f"entry {sequence} is not what was written")
-    if label is None:
-        return Entry(sequence, item_id, None)
-    return Entry(sequence, item_id, StoredItem(label, uri, batch_id, json.loads(attributes), embedding))
+def item_of(row: Row) -> StoredItem | None:
+    """Of a row that is as it was written; None if the item was deleted."""
+    label, uri, batch_id, attributes, embedding = row[2:7]
+    return None if label is None else StoredItem(label, uri, batch_id, json.loads(attributes), embedding)
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(row[0], row[1], item_of(row))

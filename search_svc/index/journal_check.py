@@ -1,10 +1,8 @@
 """Reading the journal through to a known end: an end that comes before it is an error, never "nothing new"."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
-from search_svc.index import journal_file
 from search_svc.index.journal import Entry, Journal
 from svckit.artifact import ArtifactError
 
@@ -31,19 +29,8 @@ def verify(index_dir: Path) -> int:
     a fault in the file.
     """
     with Journal.open(index_dir) as journal:
-        _check_pages(journal.path)
+        journal.verify()
         last = journal.sequence()
         for _ in read_through(journal, journal.pruned, last):
             pass
     return last
-
-
-def _check_pages(path: Path) -> None:
-    """Raises ArtifactError if an index of the file lacks entries, say, by which they are found."""
-    connection = journal_file.connect_to_read(path)
-    if connection is None:
-        return
-    with journal_file.told(path), closing(connection):
-        ((found,),) = connection.execute("PRAGMA integrity_check(1)")
-    if found != "ok":
-        raise journal_file.damaged(path, found)

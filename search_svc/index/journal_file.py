@@ -1,59 +1,32 @@
-"""`journal.db`: its tables, how it is opened, and what its errors mean.
+"""`journal.db`: how it is opened, and what its errors mean; `journal_format` says what is in it.
 
 SQLite in WAL mode with synchronous=FULL: a transaction is on the disk once its COMMIT has returned, and a power cut or a
-kill leaves whole transactions alone (https://sqlite.org/wal.html). Rows of `entries`:
-
-```
-sequence    1, 2, 3 ...; never given twice, not even after all was pruned
-item_id     the item that was written or deleted
-label, uri, batch_id, attributes (JSON), embedding (float16, little-endian)     NULL where it was deleted
-checksum    CRC-32 of what precedes: SQLite does not notice a bit that flipped within a value
-closes      1 in the last row of a write, which is whole or not at all
-```
+kill leaves whole transactions alone (https://sqlite.org/wal.html). Beside it, `journal_mark` keeps what was acknowledged.
 
 No process that has the journal open may open and close the file by other means, not even to read it: that ends all its locks
 on it, SQLite's too (https://sqlite.org/howtocorrupt.html, 2.2). To copy it, use SQLite's backup.
 """
 
-import json
-import os
+import errno
 import sqlite3
 import time
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from search_svc.index import journal_mark
+from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, Snapshot, damaged, ends_early, set_up, upgrade
 from search_svc.index.journal_lease import JournalLease
+from search_svc.index.journal_mark import Mark
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
 FILE = "journal.db"
-FORMAT = 1
-_APPLICATION = 0x766D6D72  # "vmmr"
 _READ_BUSY_S = 5.0
 _POLL_S = 0.001
-_SETUP = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE entries (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    item_id TEXT NOT NULL,
-    label TEXT,
-    uri TEXT,
-    batch_id TEXT,
-    attributes TEXT,
-    embedding BLOB,
-    checksum INTEGER NOT NULL,
-    closes INTEGER NOT NULL
-);
-CREATE INDEX entries_of_item ON entries (item_id);
-CREATE INDEX entries_of_label ON entries (label) WHERE label IS NOT NULL;
-CREATE INDEX entries_of_batch ON entries (batch_id) WHERE batch_id <> '';
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {FORMAT};
-"""
-COLUMNS = "sequence, item_id, label, uri, batch_id, attributes, embedding, checksum"
+_CHECKPOINT_PAGES = 256
+"""Of the write-ahead log: what is in the database is not lost with the log."""
 
 
 class _Leased(sqlite3.Connection):
@@ -104,8 +77,12 @@ def connect_to_read(path: Path) -> sqlite3.Connection | None:
         return None
     with told(path):
         connection = _read_only(path)
-        if _format(connection, path) == FORMAT:
-            return connection
+        try:
+            if _format(connection, path):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
         connection.close()
     return None
 
@@ -113,30 +90,84 @@ def connect_to_read(path: Path) -> sqlite3.Connection | None:
 def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqlite3.Connection:
     """Makes the journal, of embeddings of that model, if there is none: its entries are numbered from `after` on.
 
-    Raises sqlite3.Error, or ArtifactError.
+    One of an earlier format becomes one of this. Raises sqlite3.Error, or ArtifactError if it is damaged.
     """
     _refuse_half_repaired(path)
-    there = path.exists()
+    mark = journal_mark.read(path)
+    refuse_missing(path, mark, there=path.exists())
     connection = _connect(path, "rwc")
     try:
         connection.execute("PRAGMA synchronous = FULL")
-        if _format(connection, path) == 0:
-            _make(connection, model, dimension, after)
-        if not there:
-            flush_folder(path.parent)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        if not (found := _format(connection, path)):
+            refuse_missing(path, mark, there=False)
+            meta = Meta(model, dimension, max(after, mark.sequence if mark else 0))
+            journal_mark.create(path, Mark(meta.pruned, meta.pruned))
+            _make(connection, path, meta)
+        elif found < FORMAT:
+            _upgrade(connection, path)
+        with reading(connection, path, mark) as snapshot:
+            snapshot.verify()
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-Values = tuple[str | None, str | None, str | None, str | None, bytes | None]
-"""Label, uri, batch_id, attributes and embedding."""
+def connect_to_mend(path: Path) -> sqlite3.Connection:
+    """One that is not asked whether it has all that was acknowledged."""
+    _refuse_half_repaired(path)
+    connection = _connect(path, "rw")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
 
 
-def checksum(item_id: str, values: Values) -> int:
-    *texts, embedding = values
-    return zlib.crc32(embedding or b"", zlib.crc32(json.dumps([item_id, *texts]).encode()))
+def new(path: Path, meta: Meta) -> sqlite3.Connection:
+    """Make a journal without a mark, under a name at which nobody looks for one."""
+    connection = _connect(path, "rwc")
+    _make(connection, path, meta)
+    return connection
+
+
+@contextmanager
+def reading(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> Iterator[Snapshot]:
+    """The journal as it is at one moment, with all that was acknowledged when the mark was read, or ArtifactError."""
+    connection.execute("BEGIN")
+    try:
+        yield checked(connection, path, mark)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def checked(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> Snapshot:
+    """What the connection sees in the transaction that has begun. Raises ArtifactError as `reading` does."""
+    snapshot = Snapshot.of(connection, path)
+    if mark is None and journal_mark.read(path):
+        mark = journal_mark.NOTHING  # both were made since
+    snapshot.check(mark)
+    return snapshot
+
+
+def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
+    """Raise ArtifactError if there is no journal, and entries were acknowledged that only a journal can hold."""
+    if mark and mark.needs_journal and not there:
+        raise ends_early(path, mark.pruned, mark)
+
+
+def mark_copy(path: Path) -> None:
+    """Put a mark beside a copy that SQLite has made of a journal: all that it holds counts as acknowledged."""
+    with told(path), closing(_alone(path)) as connection:
+        snapshot = Snapshot.of(connection, path)
+        journal_mark.create(path, Mark(snapshot.last, snapshot.meta.pruned))
+
+
+def checkpoint(path: Path) -> None:
+    """Put what is in the write-ahead log into the database, as far as nobody reads it just now."""
+    if not (path.exists() and _has_log(path)):
+        return
+    with suppress(sqlite3.Error), closing(_connect(path, "rw")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def error_code(error: sqlite3.Error) -> int:
@@ -144,15 +175,16 @@ def error_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises: Python cannot even decode some of its messages about damaged tables."""
+
+
 def is_damage(error: Exception) -> bool:
     """Whether the file is not what SQLite wrote; of text that is none, Python alone takes notice, without a code."""
     if not isinstance(error, sqlite3.Error):
-        return False
-    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in str(error)
-
-
-def damaged(path: Path, what: str) -> ArtifactError:
-    return ArtifactError(path, f"is damaged ({what}): `vmmr-search repair {path.parent}` saves what can be read of it")
+        return isinstance(error, UnicodeDecodeError)
+    damaged_text = "decode" in str(error) or str(error).startswith("no such ")  # table or column of ours
+    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or damaged_text
 
 
 @contextmanager
@@ -160,7 +192,7 @@ def told(path: Path) -> Iterator[None]:
     """SQLite's errors as ArtifactErrors that name the file."""
     try:
         yield
-    except sqlite3.Error as error:
+    except ERRORS as error:
         if is_damage(error):
             raise damaged(path, str(error)) from error
         raise ArtifactError(path, str(error)) from error
@@ -170,23 +202,32 @@ class CommitError(sqlite3.OperationalError):
     """COMMIT itself failed, in a way that does not tell whether its last page has reached the disk."""
 
 
-def commit(connection: sqlite3.Connection) -> None:
-    """Raises CommitError if the transaction may be there after a crash; another sqlite3.Error if it is not."""
+def commit(connection: sqlite3.Connection, path: Path) -> None:
+    """Put a transaction on the disk, and that it is acknowledged.
+
+    Raises CommitError if it may be there after a crash; another sqlite3.Error if it is not.
+    """
+    snapshot = Snapshot.of(connection, path)
+    mark = Mark(snapshot.last, snapshot.meta.pruned)
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         if error_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             raise
         raise CommitError(str(error)) from error
+    try:
+        journal_mark.advance(path, mark)
+    except OSError as error:
+        raise CommitError(f"{journal_mark.NAME}: {error.strerror or error}") from error
 
 
-def unwritable(path: Path, error: sqlite3.Error | OSError) -> ServiceError:
+def unwritable(path: Path, error: Exception) -> ServiceError:
     """What a caller is told whose write did not get into the journal."""
     if isinstance(error, CommitError):
         text = f"{path.name} cannot be written ({error}): the write may be there after a crash; send it again"
         return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
     code = error_code(error) if isinstance(error, sqlite3.Error) else 0
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         text = f"the disk of {path.name} is full: nothing was written"
         return ServiceError(Reason.JOURNAL_FULL, text)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -210,15 +251,6 @@ def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Le
     )
     connection.lease = lease
     return connection
-
-
-def flush_folder(path: Path) -> None:
-    """So that the file is still in it if the power fails."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -262,39 +294,49 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
     if not tables:
         return 0
-    if application != _APPLICATION:
+    if application != APPLICATION:
         raise ArtifactError(path, "is an SQLite file, but no journal of an index")
-    if found != FORMAT:
+    if not 1 <= found <= FORMAT:
         raise ArtifactError(path, f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it")
-    return FORMAT
+    return int(found)
 
 
-def _make(connection: sqlite3.Connection, model: str, dimension: int, after: int) -> None:
+def _make(connection: sqlite3.Connection, path: Path, meta: Meta) -> None:
     """Another process may be at it too; SQLite does not wait for it in all steps."""
     end = time.monotonic() + _READ_BUSY_S
     while True:
         try:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded before there are tables
             connection.execute("PRAGMA journal_mode = WAL")
-            _set_up(connection, model, dimension, after)
+            _set_up(connection, meta)
         except sqlite3.OperationalError as error:
             if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(_POLL_S)
         else:
+            journal_mark.flush_folder(path.parent)
             return
 
 
-def _set_up(connection: sqlite3.Connection, model: str, dimension: int, after: int) -> None:
+def _set_up(connection: sqlite3.Connection, meta: Meta) -> None:
+    with _at_once(connection):
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            set_up(connection, meta)
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    with _at_once(connection):
+        snapshot = Snapshot.of(connection, path)
+        if snapshot.format < FORMAT:
+            upgrade(snapshot)
+
+
+@contextmanager
+def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
     """In one transaction; another process may be at it too."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            for statement in filter(str.strip, _SETUP.split(";")):
-                connection.execute(statement)
-            values = {"model": model, "dimension": dimension, "pruned": after}
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('entries', ?)", (after,))
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -3,6 +3,7 @@
 A commit waits for the disk, whatever is in it. So the more callers write at once, the more each wait is worth.
 """
 
+import dataclasses
 import json
 import math
 import sqlite3
@@ -12,8 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
-from search_svc.index import journal_file, turns
-from search_svc.index.journal import Journal, StoredItem, entry, last_entries
+from search_svc.index import journal_file, journal_format, journal_mark, turns
+from search_svc.index.journal import LAST, Journal, StoredItem, item_of, last_entries
+from search_svc.index.journal_format import Snapshot
 from search_svc.index.writes import Add, Base, Delete, Write, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
@@ -21,10 +23,6 @@ from svckit.errors import Reason, ServiceError
 _LONGEST_WAIT_S = 10.0
 _PRUNED_AT_ONCE = 2000
 """Entries that go in one transaction, which others wait for."""
-
-_LAST = f"SELECT {journal_file.COLUMNS} FROM entries WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
-_INSERT = """INSERT INTO entries (item_id, label, uri, batch_id, attributes, embedding, checksum, closes)
-VALUES (?, ?, ?, ?, ?, ?, ?, 0)"""
 
 
 class JournalWriter:
@@ -45,6 +43,11 @@ class JournalWriter:
         return outcomes
 
     def close(self) -> None:
+        """Ends. What is in SQLite's log gets into the database, for what is there is not lost with the log."""
+        self._disconnect()
+        journal_file.checkpoint(self.path)
+
+    def _disconnect(self) -> None:
         if self._connection:
             self._connection.close()
         self._connection = None
@@ -53,19 +56,19 @@ class JournalWriter:
         try:
             base = self._base()
             connection = self._connected(base)
-            with _transaction(connection, self.path, max(write.deadline for write in writes)):
-                _check(connection, base)
-                changes = _Changes(connection, base, self.path)
+            with _transaction(connection, self.path, max(write.deadline for write in writes)) as snapshot:
+                _check(snapshot, base)
+                changes = _Changes(snapshot, base)
                 outcomes = [changes.outcome(write) for write in writes]
-        except (sqlite3.Error, OSError) as error:
-            self.close()
+        except (*journal_file.ERRORS, OSError) as error:
+            self._disconnect()
             return [self._unwritable(error)] * len(writes)
         except (ArtifactError, ServiceError) as error:
-            self.close()
+            self._disconnect()
             return [error] * len(writes)
         return outcomes
 
-    def _unwritable(self, error: sqlite3.Error | OSError) -> Exception:
+    def _unwritable(self, error: Exception) -> Exception:
         if journal_file.is_damage(error):
             text = f"{self.path.name} is damaged ({error}): who runs the server saves what can be read with `vmmr-search repair`"
             return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
@@ -80,12 +83,16 @@ class JournalWriter:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, path: Path, deadline: float) -> Iterator[None]:
-    """Waits for other writers until the deadline, a time of `time.monotonic`, and no longer than is sensible."""
+def _transaction(connection: sqlite3.Connection, path: Path, deadline: float) -> Iterator[Snapshot]:
+    """Waits for other writers until the deadline, a time of `time.monotonic`, and no longer than is sensible.
+
+    Raises ArtifactError if the journal lacks what was acknowledged: then nothing may be added to it.
+    """
+    mark = journal_mark.read(path)
     turns.begin(connection, path.with_name(turns.FILE), min(deadline, time.monotonic() + _LONGEST_WAIT_S))
     try:
-        yield
-        journal_file.commit(connection)
+        yield journal_file.checked(connection, path, mark)
+        journal_file.commit(connection, path)
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
@@ -110,8 +117,8 @@ def prune(index_dir: Path, upto: int) -> None:
 
 
 def _prune(connection: sqlite3.Connection, path: Path, upto: int) -> None:
-    with _transaction(connection, path, math.inf):
-        connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'pruned'", (upto,))
+    with _transaction(connection, path, math.inf) as snapshot:
+        journal_format.write_meta(connection, journal_format.pruned(snapshot.meta, upto))
     some = f"SELECT sequence FROM entries WHERE sequence <= ? ORDER BY sequence LIMIT {_PRUNED_AT_ONCE}"
     gone = _PRUNED_AT_ONCE
     while gone == _PRUNED_AT_ONCE:
@@ -130,37 +137,32 @@ def _free_pages(connection: sqlite3.Connection) -> int:
     return int(free)
 
 
-def _check(connection: sqlite3.Connection, base: Base) -> None:
+def _check(snapshot: Snapshot, base: Base) -> None:
     """Whether the base and the entries after it are the gallery that is written to."""
-    meta = dict(connection.execute("SELECT name, value FROM meta"))
-    last = _last_sequence(connection)
+    meta, last = snapshot.meta, snapshot.last
     if last < base.journal_sequence:
         text = f"ends with entry {last}, and the index holds {base.journal_sequence}: it is the journal of another"
         raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"the journal {text}; nothing was written")
-    if meta["pruned"] > base.journal_sequence:
+    if meta.pruned > base.journal_sequence:
         text = "this server has not heard yet of the version that took over what it would write to: nothing was written"
         raise ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
-    if meta["model"] != base.model:
+    if meta.model != base.model:
         if last > base.journal_sequence:
-            text = f"is of the model {meta['model'][:12]}, the index of {base.model[:12]}: nothing was written"
+            text = f"is of the model {meta.model[:12]}, the index of {base.model[:12]}: nothing was written"
             raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"the journal {text}")
         # An index of another model holds all that there is: from here on the journal is that model's.
-        values = ((base.model, "model"), (base.dimension, "dimension"))
-        connection.executemany("UPDATE meta SET value = ? WHERE name = ?", values)
-
-
-def _last_sequence(connection: sqlite3.Connection) -> int:
-    ((last,),) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
-    return int(last)
+        journal_format.write_meta(
+            snapshot.connection, dataclasses.replace(meta, model=base.model, dimension=base.dimension)
+        )
 
 
 class _Changes:
     """The writes of one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, base: Base, path: Path) -> None:
-        self._connection = connection
+    def __init__(self, snapshot: Snapshot, base: Base) -> None:
+        self._snapshot = snapshot
+        self._connection = snapshot.connection
         self._base = base
-        self._path = path
 
     def outcome(self, write: Write) -> Written | Exception:
         """Of one write, which fails alone, unless it is the journal that fails."""
@@ -169,7 +171,7 @@ class _Changes:
         self._connection.execute("SAVEPOINT one")
         try:
             return self._write(write)
-        except sqlite3.Error:
+        except journal_file.ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is this write's alone)
             self._connection.execute("ROLLBACK TO one")
@@ -219,11 +221,11 @@ class _Changes:
 
     def _item(self, item_id: str) -> StoredItem | None:
         """As it is now."""
-        rows = self._connection.execute(_LAST, (item_id, self._base.journal_sequence)).fetchall()
-        return entry(rows[0], self._path).item if rows else self._base.item(item_id)
+        rows = list(self._snapshot.rows(LAST, item_id, self._base.journal_sequence))
+        return item_of(rows[0]) if rows else self._base.item(item_id)
 
     def _touched(self, item_id: str) -> bool:
-        return self._connection.execute(_LAST, (item_id, self._base.journal_sequence)).fetchone() is not None
+        return bool(list(self._snapshot.rows(LAST, item_id, self._base.journal_sequence)))
 
     def _journalled(self, condition: str, value: str) -> list[str]:
         """Ids of the items of which the condition holds by their last entry."""
@@ -232,20 +234,24 @@ class _Changes:
 
     def _insert(self, items: Iterable[tuple[str, StoredItem | None]]) -> int:
         """The sequence number of the last of them; if there are none, of what is there."""
-        cursor = self._connection.executemany(_INSERT, (_row(item_id, item) for item_id, item in items))
-        if cursor.rowcount > 0:
-            self._connection.execute(
-                "UPDATE entries SET closes = 1 WHERE sequence = (SELECT max(sequence) FROM entries)"
-            )
-        return _last_sequence(self._connection)
+        changed = list(items)
+        last = self._snapshot.last
+        ends = last + len(changed)
+        self._connection.executemany(
+            journal_format.INSERT,
+            (
+                journal_format.row_of(sequence, item_id, _values(item), closes=sequence == ends)
+                for sequence, (item_id, item) in enumerate(changed, last + 1)
+            ),
+        )
+        return ends
 
 
-def _row(item_id: str, item: StoredItem | None) -> tuple[str | bytes | int | None, ...]:
-    values: journal_file.Values = (None, None, None, None, None)
-    if item:
-        attributes = json.dumps(dict(item.attributes), sort_keys=True, ensure_ascii=False)
-        values = (item.label, item.uri, item.batch_id, attributes, item.embedding)
-    return (item_id, *values, journal_file.checksum(item_id, values))
+def _values(item: StoredItem | None) -> journal_format.Values:
+    if item is None:
+        return (None, None, None, None, None)
+    attributes = json.dumps(dict(item.attributes), sort_keys=True, ensure_ascii=False)
+    return (item.label, item.uri, item.batch_id, attributes, item.embedding)
 
 
 def _is_full(outcome: Written | Exception) -> bool:

@@ -1,8 +1,9 @@
 """`vmmr-search repair`: saves what can be read of a damaged journal.
 
 SQLite sees to a process that was killed and a page that was torn: nothing is to be done then. This is for a disk that has lost
-or changed what was written long ago. Every entry that is as it was written goes into a new journal, under its number; the
-damaged file stays beside it.
+or changed what was written long ago. Every entry that is as it was written goes into a new journal, under its number: what SQLite can
+reach, and what `salvage` finds in the pages. In the place of each that was acknowledged and is lost comes one that changes nothing, so that no
+number is given twice. The damaged file stays beside it.
 
 The new journal is made under a name of its own, and takes the place of the damaged one and its WAL in steps, for no rename moves
 two files. Before the first of them it gets the name `journal_file.repaired`, and while a file is there, nobody opens the journal:
@@ -10,26 +11,28 @@ killed between two steps, `repair` goes on where it was.
 """
 
 import argparse
+import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.index_dir import only_builder
-from search_svc.index.journal import entry
+from search_svc.index.journal_format import Meta, Row, Snapshot
 from search_svc.index.journal_lease import alone_with_journal
+from search_svc.index.journal_mark import Mark
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, flush
 from svckit.cli import CommandError
 
-_INSERT = f"INSERT INTO entries ({journal_file.COLUMNS}, closes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_ROW = f"SELECT {journal_file.COLUMNS}, closes FROM entries WHERE sequence = ?"  # noqa: S608
+_ALL = 1 << 62
+_ROW = f"SELECT {journal_format.COLUMNS} FROM entries WHERE sequence = ?"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Saved:
     entries: int
     lost: list[int]
     """Sequence numbers of entries that were there and cannot be read."""
+    unknown: list[str]
+    """What cannot be told, so that more may be lost."""
     damaged: Path
     """Where the damaged file is now."""
 
@@ -57,18 +62,24 @@ def _run(args: argparse.Namespace) -> None:
     if saved is None:
         print(f"{args.index}: the journal is well, and stays as it is")
         return
-    lost = f"{len(saved.lost)} lost ({', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''})"
-    print(
-        f"{args.index}: {saved.entries} entries saved, {lost if saved.lost else 'none lost'}; {saved.damaged} is what it was"
-    )
-    if saved.lost:
+    print(f"{args.index}: {saved.entries} entries saved, {_lost(saved)}; {saved.damaged} is what it was")
+    for text in saved.unknown:
+        print(f"{args.index}: {text}")
+    if saved.lost or saved.unknown:
         sys.exit(1)
+
+
+def _lost(saved: Saved) -> str:
+    if saved.lost:
+        numbers = f"{', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''}"
+        return f"{len(saved.lost)} lost ({numbers})"
+    return "more may be lost" if saved.unknown else "none lost"
 
 
 def repair(index_dir: Path) -> Saved | None:
     """None if there was nothing to repair. Raises CommandError if there is no journal, or a server has it open."""
     path = index_dir / journal_file.FILE
-    if not path.exists():
+    if not any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path))):
         raise CommandError(f"{path}: there is no journal")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
@@ -88,9 +99,10 @@ def _alone(index_dir: Path) -> Iterator[None]:
 
 def _repaired(index_dir: Path, path: Path) -> Saved | None:
     if not journal_file.repaired(path).exists():
-        if _is_well(path):
-            return None
-        _repair(index_dir, path)
+        with _copied(path) as copy:
+            if _is_well(path, copy):
+                return None
+            _repair(index_dir, path, copy)
     return _take_place(path)
 
 
@@ -108,116 +120,189 @@ def _is_same(file: Path, path: Path) -> bool:
     return False
 
 
-def _is_well(path: Path) -> bool:
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """A copy that SQLite may open: of the log it drops what comes after the first frame that is damaged, once it closes it."""
+    copy = path.with_name(f".{path.name}.copy")
+    files = journal_file.files(copy)
     try:
-        with closing(sqlite3.connect(path)) as connection:
-            if connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
-                return False
-            for row in connection.execute(f"SELECT {journal_file.COLUMNS} FROM entries"):  # noqa: S608
-                entry(row, path)
-    except (sqlite3.Error, ArtifactError):
+        for there, file in zip(journal_file.files(path)[:2], files, strict=False):
+            file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(there, file)
+        yield copy
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _is_well(path: Path, copy: Path) -> bool:
+    try:
+        mark = journal_mark.read(path)
+        connection = journal_file.connect_to_read(copy)
+        if connection is None:
+            return not (mark and mark.needs_journal) and not _content(path)
+        with closing(connection), journal_file.reading(connection, copy, mark) as snapshot:
+            snapshot.verify()
+            snapshot.whole_writes(snapshot.meta.pruned, _ALL)
+    except (*journal_file.ERRORS, ArtifactError):
         return False
     return True
 
 
-def _repair(index_dir: Path, path: Path) -> None:
+def _content(path: Path) -> bool:
+    return any(file.exists() and file.stat().st_size for file in journal_file.files(path)[:2])
+
+
+def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     """Makes the new journal, whole and on the disk."""
     manifest = IndexVersion.open(index_dir, verify=False).manifest
+    found = _found(path, copy)
+    meta, unknown = found.meta, list(found.unknown)
+    if meta is None:
+        lowest = min(found.rows, default=manifest.journal_sequence + 1)
+        upto = found.mark.pruned if found.mark else min(manifest.journal_sequence, lowest - 1)
+        meta = Meta(manifest.model, manifest.dimension, upto)
+        if not found.mark:
+            unknown.append(f"which entries up to {lowest - 1} were pruned, and which are lost, cannot be read")
+    last = max(found.last, manifest.journal_sequence, meta.pruned)
     made = path.with_name(f".{path.name}.making")
     for file in journal_file.files(made):
         file.unlink(missing_ok=True)
-    with closing(journal_file.connect_to_write(made, manifest.model, manifest.dimension, 0)) as target:
-        with closing(sqlite3.connect(path, isolation_level=None)) as source:
-            last, pruned = _ends(source, manifest.journal_sequence)
-            saved = _copy(source, target, path, range(pruned + 1, last + 1))
-        _finish(target, last, pruned, saved)
-    flush(made)
+    with closing(journal_file.new(made, meta)) as target:
+        target.execute("BEGIN")
+        target.executemany(journal_format.INSERT, _rows(found.rows, meta.pruned, last))
+        target.execute("COMMIT")
+        target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _notes(path).write_text(json.dumps(unknown))
+    for file in (_notes(path), made):
+        flush(file)
     made.rename(journal_file.repaired(path))
-    journal_file.flush_folder(index_dir)
+    journal_mark.flush_folder(index_dir)
+
+
+@dataclass(frozen=True)
+class _Found:
+    rows: dict[int, Row]
+    """By number."""
+    meta: Meta | None
+    mark: Mark | None
+    last: int
+    """The last number that was given, as far as it can be told."""
+    unknown: list[str]
+
+
+def _found(path: Path, copy: Path) -> _Found:
+    """What can be had of a journal by whatever means."""
+    mark, unknown = None, []
+    with suppress(ArtifactError):
+        mark = journal_mark.read(path)
+    form = _format(copy, marked=journal_mark.path_of(path).exists())
+    rows = salvage.rows(*journal_file.files(copy)[:2], form)
+    seen, meta, given = _seen(copy, form, max(rows, default=0))
+    if mark:
+        # Of what nobody was told of, a write that was not committed may be there in parts.
+        rows = {number: row for number, row in rows.items() if number <= mark.sequence}
+    rows |= seen
+    last = max(given, mark.sequence if mark else 0, *rows, 0)
+    if mark is None and (form > 1 or not given):
+        unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
+    return _Found(rows, meta, mark, last, unknown)
+
+
+def _format(copy: Path, *, marked: bool) -> int:
+    """Of the file, if that can be told: its number is at a fixed place. Format 1 had no mark."""
+    stated = copy.read_bytes()[60:64] if copy.exists() else b""
+    return 1 if stated == b"\0\0\0\1" and not marked else journal_format.FORMAT
+
+
+def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | None, int]:
+    """What SQLite sees: rows, asked for one by one, for a bad page costs what is on it; `meta`; the last number given."""
+    rows: dict[int, Row] = {}
+    meta, given = None, 0
+    with closing(sqlite3.connect(copy, isolation_level=None)) as source:
+        with suppress(*journal_file.ERRORS, ArtifactError):
+            meta = Snapshot(source, copy, form).meta
+        if form == 1:
+            given = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
+        highest = max(highest, given, _value(source, "SELECT max(sequence) FROM entries"))
+        for number in range(meta.pruned + 1 if meta else 1, highest + 1):
+            with suppress(*journal_file.ERRORS):
+                row = source.execute(_ROW, (number,)).fetchone()
+                if row and journal_format.is_true(row, form):
+                    rows[number] = row
+    return rows, meta, given
+
+
+def _value(source: sqlite3.Connection, sql: str) -> int:
+    with suppress(*journal_file.ERRORS):
+        row = source.execute(sql).fetchone()
+        return row[0] if row and isinstance(row[0], int) else 0
+    return 0
+
+
+def _rows(rows: Mapping[int, Row], pruned: int, last: int) -> Iterator[Row]:
+    """One for each number, for those that are lost too; the last ends a write, so that it is read."""
+    for number in range(pruned + 1, last + 1):
+        row = rows.get(number)
+        if row is None:
+            yield journal_format.lost_row(number)
+        else:
+            yield journal_format.row_of(number, row[1], row[2:7], closes=bool(row[7]) or number == last)
 
 
 def _take_place(path: Path) -> Saved:
     """Of the damaged journal, which is kept. What was done of it before is not done again."""
     made = journal_file.repaired(path)
-    counted = _count(made)
+    notes = _notes(path)
+    unknown = json.loads(notes.read_bytes()) if notes.exists() else []
+    entries, lost, mark = _count(made)
     damaged = _damaged(path)
     for file, kept in zip(journal_file.files(path)[1:], journal_file.files(damaged)[1:], strict=True):
         with suppress(FileNotFoundError):
             file.rename(kept)
     # Beside the WAL of the damaged one, the new one would take that for its own.
-    journal_file.flush_folder(path.parent)
+    journal_mark.flush_folder(path.parent)
+    _set_mark(path, mark)
     made.replace(path)
-    journal_file.flush_folder(path.parent)
-    return Saved(*counted, damaged)
+    journal_mark.flush_folder(path.parent)
+    notes.unlink(missing_ok=True)
+    return Saved(entries, lost, unknown, damaged)
+
+
+def _notes(path: Path) -> Path:
+    """What could not be told, for who goes on with a repair that was killed."""
+    return path.with_name(f".{path.name}.unknown")
+
+
+def _set_mark(path: Path, mark: Mark) -> None:
+    try:
+        there = journal_mark.read(path)
+    except ArtifactError:
+        there = None
+    if there is None:
+        journal_mark.replace(path, mark)
+    else:
+        journal_mark.advance(path, mark)
 
 
 def _damaged(path: Path) -> Path:
     """Its other name: it has one already if a repair was killed after it had given it."""
+    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    if not path.exists():
+        return damaged
     for there in path.parent.glob(f"{path.name}.damaged-*"):
         if there.samefile(path):
             return there
-    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     os.link(path, damaged)
     return damaged
 
 
-def _count(made: Path) -> tuple[int, list[int]]:
-    """How many entries a repaired journal has, and which are lost: no number is left out where none is."""
+def _count(made: Path) -> tuple[int, list[int], Mark]:
+    """How many entries a repaired journal has, which are lost, and what its mark says."""
     with closing(sqlite3.connect(made)) as connection:
-        there = {number for (number,) in connection.execute("SELECT sequence FROM entries")}
-        last = _value(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'") or 0
-        pruned = _value(connection, "SELECT value FROM meta WHERE name = 'pruned'") or 0
-    return len(there), [number for number in range(pruned + 1, last + 1) if number not in there]
-
-
-def _ends(source: sqlite3.Connection, floor: int) -> tuple[int, int]:
-    """The last number that was given, and that up to which all was pruned, as far as it can be told.
-
-    A version holds the entries up to `floor`, so these are not lost if nothing is known.
-    """
-    last = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
-    highest = _value(source, "SELECT max(sequence) FROM entries")
-    pruned = _value(source, "SELECT value FROM meta WHERE name = 'pruned'")
-    return max(last or 0, highest or 0, floor), floor if pruned is None else pruned
-
-
-def _value(source: sqlite3.Connection, sql: str) -> int | None:
-    with suppress(sqlite3.Error):
-        row = source.execute(sql).fetchone()
-        return None if row is None else row[0]
-    return None
-
-
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, path: Path, numbers: range) -> list[int]:
-    """The numbers that were saved. Asked for one by one: a bad page costs what is on it."""
-    saved = []
-    target.execute("BEGIN")
-    for number, row in _rows(source, numbers):
-        with suppress(ArtifactError, ValueError, TypeError, AttributeError):
-            entry(row[:-1], path)
-            target.execute(_INSERT, row)
-            saved.append(number)
-    target.execute("COMMIT")
-    return saved
-
-
-def _rows(source: sqlite3.Connection, numbers: range) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Those that can be read at all."""
-    for number in numbers:
-        row = None
-        with suppress(sqlite3.Error):
-            row = source.execute(_ROW, (number,)).fetchone()
-        if row:
-            yield number, row
-
-
-def _finish(target: sqlite3.Connection, last: int, pruned: int, saved: list[int]) -> None:
-    """Numbers go on where they were; the last entry ends a write, so that it is read."""
-    target.execute("BEGIN")
-    target.execute("UPDATE meta SET value = ? WHERE name = 'pruned'", (pruned,))
-    if saved:
-        target.execute("UPDATE entries SET closes = 1 WHERE sequence = ?", (saved[-1],))
-    target.execute("DELETE FROM sqlite_sequence WHERE name = 'entries'")
-    target.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('entries', ?)", (last,))
-    target.execute("COMMIT")
-    target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        found = connection.execute("SELECT sequence, item_id FROM entries ORDER BY sequence").fetchall()
+        snapshot = Snapshot.of(connection, made)
+        mark = Mark(snapshot.last, snapshot.meta.pruned)
+    lost = [number for number, item_id in found if item_id == journal_format.LOST]
+    return len(found) - len(lost), lost, mark

@@ -84,6 +84,7 @@ class Follower:
         self._replay = replay
         self._open = open_version
         self._behind = True
+        self._lost = journal.lost()
         self._opening: threading.Thread | None = None
         self._opened: Replay | Exception | None = None
         self._wanted = ""
@@ -100,6 +101,11 @@ class Follower:
     def problem(self) -> str:
         """Why the gallery is not what the index holds, as far as that is known; empty if it is."""
         return "; ".join(chore.problem for chore in self._chores if chore.problem)
+
+    @property
+    def lost(self) -> int:
+        """Entries of the journal that were acknowledged and are lost, as of the last look."""
+        return self._lost
 
     def unserved(self, version: str) -> str:
         """Why that version, which is current, is not served; empty if it is, or nobody has found out yet."""
@@ -132,7 +138,9 @@ class Follower:
             self._wake.clear()
 
     def _catch_up(self) -> bool:
-        self._behind |= self._journal.changed()
+        if self._journal.changed():
+            self._behind = True
+            self._lost = self._lost and self._journal.lost()  # while it is open, they can only be pruned
         while self._behind and not self._stopped:
             self._behind = self._replay.advance()
             if self._behind:

@@ -27,6 +27,10 @@ class SearchConfig(ServerConfig):
     read_only: bool = option(
         False, help="refuse writes to the gallery; others may write to the index, and are followed"
     )
+    accept_loss: bool = option(
+        False,
+        help="start even if acknowledged writes are missing at the end of the journal, and say so from then on; they are lost",
+    )
     compact_at: int = option(
         10_000, minimum=0, help="journal entries beyond the version at which the next is built by itself; 0 for never"
     )

@@ -67,13 +67,18 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         limits: Limits,
         on_partial: Callable[[], None] = lambda: None,
         problem: Callable[[], str] = lambda: "",
+        lost: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`on_partial` is called for every reply that lacks shards; `problem` says why the gallery is not the newest."""
+        """`on_partial` is called for every reply that lacks shards.
+
+        `problem` says why the gallery is not the newest, `lost` how many entries of the journal are lost.
+        """
         self._gallery = gallery
         self._batcher = batcher
         self._limits = limits
         self._on_partial = on_partial
         self._problem = problem
+        self._lost = lost
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
         self._messages: weakref.WeakKeyDictionary[Opened, LabelMessages] = weakref.WeakKeyDictionary()
         self._contexts: weakref.WeakKeyDictionary[View, ReplyContext] = weakref.WeakKeyDictionary()
@@ -87,7 +92,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         return await self._reply(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
-        return _index(self._gallery.view, self._limits, self._problem())
+        return _index(self._gallery.view, self._limits, self._problem(), self._lost())
 
     async def ListLabels(
         self, request: search_pb2.ListLabelsRequest, context: Context
@@ -164,7 +169,7 @@ def _times(found: Batched[SearchOutcome], vote_s: float = 0.0) -> search_pb2.Sea
     return search_pb2.SearchTimes(queue_ms=found.queue_ms, search_ms=found.run_ms, vote_ms=1e3 * vote_s)
 
 
-def _index(view: View, limits: Limits, problem: str) -> search_pb2.GetIndexResponse:
+def _index(view: View, limits: Limits, problem: str, lost: int) -> search_pb2.GetIndexResponse:
     manifest = view.manifest
     index = search_pb2.Index(
         version=manifest.version,
@@ -175,6 +180,7 @@ def _index(view: View, limits: Limits, problem: str) -> search_pb2.GetIndexRespo
         delta_items=view.written.live_items if view.written else 0,
         journal_sequence=view.sequence,
         problem=problem,
+        lost_entries=lost,
         shards=len(manifest.shards),
         factory=manifest.factory,
         metric=_METRICS[manifest.metric],

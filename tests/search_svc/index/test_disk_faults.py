@@ -14,12 +14,14 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.building.build import IndexSpec
+from search_svc.index.repair import repair
 from search_svc.index.retention import roll_back
 
 D = 16
@@ -40,17 +42,19 @@ class Client:
     def __init__(self, channel):
         self.gallery = gallery_pb2_grpc.GalleryServiceStub(channel)
         self.search = search_pb2_grpc.SearchServiceStub(channel)
+        self.health = health_pb2_grpc.HealthStub(channel)
 
     def add(self, names, seed=1, uri=""):
         items = [gallery_pb2.Item(item_id=name, label="lada_niva_1999", uri=uri) for name in names]
         request = gallery_pb2.AddItemsRequest(items=items, embeddings=wire.pack(MODEL, unit(len(items), seed)))
         return self.gallery.AddItems(request, timeout=TIMEOUT_S)
 
-    def names(self):
+    def names(self, label=""):
         found, token = [], None
+        wanted = search_pb2.Filter(labels=[label]) if label else None
         while token != "":
             page = self.gallery.ListItems(
-                gallery_pb2.ListItemsRequest(page_size=1000, page_token=token or ""), timeout=TIMEOUT_S
+                gallery_pb2.ListItemsRequest(page_size=1000, page_token=token or "", filter=wanted), timeout=TIMEOUT_S
             )
             found += [item.item_id for item in page.items]
             token = page.next_page_token
@@ -61,6 +65,13 @@ class Client:
             queries=wire.pack(MODEL, vector[None]), options=search_pb2.SearchOptions(k=1)
         )
         return self.search.Search(request, timeout=TIMEOUT_S).results[0].neighbours[0].item_id
+
+    def lost(self):
+        """Entries that are lost by GetIndex, and what health says of it."""
+        request = health_pb2.HealthCheckRequest(service="vmmr.gallery.v1.GalleryService/whole")
+        status = self.health.Check(request, timeout=TIMEOUT_S).status
+        index = self.search.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S).index
+        return index.lost_entries, health_pb2.HealthCheckResponse.ServingStatus.Name(status)
 
     def compact(self):
         return self.gallery.Compact(gallery_pb2.CompactRequest(), timeout=TIMEOUT_S)
@@ -250,7 +261,9 @@ class TestTornPage:
         assert client.nearest(unit(1, seed=7)[0]) == "7 0"
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_of_the_last_write_costs_that_write_as_a_whole_and_no_other(self, killed, serve, seed):
+    def test_of_the_last_write_is_refused_and_accepted_costs_that_write_as_a_whole_and_no_other(
+        self, killed, serve, spawn, seed
+    ):
         """A disk that said it had written, and had not: no program can mend that, and nothing half may be served."""
         log, rng = killed / "journal.db-wal", random.Random(seed)
         whole = log.read_bytes()
@@ -260,9 +273,42 @@ class TestTornPage:
                 file.write(rng.randbytes(16)[: len(whole) - file.tell()])
             else:
                 file.truncate(len(whole) - rng.randrange(1, 4000))
-        _, client = serve(killed)
+        failed = spawn("--index", killed)
+        assert failed.wait() == 1
+        said = f"{killed}/journal.db: ends with entry 117, and entries up to 120 were acknowledged"
+        assert any(said in line for line in failed.said())
+        process, client = serve(killed, "--accept-loss")
         assert set(client.names()) == {*BASE, *WRITTEN[:-3]}
-        assert client.add(["after"]).added == 1
+        assert client.lost() == (3, "NOT_SERVING")
+        assert client.add(["after"]).journal_sequence == 121
+        assert client.nearest(unit(1, seed=7)[0]) == "7 0"
+        kill(process)
+        assert [kept.read_bytes()[:4000] for kept in killed.glob("journal.db-wal.damaged-*")] == [whole[:4000]]
+        _, client = serve(killed)
+        assert set(client.names()) == {*BASE, *WRITTEN[:-3], "after"}
+        assert client.lost() == (3, "NOT_SERVING")
+
+    def test_of_the_end_of_the_journal_repaired_is_compacted_and_listed_by_label(self, killed, serve):
+        log = killed / "journal.db-wal"
+        log.write_bytes(log.read_bytes()[:-4000])
+        saved = repair(killed)
+        assert saved.lost[-1] == 120
+        _, client = serve(killed)
+        kept = set(client.names())
+        assert {*BASE, *WRITTEN[:-3]} <= kept
+        assert set(client.names(label="lada_niva_1999")) == kept - {*BASE}
+        assert client.compact().journal_sequence == 120
+        assert set(client.names()) == kept
+
+
+def test_at_a_clean_stop_nothing_is_left_in_the_log(index, serve):
+    process, client = serve(index)
+    client.add(["new"])
+    assert (index / "journal.db-wal").stat().st_size
+    process.popen.terminate()
+    assert process.wait() == 0
+    log = index / "journal.db-wal"
+    assert not log.exists() or not log.stat().st_size
 
 
 class TestLostShard:

@@ -15,13 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.journal import Entry, Journal
+from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_writer import prune
+from search_svc.index.repair import _copied, _is_well
 from search_svc.index.writes import Add, Delete, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
-from tests.search_svc.journals import DictBase, applied, replayed, stored, writer, written
+from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 
@@ -325,10 +327,165 @@ class TestDamage:
     def test_one_of_a_later_format_is_not_read(self, tmp_path):
         written(tmp_path, Add({"x": stored()}))
         later = sqlite3.connect(tmp_path / "journal.db")
-        later.execute("PRAGMA user_version = 2")
+        later.execute("PRAGMA user_version = 3")
         later.close()
-        with pytest.raises(ArtifactError, match="has format 2; this vmmr-search reads 1"):
+        with pytest.raises(ArtifactError, match="has format 3; this vmmr-search reads 2"):
             Journal.open(tmp_path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE entries SET closes = 0 WHERE sequence = 3",
+            "UPDATE entries SET sequence = 7 WHERE sequence = 3",
+            "DELETE FROM entries WHERE sequence = 3",
+            "DELETE FROM entries WHERE sequence = 2",
+            "UPDATE meta SET value = 'c0fffe' WHERE name = 'model'",
+            "UPDATE meta SET value = 9 WHERE name = 'dimension'",
+            "UPDATE meta SET value = 1 WHERE name = 'pruned'",
+            "UPDATE meta SET name = 'prunee' WHERE name = 'pruned'",
+        ],
+    )
+    def test_whatever_steers_reading_is_found_to_be_another_by_who_reads_who_writes_and_repair(self, tmp_path, change):
+        written(tmp_path, *(Add({name: stored()}) for name in "xyz"))
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as other, other:
+            other.execute(change)
+        with (
+            pytest.raises(ArtifactError, match=r"journal\.db: .*`vmmr-search repair"),
+            Journal.open(tmp_path) as journal,
+        ):
+            journal.read(0, 10)
+        with _copied(tmp_path / "journal.db") as copy:
+            assert not _is_well(tmp_path / "journal.db", copy)
+
+    def test_an_index_that_lacks_an_entry_is_found_before_it_is_asked(self, tmp_path):
+        written(tmp_path, *(Add({name: stored()}) for name in "xyz"))
+        content = bytearray((tmp_path / "journal.db").read_bytes())
+        content[_in_index(content)] ^= 1
+        (tmp_path / "journal.db").write_bytes(content)
+        with Journal.open(tmp_path) as journal, pytest.raises(ArtifactError, match="index entries_of_item"):
+            journal.last("y", 0)
+        (outcome,) = written(tmp_path, Add({"new": stored()}))
+        assert "entries_of_item" in str(outcome)
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_a_bit_of_the_log_that_flipped_loses_nothing_that_was_acknowledged_in_silence(self, tmp_path, seed):
+        live, kept = tmp_path / "live", tmp_path / "kept"
+        live.mkdir()
+        journal = writer(live)
+        for number in range(6):
+            journal.commit([Add({str(number): stored(number=number)})])
+        journal.commit([Add({f"of 40, {number}": stored(number=number) for number in range(40)})])
+        shutil.copytree(live, kept, ignore=shutil.ignore_patterns("*-shm"))
+        log, rng = bytearray((kept / "journal.db-wal").read_bytes()), random.Random(seed)
+        log[rng.randrange(len(log))] ^= 1 << rng.randrange(8)
+        (kept / "journal.db-wal").write_bytes(log)
+        with pytest.raises(ArtifactError, match=r"journal\.db: .*`vmmr-search repair"), Journal.open(kept):
+            pass
+        (outcome,) = written(kept, Add({"new": stored()}))
+        assert isinstance(outcome, ArtifactError), "what is written now would come before what is lost"
+
+    def test_a_journal_that_is_gone_is_missed(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        (tmp_path / "journal.db").unlink()
+        said = "ends with entry 0, and entries up to 1 were acknowledged"
+        with pytest.raises(ArtifactError, match=said):
+            Journal.open(tmp_path)
+        (outcome,) = written(tmp_path, Add({"y": stored()}))
+        assert said in str(outcome)
+
+
+class TestMark:
+    def test_without_it_or_with_one_that_is_damaged_nobody_reads_or_writes(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        mark = tmp_path / "journal.mark"
+        content = bytearray(mark.read_bytes())
+        content[0] ^= 1
+        content[512] ^= 1
+        for break_, said in ((lambda: mark.write_bytes(content), "is damaged"), (mark.unlink, "is missing")):
+            break_()
+            with pytest.raises(ArtifactError, match=rf"journal\.mark: {said}.*`vmmr-search repair"):
+                Journal.open(tmp_path)
+            (outcome,) = written(tmp_path, Add({"y": stored()}))
+            assert said in str(outcome)
+
+    def test_one_slot_that_is_damaged_costs_nothing(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
+        content = (tmp_path / "journal.mark").read_bytes()
+        for at in (20, 532):
+            (tmp_path / "journal.mark").write_bytes(content[:at] + b"?" + content[at + 1 :])
+            assert replayed(tmp_path).keys() == {"x", "y"}
+        assert written(tmp_path, Add({"z": stored()}))[0].sequence == 3
+        assert journal_mark.read(tmp_path / "journal.db") == Mark(3, 0)
+
+    def test_says_what_was_acknowledged_and_only_ever_more(self, tmp_path):
+        path = tmp_path / "journal.db"
+        written(tmp_path, Add({"x": stored(), "y": stored()}))
+        assert journal_mark.read(path) == Mark(2, 0)
+        journal_mark.advance(path, Mark(1, 0))
+        assert journal_mark.read(path) == Mark(2, 0)
+        prune(tmp_path, 2)
+        assert journal_mark.read(path) == Mark(2, 2)
+
+    def test_a_write_whose_mark_does_not_get_on_the_disk_may_be_there(self, tmp_path, monkeypatch):
+        def fail(*_):
+            raise OSError(5, "Input/output error")
+
+        written(tmp_path, Add({"x": stored()}))
+        monkeypatch.setattr(journal_mark, "advance", fail)
+        (outcome,) = written(tmp_path, Add({"y": stored()}))
+        assert outcome.reason is Reason.JOURNAL_UNWRITABLE
+        assert "may be there after a crash; send it again" in str(outcome)
+
+
+class TestFormat1:
+    @pytest.fixture
+    def old(self, tmp_path):
+        """As it was made before there were marks."""
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as made:
+            made.execute("PRAGMA journal_mode = WAL")
+            made.executescript(journal_format._TABLES.format(" AUTOINCREMENT"))
+            made.executescript("PRAGMA application_id = 0x766D6D72; PRAGMA user_version = 1")
+            made.executemany("INSERT INTO meta VALUES (?, ?)", [("model", MODEL), ("dimension", D), ("pruned", 0)])
+            insert = f"INSERT INTO entries ({journal_format.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            for number, name in enumerate("xyz", 1):
+                item = stored(number=number)
+                values = (item.label, item.uri, item.batch_id, "{}", item.embedding)
+                row = (number, name, *values, 1, journal_format._checksum_1(name, values))
+                made.execute(insert, row)
+        return tmp_path
+
+    def test_is_read_and_becomes_one_of_this_with_the_first_write(self, old):
+        items = {name: stored(number=number) for number, name in enumerate("xyz", 1)}
+        with Journal.open(old) as reader:
+            assert replayed(old) == items
+            assert journal_mark.read(old / "journal.db") is None
+            assert written(old, Delete(("y",)))[0].sequence == 4
+            assert journal_mark.read(old / "journal.db") == Mark(4, 0)
+            assert [entry.item_id for entry in reader.read(0, 10)] == ["x", "y", "z", "y"]
+            reader.verify()
+        del items["y"]
+        assert replayed(old) == items
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE entries SET closes = 0 WHERE sequence = 3",
+            "DELETE FROM entries WHERE sequence = 3",
+            "DELETE FROM meta",
+        ],
+    )
+    def test_is_read_no_further_and_not_written_to_if_it_is_damaged(self, old, change):
+        with closing(sqlite3.connect(old / "journal.db")) as other, other:
+            other.execute(change)
+        with pytest.raises(ArtifactError, match="vmmr-search repair"), Journal.open(old) as journal:
+            journal.read(0, 10)
+        (outcome,) = written(old, Add({"new": stored()}))
+        assert isinstance(outcome, ArtifactError)
+
+
+def _in_index(content):
+    """Where an index has the id `y`: a header of three bytes, the id, and the number 2."""
+    return content.index(b"\x03\x0f\x01y\x02") + 3
 
 
 def _raise(error):
@@ -353,7 +510,7 @@ class TestCrashes:
         assert len(parts) <= numbers[-1] + 2
         assert written(tmp_path, Add({"after": stored()}))[0].added == 1
 
-    def test_a_torn_write_ahead_log_loses_what_was_torn_alone(self, tmp_path):
+    def test_a_torn_write_ahead_log_loses_what_was_torn_alone_and_only_if_nobody_was_told_of_it(self, tmp_path):
         live, torn = tmp_path / "live", tmp_path / "torn"
         live.mkdir()
         journal = writer(live)
@@ -364,10 +521,17 @@ class TestCrashes:
             torn.mkdir()
             shutil.copy(live / "journal.db", torn)
             (torn / "journal.db-wal").write_bytes(log[:kept])
+            journal_mark.create(torn / "journal.db", Mark(0, 0))
             found = replayed(torn)
             count, rest = divmod(len(found), 3)
             assert rest == 0
             assert found.keys() == {f"{number} {part}" for number in range(count) for part in range(3)}
+            shutil.copy(live / "journal.mark", torn)
+            with pytest.raises(ArtifactError) as refused:
+                Journal.open(torn)
+            assert refused.value.path == torn / "journal.db"
+            if count:
+                assert f"ends with entry {3 * count}, and entries up to 60 were acknowledged" in str(refused.value)
             shutil.rmtree(torn)
 
     @pytest.mark.parametrize("index", range(3))

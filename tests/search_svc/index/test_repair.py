@@ -36,8 +36,8 @@ def index(built, tmp_path):
     return index
 
 
-def damage(index, at, size=1):
-    file = index / "journal.db"
+def damage(index, at, size=1, name="journal.db"):
+    file = index / name
     content = bytearray(file.read_bytes())
     place = content.index(at) if isinstance(at, bytes) else at
     content[place : place + size] = bytes(byte ^ 0xFF for byte in content[place : place + size])
@@ -84,12 +84,70 @@ def test_the_last_entry_is_read_even_if_the_end_of_its_write_is_lost(index):
     assert "99 2" in replayed(index, DictBase(journal_sequence=50))
 
 
-def test_a_file_that_is_no_database_any_more_leaves_an_empty_journal(index):
+def test_of_a_file_that_is_no_database_any_more_all_is_lost_and_no_number_is_given_again(index):
     (index / "journal.db").write_bytes(b"no database" * 1000)
-    saved = repair(index)
-    assert saved.entries == 0
+    done = command(index)
+    assert done.returncode == 1
+    assert "0 entries saved, 350 lost (51, 52, " in done.stdout, done.stderr
     with Journal.open(index) as journal:
-        assert (journal.sequence(), journal.read(0, 10)) == (0, [])
+        assert (journal.sequence(), journal.pruned, journal.lost()) == (400, 50, 350)
+        assert [entry.sequence for entry in journal.read(50, 10**6)] == [400]
+    assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
+
+
+def test_whatever_byte_of_the_header_is_damaged_no_entry_is_lost(index):
+    before, whole = replayed(index, DictBase(journal_sequence=50)), (index / "journal.db").read_bytes()
+    repaired = 0
+    for at in range(100):
+        (index / "journal.db").write_bytes(whole)
+        damage(index, at)
+        if saved := repair(index):
+            assert (saved.entries, saved.lost, saved.unknown) == (350, [], []), at
+            repaired += 1
+        assert replayed(index, DictBase(journal_sequence=50)) == before, at
+        for kept in index.glob("journal.db.damaged-*"):
+            kept.unlink()
+    assert repaired > 20
+    assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
+
+
+def test_what_comes_after_a_damaged_frame_of_the_log_is_saved(index):
+    with reader(index):
+        written(index, *(Add({f"new {n}": stored(number=n)}) for n in range(20)), base=DictBase(journal_sequence=50))
+    before = {f"new {n}": stored(number=n) for n in range(20)}
+    damage(index, 100, name="journal.db-wal")
+    with pytest.raises(ArtifactError, match="ends with entry 400, and entries up to 420 were acknowledged"):
+        Journal.open(index)
+    saved = repair(index)
+    assert (saved.entries, saved.lost, saved.unknown) == (370, [], [])
+    found = replayed(index, DictBase(journal_sequence=50))
+    assert {key: item for key, item in found.items() if key.startswith("new")} == before
+
+
+def test_after_the_last_entry_was_lost_the_gallery_is_compacted_and_listed_before_anybody_writes(index):
+    damage(index, b"99 3")
+    assert repair(index).lost == [400]
+    with Journal.open(index) as journal:
+        assert journal.sequence() == 400
+        assert journal.read(399, 10)[-1].sequence == 400
+        assert journal.lost() == 1
+
+
+def test_without_a_mark_nobody_says_that_none_are_lost(index):
+    (index / "journal.mark").unlink()
+    done = command(index)
+    assert done.returncode == 1
+    assert "350 entries saved, more may be lost" in done.stdout
+    assert "any after 400 are lost" in done.stdout
+    assert len(replayed(index, DictBase(journal_sequence=50))) == 350
+    assert repair(index) is None
+
+
+def test_of_a_journal_that_is_gone_all_is_lost(index):
+    (index / "journal.db").unlink()
+    saved = repair(index)
+    assert (saved.entries, len(saved.lost)) == (0, 350)
+    assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
 
 
 def test_a_journal_that_is_well_stays_as_it_is(index):
@@ -159,10 +217,10 @@ def reader(index):
 class TestKilled:
     @pytest.mark.parametrize("step", range(6))
     def test_between_any_two_steps_the_next_repair_saves_what_the_first_would_have(self, index, monkeypatch, step):
+        with contextlib.closing(sqlite3.connect(index / "journal.db")) as other, other:
+            other.execute("UPDATE entries SET label = 'flipped' WHERE item_id = '42 2'")
         with reader(index), monkeypatch.context() as patch:
             written(index, Add({"in the log": stored()}), base=DictBase(journal_sequence=50))
-            with contextlib.closing(sqlite3.connect(index / "journal.db")) as other, other:
-                other.execute("UPDATE entries SET label = 'flipped' WHERE item_id = '42 2'")
             patch.setattr(repairing, "_check_unused", lambda *_: None)  # the reader is another user's
             kill_before_step(patch, step)
             with contextlib.suppress(Killed):

@@ -1,0 +1,152 @@
+"""`journal.mark`: how much of the journal was acknowledged, in a file of its own.
+
+SQLite ends the recovery of its write-ahead log at the first frame that is damaged, and says nothing of what came after. So the
+number of the last entry that a caller was told of is kept here as well, on the disk before the caller is told; a journal that ends below
+it has lost something. The mark is never ahead of what is committed.
+
+Two slots, each in a sector of its own, are written in turn: a crash while one is written leaves the other, which is one commit behind.
+Each holds, in little-endian order, a magic number, a format, two sequence numbers and the CRC-32 of all that.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from svckit.artifact import ArtifactError, flush
+
+NAME = "journal.mark"
+_SLOT = 512
+_FIELDS = struct.Struct("<8sIQQ")
+_CRC = struct.Struct("<I")
+_MAGIC = b"vmmrmark"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    sequence: int
+    """Of the last entry that was acknowledged."""
+    pruned: int
+    """Entries up to this one may be gone, for no version needs them."""
+
+    @property
+    def needs_journal(self) -> bool:
+        """Whether entries were acknowledged that only a journal can hold."""
+        return self.sequence > self.pruned
+
+    def joined(self, other: "Mark") -> "Mark":
+        return Mark(max(self.sequence, other.sequence), max(self.pruned, other.pruned))
+
+
+NOTHING = Mark(0, 0)
+
+
+def path_of(journal: Path) -> Path:
+    return journal.with_name(NAME)
+
+
+def read(journal: Path) -> Mark | None:
+    """Return the mark beside a journal, or None if there is no such file. Raise ArtifactError if it is damaged."""
+    path = path_of(journal)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(path, error.strerror or str(error)) from error
+    slots = _slots(content)
+    if not slots:
+        raise _damaged(journal)
+    return max(slots.values())
+
+
+def create(journal: Path, mark: Mark) -> None:
+    """Put a mark beside a journal, on the disk; one that is there already stays."""
+    path = path_of(journal)
+    draft = path.with_name(f".{NAME}.{os.getpid()}.tmp")
+    try:
+        draft.write_bytes(2 * _packed(mark))
+        flush(draft)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def replace(journal: Path, mark: Mark) -> None:
+    """Put a mark beside a journal in place of whatever is there."""
+    path = path_of(journal)
+    with suppress(FileNotFoundError):
+        path.unlink()
+    create(journal, mark)
+
+
+def advance(journal: Path, mark: Mark) -> None:
+    """Raise the mark to at least this; it is on the disk then. Several processes may do so at once.
+
+    Raises OSError, or ArtifactError if the mark is damaged.
+    """
+    with _alone(path_of(journal)) as descriptor:
+        slots = _slots(os.pread(descriptor, 2 * _SLOT, 0))
+        if not slots:
+            raise _damaged(journal)
+        before = max(slots.values())
+        after = before.joined(mark)
+        if after != before:
+            older = min((0, 1), key=lambda slot: slots.get(slot, NOTHING))
+            os.pwrite(descriptor, _packed(after), older * _SLOT)
+            os.fdatasync(descriptor)
+
+
+def flush_folder(path: Path) -> None:
+    """Put a folder's list of files on the disk, so that a new file is still in it if the power fails."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[int]:
+    """Hold the lock until what is written is on the disk: who finds the mark high enough relies on that."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _damaged(journal: Path) -> ArtifactError:
+    text = "is damaged: it says up to which entry the journal was acknowledged"
+    return ArtifactError(path_of(journal), f"{text}. `vmmr-search repair {journal.parent}` makes it anew")
+
+
+def missing(journal: Path) -> ArtifactError:
+    text = "is missing: it says up to which entry the journal beside it was acknowledged"
+    return ArtifactError(path_of(journal), f"{text}. `vmmr-search repair {journal.parent}` makes it anew")
+
+
+def _packed(mark: Mark) -> bytes:
+    fields = _FIELDS.pack(_MAGIC, _FORMAT, mark.sequence, mark.pruned)
+    return (fields + _CRC.pack(zlib.crc32(fields))).ljust(_SLOT, b"\0")
+
+
+def _slots(content: bytes) -> dict[int, Mark]:
+    """Those that are as they were written, by place."""
+    found = {}
+    for slot in range(2):
+        part = content[slot * _SLOT : (slot + 1) * _SLOT]
+        fields, rest = part[: _FIELDS.size], part[_FIELDS.size :]
+        if len(part) == _SLOT and rest == _CRC.pack(zlib.crc32(fields)).ljust(len(rest), b"\0"):
+            magic, form, sequence, pruned = _FIELDS.unpack(fields)
+            if (magic, form) == (_MAGIC, _FORMAT):
+                found[slot] = Mark(sequence, pruned)
+    return found

@@ -1,0 +1,159 @@
+"""Entries of a damaged journal, read from the pages of its files without SQLite's help.
+
+SQLite reads a table from its root down, and its write-ahead log up to the first frame that is damaged: one bit may put all that is
+behind it out of reach, and it is still there. Here every page of both files is searched for what a row of entries begins with, whatever
+the page says it is; the checksums of entries tell what truly was one. The formats are SQLite's (https://sqlite.org/fileformat2.html).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search_svc.index.journal_format import Row, is_true
+
+_PAGE_SIZE = 4096
+"""Of every journal that this code has made."""
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+_COLUMNS = 9
+_BEGINNING = re.compile(rb"(?=[\x0a-\x1b]\x00)")
+"""Of a row: how long its header is, and that the first column is the row's number."""
+_SMALL = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+
+_LONGEST = 1 << 20
+"""Bytes of a row."""
+
+Pages = Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A page as it was at some time."""
+
+    content: bytes
+    others: Sequence[Pages] = field(repr=False)
+    """Where its overflow pages are looked for."""
+
+
+def rows(database: Path, log: Path, format_: int) -> dict[int, Row]:
+    """Return, by sequence number, the rows of entries that are as they were written, the newest of each number."""
+    found: dict[int, Row] = {}
+    for image in _images(_content(database), _content(log)):
+        for row in _rows_of(image):
+            if is_true(row, format_):
+                found[row[0]] = row
+    return found
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _images(database: bytes, log: bytes) -> Iterator[_Image]:
+    """Oldest first: frames that an earlier round has left in the log, the database, and the frames of this round."""
+    base = {n + 1: database[at : at + _PAGE_SIZE] for n, at in enumerate(range(0, len(database), _PAGE_SIZE))}
+    frames = list(_frames(log))
+    rounds: tuple[list[tuple[int, bytes]], ...] = ([], [])
+    for salt, number, page in frames:
+        rounds[salt == frames[0][0]].append((number, page))
+    before, now = map(dict, rounds)
+    yield from (_Image(page, (before, base)) for _, page in rounds[0])
+    yield from (_Image(page, (base, now)) for page in base.values())
+    yield from (_Image(page, (now, base)) for _, page in rounds[1])
+
+
+def _frames(log: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Salt, page number and page."""
+    for at in range(_WAL_HEADER, len(log) - _FRAME_HEADER, _FRAME_HEADER + _PAGE_SIZE):
+        page = log[at + _FRAME_HEADER : at + _FRAME_HEADER + _PAGE_SIZE]
+        yield log[at + 8 : at + 16], int.from_bytes(log[at : at + 4], "big"), page
+
+
+def _rows_of(image: _Image) -> Iterator[Row]:
+    """What could be rows of entries."""
+    for begins in _BEGINNING.finditer(image.content):
+        with suppress(IndexError, KeyError, ValueError):  # it is none
+            yield _row(image, begins.start())
+
+
+def _row(image: _Image, at: int) -> Row:
+    kinds, size = _header(image.content, at)
+    return _decoded(_number_before(image.content, at), kinds, _payload(image, at, size)[-sum(map(_size, kinds)) :])
+
+
+def _header(page: bytes, at: int) -> tuple[list[int], int]:
+    """What kinds of values a row has, and the bytes of header and values."""
+    ends, place, kinds = at + page[at], at + 1, []
+    while place < ends:
+        kind, place = _varint(page, place)
+        kinds.append(kind)
+    size = page[at] + sum(map(_size, kinds))
+    if len(kinds) != _COLUMNS or place != ends or size > _LONGEST:
+        raise ValueError("is no row of entries")
+    return kinds, size
+
+
+def _number_before(page: bytes, at: int) -> int:
+    """The row's number: before it is the last byte of its size, which is below 128 as the last of every number is."""
+    starts = at - 1
+    while page[starts - 1] >= 0x80:
+        starts -= 1
+    number, ends = _varint(page, starts)
+    if ends != at or at - starts > 9:
+        raise ValueError("is no number")
+    return number
+
+
+def _payload(image: _Image, at: int, size: int) -> bytes:
+    """Of a cell of a table's leaf: what does not fit into its page is in a chain of others."""
+    most = _PAGE_SIZE - 35
+    if size <= most:
+        return image.content[at : at + size]
+    least = (_PAGE_SIZE - 12) * 32 // 255 - 23
+    local = least + (size - least) % (_PAGE_SIZE - 4)
+    local = least if local > most else local
+    payload, at = image.content[at : at + local], at + local
+    following = int.from_bytes(image.content[at : at + 4], "big")
+    while len(payload) < size:
+        page = _page(image.others, following)
+        payload, following = payload + page[4:], int.from_bytes(page[:4], "big")
+    return payload[:size]
+
+
+def _page(places: Sequence[Pages], number: int) -> bytes:
+    for pages in places:
+        if number in pages:
+            return pages[number]
+    raise KeyError(number)
+
+
+def _decoded(sequence: int, kinds: Sequence[int], values: bytes) -> Row:
+    """Columns are in the order of the table, the row in that of COLUMNS."""
+    found, at = [], 0
+    for kind in kinds:
+        found.append(_value(kind, values[at : at + _size(kind)]))
+        at += _size(kind)
+    _, item_id, label, uri, batch_id, attributes, embedding, checksum, closes = found
+    return (sequence, item_id, label, uri, batch_id, attributes, embedding, closes, checksum)
+
+
+def _size(kind: int) -> int:
+    return _SMALL.get(kind, 0) if kind < 12 else (kind - 12) // 2
+
+
+def _value(kind: int, content: bytes) -> Any:
+    if kind < 12:
+        return {0: None, 8: 0, 9: 1}[kind] if kind not in _SMALL else int.from_bytes(content, "big", signed=True)
+    return content.decode() if kind % 2 else content
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """SQLite's integer of one to nine bytes, and the place after it."""
+    value = 0
+    for place in range(at, at + 8):
+        value = value << 7 | content[place] & 0x7F
+        if content[place] < 0x80:
+            return value, place + 1
+    return value << 8 | content[at + 8], at + 9
