@@ -100,7 +100,7 @@ def _alone(index_dir: Path) -> Iterator[None]:
 def _repaired(index_dir: Path, path: Path) -> Saved | None:
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            if _is_well(path, copy):
+            if _is_well(copy):
                 return None
             _repair(index_dir, path, copy)
     return _take_place(path)
@@ -136,12 +136,12 @@ def _copied(path: Path) -> Iterator[Path]:
             file.unlink(missing_ok=True)
 
 
-def _is_well(path: Path, copy: Path) -> bool:
+def _is_well(copy: Path) -> bool:
     try:
-        mark = journal_mark.read(path)
+        mark = journal_mark.read(copy)
         connection = journal_file.connect_to_read(copy)
         if connection is None:
-            return not (mark and mark.needs_journal) and not _content(path)
+            return not (mark and mark.needs_journal) and not _content(copy)
         with closing(connection), journal_file.reading(connection, copy, mark) as snapshot:
             snapshot.verify()
             snapshot.whole_writes(snapshot.meta.pruned, _ALL)

@@ -420,7 +420,8 @@ def test_a_journal_of_another_index_is_not_written_to(index, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     written(other, Add({"x": stored()}))
-    shutil.copy(other / "journal.db", index)
+    for name in ("journal.db", "journal.mark"):
+        shutil.copy(other / name, index)
     (outcome,) = written(index, Add({"x": stored()}), base=base_of(index))
     assert "ends with entry 1, and the index holds 3: it is the journal of another" in str(outcome)
 

@@ -355,7 +355,7 @@ class TestDamage:
         ):
             journal.read(0, 10)
         with _copied(tmp_path / "journal.db") as copy:
-            assert not _is_well(tmp_path / "journal.db", copy)
+            assert not _is_well(copy)
 
     def test_an_index_that_lacks_an_entry_is_found_before_it_is_asked(self, tmp_path):
         written(tmp_path, *(Add({name: stored()}) for name in "xyz"))
