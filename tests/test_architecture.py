@@ -26,7 +26,9 @@ def imported(tree: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in plain | froms}
 
 
-FAISS = {f"engine/{name}" for name in ("asking", "blocks", "comparing", "faiss_layers", "gpu", "scanning", "shard")} | {
+FAISS = {
+    f"engine/{name}" for name in ("adapters", "comparing", "faiss_layers", "float16", "gpu", "shard", "threads")
+} | {
     "building/build",
     "building/faiss_index",
 }

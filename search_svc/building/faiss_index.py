@@ -11,14 +11,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.asking import Flat, Lists, Options, asking
-from search_svc.engine.faiss_layers import METRICS, innermost, is_graph, transforms
+from search_svc.engine.adapters import FlatAdapter, IvfAdapter, SearchOptions, adapter_of
+from search_svc.engine.faiss_layers import METRICS, innermost, is_hnsw, transforms
 from search_svc.index.version import Metric, SearchParams
 from svckit.cli import CommandError
 
 _BY_ITSELF = "\x01"
 """`quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
-_NEAREST_LIST = Options(SearchParams(nprobe=1))
+_NEAREST_LIST = SearchOptions(SearchParams(nprobe=1))
 _FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
 
 
@@ -57,7 +57,7 @@ def centroids(index: Any) -> int:
 def least_training_points(index: Any) -> int:
     """Fewer embeddings than this cannot train it: a centroid needs a point."""
     inner = innermost(index)
-    storage = faiss.downcast_index(inner.storage) if is_graph(index) else inner
+    storage = faiss.downcast_index(inner.storage) if is_hnsw(index) else inner
     codewords = storage.pq.ksub if hasattr(storage, "pq") else 1
     return 0 if index.is_trained else max(centroids(index), codewords)
 
@@ -80,7 +80,7 @@ def emptied(path: Path) -> Any:
 def reserve(index: Any, rows: int) -> None:
     """Makes room for so many rows, where all codes are in one piece: growing it bit by bit would take up to twice as much."""
     inner = innermost(index)
-    storage = faiss.downcast_index(inner.storage) if is_graph(index) else inner
+    storage = faiss.downcast_index(inner.storage) if is_hnsw(index) else inner
     if isinstance(storage, faiss.IndexFlatCodes):
         held = storage.codes.size()
         storage.codes.resize(rows * storage.code_size)
@@ -102,8 +102,8 @@ def add(index: Any, vectors: NDArray[np.float32]) -> None:
         add(faiss.downcast_index(index.base_index), vectors)
         index.refine_index.add(vectors)
         index.ntotal = index.base_index.ntotal
-    elif isinstance(asked := asking(index), Lists) and isinstance(asked.quantizer, Flat):
-        lists = np.ascontiguousarray(asked.chosen(vectors, _NEAREST_LIST).ids[:, 0])
+    elif isinstance(adapter := adapter_of(index), IvfAdapter) and isinstance(adapter.quantizer, FlatAdapter):
+        lists = np.ascontiguousarray(adapter.choose_lists(vectors, _NEAREST_LIST).ids[:, 0])
         index.add_core(len(vectors), faiss.swig_ptr(np.ascontiguousarray(vectors)), None, faiss.swig_ptr(lists))
     else:
         index.add(vectors)

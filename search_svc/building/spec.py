@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from search_svc.building import faiss_index
-from search_svc.engine.faiss_layers import is_graph
+from search_svc.engine.faiss_layers import is_hnsw
 from search_svc.index.version import Metric
 from svckit.cli import CommandError
 
@@ -106,7 +106,7 @@ def _check_search_params(spec: IndexSpec, index: Any) -> None:
         raise CommandError(f"--nprobe is for IVF indexes, and {spec.factory} is none")
     if spec.nprobe is not None and not 1 <= spec.nprobe <= (lists or 0):
         raise CommandError(f"--nprobe must be 1 to {lists}, the lists of {spec.factory}, got {spec.nprobe}")
-    if spec.ef_search is not None and not is_graph(index):
+    if spec.ef_search is not None and not is_hnsw(index):
         raise CommandError(f"--ef-search is for HNSW indexes, and {spec.factory} is none")
     if spec.ef_search is not None and spec.ef_search < 1:
         raise CommandError(f"--ef-search must be >= 1, got {spec.ef_search}")

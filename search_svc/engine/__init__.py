@@ -1,1 +1,1 @@
-"""What searches the shards of an index version, and merges what they find. All that calls faiss to search."""
+"""Searches the shards of an index version, and merges their hits. All of faiss but index building is in this room."""

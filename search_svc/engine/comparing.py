@@ -1,11 +1,9 @@
 """Exact scores: a query with an embedding, as if the two were alone.
 
 faiss' kernel for one pair gives the same bits whatever else is compared. So exact search, reranking and a Flat index
-agree to the bit on what a photo scores.
+agree to the bit on the score of a photo.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.engine.merge import Hits
+from search_svc.engine.threads import one_core
 from search_svc.index.version import Metric
 
 # The type hints that faiss ships do not know all of its functions.
@@ -21,16 +20,16 @@ _faiss: Any = faiss
 _CHUNK_PAIRS = 512
 
 _LAMBDA = 4
-"""Rounding errors of a sum of n products are within `_LAMBDA * sqrt(n) * 2**-24` of its terms' size, all but surely.
+"""Rounding errors of a sum of n products are within `_LAMBDA * sqrt(n) * 2**-24` of the size of its terms, all but surely.
 
-Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019); the largest we saw was 0.1 of that.
-"""
+Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019). The largest that we measured was 0.1
+of that."""
 
 
 def rescored(candidates: Hits, queries: NDArray[np.float32], embeddings: NDArray[np.float16], metric: Metric) -> Hits:
-    """The same ids in the same order, each with the score that `exact` gives it.
+    """Return the candidates with exact scores, their ids in the same order.
 
-    Of the `(items, dimension)` embeddings it reads the rows that are named, in the order they lie on disk, and no others.
+    Of the embeddings (items, dimension) only the rows that the ids name are read, in the order in which they lie on disk.
     """
     ids = candidates.ids.ravel()
     scores = np.full(ids.shape, -np.inf, np.float32)
@@ -50,30 +49,24 @@ def pair_scores(
     vectors_of: NDArray[np.int64],
     metric: Metric,
 ) -> NDArray[np.float32]:
-    """(n,): of the queries and the vectors whose rows make n pairs."""
+    """Return the scores (n,) of n pairs: of the queries in rows `queries_of` with the vectors in rows `vectors_of`."""
     kernel = _faiss.pairwise_indexed_inner_product if metric == "ip" else _faiss.pairwise_indexed_L2sqr
     distances = np.empty(len(queries_of), np.float32)
     left = (faiss.swig_ptr(np.ascontiguousarray(queries)), faiss.swig_ptr(queries_of))
     right = (faiss.swig_ptr(vectors), faiss.swig_ptr(vectors_of))
-    with _one_core():
+    with one_core():
         kernel(queries.shape[1], len(distances), *left, *right, faiss.swig_ptr(distances))
+    return similarities(distances, metric)
+
+
+def similarities(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Return faiss' distances as scores, of which the higher is nearer: squared distances change their sign."""
     return distances if metric == "ip" else 0 - distances
 
 
 def rounding(queries: NDArray[np.float32], longest: float, metric: Metric) -> NDArray[np.float64]:
-    """(Q,): how far apart two ways to compute one score may be, with vectors up to the longest."""
+    """Return (Q,) how far apart two computations of one score may be, for vectors no longer than `longest`."""
     lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries), dtype=np.float64)
     sizes = lengths * longest if metric == "ip" else (lengths + longest) ** 2
     slack: NDArray[np.float64] = _LAMBDA * queries.shape[1] ** 0.5 * 2.0**-24 * sizes
     return slack
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Faiss leaves the other cores to the shards. OpenMP's number of threads is a setting of the calling thread."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

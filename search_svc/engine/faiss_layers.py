@@ -1,4 +1,4 @@
-"""What a faiss index is made of: vector transforms and refinements wrap the index that does the searching."""
+"""The layers of a faiss index: vector transforms and refinements wrap the index that does the searching."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from search_svc.index.version import Metric, SearchParams
 # The type hints that faiss ships do not know the keyword arguments that its Python layer adds.
 _faiss: Any = faiss
 
-# A setting of the whole process: from how many floats of queries on faiss compares with a flat index in BLAS. Its own is
-# 128,000, as if BLAS paid from 250 queries of 512 dimensions on. Measured, it does from three (2048 dimensions) to five
-# (64), and 64 queries are then four to eight times faster. Set here once, as all that builds or searches imports this, so
-# that no process does otherwise: 64 queries of 64 dimensions, and no single query of an embedding.
+# From so many floats of queries on, faiss searches a flat index with BLAS. Its default is 128,000, which is 250 queries of
+# 512 dimensions. We measured that BLAS pays from three queries (2048 dimensions) or five (64 dimensions) on, and that 64
+# queries are then four to eight times faster. With 4096, BLAS serves 64 queries of 64 dimensions, and no single query.
+# The setting holds for the whole process. It is made here because everything that builds or searches imports this module.
 _faiss.cvar.distance_compute_blas_threshold = 4096
 
 METRICS: dict[Metric, int] = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
@@ -23,7 +23,7 @@ def metric_of(index: Any) -> Metric:
 
 
 def layers(index: Any) -> list[Any]:
-    """The index, what it wraps, what that wraps, and so on."""
+    """Return the index, the index that it wraps, the one that this wraps, and so on."""
     found = [faiss.downcast_index(index)]
     while (inner := _inside(found[-1])) is not None:
         found.append(faiss.downcast_index(inner))
@@ -31,27 +31,30 @@ def layers(index: Any) -> list[Any]:
 
 
 def innermost(index: Any) -> Any:
-    """What is inside the vector transforms and the refinement."""
+    """Return the index inside the vector transforms and the refinement."""
     return layers(index)[-1]
 
 
 def transforms(index: Any) -> list[Any]:
-    """What an IndexPreTransform does to vectors, in this order."""
+    """Return the vector transforms of an IndexPreTransform, in the order in which they are applied."""
     return [_faiss.downcast_VectorTransform(index.chain.at(place)) for place in range(index.chain.size())]
 
 
-def is_lists(index: Any) -> bool:
-    """Whether it is an IVF index."""
+def is_ivf(index: Any) -> bool:
+    """Return whether the index, whatever wraps it, is an IVF index."""
     return isinstance(innermost(index), faiss.IndexIVF)
 
 
-def is_graph(index: Any) -> bool:
-    """Whether it is an HNSW index."""
+def is_hnsw(index: Any) -> bool:
+    """Return whether the index, whatever wraps it, is an HNSW index."""
     return isinstance(innermost(index), faiss.IndexHNSW)
 
 
 def parameters(nested: list[Any], params: SearchParams, selector: Any) -> Any:
-    """What a call tells faiss, nested as the index is; the selector goes to the innermost layer. None: nothing."""
+    """Return the search parameters for faiss, nested as the layers are; None if faiss needs none.
+
+    The selector goes to the innermost layer.
+    """
     index, *inner = nested
     if isinstance(index, faiss.IndexPreTransform):
         return _faiss.SearchParametersPreTransform(index_params=parameters(inner, params, selector))

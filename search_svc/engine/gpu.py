@@ -1,7 +1,8 @@
-"""Shards on GPUs: what an index asks a GPU, and what it goes on asking the CPU.
+"""Shards on GPUs.
 
-A GPU holds a copy of what is mapped into memory. It finds the candidates of a flat index, and scans the lists of an IVF
-index. Whatever it can't do (leave rows out, find thousands of neighbours, visit thousands of lists) the mapped index does.
+A GPU holds a copy of an index that is mapped into memory. It finds the candidates of a flat index, and scans the lists of
+an IVF index. What a GPU can't do (leave rows out, find thousands of neighbours, visit thousands of lists) is done on the CPU
+with the mapped index.
 """
 
 import logging
@@ -16,7 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.asking import Flat, IndexAdapter, Lists, Options, Transformed
+from search_svc.engine.adapters import FlatAdapter, IndexAdapter, IvfAdapter, SearchOptions, TransformedAdapter
 from search_svc.engine.merge import Fetched
 from svckit.cli import CommandError
 from svckit.errors import Reason, ServiceError
@@ -31,32 +32,33 @@ T = TypeVar("T")
 
 DEVICES = ("cpu", "cuda")
 
-_LISTS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
+_IVF_KINDS = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
+"""The kinds of IVF index that faiss can copy to a GPU, and that we serve there."""
 
 _MOST = 2048
-"""Neighbours of a query, or lists to visit, that faiss finds on a GPU."""
+"""Neighbours of a query, and lists to visit, that a search on a GPU can have at most."""
 
 _SCRATCH_BYTES = 512 << 20
-"""Memory that a search may use beside the shards, on each GPU. Faiss would take 1.5 GiB."""
+"""Memory that a search may use beside the shards, on each GPU. faiss would take 1.5 GiB."""
 
 _ROUNDING = 2.0**-23
-"""Of each addition on a GPU, whose tensor cores cut off rather than round, and in an order of their own."""
+"""The relative error of each addition on a GPU: tensor cores cut off rather than round, in an order of their own."""
 
 
 class DeviceError(CommandError):
-    """The device that was asked for can't be used."""
+    """The device that the operator asked for can't be used."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One of the GPUs there are. Its indexes are not thread-safe, and share memory: it does one thing at a time."""
+    """A GPU of this machine. Its indexes are not thread-safe, and share memory: it does one thing at a time."""
 
     number: int
     resources: Any
     lock: threading.Lock
 
     def copy(self, index: Any) -> Any:
-        """The index on this GPU. Raises RuntimeError, in faiss' words, if it can't hold it."""
+        """Return a copy of the index on this GPU. Raises RuntimeError, in faiss' words, if the GPU can't hold it."""
         options = _faiss.GpuClonerOptions()
         options.useFloat16 = isinstance(index, faiss.IndexFlat)
         options.allowCpuCoarseQuantizer = True  # lists are chosen on the CPU
@@ -64,7 +66,7 @@ class Gpu:
             return _faiss.index_cpu_to_gpu(self.resources, self.number, index, options)
 
     def run(self, search: Callable[[], T]) -> T:
-        """Raises ServiceError, INTERNAL, if the GPU fails: what it was asked for costs it memory, too."""
+        """Return what the search returns. Raises ServiceError, INTERNAL, if the GPU fails, as it may for lack of memory."""
         with self.lock:
             try:
                 return search()
@@ -74,7 +76,7 @@ class Gpu:
 
 
 def all_gpus() -> tuple[Gpu, ...]:
-    """Raises CommandError if there is none, or if this faiss knows none."""
+    """Return the GPUs of this machine. Raises DeviceError if there is none, or if this faiss can't use GPUs."""
     if not hasattr(_faiss, "StandardGpuResources"):
         raise DeviceError(f"device cuda: this faiss knows no GPUs. Install gpu, not cpu: {install('gpu')}")
     # Asked for all GPUs where there is none, faiss would make an empty index.
@@ -83,21 +85,22 @@ def all_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(number) for number in range(count))
 
 
-def on_gpu(asked: IndexAdapter, gpu: Gpu, path: Path, *, own: bool = True) -> IndexAdapter:
-    """Asks a copy on the GPU. `own`: what is in the index are the gallery's own values, which are float16.
+def on_gpu(adapter: IndexAdapter, gpu: Gpu, path: Path, *, own: bool = True) -> IndexAdapter:
+    """Return an adapter that searches a copy of the index on the GPU.
 
-    Raises DeviceError, naming the file, if the GPU can't hold the index.
+    `own` says that the index holds the embeddings of the gallery as they are: then float16 loses nothing of them.
+    Raises DeviceError, naming the file `path`, if the GPU can't hold the index.
     """
-    if isinstance(asked, Transformed):
-        return replace(asked, inner=on_gpu(asked.inner, gpu, path, own=False))
-    # By its very type: faiss would copy an IndexIVFPQR as if it were the IndexIVFPQ that it is derived from.
-    kind = type(asked.index).__name__
+    if isinstance(adapter, TransformedAdapter):
+        return replace(adapter, inner=on_gpu(adapter.inner, gpu, path, own=False))
+    # Compare the type itself: faiss would copy an IndexIVFPQR as if it were the IndexIVFPQ that it is derived from.
+    kind = type(adapter.index).__name__
     try:
-        if isinstance(asked, Flat):
-            lost = 0.0 if own else _lost_in_float16(asked)
-            return FlatOnGpu(asked, gpu, gpu.copy(asked.index), lost)
-        if isinstance(asked, Lists) and kind in _LISTS:
-            return ListsOnGpu(asked, gpu, gpu.copy(asked.index))
+        if isinstance(adapter, FlatAdapter):
+            lost = 0.0 if own else _lost_in_float16(adapter)
+            return FlatOnGpu(adapter, gpu, gpu.copy(adapter.index), lost)
+        if isinstance(adapter, IvfAdapter) and kind in _IVF_KINDS:
+            return IvfOnGpu(adapter, gpu, gpu.copy(adapter.index))
     except RuntimeError as error:
         raise DeviceError(f"device cuda: {path}: GPU {gpu.number} can't hold it: {error}") from error
     raise DeviceError(
@@ -108,21 +111,21 @@ def on_gpu(asked: IndexAdapter, gpu: Gpu, path: Path, *, own: bool = True) -> In
 
 @dataclass(frozen=True)
 class FlatOnGpu:
-    """A GPU finds the candidates of a flat index. They are scored as on the CPU, to the same bits."""
+    """A flat index whose candidates a GPU finds. They are scored as on the CPU, to the same bits."""
 
-    cpu: Flat
+    cpu: FlatAdapter
     gpu: Gpu
     copy: Any
-    """In float16."""
+    """The index on the GPU, in float16."""
     lost: float
-    """The length of what the copy lost of a vector, at most."""
+    """An upper bound of the length by which the copy of a vector differs from it."""
 
     @property
     def index(self) -> Any:
         return self.cpu.index
 
-    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
-        # The GPU would do so itself. Done here, it is known what it costs, and what is too large for float16.
+    def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
+        # The GPU would round the queries itself. Done here, we know by how much, and which are too large for float16.
         with np.errstate(over="ignore"):
             rounded = queries.astype(np.float16).astype(np.float32)
         if k > _MOST or options.selector is not None or not np.isfinite(rounded).all():
@@ -131,7 +134,10 @@ class FlatOnGpu:
         return self.cpu.scored(queries, candidates, rows, self.cpu.slack(queries) + self._slack(queries, rounded))
 
     def _slack(self, queries: NDArray[np.float32], rounded: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(Q,): how far a score of the GPU may be from the true one: by what was lost of both, and in adding up."""
+        """Return (Q,) how far a score of the GPU may be from the true one.
+
+        Two things add up: rounding of the query and of the vector to float16, and rounding while products are added.
+        """
         lost, size = _lengths(queries.astype(np.float64) - rounded), _lengths(rounded)
         adding, longest = _ROUNDING * float(self.index.d + 2), self.cpu.longest + self.lost
         if self.index.metric_type == faiss.METRIC_INNER_PRODUCT:
@@ -141,10 +147,10 @@ class FlatOnGpu:
 
 
 @dataclass(frozen=True)
-class ListsOnGpu:
-    """The lists of an IVF index are chosen on the CPU, and scanned on a GPU, whose scores differ in their last digits."""
+class IvfOnGpu:
+    """An IVF index whose lists are chosen on the CPU, and scanned on a GPU, whose scores differ in their last digits."""
 
-    cpu: Lists
+    cpu: IvfAdapter
     gpu: Gpu
     copy: Any
 
@@ -152,14 +158,14 @@ class ListsOnGpu:
     def index(self) -> Any:
         return self.cpu.index
 
-    def fetch(self, queries: NDArray[np.float32], k: int, options: Options) -> Fetched:
-        lists = self.cpu.chosen(queries, options)
+    def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
+        lists = self.cpu.choose_lists(queries, options)
         count = lists.ids.shape[1]
         if k > _MOST or count > _MOST or options.selector is not None or (lists.ids < 0).any():
             return self.cpu.fetch(queries, k, options)
-        # A GPU believes that it is given as many lists as it is told to visit.
-        told = _faiss.SearchParametersIVF(nprobe=count)
-        return self.gpu.run(lambda: self.cpu.scan(self.copy, queries, k, lists, told))
+        # faiss does not check on a GPU that it was given as many lists as nprobe says.
+        params = _faiss.SearchParametersIVF(nprobe=count)
+        return self.gpu.run(lambda: self.cpu.scan(self.copy, queries, k, lists, params))
 
 
 def _gpu(number: int) -> Gpu:
@@ -168,11 +174,14 @@ def _gpu(number: int) -> Gpu:
     return Gpu(number, resources, threading.Lock())
 
 
-def _lost_in_float16(asked: Flat) -> float:
-    """The length of it, at most: half a unit in the last place of each number, or of the smallest there are."""
-    if asked.longest > float(np.finfo(np.float16).max):
+def _lost_in_float16(adapter: FlatAdapter) -> float:
+    """Return an upper bound of the length by which a vector differs from itself in float16.
+
+    Each number loses half a unit in its last place at most, or half of the smallest float16 if it is smaller than these.
+    """
+    if adapter.longest > float(np.finfo(np.float16).max):
         raise RuntimeError("its vectors are too long for float16")
-    return asked.longest * 2.0**-11 + math.sqrt(asked.index.d) * 2.0**-25
+    return adapter.longest * 2.0**-11 + math.sqrt(adapter.index.d) * 2.0**-25
 
 
 def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The engine in this process: a thread a shard, and one that compares again."""
+"""The engine in this process: one thread for each shard, and one for reranking."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from search_svc.engine.comparing import rescored
 from search_svc.engine.engine import MOST_CANDIDATES, Answered
 from search_svc.engine.gpu import Gpu
-from search_svc.engine.merge import NONE, Hits, merge
-from search_svc.engine.shard import Shard, use_one_core
+from search_svc.engine.merge import NO_IDS, Hits, merge
+from search_svc.engine.shard import Shard
 from search_svc.engine.shard_worker import ShardWorker
+from search_svc.engine.threads import use_one_core
 from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
 from svckit import wheels
 from svckit.errors import Reason, ServiceError
@@ -26,31 +27,31 @@ from svckit.gate import shutting_down
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Answers as one index over all shards would. Thread-safe."""
+    """An `Engine` whose shards are searched by threads of this process. Thread-safe."""
 
     _shards: tuple[Shard, ...]
     _embeddings: NDArray[np.float16]
     _metric: Metric
     defaults: SearchParams
-    """Of a search that does not say otherwise."""
+    """The parameters of a search that names none."""
     _workers: tuple[ShardWorker, ...]
-    _comparer: ShardWorker
-    """Reranks: it reads embeddings, and a disk that hangs must hold up no more than a shard does."""
+    _reranker: ShardWorker
+    """Reads embeddings, for reranking, in a thread of its own: if the disk hangs, this thread can be abandoned, too."""
 
     @classmethod
     def open(cls, version: IndexVersion, gpus: Sequence[Gpu] = ()) -> Self:
-        """Maps the shards into memory, and copies them to the GPUs that there are to be used, in turn.
+        """Map the shards of a version into memory, and copy them to the GPUs in turn, if any are given.
 
-        Raises ArtifactError, naming the file and the reason, if one is not what was built, CommandError if faiss is not
-        installed as it should be, and DeviceError if a GPU can't hold a shard.
+        Raises ArtifactError, naming the file and the reason, if a shard is not as it was built; CommandError unless
+        exactly one of faiss-cpu and faiss-gpu is installed; DeviceError if a GPU can't hold a shard.
         """
         wheels.check_one_of("faiss-cpu", "faiss-gpu")
         places = cycle(gpus or (None,))
         files = zip(version.shard_paths, version.manifest.shards, places, strict=False)
         shards = tuple(Shard.open(path, info, version, gpu) for path, info, gpu in files)
         workers = tuple(ShardWorker(shard.file, use_one_core) for shard in version.manifest.shards)
-        comparer = ShardWorker(EMBEDDINGS_FILE, use_one_core)
-        return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers, comparer)
+        reranker = ShardWorker(EMBEDDINGS_FILE, use_one_core)
+        return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers, reranker)
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,7 @@ class LocalEngine:
 
     @property
     def abandoned(self) -> int:
-        """Searches of shards, and comparisons, that were given up, and still run."""
+        """How many searches of shards, and rerankings, took too long and still run."""
         return sum(worker.abandoned for worker in self._all_workers)
 
     def search(
@@ -80,7 +81,7 @@ class LocalEngine:
         *,
         params: SearchParams | None = None,
         rows: NDArray[np.bool_] | None = None,
-        without: NDArray[np.int64] = NONE,
+        without: NDArray[np.int64] = NO_IDS,
         exact: bool = False,
         timeout_s: float | None = None,
         allow_partial: bool = False,
@@ -93,21 +94,21 @@ class LocalEngine:
         answered = ask(lambda shard: shard.search(queries, candidates, params, rows, without), candidates)
         if params.rerank is None:
             return answered
-        return Answered(merge([self._rescored(answered.hits, queries, timeout_s)], k), answered.shards)
+        return Answered(merge([self._rerank(answered.hits, queries, timeout_s)], k), answered.shards)
 
     def interrupt(self) -> None:
-        """Ends the searches that somebody waits for, with SHUTTING_DOWN; no more are begun."""
+        """Fail the searches that callers wait for, and any later one, with SHUTTING_DOWN."""
         for worker in self._all_workers:
             worker.interrupt()
 
     def close(self) -> None:
-        """Waits for what is still searched, but for what was abandoned."""
+        """Wait for the searches that still run, except those that were abandoned, and end the threads."""
         for worker in self._all_workers:
             worker.close()
 
     @property
     def _all_workers(self) -> tuple[ShardWorker, ...]:
-        return (*self._workers, self._comparer)
+        return (*self._workers, self._reranker)
 
     def _on_all(
         self, find: Callable[[Shard], Hits], k: int, *, timeout_s: float | None, allow_partial: bool
@@ -124,11 +125,11 @@ class LocalEngine:
             )
         return Answered(merge(hits, k), len(hits))
 
-    def _rescored(self, hits: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:
-        """Has as long as the shards had, which may have left nothing of their time."""
-        future = self._comparer.submit(partial(rescored, hits, queries, self._embeddings, self._metric))
-        late = _late([self._comparer], [future], timeout_s)
-        if late and self._comparer.closed:
+    def _rerank(self, hits: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:
+        """Return the hits with exact scores. This has `timeout_s` anew: the shards may have used up theirs."""
+        future = self._reranker.submit(partial(rescored, hits, queries, self._embeddings, self._metric))
+        late = _late([self._reranker], [future], timeout_s)
+        if late and self._reranker.closed:
             raise shutting_down()
         if late:
             raise _timed_out(late, "a rerank of fewer candidates reads less of it")
@@ -136,14 +137,14 @@ class LocalEngine:
 
 
 def _late(workers: Sequence[ShardWorker], futures: Sequence[Future[Hits]], timeout_s: float | None) -> list[str]:
-    """Those that have not answered in time; they are abandoned."""
+    """Wait for the futures. Abandon the workers that are not done in time, and return their names."""
     end = None if timeout_s is None else time.monotonic() + timeout_s
     pairs = zip(workers, futures, strict=True)
     return [worker.name for worker, future in pairs if not _ended(future, end) and worker.abandon(future)]
 
 
 def _ended(future: Future[Hits], end: float | None) -> bool:
-    """Waits until it has, or until the time `end`."""
+    """Wait for the future until the monotonic time `end`, and return whether it is done."""
     try:
         future.exception(None if end is None else max(0.0, end - time.monotonic()))
     except (TimeoutError, CancelledError):

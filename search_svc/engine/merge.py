@@ -1,4 +1,4 @@
-"""Ranking: many lists of hits into one, so that any number of shards answers exactly as one index."""
+"""Ranking hits: many lists become one, so that any number of shards answers exactly as one index would."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,14 @@ from numpy.typing import NDArray
 MARGIN = 8
 """Hits fetched beyond k, so that few ties reach past what was fetched."""
 _MOST_FETCHED = 2**16
-"""Hits of several queries that are fetched at a time where the first fetch was not enough."""
+"""Hits that are fetched at a time, over all queries, after a first fetch that was not enough."""
 
-
-NONE = np.empty(0, np.int64)
-"""No ids."""
+NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Hits:
-    """The gallery items nearest to each of Q queries, by (score desc, id asc). Queries that have fewer end in id -1."""
+    """The ids nearest to each of Q queries, by (score desc, id asc). Where there are fewer than k, the id is -1."""
 
     scores: NDArray[np.float32]  # (Q, <= k), -inf where the id is -1
     ids: NDArray[np.int64]  # (Q, <= k)
@@ -26,17 +24,18 @@ class Hits:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A number of the best hits of each of Q queries; in any order, and any of those that tie for the last place.
+    """Some of the best hits of each of Q queries, in any order.
 
-    Where there are fewer, or some do not count, the id is -1.
+    Which of the items that tie for the last place are among them is left open. Where there are fewer hits, or some do not
+    count, the id is -1.
     """
 
     hits: Hits
-    rest: NDArray[np.floating]  # (Q,): no item that was not fetched scores more; -inf if there is none
+    rest: NDArray[np.floating]  # (Q,): no item that was not fetched scores more; -inf if all were fetched
 
 
 Fetch = Callable[[NDArray[np.float32], int], Fetched]
-"""Finds a number of the best hits of queries."""
+"""Finds the given number of hits for each of the queries (Q, dimension)."""
 
 
 def empty(queries: int) -> Hits:
@@ -44,7 +43,7 @@ def empty(queries: int) -> Hits:
 
 
 def merge(parts: Sequence[Hits], k: int) -> Hits:
-    """The k best hits of all parts; a part's own order does not matter."""
+    """Return the k best hits of all parts. The order within a part does not matter."""
     if len(parts) == 1 and _ranked(parts[0]):
         return Hits(parts[0].scores[:, :k], parts[0].ids[:, :k])
     scores = np.concatenate([part.scores for part in parts], axis=1)
@@ -56,22 +55,22 @@ def merge(parts: Sequence[Hits], k: int) -> Hits:
 
 
 def _ranked(hits: Hits) -> bool:
-    """Whether they are in order already, as faiss gives them where none tie."""
+    """Return whether the hits are in order already, as faiss gives them where none tie."""
     return bool(np.less(hits.scores[:, 1:], hits.scores[:, :-1]).all())
 
 
 def top_k(fetch: Fetch, queries: NDArray[np.float32], k: int, size: int) -> Hits:
-    """The k best hits among `size` items, ties for the last place given to the smallest ids.
+    """Return the k best hits among `size` items. Of items that tie for the last place, those with the smallest ids win.
 
-    Which of the tied items a faiss index returns is its own affair, and some of what it returns may not count (`dropping`).
-    So fetch more than k: where whatever was not fetched is worse than the k-th, every item that ties with the k-th was
-    fetched. Where it may not be, fetch more.
+    faiss leaves open which of the tied items it returns, and some of what it returns may not count (`dropping`). So more
+    than k hits are fetched: once whatever was not fetched is worse than the k-th, every item that ties with the k-th is
+    there. Until then, more are fetched.
     """
     return _best(fetch, queries, k, min(k + MARGIN, size), size)
 
 
 def dropping(fetch: Fetch, without: NDArray[np.int64]) -> Fetch:
-    """What it fetches, but for these ids, ascending."""
+    """Return a `Fetch` that drops the hits with the ids `without`, which are ascending."""
     if not len(without):
         return fetch
 
@@ -89,12 +88,12 @@ def _best(fetch: Fetch, queries: NDArray[np.float32], k: int, width: int, size: 
     fetched = fetch(queries, width)
     ranked = merge([fetched.hits], width)
     best = Hits(ranked.scores[:, :k], ranked.ids[:, :k])
-    undecided = np.flatnonzero(_open(ranked, fetched.rest, k)) if width < size else ()
+    undecided = np.flatnonzero(_undecided(ranked, fetched.rest, k)) if width < size else ()
     if not len(undecided):
         return best
     best = Hits(best.scores.copy(), best.ids.copy())
     wider = min(4 * width, size)
-    # One query at a time, where it ties with a whole gallery.
+    # A query that ties with a whole gallery is searched alone.
     together = max(1, _MOST_FETCHED // wider)
     for start in range(0, len(undecided), together):
         rows = undecided[start : start + together]
@@ -103,7 +102,7 @@ def _best(fetch: Fetch, queries: NDArray[np.float32], k: int, width: int, size: 
     return best
 
 
-def _open(ranked: Hits, rest: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
-    """(Q,): whether items that belong among the k best hits may be among those not fetched. There are none where rest is -inf."""
+def _undecided(ranked: Hits, rest: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
+    """Return (Q,) whether an item that was not fetched may belong among the k best. Where rest is -inf, none is left."""
     undecided: NDArray[np.bool_] = (rest > -np.inf) & (rest >= ranked.scores[:, k - 1])
     return undecided

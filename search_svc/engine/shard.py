@@ -9,10 +9,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.asking import IndexAdapter, Options, asking, nearest
-from search_svc.engine.faiss_layers import METRICS, is_graph, is_lists, layers, parameters
+from search_svc.engine.adapters import IndexAdapter, SearchOptions, adapter_of, nearest
+from search_svc.engine.faiss_layers import METRICS, is_hnsw, is_ivf, layers, parameters
 from search_svc.engine.gpu import Gpu, on_gpu
-from search_svc.engine.merge import NONE, Hits, dropping, empty, top_k
+from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, top_k
 from search_svc.engine.scanning import Scan, length_of_longest
 from search_svc.index.version import IndexVersion, Metric, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError
@@ -23,25 +23,25 @@ _faiss: Any = faiss
 
 @dataclass(frozen=True)
 class Shard:
-    """Some rows of the gallery. Thread-safe: one search may be abandoned, and go on, while the next begins."""
+    """Some rows of the gallery. Thread-safe: a search that was abandoned may still run while the next begins."""
 
-    asked: IndexAdapter
-    """A faiss index, whose n-th vector is the n-th of `rows`."""
+    adapter: IndexAdapter
+    """The faiss index, whose n-th vector is the n-th of `rows`."""
     embeddings: NDArray[np.float16]
-    """(items, dimension): of the whole gallery."""
+    """(items, dimension): the embeddings of the whole gallery."""
     metric: Metric
     rows: range
-    """Ids of the gallery, ascending: so ties are resolved alike in any number of shards."""
+    """The gallery rows of this shard, ascending, so that ties are resolved alike in any number of shards."""
     longest: float | None
-    """Length of the longest embedding; None if it is not known."""
+    """Length of the longest embedding of the shard; None if it is not known."""
     filters: bool
     """Whether this kind of index can leave rows out of a search."""
 
     @classmethod
     def open(cls, path: Path, info: ShardInfo, version: IndexVersion, gpu: Gpu | None = None) -> Self:
-        """Maps the file into memory, and copies it to the GPU if there is one to be used.
+        """Map the file into memory, and copy the index to the GPU if one is given.
 
-        Raises ArtifactError if it is not what the version's manifest says, and DeviceError if the GPU can't hold it.
+        Raises ArtifactError if the file is not what the version's manifest says, DeviceError if the GPU can't hold it.
         """
         manifest = version.manifest
         index = _read(path)
@@ -50,17 +50,17 @@ class Shard:
         if found != expected:
             described = "{} vectors of dimension {}, faiss metric {}".format
             raise ArtifactError(path, f"holds {described(*found)}; the manifest says {described(*expected)}")
-        asked = asking(index, info.longest)
+        adapter = adapter_of(index, info.longest)
         if gpu:
-            asked = on_gpu(asked, gpu, path)
-        return cls(asked, version.embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
+            adapter = on_gpu(adapter, gpu, path)
+        return cls(adapter, version.embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
         """The fields of SearchParams that this kind of index has."""
-        if is_lists(self.asked.index):
+        if is_ivf(self.adapter.index):
             return frozenset({"nprobe"})
-        return frozenset({"ef_search"}) if is_graph(self.asked.index) else frozenset()
+        return frozenset({"ef_search"}) if is_hnsw(self.adapter.index) else frozenset()
 
     def search(
         self,
@@ -68,16 +68,17 @@ class Shard:
         k: int,
         params: SearchParams,
         rows: NDArray[np.bool_] | None = None,
-        without: NDArray[np.int64] = NONE,
+        without: NDArray[np.int64] = NO_IDS,
     ) -> Hits:
-        """The k best hits that the index finds, among the gallery's `rows` (a mask over all of them) or among all.
+        """Return the k best hits that the index finds, without the ids `without` (ascending).
 
-        An index that cannot leave rows out is not asked then: `rows` are scanned. Any can do `without` some, by id, ascending.
+        `rows`, a mask over the gallery, limits the search to some rows. If this kind of index cannot leave rows out, those
+        of the mask are compared with one by one instead.
         """
         if rows is not None and not self.filters:
             return self.scan(queries, k, rows, without)
         selector = None if rows is None else _selector(rows[_slice(self.rows)])
-        hits = nearest(self.asked, queries, k, Options(params, selector), self._own(without))
+        hits = nearest(self.adapter, queries, k, SearchOptions(params, selector), self._own(without))
         ids = self.rows.start + self.rows.step * hits.ids
         return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
 
@@ -86,9 +87,9 @@ class Shard:
         queries: NDArray[np.float32],
         k: int,
         rows: NDArray[np.bool_] | None = None,
-        without: NDArray[np.int64] = NONE,
+        without: NDArray[np.int64] = NO_IDS,
     ) -> Hits:
-        """The k best hits by comparing with every embedding of the shard, or every one of `rows`."""
+        """Return the k best hits by comparing with every embedding of the shard, or of the mask `rows`."""
         compared: range | NDArray[np.int64] = self.rows
         if rows is not None:
             compared = np.array(self.rows)[rows[_slice(self.rows)]]
@@ -98,7 +99,7 @@ class Shard:
         return top_k(dropping(scan.fetch, without), queries, k, len(compared))
 
     def _own(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places in the shard of those ids, ascending, that are in it."""
+        """Return the places in the shard of those ids (ascending) that are in it."""
         low, high = np.searchsorted(ids, (self.rows.start, self.rows.stop))
         places, rest = np.divmod(ids[low:high] - self.rows.start, self.rows.step)
         own: NDArray[np.int64] = places[rest == 0]
@@ -109,15 +110,6 @@ class Shard:
         return length_of_longest(self.embeddings, self.rows) if self.longest is None else self.longest
 
 
-def use_one_core() -> None:
-    """For the thread that searches a shard.
-
-    OpenMP's thread count is a setting of the calling thread. Shards are searched in parallel, so faiss must not be so
-    within one: the two together were measured eleven times slower.
-    """
-    faiss.omp_set_num_threads(1)
-
-
 def _read(path: Path) -> Any:
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
@@ -126,7 +118,7 @@ def _read(path: Path) -> Any:
 
 
 def _filters(index: Any) -> bool:
-    """Whether a search takes a selector: faiss tells when it is tried."""
+    """Return whether the index can be searched with a selector. faiss tells only when a search is tried."""
     options = parameters(layers(index), SearchParams(), _selector(np.zeros(index.ntotal, np.bool_)))
     try:
         index.search(np.zeros((1, index.d), np.float32), 1, params=options)

@@ -1,4 +1,4 @@
-"""The thread that works for one shard, and what becomes of it when it is late."""
+"""The thread that searches one shard, and that is abandoned when a search takes too long."""
 
 import logging
 import threading
@@ -14,34 +14,35 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 MOST_ABANDONED = 4
-"""Threads of one shard that may be abandoned at a time. While so many are, it takes no tasks."""
+"""Abandoned threads that a shard may have at a time. While it has so many, it takes no tasks."""
 
 
 @dataclass(frozen=True)
 class _Task:
     work: Callable[[], Any]
     future: Future[Any]
-    """Never says that it is running, so that it can be cancelled at any time."""
+    """Is never marked as running, so that it can be cancelled at any time."""
 
     def do(self) -> None:
-        # Of a task that was cancelled meanwhile nobody wants to hear.
+        # The result of a task that was cancelled meanwhile is dropped: nobody waits for it.
         with suppress(InvalidStateError):
             try:
                 result = self.work()
-            except BaseException as error:  # noqa: BLE001 (whatever it is, who waits must hear of it and the thread live on)
+            except BaseException as error:  # noqa: BLE001 (whatever it is, the caller must get it, and the thread go on)
                 self.future.set_exception(error)
             else:
                 self.future.set_result(result)
 
 
 class ShardWorker:
-    """Does one task after the other, in a thread of its own. Thread-safe.
+    """Runs one task after the other, in a thread of its own. Thread-safe.
 
-    A task that has begun cannot be ended, but its thread can be abandoned: it goes on alone, and another takes its place.
+    A task that has begun cannot be stopped, but its thread can be abandoned: the thread finishes the task alone, and
+    another thread takes its place.
     """
 
     def __init__(self, name: str, prepare: Callable[[], None]) -> None:
-        """`prepare` is what each thread does first."""
+        """Start the first thread. Each thread calls `prepare` before its first task."""
         self.name = name
         self._prepare = prepare
         self._tasks: deque[_Task] = deque()
@@ -58,11 +59,11 @@ class ShardWorker:
 
     @property
     def abandoned(self) -> int:
-        """Threads that were abandoned, and have not ended."""
+        """How many abandoned threads have not ended."""
         return len(self._abandoned)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """What comes of the work; cancelled at once if there is no thread to do it."""
+        """Queue the work. The future is cancelled at once if there is no thread to do it."""
         future: Future[T] = Future()
         with self._changed:
             if self._closed or self._thread is None:
@@ -73,7 +74,7 @@ class ShardWorker:
         return future
 
     def abandon(self, future: Future[Any]) -> bool:
-        """Cancels a task, and abandons the thread if it is at it. False if the task has ended."""
+        """Cancel a task, and abandon the thread if it has begun the task. Return False if the task had ended already."""
         with self._changed:
             if not future.cancel():
                 return False
@@ -85,14 +86,14 @@ class ShardWorker:
             return True
 
     def interrupt(self) -> None:
-        """Cancels all tasks; the thread is abandoned if it is at one. No more are taken."""
+        """Cancel all tasks, abandon the thread if it has begun one, and take no more."""
         with self._changed:
             self._end()
             if self._doing is not None and self._doing.cancel():
                 self._leave_alone()
 
     def close(self) -> None:
-        """Waits for the task that has begun, and ends the thread. Abandoned ones end when they can."""
+        """Wait for the task that has begun, and end the thread. Abandoned threads end when their tasks do."""
         with self._changed:
             self._end()
             thread = self._thread
@@ -111,7 +112,7 @@ class ShardWorker:
         self._thread = self._doing = None
 
     def _start(self) -> threading.Thread:
-        # A daemon: the interpreter does not wait for those that are abandoned.
+        # A daemon, so that the interpreter does not wait for abandoned threads when it exits.
         thread = threading.Thread(target=self._work, name=self.name, daemon=True)
         thread.start()
         return thread
@@ -122,7 +123,7 @@ class ShardWorker:
             task.do()
 
     def _next(self) -> _Task | None:
-        """The next task of the thread that asks; None if it is to end."""
+        """Wait for the next task of the calling thread; return None if the thread must end."""
         with self._changed:
             if not self._belongs():
                 return None
@@ -136,7 +137,7 @@ class ShardWorker:
         return None
 
     def _belongs(self) -> bool:
-        """Whether the thread that asks is the worker's; one that was abandoned is so again if there is no other."""
+        """Return whether the calling thread is the worker's. An abandoned thread becomes so again if there is no other."""
         thread = threading.current_thread()
         if thread in self._abandoned:
             self._abandoned.remove(thread)

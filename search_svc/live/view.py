@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from vmmr.search.v1 import search_pb2
 
 from search_svc.engine.engine import Answered, Engine
-from search_svc.engine.merge import NONE, Hits, dropping, empty, merge, top_k
+from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, merge, top_k
 from search_svc.engine.scanning import Scan
-from search_svc.engine.shard import use_one_core
+from search_svc.engine.threads import use_one_core
 from search_svc.index.items import Items
 from search_svc.index.typical import mean_of, typical_score
 from search_svc.index.version import IndexVersion, SearchParams, VersionManifest
@@ -119,7 +119,7 @@ class View:
             k,
             params=params,
             rows=None if labels is None else labels[self.opened.version.items.label_of],
-            without=self.written.gone_rows if self.written else NONE,
+            without=self.written.gone_rows if self.written else NO_IDS,
             exact=exact,
             timeout_s=timeout_s,
             allow_partial=allow_partial,

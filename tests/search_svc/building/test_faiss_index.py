@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from search_svc.building import faiss_index
 from search_svc.engine import faiss_layers
-from search_svc.engine.faiss_layers import is_graph
+from search_svc.engine.faiss_layers import is_hnsw
 from svckit.cli import CommandError
 
 faiss.omp_set_num_threads(1)  # more only wait for each other on arrays as small as these
@@ -54,7 +54,7 @@ def test_every_kind_of_index_is_made_trained_cloned_and_filled(tmp_path, kind, m
     factory, lists, graph, points = kind
     index = faiss_index.create(factory, D, metric)
     assert faiss_index.lists(index) == lists
-    assert is_graph(index) == graph
+    assert is_hnsw(index) == graph
     assert faiss_index.least_training_points(index) == points
     embeddings = vectors(300)
     faiss_index.train(index, embeddings.astype(np.float32))
@@ -67,7 +67,7 @@ def test_every_kind_of_index_is_made_trained_cloned_and_filled(tmp_path, kind, m
 
 def test_an_hnsw_index_of_product_codes_needs_a_point_for_each_codeword():
     index = faiss_index.create("HNSW8_PQ4", D, "l2")
-    assert (is_graph(index), faiss_index.least_training_points(index)) == (True, 256)
+    assert (is_hnsw(index), faiss_index.least_training_points(index)) == (True, 256)
 
 
 @pytest.mark.parametrize("factory", ["PQ4x4", "IVF8,Flat", "IVF32,PQ4x4", "IVF4,SQ8", "OPQ4_8,IVF8,PQ4x4fs"])
@@ -118,7 +118,7 @@ def test_room_is_made_once_and_changes_nothing(factory):
     index.add(vectors(50).astype(np.float32))
     before = faiss.serialize_index(index)
     inner = faiss_layers.innermost(index)
-    codes = (faiss.downcast_index(inner.storage) if is_graph(index) else inner).codes
+    codes = (faiss.downcast_index(inner.storage) if is_hnsw(index) else inner).codes
     faiss_index.reserve(index, 5000)
     assert np.array_equal(faiss.serialize_index(index), before)
     place = int(codes.data())

@@ -1,7 +1,7 @@
-"""`vmmr-search`, one of whose shards does not answer: `python stuck_server.py SHARD LOCK waiting|searching COMMAND...`.
+"""Runs `vmmr-search` with one shard that does not answer: `python stuck_server.py SHARD LOCK waiting|searching COMMAND...`.
 
-While somebody else holds the file LOCK, the searches of the shard whose first row is SHARD do not end: they wait, or search in
-faiss over and over. Exact ones are not held up.
+While another process holds the file LOCK, searches of the shard whose first row is SHARD do not end: they wait, or search in
+faiss over and over. Exact searches are not held up.
 """
 
 import fcntl

@@ -14,7 +14,7 @@ from search_svc.engine import faiss_layers
     [(64, 64, True), (512, 8, True), (512, 7, False), (2048, 64, True), (2048, 1, False)],
 )
 def test_batches_are_compared_in_blas_and_no_single_query(metric, dimension, queries, used):
-    """The kernel of faiss gives a query the same bits in any company, and BLAS does not: that tells which of them was used."""
+    """The kernel of faiss gives a query the same bits in any batch, and BLAS does not: that tells which of them was used."""
     vectors = np.random.default_rng(0).standard_normal((300, dimension), np.float32)
     index = faiss.IndexFlat(dimension, faiss_layers.METRICS[metric])
     index.add(vectors)
@@ -24,7 +24,9 @@ def test_batches_are_compared_in_blas_and_no_single_query(metric, dimension, que
     assert (not np.array_equal(together, alone)) == used
 
 
-@pytest.mark.parametrize("module", ["asking", "scanning", "faiss_index", "shard_files", "local"])
+@pytest.mark.parametrize(
+    "module", ["engine.adapters", "engine.scanning", "engine.local", "building.faiss_index", "building.shard_files"]
+)
 def test_all_that_builds_or_searches_sets_when_blas_is_used(module):
     program = f"import search_svc.{module}, faiss; print(faiss.cvar.distance_compute_blas_threshold)"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "4096\n"

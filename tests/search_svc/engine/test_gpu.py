@@ -1,4 +1,4 @@
-"""Shards on GPUs. Where there is none, a stand-in finds what a GPU would: as wrongly as a GPU may be."""
+"""Shards on GPUs. Without a GPU, a stand-in finds what a GPU would, with errors as large as those of a GPU may be."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ KNOWS_GPUS = hasattr(faiss, "StandardGpuResources")
 
 
 class FlatCopy:
-    """Scores in float16, and then puts the five best as far back as adding up may."""
+    """Scores in float16, and worsens the five best scores by as much as rounding in sums may."""
 
     def __init__(self, index):
         self.vectors = index.reconstruct_n(0, index.ntotal).astype(np.float16).astype(np.float64)
@@ -71,7 +71,7 @@ def standins():
 
 
 def gallery_of_near_ties(kind):
-    """(300, 16): photos whose scores differ by less than a GPU is off by, and some that are there twice."""
+    """Return photos (300, 16) whose scores differ by less than the error of a GPU; some are there twice."""
     rng = np.random.default_rng(3)
     vectors = np.tile(rng.normal(size=16).astype(np.float16), (300, 1))
     step = {"float16": 2.0**-10, "adding": 2.0**-22}[kind]
@@ -114,7 +114,7 @@ def test_flat_answers_are_those_of_the_cpu_to_the_bit(build_index, standins, kin
 
 
 def test_what_pca_makes_is_rounded_by_the_gpu_and_its_answers_are_still_the_cpu_s(build_index, standins):
-    """Queries that float16 holds and a rotation by quarter turns leave the photos' own loss alone to be made up for."""
+    """float16 holds the queries exactly, and the rotation is by quarter turns: only the photos lose by rounding."""
     rng = np.random.default_rng(0)
     vectors = (np.eye(1, 16, 0) + rng.normal(size=(400, 16)) * 2.0**-12).astype(np.float16).astype(np.float32)
     version = build_index(vectors, spec=IndexSpec("PCA4,Flat"))
@@ -195,11 +195,11 @@ def test_a_gpu_does_one_thing_at_a_time(standins):
     ],
 )
 def test_a_kind_that_no_gpu_holds_is_refused_by_its_name(standins, tmp_path, factory, kind):
-    from search_svc.engine.asking import asking
+    from search_svc.engine.adapters import adapter_of
 
     index = faiss.index_factory(16, factory)
     with pytest.raises(DeviceError, match=rf"^device cuda: {tmp_path}: a GPU can't hold {kind}\. It can hold Flat, "):
-        gpu.on_gpu(asking(index), standins[0], tmp_path)
+        gpu.on_gpu(adapter_of(index), standins[0], tmp_path)
     assert standins[0].copies == []
 
 
@@ -233,7 +233,7 @@ def test_a_search_that_fails_on_the_gpu_fails_alone(build_index, standins):
 
 
 def test_a_faiss_that_finds_no_gpu_is_an_error(monkeypatch):
-    """The faiss for GPUs, on a machine without one: it would make an empty index."""
+    """Without a GPU, the faiss for GPUs would make an empty index."""
     monkeypatch.setattr(gpu, "_faiss", SimpleNamespace(StandardGpuResources=None, get_num_gpus=lambda: 0))
     with pytest.raises(DeviceError, match=r"^device cuda: faiss finds no GPU\. Is there one, with its driver\?$"):
         all_gpus()

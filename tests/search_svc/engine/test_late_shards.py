@@ -1,4 +1,4 @@
-"""`vmmr-search serve` as a real process, one of whose three shards does not answer while the test wants it so."""
+"""`vmmr-search serve` as a real process with three shards, one of which does not answer while a test holds its lock."""
 
 import fcntl
 import signal
@@ -31,7 +31,7 @@ def unit(rows, seed=1):
 
 
 class Served:
-    """The server, its caller, and the lock that its shard waits for."""
+    """The server, a client, and the lock that one shard waits for."""
 
     def __init__(self, version, process, stub, lock):
         self.version, self.process, self.lock = version, process, lock
@@ -60,14 +60,14 @@ class Served:
         return (caught.value.code(), info.reason), dict(info.metadata)
 
     def nearest(self, queries, shards):
-        """Item ids of the five nearest photos of these shards, by numpy."""
+        """Return the item ids of the five nearest photos of these shards, by numpy."""
         rows = np.sort(np.concatenate([self.version.manifest.shards[shard].rows for shard in shards]))
         scores = queries @ self.version.embeddings[rows].astype(np.float32).T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         return [[self.version.items.item_id(row) for row in each] for each in rows[order].tolist()]
 
     def check(self, response, queries, shards):
-        """It is the answer of these shards, and says so."""
+        """Assert that the answer is that of these shards, and says so."""
         assert [[each.item_id for each in found.neighbours] for found in response.results] == self.nearest(
             queries, shards
         )
@@ -88,7 +88,7 @@ def version(build_index, tmp_path_factory):
 
 @pytest.fixture
 def serve(run, dial, tmp_path):
-    """Starts the server; the lock is free when it is ready, and when the test ends."""
+    """Start the server. The lock is free once it is ready, and when the test ends."""
     path = tmp_path / "lock"
     with path.open("w") as lock:
 
@@ -152,7 +152,7 @@ def test_a_shard_that_stays_stuck_costs_a_few_threads_then_nothing_and_recovers(
 
 
 def test_stopping_while_shards_are_stuck_ends_in_order(serve, build_index, tmp_path):
-    """One was abandoned, one is waited for; both are in faiss. At the end of the drain the process ends at once."""
+    """One search was abandoned, one is waited for, and both are in faiss. When the drain is over, the process ends at once."""
     # With this kind of index, it crashes if the interpreter ends beside them.
     version = build_index(unit(300, seed=0), spec=IndexSpec("IVF4,SQ8", shards=3, k=5), directory=tmp_path / "index")
     served = serve(version, "--shard-timeout-s", 600, "--drain-s", 0.5, how="searching")

@@ -30,7 +30,7 @@ counts = st.integers(1, 12)
 
 
 def ranked(gallery, queries, k, metric, rows=None):
-    """(ids, scores) by numpy, by score and then by id."""
+    """Return (ids, scores) by numpy, ordered by score and then by id."""
     scores = queries @ gallery.T if metric == "ip" else -((queries[:, None] - gallery[None]) ** 2).sum(axis=2)
     ids = np.arange(len(gallery)) if rows is None else np.flatnonzero(rows)
     order = np.argsort(-scores[:, ids], axis=1, kind="stable")[:, :k]
@@ -38,7 +38,7 @@ def ranked(gallery, queries, k, metric, rows=None):
 
 
 def check_equal(found, ids, scores):
-    """What was found is this, and nothing beyond it."""
+    """Assert that the hits are exactly these, and no more."""
     width = ids.shape[1]
     np.testing.assert_array_equal(found.ids[:, :width], ids)
     np.testing.assert_array_equal(found.scores[:, :width], scores)
@@ -118,14 +118,14 @@ def test_a_reranked_answer_has_no_removed_photo(open_shards):
 
 
 def photographed_often(photos: int, times: int, dimension: int):
-    """Unit vectors of real numbers; each is in the gallery many times, far apart."""
+    """Unit vectors of real numbers, each of which is in the gallery many times, far apart."""
     vectors = np.random.default_rng(photos).standard_normal((photos, dimension)).astype(np.float16).astype(np.float32)
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
     return np.tile(unit, (times, 1))
 
 
 def answers(shards, queries, batch, *, exact=False):
-    """(ids, scores) of ten neighbours, searched a batch at a time."""
+    """Return (ids, scores) of ten neighbours, searched a batch at a time."""
     hits = [
         shards.search(queries[start : start + batch], 10, exact=exact).hits for start in range(0, len(queries), batch)
     ]
@@ -157,11 +157,11 @@ def test_an_answer_of_any_kind_of_index_is_the_same_bits_in_any_company(open_sha
 
 
 def spread(count: int, dimension: int = 16):
-    """Seeded vectors without ties."""
+    """Return seeded vectors without ties."""
     return np.random.default_rng(3).standard_normal((count, dimension)).astype(np.float16).astype(np.float32)
 
 
-# Those that look at everything, and round nothing, find exactly what numpy does.
+# Indexes that look at every vector, and round none, find exactly what numpy does.
 @pytest.mark.parametrize(
     ("factory", "complete"),
     [

@@ -7,7 +7,7 @@ from search_svc.engine.merge import MARGIN, Fetched, Hits, dropping, empty, merg
 
 
 def hits(*queries):
-    """Hits from a list of (score, id) for each query."""
+    """Return hits from a list of (score, id) for each query."""
     scores = np.array([[score for score, _ in query] for query in queries], np.float32)
     ids = np.array([[number for _, number in query] for query in queries], np.int64)
     return Hits(scores, ids)

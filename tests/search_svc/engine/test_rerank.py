@@ -1,4 +1,4 @@
-"""Reranking: what a compressed index found, compared again with the embeddings."""
+"""Reranking: the hits of a compressed index are compared again with the embeddings."""
 
 import threading
 from itertools import product
@@ -26,12 +26,12 @@ questions = arrays.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(D)),
 
 
 def spread(count, dimension=32, seed=3):
-    """Seeded vectors without ties."""
+    """Return seeded vectors without ties."""
     return np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float16).astype(np.float32)
 
 
 def by_hand(engine, exact, queries, k, rerank, **options):
-    """The best k by exact score among the best k * rerank by the index's."""
+    """Return the best k by exact score among the best k * rerank by the index's score."""
     pool = engine.search(queries, k * rerank, **options).hits.ids
     score = [dict(zip(*row, strict=True)) for row in zip(exact.ids.tolist(), exact.scores.tolist(), strict=True)]
     ranked = [
@@ -79,7 +79,7 @@ def test_with_all_photos_for_candidates_an_answer_is_that_of_exact_to_the_bit(op
 
 
 def recall(ids, exact):
-    """Of the true neighbours, a query."""
+    """Return how many of the true neighbours were found, on average over the queries."""
     return np.mean([len({*found} & {*true}) for found, true in zip(ids.tolist(), exact.tolist(), strict=True)])
 
 
@@ -138,7 +138,7 @@ def test_scores_do_not_depend_on_how_many_pairs_are_compared_at_a_time(monkeypat
 
 @pytest.fixture
 def stuck(monkeypatch):
-    """While it is not set, embeddings can't be read."""
+    """An event; until it is set, reading embeddings blocks."""
     free = threading.Event()
     monkeypatch.setattr(local, "rescored", lambda *asked: free.wait(60) and rescored(*asked))
     yield free

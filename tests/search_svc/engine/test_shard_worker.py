@@ -10,7 +10,7 @@ TIMEOUT_S = 10
 
 
 class Stuck:
-    """Work that has begun, and goes on until it is let go."""
+    """Work that has begun, and runs until it is released."""
 
     def __init__(self, worker):
         self._began, self._go = threading.Event(), threading.Event()
@@ -33,7 +33,7 @@ class Stuck:
 
 @pytest.fixture
 def prepared():
-    """The threads that were."""
+    """The threads that called `prepare`."""
     return []
 
 
@@ -49,7 +49,7 @@ def worker(prepared):
 
 @pytest.fixture
 def stick(worker):
-    """Gives the worker work that it sticks at, until the test ends or lets it go."""
+    """Give the worker work that does not end until the test ends, or releases it."""
     stuck = []
 
     def stick():
@@ -62,7 +62,7 @@ def stick(worker):
 
 
 def abandoned(worker, stick, times=1):
-    """Works that the worker was stuck at when it abandoned them."""
+    """Works that did not end, and that the worker abandoned."""
     works = []
     for _ in range(times):
         works.append(stick().begun())

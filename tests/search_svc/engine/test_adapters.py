@@ -1,4 +1,4 @@
-"""What Show 2 of the shards rests on: bits that depend on the query and the index alone, and parts that answer as a whole."""
+"""Scores depend, to the bit, on the query and the index alone, and shards answer as one index."""
 
 from itertools import pairwise
 
@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from search_svc.building import faiss_index
-from search_svc.engine.asking import Flat, Lists, OneByOne, Options, Transformed, asking, nearest
+from search_svc.engine.adapters import (
+    FlatAdapter,
+    IvfAdapter,
+    OneByOneAdapter,
+    SearchOptions,
+    TransformedAdapter,
+    adapter_of,
+    nearest,
+)
 from search_svc.engine.comparing import rescored
 from search_svc.engine.faiss_layers import METRICS
 from search_svc.engine.merge import merge
@@ -20,7 +28,7 @@ K = 10
 PARAMS = SearchParams(nprobe=5)
 UNFILTERED = (faiss.IndexPQ, faiss.IndexIVFAdditiveQuantizer)
 
-# Whose scores depend on a photo's code and the query alone.
+# Kinds of index whose scores depend on a photo's code and the query alone.
 SHARDABLE = [
     "Flat",
     "SQ8",
@@ -39,7 +47,7 @@ OTHERS = ["PCA32,Flat", "PCA32,IVF16,SQ8", "IVF16,PQ8x4fs", "IVF16,PQ8x4,RFlat",
 
 @pytest.fixture(scope="module")
 def gallery():
-    """Unit vectors; each photo is there many times, far apart: ties everywhere, if the bits allow."""
+    """Unit vectors, each of which is there many times, far apart: all copies tie, if scores are equal to the bit."""
     unit = np.random.default_rng(0).standard_normal((PHOTOS, D))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     return np.tile(unit.astype(np.float16), (TIMES, 1))
@@ -58,7 +66,7 @@ def metric(request):
 
 @pytest.fixture(scope="module")
 def trained(gallery, metric):
-    """A trained, empty index of a kind; k-means draws from the photos in all their repetitions."""
+    """Return a function that makes a trained, empty index of a kind. k-means draws from the photos and all their copies."""
     known = {}
 
     def train(factory):
@@ -75,7 +83,7 @@ def trained(gallery, metric):
 def shard(trained, gallery, metric, rows):
     index = faiss.clone_index(trained)
     faiss_index.add(index, gallery[np.array(rows)].astype(np.float32))
-    return Shard(asking(index), gallery, metric, rows, None, filters=not isinstance(index, UNFILTERED))
+    return Shard(adapter_of(index), gallery, metric, rows, None, filters=not isinstance(index, UNFILTERED))
 
 
 def search(shards, queries, k, rows=None, batch=64):
@@ -136,35 +144,35 @@ def test_exact_answers_are_those_of_a_flat_index_to_the_bit_however_many_ask(gal
 
 
 def test_lists_that_tie_are_visited_first_come_in_any_company():
-    """The centroids are one vector, many times: which lists are visited depends on no rounding."""
+    """All centroids are the same vector, so rounding must not decide which lists are visited."""
     centre = np.random.default_rng(0).standard_normal((1, D)).astype(np.float32)
     quantizer = faiss.IndexFlatIP(D)
     quantizer.add(np.repeat(centre, 64, axis=0))
     index = faiss.IndexIVFFlat(quantizer, D, 64, faiss.METRIC_INNER_PRODUCT)
     index.is_trained = True
-    asked = asking(index)
+    adapter = adapter_of(index)
     queries = np.random.default_rng(1).standard_normal((64, D)).astype(np.float32)
     for batch in (1, 64):
-        chosen = asked.chosen(queries[:batch], Options(SearchParams(nprobe=3)))
+        chosen = adapter.choose_lists(queries[:batch], SearchOptions(SearchParams(nprobe=3)))
         assert chosen.ids.tolist() == [[0, 1, 2]] * batch
 
 
 @pytest.mark.parametrize(
     ("factory", "kinds"),
     [
-        ("Flat", [Flat]),
-        ("IVF16,SQ8", [Lists, Flat]),
-        ("IVF16_HNSW8,SQ8", [Lists, OneByOne]),
-        ("PCA32,IVF16,SQ8", [Transformed, Lists]),
-        ("IVF16,PQ8x4fs", [OneByOne]),
-        ("HNSW8,SQ8", [OneByOne]),
+        ("Flat", [FlatAdapter]),
+        ("IVF16,SQ8", [IvfAdapter, FlatAdapter]),
+        ("IVF16_HNSW8,SQ8", [IvfAdapter, OneByOneAdapter]),
+        ("PCA32,IVF16,SQ8", [TransformedAdapter, IvfAdapter]),
+        ("IVF16,PQ8x4fs", [OneByOneAdapter]),
+        ("HNSW8,SQ8", [OneByOneAdapter]),
     ],
 )
 def test_each_layer_is_asked_in_its_own_way(factory, kinds):
-    asked = asking(faiss.index_factory(D, factory, faiss.METRIC_INNER_PRODUCT))
+    adapter = adapter_of(faiss.index_factory(D, factory, faiss.METRIC_INNER_PRODUCT))
     for kind in kinds:
-        assert type(asked) is kind
-        asked = getattr(asked, "inner", None) or getattr(asked, "quantizer", None)
+        assert type(adapter) is kind
+        adapter = getattr(adapter, "inner", None) or getattr(adapter, "quantizer", None)
 
 
 def test_one_query_of_lists_gets_what_faiss_says(trained, gallery, queries, metric):
@@ -174,7 +182,7 @@ def test_one_query_of_lists_gets_what_faiss_says(trained, gallery, queries, metr
         told = faiss.SearchParametersIVF(nprobe=5)
         for row in range(len(queries)):
             distances, _ = index.search(queries[row : row + 1], K, params=told)
-            found = nearest(asking(index), queries[row : row + 1], K, Options(PARAMS))
+            found = nearest(adapter_of(index), queries[row : row + 1], K, SearchOptions(PARAMS))
             np.testing.assert_array_equal(found.scores, distances if metric == "ip" else -distances)
 
 
@@ -183,6 +191,6 @@ def test_a_flat_index_whose_longest_vector_is_known_is_opened_and_asked_without_
         ntotal, d, metric_type = N, D, METRICS[metric]
 
     index = Untouchable()
-    assert Flat(index, 2.5).longest == 2.5
-    measured = shard(trained("Flat"), (3 * gallery).astype(np.float16), metric, range(N)).asked.longest
+    assert FlatAdapter(index, 2.5).longest == 2.5
+    measured = shard(trained("Flat"), (3 * gallery).astype(np.float16), metric, range(N)).adapter.longest
     assert measured == pytest.approx(3, rel=1e-2)
