@@ -1,7 +1,7 @@
 """A collection of labelled photos: a folder of folders, `DIR/<label>/<file>`.
 
-What data sets come wrapped in is looked through: a lone folder that holds the label folders (`VMMRdb/`, `VMMRdb_master/`,
-Stanford's `train/`) is part of the photos' paths, not of their labels.
+Data sets often come with one more folder around the label folders (`VMMRdb/`, `VMMRdb_master/`, Stanford's `train/`). Such a
+folder is part of the photos' paths, not of their labels.
 """
 
 import os
@@ -16,25 +16,25 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 @dataclass(frozen=True)
 class Remark:
-    """What the owner of the collection may want to look at."""
+    """A file or folder that the owner of the collection may want to look at, and the reason."""
 
     path: str
-    """Relative to the folder of the collection, with `/`."""
+    """The path relative to the folder of the collection, with `/`."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Collection:
     top: str
-    """The folder the label folders are in, relative to the folder of the collection: empty, or ending in `/`."""
+    """The folder that holds the label folders, relative to the folder of the collection: empty, or ending in `/`."""
     classes: Mapping[str, Sequence[str]]
-    """The names of the photos' files by label, both sorted; no label is without photos."""
+    """The file names of the photos by label, both sorted; every label has photos."""
     skipped: Sequence[Remark]
-    """What is not a labelled photo."""
+    """Files and folders that are not labelled photos."""
 
 
 def scan(directory: Path) -> Collection:
-    """Raises CommandError if there is no labelled photo in `directory`."""
+    """List the labelled photos in `directory`. Raises CommandError if there is none."""
     if not directory.is_dir():
         raise CommandError(f"{directory}: there is no such folder")
     top = _top(directory)
@@ -51,7 +51,7 @@ def scan(directory: Path) -> Collection:
 
 
 def _top(directory: Path) -> str:
-    """Empty if `directory` holds the label folders itself."""
+    """Return the name, with a `/`, of the one folder around the label folders; empty if there is no such folder."""
     folders = [entry for entry in _entries(directory) if entry.is_dir()]
     if len(folders) != 1:
         return ""
@@ -61,7 +61,7 @@ def _top(directory: Path) -> str:
 
 
 def _photos(root: Path) -> Iterator[tuple[str, str, str | None]]:
-    """(label, file name, why it is skipped) of what is in the label folders, and of what lies beside them."""
+    """Yield (label, file name, why it is skipped) for all in the label folders; files beside these have the label ""."""
     for folder in _entries(root):
         if not folder.is_dir():
             yield "", folder.name, "not in a folder named after a label"
@@ -81,7 +81,7 @@ def _why_not(label: str, entry: "os.DirEntry[str]") -> str | None:
 
 
 def _entries(directory: str | Path) -> "list[os.DirEntry[str]]":
-    """What the owner put there."""
+    """Return the entries of a folder, sorted by name, without clutter."""
     return sorted((entry for entry in os.scandir(directory) if not _is_clutter(entry.name)), key=lambda e: e.name)
 
 
@@ -91,5 +91,5 @@ def _is_photo(entry: "os.DirEntry[str]") -> bool:
 
 
 def _is_clutter(name: str) -> bool:
-    """Hidden files, and what macOS adds to archives."""
+    """Return whether the name is that of a hidden file, or of the folder that macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"

@@ -1,4 +1,4 @@
-"""The embeddings artifact, as the embedder's offline step leaves it: a matrix, and a line of `items.csv` for each row."""
+"""The folder that `vmmr-embedder embed` writes: a matrix of embeddings, and a line of `items.csv` for each of its rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.dataset import photo_list as manifest
+from search_svc.dataset import photo_list
 from search_svc.dataset.photo_list import Photo
 from svckit.artifact import ArtifactError, read_manifest
 
@@ -20,16 +20,19 @@ class Embeddings:
     """(photos, dimension) float16 or float32, memory-mapped, read-only."""
     photos: tuple[Photo, ...]
     model: str
-    """Fingerprint of the model that made them."""
+    """The fingerprint of the model that made the embeddings."""
     model_name: str
     normalized: bool
-    """Whether they have unit length."""
+    """Whether the embeddings have unit length."""
     fingerprint: str
-    """sha256 of the manifest, which has those of the other files."""
+    """The sha256 of the manifest, which holds the sha256 of every other file."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ArtifactError, naming the file and the reason, if a file is damaged or does not fit the others."""
+        """Open a folder of embeddings.
+
+        Raises ArtifactError, naming the file and the reason, if a file is damaged or does not fit the others.
+        """
         if not (path / "manifest.json").exists():
             raise ArtifactError(path / "manifest.json", "missing: no embeddings here; `vmmr-embedder embed` makes them")
         fields = read_manifest(path)
@@ -41,7 +44,7 @@ class Embeddings:
         except (KeyError, TypeError, ValueError) as error:
             reason = f"a field is missing or of the wrong type: {error}"
             raise ArtifactError(path / "manifest.json", reason) from error
-        photos = manifest.read(path / "items.csv")
+        photos = photo_list.read(path / "items.csv")
         if len(photos) != shape[0]:
             raise ArtifactError(path / "items.csv", f"lists {len(photos)} photos, its manifest says {shape[0]}")
         return cls(

@@ -1,25 +1,28 @@
-"""Exclusion lists: photos of a collection that are left out of a step, as `vmmr-search audit` or a person wrote them."""
+"""Exclusion lists: files, written by `vmmr-search audit` or by hand, that name photos a command must leave out."""
 
 import argparse
-import csv
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from svckit.artifact import ArtifactError
+from search_svc.dataset.csv_files import read_rows
 from svckit.cli import CommandError
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--exclude", metavar="CSV", type=Path, help="leave out the photos that its column `path` names (see audit)"
+        "--exclude",
+        metavar="CSV",
+        type=Path,
+        help="leave out the photos that the column `path` of this file names; `audit` writes such a file",
     )
 
 
 def excluded(path: Path | None, known: Collection[str]) -> set[str]:
-    """The known photos that the list names; nothing without a list. Says how many, and names one it does not know.
+    """Return those of the `known` paths that the list names; none without a list.
 
-    Raises CommandError if it knows none of them: then the paths are of another folder.
+    Prints how many they are, and a warning if the list names others. Raises CommandError if it names no known path at all,
+    for then its paths belong to another folder.
     """
     if path is None:
         return set()
@@ -35,19 +38,6 @@ def excluded(path: Path | None, known: Collection[str]) -> set[str]:
 
 
 def read(path: Path) -> set[str]:
-    """The paths of a list. Other columns are passed over. Raises ArtifactError if it is none."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if "path" not in (reader.fieldnames or ()):
-                raise ArtifactError(path, "has no column path")
-            return set(_paths(row["path"] for row in reader))
-    except OSError as error:
-        raise ArtifactError(path, error.strerror or str(error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
-
-
-def _paths(names: Iterable[str | None]) -> Iterable[str]:
-    """As a manifest writes them."""
-    return (str(PurePosixPath(name)) for name in names if name)
+    """Return the paths in the column `path`, written as in manifest.csv. Raises ArtifactError if the file has none."""
+    names = (row["path"] for _, row in read_rows(path, ["path"], strict=True))
+    return {str(PurePosixPath(name)) for name in names if name}

@@ -1,34 +1,33 @@
 """`manifest.csv`: the photos of a collection, one a line, with their labels and splits."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+from search_svc.dataset.csv_files import Row, read_rows, text_of
 from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
 from svckit.cli import CommandError
 
 Split = Literal["train", "dev", "test", "unseen-dev", "unseen-test"]
-"""The unseen ones hold all photos of their labels: cars that no gallery of the others knows."""
+"""An unseen split holds all photos of its labels, so that a gallery of the other splits does not know these cars."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("path", "label", "make", "model", "year", "split")
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A line. Its strings are printable."""
+    """A photo of the collection."""
 
     path: str
-    """Relative to the folder of the collection, with `/`."""
+    """The path relative to the folder of the collection, with `/`."""
     label: Label
     split: Split
 
 
 def split_names(names: str) -> set[str]:
-    """Of a list with commas, as --split takes it. Raises CommandError if one is none."""
+    """Return the splits of a list like `dev,test`. Raises CommandError if one of the names is not a split."""
     splits = set(names.split(","))
     if unknown := sorted(splits - set(SPLITS)):
         raise CommandError(f"--split must be of {', '.join(SPLITS)}, got {unknown[0]!r}")
@@ -36,42 +35,34 @@ def split_names(names: str) -> set[str]:
 
 
 def write(path: Path, photos: Iterable[Photo]) -> None:
-    content = io.StringIO(newline="")
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for photo in photos:
-        label = photo.label
-        year = "" if label.year is None else label.year
-        writer.writerow((photo.path, label.label, label.make, label.model, year, photo.split))
-    atomic_write(path, content.getvalue().encode())
+    atomic_write(path, text_of(COLUMNS, map(_row, photos)).encode())
 
 
 def read(path: Path) -> list[Photo]:
-    """Columns beyond `COLUMNS` are passed over. Raises ArtifactError, with the line, if something is wrong.
+    """Read the photos; columns beyond `COLUMNS` are ignored.
 
-    All photos of one label have one make, model and year.
+    Raises ArtifactError, with the line, if something is wrong: also if two photos of one label differ in make, model or
+    year.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = dict(_photos(path, csv.DictReader(file)))
-    except OSError as error:
-        raise ArtifactError(path, error.strerror or str(error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
+    lines = dict(_photos(path))
     _check_labels(path, lines)
     return list(lines.values())
 
 
-def _photos(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, Photo]]:
-    """Each with the number of its line."""
-    if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-        raise ArtifactError(path, f"has no column {', '.join(missing)}")
+def _row(photo: Photo) -> tuple[str, ...]:
+    label = photo.label
+    year = "" if label.year is None else str(label.year)
+    return (photo.path, label.label, label.make, label.model, year, photo.split)
+
+
+def _photos(path: Path) -> Iterator[tuple[int, Photo]]:
+    """Yield each photo with the number of its line."""
     labels: dict[Label, Label] = {}
-    for row in reader:
+    for line, row in read_rows(path, COLUMNS):
         try:
-            yield reader.line_num, _photo(row, labels)
+            yield line, _photo(row, labels)
         except ValueError as error:
-            raise ArtifactError(path, f"line {reader.line_num}: {error}") from error
+            raise ArtifactError(path, f"line {line}: {error}") from error
 
 
 def _check_labels(path: Path, lines: Mapping[int, Photo]) -> None:
@@ -81,8 +72,11 @@ def _check_labels(path: Path, lines: Mapping[int, Photo]) -> None:
         raise ArtifactError(path, f"the label {photos[places[0]].label.label!r} has {one}, but {other}")
 
 
-def _photo(row: Mapping[str, str | None], labels: dict[Label, Label]) -> Photo:
-    """Photos share the `labels` that are equal, and the names of splits: there may be millions."""
+def _photo(row: Row, labels: dict[Label, Label]) -> Photo:
+    """Return the photo of a row. Raises ValueError if a value is wrong.
+
+    Equal labels become one object, kept in `labels`, and so do the names of splits: there may be millions of photos.
+    """
     values = [row[column] for column in COLUMNS]
     path, label, make, model, year, split = values
     if None in values or not path or not label:

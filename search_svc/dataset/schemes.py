@@ -1,4 +1,4 @@
-"""How photos are divided into splits: pure functions of the names of the files."""
+"""Schemes that divide photos into splits. They depend on nothing but the names of the files."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,34 +11,38 @@ from search_svc.voting import labels
 from svckit.cli import CommandError
 
 Cuts = Callable[[int], tuple[int, int]]
-"""From the number of a label's photos to where, among them shuffled, dev and test begin."""
+"""Maps the number of a label's photos to the places, in their shuffled order, where dev and where test begins."""
 
 PARTS: tuple[Split, ...] = ("train", "dev", "test")
-"""What the photos of one label are divided into."""
+"""The splits into which the photos of one label are divided."""
 
 _SEED = 230
+"""The seed of the blog post named below."""
 _UNSEEN_DEV = 5
-"""One of so many unseen labels is for dev."""
+"""The first of every so many unseen labels is for unseen-dev."""
 
 
-def blog_cuts(photos: int) -> tuple[int, int]:
-    """As in "Building a Car Model Classifier, Part 1" (wasdkhan/car-reverse-image-search)."""
+def eighty_ten_ten_cuts(photos: int) -> tuple[int, int]:
+    """Cut at int(0.8 n) and int(0.9 n), so that dev and test may be empty, or train.
+
+    From the blog post "Building a Car Model Classifier, Part 1" (wasdkhan/car-reverse-image-search).
+    """
     return int(0.8 * photos), int(0.9 * photos)
 
 
 def stratified_cuts(photos: int) -> tuple[int, int]:
-    """A tenth each for dev and test, and at least one photo each. Of two photos one is for test, a lone one for train."""
+    """Give dev and test a tenth each, and at least one photo. Of two photos one is for test; a lone one is for train."""
     if photos < 3:
         return 1, 1
     held_out = max(1, round(photos / 10))
     return photos - 2 * held_out, photos - held_out
 
 
-CUTS: Mapping[str, Cuts] = {"blog": blog_cuts, "stratified": stratified_cuts}
+CUTS: Mapping[str, Cuts] = {"blog": eighty_ten_ten_cuts, "stratified": stratified_cuts}
 
 
 def divide(collection: Collection, cuts: Cuts) -> list[Photo]:
-    """Every photo of the collection, once, by path. The same files are always divided the same way."""
+    """Return every photo of the collection, sorted by path. The same files are always divided the same way."""
     photos = []
     for name, files in collection.classes.items():
         label = labels.parse(name)
@@ -49,10 +53,10 @@ def divide(collection: Collection, cuts: Cuts) -> list[Photo]:
 
 
 def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tuple[list[Photo], list[Remark]]:
-    """The photos that the lists name, by path, and remarks on those that no list names.
+    """Return the photos that the lists name, sorted by path, and remarks on the photos that no list names.
 
-    A list has a line `label/file` for each photo. Raises CommandError, with the line, if a list names what is not in the
-    collection, or what was named before.
+    A list has a line `label/file` for each photo. Raises CommandError, with the line, if a list names a photo that is not in
+    the collection, or that was named before.
     """
     unnamed = {f"{name}/{file}": name for name, files in collection.classes.items() for file in files}
     photos: dict[str, Photo] = {}
@@ -69,10 +73,10 @@ def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tupl
 
 
 def hold_out(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """The photos, those of the last `count` labels in the order of their names in the unseen splits.
+    """Move all photos of the last `count` labels, in the order of their names, to the unseen splits.
 
-    The first of these labels and every fifth after it is unseen-dev. Raises CommandError if that leaves a split without
-    labels, or fewer than two to tell apart.
+    The first of these labels and every fifth after it goes to unseen-dev, the others to unseen-test. Raises CommandError if
+    `count` is below 2, which leaves an unseen split without labels, or if fewer than two labels are left.
     """
     names = sorted({photo.label.label for photo in photos})
     if not 2 <= count <= len(names) - 2:
@@ -84,14 +88,14 @@ def hold_out(photos: Sequence[Photo], count: int) -> list[Photo]:
 
 
 def _shuffled(files: Sequence[str]) -> list[str]:
-    """The blog's order: each label starts from the same seed."""
+    """Shuffle the files of one label, always from the same seed: the order of the blog post."""
     shuffled = list(files)
     random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - not for secrets
     return shuffled
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not empty, each with its place."""
+    """Yield the place ("FILE: line N") and the text of each line that is not empty."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

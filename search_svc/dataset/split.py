@@ -1,16 +1,14 @@
-"""`vmmr-search split`: from a folder of photos to `manifest.csv`, which says what each photo is for."""
+"""`vmmr-search split`: reads a folder of photos, and writes `manifest.csv`, which says what each photo is for."""
 
 import argparse
-import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from search_svc.dataset import exclude, schemes
-from search_svc.dataset import photo_list as manifest
+from search_svc.dataset import exclude, photo_list, schemes
 from search_svc.dataset.collection import Collection, Remark, scan
+from search_svc.dataset.csv_files import text_of
 from search_svc.dataset.photo_list import SPLITS, Photo
 from search_svc.dataset.schemes import PARTS
 from search_svc.voting import labels
@@ -37,8 +35,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         nargs="+",
         default=["blog"],
         metavar=("blog|stratified|files", "LIST"),
-        help="blog (default): 80/10/10 of each label, as the blog did it; stratified: every label of three photos or"
-        " more is in every split; files TRAIN DEV TEST: as these lists of <label>/<file> say",
+        help="blog (default): each label is cut after 80 and 90 %% of its photos, rounded down, so small labels are not in"
+        " every split; stratified: every label of three photos or more is in every split; files TRAIN DEV TEST: as these"
+        " lists of <label>/<file> say",
     )
     parser.add_argument(
         "--unseen",
@@ -61,21 +60,23 @@ def _run(args: argparse.Namespace) -> None:
     if args.unseen is not None:
         photos = schemes.hold_out(photos, args.unseen)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in photos})
-    photos = [photo for photo in photos if photo.path not in left_out]  # only now, so that no other photo moves
+    # Photos are left out after they were divided, so that no other photo moves to another split.
+    photos = [photo for photo in photos if photo.path not in left_out]
     if not photos:
         raise CommandError(f"{args.exclude}: leaves no photo")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report_path = args.out.with_name(REPORT_FILE)
     report = [*_clashing_labels(collection), *_unread_labels(collection), *collection.skipped, *unnamed]
-    manifest.write(args.out, photos)
+    photo_list.write(args.out, photos)
     atomic_write(args.out.with_name(SIZES_FILE), _sizes(collection).encode())
-    atomic_write(report_path, _csv(report).encode(errors="backslashreplace"))
+    lines = text_of(("path", "reason"), ((remark.path, remark.reason) for remark in report))
+    atomic_write(report_path, lines.encode(errors="backslashreplace"))
     print(_summary(args.out, photos))
     _show(report, report_path)
 
 
 def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, str, list[Path]]:
-    """The folder, the scheme and its lists. `--scheme` takes all that follows it, so DIR may be the last of that."""
+    """Return the folder, the scheme and its lists. `--scheme` takes all words after it, so DIR may be the last of them."""
     if scheme not in {*schemes.CUTS, "files"}:
         raise CommandError(f"--scheme must be one of {', '.join(schemes.CUTS)}, files, got {scheme!r}")
     paths = [Path(path) for path in rest]
@@ -89,7 +90,7 @@ def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, s
 
 
 def _clashing_labels(collection: Collection) -> Iterator[Remark]:
-    """Labels that are read as the same car as one before: photos of one car would vote for two labels."""
+    """Yield labels that name the same car as an earlier label: photos of that car would vote for two labels."""
     first: dict[tuple[str, str, int | None], str] = {}
     for label in map(labels.parse, collection.classes):
         known = first.setdefault((label.make, label.model, label.year), label.label)
@@ -105,13 +106,6 @@ def _unread_labels(collection: Collection) -> Iterator[Remark]:
 
 def _sizes(collection: Collection) -> str:
     return "".join(f"{name} {len(files)}\n" for name, files in collection.classes.items())
-
-
-def _csv(report: Sequence[Remark]) -> str:
-    content = io.StringIO(newline="")
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerows([("path", "reason"), *((remark.path, remark.reason) for remark in report)])
-    return content.getvalue()
 
 
 def _summary(out: Path, photos: Sequence[Photo]) -> str:

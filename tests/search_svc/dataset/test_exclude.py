@@ -9,7 +9,7 @@ KNOWN = {"a/1.jpg", "a/2.jpg", "b/1.jpg"}
 
 @pytest.fixture
 def listed(tmp_path):
-    """Writes an exclusion list."""
+    """Write an exclusion list."""
 
     def write(content):
         path = tmp_path / "exclude.csv"

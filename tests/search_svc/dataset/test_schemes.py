@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from search_svc.dataset.collection import Collection, Remark, scan
 from search_svc.dataset.photo_list import Photo
-from search_svc.dataset.schemes import CUTS, blog_cuts, divide, divide_by_lists, hold_out, stratified_cuts
+from search_svc.dataset.schemes import CUTS, divide, divide_by_lists, eighty_ten_ten_cuts, hold_out, stratified_cuts
 from search_svc.voting.labels import parse
 from svckit.cli import CommandError
 
@@ -47,7 +47,7 @@ def test_a_label_is_split_the_same_way_whatever_other_labels_there_are(cuts, siz
 
 
 def blog_lists(data_dir):
-    """The blog's algorithm as its author tells it, on the global random state."""
+    """Return the lists of the blog's algorithm, written as its author describes it, with the global random state."""
     lists = {"train": [], "dev": [], "test": []}
     for category in sorted(folder.name for folder in data_dir.iterdir()):
         names = [f"{category}/{name}" for name in sorted(file.name for file in (data_dir / category).iterdir())]
@@ -66,7 +66,7 @@ def test_the_blog_scheme_gives_the_blogs_lists(tmp_path):
         for i in range(count):
             (folder / f"{i * 7919 % 1000}.jpg").touch()
     lists = {"train": set(), "dev": set(), "test": set()}
-    for photo in divide(scan(tmp_path), blog_cuts):
+    for photo in divide(scan(tmp_path), eighty_ten_ten_cuts):
         lists[photo.split].add(photo.path)
     assert lists == {split: set(names) for split, names in blog_lists(tmp_path).items()}
 
@@ -76,12 +76,12 @@ def test_the_blog_scheme_gives_the_blogs_lists(tmp_path):
     [(1, (0, 0, 1)), (2, (1, 0, 1)), (5, (4, 0, 1)), (6, (4, 1, 1)), (9, (7, 1, 1)), (10, (8, 1, 1)), (45, (36, 4, 5))],
 )
 def test_the_blogs_cuts(photos, expected):
-    assert shares(blog_cuts, photos) == expected
+    assert shares(eighty_ten_ten_cuts, photos) == expected
 
 
 @pytest.mark.parametrize("photos", range(1, 6))
 def test_the_blog_leaves_dev_without_the_labels_of_fewer_than_six_photos(photos):
-    assert shares(blog_cuts, photos)[1] == 0
+    assert shares(eighty_ten_ten_cuts, photos)[1] == 0
 
 
 @settings(deadline=None)
@@ -105,7 +105,7 @@ def shares(cuts, photos):
 
 @pytest.fixture
 def lists(tmp_path):
-    """Writes train.txt, dev.txt and test.txt."""
+    """Write train.txt, dev.txt and test.txt."""
 
     def write(train="", dev="", test=""):
         paths = {split: tmp_path / f"{split}.txt" for split in ("train", "dev", "test")}
@@ -131,7 +131,7 @@ def test_lists_say_which_photo_is_for_what_and_the_photos_they_do_not_name_are_r
 @given(sizes)
 def test_the_lists_the_blog_wrote_give_the_blogs_split(tmp_path_factory, sizes):
     there = collection(sizes)
-    photos = divide(there, blog_cuts)
+    photos = divide(there, eighty_ten_ten_cuts)
     directory = tmp_path_factory.mktemp("lists")
     paths = {split: directory / f"{split}.txt" for split in ("train", "dev", "test")}
     for split, path in paths.items():
@@ -173,6 +173,6 @@ def test_the_last_labels_are_held_out_whole_and_no_other_photo_moves(sizes, data
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 4, 9])
 def test_no_split_is_left_without_labels_by_holding_out(count):
-    photos = divide(collection(dict.fromkeys("abcde", 3)), blog_cuts)
+    photos = divide(collection(dict.fromkeys("abcde", 3)), eighty_ten_ten_cuts)
     with pytest.raises(CommandError, match=f"--unseen must be 2 or more, and leave 2 of the 5 labels, got {count}"):
         hold_out(photos, count)

@@ -10,7 +10,7 @@ from svckit import cli
 
 @pytest.fixture
 def photos(tmp_path):
-    """A collection of twelve photos of three labels, one of them not to be read in full."""
+    """A collection of twelve photos of three labels, one of which cannot be read in full."""
     for label, count in {"honda_pilot_2011": 6, "land_rover_lr2_1900": 3, "odd": 3}.items():
         for i in range(count):
             path = tmp_path / "photos" / "VMMRdb" / label / f"{i}.jpg"
@@ -21,7 +21,7 @@ def photos(tmp_path):
 
 
 def run(*argv):
-    """Runs the command as its program does."""
+    """Run the command as its program does."""
     parser = argparse.ArgumentParser()
     split.add(parser.add_subparsers(required=True))
     args = parser.parse_args(["split", *map(str, argv)])
@@ -29,7 +29,7 @@ def run(*argv):
 
 
 def fails(capsys, *argv):
-    """Runs the command, which must fail, and returns what it says."""
+    """Run the command, which must fail, and return its message."""
     with pytest.raises(SystemExit) as caught:
         run(*argv)
     assert not capsys.readouterr().out
