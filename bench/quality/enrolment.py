@@ -32,7 +32,7 @@ from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
-from search_svc.fitting.held_out import Held
+from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
 
@@ -146,7 +146,7 @@ def build(
             model_name=made.model_name,
         ),
         IndexSpec(factory=made.factory, metric=made.metric, seed=made.seed),
-        held=Held(vectors, np.arange(len(held)), [parse(photo.label) for photo in held]),
+        held=HeldOutPhotos(vectors, np.arange(len(held)), [parse(photo.label) for photo in held]),
     )
 
 

@@ -17,7 +17,7 @@ from search_svc.building.sharding import balanced, by_label
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.fit import fit
-from search_svc.fitting.held_out import Held
+from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.index_dir import BuildRunningError, Draft, current, new_version
 from search_svc.index.items import Items, write_items
 from search_svc.index.journal import Journal
@@ -62,7 +62,7 @@ def build_version(
     gallery: Gallery,
     spec: IndexSpec,
     *,
-    held: Held | None = None,
+    held: HeldOutPhotos | None = None,
     inherited: Inherited | None = None,
     drop_changes: bool = False,
     resources: Resources = Resources(),
@@ -235,7 +235,7 @@ def _write_shards(
 
 
 def _calibrate(
-    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], held: Held, spec: IndexSpec
+    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], held: HeldOutPhotos, spec: IndexSpec
 ) -> VersionManifest:
     """Writes the calibration; returns the manifest with what was fitted."""
     version = _drafted(draft, manifest, gallery)

@@ -17,7 +17,7 @@ from search_svc.building.spec import MEMORY_BYTES, IndexSpec, Resources, ShardBy
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
-from search_svc.fitting.held_out import LEAST_LABELS, LEAST_PHOTOS, Held
+from search_svc.fitting.held_out import LEAST_LABELS, LEAST_PHOTOS, HeldOutPhotos
 from search_svc.index.version import IndexVersion, Metric
 from search_svc.voting.calibration import Calibration
 from svckit.artifact import ArtifactError
@@ -151,7 +151,7 @@ def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
             )
 
 
-def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> Held:
+def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> HeldOutPhotos:
     """The dev photos of the gallery's labels that are not in the gallery, and not left out."""
     photos, indexed = embeddings.photos, set(gallery.tolist())
     labels = {photos[row].label.label for row in indexed}
@@ -160,7 +160,7 @@ def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]
         for row, photo in enumerate(photos)
         if photo.split == "dev" and row not in indexed and photo.label.label in labels and photo.path not in left_out
     ]
-    return Held(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
+    return HeldOutPhotos(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
 
 
 def _summary(version: IndexVersion) -> str:
@@ -169,7 +169,7 @@ def _summary(version: IndexVersion) -> str:
     return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"
 
 
-def calibrated(fitted: Calibration | None, held: Held) -> str:
+def calibrated(fitted: Calibration | None, held: HeldOutPhotos) -> str:
     if fitted is None:
         there = f"{len(held.rows)} of {len(set(held.labels))} labels"
         needed = f"that takes {LEAST_PHOTOS} dev photos of {LEAST_LABELS} labels outside the gallery, there are {there}"

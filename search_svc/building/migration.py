@@ -22,7 +22,7 @@ from search_svc.building.compaction import Source, source_of, spec_of
 from search_svc.building.embedding_cache import Remade, photo_key
 from search_svc.building.spec import IndexSpec, Resources
 from search_svc.dataset.embeddings import Embeddings
-from search_svc.fitting.held_out import Held
+from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.index_dir import version_names
 from search_svc.index.journal import Journal
 from search_svc.index.version import IndexVersion
@@ -77,7 +77,7 @@ class Migrated:
     """Photos that were embedded this time."""
     lost: Sequence[Lost]
     """Left out of the version."""
-    held: Held | None
+    held: HeldOutPhotos | None
     """What it was calibrated on, if that was enough."""
     upto: int
     """Entries of the old index's journal up to here are in it."""
@@ -261,7 +261,7 @@ def _build(
     remade: Remade,
     *,
     spec: IndexSpec,
-    held: Held | None,
+    held: HeldOutPhotos | None,
     resources: Resources,
 ) -> IndexVersion | None:
     """Build a version of the gallery, or return None if the last one that was built is of the same."""
@@ -274,7 +274,7 @@ def _build(
     return version
 
 
-def _job(gallery: Gallery, photos: Sequence[bytes], spec: IndexSpec, held: Held | None) -> str:
+def _job(gallery: Gallery, photos: Sequence[bytes], spec: IndexSpec, held: HeldOutPhotos | None) -> str:
     """sha256 of all that the version depends on."""
     names = zip(gallery.labels, gallery.batch_ids, gallery.attributes, strict=True)
     others = (repr((label.label, batch, sorted(more.items()))).encode() for label, batch, more in names)
@@ -282,7 +282,7 @@ def _job(gallery: Gallery, photos: Sequence[bytes], spec: IndexSpec, held: Held 
     return sha256_of([*photos, *others, repr(spec).encode(), dev])
 
 
-def _held(gallery: Gallery, dev: Embeddings) -> Held:
+def _held(gallery: Gallery, dev: Embeddings) -> HeldOutPhotos:
     """The dev photos of the gallery's labels that are not in the gallery."""
     known = {label.label: label for label in gallery.labels}
     there = {*gallery.item_ids, *gallery.uris}
@@ -291,4 +291,4 @@ def _held(gallery: Gallery, dev: Embeddings) -> Held:
         for row, photo in enumerate(dev.photos)
         if photo.split == "dev" and photo.label.label in known and photo.path not in there
     ]
-    return Held(dev.matrix, np.array(rows, np.int64), [known[dev.photos[row].label.label] for row in rows])
+    return HeldOutPhotos(dev.matrix, np.array(rows, np.int64), [known[dev.photos[row].label.label] for row in rows])

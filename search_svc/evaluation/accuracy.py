@@ -1,4 +1,4 @@
-"""Accuracy: how often the neighbours of a photo, and the answer made of them, say what it shows.
+"""Accuracy: how often the neighbours of a photo, and the answer that is made of them, are right.
 
 Each measure is taken at four levels: the whole label, the model (with its make), the make, and the year alone.
 
@@ -27,7 +27,7 @@ LEVELS: dict[str, Callable[[Label], Hashable]] = {
     "make": lambda label: path(label)[:1],
     "year": lambda label: label.year,
 }
-"""The class of a label at each level; None if it has none there, and then its photos are not counted."""
+"""The class of a label at each level. Photos whose label has none at a level (None) are not counted there."""
 
 NEAREST, VOTE, WITHIN = "nearest, top-1", "vote, top-1", "vote, within years"
 
@@ -36,12 +36,12 @@ MEASURES = (NEAREST, "nearest, top-5 images", "nearest, top-5 classes", VOTE, "v
 RECALL_AT = (1, 2, 4, 8)
 
 Outcomes = Mapping[tuple[str, str], bool]
-"""Whether a photo was recognised, by level and measure."""
+"""Whether a photo was recognised, by (level, measure)."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A share of photos, with a 95 % bootstrap interval over photos."""
+    """The share of photos that are right at a level by a measure, with its 95 % interval."""
 
     level: str
     measure: str
@@ -52,9 +52,9 @@ class Score:
 
 
 def outcomes(truth: Label, nearest: Sequence[Label], answer: Answer | None) -> Outcomes:
-    """What is right of one photo; only the levels that its label has.
+    """Return whether one photo is recognised, at each level that its label has, by each measure.
 
-    `nearest` are labels of neighbours, nearest first, enough for five classes at every level if there are so many.
+    `nearest` are the labels of its neighbours, nearest first, reaching far enough for five classes at every level.
     """
     right: dict[tuple[str, str], bool] = {}
     for level, class_of in LEVELS.items():
@@ -66,12 +66,12 @@ def outcomes(truth: Label, nearest: Sequence[Label], answer: Answer | None) -> O
 
 
 def recalls(truth: Label, nearest: Sequence[Label]) -> dict[int, bool]:
-    """Recall@K: whether one of the K nearest photos is of the label."""
+    """Return, for each K of RECALL_AT, whether one of the K nearest photos has the label (Recall@K)."""
     return {k: any(label.label == truth.label for label in nearest[:k]) for k in RECALL_AT}
 
 
 def scores(photos: Sequence[Outcomes], seed: int) -> list[Score]:
-    """By level and measure; of levels that no photo has, none."""
+    """Return the scores by level and measure, without the levels that no photo has."""
     return [
         Score(level, measure, len(right), *_parts(right, seed))
         for level in LEVELS
@@ -81,13 +81,13 @@ def scores(photos: Sequence[Outcomes], seed: int) -> list[Score]:
 
 
 def distinct(labels: Iterable[Label], level: str) -> list[Hashable]:
-    """The first five classes that labels have at a level."""
+    """Return the first five distinct classes of the labels at a level."""
     classes = dict.fromkeys(map(LEVELS[level], labels))
     return [each for each in classes if each is not None][:TOP]
 
 
 def within_years(truth: Label, answer: Answer | None) -> bool:
-    """Whether the answer's range of years holds the year."""
+    """Return whether the answer's range of years holds the true year."""
     if answer is None or answer.years is None or truth.year is None:
         return False
     first, last = answer.years
@@ -95,12 +95,12 @@ def within_years(truth: Label, answer: Answer | None) -> bool:
 
 
 def model_within_years(truth: Label, answer: Answer | None) -> bool:
-    """Whether make and model are right, and the year is within the range."""
+    """Return whether make and model are right, and the answer's range of years holds the true year."""
     return within_years(truth, answer) and answer is not None and path(answer.vote.answer)[:2] == path(truth)[:2]
 
 
 def _given(nearest: Sequence[Label], answer: Answer | None, level: str) -> dict[str, Sequence[Hashable]]:
-    """For each measure, the classes of which one must be right."""
+    """Return, for each measure, the classes one of which must be right."""
     images = [LEVELS[level](label) for label in nearest[:TOP]]
     voted = _voted(answer.vote, level) if answer else []
     given = (images[:1], images, distinct(nearest, level), voted[:1], voted[:TOP])
@@ -108,7 +108,7 @@ def _given(nearest: Sequence[Label], answer: Answer | None, level: str) -> dict[
 
 
 def _voted(vote: Vote, level: str) -> list[Hashable]:
-    """The answer's class, which may be none, then the other candidates', heaviest first."""
+    """Return the class of the answer (maybe None), then the classes of the other candidates, heaviest first."""
     heaviest: list[Hashable]
     if level == "make":
         heaviest = [(candidate.make,) for candidate in vote.makes]

@@ -14,13 +14,14 @@ from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
 from search_svc.engine.local import LocalEngine
-from search_svc.evaluation.examiner import Examined, Examiner
-from search_svc.evaluation.report.content import Report, assemble
+from search_svc.evaluation.examiner import ExaminedPhoto, Examiner
+from search_svc.evaluation.report.assembly import assemble
+from search_svc.evaluation.report.content import Report
+from search_svc.evaluation.report.extra import report_extra
 from search_svc.evaluation.report.table import table
 from search_svc.index.version import IndexVersion
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
-from svckit.extras import install
 
 _BATCH = 64
 
@@ -29,8 +30,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "evaluate",
         help="measure how well an index recognises photos",
-        description="Asks the index for photos whose labels are known, and reports how often it is right, and how it "
-        "fares with cars that it does not know.",
+        description="Asks the index for photos whose labels are known, and reports how often it is right, and how well it "
+        "tells cars that it does not know.",
     )
     parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
     parser.add_argument("--index", metavar="INDEX", type=Path, required=True, help="index data directory")
@@ -45,12 +46,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     exclude.add_flag(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the report there, as JSON")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="also write it there, as one standalone page")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="also write the report there, as one standalone page")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    write_page = _page_writer() if args.html else None
+    page = _page_maker() if args.html else None
     version = IndexVersion.open(args.index)
     embeddings = Embeddings.open(args.embeddings)
     not_cars = Embeddings.open(args.not_cars) if args.not_cars else None
@@ -60,8 +61,8 @@ def _run(args: argparse.Namespace) -> None:
     print(table(report))
     if args.json:
         _write(args.json, f"{json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False)}\n")
-    if write_page:
-        _write(args.html, write_page(report))
+    if page:
+        _write(args.html, page(report))
 
 
 def evaluate(
@@ -73,12 +74,10 @@ def evaluate(
     not_cars: Embeddings | None = None,
     left_out: Collection[str] = (),
 ) -> Report:
-    """Asks for every photo of some splits, separated by commas, as a caller of the service would.
+    """Ask an index for all photos of the splits in `split` (separated by commas), as a caller of the service would.
 
-    But for those with the paths `left_out`.
-
-    Raises CommandError if embeddings are of another model than the index, or hold no photo of a split, or none of a
-    label that the index has.
+    Photos with the paths `left_out` are not asked for. Raises CommandError if embeddings are of another model than the
+    index, if there is no photo of a split, or if no photo has a label that the index knows.
     """
     rows = _rows(embeddings, split, left_out)
     _check(embeddings, "photos", version)
@@ -95,13 +94,9 @@ def evaluate(
     return assemble(version, examiner.answerer, split, photos, others)
 
 
-def _page_writer() -> Callable[[Report], str]:
-    """What makes a page of a report; known before hours of work, not after them, to be installed."""
-    try:
-        from search_svc.evaluation.report.page import page  # noqa: PLC0415 - needs the extra `report`
-    except ModuleNotFoundError as error:
-        library = str(error.name).split(".")[0]
-        raise CommandError(f"--html needs {library}: {install('report')}") from error
+def _page_maker() -> Callable[[Report], str]:
+    with report_extra("--html needs {library}"):
+        from search_svc.evaluation.report.page import page  # noqa: PLC0415 - see report_extra
     return page
 
 
@@ -125,8 +120,8 @@ def _check(embeddings: Embeddings, what: str, version: IndexVersion) -> None:
 
 def _examine(
     examiner: Examiner, embeddings: Embeddings, rows: NDArray[np.int64], bar: Any, *, cars: bool = True
-) -> list[Examined]:
-    examined: list[Examined] = []
+) -> list[ExaminedPhoto]:
+    examined: list[ExaminedPhoto] = []
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
         photos = [embeddings.photos[row] for row in batch.tolist()]

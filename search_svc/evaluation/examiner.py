@@ -1,4 +1,4 @@
-"""An index, asked for photos whose labels are known, as a caller of the service would ask."""
+"""Asks an index for photos whose labels are known, as a caller of the service would, and judges its answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,33 @@ from search_svc.voting.labels import Label
 from search_svc.voting.neighbours import QueryNeighbours
 
 _DEPTHS = (64, 256, 1024, 4096)
-"""Neighbours among which five distinct classes are looked for, until they are there."""
+"""Numbers of neighbours to search for, one after the other, until they have five distinct classes."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What came of one photo."""
+class ExaminedPhoto:
+    """A photo, its neighbours, the answer for it, and whether that is right."""
 
     item: str
+    """The path of the photo, which is its item id if it is in the gallery."""
     truth: Label
     known: bool
-    """Whether the gallery holds a photo of its label, beside itself."""
+    """Whether the gallery holds another photo of its label."""
     in_gallery: bool
-    """Then it was left out of its own neighbours."""
+    """Whether the photo is in the gallery itself; it was then left out of its own neighbours."""
     found: QueryNeighbours
-    """The voters; fewer than k if the gallery has no more."""
+    """The neighbours that vote; fewer than k if the gallery has no more."""
     answer: Answer | None
     known_scores: Mapping[str, float]
+    """Scores of how surely the gallery knows the car: see Answerer.known_scores."""
     right: Outcomes
-    """Empty if the label is not known."""
+    """Whether the photo was recognised, by (level, measure); empty if its label is not known."""
     recall: Mapping[int, bool]
+    """Whether one of the K nearest photos has the label, by K; empty if its label is not known."""
 
 
 class Examiner:
-    """Asks an index for photos."""
+    """Asks one index for photos, and judges its answers."""
 
     def __init__(self, version: IndexVersion, shards: LocalEngine) -> None:
         self.answerer = Answerer(version)
@@ -48,10 +51,12 @@ class Examiner:
         self._rows = {version.items.item_id(row): row for row in range(len(version.items))}
         self._photos_of = version.items.sizes
 
-    def examine(self, queries: NDArray[np.float32], photos: Sequence[Photo], *, cars: bool = True) -> list[Examined]:
-        """What comes of photos with these `(N, dimension)` embeddings.
+    def examine(
+        self, queries: NDArray[np.float32], photos: Sequence[Photo], *, cars: bool = True
+    ) -> list[ExaminedPhoto]:
+        """Ask for photos with the embeddings `queries` (N, dimension).
 
-        Pictures that are not of `cars` are of no label, and none of the gallery's, whatever they are called.
+        If they are not `cars`, their labels and paths mean nothing: none is known, and none is in the gallery.
         """
         own = np.array([self._rows.get(photo.path, -1) if cars else -1 for photo in photos], np.int64)
         found = self._neighbours(queries, own, self._k)
@@ -67,18 +72,21 @@ class Examiner:
 
     def _examined(
         self, photo: Photo, in_gallery: bool, found: QueryNeighbours, nearest: Sequence[Label] | None
-    ) -> Examined:
+    ) -> ExaminedPhoto:
         known, truth = nearest is not None, photo.label
         answer = self.answerer.answer([found])
         scores = self.answerer.known_scores([found])
         right = outcomes(truth, nearest, answer) if nearest is not None else {}
         recall = recalls(truth, nearest) if nearest is not None else {}
-        return Examined(photo.path, truth, known, in_gallery, found, answer, scores, right, recall)
+        return ExaminedPhoto(photo.path, truth, known, in_gallery, found, answer, scores, right, recall)
 
     def _nearest(
         self, queries: NDArray[np.float32], own: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> dict[int, list[Label]]:
-        """For each of some queries, labels of neighbours enough for five classes at every level, nearest first."""
+        """Return, for each of the queries in `rows`, the labels of its neighbours, nearest first.
+
+        They reach far enough for five classes at every level, if the nearest 4096 photos have so many.
+        """
         nearest: dict[int, list[Label]] = {}
         for depth in _DEPTHS:
             if not len(rows):
@@ -90,7 +98,7 @@ class Examiner:
         return nearest
 
     def _neighbours(self, queries: NDArray[np.float32], own: NDArray[np.int64], k: int) -> list[QueryNeighbours]:
-        """The k nearest of each query, less itself."""
+        """Return the k nearest photos of each query, other than the query's own photo in row `own` (-1: it has none)."""
         hits = self._shards.search(queries, k + bool((own >= 0).any())).hits
         keep = (hits.ids >= 0) & (hits.ids != own[:, None])
         return [

@@ -1,7 +1,7 @@
-"""How far a figure would move with other photos of the same kind: bootstrap intervals (Efron 1979), by percentiles.
+"""Bootstrap intervals (Efron 1979): how far a figure would move with other photos of the same kind.
 
-Photos are drawn again, as many as there were, with replacement, and the figure is taken of each such sample; the
-interval holds the middle 95 % of what came out. It says nothing of another model, gallery or kind of photo.
+Samples as large as the photos are drawn from them, with replacement, and the figure is computed for each sample. The
+interval holds the middle 95 % of these values. It says nothing about another model, gallery or kind of photo.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-"""For shares, whose resamples need no drawing of photos."""
+"""The number of resamples for shares and differences, which can be computed without drawing photos."""
 COSTLY_RESAMPLES = 1_000
-"""For figures of a whole distribution."""
+"""The number of resamples for figures of a whole distribution, such as ECE or AUROC."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -28,42 +28,42 @@ class Estimate:
 
 
 def share(right: NDArray[np.bool_], seed: int) -> Estimate:
-    """The share of photos that are right, of one or more.
+    """Estimate the share of photos that are right; there must be a photo.
 
-    Where all are right, or none, resamples cannot differ; then the interval is the exact one (Clopper and Pearson 1934).
+    If all are right, or none is, resamples cannot differ. The interval is then the exact one (Clopper and Pearson 1934).
     """
     if right.all() or not right.any():
         least = ((1 - LEVEL) / 2) ** (1 / len(right))
         return Estimate(1.0, least, 1.0) if right.all() else Estimate(0.0, 0.0, 1 - least)
     rng = np.random.default_rng(seed)
-    # Of n photos drawn again with replacement, the number of right ones is binomial: there is no need to draw them.
+    # The number of right photos in a resample is binomial, so there is no need to draw photos.
     drawn = rng.binomial(len(right), right.mean(), RESAMPLES) / len(right)
     return estimate(float(right.mean()), drawn)
 
 
 def paired_difference(one: NDArray[Any], other: NDArray[Any], seed: int) -> Estimate:
-    """The mean of `one - other`, aligned by photo: a photo is drawn with both its outcomes.
+    """Estimate the mean of `one - other`, where the n-th entries of both belong to one photo.
 
-    So what both get right, or both wrong, widens the interval of neither.
+    A photo is drawn with both its outcomes, so photos that both get right, or both wrong, do not widen the interval.
     """
     rng = np.random.default_rng(seed)
     difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     values, counts = np.unique(difference, return_counts=True)
-    # How often each value comes up in a resample is multinomial.
+    # How often each value occurs in a resample is multinomial, so there is no need to draw photos.
     drawn = rng.multinomial(len(difference), counts / counts.sum(), RESAMPLES) @ values / len(difference)
     return estimate(float(difference.mean()), drawn)
 
 
 def resampled(figure: Callable[..., float], *samples: NDArray[Any], seed: int) -> Estimate:
-    """The figure of samples, each drawn again by itself. A sample is an array with a photo a row."""
+    """Estimate a figure of several samples, which are drawn independently. A sample is an array with a photo a row."""
     return estimate(figure(*samples), _drawn(figure, samples, seed))
 
 
 def resampled_gap(figure: Callable[..., float], sample: NDArray[Any], seed: int) -> Estimate:
-    """The same of a figure that chance makes larger, and resampling larger again: a mean of gaps, 0 at least.
+    """Estimate a figure that chance makes larger, and resampling larger again: a mean of gaps, which is never below 0.
 
-    So its interval is the basic bootstrap's (Davison and Hinkley 1997), which takes off what resampling has added; and
-    reaches to the figure itself, if it ends below it.
+    Its interval is that of the basic bootstrap (Davison and Hinkley 1997), which takes off what resampling adds. If it
+    does not reach the figure, it is extended to it.
     """
     value, drawn = figure(sample), _drawn(figure, (sample,), seed)
     added = estimate(value, drawn)
@@ -80,6 +80,6 @@ def _drawn(figure: Callable[..., float], samples: Sequence[NDArray[Any]], seed: 
 
 
 def estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
-    """The figure, and the middle of what resamples gave."""
+    """Return the figure with the interval that holds the middle 95 % of the values of its resamples."""
     low, high = np.percentile(drawn, (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
     return Estimate(value, float(low), float(high))

@@ -1,4 +1,4 @@
-"""Figures of confidence and of detection, in their usual definitions; arrays in, numbers out.
+"""Metrics of confidence and of detection, in their usual definitions, as functions from arrays to numbers.
 
 - Reliability and ECE: Guo et al. 2017, "On Calibration of Modern Neural Networks", with 15 bins of equal width.
 - Risk, coverage and AURC: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
@@ -18,41 +18,41 @@ TPR = 0.95
 
 @dataclass(frozen=True)
 class Bin:
-    """Photos whose confidence is above `low`, and `high` at most; the first bin holds 0 too."""
+    """The photos whose confidence is above `low`, and `high` at most. The first bin also holds 0."""
 
     low: float
     high: float
     photos: int
     confidence: float
-    """Mean."""
+    """The mean confidence of the photos."""
     right: float
-    """Share."""
+    """The share of the photos whose answer is right."""
 
 
 @dataclass(frozen=True)
-class Selected:
-    """What is left if only answers of this confidence or more are taken."""
+class RiskAtCoverage:
+    """A point of the risk-coverage curve: only answers of this confidence or more are taken."""
 
     confidence: float
     coverage: float
-    """Share of photos that are answered."""
+    """The share of photos whose answers are taken."""
     risk: float
-    """Share of those that are wrong."""
+    """The share of the taken answers that are wrong."""
 
 
 @dataclass(frozen=True)
-class Rates:
-    """What a threshold accepts: scores equal to it, or above."""
+class ThresholdRates:
+    """The shares of cars whose scores are at or above a threshold, which accepts them as known."""
 
     threshold: float
     tpr: float
-    """Share of known cars that are accepted."""
+    """The share of known cars that are accepted."""
     fpr: float
-    """Share of unknown ones that are."""
+    """The share of unknown cars that are accepted."""
 
 
 def reliability(confidence: NDArray[Any], right: NDArray[np.bool_]) -> list[Bin]:
-    """The bins that hold any photo, in order; of width 1/15 each."""
+    """Return those of 15 bins of equal width that hold any photo, in order."""
     numbers = _bins(confidence)
     return [
         Bin(
@@ -68,7 +68,7 @@ def reliability(confidence: NDArray[Any], right: NDArray[np.bool_]) -> list[Bin]
 
 
 def ece(confidence: NDArray[Any], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error: how far confidence is from accuracy, averaged over bins by their photos."""
+    """Return the expected calibration error: the gap of confidence and accuracy, averaged over bins by their photos."""
     gaps = np.bincount(_bins(confidence), np.asarray(confidence, np.float64) - right, BINS)
     return float(np.abs(gaps).sum() / len(right))
 
@@ -77,19 +77,19 @@ def _bins(confidence: NDArray[Any]) -> NDArray[np.int64]:
     return np.clip(np.ceil(np.asarray(confidence, np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def risk_coverage(confidence: NDArray[Any], right: NDArray[np.bool_]) -> list[Selected]:
-    """A point for each confidence that was given, highest first; the last covers everything."""
+def risk_coverage(confidence: NDArray[Any], right: NDArray[np.bool_]) -> list[RiskAtCoverage]:
+    """Return a point for each distinct confidence, highest first. The last covers all photos."""
     values, photos, wrong = _by_value(confidence, ~right)
     taken, mistakes = np.cumsum(photos[::-1]), np.cumsum(wrong[::-1])
     points = zip(values[::-1].tolist(), (taken / len(right)).tolist(), (mistakes / taken).tolist(), strict=True)
-    return [Selected(*point) for point in points]
+    return [RiskAtCoverage(*point) for point in points]
 
 
 def aurc(confidence: NDArray[Any], right: NDArray[np.bool_]) -> float:
-    """Area under the risk-coverage curve: the mean risk of the 1, 2, ... n most confident answers.
+    """Return the area under the risk-coverage curve: the mean risk of the 1, 2, ... n most confident answers.
 
-    Answers of one confidence have no order: each counts as wrong as all of them are on average, which is what a random
-    order gives on average.
+    Answers of the same confidence have no order. Each counts as wrong as they are on average, which is the expectation over
+    random orders.
     """
     _, photos, wrong = _by_value(confidence, ~right)
     mistakes = np.cumsum(np.repeat((wrong / photos)[::-1], photos[::-1]))
@@ -99,34 +99,35 @@ def aurc(confidence: NDArray[Any], right: NDArray[np.bool_]) -> float:
 def _by_value(
     values: NDArray[Any], marked: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct values in rising order; how many there are of each, and how many of those are marked."""
+    """Return the distinct values, ascending, how often each occurs, and how often it is marked."""
     distinct, places = np.unique(values, return_inverse=True)
     return distinct, np.bincount(places), np.bincount(places[marked], minlength=len(distinct))
 
 
 def auroc(known: NDArray[Any], unknown: NDArray[Any]) -> float:
-    """The probability that a known car scores higher than an unknown one; a tie is half."""
-    _, knowns, unknowns = _both(known, unknown)
+    """Return the probability that a known car scores higher than an unknown one; a tie counts half."""
+    _, knowns, unknowns = _counts(known, unknown)
     below = np.cumsum(unknowns) - unknowns / 2
     return float((knowns * below).sum() / (len(known) * len(unknown)))
 
 
-def roc(known: NDArray[Any], unknown: NDArray[Any]) -> list[Rates]:
-    """The rates of each score as a threshold, highest first."""
-    values, knowns, unknowns = _both(known, unknown)
+def roc(known: NDArray[Any], unknown: NDArray[Any]) -> list[ThresholdRates]:
+    """Return the ROC curve: the rates for each distinct score as a threshold, highest first."""
+    values, knowns, unknowns = _counts(known, unknown)
     tpr, fpr = (np.cumsum(counts[::-1]) / counts.sum() for counts in (knowns, unknowns))
-    return [Rates(*rates) for rates in zip(values[::-1].tolist(), tpr.tolist(), fpr.tolist(), strict=True)]
+    return [ThresholdRates(*rates) for rates in zip(values[::-1].tolist(), tpr.tolist(), fpr.tolist(), strict=True)]
 
 
 def fpr_at_tpr(known: NDArray[Any], unknown: NDArray[Any], tpr: float = TPR) -> float:
-    """The share of unknown cars that are accepted by the highest threshold that accepts `tpr` of the known ones."""
-    # TPR * n may come out a rounding error above the whole number that it is.
+    """Return the share of unknown cars that the highest threshold accepts which accepts `tpr` of the known cars."""
+    # Rounding may put tpr * n just above the whole number that it stands for.
     accepted = max(1, int(np.ceil(tpr * len(known) - 1e-9)))
     threshold = np.partition(known, len(known) - accepted)[len(known) - accepted]
     return float(np.mean(unknown >= threshold))
 
 
-def _both(known: NDArray[Any], unknown: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+def _counts(known: NDArray[Any], unknown: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct scores, ascending, and how many known and how many unknown cars have each."""
     scores = np.concatenate([known, unknown])
     values, total, knowns = _by_value(scores, np.arange(len(scores)) < len(known))
     return values, knowns, total - knowns

@@ -1,6 +1,6 @@
-"""Fitting a calibration: what a gallery's votes are worth, from photos of its labels that are not in it.
+"""Fits the calibration of a gallery to held-out photos: photos of its labels that are not in it.
 
-Cars that the gallery lacks are not needed: a photo whose own label is left out of its neighbours is one.
+No photos of unknown cars are needed: a held-out photo stands for one once its own label is left out of its neighbours.
 docs/calibration.md has the formulas.
 """
 
@@ -14,12 +14,12 @@ from search_svc.engine.local import LocalEngine
 from search_svc.fitting import logistic
 from search_svc.fitting.calibration_metrics import ece
 from search_svc.fitting.cases import Case, cases, strangers
-from search_svc.fitting.held_out import LEAST_LABELS, Held, ask
+from search_svc.fitting.held_out import LEAST_LABELS, HeldOutPhotos, search_held_out
 from search_svc.fitting.weighing import KS, fit_weighting
 from search_svc.index.typical import typical_scores
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import DEFAULT_YEAR_RATIO, confidences
-from search_svc.voting.calibration import LEVELS, Calibration, Error, Line, sigmoid
+from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, sigmoid
 from search_svc.voting.evidence import Evidence, VoteContext
 from search_svc.voting.labels import Label
 from search_svc.voting.years import Years
@@ -29,28 +29,29 @@ FALSE_ALARM_RATE = 0.05
 _LEAST_GROUPS = 40
 _FOLDS = LEAST_LABELS
 _SHARE_ITSELF = (1.0, 0.0, 0.0)
-"""Slopes by which a confidence is the share of the vote."""
+"""Slopes with which a confidence equals the share of the vote."""
 _YEAR_RATIOS = (*(step / 20 for step in range(1, 21)), 2.0)
+"""Year ratios that are tried. With 2, no range is wider than a year."""
 _YEAR_PRICE = 0.25
-"""One more year in a range must be the right one for so many of the photos that get it."""
+"""The cost of each year beyond the first in a range, where missing the right year costs 1."""
 _LEAST_YEAR_PHOTOS = 50
 
 
 def fit(
-    version: IndexVersion, shards: LocalEngine, held: Held, *, k: int | None, temperature: float | None
+    version: IndexVersion, shards: LocalEngine, held_out: HeldOutPhotos, *, k: int | None, temperature: float | None
 ) -> Calibration:
-    """The calibration of a version that has none yet, if there are photos enough; k and temperature are fitted unless they are given."""
+    """Fit a calibration for a version that has none. `held_out` must be enough; `k` and `temperature`, if given, are kept."""
     manifest, items = version.manifest, version.items
     rng = np.random.default_rng(manifest.seed)
-    asked = ask(version, shards, held, max(*KS, k or 0), rng)
+    neighbours = search_held_out(version, shards, held_out, max(*KS, k or 0), rng)
     photos = items.sizes
     unit = _mean_square(version.embeddings)
-    k, weighting = fit_weighting(asked, items.labels, list(photos.values()), unit, k=k, temperature=temperature)
+    k, weighting = fit_weighting(neighbours, items.labels, list(photos.values()), unit, k=k, temperature=temperature)
     typical = typical_scores(version.embeddings, items.label_of, len(items.labels), manifest.metric, manifest.seed)
     context = VoteContext(weighting, photos, dict(zip(photos, typical.tolist(), strict=True)))
-    groups = cases(asked, items.labels, k, context, rng)
+    groups = cases(neighbours, items.labels, k, context, rng)
     singles, every = groups[0], [case for group in groups for case in group]
-    known = _known(singles, strangers(asked, items.labels, k, context))
+    known = _known(singles, strangers(neighbours, items.labels, k, context))
     cuts = [_cut(group, known) for group in groups]
     ratio, year_photos = _year_ratio(singles, items.labels)
     return Calibration(
@@ -71,39 +72,40 @@ def fit(
 
 
 def _mean_square(embeddings: NDArray[np.float16]) -> float:
-    """Of some hundreds of embeddings, spread over all."""
+    """Return the mean squared length of some hundreds of the embeddings, spread evenly over all."""
     some = embeddings[:: max(1, len(embeddings) // 500)].astype(np.float64)
     return float(np.square(some).sum(axis=1).mean())
 
 
-def _levels(of: Sequence[Case]) -> dict[str, Line]:
-    """For each level, the chance that it is right."""
+def _levels(every: Sequence[Case]) -> dict[str, LogisticModel]:
+    """Fit, for each level, the chance that the answer is right."""
     return {
-        level: _line(
-            [case.evidence.confidence_features(level) for case in of],
-            [case.right(level) for case in of],
+        level: _logistic(
+            [case.evidence.confidence_features(level) for case in every],
+            [case.right(level) for case in every],
             _SHARE_ITSELF,
         )
         for level in LEVELS
     }
 
 
-def _known(singles: Sequence[Case], unknown: Sequence[Evidence]) -> Line:
-    """What tells them apart; closeness alone if there are few strangers."""
+def _known(singles: Sequence[Case], unknown: Sequence[Evidence]) -> LogisticModel:
+    """Fit what tells known cars from unknown ones. With few unknown ones it is closeness alone."""
     if len(unknown) < _LEAST_GROUPS:
-        return Line(0.0, (1.0, 0.0))
+        return LogisticModel(0.0, (1.0, 0.0))
     features = [case.evidence.known_features for case in singles] + [each.known_features for each in unknown]
-    return _line(features, [True] * len(singles) + [False] * len(unknown), (0.0, 0.0))
+    return _logistic(features, [True] * len(singles) + [False] * len(unknown), (0.0, 0.0))
 
 
-def _line(features: Sequence[tuple[float, ...]], right: Sequence[bool], slopes: Sequence[float]) -> Line:
-    return Line(*logistic.fit(np.array(features), np.array(right), slopes))
+def _logistic(features: Sequence[tuple[float, ...]], right: Sequence[bool], slopes: Sequence[float]) -> LogisticModel:
+    return LogisticModel(*logistic.fit(np.array(features), np.array(right), slopes))
 
 
-def _cut(group: Sequence[Case], known: Line) -> float | None:
-    """The logit that a new photo of a known car is below with FALSE_ALARM_RATE at most; None if the group is small.
+def _cut(group: Sequence[Case], known: LogisticModel) -> float | None:
+    """Return the known score's logit that a new photo of a known car is below with FALSE_ALARM_RATE at most.
 
-    As in conformal prediction (Vovk et al. 2005), of n photos the one at FALSE_ALARM_RATE * (n + 1) from below.
+    Of n photos, it is the one at FALSE_ALARM_RATE * (n + 1) from below, as in conformal prediction (Vovk et al. 2005).
+    Return None if the group is small.
     """
     if len(group) < _LEAST_GROUPS:
         return None
@@ -112,7 +114,7 @@ def _cut(group: Sequence[Case], known: Line) -> float | None:
 
 
 def _offsets(cuts: Sequence[float | None]) -> tuple[float, ...]:
-    """What brings every cut to that of single photos, for as many photos as there are cuts."""
+    """Return what must be added to each cut to bring it to that of single photos, up to the first cut that is missing."""
     offsets = [0.0]
     for cut in cuts[1:]:
         if cut is None or cuts[0] is None:
@@ -122,7 +124,7 @@ def _offsets(cuts: Sequence[float | None]) -> tuple[float, ...]:
 
 
 def _year_ratio(singles: Sequence[Case], labels: Sequence[Label]) -> tuple[float, int]:
-    """The ratio that makes ranges pay best, and how many photos say so."""
+    """Return the ratio whose ranges of years cost least, and the number of photos that it was fitted on."""
     years = Years(labels)
     judged = [case for case in singles if case.right("model") and years.several(case.evidence.vote.answer)]
     if len(judged) < _LEAST_YEAR_PHOTOS:
@@ -131,7 +133,7 @@ def _year_ratio(singles: Sequence[Case], labels: Sequence[Label]) -> tuple[float
 
 
 def _cost(judged: Sequence[Case], years: Years, ratio: float) -> float:
-    """Of ranges: the right year missed costs 1, each year but one costs _YEAR_PRICE."""
+    """Return the cost of the ranges: 1 for each that misses the right year, _YEAR_PRICE for each year beyond the first."""
     cost = 0.0
     for case in judged:
         found = years.range(case.evidence.vote, ratio)
@@ -141,22 +143,22 @@ def _cost(judged: Sequence[Case], years: Years, ratio: float) -> float:
     return cost
 
 
-def _errors(every: Sequence[Case], rng: np.random.Generator) -> dict[str, Error]:
-    """By cross-validation over labels."""
+def _errors(every: Sequence[Case], rng: np.random.Generator) -> dict[str, Ece]:
+    """Return the calibration errors of single photos by level, cross-validated over labels."""
     names = sorted({case.truth.label for case in every})
     fold_of = dict(zip(names, (rng.permutation(len(names)) % _FOLDS).tolist(), strict=True))
     judged: list[tuple[Case, tuple[float, float, float]]] = []
     for fold in range(_FOLDS):
-        lines = _levels([case for case in every if fold_of[case.truth.label] != fold])
+        levels = _levels([case for case in every if fold_of[case.truth.label] != fold])
         judged += [
-            (case, confidences(case.evidence, lines))
+            (case, confidences(case.evidence, levels))
             for case in every
             if case.evidence.photos == 1 and fold_of[case.truth.label] == fold
         ]
     return {level: _error(judged, level, place) for place, level in enumerate(LEVELS)}
 
 
-def _error(judged: Sequence[tuple[Case, tuple[float, float, float]]], level: str, place: int) -> Error:
+def _error(judged: Sequence[tuple[Case, tuple[float, float, float]]], level: str, place: int) -> Ece:
     right = np.array([case.right(level) for case, _ in judged])
     shares = np.array([confidences(case.evidence, None)[place] for case, _ in judged])
-    return Error(ece(shares, right), ece(np.array([given[place] for _, given in judged]), right))
+    return Ece(ece(shares, right), ece(np.array([given[place] for _, given in judged]), right))

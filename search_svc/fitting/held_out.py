@@ -1,4 +1,4 @@
-"""Held-out photos: photos of a gallery's labels that are not in it, and what the index finds for them."""
+"""Held-out photos: photos of a gallery's labels that are not in the gallery, and the neighbours that the index finds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,51 +14,52 @@ from search_svc.voting.labels import Label
 LEAST_PHOTOS = 100
 LEAST_LABELS = 5
 MOST_PHOTOS = 4000
-"""Drawn at random from more."""
+"""If there are more, so many are drawn at random."""
 DEPTH = 1024
-"""Neighbours beyond those that vote: most photos have some of another make then."""
+"""Neighbours searched for beyond those that vote: enough for most photos to have some of another make."""
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutPhotos:
     """Photos of a gallery's labels that are not in the gallery."""
 
     embeddings: NDArray[Any]  # (M, dimension)
     rows: NDArray[np.int64]
-    """(Q,) of the embeddings: the photos."""
+    """(Q,) The rows of the photos in `embeddings`."""
     labels: Sequence[Label]
-    """(Q,) theirs; each is one of the gallery's."""
+    """(Q,) The labels of the photos, each of which the gallery has."""
 
     @property
     def enough(self) -> bool:
-        """Whether a calibration can be fitted on them."""
+        """Whether there are photos and labels enough to fit a calibration."""
         return len(self.rows) >= LEAST_PHOTOS and len(set(self.labels)) >= LEAST_LABELS
 
 
 @dataclass(frozen=True)
 class HeldOutNeighbours:
-    """The neighbours of photos whose labels are known, nearest first; where there are fewer, position -1."""
+    """The neighbours of held-out photos, nearest first. Labels are given as positions in the gallery's list of labels."""
 
     scores: NDArray[np.float64]  # (Q, K)
-    positions: NDArray[np.int64]  # (Q, K) of the neighbours' labels, in the gallery's list of labels
-    truth: NDArray[np.int64]  # (Q,) of the photos' own
+    positions: NDArray[np.int64]  # (Q, K): the labels of the neighbours; -1 where there are fewer than K
+    truth: NDArray[np.int64]  # (Q,): the labels of the photos
 
 
-def ask(
-    version: IndexVersion, shards: LocalEngine, held: Held, voters: int, rng: np.random.Generator
+def search_held_out(
+    version: IndexVersion, shards: LocalEngine, held_out: HeldOutPhotos, voters: int, rng: np.random.Generator
 ) -> HeldOutNeighbours:
-    """The neighbours of held photos: `voters`, and many more."""
+    """Find `voters` + DEPTH neighbours of each held-out photo, or of MOST_PHOTOS that `rng` draws."""
     place = {label.label: position for position, label in enumerate(version.items.labels)}
-    chosen = np.sort(rng.choice(len(held.rows), min(len(held.rows), MOST_PHOTOS), replace=False))
+    chosen = np.sort(rng.choice(len(held_out.rows), min(len(held_out.rows), MOST_PHOTOS), replace=False))
     depth = min(len(version.items), voters + DEPTH)
+    rows = held_out.rows[chosen]
     hits = [
-        shards.search(held.embeddings[held.rows[chosen[start : start + _BATCH]]].astype(np.float32), depth).hits
-        for start in range(0, len(chosen), _BATCH)
+        shards.search(held_out.embeddings[rows[start : start + _BATCH]].astype(np.float32), depth).hits
+        for start in range(0, len(rows), _BATCH)
     ]
     ids = np.concatenate([each.ids for each in hits])
     scores = np.concatenate([each.scores for each in hits]).astype(np.float64)
     positions = np.where(ids >= 0, version.items.label_of[ids], -1).astype(np.int64)
     answered = ids[:, 0] >= 0
-    truth = np.array([place[held.labels[row].label] for row in chosen], np.int64)
+    truth = np.array([place[held_out.labels[row].label] for row in chosen], np.int64)
     return HeldOutNeighbours(scores[answered], positions[answered], truth[answered])

@@ -1,10 +1,10 @@
-"""The answer: from the neighbours of the photos of one car to what it is, how surely, and whether the gallery knows it."""
+"""The answer: what a car is, how sure that is, and whether the gallery knows it, from the neighbours of its photos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from search_svc.voting.calibration import LEVELS, Calibration, Line, sigmoid
+from search_svc.voting.calibration import LEVELS, Calibration, LogisticModel, sigmoid
 from search_svc.voting.evidence import Evidence, VoteContext, gather
 from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Vote, Weighting
@@ -13,22 +13,22 @@ from search_svc.voting.years import Years
 VerdictName = Literal["known", "unsure", "unknown"]
 
 DEFAULT_YEAR_RATIO = 0.5
-"""For an index that is not calibrated, or on too few photos of models with several years."""
+"""The year ratio of an index that is not calibrated, or that was calibrated on too few photos to fit one."""
 
 
 class Settings(Protocol):
-    """What an index was built with, as far as the vote depends on it."""
+    """The settings of an index that the vote depends on."""
 
     @property
     def temperature(self) -> float: ...
 
 
 class Counts(Protocol):
-    """What a gallery holds, by label."""
+    """The photos and years that a gallery has of its labels."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Photos of each label."""
+        """The number of photos in the gallery, by label."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class Counts(Protocol):
 
 
 class Gallery(Protocol):
-    """What answers are made with: an index version, or a view of one that has been written to since."""
+    """A gallery to answer from: an index version, or a view of one that was written to since it was built."""
 
     @property
     def calibration(self) -> Calibration | None: ...
@@ -49,32 +49,32 @@ class Gallery(Protocol):
 
     @property
     def typical(self) -> Mapping[str, float]:
-        """How near a label's photos are to each other, by label; empty if the index is not calibrated."""
+        """The score that photos of a label typically have with each other, by label; empty without a calibration."""
         ...
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a car is. All that is calibrated is fitted on photos held out of the gallery."""
+    """The answer for one car. Calibrated figures were fitted on photos held out of the gallery."""
 
     vote: Vote
-    """Its confidences are shares of the vote, never calibrated."""
+    """The vote, whose confidences are shares of the vote, never calibrated."""
     make_confidence: float
-    """Calibrated if the index is, else the vote's share: 0 <= label <= model <= make <= 1."""
+    """Confidences are calibrated if the index is, else shares of the vote; 0 <= label <= model <= make <= 1."""
     model_confidence: float
     label_confidence: float
     verdict: VerdictName | None
-    """None if the index is not calibrated."""
+    """Whether the gallery knows the car; None if the index is not calibrated."""
     known_score: float | None
-    """0 to 1; higher: more surely a car of the gallery. Below the calibration's threshold the verdict is unknown."""
+    """How surely the gallery knows the car, 0 to 1. Below the calibration's threshold the verdict is `unknown`."""
     years: tuple[int, int] | None
-    """First and last of the years that the gallery cannot tell apart; equal where it can; None without a year."""
+    """First and last of the years that the gallery cannot tell apart, often the same; None if the label has no year."""
     years_confidence: float
-    """Of the range: label_confidence <= years_confidence <= model_confidence."""
+    """The confidence in the range of years: label_confidence <= years_confidence <= model_confidence."""
 
 
 class Answerer:
-    """Answers from one gallery."""
+    """Makes answers from the neighbours in one gallery."""
 
     def __init__(self, gallery: Gallery) -> None:
         fitted = gallery.calibration
@@ -84,7 +84,7 @@ class Answerer:
         self._years = gallery.items.years
 
     def answer(self, found: Sequence[QueryNeighbours], min_confidence: float = 0.0) -> Answer | None:
-        """What one car is, from the neighbours of each photo of it; None if nothing was found."""
+        """Return what one car is, from the neighbours of each of its photos; None if no photo has neighbours."""
         evidence = gather(found, self._context)
         if evidence is None:
             return None
@@ -104,9 +104,9 @@ class Answerer:
         )
 
     def known_scores(self, found: Sequence[QueryNeighbours]) -> dict[str, float]:
-        """Scores of how surely the car is one of the gallery's, by name, higher is surer: for the evaluation to compare.
+        """Return several scores of how surely the gallery knows the car, by name, for the evaluation to compare.
 
-        Empty if nothing was found; the one that verdicts go by is there if the index is calibrated.
+        Higher is surer. `combined`, by which verdicts are given, needs a calibration. Empty if no photo has neighbours.
         """
         evidence = gather(found, self._context)
         if evidence is None:
@@ -117,8 +117,11 @@ class Answerer:
         return scores
 
 
-def confidences(evidence: Evidence, levels: Mapping[str, Line] | None) -> tuple[float, float, float]:
-    """Of the label, its model and its make, each at least as sure as the one before; shares without fitted levels."""
+def confidences(evidence: Evidence, levels: Mapping[str, LogisticModel] | None) -> tuple[float, float, float]:
+    """Return the confidences in the label, its model and its make, each at least as high as the one before.
+
+    Without fitted `levels` they are the shares of the vote.
+    """
     if levels is None:
         vote = evidence.vote
         return vote.label_confidence, vote.model_confidence, vote.make_confidence
@@ -127,6 +130,7 @@ def confidences(evidence: Evidence, levels: Mapping[str, Line] | None) -> tuple[
 
 
 def known_score(evidence: Evidence, fitted: Calibration) -> float:
+    """Return how surely the gallery knows the car, 0 to 1, comparable for any number of fused photos."""
     offsets = fitted.known_offsets
     return sigmoid(fitted.known.logit(evidence.known_features) + offsets[min(evidence.photos, len(offsets)) - 1])
 
@@ -138,7 +142,10 @@ def _verdict(score: float | None, confidence: float, min_confidence: float, fitt
 
 
 def _between(label: float, model: float, vote: Vote, share: float) -> float:
-    """The confidence of a range of years: as far from the label's to the model's as its share is."""
+    """Return the confidence in a range of years that has this share of the vote.
+
+    It lies between those in the label and in the model as far as its share lies between theirs.
+    """
     rest = vote.model_confidence - vote.label_confidence
     part = (share - vote.label_confidence) / rest if rest > 0 else 0.0
     return min(max(label + min(max(part, 0.0), 1.0) * (model - label), label), model)

@@ -1,4 +1,4 @@
-"""The calibration of an index version: what its votes are worth, as photos held out of its gallery showed.
+"""The calibration of an index version: how votes become confidences and verdicts, fitted to photos held out of the gallery.
 
 `calibration.json` holds the fields of Calibration. `search_svc.fitting.fit` fits them, `search_svc.voting.answer` applies them.
 """
@@ -16,14 +16,15 @@ from svckit.artifact import ArtifactError, atomic_write
 LEVELS = ("label", "model", "make")
 
 _CONFIDENCE_SLOPES, _KNOWN_SLOPES = 3, 2
-"""As many as Evidence has `confidence_features` and `known_features`."""
+"""The numbers of features in Evidence's `confidence_features` and `known_features`."""
 
-_LARGEST_LOGIT = 30.0
+LARGEST_LOGIT = 30.0
+"""Logits are cut off here, where a chance is 1 for all purposes, so that exp cannot overflow."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """The logit of a chance: an intercept, and a slope for each feature."""
+class LogisticModel:
+    """Gives the logit of a probability: an intercept, and a slope for each feature."""
 
     intercept: float
     slopes: tuple[float, ...]
@@ -33,49 +34,49 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Error:
-    """Expected calibration error of single photos."""
+class Ece:
+    """The expected calibration error of single photos, before and after calibration."""
 
     before: float
-    """Of the shares of the vote."""
+    """The error of the shares of the vote."""
     after: float
-    """Of the confidences, cross-validated: each fifth of the labels, by what was fitted on the others."""
+    """The error of the confidences, cross-validated: each fifth of the labels by a fit on the other four fifths."""
 
 
 @dataclass(frozen=True)
 class Calibration:
     photos: int
-    """That it was fitted on."""
+    """How many photos it was fitted on."""
     k: int
-    """Neighbours that voted, when it was fitted."""
+    """How many neighbours of a photo voted when it was fitted."""
     temperature: float
     prior: float
-    """Of class size: see search_svc.voting.vote.Weighting."""
-    levels: Mapping[str, Line]
-    """For each of LEVELS, the chance that it is right, by `confidence_features` of the evidence."""
-    known: Line
-    """The known score, by `known_features` of the evidence."""
+    """The exponent of the class size: see search_svc.voting.vote.Weighting."""
+    levels: Mapping[str, LogisticModel]
+    """For each of LEVELS, the chance that the answer is right, from the evidence's `confidence_features`."""
+    known: LogisticModel
+    """The known score, from the evidence's `known_features`."""
     known_offsets: tuple[float, ...]
     """Added to the logit of the known score of 1, 2, 3 ... fused photos, so that one threshold serves all."""
     false_alarm_rate: float
-    """Share of photos of known cars that the threshold calls unknown."""
+    """The share of photos of known cars that the threshold calls unknown."""
     unknown_threshold: float
-    """Of the known score: below it, the car is none of the gallery's."""
+    """A car whose known score is below this is called unknown."""
     year_ratio: float
-    """A year is in the range if it has at least this much of the share of the answer's year."""
+    """A year next to the range joins it if its share is at least this much of the share of the answer's year."""
     year_photos: int
-    """That `year_ratio` was fitted on; 0 if it is the default."""
+    """How many photos `year_ratio` was fitted on; 0 if it is the default."""
     typical: Mapping[str, float]
-    """By label, how near its photos in the gallery are to each other, in units of the score."""
-    errors: Mapping[str, Error]
-    """By level: label, model, make."""
+    """The score that photos of a label typically have with each other, by label."""
+    errors: Mapping[str, Ece]
+    """The calibration errors, by level."""
 
     def write(self, path: Path) -> None:
         atomic_write(path, f"{json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)}\n".encode())
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises ArtifactError, naming the file and the reason, if it is no calibration."""
+        """Read a calibration. Raises ArtifactError, naming the file and the reason, if the file does not hold one."""
         try:
             fields = json.loads(path.read_bytes())
             calibration = cls(
@@ -91,7 +92,7 @@ class Calibration:
 
 
 def sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-min(max(logit, -_LARGEST_LOGIT), _LARGEST_LOGIT)))
+    return 1 / (1 + math.exp(-min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)))
 
 
 def _check(calibration: Calibration) -> None:
@@ -104,7 +105,7 @@ def _check(calibration: Calibration) -> None:
     _check_slopes("known", calibration.known, _KNOWN_SLOPES)
 
 
-def _check_slopes(name: str, line: Line, slopes: int) -> None:
+def _check_slopes(name: str, line: LogisticModel, slopes: int) -> None:
     if len(line.slopes) != slopes:
         raise ValueError(f"{name} must have {slopes} slopes, got {len(line.slopes)}")
 
@@ -121,12 +122,12 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def _line(fields: Any) -> Line:
-    return Line(_number(fields["intercept"]), tuple(map(_number, fields["slopes"])))
+def _line(fields: Any) -> LogisticModel:
+    return LogisticModel(_number(fields["intercept"]), tuple(map(_number, fields["slopes"])))
 
 
-def _error(fields: Any) -> Error:
-    return Error(_number(fields["before"]), _number(fields["after"]))
+def _error(fields: Any) -> Ece:
+    return Ece(_number(fields["before"]), _number(fields["after"]))
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

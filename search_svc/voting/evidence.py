@@ -1,6 +1,6 @@
-"""Evidence: what the neighbours of the photos of one car say, before it is calibrated.
+"""Evidence: the vote of the neighbours of one car's photos, and the features that the calibration uses.
 
-Each photo has one vote, whole, whatever its neighbours' scores are; several photos of one car are fused by the mean of
+Each photo has one whole vote, whatever the scores of its neighbours are. Several photos of one car are fused by the mean of
 their votes (a linear opinion pool, Stone 1961).
 """
 
@@ -14,53 +14,54 @@ from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Candidate, Vote, Weighting, elect, weights
 
 _SHARES = (1e-3, 1 - 1e-3)
-"""No share is surer: what lies beyond comes of the temperature, not of the photos."""
+"""Shares are kept within these bounds: beyond them they depend on the temperature rather than on the photos."""
 
 
 @dataclass(frozen=True)
 class VoteContext:
-    """What a score is measured against: the labels of a gallery."""
+    """The facts about a gallery that the votes of its photos depend on."""
 
     weighting: Weighting
     sizes: Mapping[str, int]
-    """Photos in the gallery, by label."""
+    """The number of photos in the gallery, by label."""
     typical: Mapping[str, float]
-    """How near a photo of the label is to others of it, in units of the score; where missing, 0."""
+    """The score that photos of a label typically have with each other, by label; a missing one is 0."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     vote: Vote
     photos: int
-    """That are fused."""
+    """How many photos are fused."""
     farthest: float
-    """The score of the last neighbour, the k-th; mean over the photos."""
+    """The score of the last neighbour, the k-th: the mean over the photos."""
     closeness: float
-    """By how much the nearest neighbour is nearer than is typical of its label; mean over the photos."""
+    """The score of the nearest neighbour less what is typical of its label: the mean over the photos."""
 
     def confidence_features(self, level: str) -> tuple[float, ...]:
-        """What the chance depends on that a level of the answer is right: label, model or make."""
+        """Return the features for the chance that the answer is right at a level: label, model or make."""
         low, high = _SHARES
         share = min(max(getattr(self.vote, f"{level}_confidence"), low), high)
         return math.log(share / (1 - share)), self.closeness, math.log(self.photos)
 
     @property
     def known_features(self) -> tuple[float, ...]:
-        """What it depends on whether the car is one of the gallery's."""
+        """The features for the chance that the gallery knows the car."""
         return self.closeness, -self.make_entropy
 
     @cached_property
     def make_entropy(self) -> float:
-        """Of the vote's makes, in nats: 0 where all neighbours agree."""
+        """The entropy of the vote's makes, in nats: 0 if all neighbours agree."""
         return _entropy(self.vote.makes)
 
     @cached_property
     def label_entropy(self) -> float:
+        """The entropy of the vote's labels, in nats."""
         return _entropy(self.vote.labels)
 
 
 def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence | None:
-    """The evidence of one car's photos, from the neighbours of each, in any order; None if none has any."""
+    """Return the evidence for one car from the neighbours of each photo, in any order; None if no photo has any."""
     answered = [each for each in found if each.scores]
     vote = elect([ballot for each in answered for ballot in _ballots(each, context)])
     if vote is None:
@@ -74,7 +75,7 @@ def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence |
 
 
 def _ballots(found: QueryNeighbours, context: VoteContext) -> list[tuple[Label, float]]:
-    """The neighbours' weights, which sum to 1."""
+    """Return the label and the weight of each neighbour of one photo. The weights sum to 1."""
     prior = context.weighting.prior
     given = weights(found.scores, context.weighting.temperature)
     if prior:
@@ -87,7 +88,7 @@ def _ballots(found: QueryNeighbours, context: VoteContext) -> list[tuple[Label, 
 
 def _closeness(found: QueryNeighbours, typical: Mapping[str, float]) -> float:
     nearest = max(found.scores)
-    # Neighbours may tie for the nearest; then their order must not decide.
+    # Neighbours may tie for the nearest, and their order must not decide.
     return nearest - max(
         typical.get(label.label, 0.0)
         for label, score in zip(found.labels, found.scores, strict=True)

@@ -1,4 +1,4 @@
-"""Arrays that only grow: what was read of the first n rows stays true, so snapshots of any age share one."""
+"""Arrays that only grow. The first n rows never change, so snapshots of any age share one array."""
 
 from typing import Any, Generic, TypeVar
 
@@ -11,10 +11,10 @@ _FIRST_ROWS = 64
 
 
 class Growing(Generic[T]):
-    """One thread appends; any number read what it has told them is there."""
+    """An array that one thread appends to, while any number of threads read the rows they were told of."""
 
     def __init__(self, kind: type[T], *shape: int) -> None:
-        """`shape` is that of one row."""
+        """Make an empty array. `shape` is the shape of one row."""
         self._rows: NDArray[T] = np.empty((_FIRST_ROWS, *shape), kind)
         self._count = 0
 
@@ -30,5 +30,5 @@ class Growing(Generic[T]):
         self._count += 1
 
     def first(self, count: int) -> NDArray[T]:
-        """(count, ...): not copied, and not to be written to."""
+        """Return the first rows (count, ...), not copied. The caller must not write to them."""
         return self._rows[:count]

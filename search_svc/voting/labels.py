@@ -1,8 +1,8 @@
-"""Labels: from the name of a class to make, model and year.
+"""Labels, and how make, model and year are read from them.
 
-Names of the VMMRdb form (`mercedes benz_e320_2001`, `dodge_ram_1500_2005`) and of the Stanford Cars form
-(`Land Rover LR2 SUV 2012`, and its folder `land_rover_lr2_suv_2012`) are read. A name that is of neither form is kept
-as it is, without make, model and year: nothing is guessed.
+Two forms are understood: that of VMMRdb (`mercedes benz_e320_2001`, `dodge_ram_1500_2005`) and that of Stanford Cars
+(`Land Rover LR2 SUV 2012`, or its folder `land_rover_lr2_suv_2012`). A label of any other form has no make, model and year:
+nothing is guessed.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 YEARS = range(1908, 2050)
-"""Model years that are believed; others (VMMRdb has 1900) stand for "not known"."""
+"""Model years that are believed. Any other year, such as VMMRdb's 1900, means "not known"."""
 
 TWO_WORD_MAKES = frozenset(
     {
@@ -27,7 +27,7 @@ TWO_WORD_MAKES = frozenset(
         "rolls royce",
     }
 )
-"""For the names that do not show where the make ends."""
+"""Makes of two words, for labels that do not show where the make ends."""
 
 _NOT_A_WORD = re.compile(r"[\s_\-./,]+")
 _YEAR = re.compile(r"[0-9]{4}")
@@ -35,7 +35,7 @@ _YEAR = re.compile(r"[0-9]{4}")
 
 @dataclass(frozen=True)
 class Label:
-    """A class of car. Equal labels are equal strings; make and model are `normalise`d words, empty if not known."""
+    """A class of car, named by the string `label`. Make and model are `normalise`d words, empty if not known."""
 
     label: str
     make: str
@@ -44,7 +44,7 @@ class Label:
 
     @property
     def problem(self) -> str | None:
-        """What could not be read from the name, or None."""
+        """A sentence on what could not be read from the label; None if everything could."""
         if not self.make or not self.model:
             return "no make, model and year can be read from the name"
         if self.year is None:
@@ -53,12 +53,12 @@ class Label:
 
     @property
     def car(self) -> str:
-        """Make, model and year, for people."""
+        """Make, model and year in words, for messages."""
         return f"make {self.make!r}, model {self.model!r}, year {self.year or 'not known'}"
 
 
 def first_contradiction(labels: Iterable[Label]) -> tuple[int, int] | None:
-    """The first two that are one label with another make, model or year each: their places; None if there are none."""
+    """Return the places of the first two equal labels that differ in make, model or year; None if there are none."""
     first: dict[str, tuple[int, Label]] = {}
     for place, label in enumerate(labels):
         earlier, known = first.setdefault(label.label, (place, label))
@@ -68,7 +68,7 @@ def first_contradiction(labels: Iterable[Label]) -> tuple[int, int] | None:
 
 
 def normalise(words: str) -> str:
-    """Lower case, with one space where spaces, underscores, hyphens, dots, commas and slashes were.
+    """Return the words in lower case, with one space for any run of spaces, underscores, hyphens, dots, commas and slashes.
 
     So `Mercedes-Benz`, `mercedes_benz` and `mercedes benz` are one make. `&`, `+` and `'` stay as they are.
     """
@@ -76,7 +76,7 @@ def normalise(words: str) -> str:
 
 
 def parse(label: str) -> Label:
-    """The label with what can be read from it; `Label.problem` says what cannot."""
+    """Read make, model and year from a label. `Label.problem` says what could not be read."""
     parts = _parts(label)
     if len(parts) < 3 or not _YEAR.fullmatch(parts[-1]):
         return Label(label, "", "", None)
@@ -89,6 +89,6 @@ def parse(label: str) -> Label:
 
 
 def _parts(label: str) -> list[str]:
-    """Underscores separate make, model and year if there are any, for the make may hold spaces; else spaces do."""
+    """Split a label at its underscores, for then the make may hold spaces; at its spaces if it has no underscore."""
     parts = label.split("_") if "_" in label else label.split()
     return [words for words in map(normalise, parts) if words]

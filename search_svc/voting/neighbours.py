@@ -1,4 +1,4 @@
-"""The nearest photos of one query: what votes."""
+"""The neighbours of a query, which vote."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from search_svc.voting.labels import Label
 
 @dataclass(frozen=True)
 class QueryNeighbours:
-    """The neighbours of one query, nearest first. The three lists are aligned."""
+    """The neighbours of one query, nearest first. The n-th entries of the three lists belong together."""
 
     rows: list[int]
-    """Rows of the gallery's items; empty where nobody asks which photos they are."""
+    """The neighbours' rows in the gallery; empty if only the vote matters."""
     labels: list[Label]
     scores: list[float]
     """Similarities; higher is nearer."""

@@ -1,7 +1,7 @@
-"""The labels of a gallery by number, and what filters and answers look up in them.
+"""The numbered labels of a gallery, with look-ups for filters and answers.
 
-A living gallery gets labels that it did not have. They are only ever added, so all that was told of the first n labels stays
-true, and snapshots of any age share one vocabulary. Whether a label has photos at the moment is not its affair.
+A gallery that is written to gets new labels. Labels are only ever added, so the first n never change, and snapshots of any
+age share one vocabulary. It does not know whether a label has photos at the moment.
 """
 
 from collections import defaultdict
@@ -16,7 +16,11 @@ from search_svc.voting.vote import Node, path
 
 
 class Vocabulary:
-    """One thread adds; any number read. A place may be beyond those that a reader knows of: it is to pass over it."""
+    """The labels of a gallery. One thread adds labels while any number of threads read.
+
+    A label's number is its place in `labels`. Look-ups may return places that were added after a reader's snapshot: the
+    reader must ignore these.
+    """
 
     def __init__(self, labels: Iterable[Label] = ()) -> None:
         self.labels: list[Label] = []
@@ -30,12 +34,12 @@ class Vocabulary:
         return len(self.labels)
 
     def place(self, name: str) -> int | None:
-        """The number of the label of that name."""
+        """Return the number of the label with this name; None if there is none."""
         found = self._places["labels"].get(name)
         return found[0] if found else None
 
     def add(self, label: Label) -> int:
-        """The number of a label that was not there."""
+        """Add a label that is not there yet, and return its number."""
         place = len(self.labels)
         values = {"makes": normalise(label.make), "models": normalise(label.model), "labels": label.label}
         self._years.append(np.nan if label.year is None else label.year)
@@ -46,15 +50,16 @@ class Vocabulary:
         return place
 
     def places(self, field: str) -> Mapping[str, Sequence[int]]:
-        """By value of a filter's field, makes and models as `labels.normalise` leaves them: the labels that have it.
+        """Return, for each value of a filter's field (makes, models or labels), the numbers of the labels that have it.
 
-        The empty value stands for "not known".
+        Makes and models are normalised (`labels.normalise`). An empty one means "not known".
         """
         return self._places[field]
 
     def years(self, count: int) -> NDArray[np.float64]:
-        """(count,) of the first labels; not a number where there is none."""
+        """Return the years (count,) of the first labels; NaN for a label without a year."""
         return self._years.first(count)
 
     def of_model(self, model: Node) -> Sequence[int]:
+        """Return the numbers of the labels of a (make, model)."""
         return self._of_model.get(model, ())

@@ -1,8 +1,8 @@
-"""The vote: from the neighbours of a query to its make, model and year.
+"""The vote: the neighbours of a query elect its make, model and label.
 
-A neighbour votes with weight `exp(score / temperature)` for its label, and with that for the label's model and make:
-three levels of a tree. The answer is read from the top down, the heaviest make, its heaviest model, that model's
-heaviest label, so that the levels cannot contradict each other. Equal weights are ordered by name.
+A neighbour votes with weight `exp(score / temperature)` for its label, and thereby for the label's model and make. Makes,
+models and labels are the three levels of a tree. The answer is read from the top down: the heaviest make, its heaviest
+model, and that model's heaviest label, so that the levels cannot contradict each other. Equal weights are ordered by name.
 """
 
 import math
@@ -24,11 +24,11 @@ class Candidate:
 
     make: str
     model: str
-    """Empty for a make."""
+    """The model; empty if the candidate is a make."""
     label: Label | None
-    """None for a make or a model."""
+    """The label; None if the candidate is a make or a model."""
     confidence: float
-    """Its share of the vote, 0 to 1."""
+    """The candidate's share of the vote, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,29 @@ class Vote:
     model_confidence: float
     label_confidence: float
     makes: tuple[Candidate, ...]
-    """All makes that got votes, heaviest first; so for models and labels."""
+    """All makes that got votes, heaviest first; `models` and `labels` are alike."""
     models: tuple[Candidate, ...]
     labels: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True)
 class Weighting:
-    """How much a neighbour's vote weighs."""
+    """How much the vote of a neighbour weighs."""
 
     temperature: float
-    """In units of the score: by how much one must be nearer to weigh e times as much."""
+    """The difference in score that makes a vote e times as heavy."""
     prior: float = 0.0
-    """0 to 1: at 1 a label with twice as many photos in the gallery weighs half as much a photo, at 0 the same."""
+    """The exponent of the class size, 0 to 1: a vote for a label of n photos weighs n ** -prior as much."""
 
 
 def weights(scores: Sequence[float], temperature: float) -> list[float]:
-    """Of neighbours: 1 for the nearest."""
+    """Return the weights of neighbours with these scores, relative to that of the nearest."""
     best = max(scores, default=0.0)
     return [math.exp((score - best) / temperature) for score in scores]
 
 
 def elect(ballots: Sequence[tuple[Label, float]]) -> Vote | None:
-    """The vote of neighbours with these labels and weights, in any order; None if there are none."""
+    """Return the vote of neighbours with these labels and weights, in any order; None if there are no neighbours."""
     if not ballots:
         return None
     leaves = {path(label): label for label, _ in ballots}
@@ -75,17 +75,17 @@ def elect(ballots: Sequence[tuple[Label, float]]) -> Vote | None:
 
 
 def path(label: Label) -> Node:
-    """Where the label is in the tree. One that could not be parsed is a make of its own, by its name."""
+    """Return the place of a label in the tree. A label without a make is a make of its own, named as the label."""
     return (label.make or label.label, label.model, label.label)
 
 
 def _shares(ballots: Sequence[tuple[Node, float]]) -> dict[Node, float]:
-    """The share of every node that got votes, heaviest first."""
+    """Return the share of every node that got votes, heaviest first."""
     votes = defaultdict(list)
     for leaf, weight in ballots:
         for depth in (1, 2, 3):
             votes[leaf[:depth]].append(weight)
-    # fsum rounds once, so neither the order of the neighbours nor that of the levels shows in the sums.
+    # fsum rounds once, so the sums depend neither on the order of the neighbours nor on that of the levels.
     sums = {node: math.fsum(given) for node, given in votes.items()}
     total = math.fsum(weight for _, weight in ballots)
     ranked = sorted(sums, key=lambda node: (-sums[node], node))
@@ -93,5 +93,5 @@ def _shares(ballots: Sequence[tuple[Node, float]]) -> dict[Node, float]:
 
 
 def _heaviest(shares: dict[Node, float], above: Node) -> Node:
-    """The first child of a node."""
+    """Return the heaviest child of a node. `shares` are ordered, heaviest first."""
     return next(node for node in shares if node[:-1] == above)

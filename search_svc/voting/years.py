@@ -1,4 +1,4 @@
-"""Ranges of years: adjacent years of a model that the gallery cannot tell apart."""
+"""Ranges of years: neighbouring years of a model that the gallery cannot tell apart."""
 
 import math
 from collections import defaultdict
@@ -18,13 +18,13 @@ class YearRange:
     first: int
     last: int
     years: int
-    """That the gallery has of the model, in the range."""
+    """How many years of the range the gallery has of the model."""
     share: float
-    """Of the vote: of all labels of the model with a year in the range."""
+    """The share of the vote that the model's labels within the range have together."""
 
 
 class Years:
-    """The years of each model that a gallery's labels have."""
+    """The years that a gallery has of each model."""
 
     def __init__(self, labels: Iterable[Label]) -> None:
         years: dict[Node, set[int]] = defaultdict(set)
@@ -34,22 +34,23 @@ class Years:
         self._years = {model: sorted(of_model) for model, of_model in years.items()}
 
     def of(self, model: Node) -> Sequence[int]:
-        """Ascending."""
+        """Return the years of a (make, model), ascending."""
         return self._years.get(model, ())
 
     def several(self, label: Label) -> bool:
-        """Whether the gallery has the label's model of several years."""
+        """Return whether the gallery has several years of the label's model."""
         return len(self.of(path(label)[:2])) > 1
 
     def range(self, vote: Vote, ratio: float) -> YearRange | None:
-        """The answer's year, and those next to it with votes of `ratio` times its share or more; None without a year.
+        """Return the answer's year, widened by neighbouring years with at least `ratio` times its share of the vote.
 
-        Next to a year is the one that follows in the gallery: if it has the model of 2009 and of 2012 alone, these two.
+        Years are neighbours if the gallery has none of the model between them, as 2009 and 2012 may be. Return None if the
+        answer has no year.
         """
         if vote.answer.year is None:
             return None
         model = path(vote.answer)[:2]
-        years, shares = self.of(model), _shares(vote, model)
+        years, shares = self.of(model), shares_by_year(vote, model)
         first = last = years.index(vote.answer.year)
         least = max(ratio * shares[vote.answer.year], math.ulp(0.0))
         while first > 0 and shares[years[first - 1]] >= least:
@@ -61,10 +62,10 @@ class Years:
 
 
 class YearsNow(Years):
-    """Of the labels that have photos, in a gallery whose labels come and go."""
+    """The years of each model in a gallery that is written to: those of the labels that have photos at the moment."""
 
     def __init__(self, vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
-        """`counts` (labels,) are the photos that each of the first labels has."""
+        """Take the number of photos `counts` (n,) of each of the first n labels."""
         self._vocabulary = vocabulary
         self._counts = counts
 
@@ -74,8 +75,8 @@ class YearsNow(Years):
         return sorted({label.year for label in labels if label.year is not None})
 
 
-def _shares(vote: Vote, model: Node) -> defaultdict[int, float]:
-    """By year, 0 where it has none."""
+def shares_by_year(vote: Vote, model: Node) -> defaultdict[int, float]:
+    """Return the share of the vote that each year of a (make, model) has; 0 for years without votes."""
     shares: defaultdict[int, float] = defaultdict(float)
     for candidate in vote.labels:
         if candidate.label and candidate.label.year is not None and path(candidate.label)[:2] == model:

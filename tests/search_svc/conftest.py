@@ -14,7 +14,7 @@ from vmmr.search.v1 import search_pb2_grpc
 
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
-from search_svc.fitting.fit import Held
+from search_svc.fitting.fit import HeldOutPhotos
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
 from tests.search_svc.builds import build_version
@@ -99,7 +99,7 @@ def calibrated(tmp_path_factory) -> Calibrated:
         model=MODEL,
         model_name="test",
         spec=IndexSpec(k=8),
-        held=Held(held, np.arange(len(held)), [parse(name) for name in classes for _ in range(10)]),
+        held=HeldOutPhotos(held, np.arange(len(held)), [parse(name) for name in classes for _ in range(10)]),
     )
     names = [name for name in classes for _ in range(5)]
     return Calibrated(version, photos(centres, 5), names, photos(_unit(rng.standard_normal((12, 32))), 5))

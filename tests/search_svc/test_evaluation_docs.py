@@ -1,4 +1,4 @@
-"""docs/evaluation.md says what there is."""
+"""docs/evaluation.md has every flag, measure and field, and the numbers of the code."""
 
 import argparse
 import dataclasses
@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
 
 
 def rows(section):
-    """The first cells of the rows of a section's table, less the heading."""
+    """Return the first cell of each row of a section's table, without the heading."""
     text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
     return [line.strip("|").split(" | ")[0].strip() for line in re.findall(r"^\|.*$", text, re.MULTILINE)[2:]]
 

@@ -1,1 +1,1 @@
-"""The report of `vmmr-search evaluate`: what it says, from what was found to a page."""
+"""The report of `vmmr-search evaluate`: its figures, and how they are shown in a terminal and on a page."""

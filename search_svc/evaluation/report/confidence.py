@@ -1,7 +1,7 @@
-"""What confidences are worth: reliability before and after calibration, and what is left above a cut.
+"""The worth of confidences: reliability before and after calibration, and the answers that are left above a cut.
 
-Of photos of known labels, one by one. The confidence of `years` is of the model, and of a range of years that holds the
-photo's.
+All figures are of single photos of known labels. At the level `years` an answer is right if its model is, and its range of
+years holds the photo's year.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,64 +12,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.evaluation.accuracy import LEVELS, VOTE, WITHIN
-from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import COSTLY_RESAMPLES, Estimate, estimate, resampled, resampled_gap, share
-from search_svc.fitting.calibration_metrics import Bin, Selected, aurc, ece, reliability, risk_coverage
+from search_svc.fitting.calibration_metrics import Bin, RiskAtCoverage, aurc, ece, reliability, risk_coverage
 from search_svc.voting.answer import Answer
 from search_svc.voting.vote import path
+from search_svc.voting.years import shares_by_year
 
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-"""Confidences of the table that advises where to cut."""
+"""The confidences in the table that advises where to cut."""
 
 _POINTS = 200
-"""Of a curve, at most; more can't be seen."""
+"""The most points that a curve is drawn with; more can't be seen."""
 
 
 @dataclass(frozen=True)
 class Reliability:
     ece: Estimate
     by_chance: Estimate
-    """The ECE that the same confidences have on average, if they are exactly right, and where 95 % of such ECEs lie."""
+    """The ECE that the same confidences would have on average if they were exactly right, and where 95 % of such ECEs lie."""
     bins: list[Bin]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is left if only answers of this confidence or more are taken."""
+    """The effect of taking only answers of this confidence or more."""
 
     confidence: float
     covers: float
-    """Share of the photos."""
+    """The share of the photos whose answers are taken."""
     right: Estimate | None
-    """Share of those; None if there are none."""
+    """The share of the taken answers that are right; None if none is taken."""
     unknown: float | None
-    """Share of the photos of unknown cars that pass too; None if there are no such photos."""
+    """The share of photos of unknown cars whose answers are taken; None if there are no such photos."""
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Of the answers' level."""
+    """The worth of the confidences of one level: label, model, make or years."""
 
     level: str
     photos: int
     shares: Reliability
-    """Of the vote, as they are."""
+    """The reliability of the shares of the vote, not calibrated."""
     calibrated: Reliability | None
-    """None if the index is not calibrated."""
+    """The reliability of the calibrated confidences; None if the index is not calibrated."""
     aurc: Estimate
-    curve: list[Selected]
-    """Risk and coverage, of the confidences that a caller gets."""
+    curve: list[RiskAtCoverage]
+    """The risk-coverage curve of the confidences that a caller gets."""
     cuts: list[Cut]
 
 
 def _share_of_years(answer: Answer) -> float:
-    """The share of the vote of the labels that the answer's range of years stands for."""
+    """Return the share of the vote that the labels within the answer's range of years have together."""
     vote = answer.vote
     if answer.years is None:
         return vote.label_confidence
     first, last = answer.years
-    of_model = [each for each in vote.labels if each.label and path(each.label)[:2] == path(vote.answer)[:2]]
-    return sum(each.confidence for each in of_model if each.label and first <= (each.label.year or 0) <= last)
+    shares = shares_by_year(vote, path(vote.answer)[:2])
+    return sum(share for year, share in shares.items() if first <= year <= last)
 
 
 _Value = Callable[[Answer], float]
@@ -90,9 +91,9 @@ _SHARES: dict[str, _Value] = {
 
 
 def confidences(
-    known: Sequence[Examined], unknown: Sequence[Examined], *, calibrated: bool, seed: int
+    known: Sequence[ExaminedPhoto], unknown: Sequence[ExaminedPhoto], *, calibrated: bool, seed: int
 ) -> list[Confidence]:
-    """By level; of a level that no photo has, none."""
+    """Return the figures by level, without the levels that no photo has."""
     return [
         _confidence(level, judged, unknown, calibrated=calibrated, seed=seed)
         for level in _GIVEN
@@ -100,8 +101,8 @@ def confidences(
     ]
 
 
-def values(photos: Sequence[Examined], value: _Value) -> NDArray[np.float64]:
-    """Of each photo's answer; 0 where there is none."""
+def values(photos: Sequence[ExaminedPhoto], value: _Value) -> NDArray[np.float64]:
+    """Return the value of each photo's answer; 0 for photos without an answer."""
     # Sums of shares may come out a rounding error above 1.
     return np.array([min(value(photo.answer), 1.0) if photo.answer else 0.0 for photo in photos])
 
@@ -111,7 +112,7 @@ def _outcome(level: str) -> tuple[str, str]:
 
 
 def _confidence(
-    level: str, photos: Sequence[Examined], unknown: Sequence[Examined], *, calibrated: bool, seed: int
+    level: str, photos: Sequence[ExaminedPhoto], unknown: Sequence[ExaminedPhoto], *, calibrated: bool, seed: int
 ) -> Confidence:
     right = np.array([photo.right[_outcome(level)] for photo in photos])
     given, shares = values(photos, _GIVEN[level]), values(photos, _SHARES[level])
@@ -133,18 +134,19 @@ def _reliability(confidence: NDArray[Any], right: NDArray[np.bool_], seed: int) 
 
 
 def chance_ece(confidence: NDArray[Any], seed: int) -> Estimate:
-    """Of answers that are right with just the probability that they state."""
+    """Estimate the ECE that chance alone gives: of answers that are right with the very probability that they state."""
     rng = np.random.default_rng(seed)
     drawn = np.array([ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(COSTLY_RESAMPLES)])
     return estimate(float(drawn.mean()), drawn)
 
 
 def _pairs(confidence: NDArray[Any], right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """A photo a row: it is drawn with its confidence and with whether it is right."""
+    """Return (photos, 2): a photo is drawn together with its confidence and with whether it is right."""
     return np.stack([confidence, right], axis=1)
 
 
 def _of_pairs(figure: Callable[[NDArray[Any], NDArray[np.bool_]], float]) -> Callable[[NDArray[Any]], float]:
+    """Return the figure as a function of `_pairs`."""
     return lambda pairs: figure(pairs[:, 0], pairs[:, 1] > 0.5)
 
 
@@ -155,7 +157,7 @@ def _cut(cut: float, confidence: NDArray[Any], right: NDArray[np.bool_], strange
 
 
 def thinned(points: Sequence[Any]) -> list[Any]:
-    """Some of many points, evenly, with the first and the last."""
+    """Return the points, or an even selection of them if there are many; the first and the last are always in it."""
     if len(points) <= _POINTS:
         return list(points)
     return [points[place] for place in np.linspace(0, len(points) - 1, _POINTS).round().astype(int).tolist()]

@@ -1,4 +1,4 @@
-"""What several photos of one car are worth: groups of photos of one label, asked as one query and one by one."""
+"""The worth of several photos of one car: groups of photos of one label are asked as one query, and one by one."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.evaluation.accuracy import LEVELS, VOTE
-from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.accuracy import LEVELS as CLASSES
+from search_svc.evaluation.accuracy import VOTE
+from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import Estimate, paired_difference, share
 from search_svc.voting.answer import Answerer
+from search_svc.voting.calibration import LEVELS
 
 SIZES = (2, 3, 5)
-_LEVELS = ("label", "model", "make")
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,15 @@ class Fused:
     level: str
     groups: int
     single: float
-    """Share of the groups' photos that are right alone."""
+    """The share of the groups' photos that are right alone."""
     fused: Estimate
-    """Share of the groups that are right."""
+    """The share of the groups that are right."""
     gain: Estimate
-    """Fused minus single; drawn by groups."""
+    """`fused` minus `single`; groups are drawn for the interval."""
 
 
-def fused(photos: Sequence[Examined], answerer: Answerer, seed: int) -> list[Fused]:
-    """By size and level; of sizes for which no label has photos enough, none."""
+def fused(photos: Sequence[ExaminedPhoto], answerer: Answerer, seed: int) -> list[Fused]:
+    """Return the figures by size and level, without the sizes for which no label has photos enough."""
     return [
         _fused(size, level, groups, right, seed)
         for size in SIZES
@@ -40,8 +41,8 @@ def fused(photos: Sequence[Examined], answerer: Answerer, seed: int) -> list[Fus
     ]
 
 
-def _groups(photos: Sequence[Examined], size: int, seed: int) -> Iterator[list[Examined]]:
-    """Photos of one label each, drawn at random; a photo is in one group at most."""
+def _groups(photos: Sequence[ExaminedPhoto], size: int, seed: int) -> Iterator[list[ExaminedPhoto]]:
+    """Yield groups of photos of one label, drawn at random. A photo is in one group at most."""
     rng = np.random.default_rng(seed)
     of_label = defaultdict(list)
     for photo in photos:
@@ -51,18 +52,19 @@ def _groups(photos: Sequence[Examined], size: int, seed: int) -> Iterator[list[E
         yield from (shuffled[start : start + size] for start in range(0, len(members) - size + 1, size))
 
 
-def _right(groups: Sequence[Sequence[Examined]], answerer: Answerer) -> dict[str, list[bool]]:
+def _right(groups: Sequence[Sequence[ExaminedPhoto]], answerer: Answerer) -> dict[str, list[bool]]:
+    """Return, for each level, whether the answer for each group is right."""
     answers = [answerer.answer([photo.found for photo in group]) for group in groups]
     return {
         level: [
-            answer is not None and LEVELS[level](answer.vote.answer) == LEVELS[level](group[0].truth)
+            answer is not None and CLASSES[level](answer.vote.answer) == CLASSES[level](group[0].truth)
             for answer, group in zip(answers, groups, strict=True)
         ]
-        for level in _LEVELS
+        for level in LEVELS
     }
 
 
-def _fused(size: int, level: str, groups: Sequence[Sequence[Examined]], right: list[bool], seed: int) -> Fused:
+def _fused(size: int, level: str, groups: Sequence[Sequence[ExaminedPhoto]], right: list[bool], seed: int) -> Fused:
     alone = [sum(photo.right[level, VOTE] for photo in group) / size for group in groups]
     together = np.array(right)
     gain = paired_difference(together, np.array(alone), seed)

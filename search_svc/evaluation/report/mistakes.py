@@ -1,4 +1,7 @@
-"""Where the answers are wrong: by make, by pair of labels, and photo by photo. Known labels only, but for `intruders`."""
+"""Where answers are wrong: by make, by pair of labels, and photo by photo.
+
+All figures are of photos of known labels, except those of `intruders`.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -7,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from search_svc.evaluation.accuracy import VOTE
-from search_svc.evaluation.examiner import Examined
+from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import Estimate, share
 from search_svc.index.items import Items
 from search_svc.voting.answer import VerdictName
+from search_svc.voting.calibration import LEVELS
 from search_svc.voting.vote import path
 
 PAIRS = 25
@@ -19,14 +23,14 @@ WORST = 25
 
 @dataclass(frozen=True)
 class Make:
-    """Photos of one make."""
+    """How often the photos of one make are recognised."""
 
     make: str
     photos: int
     labels: int
-    """Distinct ones, among the photos."""
+    """The number of distinct labels among the photos."""
     label: Estimate
-    """Share of the photos of which the answer's label is right; so for model and make."""
+    """The share of the photos whose label is recognised; `model` and `make_right` are those whose model, or make, is."""
     model: float
     make_right: float
 
@@ -38,30 +42,30 @@ class Pair:
     one: str
     other: str
     one_for_other: int
-    """Photos of `one` of which the answer was `other`."""
+    """How many photos of `one` got the answer `other`."""
     other_for_one: int
     one_photos: int
-    """Photos of `one` in all."""
+    """How many photos of `one` there are."""
     other_photos: int
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A photo, and what it was taken for."""
+    """A photo, and the label that it was taken for."""
 
     item: str
     label: str
     answer: str
     confidence: float
-    """In the answer's label."""
+    """The confidence in the answer's label."""
     verdict: VerdictName | None
     nearest_item: str
-    """The gallery's nearest photo."""
+    """The item id of the gallery's nearest photo."""
     nearest_label: str
 
 
-def makes(photos: Sequence[Examined], seed: int) -> list[Make]:
-    """Most photos first."""
+def makes(photos: Sequence[ExaminedPhoto], seed: int) -> list[Make]:
+    """Return the figures of each make, those with the most photos first."""
     of_make = defaultdict(list)
     for photo in photos:
         of_make[path(photo.truth)[0]].append(photo)
@@ -69,8 +73,8 @@ def makes(photos: Sequence[Examined], seed: int) -> list[Make]:
     return [_make(make, members, seed) for make, members in ranked]
 
 
-def confused(photos: Sequence[Examined]) -> list[Pair]:
-    """The pairs of labels that were taken for each other most often, both ways together."""
+def confused(photos: Sequence[ExaminedPhoto]) -> list[Pair]:
+    """Return the pairs of labels that were taken for each other most often, counting both ways."""
     total = Counter(photo.truth.label for photo in photos)
     taken = Counter((photo.truth.label, _answer(photo)) for photo in wrong(photos))
     pairs = {(one, other) if one < other else (other, one) for one, other in taken}
@@ -81,25 +85,25 @@ def confused(photos: Sequence[Examined]) -> list[Pair]:
     ]
 
 
-def wrong(photos: Sequence[Examined]) -> list[Examined]:
-    """Photos that have an answer, of another label than theirs."""
+def wrong(photos: Sequence[ExaminedPhoto]) -> list[ExaminedPhoto]:
+    """Return the photos that got an answer of another label than theirs."""
     return [photo for photo in photos if photo.answer and not photo.right["label", VOTE]]
 
 
-def worst(photos: Sequence[Examined], items: Items) -> list[Mistake]:
-    """The mistakes of photos that have an answer, the most confident first."""
+def worst(photos: Sequence[ExaminedPhoto], items: Items) -> list[Mistake]:
+    """Return the most confident answers of the photos, all of which count as mistakes, the most confident first."""
     answered = [photo for photo in photos if photo.answer and photo.found.rows]
     ranked = sorted(answered, key=lambda photo: (-_confidence(photo), photo.item))
     return [_mistake(photo, items) for photo in ranked[:WORST]]
 
 
-def intruders(photos: Sequence[Examined], items: Items) -> list[Mistake]:
-    """Photos of what the gallery does not know, that are not called unknown; the most confident first."""
+def intruders(photos: Sequence[ExaminedPhoto], items: Items) -> list[Mistake]:
+    """Return those of the photos, which the gallery does not know, that passed as known; the most confident first."""
     return worst([photo for photo in photos if photo.answer and photo.answer.verdict != "unknown"], items)
 
 
-def _make(make: str, photos: Sequence[Examined], seed: int) -> Make:
-    right = {level: np.array([photo.right[level, VOTE] for photo in photos]) for level in ("label", "model", "make")}
+def _make(make: str, photos: Sequence[ExaminedPhoto], seed: int) -> Make:
+    right = {level: np.array([photo.right[level, VOTE] for photo in photos]) for level in LEVELS}
     labels = len({photo.truth.label for photo in photos})
     return Make(
         make,
@@ -111,7 +115,7 @@ def _make(make: str, photos: Sequence[Examined], seed: int) -> Make:
     )
 
 
-def _mistake(photo: Examined, items: Items) -> Mistake:
+def _mistake(photo: ExaminedPhoto, items: Items) -> Mistake:
     found, answer = photo.found, photo.answer
     nearest = items.item_id(found.rows[0])
     verdict = answer.verdict if answer else None
@@ -120,9 +124,9 @@ def _mistake(photo: Examined, items: Items) -> Mistake:
     )
 
 
-def _answer(photo: Examined) -> str:
+def _answer(photo: ExaminedPhoto) -> str:
     return photo.answer.vote.answer.label if photo.answer else ""
 
 
-def _confidence(photo: Examined) -> float:
+def _confidence(photo: ExaminedPhoto) -> float:
     return photo.answer.label_confidence if photo.answer else 0.0

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside itself. Labels and ids are anybody's text: all is escaped."""
+"""The report as one self-contained HTML page. Labels and ids are text from outside, so everything is escaped."""
 
 import re
 from pathlib import Path
@@ -26,5 +26,5 @@ def page(report: Report) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """The name, escaped, with places where a line may end."""
+    """Return the name, escaped, with places where the browser may break the line."""
     return Markup("<wbr>").join(re.split(r"(?<=[_/-])", name))

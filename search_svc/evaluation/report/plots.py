@@ -1,6 +1,6 @@
-"""The report's plots, as SVG that takes its colours and its font from the page it is in.
+"""The plots of the report, as SVG that takes its colours and its font from the page around it.
 
-Nothing of a user's is drawn, only numbers and names of ours.
+Only numbers and our own names are drawn, no text from outside.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _DASHES = ("-", "--", "-.", ":", (0, (6, 1)))
 
 
 def reliability(level: Confidence) -> Markup:
-    """How often answers of about one confidence are right; on the diagonal: as often as they say."""
+    """Draw how often answers of about one confidence are right. On the diagonal they are right as often as they say."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
@@ -37,7 +37,7 @@ def reliability(level: Confidence) -> Markup:
 
 
 def risk_coverage(levels: Sequence[Confidence]) -> Markup:
-    """How many of the most confident answers are wrong, by how many are taken."""
+    """Draw the share of wrong answers among the most confident ones, against the share of photos that are answered."""
 
     def draw(axes: Axes) -> None:
         for number, level in enumerate(levels):
@@ -51,7 +51,7 @@ def risk_coverage(levels: Sequence[Confidence]) -> Markup:
 
 
 def roc(kind: Detection) -> Markup:
-    """Known photos accepted, by unknown ones accepted with them."""
+    """Draw the share of known photos that a threshold accepts, against the share of unknown ones that it accepts."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
@@ -66,7 +66,7 @@ def roc(kind: Detection) -> Markup:
 
 
 def distribution(scores: Distribution) -> Markup:
-    """How a score is spread over known and unknown photos, and where the threshold is."""
+    """Draw the distribution of a score for known and for unknown photos, and its threshold."""
 
     def draw(axes: Axes) -> None:
         for number, (kind, shares) in enumerate(scores.columns.items()):
@@ -76,7 +76,7 @@ def distribution(scores: Distribution) -> Markup:
         if scores.threshold is not None:
             axes.axvline(scores.threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
         highest = max(share for shares in scores.columns.values() for share in shares)
-        # Room above for what is what.
+        # The room above the curves is for the legend.
         axes.set(xlabel=f"score: {scores.score}", ylabel="photos", ylim=(0, 1.4 * highest))
         axes.yaxis.set_major_formatter(_PERCENT)
         axes.legend(loc="upper right", fontsize=8)
@@ -85,7 +85,7 @@ def distribution(scores: Distribution) -> Markup:
 
 
 def fused(groups: Sequence[Fused]) -> Markup:
-    """Right with several photos in one query, and one by one, of the same photos."""
+    """Draw how often groups of photos are right as one query, beside how often the same photos are right one by one."""
 
     def draw(axes: Axes) -> None:
         shown = [each for each in groups if each.level == "label"]
@@ -107,7 +107,7 @@ def fused(groups: Sequence[Fused]) -> Markup:
 
 
 def _line(number: int) -> dict[str, Any]:
-    """How the curve of this number looks; told apart without colours too."""
+    """Return the style of the n-th curve. Dashes differ too, for readers who cannot tell the colours apart."""
     return {"color": SERIES[number % len(SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
@@ -117,7 +117,7 @@ def _bars(axes: Axes, found: Reliability, colour: str) -> None:
 
 
 def _means(axes: Axes, found: Reliability, marker: str, colour: str, name: str) -> None:
-    """Where a bin's photos are on average; larger where there are more."""
+    """Draw a mark for each bin at the means of its photos; the more photos, the larger the mark."""
     across, up = [each.confidence for each in found.bins], [each.right for each in found.bins]
     photos = sum(each.photos for each in found.bins)
     areas = [12 + 80 * each.photos / photos for each in found.bins]

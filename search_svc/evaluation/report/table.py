@@ -1,4 +1,4 @@
-"""The report in a terminal: accuracy by level, and the key figures."""
+"""The report as text for a terminal: accuracy by level, and the key figures."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +17,7 @@ def percent(estimate: Estimate | Score) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """A difference of percentages, with its sign."""
+    """Return a difference in percentage points, with its sign."""
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 

@@ -10,7 +10,7 @@ CIVIC, CAMRY, MISC = parse("honda_civic_2005"), parse("toyota_camry_2011"), pars
 
 
 def answer(*labels, temperature=1.0, years=None):
-    """Of neighbours with scores 0.9, 0.8, ..."""
+    """Return the answer from neighbours with the scores 0.9, 0.8, ..."""
     given = weights([0.9 - 0.1 * place for place in range(len(labels))], temperature)
     voted = elect(list(zip(labels, given, strict=True)))
     year = voted.answer.year
@@ -18,7 +18,7 @@ def answer(*labels, temperature=1.0, years=None):
 
 
 def right(truth, *neighbours, classes=(), **how) -> dict[str, set[str]]:
-    """For each level, the measures by which the answer is right."""
+    """Return, for each level, the measures by which the answer is right."""
     given = answer(*neighbours, **how) if neighbours else None
     found = {level: set() for level in LEVELS}
     for (level, measure), hit in outcomes(truth, [*neighbours, *classes], given).items():

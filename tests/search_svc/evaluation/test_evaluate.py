@@ -36,7 +36,7 @@ def write_embeddings(directory, matrix, photos, model="m" * 64):
 
 
 def run(*argv):
-    """A command of `vmmr-search`, as its user runs it."""
+    """Run a command of `vmmr-search` as its user does."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
     for command in (build_command, evaluate):
@@ -47,7 +47,7 @@ def run(*argv):
 
 @pytest.fixture
 def collection(tmp_path):
-    """120 photos in clusters around one point for each label, with photos that stray; every third is for testing."""
+    """120 photos in clusters around one point for each label, a few far from it; every third is for testing."""
     rng = np.random.default_rng(0)
     of = np.arange(120) % 4
     vectors = np.eye(8)[of] + 0.5 * rng.standard_normal((120, 8))
@@ -70,7 +70,7 @@ def report(collection, tmp_path, capsys):
 
 
 def evaluated(tmp_path, embeddings, *flags):
-    """The report, as JSON, of the index that is there."""
+    """Evaluate the index, and return the report as JSON."""
     run("evaluate", tmp_path / embeddings, "--index", tmp_path / "index", "--json", tmp_path / "r.json", *flags)
     return json.loads((tmp_path / "r.json").read_text())
 
@@ -249,7 +249,7 @@ def test_pictures_without_cars_are_of_the_same_model_too(collection, tmp_path):
 
 @pytest.fixture
 def calibrated(tmp_path):
-    """An index of eight labels, calibrated, with embeddings that hold its photos, and others of two labels more."""
+    """A calibrated index of eight labels, and embeddings of its photos and of photos of two more labels."""
     rng = np.random.default_rng(0)
     of = np.arange(10 * 40) // 40
     vectors = np.eye(16)[of] + 0.35 * rng.standard_normal((400, 16))

@@ -75,7 +75,7 @@ def test_the_interval_of_a_gap_takes_off_what_chance_adds():
     rng = np.random.default_rng(0)
 
     def gap(sample):
-        """Of the mean from 0, of each of ten bins: all chance."""
+        """Return the mean distance from 0 of the means of ten bins, all of which is chance."""
         return float(np.abs(sample.reshape(10, -1).mean(axis=1)).mean())
 
     found = resampled_gap(gap, rng.normal(0, 1, 400), seed=0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from search_svc.fitting.calibration_metrics import (
     Bin,
-    Rates,
-    Selected,
+    RiskAtCoverage,
+    ThresholdRates,
     aurc,
     auroc,
     ece,
@@ -67,7 +67,11 @@ def test_ece_is_the_mean_gap_of_the_bins_weighted_by_their_photos(answers):
 
 def test_risk_and_coverage_by_hand():
     confidence, right = np.array([0.9, 0.5, 0.7, 0.5]), np.array([True, False, False, True])
-    assert risk_coverage(confidence, right) == [Selected(0.9, 0.25, 0), Selected(0.7, 0.5, 0.5), Selected(0.5, 1, 0.5)]
+    assert risk_coverage(confidence, right) == [
+        RiskAtCoverage(0.9, 0.25, 0),
+        RiskAtCoverage(0.7, 0.5, 0.5),
+        RiskAtCoverage(0.5, 1, 0.5),
+    ]
     # Risks of the 1, 2, 3, 4 most confident: 0, 1/2, (1 + 1/2) / 3, 2/4: the two of 0.5 are half wrong each.
     assert aurc(confidence, right) == pytest.approx((0 + 0.5 + 0.5 + 0.5) / 4)
 
@@ -102,10 +106,10 @@ def test_auroc_by_hand():
     # Pairs: 3 beats both, 2 ties and beats, 1 loses and beats.
     assert auroc(known, unknown) == pytest.approx((2 + 1.5 + 1) / 6)
     assert roc(known, unknown) == [
-        Rates(3, pytest.approx(1 / 3), 0),
-        Rates(2, pytest.approx(2 / 3), 0.5),
-        Rates(1, 1, 0.5),
-        Rates(0, 1, 1),
+        ThresholdRates(3, pytest.approx(1 / 3), 0),
+        ThresholdRates(2, pytest.approx(2 / 3), 0.5),
+        ThresholdRates(1, 1, 0.5),
+        ThresholdRates(0, 1, 1),
     ]
 
 

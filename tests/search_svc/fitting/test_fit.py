@@ -10,7 +10,7 @@ from search_svc.fitting import fit as fitting
 from search_svc.fitting import held_out as holding
 from search_svc.fitting.calibration_metrics import auroc
 from search_svc.fitting.fit import FALSE_ALARM_RATE
-from search_svc.fitting.held_out import Held
+from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import Answerer
 from search_svc.voting.calibration import LEVELS
@@ -30,7 +30,7 @@ def unit(vectors):
 
 
 def cars(alike):
-    """Labels, their places in a space of makes, models and years; adjacent years are `alike`, 0 to 1."""
+    """Return labels and their centres in a space of makes, models and years. `alike`, 0 to 1, is how near adjacent years are."""
     rng = np.random.default_rng(1)
     names, places = [], []
     shape = np.zeros(DIMENSION)
@@ -45,7 +45,7 @@ def cars(alike):
 
 
 def photos(labels, places, each, noise, seed):
-    """Of some models more alike than of others."""
+    """Return photos around the centres of their labels; those of some models are more alike than those of others."""
     rng = np.random.default_rng(seed)
     rows = np.repeat(np.arange(len(labels)), each)
     spread = noise * np.array([0.6 + 0.2 * int(label.model.split()[-1]) for label in labels])
@@ -55,7 +55,7 @@ def photos(labels, places, each, noise, seed):
 
 
 def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
-    """An index of the known makes, calibrated; photos of them that are in no gallery; and photos of the other makes."""
+    """A calibrated index of the known makes, other photos of these makes, and photos of unknown makes."""
     labels, places = cars(alike)
     known = [not label.make.endswith(tuple(map(str, UNKNOWN_MAKES))) for label in labels]
     names = [label for label, is_known in zip(labels, known, strict=True) if is_known]
@@ -70,7 +70,7 @@ def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
         model="m" * 64,
         model_name="n",
         spec=spec or IndexSpec(),
-        held=Held(held, np.arange(len(held)), held_of),
+        held=HeldOutPhotos(held, np.arange(len(held)), held_of),
     )
     test = photos(names, places[known], 10, noise, 3)
     strange = photos(
@@ -219,7 +219,7 @@ def test_a_gallery_of_models_of_one_year_each_leaves_the_default_ratio(tmp_path)
         model="m",
         model_name="n",
         spec=IndexSpec(),
-        held=Held(held, np.arange(len(held)), held_of),
+        held=HeldOutPhotos(held, np.arange(len(held)), held_of),
     )
     assert (version.calibration.year_ratio, version.calibration.year_photos) == (0.5, 0)
 
@@ -261,7 +261,7 @@ def test_too_few_photos_or_labels_calibrate_nothing(tmp_path):
             model="m",
             model_name="n",
             spec=IndexSpec(),
-            held=Held(vectors, np.arange(photo_count), names),
+            held=HeldOutPhotos(vectors, np.arange(photo_count), names),
         )
         assert version.calibration is None
         assert (version.manifest.k, version.manifest.temperature) == (5, pytest.approx(0.05, rel=1e-3))

@@ -7,7 +7,7 @@ from search_svc.fitting import logistic
 
 
 def sample(intercept, slopes, photos=20_000, seed=0):
-    """Features, and whether each photo is right, by a line that is known."""
+    """Return features, and outcomes that a known logistic model draws."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(photos, len(slopes))) * [1, 5][: len(slopes)] + [0, 3][: len(slopes)]
     return features, rng.random(photos) < 1 / (1 + np.exp(-(intercept + features @ np.array(slopes))))

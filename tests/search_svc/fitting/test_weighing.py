@@ -15,7 +15,7 @@ SIZES = [3, 30, 5, 50, 8, 80, 1, 10]
 
 
 def asked(rng, photos, neighbours, right):
-    """Photos of which each neighbour is of the right label with the chance `right`, and nearer then."""
+    """Return photos each of whose neighbours has the right label with probability `right`, and is then nearer."""
     truth = rng.integers(0, len(LABELS), photos)
     hit = rng.random((photos, neighbours)) < right
     positions = np.where(hit, truth[:, None], rng.integers(0, len(LABELS), (photos, neighbours)))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_svc.voting.answer import Answerer
-from search_svc.voting.calibration import Calibration, Error, Line
+from search_svc.voting.calibration import Calibration, Ece, LogisticModel
 from search_svc.voting.labels import parse
 from search_svc.voting.neighbours import QueryNeighbours
 
@@ -22,23 +22,23 @@ CALIBRATION = Calibration(
     temperature=0.1,
     prior=0.0,
     levels={
-        "label": Line(-1.0, (0.8, 2.0, 1.0)),
-        "model": Line(0.5, (0.5, -3.0, 1.0)),
-        "make": Line(0.0, (1.0, 0.0, 0.0)),
+        "label": LogisticModel(-1.0, (0.8, 2.0, 1.0)),
+        "model": LogisticModel(0.5, (0.5, -3.0, 1.0)),
+        "make": LogisticModel(0.0, (1.0, 0.0, 0.0)),
     },
-    known=Line(1.0, (10.0, 1.0)),
+    known=LogisticModel(1.0, (10.0, 1.0)),
     known_offsets=(0.0, -0.5),
     false_alarm_rate=0.05,
     unknown_threshold=0.4,
     year_ratio=0.5,
     year_photos=0,
     typical={label.label: 0.7 for label in LABELS},
-    errors={"label": Error(0.1, 0.01)},
+    errors={"label": Ece(0.1, 0.01)},
 )
 
 neighbours = st.lists(st.tuples(st.floats(-1, 1, width=32), st.sampled_from(LABELS)), max_size=8)
 cars = st.lists(neighbours, max_size=4)
-lines = st.builds(Line, st.floats(-9, 9), st.tuples(*[st.floats(-9, 9)] * 3))
+lines = st.builds(LogisticModel, st.floats(-9, 9), st.tuples(*[st.floats(-9, 9)] * 3))
 
 
 def seen(pairs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search_svc.index.version import IndexVersion
-from search_svc.voting.calibration import LEVELS, Calibration, Error, Line, sigmoid
+from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, sigmoid
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
 CALIBRATION = Calibration(
@@ -14,15 +14,15 @@ CALIBRATION = Calibration(
     k=10,
     temperature=0.05,
     prior=0.25,
-    levels={level: Line(-0.25, (0.5, 1.5, 2.0)) for level in ("label", "model", "make")},
-    known=Line(0.5, (16.0, 0.5)),
+    levels={level: LogisticModel(-0.25, (0.5, 1.5, 2.0)) for level in ("label", "model", "make")},
+    known=LogisticModel(0.5, (16.0, 0.5)),
     known_offsets=(0.0, -1.0),
     false_alarm_rate=0.05,
     unknown_threshold=0.17,
     year_ratio=0.5,
     year_photos=0,
     typical={"make_model 0_2000": 0.75},
-    errors={"label": Error(0.05, 0.04)},
+    errors={"label": Ece(0.05, 0.04)},
 )
 
 
@@ -85,9 +85,9 @@ def test_what_is_no_json_object_is_refused(path, content):
 
 
 def test_a_line_needs_a_feature_for_each_slope():
-    assert Line(1.0, (2.0, 3.0)).logit((4.0, 5.0)) == 24.0
+    assert LogisticModel(1.0, (2.0, 3.0)).logit((4.0, 5.0)) == 24.0
     with pytest.raises(ValueError, match="zip"):
-        Line(1.0, (2.0, 3.0)).logit((4.0,))
+        LogisticModel(1.0, (2.0, 3.0)).logit((4.0,))
 
 
 def test_even_the_largest_logit_is_a_chance():
@@ -98,7 +98,7 @@ def test_even_the_largest_logit_is_a_chance():
 
 @pytest.fixture
 def index_dir(build_index, tmp_path):
-    """An index with a calibration that its manifest lists."""
+    """Write an index with a calibration that its manifest lists."""
     version = build_index(np.eye(8, dtype=np.float32), names=["make_model 0_2000"] * 8, directory=tmp_path / "index")
     CALIBRATION.write(version.path / "calibration.json")
     relist(version.path)
@@ -106,7 +106,7 @@ def index_dir(build_index, tmp_path):
 
 
 def relist(path):
-    """Writes the manifest's list of files anew."""
+    """Write the manifest anew, with the files as they are now."""
     write_manifest(path, json.loads((path / "manifest.json").read_text()))
 
 

@@ -11,7 +11,7 @@ GALLERY = [parse(f"honda_pilot_{year}") for year in YEARS] + [parse("honda_civic
 
 
 def votes(**weights):
-    """Votes for the years of the Pilot: `y2001=3`."""
+    """Return votes for years of the Pilot, given as `y2001=3`."""
     return elect([(parse(f"honda_pilot_{name[1:]}"), weight) for name, weight in weights.items()])
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from search_svc.dataset import photo_list as manifest
 from search_svc.evaluation.accuracy import outcomes, recalls
-from search_svc.evaluation.examiner import Examined
-from search_svc.evaluation.report.content import assemble
+from search_svc.evaluation.examiner import ExaminedPhoto
+from search_svc.evaluation.report.assembly import assemble
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.labels import parse
 from search_svc.voting.neighbours import QueryNeighbours
@@ -18,7 +18,7 @@ from svckit.artifact import write_manifest
 def _examined(
     truth, *neighbours, item="photo.jpg", known=True, confidence=None, verdict=None, score=None, years=None, rows=None
 ):
-    """What comes of a photo with these neighbours, all as near; calibrated if there is a confidence."""
+    """Return an examined photo with these neighbours, all equally near; calibrated if a confidence is given."""
     labels = [parse(name) for name in neighbours]
     found = QueryNeighbours(list(rows or range(len(labels))), labels, [1.0] * len(labels))
     answer = None
@@ -33,7 +33,7 @@ def _examined(
     scores = {}
     if labels:
         scores = {"k-th similarity": 0.5} if score is None else {"k-th similarity": score / 2, "combined": score}
-    return Examined(item, parse(truth), known, False, found, answer, scores, right, recall)
+    return ExaminedPhoto(item, parse(truth), known, False, found, answer, scores, right, recall)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def version(build_index):
 
 @pytest.fixture
 def assembled(version):
-    """The report of photos; calibrated or not."""
+    """Assemble the report on some photos, of an index that is calibrated or not."""
 
     def made(photos, not_cars=(), *, calibrated=False):
         fitted = SimpleNamespace(photos=77, false_alarm_rate=0.05, unknown_threshold=0.4) if calibrated else None

@@ -1,4 +1,4 @@
-"""What the sections of a report say of photos of which all is known."""
+"""The sections of a report say what can be worked out by hand for a few photos."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The page, as `vmmr-search evaluate --html` writes it, read as a browser would."""
+"""The page that `vmmr-search evaluate --html` writes, parsed as HTML."""
 
 import json
 import re
@@ -19,7 +19,7 @@ VOID = {"meta", "wbr", "br", "link", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Elements with their attributes; text; and the figures and cells of each table, by its id."""
+    """Parses a page into its elements with their attributes, its text, and the figures and cells of each table by its id."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def evaluate(*arguments):
-    """A run of the command, as a process, in which matplotlib and jinja2 tell if they are imported."""
+    """Run the command as a process that prints whether matplotlib and jinja2 were imported."""
     code = "import sys; from search_svc.__main__ import main; main(); print(sorted({'matplotlib', 'jinja2'} & {*sys.modules}))"
     command = [sys.executable, "-c", code, "evaluate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
@@ -65,7 +65,7 @@ def evaluate(*arguments):
 
 @pytest.fixture
 def index(tmp_path, write_embeddings):
-    """Photos of two labels that are alike, and of two others; a label that no gallery knows; and what is no car."""
+    """An index, with photos of two labels that look alike, of two others, of a label that it lacks, and of no car."""
     rng = np.random.default_rng(0)
     names = [HOSTILE, TWIN, "honda_civic_2005", "honda_civic_2006", "kia_soul_2012"]
     centres = np.eye(16)[[0, 0, 1, 2, 3]]
@@ -159,7 +159,7 @@ def test_the_same_report_is_the_same_page(examined, assembled):
 
 
 def assert_standalone(text, found):
-    """Nothing is fetched and nothing runs."""
+    """Assert that the page fetches nothing and runs nothing."""
     assert "://" not in text
     tags = {tag for tag, _ in found.elements}
     assert not tags & {
@@ -195,7 +195,7 @@ def assert_standalone(text, found):
 
 
 def assert_same_figures(found, report):
-    """Every table's figures are the JSON's, in order."""
+    """Assert that every table has the figures of the JSON, in order."""
     order = {name: place for place, name in enumerate(found.cells["accuracy"])}
     levels = ("label", "model", "make", "year")
     scores = sorted(report["scores"], key=lambda each: (order[each["measure"]], levels.index(each["level"])))
