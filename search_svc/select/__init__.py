@@ -1,1 +1,1 @@
-"""`vmmr-search select`: which index to build, chosen by how well and how fast dev photos find their own in it."""
+"""`vmmr-search select`: chooses which index to build, by how well and how fast dev photos find photos of their label."""

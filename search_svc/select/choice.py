@@ -1,4 +1,4 @@
-"""The choice among the points: the most accurate within the user's limits; of those as accurate, the cheapest."""
+"""Chooses among the points: of the most accurate within the user's limits, the cheapest."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from search_svc.select.points import Point
 
 MIN_RECALL = 0.98
-"""The best of hundreds of points is partly luck; of those that find what exact search finds, less so."""
+"""The default limit of recall@10. The best top-1 of hundreds of points is partly luck, the less so the higher the recall."""
 NOISE = 0.002
-"""Differences of dev top-1 that are no reason to pay for."""
+"""Differences of dev top-1 up to this do not count."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an index may cost, and how good it must be; None: no limit."""
+    """Limits of what an index may cost, and of how good it must be; None means no limit."""
 
     max_bytes: int | None = None
-    """Of all shard files together."""
+    """The size of all shard files together."""
     max_p99_ms: float | None = None
     min_recall: float = MIN_RECALL
-    """Recall@10, 0 to 1."""
+    """The least recall@10, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,32 @@ class Excess:
     """A limit that a point does not meet."""
 
     limit: str
+    """The limit, as its flag is written."""
     by: str
+    """What the point has, and by how much that is too much or too little."""
     ratio: float
-    """How far beyond it, as a part of the limit."""
+    """How far the point is beyond the limit, as a part of the limit."""
 
 
 def cost(point: Point) -> float:
-    """Halving memory and halving latency are worth the same."""
+    """Return memory times latency, so that halving either is worth the same."""
     return point.bytes_per_photo * point.timing.p50_ms
 
 
 def choose(points: Sequence[Point], limits: Limits, items: int) -> Point | None:
-    """None if no point meets the limits."""
+    """Return the chosen point; None if no point meets the limits. `items` is the number of photos in the gallery."""
     return min(contenders(points, limits, items), key=cost, default=None)
 
 
 def contenders(points: Sequence[Point], limits: Limits, items: int) -> list[Point]:
-    """Of the points within the limits, those within `NOISE` of the most accurate."""
+    """Return those of the points within the limits whose top-1 is within `NOISE` of the best."""
     eligible = [point for point in points if not exceeded(point, limits, items)]
     best = max((point.top_1 for point in eligible), default=0.0)
     return [point for point in eligible if point.top_1 >= best - NOISE - _ROUNDING]
 
 
 def exceeded(point: Point, limits: Limits, items: int) -> list[Excess]:
-    """The limits that a point does not meet."""
+    """Return the limits that a point does not meet."""
     size, p99, recall = point.bytes_per_photo * items, point.timing.p99_ms, point.recall_10
     found = []
     if limits.max_bytes is not None and size > limits.max_bytes:
@@ -67,7 +69,7 @@ def exceeded(point: Point, limits: Limits, items: int) -> list[Excess]:
 
 
 def nearest_miss(points: Sequence[Point], limits: Limits, items: int) -> str:
-    """Which limits the point that comes nearest to them does not meet, and by how much."""
+    """Say which point comes nearest to the limits, and which of them it does not meet, by how much."""
 
     def worst(point: Point) -> float:
         return max(excess.ratio for excess in exceeded(point, limits, items))
@@ -78,7 +80,7 @@ def nearest_miss(points: Sequence[Point], limits: Limits, items: int) -> str:
 
 
 def reason(chosen: Point, points: Sequence[Point], exact: Point, limits: Limits, *, items: int, photos: int) -> str:
-    """Why it was chosen, in two sentences. `exact` is the flat index, `photos` those that were asked for."""
+    """Say in two sentences why a point was chosen. `exact` is the flat index; `photos` is the number of dev photos asked for."""
     within = contenders(points, limits, items)
     difference = 100 * (chosen.top_1 - exact.top_1)
     how = "as exact's" if abs(difference) < 0.05 else f"{abs(difference):.1f} points {_side(difference)} exact's"
@@ -99,7 +101,7 @@ def reason(chosen: Point, points: Sequence[Point], exact: Point, limits: Limits,
 
 
 def front(points: Sequence[Point], cost: Callable[[Point], float], worth: Callable[[Point], float]) -> list[Point]:
-    """The Pareto front: points that no other equals or beats at both, cheapest first."""
+    """Return the Pareto front, cheapest first: the points to which no other is both as cheap and as good."""
     found: list[Point] = []
     for point in sorted(points, key=lambda each: (cost(each), -worth(each))):
         if not found or worth(point) > worth(found[-1]):
@@ -108,7 +110,7 @@ def front(points: Sequence[Point], cost: Callable[[Point], float], worth: Callab
 
 
 def human(size: float) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes in words, such as `1.5 GiB`."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             break

@@ -1,4 +1,4 @@
-"""The command: from embeddings to a spec for `vmmr-search build --spec`, and what speaks for it."""
+"""The command `vmmr-search select`: reads embeddings, and writes a spec for `vmmr-search build --spec` with its reasons."""
 
 import argparse
 import importlib.metadata
@@ -18,24 +18,23 @@ from numpy.typing import NDArray
 from search_svc.building.build_source import Gallery
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
+from search_svc.evaluation.report.extra import report_extra
 from search_svc.index.items import Items
 from search_svc.index.version import Metric
 from search_svc.select.choice import MIN_RECALL, Limits, human, nearest_miss, reason
+from search_svc.select.division import Division, divide
 from search_svc.select.exam import K
 from search_svc.select.grid import Grid, grid
 from search_svc.select.points import Point, Store
 from search_svc.select.result import Result
 from search_svc.select.sweep import Sweep
 from search_svc.select.table import table
-from search_svc.select.workshop import Workshop
+from search_svc.select.trial_indexes import TrialIndexes
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
-from svckit.extras import install
 
 SPEC_FILE, POINTS_FILE, PAGE_FILE, PICTURE_FILE = "spec.json", "points.json", "select.html", "select.png"
 _WORK = ".select-work"
-_MOST_ASKED = 4096
-"""Dev photos: more tell little, and take long with every index."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
@@ -45,10 +44,10 @@ Grids = Callable[[int, int, Metric], Grid]
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "select",
-        help="choose an index by what it does to dev photos",
+        help="choose an index by how well and how fast it finds dev photos",
         description=f"Builds many kinds of index over the train photos, asks each for the dev photos, and writes {SPEC_FILE},"
-        f" which `vmmr-search build --spec` reads, with {POINTS_FILE}, {PAGE_FILE} and {PICTURE_FILE}. A run that was"
-        " stopped is gone on with by the same command. Test photos are never looked at.",
+        f" which `vmmr-search build --spec` reads, with {POINTS_FILE}, {PAGE_FILE} and {PICTURE_FILE}. The same command"
+        " resumes a run that was stopped. Test photos are never looked at.",
     )
     parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write")
@@ -57,32 +56,39 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--max-memory",
         metavar="SIZE",
         type=_size,
-        help="of all shard files together, for example 500M or 2GiB (default: no limit)",
+        help="the most that all shard files may take together, for example 500M or 2GiB (default: no limit)",
     )
     parser.add_argument(
-        "--max-p99-ms", metavar="MS", type=_positive, help="of queries one at a time (default: no limit)"
+        "--max-p99-ms",
+        metavar="MS",
+        type=_positive,
+        help="the most milliseconds that 99 of 100 queries may take, one at a time (default: no limit)",
     )
     parser.add_argument(
         "--min-recall",
         metavar="SHARE",
         type=_share,
         default=MIN_RECALL,
-        help=f"recall@10 against exact search, 0 to 1 (default: {MIN_RECALL})",
+        help=f"the least recall@10 against exact search, 0 to 1 (default: {MIN_RECALL})",
     )
     parser.add_argument(
-        "--budget-minutes", metavar="MINUTES", type=_positive, help="begin no more indexes after it (default: no limit)"
+        "--budget-minutes",
+        metavar="MINUTES",
+        type=_positive,
+        help="begin no index after so many minutes (default: no limit)",
     )
     exclude.add_flag(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, grids: Grids = grid) -> None:
-    """`grids` makes the grid from the number of photos, the dimension and the metric."""
+    """Run the command. `grids` makes the grid from the number of photos, the dimension and the metric."""
     out_of_time = _alarm(args.budget_minutes)
     page, picture = _page_makers()
     embeddings = Embeddings.open(args.embeddings)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
-    gallery, asked, unknown = _divide(embeddings, left_out)
+    division = divide(embeddings, left_out)
+    gallery = division.gallery
     if not 1 <= args.shards <= len(gallery):
         raise CommandError(f"--shards must be 1 to {len(gallery)}, the number of train photos, got {args.shards}")
     metric: Metric = "ip" if embeddings.normalized else "l2"
@@ -90,10 +96,11 @@ def run(args: argparse.Namespace, grids: Grids = grid) -> None:
     _refuse_foreign(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     store = Store(args.out / POINTS_FILE, _measured(embeddings, gallery, args.shards))
-    workshop = Workshop.furnish(args.out / _WORK, gallery, args.shards)
+    indexes = TrialIndexes.create(args.out / _WORK, gallery, args.shards)
     limits = Limits(args.max_memory, args.max_p99_ms, args.min_recall)
-    queries, truth = embeddings.matrix[asked].astype(np.float32), _truth(embeddings, asked, workshop.items)
-    sweep = Sweep(workshop, tried, store, limits, queries, truth, dict(tried.skipped))
+    queries = embeddings.matrix[division.asked].astype(np.float32)
+    truth = _truth(embeddings, division.asked, indexes.items)
+    sweep = Sweep(indexes, tried, store, limits, queries, truth, dict(tried.skipped))
     try:
         with progress(total=len(tried.settings), initial=len(sweep.points), desc="select", unit="point") as bar:
             sweep.run(out_of_time, bar.update)
@@ -102,11 +109,11 @@ def run(args: argparse.Namespace, grids: Grids = grid) -> None:
         there = f"{len(store.points)} of {len(tried.settings)} points are measured"
         print(f"stopped: {there}, and kept in {args.out}; the same command goes on from there", file=sys.stderr)
         raise
-    result = _result(sweep, chosen, embeddings, gallery, asked=len(asked), unknown=unknown)
+    result = _result(sweep, chosen, embeddings, division)
     atomic_write(args.out / PAGE_FILE, page(result).encode())
     atomic_write(args.out / PICTURE_FILE, picture(result))
     _write_spec(args.out / SPEC_FILE, chosen, result.reason)
-    workshop.clear()
+    indexes.clear()
     print(table(result))
     if chosen is None:
         raise CommandError(result.reason)
@@ -118,49 +125,13 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _page_makers() -> tuple[Callable[[Result], str], Callable[[Result], bytes]]:
-    """Before hours of work: what is missing is told at once."""
-    try:
-        from search_svc.select.page import page, picture  # noqa: PLC0415 - needs the extra `report`
-    except ModuleNotFoundError as error:
-        library = str(error.name).split(".")[0]
-        raise CommandError(f"{PAGE_FILE} needs {library}: {install('report')}") from error
+    with report_extra(f"{PAGE_FILE} needs {{library}}"):
+        from search_svc.select.page import page, picture  # noqa: PLC0415 - see report_extra
     return page, picture
 
 
-def _divide(embeddings: Embeddings, left_out: set[str]) -> tuple[Gallery, NDArray[np.int64], int]:
-    """The train photos; the rows of the dev photos of their labels; and how many dev photos have another label."""
-    rows: dict[str, list[int]] = {"train": [], "dev": []}
-    for row, photo in enumerate(embeddings.photos):
-        if photo.split in rows and photo.path not in left_out:
-            rows[photo.split].append(row)
-    for split, found in rows.items():
-        if not found:
-            raise CommandError(f"there is no photo of the split {split} among the embeddings")
-    photos = [embeddings.photos[row] for row in rows["train"]]
-    paths, labels = [photo.path for photo in photos], [photo.label for photo in photos]
-    gallery = Gallery(
-        model=embeddings.model,
-        model_name=embeddings.model_name,
-        embeddings=embeddings.matrix,
-        rows=np.array(rows["train"]),
-        item_ids=paths,
-        labels=labels,
-        uris=paths,
-    )
-    gallery.check()
-    names = {label.label for label in labels}
-    known = np.array([row for row in rows["dev"] if embeddings.photos[row].label.label in names], np.int64)
-    if not len(known):
-        raise CommandError("no dev photo has a label that a train photo has")
-    if len(known) > _MOST_ASKED:
-        asked = np.sort(np.random.default_rng(0).choice(known, _MOST_ASKED, replace=False))
-    else:
-        asked = known
-    return gallery, asked, len(rows["dev"]) - len(known)
-
-
 def _measured(embeddings: Embeddings, gallery: Gallery, shards: int) -> dict[str, Any]:
-    """What points are of; those of something else are not comparable."""
+    """Describe what is measured: points that were measured of anything else cannot be compared with these."""
     return {
         "embeddings": embeddings.fingerprint,
         "photos": gallery.fingerprint,
@@ -180,15 +151,13 @@ def _faiss_version() -> str:
 
 
 def _truth(embeddings: Embeddings, asked: NDArray[np.int64], items: Items) -> NDArray[np.int32]:
-    """(Q,): the labels' places among those of the gallery."""
+    """Return the label (Q,) of each dev photo, as its place among the labels of the gallery."""
     place = {label: number for number, label in enumerate(items.labels)}
     return np.array([place[embeddings.photos[row].label] for row in asked.tolist()], np.int32)
 
 
-def _result(
-    sweep: Sweep, chosen: Point | None, embeddings: Embeddings, gallery: Gallery, *, asked: int, unknown: int
-) -> Result:
-    points, items, limits = sweep.points, len(gallery), sweep.limits
+def _result(sweep: Sweep, chosen: Point | None, embeddings: Embeddings, division: Division) -> Result:
+    points, items, limits, asked = sweep.points, len(division.gallery), sweep.limits, len(division.asked)
     if chosen:
         why = reason(chosen, points, sweep.exact, limits, items=items, photos=asked)
     else:
@@ -204,11 +173,11 @@ def _result(
         skipped=sweep.skipped,
         left_out=missing,
         photos=items,
-        labels=len(sweep.workshop.items.labels),
+        labels=len(sweep.indexes.items.labels),
         asked=asked,
-        unknown=unknown,
-        dimension=gallery.dimension,
-        shards=sweep.workshop.shards,
+        unknown=division.unknown,
+        dimension=division.gallery.dimension,
+        shards=sweep.indexes.shards,
         model=f"{embeddings.model_name} ({embeddings.model[:12]})",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -224,7 +193,7 @@ def _limits(limits: Limits) -> str:
 
 
 def _write_spec(path: Path, chosen: Point | None, why: str) -> None:
-    """Of a choice; without one, that of an earlier run goes too."""
+    """Write the spec of the chosen point. If there is none, delete the spec of an earlier run."""
     if chosen is None:
         path.unlink(missing_ok=True)
         return
@@ -234,13 +203,13 @@ def _write_spec(path: Path, chosen: Point | None, why: str) -> None:
 
 
 def _alarm(minutes: float | None) -> Callable[[], bool]:
-    """Whether the time is up, from now on."""
+    """Start a timer, and return a function that says whether so many minutes have passed; without a limit, never."""
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     return lambda: time.monotonic() > end
 
 
 def _size(text: str) -> int:
-    """Bytes: `500M`, `1.5 GiB`, `800000`. K, M and G are powers of 1024."""
+    """Read a size like `500M`, `1.5 GiB` or `800000` as bytes. K, M, G and T are powers of 1024."""
     match = _SIZE.fullmatch(text.strip())
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"must be a size like 500M or 2GiB, got {text!r}")

@@ -1,4 +1,4 @@
-"""What an index finds for photos whose labels are known, and how long that takes it."""
+"""Measures how well an index finds photos of known labels, and how long its searches take."""
 
 import time
 from collections.abc import Sequence
@@ -16,18 +16,21 @@ from search_svc.index.version import Metric, SearchParams
 from search_svc.select.points import Timing
 
 K = 10
-"""Neighbours that are asked for."""
+"""Neighbours that each query asks for."""
 ROUNDS = 5
 BATCH = 64
 _SINGLES = 100
-"""Queries of a round, asked one at a time."""
+"""Queries that a round asks one at a time."""
 _BATCHES = 4
+"""Batches that a round asks."""
 _ROUND_S = 2.0
-"""After so long a round ends, at its next query."""
+"""Seconds after which a round begins no further search, of single queries or of batches."""
 
 
 @dataclass(frozen=True)
 class Quality:
+    """How well an index finds photos; the fields are those of `Point`."""
+
     top_1: float
     top_5: float
     recall_1: float
@@ -36,18 +39,22 @@ class Quality:
 
 @dataclass(frozen=True)
 class Exam:
+    """Queries of known labels, with the scores that exact search finds for them."""
+
     queries: NDArray[np.float32]
-    """(Q, dimension)"""
+    """(Q, dimension) The embeddings of the dev photos."""
     truth: NDArray[np.int32]
-    """(Q,) the label of each, as a number."""
+    """(Q,) The label of each query, as a number."""
     label_of: NDArray[np.int32]
-    """(N,) the label of each photo of the gallery."""
+    """(N,) The label of each photo of the gallery."""
     gallery: NDArray[np.float16]
+    """(N, dimension) The embeddings of the gallery."""
     metric: Metric
-    """By which exact search ranks."""
+    """The metric by which exact search ranks."""
     first: NDArray[np.float32]
-    """(Q,) the score of the nearest photo of all, and of the tenth, or of the last if there are fewer."""
+    """(Q,) The score of the nearest photo."""
     tenth: NDArray[np.float32]
+    """(Q,) The score of the tenth nearest photo, or of the last if there are fewer."""
 
     @classmethod
     def prepare(
@@ -60,13 +67,13 @@ class Exam:
         gallery: NDArray[np.float16],
         metric: Metric,
     ) -> Self:
-        """Has an engine of this metric search exactly, for what there is to find."""
+        """Let an engine of this metric search exactly, to learn what an index should find."""
         parts = [engine.search(batch, min(K, len(gallery)), exact=True).hits.scores for batch in batches(queries)]
         scores = np.concatenate(parts)
         return cls(queries, truth, label_of, gallery, metric, scores[:, 0], scores[:, -1])
 
     def quality(self, engine: Engine, params: SearchParams) -> Quality:
-        """All queries, 64 at a time."""
+        """Ask the engine all queries, 64 at a time."""
         ids = np.concatenate([engine.search(batch, K, params=params).hits.ids for batch in batches(self.queries)])
         right = (self.label_of[ids] == self.truth[:, None]) & (ids >= 0)
         nearest = self._scores(ids[:, :1])[:, 0]
@@ -79,7 +86,7 @@ class Exam:
         )
 
     def _scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """True scores: the bits of exact search, so copies of one photo tie, and any of them is as good."""
+        """Return the exact scores of the hits. Copies of a photo tie to the bit, so any of them is as good."""
         parts = [
             rescored(Hits(np.zeros(some.shape, np.float32), some), queries, self.gallery, self.metric).scores
             for some, queries in zip(batches(ids), batches(self.queries), strict=True)
@@ -94,10 +101,10 @@ def batches(rows: NDArray[Any]) -> list[NDArray[Any]]:
 def timings(
     asked: Sequence[tuple[Engine, SearchParams]], queries: NDArray[np.float32], rounds: int = ROUNDS
 ) -> list[Timing]:
-    """How long searches take, in short rounds: each asks every one in turn, so that what slows the machine for a while
-    slows all of them.
+    """Measure how long searches take with each of the engines and parameters.
 
-    Of the rounds the median is taken, also of each round's percentiles.
+    Each of several short rounds asks all of them in turn, so that whatever slows the machine for a while slows all of them.
+    The median over the rounds is taken, also of each round's percentiles.
     """
     found = [[_round(engine, params, queries, number) for engine, params in asked] for number in range(rounds)]
     return [Timing(*np.median(each, axis=0).tolist()) for each in zip(*found, strict=True)]
@@ -106,7 +113,7 @@ def timings(
 def _round(
     engine: Engine, params: SearchParams, queries: NDArray[np.float32], number: int
 ) -> tuple[float, float, float, float]:
-    """The fields of a Timing."""
+    """Return the fields of a Timing, measured in one round."""
     singles = [
         queries[place : place + 1] for place in np.arange(number * _SINGLES, (number + 1) * _SINGLES) % len(queries)
     ]
@@ -117,7 +124,7 @@ def _round(
 
 
 def _durations(engine: Engine, params: SearchParams, asked: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Seconds of each search."""
+    """Return the seconds that each search took."""
     found: list[float] = []
     end = time.perf_counter() + _ROUND_S
     for queries in asked:

@@ -1,4 +1,4 @@
-"""The index specs that are tried, sized to the gallery, most promising first."""
+"""The indexes that are tried, sized to the gallery, the most promising first."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,16 +9,16 @@ from search_svc.index.version import Metric, SearchParams
 from svckit.cli import CommandError
 
 POINTS_A_LIST = 39
-"""Photos that an inverted list takes: with fewer, faiss warns of poor centroids."""
+"""Photos needed to train an inverted list: with fewer, faiss warns of poor centroids."""
 POINTS_A_CODEWORD = 10
-"""Photos that a word of a code takes."""
+"""Photos needed to train a codeword of a quantizer."""
 _BLOG_LISTS = 4096
 _PLAIN = SearchParams()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An index, and how it is searched: a point of the sweep."""
+    """An index, and the parameters that it is searched with."""
 
     factory: str
     metric: Metric
@@ -33,15 +33,15 @@ class Setting:
 @dataclass(frozen=True)
 class Grid:
     settings: tuple[Setting, ...]
-    """In the order in which they are tried; those of one index one after the other."""
+    """The settings in the order in which they are tried; those of one index follow each other."""
     notes: Mapping[Setting, str]
-    """What is to be said of some of them."""
+    """Remarks on some of the settings."""
     skipped: Mapping[str, str]
-    """Indexes that cannot be built, and why."""
+    """Indexes that cannot be built, with the reason."""
 
 
 def grid(items: int, dimension: int, metric: Metric) -> Grid:
-    """What is tried for `items` photos; `metric` ranks as the embeddings are meant to be compared.
+    """Return the settings to try for `items` photos. `metric` is the one that the embeddings are meant to be compared by.
 
     The flat index comes first, and then the three of the blog post "Building a Car Model Classifier, Part 1".
     """
@@ -56,7 +56,7 @@ def grid(items: int, dimension: int, metric: Metric) -> Grid:
 
 
 def _blog(items: int) -> Iterator[tuple[Setting, str]]:
-    """As it built them, on L2 distances; with as many lists as the gallery can train."""
+    """Yield the three indexes of the blog post, on L2 distances, with as many lists as the gallery can train."""
     lists = max(1, min(_BLOG_LISTS, items // POINTS_A_LIST))
     fewer = f"; {lists} lists, for {_BLOG_LISTS} take {_BLOG_LISTS * POINTS_A_LIST:,} photos"
     yield Setting("Flat", "l2", _PLAIN), "the blog's Flat"
@@ -82,15 +82,16 @@ def _family(items: int, dimension: int, metric: Metric) -> Iterator[Setting]:
 
 
 def _lists(items: int) -> tuple[int, int]:
-    """Few and many inverted lists: about the square root, and four times that, as far as they can be trained."""
+    """Return two numbers of lists: about the square root of the photos, and four times that, if so many can be trained."""
     most = max(1, items // POINTS_A_LIST)
     return tuple(min(_power_of_two(factor * items**0.5), _power_below(most)) for factor in (1, 4))  # type: ignore[return-value]
 
 
 def _reductions(dimension: int, metric: Metric) -> list[tuple[str, Metric]]:
-    """PCA keeps distances, but no inner products, for it moves the centre; these are those of what has length 1 again.
+    """Return reductions by PCA, each with its metric.
 
-    So it is tried in both ways. Whitening makes all directions as long, and is for cosines alone.
+    PCA moves the centre, which keeps distances but changes inner products. So it is tried with L2 distance, and with inner
+    products of vectors scaled to length 1 again. Whitening (PCAW) stretches directions, and is tried with the latter only.
     """
     half, quarter = dimension // 2, dimension // 4
     return [
@@ -102,13 +103,13 @@ def _reductions(dimension: int, metric: Metric) -> list[tuple[str, Metric]]:
 
 
 def _rabitq(lists: int, dimension: int) -> list[str]:
-    """A bit a dimension, or four, after a random rotation, which spreads what a photo has over all dimensions."""
+    """Return codes of one or four bits a dimension, after a random rotation that spreads information over the dimensions."""
     kinds = ("RaBitQ4", "RaBitQ", f"IVF{lists},RaBitQ4", f"IVF{lists},RaBitQ", f"IVF{lists},RaBitQfs")
     return [f"RR{dimension},{kind}" for kind in kinds]
 
 
 def _products(lists: int, dimension: int) -> list[str]:
-    """Product quantizers of sizes that divide the dimension, and two with what faiss has for a second look."""
+    """Return product quantizers whose sizes divide the dimension, and two indexes that faiss itself refines."""
     sizes = [dimension // width for width in (8, 16) if dimension % width == 0]
     fast = [f"IVF{lists},PQ{dimension // 2}x4fs"] if dimension % 2 == 0 else []
     first = [f"IVF{lists},PQ{size}" for size in sizes]
@@ -124,6 +125,7 @@ def _each(factories: Iterable[str], metric: Metric, rerank: Sequence[int | None]
 
 
 def _ladder(factory: str, rerank: int | None) -> Iterator[SearchParams]:
+    """Yield the search parameters to try for an index, from the quickest search to the most thorough."""
     part = next((part for part in factory.split(",") if part.startswith(("IVF", "HNSW"))), "")
     if part.startswith("IVF"):
         lists = int(part.removeprefix("IVF"))
@@ -140,7 +142,7 @@ def _powers(first: int, last: int, *, by: int) -> Iterator[int]:
 
 
 def _problem(factory: str, metric: Metric, items: int, dimension: int) -> str | None:
-    """Why an index cannot be built of so many photos."""
+    """Return why an index cannot be built of so many photos; None if it can."""
     try:
         index = faiss_index.create(factory, dimension, metric)
     except CommandError as error:
@@ -151,10 +153,11 @@ def _problem(factory: str, metric: Metric, items: int, dimension: int) -> str | 
 
 
 def _power_of_two(number: float) -> int:
-    """The nearest, as ratios go."""
+    """Return the power of two that is nearest by ratio."""
     below = _power_below(int(number))
     return below if number / below < 2**0.5 else 2 * below
 
 
 def _power_below(number: int) -> int:
+    """Return the largest power of two that is not above the number."""
     return 1 << (max(1, number).bit_length() - 1)

@@ -1,4 +1,4 @@
-"""What came of a sweep, as one page that needs nothing beside itself."""
+"""The result of a sweep as one self-contained page."""
 
 from pathlib import Path
 
@@ -15,5 +15,5 @@ def page(result: Result) -> str:
 
 
 def picture(result: Result) -> bytes:
-    """The plots of the page, as PNG."""
+    """Return the plots of the page as one PNG file."""
     return plots.png(result)

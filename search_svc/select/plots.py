@@ -1,4 +1,4 @@
-"""The points drawn: what accuracy and recall cost in latency and memory, and the fronts on which nothing is better."""
+"""The plots: what accuracy and recall cost in latency and memory, with the Pareto fronts."""
 
 import re
 from collections.abc import Callable
@@ -19,12 +19,14 @@ from svckit.page.drawing import PAGE, PAPER, Palette
 
 @dataclass(frozen=True)
 class _View:
-    """A plot: what is drawn upwards, and what it costs."""
+    """A plot of one quality of the points against one cost."""
 
     worth: str
     of: Callable[[Point], float]
+    """The quality of a point, drawn upwards."""
     cost: str
     at: Callable[[Point], float]
+    """The cost of a point, drawn to the right."""
 
     @property
     def name(self) -> str:
@@ -42,15 +44,16 @@ _KINDS = {"HNSW": "^", "IVF": "s", "": "o"}
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _NUMBER = FuncFormatter(lambda value, _: f"{value:,g}")
 _ROOM = 0.004
+"""Space above and below the points, as a share."""
 
 
 def svgs(result: Result) -> list[Markup]:
-    """Each point names itself where a mouse rests on it, and leads to its row."""
+    """Return the plots as SVG. Each point shows its name under the mouse, and links to its row in the table."""
     return [_named(drawing.svg(partial(_draw, result, view, PAGE), view.name), result) for view in _VIEWS]
 
 
 def png(result: Result) -> bytes:
-    """With the choice above: it has no page around it."""
+    """Return the plots as PNG, with the chosen setting as title, for there is no page around them."""
     title = str(result.chosen.setting) if result.chosen else "no index meets the limits"
     return drawing.png([partial(_draw, result, view, PAPER) for view in _VIEWS], title)
 
@@ -83,7 +86,7 @@ def _kind(point: Point) -> str:
 
 
 def _range(result: Result, view: _View) -> tuple[float, float]:
-    """From below the middle, so that the best are told apart; the table has the rest. The choice is always within."""
+    """Return the range of the vertical axis. It leaves out the lowest quarter, unless the choice is there."""
     values = sorted(view.of(point) for point in result.points)
     low = min(values[len(values) // 4], values[-1] - 0.02, *([view.of(result.chosen)] if result.chosen else []))
     return low - _ROOM, values[-1] + _ROOM
@@ -94,6 +97,8 @@ def _link(number: int) -> str:
 
 
 def _named(svg: Markup, result: Result) -> Markup:
+    """Add a title, which browsers show under the mouse, to each point of a plot."""
+
     def title(match: re.Match[str]) -> Any:
         point = result.points[int(match[1]) - 1]
         text = (

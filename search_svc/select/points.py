@@ -1,4 +1,4 @@
-"""What is measured of each point of the sweep, and the file that keeps it, so that a run that was stopped goes on."""
+"""The points of the sweep (settings with their measurements), and the file that keeps them for a run to resume from."""
 
 import dataclasses
 import json
@@ -14,34 +14,45 @@ from svckit.artifact import ArtifactError, atomic_write
 
 @dataclass(frozen=True)
 class Timing:
-    """Searches of one query at a time, and of 64 together."""
+    """How fast searches are."""
 
     qps_1: float
+    """Queries a second, one at a time."""
     qps_64: float
+    """Queries a second, 64 together."""
     p50_ms: float
+    """The median latency of queries one at a time."""
     p99_ms: float
 
 
 @dataclass(frozen=True)
 class Point:
+    """A setting, and what was measured of it."""
+
     setting: Setting
     top_1: float
-    """Share of dev photos whose nearest photo is of their label; `top_5`: one of the five nearest is."""
+    """The share of dev photos whose nearest photo has their label."""
     top_5: float
+    """The share of dev photos one of whose five nearest photos has their label."""
     recall_1: float
-    """Share of the nearest photo, or the ten nearest, that are as near as those that exact search finds."""
+    """The share of nearest photos that are as near as the nearest that exact search finds."""
     recall_10: float
+    """The share of the ten nearest photos that are as near as the ten that exact search finds."""
     timing: Timing
     bytes_per_photo: float
-    """Of the shard files."""
+    """The size of the shard files, per photo of the gallery."""
     build_s: float
 
 
 class Store:
-    """The points that were measured, in a JSON file that is whole after each change."""
+    """Keeps the points in a JSON file, which is complete after each change."""
 
     def __init__(self, path: Path, measured: Mapping[str, Any]) -> None:
-        """`measured` is what the points are of. Raises ArtifactError if the file holds points of something else."""
+        """Read the file if it exists.
+
+        `measured` describes what was measured: embeddings, photos, shards. Raises ArtifactError if the file holds points of
+        anything else, for they cannot be compared.
+        """
         self._path = path
         self._measured = dict(measured)
         self._points = _read(path, self._measured) if path.exists() else {}
@@ -51,7 +62,7 @@ class Store:
         return self._points
 
     def add(self, points: Iterable[Point]) -> None:
-        """Keeps points; in the stead of earlier ones of the same setting."""
+        """Keep the points, which replace earlier ones of the same settings."""
         self._points |= {point.setting: point for point in points}
         content = {"measured": self._measured, "points": [dataclasses.asdict(each) for each in self._points.values()]}
         atomic_write(self._path, f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())

@@ -1,4 +1,4 @@
-"""What came of a sweep, as the table and the page show it."""
+"""The result of a sweep, for the table and the page to show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,26 @@ from search_svc.select.points import Point
 
 @dataclass(frozen=True)
 class Result:
+    """All that the table and the page show."""
+
     points: Sequence[Point]
     notes: Mapping[Setting, str]
     chosen: Point | None
-    """None if no point meets the limits."""
+    """The point whose index should be built; None if no point meets the limits."""
     reason: str
-    """Why it was chosen, or which limits no point meets."""
+    """Why the point was chosen, or which limits no point meets."""
     limits: str
     skipped: Mapping[str, str]
-    """Indexes that could not be built, and why."""
+    """Indexes that could not be built, with the reason."""
     left_out: Sequence[Setting]
-    """Points for which there was no time."""
+    """Settings for which there was no time."""
     photos: int
-    """Of the gallery; `asked` are the dev photos, `unknown` those of labels that the gallery lacks, not asked for."""
+    """How many photos the gallery has."""
     labels: int
     asked: int
+    """How many dev photos were asked for."""
     unknown: int
+    """How many dev photos were not asked for, since the gallery lacks their label."""
     dimension: int
     shards: int
     model: str
@@ -33,9 +37,9 @@ class Result:
 
     @property
     def front(self) -> list[Point]:
-        """The points to which no other is both as accurate and as cheap in memory times latency."""
+        """The points to which no other is both as accurate and as cheap in memory times latency, cheapest first."""
         return front(self.points, cost, lambda point: point.top_1)
 
     def number(self, point: Point) -> int:
-        """Its place in the table, from 1."""
+        """Return the point's place in the table, from 1."""
         return self.points.index(point) + 1

@@ -1,4 +1,4 @@
-"""The sweep: each index of the grid is built, asked and timed; what was measured before is not measured again."""
+"""The sweep: builds, asks and times each index of the grid. What was measured before is not measured again."""
 
 import dataclasses
 import itertools
@@ -14,50 +14,51 @@ from search_svc.select.choice import Limits, choose, contenders, cost
 from search_svc.select.exam import ROUNDS, Exam, timings
 from search_svc.select.grid import Grid, Setting
 from search_svc.select.points import Point, Store
-from search_svc.select.workshop import Index, Workshop, index_of
+from search_svc.select.trial_indexes import Index, TrialIndexes, index_of
 from svckit.cli import CommandError
 
 FINALISTS = 5
-"""Points that are timed together at the end, against each other."""
+"""How many of the best points are timed once more at the end, side by side."""
 _FINAL_ROUNDS = 3 * ROUNDS
 
 
 @dataclass
 class Sweep:
-    workshop: Workshop
+    indexes: TrialIndexes
     grid: Grid
     store: Store
     limits: Limits
     queries: NDArray[np.float32]
-    """(Q, dimension)"""
+    """(Q, dimension) The embeddings of the dev photos."""
     truth: NDArray[np.int32]
-    """(Q,) the label of each, by its place among the gallery's."""
+    """(Q,) The label of each dev photo, as its place among the gallery's labels."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Indexes that could not be built after all, and why."""
+    """Indexes that could not be built, with the reason."""
 
     @cached_property
     def exam(self) -> Exam:
-        """By what the first index of the grid, the flat one, finds exactly."""
+        """The exam, prepared with what the first index of the grid, which is flat, finds exactly."""
         index = index_of(self.grid.settings[0])
-        with self.workshop.opened(index) as (engine, _):
+        with self.indexes.opened(index) as (engine, _):
             return Exam.prepare(
                 engine,
                 queries=self.queries,
                 truth=self.truth,
-                label_of=self.workshop.items.label_of,
-                gallery=self.workshop.embeddings,
+                label_of=self.indexes.items.label_of,
+                gallery=self.indexes.embeddings,
                 metric=index[1],
             )
 
     @property
     def points(self) -> list[Point]:
-        """Those that were measured, in the order of the grid."""
+        """The points that were measured, in the order of the grid."""
         return [self.store.points[setting] for setting in self.grid.settings if setting in self.store.points]
 
     def run(self, out_of_time: Callable[[], bool], on_points: Callable[[int], object]) -> None:
-        """Measures what is missing, an index at a time; once out of time only the first ones, which are in every table.
+        """Measure the points that are missing, an index at a time.
 
-        `on_points` hears how many points were measured.
+        Once `out_of_time`, only the flat index and the settings with notes are measured, which are in every table.
+        `on_points` is called with the number of points of each index that is done.
         """
         reference = index_of(self.grid.settings[0])
         for index, settings in itertools.groupby(self.grid.settings, index_of):
@@ -70,12 +71,12 @@ class Sweep:
             except CommandError as error:
                 self.skipped[index[0]] = str(error)
             on_points(len(missing))
-            self.workshop.keep({reference, *(index_of(point.setting) for point in self._finalists())})
+            self.indexes.keep({reference, *(index_of(point.setting) for point in self._finalists())})
 
     def choose(self) -> Point | None:
-        """The choice, once those that it is between, and exact search, were timed side by side.
+        """Time the finalists and exact search side by side, and return the chosen point; None if none meets the limits.
 
-        None if no point meets the limits.
+        New times may make other points finalists, so this repeats until the chosen point was timed so.
         """
         timed: set[Setting] = set()
         while (chosen := choose(self.points, self.limits, self._items)) and chosen.setting not in timed:
@@ -86,18 +87,18 @@ class Sweep:
 
     @property
     def exact(self) -> Point:
-        """The first of the grid: the flat index."""
+        """The point of the flat index, which is the first of the grid."""
         return self.store.points[self.grid.settings[0]]
 
     @property
     def _items(self) -> int:
-        return len(self.workshop.items)
+        return len(self.indexes.items)
 
     def _finalists(self) -> list[Point]:
         return sorted(contenders(self.points, self.limits, self._items), key=cost)[:FINALISTS]
 
     def _measure(self, index: Index, settings: Sequence[Setting]) -> list[Point]:
-        with self.workshop.opened(index) as (engine, built):
+        with self.indexes.opened(index) as (engine, built):
             qualities = [self.exam.quality(engine, setting.params) for setting in settings]
             times = timings([(engine, setting.params) for setting in settings], self.queries)
         return [
@@ -114,7 +115,7 @@ class Sweep:
     def _time_again(self, points: Sequence[Point]) -> None:
         with ExitStack() as stack:
             engines = {
-                index: stack.enter_context(self.workshop.opened(index))[0]
+                index: stack.enter_context(self.indexes.opened(index))[0]
                 for index in {index_of(point.setting) for point in points}
             }
             asked = [(engines[index_of(point.setting)], point.setting.params) for point in points]

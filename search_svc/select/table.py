@@ -1,4 +1,4 @@
-"""The points in a terminal."""
+"""The result of a sweep as text for a terminal."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def table(result: Result) -> str:
 
 
 def cells(point: Point) -> tuple[str, ...]:
-    """The figures of a point, as they are shown."""
+    """Return the figures of a point as text, one a column."""
     timing = point.timing
     shares = (f"{100 * share:.2f}" for share in (point.top_1, point.top_5, point.recall_1, point.recall_10))
     times = (f"{timing.qps_1:,.0f}", f"{timing.qps_64:,.0f}", f"{timing.p50_ms:.3f}", f"{timing.p99_ms:.3f}")

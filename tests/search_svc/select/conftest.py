@@ -38,7 +38,7 @@ def write(directory, matrix, photos, *, normalized=True):
 
 @pytest.fixture
 def collection():
-    """(400, 16) in clusters around one point for each of 10 labels, of all splits."""
+    """Photos of all splits, with embeddings (400, 16) in clusters around one point for each of 10 labels."""
     rng = np.random.default_rng(0)
     of = rng.integers(10, size=400)
     vectors = rng.standard_normal((10, 16))[of] + 0.8 * rng.standard_normal((400, 16))
@@ -55,7 +55,7 @@ def embeddings(collection, tmp_path):
 
 @pytest.fixture
 def select(monkeypatch):
-    """The command, with the small grid and short rounds; it draws only if it is told to, for that takes a second."""
+    """The command with the small grid and short rounds. It draws plots only if it is told to, for that takes a second."""
     monkeypatch.setattr("search_svc.select.exam._SINGLES", 5)
     monkeypatch.setattr("search_svc.select.exam._BATCHES", 1)
     monkeypatch.setattr("search_svc.select.sweep._FINAL_ROUNDS", 2)
@@ -74,7 +74,7 @@ def select(monkeypatch):
 
 @pytest.fixture
 def point():
-    """A point with these figures."""
+    """Return a point with these figures."""
 
     def made(name="Flat", *, top_1=0.8, memory=1000.0, p50=1.0, p99=2.0, recall=1.0):
         setting = Setting(name, "ip", SearchParams())

@@ -13,10 +13,10 @@ import pytest
 from search_svc.building import spec_file
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import Photo
-from search_svc.select import command, sweep
+from search_svc.select import command, division, sweep
 from search_svc.select.command import PAGE_FILE, PICTURE_FILE, POINTS_FILE, SPEC_FILE
 from search_svc.select.grid import Grid
-from search_svc.select.workshop import Workshop
+from search_svc.select.trial_indexes import TrialIndexes
 from search_svc.voting.labels import parse
 from tests.search_svc.select.conftest import BLOG, FLAT, GRAPH, LISTS, small_grid, write
 
@@ -26,7 +26,7 @@ def points(out):
 
 
 def quality(out):
-    """What does not depend on the clock."""
+    """Return the figures of a point that do not depend on the clock."""
     timed = {"timing", "build_s"}
     return [{name: value for name, value in point.items() if name not in timed} for point in points(out)]
 
@@ -92,7 +92,7 @@ def test_the_choice_is_the_same_whatever_photos_of_other_splits_are(select, coll
 
 
 class Watched(np.ndarray):
-    """Notes which rows are read, and refuses to be read otherwise than by row numbers."""
+    """Records which rows are read, and fails if it is read in any other way than by row numbers."""
 
     def __getitem__(self, rows):
         assert isinstance(rows, np.ndarray)
@@ -137,7 +137,7 @@ def test_embeddings_of_any_length_are_compared_by_distance(select, collection, t
 
 
 def test_of_very_many_dev_photos_some_are_asked_for(select, embeddings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_MOST_ASKED", 20)
+    monkeypatch.setattr(division, "MOST_ASKED", 20)
     select(embeddings, "--out", tmp_path / "out")
     out = capsys.readouterr().out
     assert "20 dev photos against" in out
@@ -213,15 +213,15 @@ def test_each_point_is_timed_as_it_is_searched(select, embeddings, tmp_path, mon
 
 
 def test_only_indexes_that_may_be_chosen_lie_on_disk(select, embeddings, tmp_path, monkeypatch):
-    """Beside the flat one, which says what there is to find."""
+    """The flat index stays too, for it says what there is to find."""
     there = []
-    keep = Workshop.keep
+    keep = TrialIndexes.keep
 
     def kept(self, indexes):
         keep(self, indexes)
         there.append({place.parent.name for place in self.path.glob("*/built.json")})
 
-    monkeypatch.setattr(Workshop, "keep", kept)
+    monkeypatch.setattr(TrialIndexes, "keep", kept)
     monkeypatch.setattr("search_svc.select.sweep.FINALISTS", 1)
     select(embeddings, "--out", tmp_path / "out")
     assert len(there) == 4, "after each index"
@@ -385,7 +385,7 @@ def test_without_the_extra_it_is_told_before_any_work(tmp_path):
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_stopped_goes_on(select, embeddings, tmp_path, by):
-    """The real grid, stopped once points are kept."""
+    """Runs the real grid, and stops it once points are kept."""
     argv = [sys.executable, "-m", "search_svc", "select", embeddings, "--out", tmp_path / "out"]
     kept = tmp_path / "out" / POINTS_FILE
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored, which children inherit

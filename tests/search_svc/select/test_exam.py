@@ -17,7 +17,7 @@ NAMES = [f"make_model {number}_2010" for number in range(6)]
 
 @pytest.fixture
 def asked(build_index):
-    """An engine over 90 photos of six labels, and what it takes for an exam of 70 others."""
+    """An engine over 90 photos of six labels, and the arguments of an exam with 70 other photos."""
     rng = np.random.default_rng(0)
     centres, of, truth = rng.standard_normal((6, 16)), rng.integers(6, size=90), rng.integers(6, size=70)
     gallery = (centres[of] + rng.standard_normal((90, 16))).astype(np.float32)
@@ -77,7 +77,7 @@ def test_an_index_that_loses_nothing_has_full_recall(asked):
 
 @dataclass
 class Fixed:
-    """Answers with these ids; notes what it was asked."""
+    """An engine that answers with the given ids, and records the queries."""
 
     ids: np.ndarray
     calls: list = field(default_factory=list)

@@ -1,17 +1,17 @@
-"""docs/select.md says what there is."""
+"""docs/select.md has every flag and file, and the numbers of the code."""
 
 import argparse
 import re
 from pathlib import Path
 
 from search_svc.building import spec_file
-from search_svc.select import choice, command, exam, grid, sweep
+from search_svc.select import choice, command, division, exam, grid, sweep
 
 PAGE = (Path(__file__).parents[3] / "docs" / "select.md").read_text()
 
 
 def rows(section):
-    """The cells of the rows of a section's table, less the heading."""
+    """Return the cells of each row of a section's table, without the heading."""
     text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
     lines = re.findall(r"^\|.*$", text, re.MULTILINE)[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -37,6 +37,6 @@ def test_numbers_are_those_of_the_code():
     assert f"Differences of up to {100 * choice.NOISE:g} points" in text
     assert f"{4096 * grid.POINTS_A_LIST:,} photos to train, {grid.POINTS_A_LIST} a list" in text
     assert f"({grid.POINTS_A_CODEWORD} for each word of a code)" in text
-    assert f"of more than {command._MOST_ASKED}," in text
+    assert f"of more than {division.MOST_ASKED}," in text
     assert (exam.K, exam.ROUNDS, sweep.FINALISTS) == (10, 5, 5)
     assert f"In a round of {exam._SINGLES} queries" in text

@@ -1,4 +1,4 @@
-"""Index versions of one gallery, built when they are asked for, in a folder for them to lie in while they are measured."""
+"""Indexes of one gallery that are built on trial, and the folder in which they lie while they are measured."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ _BUILT_FILE = "built.json"
 
 @dataclass(frozen=True)
 class Built:
-    """An index that lies in the workshop."""
+    """The facts about an index that was built."""
 
     build_s: float
     shards: tuple[ShardInfo, ...]
@@ -53,16 +53,18 @@ def index_of(setting: Setting) -> Index:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrialIndexes:
+    """A folder of indexes of one gallery, each built when it is first opened."""
+
     path: Path
     embeddings: NDArray[np.float16]
-    """(N, dimension): the gallery, memory-mapped."""
+    """(N, dimension) The embeddings of the gallery, memory-mapped."""
     items: Items
     shards: int
 
     @classmethod
-    def furnish(cls, path: Path, gallery: Gallery, shards: int) -> Self:
-        """Copies the gallery there. Raises CommandError if an embedding cannot be kept as float16."""
+    def create(cls, path: Path, gallery: Gallery, shards: int) -> Self:
+        """Copy the gallery into the folder. Raises CommandError if an embedding cannot be kept as float16."""
         path.mkdir(parents=True, exist_ok=True)
         (path / "copying").mkdir(exist_ok=True)
         copy_embeddings(path / EMBEDDINGS_FILE, gallery, path / "copying")
@@ -72,18 +74,19 @@ class Workshop:
 
     @contextmanager
     def opened(self, index: Index) -> Iterator[tuple[LocalEngine, Built]]:
-        """An index, as it would be served; built if it does not lie here. Raises CommandError if faiss cannot."""
+        """Open an index as it would be served; build it first if it is not there. Raises CommandError if faiss cannot."""
         built = self._found(index) or self._build(index)
         with LocalEngine.open(self._version(index, built)) as engine:
             yield engine, built
 
     def keep(self, indexes: Collection[Index]) -> None:
-        """Deletes the others."""
+        """Delete all indexes but these."""
         for file in self.path.glob(f"*/{_BUILT_FILE}"):
             if file.parent not in map(self._place, indexes):
                 shutil.rmtree(file.parent)
 
     def clear(self) -> None:
+        """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _place(self, index: Index) -> Path:
@@ -133,7 +136,7 @@ class Workshop:
 
 @contextmanager
 def _without_faiss_warnings() -> Iterator[None]:
-    """That photos are few is said on stderr, past Python, once for every part of every code: a thousand times."""
+    """Silence stderr. faiss writes there, past Python, that there are few photos, for each part of each code: a thousand times."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
