@@ -1,1 +1,1 @@
-"""`vmmr-search audit`: what a collection's owner may want to clean, found from its embeddings and photos."""
+"""`vmmr-search audit`: finds copies, wrong labels and pictures without cars in a collection of photos."""

@@ -1,4 +1,4 @@
-"""`vmmr-search audit`: copies, labels that look wrong, and pictures of no car, from a collection's embeddings."""
+"""The command `vmmr-search audit`."""
 
 import argparse
 import sys
@@ -12,9 +12,9 @@ from search_svc.audit.copies import Thumbnails
 from search_svc.audit.doubts import doubts, numbered
 from search_svc.audit.findings import Exclusion, Finding, Kind
 from search_svc.dataset.embeddings import Embeddings
+from search_svc.evaluation.report.extra import report_extra
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
-from svckit.extras import install
 
 FINDINGS_FILE, PAGE_FILE, EXCLUDE_FILE = "audit.csv", "audit.html", "exclude.csv"
 _NEIGHBOURS = 20
@@ -25,17 +25,24 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "audit",
         help="find copies, wrong labels and pictures of no car",
-        description=f"Looks through a collection for what spoils it. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and"
-        f" {EXCLUDE_FILE}, which split and build take with --exclude.",
+        description="Looks through a collection for photos that are there twice, labels that look wrong, and pictures that"
+        f" show no car. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take"
+        " with --exclude.",
     )
     parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
     parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="the folder that was embedded")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
     parser.add_argument(
-        "--drop-labels", metavar="SCORE", type=float, help="also exclude labels that look wrong from this score on"
+        "--drop-labels",
+        metavar="SCORE",
+        type=float,
+        help="also exclude photos whose label looks wrong, with this score or more (default: none)",
     )
     parser.add_argument(
-        "--drop-odd", metavar="SCORE", type=float, help="also exclude pictures like no car here from this score on"
+        "--drop-odd",
+        metavar="SCORE",
+        type=float,
+        help="also exclude pictures that look like no car of the collection, with this score or more (default: none)",
     )
     parser.set_defaults(run=_run)
 
@@ -44,9 +51,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 class Audit:
     findings: Sequence[Finding]
     groups: Sequence[Sequence[int]]
-    """Rows of photos that are one."""
+    """Groups of copies, as the rows of the photos."""
     unreadable: Sequence[str]
-    """Photos whose pixels could not be compared."""
+    """The paths of photos that could not be read."""
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -67,16 +74,13 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _page_maker() -> Callable[[Sequence[Finding], set[str], Path, Path], str]:
-    """Before any work: what is missing is told at once."""
-    try:
-        from search_svc.audit.page import page  # noqa: PLC0415 - servers do without its library
-    except ImportError as error:
-        raise CommandError(f"{error.name} is missing: {install('report')}") from error
+    with report_extra("{library} is missing"):
+        from search_svc.audit.page import page  # noqa: PLC0415 - see report_extra
     return page
 
 
 def audit(embeddings: Embeddings, folder: Path) -> Audit:
-    """Raises CommandError if the photos are not in `folder`, or too few to be compared."""
+    """Audit a collection. Raises CommandError if its photos are not in `folder`, or if there are too few to compare."""
     photos, matrix = embeddings.photos, embeddings.matrix
     if len(photos) < _LEAST_PHOTOS:
         raise CommandError(f"there is nothing to compare: {len(photos)} photos")
@@ -90,8 +94,8 @@ def audit(embeddings: Embeddings, folder: Path) -> Audit:
     groups = copies.groups(pairs)
     labels = numbered([photo.label.label for photo in photos])
     own = neighbours.nearest_of_label(matrix, labels, _NEIGHBOURS)
-    near = copies.without(near, groups)
-    doubted = doubts(matrix, labels, near, copies.without(own, groups))
+    near = copies.without_copies(near, groups)
+    doubted = doubts(matrix, labels, near, copies.without_copies(own, groups))
     unreadable = [photos[row].path for row in sorted(pictures.unreadable)]
     return Audit(findings.found(photos, pairs, doubted, near), groups, unreadable)
 

@@ -1,4 +1,4 @@
-"""Photos that are there twice: found among the nearest neighbours, and told from look-alikes by their pixels."""
+"""Copies: photos that are there twice. Nearest neighbours are candidates, and their pixels decide."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,30 +14,31 @@ from search_svc.audit.thumbnails import Thumbnail
 from search_svc.dataset.photo_list import Photo, Split
 
 CANDIDATES = 5
-"""Neighbours of a photo that may be copies of it. A copy is the very nearest, in all that was tried (docs/audit.md)."""
+"""How many of a photo's nearest neighbours are compared with it. Whatever we planted, a copy was the very nearest."""
 ALIKE = 0.92
-"""From here on two photos are one (docs/audit.md)."""
+"""Two photos with this likeness or more are copies (docs/audit.md)."""
 
 _IN_MEMORY = 32_768
-"""Thumbnails, of 4 KB each."""
+"""Thumbnails kept in memory, of 4 KB each."""
 _ROUGHLY = 0.35
-"""Below this the thumbnails of two photos are not worth a closer look."""
+"""Two photos with a rough likeness below this are not compared closely."""
 
 KEPT: Mapping[Split, int] = {"test": 0, "unseen-test": 1, "dev": 2, "unseen-dev": 3, "train": 4}
-"""Which of several copies stays: one that is measured with, so that what is left of train never holds it."""
+"""Of several copies, the one whose split has the lowest number stays: train must not keep a photo that figures are of."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Two photos that are one."""
+    """Two photos that are copies of each other, named by their rows."""
 
     row: int
     other: int
     alike: float
+    """Their likeness, up to 1."""
 
 
 class Thumbnails:
-    """Of a collection's photos. Neighbours are mostly of one label, so a photo is mostly read once."""
+    """Reads the thumbnails of a collection, and keeps some. Neighbours are mostly of one label, so most are read once."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -53,7 +54,7 @@ class Thumbnails:
 
 
 def find(near: Neighbours, pictures: Thumbnails, advance: Callable[[int], object]) -> list[Copy]:
-    """Every pair of copies among a photo and its nearest neighbours. `advance` is told of every photo that is done."""
+    """Return all pairs of copies among photos and their nearest neighbours. Calls `advance(1)` after each photo."""
     copies, seen = [], set()
     for row, others in enumerate(near.rows[:, :CANDIDATES]):
         for other in map(int, others):
@@ -68,8 +69,8 @@ def find(near: Neighbours, pictures: Thumbnails, advance: Callable[[int], object
     return copies
 
 
-def without(near: Neighbours, groups: Iterable[Sequence[int]]) -> Neighbours:
-    """The neighbours that are no copies of the photo."""
+def without_copies(near: Neighbours, groups: Iterable[Sequence[int]]) -> Neighbours:
+    """Return the neighbours of each photo, without its copies. `groups` are the groups of copies."""
     group = np.arange(len(near.rows))
     for rows in groups:
         group[list(rows)] = rows[0]
@@ -77,7 +78,7 @@ def without(near: Neighbours, groups: Iterable[Sequence[int]]) -> Neighbours:
 
 
 def groups(copies: Iterable[Copy]) -> list[list[int]]:
-    """Photos that are one, directly or through others; each group sorted, and the groups too."""
+    """Return the groups of photos that are copies, directly or through others. Groups and their rows are sorted."""
     root: dict[int, int] = {}
 
     def find_root(row: int) -> int:
@@ -95,7 +96,7 @@ def groups(copies: Iterable[Copy]) -> list[list[int]]:
 
 
 def to_drop(group: Sequence[int], photos: Sequence[Photo]) -> list[tuple[int, str]]:
-    """The photos of a group that need not stay, each with the reason: all but one, or all if their labels differ."""
+    """Return the photos of a group to exclude, with the reason: all but one, or all if their labels differ."""
     first = photos[group[0]]
     if other := next((photos[row] for row in group if photos[row].label != first.label), None):
         reason = f"copies with different labels: {first.label.label} and {other.label.label}"

@@ -1,7 +1,7 @@
-"""Which labels look wrong, and which pictures look like no car of the collection: scores from neighbours.
+"""Scores of how wrong a label looks, and of how little a picture looks like any car of the collection.
 
-Both are in the same unit: the way from how alike the nearest photos are, at the median, to how alike two photos of
-different places in the collection are. So they mean the same for models whose cosines are spread otherwise.
+Both scores have the same unit: the median cosine of photos and their nearest neighbours, less the median cosine of photos
+from different places of the collection. So they mean the same for models whose cosines are spread differently.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,31 @@ from numpy.typing import NDArray
 from search_svc.audit.neighbours import NOBODY, Neighbours, blocks
 
 NEAREST = 3
-"""Photos of a label that speak for it."""
+"""How many photos of a label are compared with a photo."""
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """(photos,) each."""
+    """The scores of each photo; arrays have the shape (photos,)."""
 
     label: NDArray[np.float64]
-    """How much nearer the photos of other labels are than those of its own; -inf where it is its label's only photo."""
+    """How much nearer photos of other labels are than those of its own; -inf for the only photo of a label."""
     witness: NDArray[np.int64]
-    """The photo whose label is the likelier one; NOBODY if all neighbours have the photo's own."""
+    """The row of a photo of the likelier label; NOBODY if all neighbours have the photo's own label."""
     odd: NDArray[np.float64]
-    """How far it is from its own label, and from whatever label is nearest: 0 is usual, 1 as far as any two photos."""
+    """How far the photo is from its own label and from the nearest label: 0 is usual, 1 as far as any two photos are."""
 
 
 def doubts(matrix: NDArray[Any], labels: NDArray[np.int64], near: Neighbours, own: Neighbours) -> Doubts:
-    """`labels` are numbers from 0 on, all in use; `near` and `own` are without the copies of a photo."""
+    """Score the photos with the embeddings `matrix` (photos, dimension).
+
+    `labels` (photos,) are numbers from 0 on, all in use. `near` are each photo's neighbours, `own` those of its own label;
+    neither holds copies of the photo.
+    """
     apart = _apart(matrix)
     others = _of_other_labels(near, labels)
     typical = float(np.median(_mean(near)))
-    # Where a label has but one other photo, the nearest of the others stands against it, not three.
+    # If a label has one other photo, one photo of the other labels is held against it, not three.
     against = np.isfinite(own.scores[:, :NEAREST])
     ours = _mean(own)
     margin = np.where(against[:, 0], _mean(others, against) - ours, -np.inf)
@@ -49,14 +53,14 @@ def doubts(matrix: NDArray[Any], labels: NDArray[np.int64], near: Neighbours, ow
 
 
 _OWN = 0.25
-"""What a photo's own label says of how odd it is; more would take a car with a wrong label for none."""
+"""The weight of a photo's own label in how odd it is. With more, a car with a wrong label would look like no car."""
 _LEAST = 1e-3
-"""Of the unit: photos that are all alike give no reason for doubts."""
+"""The least value of a divisor: if photos are all alike, their differences must not become doubts."""
 _PAIRS = 10_000
 
 
 def _apart(matrix: NDArray[Any]) -> float:
-    """The cosine of two photos of different places, at the median: those that are half the collection apart."""
+    """Return the median cosine of photos that lie half the collection apart."""
     step = max(1, len(matrix) // _PAIRS)
     one = np.asarray(matrix[: len(matrix) // 2 : step], np.float32)
     other = np.asarray(matrix[len(matrix) // 2 :: step], np.float32)[: len(one)]
@@ -65,20 +69,23 @@ def _apart(matrix: NDArray[Any]) -> float:
 
 
 def _of_other_labels(near: Neighbours, labels: NDArray[np.int64]) -> Neighbours:
-    """The nearest with another label."""
+    """Return the neighbours of each photo that have another label."""
     other = (near.rows != NOBODY) & (labels[near.rows] != labels[:, None])
     return near.only(other)
 
 
 def _mean(found: Neighbours, which: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Of the nearest few, or those of them that `which` says; those that are not there count as opposite."""
+    """Return the mean cosine of the nearest three, or of those that the mask `which` names.
+
+    A neighbour that the mask names but that is not there counts as -1.
+    """
     scores = np.maximum(found.scores[:, :NEAREST].astype(np.float64), -1)
     counted = np.isfinite(found.scores[:, :NEAREST]) if which is None else which
     return np.asarray((scores * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1))
 
 
 def _witness(others: Neighbours, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The nearest of the label that most of the nearest few have."""
+    """Return the nearest photo of the label that most of the three nearest have."""
     rows = others.rows[:, :NEAREST].astype(np.int64)
     voted = np.where(rows == NOBODY, NOBODY, labels[rows])
     votes = (voted[:, :, None] == voted[:, None, :]).sum(axis=2) * (rows != NOBODY)
@@ -86,7 +93,7 @@ def _witness(others: Neighbours, labels: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _nearest_centre(matrix: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The cosine with the mean of the label that is nearest, the photo itself left out of its label's mean."""
+    """Return each photo's cosine with the nearest mean of a label; the photo itself is left out of its label's mean."""
     sums = np.zeros((int(labels.max()) + 1, matrix.shape[1]), np.float32)
     for start, block in blocks(matrix):
         np.add.at(sums, labels[start : start + len(block)], block)
@@ -104,5 +111,5 @@ def _nearest_centre(matrix: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[
 
 
 def numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """The same number for the same name, from 0 on."""
+    """Number the distinct names from 0 on, and return the number of each name."""
     return np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)

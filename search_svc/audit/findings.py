@@ -1,7 +1,5 @@
-"""What an audit found, as the files it writes have it."""
+"""The findings of an audit, and the two lists that it writes."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +8,7 @@ from search_svc.audit import copies
 from search_svc.audit.copies import Copy
 from search_svc.audit.doubts import Doubts
 from search_svc.audit.neighbours import NOBODY, Neighbours
+from search_svc.dataset.csv_files import text_of
 from search_svc.dataset.photo_list import Photo
 
 Kind = Literal["copy", "label", "odd"]
@@ -17,7 +16,7 @@ COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "o
 
 LABEL_SCORE = 0.3
 ODD_SCORE = 0.5
-"""From these scores on a photo is listed (docs/audit.md has what they find)."""
+"""Photos with these scores or more are listed. docs/audit.md says how many of them are right."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Finding:
     score: float
     photo: Photo
     other: Photo | None
-    """The copy; a photo of the likelier label; or the nearest photo."""
+    """The copy, for kind `copy`; a photo of the likelier label, for `label`; the nearest photo, for `odd`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Exclusion:
 
 
 def found(photos: Sequence[Photo], pairs: Iterable[Copy], doubts: Doubts, near: Neighbours) -> list[Finding]:
-    """Copies, labels and odd ones, each kind by falling score. An odd photo's label is not doubted as well."""
+    """Return the findings, kind by kind, the highest scores first. A photo that is odd is not listed for its label too."""
     findings = [Finding("copy", pair.alike, photos[pair.row], photos[pair.other]) for pair in pairs]
     for row, photo in enumerate(photos):
         if doubts.odd[row] >= ODD_SCORE:
@@ -52,7 +51,7 @@ def exclusions(
     findings: Iterable[Finding],
     drop: Mapping[Kind, float | None],
 ) -> list[Exclusion]:
-    """Copies that need not stay, and the findings from the scores of `drop` on; a photo once, by path."""
+    """Return the photos to exclude, sorted by path: superfluous copies, and findings with the scores in `drop` or more."""
     reasons: dict[str, str] = {}
     for group in groups:
         reasons.update((photos[row].path, reason) for row, reason in copies.to_drop(group, photos))
@@ -64,11 +63,11 @@ def exclusions(
 
 
 def findings_csv(findings: Iterable[Finding]) -> bytes:
-    return _csv(COLUMNS, map(_row, findings))
+    return text_of(COLUMNS, map(_row, findings)).encode()
 
 
 def exclusions_csv(exclusions: Iterable[Exclusion]) -> bytes:
-    return _csv(("path", "reason"), ((each.path, each.reason) for each in exclusions))
+    return text_of(("path", "reason"), ((each.path, each.reason) for each in exclusions)).encode()
 
 
 def _row(each: Finding) -> Iterator[str]:
@@ -84,11 +83,3 @@ def _reason(each: Finding) -> str:
 
 def _at(photos: Sequence[Photo], row: int) -> Photo | None:
     return None if row == NOBODY else photos[row]
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> bytes:
-    content = io.StringIO(newline="")
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return content.getvalue().encode()

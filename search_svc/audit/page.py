@@ -1,4 +1,4 @@
-"""The findings as a page that shows the owner's photos, from where they are. Names are anybody's text: all is escaped."""
+"""The findings as a page that shows the photos from where they lie. Names are text from outside: everything is escaped."""
 
 import os
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from search_svc.dataset.photo_list import Photo
 from svckit.page.html import render
 
 MOST_SHOWN = 500
-"""Of each part: a page of more is slow to look through, and all are in audit.csv."""
+"""Findings shown in each part of the page, at most. audit.csv has them all."""
 
 
 def page(findings: Sequence[Finding], excluded: set[str], folder: Path, page_at: Path) -> str:
-    """`folder` holds the photos, `page_at` is where the page will be: photos are linked from one to the other."""
+    """Return the page. Photos are linked by their path from the page's own place, `page_at`, to the `folder` of photos."""
     prefix = os.path.relpath(folder.resolve(), page_at.parent.resolve())
 
     def url(photo: Photo) -> str:
@@ -25,13 +25,17 @@ def page(findings: Sequence[Finding], excluded: set[str], folder: Path, page_at:
 
 
 def _parts(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:
-    """(title, what it is, findings): what spoils figures or labels first."""
+    """Return the parts of the page as (title, explanation, findings), the most harmful kinds first."""
     copies = [each for each in findings if each.kind == "copy"]
     torn = [each for each in copies if each.other and each.other.label != each.photo.label]
     leaks = [each for each in copies if each not in torn and each.other and each.other.split != each.photo.split]
     return [
         ("Copies with different labels", "One photo, two labels: at least one is wrong.", torn),
-        ("Copies in different splits", "What is asked for is in the gallery: figures are too good.", leaks),
+        (
+            "Copies in different splits",
+            "A photo that figures are of is in the gallery, too: figures are too good.",
+            leaks,
+        ),
         ("Other copies", "In one split, with one label.", [each for each in copies if each not in [*torn, *leaks]]),
         (
             "Labels that look wrong",

@@ -1,6 +1,6 @@
-"""Whether two files are one photo: encoded again, rescaled, cropped a little, or brighter.
+"""Tells whether two files show one photo, which may have been encoded again, rescaled, cropped a little, or brightened.
 
-Embeddings alone do not tell: they are made to be alike for two photos of like cars. So the pixels of small grey
+Embeddings alone cannot tell, for they are made to be alike for two photos of like cars. So the pixels of small grey
 thumbnails are compared, each as if it were cut out of the other. The measure is the normalised cross-correlation, which
 brightness and contrast do not change (Lewis, "Fast Normalized Cross-Correlation", 1995).
 """
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SIZE = 64
-"""Pixels of a thumbnail's side: photos are squashed to it."""
+"""Pixels on each side of a thumbnail. Photos are squashed to a square."""
 
 _CUTS = (64, 61, 58)
-"""Pixels of a side that was cut: a crop of up to a tenth of it."""
+"""Pixels that a crop may leave of a side: it takes a tenth at most."""
 _FLAT = 1e-3
-"""Spread of a region that shows nothing: it is like nothing."""
+"""A region whose values spread less than this shows nothing, and is like no other."""
 
 Thumbnail = NDArray[np.uint8]
 """(SIZE, SIZE) grey."""
 
 
 def read(path: Path) -> Thumbnail:
-    """Raises OSError if there is no photo that can be read."""
+    """Read the thumbnail of a photo. Raises OSError if the file is not a photo that can be read."""
     try:
         with Image.open(path) as photo:
             photo.draft("L", (2 * SIZE, 2 * SIZE))
@@ -37,17 +37,17 @@ def read(path: Path) -> Thumbnail:
 
 
 def alike(one: Thumbnail, other: Thumbnail) -> float:
-    """From -1 to 1; 1 if one is a part of the other, but for brightness and contrast."""
+    """Return the likeness of two thumbnails, -1 to 1; 1 if one is a crop of the other, whatever brightness and contrast."""
     return max(_best_place(one, other), _best_place(other, one))
 
 
 def roughly_alike(one: Thumbnail, other: Thumbnail) -> float:
-    """The same without a crop, which is a hundredth of the work."""
+    """Return the likeness of two thumbnails that were not cropped, for a hundredth of the work of `alike`."""
     return float(np.vdot(_standard(one.reshape(1, -1)), _standard(other.reshape(1, -1))))
 
 
 def _best_place(whole: Thumbnail, part: Thumbnail) -> float:
-    """How alike `part` is to the region of `whole` that is most like it."""
+    """Return the likeness of `part` and the region of `whole` that is most like it."""
     picture = Image.fromarray(part)
     best = -1.0
     for height, width in itertools.product(_CUTS, _CUTS):
@@ -58,7 +58,7 @@ def _best_place(whole: Thumbnail, part: Thumbnail) -> float:
 
 
 def _standard(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Rows of mean 0 and length 1; of length 0 where all values are one."""
+    """Return the rows shifted to mean 0 and scaled to length 1; a row of equal values becomes 0."""
     centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float32)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     standard: NDArray[np.float32] = centred / np.maximum(length, _FLAT * rows.shape[1])

@@ -1,4 +1,4 @@
-"""docs/audit.md says what the command does."""
+"""docs/audit.md has every flag and column, and the thresholds of the code."""
 
 import argparse
 import re

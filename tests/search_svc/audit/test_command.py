@@ -20,7 +20,7 @@ LABELS = [f"make{i // 2}_model <b> {i}_2001" for i in range(12)]
 
 
 def run(*argv):
-    """Runs the command as its program does."""
+    """Run the command as its program does."""
     parser = argparse.ArgumentParser()
     command.add(parser.add_subparsers(required=True))
     args = parser.parse_args(["audit", *map(str, argv)])
@@ -33,7 +33,7 @@ def picture(seed):
 
 
 class Collection:
-    """Ten photos of each of twelve labels, and whatever is planted."""
+    """Ten photos of each of twelve labels, and whatever a test adds."""
 
     def __init__(self, path):
         self.rng = np.random.default_rng(0)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.audit.copies import Copy, groups, to_drop, without
+from search_svc.audit.copies import Copy, groups, to_drop, without_copies
 from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.dataset.photo_list import SPLITS, Photo
 from search_svc.voting.labels import parse
@@ -38,5 +38,5 @@ def test_of_copies_with_different_labels_none_stays():
 
 def test_copies_of_a_photo_are_not_among_its_neighbours():
     rows = np.array([[1, 2], [0, 2], [0, NOBODY]], np.int32)
-    left = without(Neighbours(rows, np.where(rows == NOBODY, -np.inf, 0.5).astype(np.float32)), [[0, 1]])
+    left = without_copies(Neighbours(rows, np.where(rows == NOBODY, -np.inf, 0.5).astype(np.float32)), [[0, 1]])
     assert left.rows.tolist() == [[2, NOBODY], [2, NOBODY], [0, NOBODY]]

@@ -10,7 +10,7 @@ from search_svc.voting.labels import parse
 
 
 def clusters(labels=12, photos=10, dimension=64, seed=0, spread=0.6):
-    """Embeddings of cars: photos of a label lie around its centre."""
+    """Return embeddings that lie around the centres of their labels."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(labels, dimension))
     noise = rng.normal(size=(labels * photos, dimension)) * spread
@@ -74,7 +74,7 @@ def test_a_photo_is_no_centre_for_itself():
 
 
 def test_as_many_photos_speak_against_a_label_as_for_it_and_the_label_of_most_is_the_likelier():
-    """The last of five photos: one other has its label, and of the nearest three others two are of one label."""
+    """Of the last of five photos, one other has the label, and two of the three nearest others have one label."""
     labels = np.array([0, 1, 1, 2, 2])
     near, own = Neighbours.none(5, 3), Neighbours.none(5, 3)
     near.rows[4], near.scores[4] = [0, 1, 2], [0.6, 0.1, 0.1]

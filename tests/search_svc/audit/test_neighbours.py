@@ -13,7 +13,7 @@ def unit(count, seed=0):
 
 
 def by_hand(vectors, k, among):
-    """The scores of every photo's nearest, `among(row, other)` says who counts."""
+    """Return the scores of every photo's nearest neighbours among those for which `among(row, other)` is true."""
     cosines = vectors.astype(np.float64) @ vectors.astype(np.float64).T
     return [
         sorted(

@@ -7,7 +7,7 @@ from search_svc.audit.copies import ALIKE
 
 
 def picture(seed, size=(400, 300)):
-    """Smooth shapes, like a photo's."""
+    """Return a picture of smooth shapes, like those of a photo."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
