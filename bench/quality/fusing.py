@@ -1,6 +1,6 @@
 """Rules to fuse several photos of one car, side by side: the table in docs/calibration.md.
 
-    python -m bench.fusing EMBEDDINGS INDEX
+    python -m bench.quality.fusing EMBEDDINGS INDEX
 
 Groups of 2, 3 and 4 dev photos of one label, 20 for each label that has so many; right label in percent.
 """

@@ -29,7 +29,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         f" show no car. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take"
         " with --exclude.",
     )
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", type=Path, help="the folder that `vmmr-embedder embed` wrote"
+    )
     parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="the folder that was embedded")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
     parser.add_argument(

@@ -26,7 +26,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="divide a folder of photos into train, dev and test",
         usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N] [--exclude CSV]",
         description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
-        " that are one car, labels that cannot be read in full, files that are not labelled photos).",
+        " that name the same car, labels that cannot be read in full, files that are not labelled photos).",
     )
     parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="the photos: DIR/<label>/<file>")
     parser.add_argument("--out", metavar="CSV", type=Path, required=True, help="the manifest to write")
@@ -35,15 +35,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         nargs="+",
         default=["blog"],
         metavar=("blog|stratified|files", "LIST"),
-        help="blog (default): each label is cut after 80 and 90 %% of its photos, rounded down, so small labels are not in"
-        " every split; stratified: every label of three photos or more is in every split; files TRAIN DEV TEST: as these"
+        help="blog (default): each label is cut after 80 and 90 %% of its photos, rounded down, so a label of few photos may"
+        " lack a split; stratified: every label of three photos or more is in every split; files TRAIN DEV TEST: as these"
         " lists of <label>/<file> say",
     )
     parser.add_argument(
         "--unseen",
         metavar="N",
         type=int,
-        help="hold out the last N labels whole, a fifth of them as unseen-dev, the others as unseen-test",
+        help="hold out all photos of the last N labels: a fifth of the labels as unseen-dev, the others as unseen-test",
     )
     exclude.add_flag(parser)
     parser.set_defaults(run=_run)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine import float16
+from search_svc.engine.float16 import candidates, codes_of, new_index, scored, stored_codes
 from search_svc.engine.merge import Fetched, Hits, empty, merge
 from search_svc.index.version import Metric
 from search_svc.voting.growing import Growing
@@ -38,9 +38,9 @@ class Blocks:
         best = empty(len(queries))
         for start in range(0, rows, _BLOCK_ROWS):
             index = self._block(start, rows)
-            found = float16.candidates(index, float16.stored_codes(index), queries, min(k, index.ntotal))
+            found = candidates(index, stored_codes(index), queries, min(k, index.ntotal))
             best = merge([best, Hits(found.scores, found.ids + start)], k)
-        return float16.fetched(best, queries, self.embeddings.first(rows), longest, self._metric)
+        return scored(best, queries, self.embeddings.first(rows), longest, self._metric)
 
     def _block(self, start: int, rows: int) -> Any:
         """Return the faiss index of the rows from `start` to the end of the block, or to `rows`."""
@@ -53,6 +53,6 @@ class Blocks:
         return index
 
     def _index(self, embeddings: NDArray[np.float16]) -> Any:
-        index = float16.new_index(embeddings.shape[1], self._metric)
-        index.add_sa_codes(float16.codes_of(embeddings))
+        index = new_index(embeddings.shape[1], self._metric)
+        index.add_sa_codes(codes_of(embeddings))
         return index

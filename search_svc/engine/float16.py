@@ -52,7 +52,7 @@ def candidates(index: Any, codes: NDArray[np.uint8], queries: NDArray[np.float32
     return Hits(similarities(distances, metric_of(index)), rows)
 
 
-def fetched(
+def scored(
     best: Hits, queries: NDArray[np.float32], embeddings: NDArray[np.float16], longest: float, metric: Metric
 ) -> Fetched:
     """Score the best candidates exactly. None of the embeddings (items, dimension) is longer than `longest`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine import float16
+from search_svc.engine.float16 import candidates, codes_of, new_index, scored
 from search_svc.engine.merge import Fetched, Hits, empty, merge
 from search_svc.index.version import Metric
 
@@ -28,14 +28,14 @@ class Scan:
     """The length of the longest of these rows, or more."""
 
     def fetch(self, queries: NDArray[np.float32], k: int) -> Fetched:
-        index = float16.new_index(self.embeddings.shape[1], self.metric)
+        index = new_index(self.embeddings.shape[1], self.metric)
         best = empty(len(queries))
         for start in range(0, len(self.rows), _CHUNK_ROWS):
             rows = np.asarray(self.rows[start : start + _CHUNK_ROWS])
             index.reset()
-            found = float16.candidates(index, float16.codes_of(self.embeddings[rows]), queries, min(k, len(rows)))
+            found = candidates(index, codes_of(self.embeddings[rows]), queries, min(k, len(rows)))
             best = merge([best, Hits(found.scores, rows[found.ids])], k)
-        return float16.fetched(best, queries, self.embeddings, self.longest, self.metric)
+        return scored(best, queries, self.embeddings, self.longest, self.metric)
 
 
 def length_of_longest(embeddings: NDArray[np.float16], rows: range) -> float:

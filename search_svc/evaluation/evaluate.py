@@ -31,9 +31,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "evaluate",
         help="measure how well an index recognises photos",
         description="Asks the index for photos whose labels are known, and reports how often it is right, and how well it "
-        "tells cars that it does not know.",
+        "recognises that it does not know a car.",
     )
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", type=Path, help="the folder that `vmmr-embedder embed` wrote"
+    )
     parser.add_argument("--index", metavar="INDEX", type=Path, required=True, help="index data directory")
     parser.add_argument(
         "--split",

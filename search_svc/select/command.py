@@ -49,9 +49,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         f" which `vmmr-search build --spec` reads, with {POINTS_FILE}, {PAGE_FILE} and {PICTURE_FILE}. The same command"
         " resumes a run that was stopped. Test photos are never looked at.",
     )
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", type=Path, help="the folder that `vmmr-embedder embed` wrote"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--shards", metavar="N", type=int, default=1, help="shards that will be built (default: 1)")
+    parser.add_argument(
+        "--shards", metavar="N", type=int, default=1, help="shards that the index will have (default: 1)"
+    )
     parser.add_argument(
         "--max-memory",
         metavar="SIZE",

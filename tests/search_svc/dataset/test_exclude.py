@@ -61,3 +61,8 @@ def test_what_is_no_list_is_told(listed, content, reason):
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ArtifactError, match=r"none\.csv: No such file"):
         exclude.read(tmp_path / "none.csv")
+
+
+def test_a_quoted_path_with_more_behind_it_is_refused_rather_than_guessed(listed):
+    with pytest.raises(ArtifactError, match="not a CSV file in UTF-8"):
+        exclude.read(listed('path\n"a/1"2.jpg\n'))
