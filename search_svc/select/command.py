@@ -56,6 +56,18 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--shards", metavar="N", type=int, default=1, help="shards that the index will have (default: 1)"
     )
+    _add_limits(parser)
+    parser.add_argument(
+        "--budget-minutes",
+        metavar="MINUTES",
+        type=_positive,
+        help="begin no index after so many minutes (default: no limit)",
+    )
+    exclude.add_flag(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-memory",
         metavar="SIZE",
@@ -75,14 +87,6 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=MIN_RECALL,
         help=f"the least recall@10 against exact search, 0 to 1 (default: {MIN_RECALL})",
     )
-    parser.add_argument(
-        "--budget-minutes",
-        metavar="MINUTES",
-        type=_positive,
-        help="begin no index after so many minutes (default: no limit)",
-    )
-    exclude.add_flag(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, grids: Grids = grid) -> None:
