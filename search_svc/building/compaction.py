@@ -21,11 +21,11 @@ from search_svc.building.build import Inherited, build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec, Resources
 from search_svc.engine.local import LocalEngine
+from search_svc.fitting.typical import mean_of, typical_score
 from search_svc.index.index_dir import begun
 from search_svc.index.items import Items
 from search_svc.index.journal import Entry, Journal, StoredItem
 from search_svc.index.journal_check import read_through
-from search_svc.index.typical import mean_of, typical_score
 from search_svc.index.version import IndexVersion, VersionManifest
 from search_svc.voting.calibration import Calibration
 from search_svc.voting.labels import Label, parse

@@ -17,7 +17,7 @@ from search_svc.engine.engine import MOST_CANDIDATES, Answered
 from search_svc.engine.gpu import Gpu
 from search_svc.engine.merge import NO_IDS, Hits, merge
 from search_svc.engine.shard import Shard
-from search_svc.engine.shard_worker import ShardWorker
+from search_svc.engine.shard_thread import ShardThread
 from search_svc.engine.threads import use_one_core
 from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
 from svckit import wheels
@@ -34,8 +34,8 @@ class LocalEngine:
     _metric: Metric
     defaults: SearchParams
     """The parameters of a search that names none."""
-    _workers: tuple[ShardWorker, ...]
-    _reranker: ShardWorker
+    _workers: tuple[ShardThread, ...]
+    _reranker: ShardThread
     """Reads embeddings, for reranking, in a thread of its own: if the disk hangs, this thread can be abandoned, too."""
 
     @classmethod
@@ -49,8 +49,8 @@ class LocalEngine:
         places = cycle(gpus or (None,))
         files = zip(version.shard_paths, version.manifest.shards, places, strict=False)
         shards = tuple(Shard.open(path, info, version, gpu) for path, info, gpu in files)
-        workers = tuple(ShardWorker(shard.file, use_one_core) for shard in version.manifest.shards)
-        reranker = ShardWorker(EMBEDDINGS_FILE, use_one_core)
+        workers = tuple(ShardThread(shard.file, use_one_core) for shard in version.manifest.shards)
+        reranker = ShardThread(EMBEDDINGS_FILE, use_one_core)
         return cls(shards, version.embeddings, version.manifest.metric, version.manifest.search, workers, reranker)
 
     def __enter__(self) -> Self:
@@ -107,7 +107,7 @@ class LocalEngine:
             worker.close()
 
     @property
-    def _all_workers(self) -> tuple[ShardWorker, ...]:
+    def _all_workers(self) -> tuple[ShardThread, ...]:
         return (*self._workers, self._reranker)
 
     def _on_all(
@@ -115,7 +115,7 @@ class LocalEngine:
     ) -> Answered:
         pairs = zip(self._workers, self._shards, strict=True)
         futures = [worker.submit(partial(find, shard)) for worker, shard in pairs]
-        late = _late(self._workers, futures, timeout_s)
+        late = _abandon_late(self._workers, futures, timeout_s)
         hits = [future.result() for future in futures if not future.cancelled()]
         if late and any(worker.closed for worker in self._workers):
             raise shutting_down()
@@ -128,7 +128,7 @@ class LocalEngine:
     def _rerank(self, hits: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:
         """Return the hits with exact scores. This has `timeout_s` anew: the shards may have used up theirs."""
         future = self._reranker.submit(partial(rescored, hits, queries, self._embeddings, self._metric))
-        late = _late([self._reranker], [future], timeout_s)
+        late = _abandon_late([self._reranker], [future], timeout_s)
         if late and self._reranker.closed:
             raise shutting_down()
         if late:
@@ -136,7 +136,9 @@ class LocalEngine:
         return future.result()
 
 
-def _late(workers: Sequence[ShardWorker], futures: Sequence[Future[Hits]], timeout_s: float | None) -> list[str]:
+def _abandon_late(
+    workers: Sequence[ShardThread], futures: Sequence[Future[Hits]], timeout_s: float | None
+) -> list[str]:
     """Wait for the futures. Abandon the workers that are not done in time, and return their names."""
     end = None if timeout_s is None else time.monotonic() + timeout_s
     pairs = zip(workers, futures, strict=True)

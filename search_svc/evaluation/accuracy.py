@@ -21,7 +21,7 @@ from search_svc.voting.vote import Vote, path
 
 TOP = 5
 
-LEVELS: dict[str, Callable[[Label], Hashable]] = {
+CLASSES: dict[str, Callable[[Label], Hashable]] = {
     "label": lambda label: label.label,
     "model": lambda label: path(label)[:2],
     "make": lambda label: path(label)[:1],
@@ -57,7 +57,7 @@ def outcomes(truth: Label, nearest: Sequence[Label], answer: Answer | None) -> O
     `nearest` are the labels of its neighbours, nearest first, reaching far enough for five classes at every level.
     """
     right: dict[tuple[str, str], bool] = {}
-    for level, class_of in LEVELS.items():
+    for level, class_of in CLASSES.items():
         if (wanted := class_of(truth)) is not None:
             right |= {(level, name): wanted in given for name, given in _given(nearest, answer, level).items()}
     if truth.year is not None:
@@ -74,7 +74,7 @@ def scores(photos: Sequence[Outcomes], seed: int) -> list[Score]:
     """Return the scores by level and measure, without the levels that no photo has."""
     return [
         Score(level, measure, len(right), *_parts(right, seed))
-        for level in LEVELS
+        for level in CLASSES
         for measure in MEASURES
         if (right := [photo[level, measure] for photo in photos if (level, measure) in photo])
     ]
@@ -82,7 +82,7 @@ def scores(photos: Sequence[Outcomes], seed: int) -> list[Score]:
 
 def distinct(labels: Iterable[Label], level: str) -> list[Hashable]:
     """Return the first five distinct classes of the labels at a level."""
-    classes = dict.fromkeys(map(LEVELS[level], labels))
+    classes = dict.fromkeys(map(CLASSES[level], labels))
     return [each for each in classes if each is not None][:TOP]
 
 
@@ -101,7 +101,7 @@ def model_within_years(truth: Label, answer: Answer | None) -> bool:
 
 def _given(nearest: Sequence[Label], answer: Answer | None, level: str) -> dict[str, Sequence[Hashable]]:
     """Return, for each measure, the classes one of which must be right."""
-    images = [LEVELS[level](label) for label in nearest[:TOP]]
+    images = [CLASSES[level](label) for label in nearest[:TOP]]
     voted = _voted(answer.vote, level) if answer else []
     given = (images[:1], images, distinct(nearest, level), voted[:1], voted[:TOP])
     return dict(zip(MEASURES, given, strict=False))
@@ -115,8 +115,8 @@ def _voted(vote: Vote, level: str) -> list[Hashable]:
     elif level == "model":
         heaviest = [(candidate.make, candidate.model) for candidate in vote.models]
     else:
-        heaviest = [LEVELS[level](candidate.label) for candidate in vote.labels if candidate.label]
-    answer = LEVELS[level](vote.answer)
+        heaviest = [CLASSES[level](candidate.label) for candidate in vote.labels if candidate.label]
+    answer = CLASSES[level](vote.answer)
     return [answer, *dict.fromkeys(each for each in heaviest if each not in (answer, None))]
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from search_svc.dataset.photo_list import Photo
 from search_svc.engine.local import LocalEngine
-from search_svc.evaluation.accuracy import LEVELS, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
+from search_svc.evaluation.accuracy import CLASSES, RECALL_AT, TOP, Outcomes, distinct, outcomes, recalls
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.labels import Label
@@ -112,4 +112,4 @@ class Examiner:
 
 
 def _few(labels: Sequence[Label]) -> bool:
-    return len(labels) < max(RECALL_AT) or any(len(distinct(labels, level)) < TOP for level in LEVELS)
+    return len(labels) < max(RECALL_AT) or any(len(distinct(labels, level)) < TOP for level in CLASSES)

@@ -15,7 +15,7 @@ from search_svc.fitting.held_out import HeldOutNeighbours
 from search_svc.voting.evidence import Evidence, VoteContext, gather
 from search_svc.voting.labels import Label
 from search_svc.voting.neighbours import QueryNeighbours
-from search_svc.voting.vote import path
+from search_svc.voting.vote import LEVELS, path
 
 GROUPS = (1, 2, 3, 4, 5)
 """Numbers of photos that are fused into one case, to learn what fused votes are worth."""
@@ -30,7 +30,7 @@ class Case:
 
     def right(self, level: str) -> bool:
         """Return whether the answer is right at a level: label, model or make."""
-        depth = {"make": 1, "model": 2, "label": 3}[level]
+        depth = LEVELS[level]
         return path(self.truth)[:depth] == path(self.evidence.vote.answer)[:depth]
 
 

@@ -15,13 +15,14 @@ from search_svc.fitting import logistic
 from search_svc.fitting.calibration_metrics import ece
 from search_svc.fitting.cases import Case, cases, strangers
 from search_svc.fitting.held_out import LEAST_LABELS, HeldOutPhotos, search_held_out
+from search_svc.fitting.typical import typical_scores
 from search_svc.fitting.weighing import KS, fit_weighting
-from search_svc.index.typical import typical_scores
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import DEFAULT_YEAR_RATIO, confidences
-from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, sigmoid
+from search_svc.voting.calibration import Calibration, Ece, LogisticModel, sigmoid
 from search_svc.voting.evidence import Evidence, VoteContext
 from search_svc.voting.labels import Label
+from search_svc.voting.vote import LEVELS
 from search_svc.voting.years import Years
 
 FALSE_ALARM_RATE = 0.05

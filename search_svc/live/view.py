@@ -16,8 +16,8 @@ from search_svc.engine.engine import Answered, Engine
 from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, merge, top_k
 from search_svc.engine.scanning import Scan
 from search_svc.engine.threads import use_one_core
+from search_svc.fitting.typical import mean_of, typical_score
 from search_svc.index.items import Items
-from search_svc.index.typical import mean_of, typical_score
 from search_svc.index.version import IndexVersion, SearchParams, VersionManifest
 from search_svc.live.delta import Snapshot
 from search_svc.live.filters import FilterReader

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from search_svc.voting.calibration import LEVELS, Calibration, LogisticModel, sigmoid
+from search_svc.voting.calibration import Calibration, LogisticModel, sigmoid
 from search_svc.voting.evidence import Evidence, VoteContext, gather
 from search_svc.voting.neighbours import QueryNeighbours
-from search_svc.voting.vote import Vote, Weighting
+from search_svc.voting.vote import LEVELS, Vote, Weighting
 from search_svc.voting.years import Years
 
 VerdictName = Literal["known", "unsure", "unknown"]

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from search_svc.voting.vote import LEVELS
 from svckit.artifact import ArtifactError, atomic_write
-
-LEVELS = ("label", "model", "make")
 
 _CONFIDENCE_SLOPES, _KNOWN_SLOPES = 3, 2
 """The numbers of features in Evidence's `confidence_features` and `known_features`."""

@@ -15,6 +15,9 @@ from search_svc.voting.labels import Label
 Node = tuple[str, ...]
 """A place in the tree: (make), (make, model) or (make, model, label)."""
 
+LEVELS = {"label": 3, "model": 2, "make": 1}
+"""The levels of an answer, the most specific first, and how deep in the tree they are: the length of their nodes."""
+
 _ROOT: Node = ()
 
 
@@ -83,7 +86,7 @@ def _shares(ballots: Sequence[tuple[Node, float]]) -> dict[Node, float]:
     """Return the share of every node that got votes, heaviest first."""
     votes = defaultdict(list)
     for leaf, weight in ballots:
-        for depth in (1, 2, 3):
+        for depth in LEVELS.values():
             votes[leaf[:depth]].append(weight)
     # fsum rounds once, so the sums depend neither on the order of the neighbours nor on that of the levels.
     sums = {node: math.fsum(given) for node, given in votes.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from search_svc.evaluation.accuracy import LEVELS, NEAREST, RECALL_AT, VOTE, scores
+from search_svc.evaluation.accuracy import CLASSES, NEAREST, RECALL_AT, VOTE, scores
 from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.report.confidence import confidences
 from search_svc.evaluation.report.content import Calibrated, Gain, Recall, Report, Years
@@ -90,7 +90,7 @@ def _photo_counts(photos: Sequence[ExaminedPhoto], known: Sequence[ExaminedPhoto
 
 def _gains(known: Sequence[ExaminedPhoto]) -> list[Gain]:
     gains = []
-    for level in LEVELS:
+    for level in CLASSES:
         judged = [photo.right for photo in known if (level, VOTE) in photo.right]
         if judged:
             vote, nearest = (np.array([right[level, measure] for right in judged]) for measure in (VOTE, NEAREST))

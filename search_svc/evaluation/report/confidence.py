@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.evaluation.accuracy import LEVELS, VOTE, WITHIN
+from search_svc.evaluation.accuracy import CLASSES, VOTE, WITHIN
 from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import COSTLY_RESAMPLES, Estimate, estimate, resampled, resampled_gap, share
 from search_svc.fitting.calibration_metrics import Bin, RiskAtCoverage, aurc, ece, reliability, risk_coverage
@@ -108,7 +108,7 @@ def values(photos: Sequence[ExaminedPhoto], value: _Value) -> NDArray[np.float64
 
 
 def _outcome(level: str) -> tuple[str, str]:
-    return (level, VOTE) if level in LEVELS else ("label", WITHIN)
+    return (level, VOTE) if level in CLASSES else ("label", WITHIN)
 
 
 def _confidence(

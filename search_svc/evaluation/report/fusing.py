@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search_svc.evaluation.accuracy import LEVELS as CLASSES
-from search_svc.evaluation.accuracy import VOTE
+from search_svc.evaluation.accuracy import CLASSES, VOTE
 from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import Estimate, paired_difference, share
 from search_svc.voting.answer import Answerer
-from search_svc.voting.calibration import LEVELS
+from search_svc.voting.vote import LEVELS
 
 SIZES = (2, 3, 5)
 

@@ -14,8 +14,7 @@ from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.resampling import Estimate, share
 from search_svc.index.items import Items
 from search_svc.voting.answer import VerdictName
-from search_svc.voting.calibration import LEVELS
-from search_svc.voting.vote import path
+from search_svc.voting.vote import LEVELS, path
 
 PAIRS = 25
 WORST = 25

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from search_svc.evaluation.accuracy import LEVELS, MEASURES, RECALL_AT
+from search_svc.evaluation.accuracy import CLASSES, MEASURES, RECALL_AT
 from search_svc.evaluation.report import plots
 from search_svc.evaluation.report.content import Report
 from search_svc.fitting.calibration_metrics import BINS
@@ -17,7 +17,7 @@ def page(report: Report) -> str:
         "report": report,
         "score": {(each.measure, each.level): each for each in report.scores},
         "plots": plots,
-        "levels": list(LEVELS),
+        "levels": list(CLASSES),
         "measures": MEASURES,
         "bins": BINS,
         "recall_at": RECALL_AT,

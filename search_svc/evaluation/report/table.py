@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from search_svc.evaluation.accuracy import LEVELS, MEASURES, Score
+from search_svc.evaluation.accuracy import CLASSES, MEASURES, Score
 from search_svc.evaluation.report.confidence import Confidence
 from search_svc.evaluation.report.content import Report
 from search_svc.evaluation.resampling import Estimate
@@ -35,11 +35,11 @@ def _head(report: Report) -> Iterator[str]:
 
 def _accuracy(report: Report) -> Iterator[str]:
     cells = {(score.measure, score.level): percent(score) for score in report.scores}
-    yield _line("% right [95 % interval]", LEVELS)
+    yield _line("% right [95 % interval]", CLASSES)
     for measure in MEASURES:
-        yield _line(measure, [cells.get((measure, level), "-") for level in LEVELS])
+        yield _line(measure, [cells.get((measure, level), "-") for level in CLASSES])
     gains = {gain.level: points(gain.gain) for gain in report.vote_gain}
-    yield _line("vote minus nearest", [gains.get(level, "-") for level in LEVELS])
+    yield _line("vote minus nearest", [gains.get(level, "-") for level in CLASSES])
 
 
 def _line(name: str, cells: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
 from search_svc.building.build import IndexSpec
-from search_svc.engine.shard_worker import MOST_ABANDONED
+from search_svc.engine.shard_thread import MOST_ABANDONED
 
 D, STUCK = 32, 1
 TIMEOUT_S = 60

@@ -1,6 +1,6 @@
 import pytest
 
-from search_svc.evaluation.accuracy import LEVELS, MEASURES, WITHIN, distinct, outcomes, recalls, scores
+from search_svc.evaluation.accuracy import CLASSES, MEASURES, WITHIN, distinct, outcomes, recalls, scores
 from search_svc.voting.answer import Answer
 from search_svc.voting.labels import parse
 from search_svc.voting.vote import elect, weights
@@ -20,7 +20,7 @@ def answer(*labels, temperature=1.0, years=None):
 def right(truth, *neighbours, classes=(), **how) -> dict[str, set[str]]:
     """Return, for each level, the measures by which the answer is right."""
     given = answer(*neighbours, **how) if neighbours else None
-    found = {level: set() for level in LEVELS}
+    found = {level: set() for level in CLASSES}
     for (level, measure), hit in outcomes(truth, [*neighbours, *classes], given).items():
         if hit:
             found[level].add(measure)
@@ -93,7 +93,7 @@ def test_the_answer_comes_first_among_the_candidates_of_the_vote():
 
 
 def test_without_an_answer_nothing_is_right():
-    assert right(CAMRY) == {level: set() for level in LEVELS}
+    assert right(CAMRY) == {level: set() for level in CLASSES}
 
 
 def test_at_most_five_distinct_classes_are_taken_in_order_and_none_is_none_of_them():

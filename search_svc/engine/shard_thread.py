@@ -34,7 +34,7 @@ class _Task:
                 self.future.set_result(result)
 
 
-class ShardWorker:
+class ShardThread:
     """Runs one task after the other, in a thread of its own. Thread-safe.
 
     A task that has begun cannot be stopped, but its thread can be abandoned: the thread finishes the task alone, and

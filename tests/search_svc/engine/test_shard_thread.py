@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from search_svc.engine.shard_worker import MOST_ABANDONED, ShardWorker
+from search_svc.engine.shard_thread import MOST_ABANDONED, ShardThread
 
 TIMEOUT_S = 10
 
@@ -39,7 +39,7 @@ def prepared():
 
 @pytest.fixture
 def worker(prepared):
-    worker = ShardWorker("shard-7", lambda: prepared.append(threading.current_thread()))
+    worker = ShardThread("shard-7", lambda: prepared.append(threading.current_thread()))
     yield worker
     worker.close()
     for thread in prepared:

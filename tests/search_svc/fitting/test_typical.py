@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search_svc.index.typical import mean_of, typical_score, typical_scores
+from search_svc.fitting.typical import mean_of, typical_score, typical_scores
 
 
 def unit(rows, seed=0):
