@@ -19,12 +19,13 @@ from svckit.cores import cores
 
 
 class ArtifactError(Exception):
-    """A file or directory is not what it should be; names it and the reason."""
+    """A file or directory is not what it should be; names it, the reason, and what its owner can do."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+    def __init__(self, path: Path, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: {reason}{remedy and f': {remedy}'}")
         self.path = path
         self.reason = reason
+        self.remedy = remedy
 
 
 @contextmanager

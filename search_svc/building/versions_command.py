@@ -11,6 +11,7 @@ from search_svc.building.spec import MEMORY_BYTES, Resources
 from search_svc.index import retention
 from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
 from search_svc.index.version import IndexVersion
+from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
 
@@ -116,6 +117,14 @@ def _end_with_server() -> None:
 
 
 def _roll_back(args: argparse.Namespace) -> None:
-    before = current(args.index)
+    before = _before(args.index)
     now = retention.roll_back(args.index, args.version)
     print(f"{args.index}: version {now} is current now, {before} was before")
+
+
+def _before(index: Path) -> str:
+    """A rollback to a version that is named is what helps if CURRENT is damaged."""
+    try:
+        return f"version {current(index)}"
+    except ArtifactError as error:
+        return f"none that is known ({error.reason})"

@@ -25,6 +25,7 @@ from typing import Any
 import fsspec
 
 from search_svc.index import journal_file, journal_mark
+from search_svc.index.index_dir import make_current
 from search_svc.index.journal import Journal
 from search_svc.index.journal_check import verify
 from search_svc.index.version import IndexVersion
@@ -58,7 +59,7 @@ def back_up(index_dir: Path, destination: str) -> Backup:
         with tempfile.TemporaryDirectory() as work:
             files = {f"versions/{version.path.name}/{name}": version.path / name for name in _names(version.path)}
             sequence = _copy_journal(index_dir, version, Path(work))
-            (Path(work) / "CURRENT").write_text(f"{version.path.name}\n", encoding="ascii")
+            make_current(Path(work), version.path.name)
             # Not what SQLite has made beside the copy to read it.
             files |= {name: Path(work) / name for name in _names(Path(work)) if name in ("CURRENT", journal_file.FILE)}
             size = _upload(place, files, {"version": version.path.name, "journal_sequence": sequence})

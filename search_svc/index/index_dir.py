@@ -2,7 +2,7 @@
 
 ```
 INDEX/
-    CURRENT             the name of the version to serve, for example `000001`
+    CURRENT             the name of the version to serve, and its CRC-32: `000001 4e413570`
     versions/000001/    an index version, never changed
     versions/.draft/    the next one in the making, left there by a build that was stopped; nothing reads it but the next build
     build.lock          locked by the process that is writing the next one, or changes which there are
@@ -12,6 +12,7 @@ INDEX/
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,17 +39,32 @@ def version_path(index_dir: Path, version: str) -> Path:
 
 
 def current(index_dir: Path) -> str:
-    """The version to serve. Raises ArtifactError if `index_dir` is not an index data directory."""
+    """Return the name of the version to serve.
+
+    Raises ArtifactError, with the way out, if `index_dir` is not an index data directory, or CURRENT is not what was written. One
+    that has no checksum, by an earlier release or by hand, is believed.
+    """
     path = index_dir / "CURRENT"
     try:
-        version = path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii")
     except FileNotFoundError:
+        if version_names(index_dir):
+            raise ArtifactError(path, "missing, and there are versions", _name_one(index_dir)) from None
         raise ArtifactError(path, "missing: no index was built here; `vmmr-search build` makes one") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(path, str(error)) from error
-    if not _VERSION.fullmatch(version):
-        raise ArtifactError(path, f"not the name of a version: {version[:40]!r}")
+        raise ArtifactError(path, str(error), _name_one(index_dir)) from error
+    version, _, checksum = text.strip().partition(" ")
+    if not _VERSION.fullmatch(version) or checksum not in ("", _checksum(version)):
+        raise ArtifactError(path, f"not the name of a version: {text.strip()[:40]!r}", _name_one(index_dir))
     return version
+
+
+def way_out(index_dir: Path, version: str) -> str:
+    """What an operator can do if a version is damaged or gone."""
+    others = [name for name in version_names(index_dir) if name != version]
+    if others:
+        return f"`vmmr-search rollback {index_dir} {others[-1]}` serves another version, and `vmmr-search restore` a backup"
+    return "there is no other version: `vmmr-search restore` makes an index of a backup"
 
 
 def version_names(index_dir: Path) -> list[str]:
@@ -60,7 +76,19 @@ def version_names(index_dir: Path) -> list[str]:
 
 def make_current(index_dir: Path, version: str) -> None:
     """By one rename. For who is the only builder."""
-    atomic_write(index_dir / "CURRENT", f"{version}\n".encode())
+    atomic_write(index_dir / "CURRENT", f"{version} {_checksum(version)}\n".encode())
+
+
+def _checksum(version: str) -> str:
+    return f"{zlib.crc32(version.encode()):08x}"
+
+
+def _name_one(index_dir: Path) -> str:
+    """The way out where CURRENT does not tell which version is to be served."""
+    names = version_names(index_dir)
+    return (
+        f"`vmmr-search rollback {index_dir} {names[-1] if names else 'VERSION'}` names the newest version that is there"
+    )
 
 
 def begun(index_dir: Path) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.index.index_dir import current, version_path
+from search_svc.index.index_dir import current, version_path, way_out
 from search_svc.index.items import Items
 from search_svc.voting.calibration import Calibration
 from svckit.artifact import ArtifactError, read_manifest, read_sealed, write_manifest
@@ -116,10 +116,17 @@ class IndexVersion:
     def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
         """The version of that name, or the current one.
 
-        Raises ArtifactError, naming the file and the reason, if a file is missing, does not fit the others, or, with
+        Raises ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or, with
         `verify`, is not what was written (sha256: reads every byte).
         """
-        path = version_path(index_dir, version or current(index_dir))
+        name = version or current(index_dir)
+        try:
+            return cls._at(version_path(index_dir, name), verify=verify)
+        except ArtifactError as error:
+            raise ArtifactError(error.path, error.reason, way_out(index_dir, name)) from error
+
+    @classmethod
+    def _at(cls, path: Path, *, verify: bool) -> Self:
         if not path.is_dir():
             raise ArtifactError(path, "there is no such index version")
         fields = read_manifest(path, _MANIFEST_FILE, verify=verify)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from search_svc.index.index_dir import current, version_path
+from search_svc.index.index_dir import current, version_path, way_out
 from search_svc.index.locks import locked, locked_with_others, mark_used, used
 from svckit.artifact import ArtifactError
 
@@ -29,7 +29,7 @@ class Holding:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
-            raise ArtifactError(path, "there is no such index version") from error
+            raise ArtifactError(path, "there is no such index version", _way_out(path)) from error
         except OSError as error:
             raise ArtifactError(path, error.strerror or str(error)) from error
         if not locked_with_others(self._descriptor):
@@ -77,6 +77,10 @@ def alone_with(path: Path) -> Iterator[bool]:
         yield locked(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _way_out(version: Path) -> str:
+    return way_out(version.parent.parent, version.name)
 
 
 def _same(descriptor: int, path: Path) -> bool:

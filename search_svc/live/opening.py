@@ -9,9 +9,11 @@ import numpy as np
 
 from search_svc.engine.gpu import Gpu
 from search_svc.engine.local import LocalEngine
+from search_svc.index.index_dir import way_out
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import Holding
 from search_svc.live.view import Opened
+from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 
 
@@ -34,7 +36,7 @@ class Opener:
         try:
             version = IndexVersion.open(self._index_dir, holding.path.name, verify=verify)
             self._check(version)
-            engine = LocalEngine.open(version, self._gpus)
+            engine = self._searching(version)
         except BaseException:
             holding.release()
             raise
@@ -62,6 +64,12 @@ class Opener:
             raise ConfigError(
                 f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {self._max_k}"
             )
+
+    def _searching(self, version: IndexVersion) -> LocalEngine:
+        try:
+            return LocalEngine.open(version, self._gpus)
+        except ArtifactError as error:
+            raise ArtifactError(error.path, error.reason, way_out(self._index_dir, version.path.name)) from error
 
     def _part_with(self, engine: LocalEngine, holding: Holding) -> None:
         """Called wherever the last view was let go of, where nothing may wait."""

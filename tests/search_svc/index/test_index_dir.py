@@ -1,6 +1,9 @@
 import contextlib
+import itertools
+import shutil
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -115,7 +118,62 @@ def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
             names.append(draft.version)
     assert names == ["000008", "000009"]
     assert index_dir.current(tmp_path) == "000009"
-    assert (tmp_path / "CURRENT").read_bytes() == b"000009\n"
+    assert (tmp_path / "CURRENT").read_bytes() == b"000009 %08x\n" % zlib.crc32(b"000009")
+
+
+class TestCurrent:
+    @pytest.fixture
+    def index(self, tmp_path):
+        """With versions that a bit of the name of the third leads to."""
+        for _ in range(3):
+            with new_version(tmp_path, {}):
+                pass
+        return tmp_path
+
+    def test_any_flipped_bit_is_refused_with_the_way_out_and_leads_to_no_other_version(self, index):
+        whole = (index / "CURRENT").read_bytes()
+        way_out = f"`vmmr-search rollback {index} 000003` names the newest version that is there"
+        for place, bit in itertools.product(range(len(whole)), range(8)):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            (index / "CURRENT").write_bytes(flipped)
+            if (flipped[:-1], bytes(flipped[-1:]).isspace()) == (whole[:-1], True):
+                assert index_dir.current(index) == "000003"
+                continue
+            with pytest.raises(ArtifactError, match=f"^{index}/CURRENT: ") as caught:
+                index_dir.current(index)
+            assert caught.value.remedy == way_out
+
+    def test_one_that_is_gone_is_not_taken_for_an_index_that_was_never_built(self, index):
+        (index / "CURRENT").unlink()
+        with pytest.raises(ArtifactError, match="missing, and there are versions: `vmmr-search rollback"):
+            index_dir.current(index)
+
+    def test_a_name_that_was_written_by_hand_or_an_earlier_release_is_believed(self, index):
+        (index / "CURRENT").write_text("000002\n")
+        assert index_dir.current(index) == "000002"
+
+    @pytest.mark.parametrize("content", [b"", b"\xff", b"000002 12345678\n", None])
+    def test_whatever_became_of_it_a_rollback_to_a_version_that_is_named_mends_it(self, calibrated, tmp_path, content):
+        index = shutil.copytree(calibrated.version.path.parents[1], tmp_path / "index")
+        (index / "CURRENT").unlink()
+        if content is not None:
+            (index / "CURRENT").write_bytes(content)
+        command = [sys.executable, "-m", "search_svc", "rollback", index, "000001"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "version 000001 is current now, none that is known (" in done.stdout
+        assert index_dir.current(index) == "000001"
+
+
+def test_the_way_out_of_a_damaged_version_is_another_one_or_a_backup(tmp_path):
+    for names in ((), ("000001",), ("000001", "000002", "000003")):
+        for name in names:
+            (tmp_path / "versions" / name).mkdir(parents=True, exist_ok=True)
+        told = index_dir.way_out(tmp_path, names[-1] if names else "000001")
+        assert "`vmmr-search restore`" in told
+        assert ("rollback" in told) == (len(names) > 1)
+    assert f"`vmmr-search rollback {tmp_path} 000002`" in told
 
 
 def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tmp_path):

@@ -203,5 +203,7 @@ def test_a_server_is_told_to_be_at_fault_while_it_cannot_follow(served, spawn, d
     stub = dial(process.ready()["port"])
     (served.path / "CURRENT").write_text("000007\n")
     until(lambda: "000007: there is no such index version" in stub.GetIndex(search_pb2.GetIndexRequest()).index.problem)
-    assert process.first("the current version cannot be served")["reason"].endswith("no such index version")
+    assert process.first("the current version cannot be served")["reason"].startswith(
+        f"{served.path}/versions/000007: there is no such index version: `vmmr-search rollback {served.path} "
+    )
     assert not served.wrong(WHOLE[:2], stub.Search(request(WHOLE[:2]), timeout=TIMEOUT_S))
