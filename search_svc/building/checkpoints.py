@@ -1,7 +1,7 @@
 """What a process that is killed leaves to the next: files that are known to be on the disk, and what is in them.
 
-A file is recorded once it is on the disk, so a record never tells of what might be lost. A file that is not as recorded is
-made again.
+A file is recorded once it is on the disk, so a record never tells of what might be lost. A file that is not as recorded, or whose
+record is not as it was written, is made again.
 """
 
 import json
@@ -36,8 +36,8 @@ class Checkpoints:
         """Puts the file on the disk, and records it in place of what was recorded under this name."""
         artifact.flush(path)
         file = os.path.relpath(path, self.directory)
-        record = {"file": file, "bytes": path.stat().st_size, "sha256": artifact.sha256(path), "state": state}
-        artifact.atomic_write(self._record(name), f"{json.dumps(record)}\n".encode())
+        record = {"file": file, "bytes": path.stat().st_size, "content": artifact.sha256(path), "state": state}
+        artifact.atomic_write(self._record(name), f"{json.dumps(artifact.sealed(record))}\n".encode())
 
     def find(self, name: str) -> Checkpoint | None:
         """What was kept under this name; None if nothing was, or if it is damaged, which is said on stderr.
@@ -48,7 +48,7 @@ class Checkpoints:
         if record is None:
             return None
         path = Path(os.path.normpath(self.directory / record["file"]))
-        if not _restored(path, record["bytes"], record["sha256"]):
+        if not _restored(path, record["bytes"], record["content"]):
             print(f"warning: {path} is damaged, and is made again", file=sys.stderr)
             return None
         return Checkpoint(path, record["state"])
@@ -66,7 +66,13 @@ class Checkpoints:
         path = self._record(name)
         if not path.exists():
             return None
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        try:
+            record = artifact.read_object(path)
+        except artifact.ArtifactError:
+            record = {}
+        if record != artifact.sealed(record):
+            print(f"warning: {path} is damaged, and is made again", file=sys.stderr)
+            return None
         return record
 
     def _record(self, name: str) -> Path:

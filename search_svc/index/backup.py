@@ -74,7 +74,7 @@ def restore(source: str, index_dir: Path) -> Backup:
     Raises ArtifactError, naming the file, if the backup did not end or is damaged, and CommandError if it can't be read.
     """
     place = _Place.at(source)
-    with atomic_directory(index_dir) as draft:
+    with atomic_directory(index_dir) as draft, _another_helps():
         fields = _fetched_manifest(place, draft)
         names = [_inside(name, place) for name in fields["files"]]
         for name in progress(names, desc="restore", unit="file"):
@@ -216,6 +216,15 @@ def _fetched_manifest(place: _Place, draft: Path) -> dict[str, Any]:
         if fields.get("kind") != _KIND or sealed(fields) != fields:
             raise ArtifactError(draft / _MANIFEST, "is no manifest of a backup, or was edited")
     return fields
+
+
+@contextmanager
+def _another_helps() -> Iterator[None]:
+    """Nothing mends a damaged backup."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(error.path, error.reason, "restore another backup") from error
 
 
 def _inside(name: str, place: _Place) -> str:

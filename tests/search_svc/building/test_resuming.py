@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from search_svc.building import faiss_index
+from search_svc.building.checkpoints import Checkpoints
 from search_svc.index.version import IndexVersion
 
 _builder = importlib.util.spec_from_file_location("builder", Path(__file__).with_name("builder.py"))
@@ -207,6 +208,22 @@ def test_what_is_damaged_is_made_again_and_said(draft, undisturbed, capsys, dama
     path.write_bytes(content if damage == "flip" else content[:-1])
     if damage == "lose":
         path.unlink()
+    assert contents(go_on(draft)) == undisturbed
+    assert f"{path} is damaged, and is made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", ["embeddings", "trained", "shard-001"])
+def test_a_record_in_which_any_bit_flipped_is_not_believed_and_what_it_tells_of_is_made_again(
+    draft, undisturbed, capsys, record
+):
+    path = draft / f"versions/.draft/work/{record}.json"
+    whole = path.read_bytes()
+    found = Checkpoints(path.parent)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert found.state(record) in ({}, json.loads(whole)["state"])
+    path.write_bytes(whole.replace(b'"state"', b'"stats"'))
+    capsys.readouterr()
     assert contents(go_on(draft)) == undisturbed
     assert f"{path} is damaged, and is made again" in capsys.readouterr().err
 
