@@ -1,0 +1,108 @@
+"""Flips one bit at a time in every file of small indexes, and looks for answers that are wrong without a word.
+
+    python -m tests.flips
+
+Of each file up to --most places are tried, one bit at every byte if it has no more, else a seeded sample; each as a server
+opens it, and some of them with `backup`, `compact` and `repair`. Exit code 1 if anything is answered wrong, or refused without naming the
+file and the way out.
+"""
+
+import argparse
+import collections
+import json
+import random
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from tests.flips.scenes import Scene, build_all
+from tests.flips.trial import REFUSED, RIDDLE, RIGHT, SILENT, WAYS, Outcome, Place, files
+from tests.flips.working import attempt_all, prepare
+
+_CHUNK = 40
+_FEW = 50
+"""Places of a file that is made anew at every start."""
+_NOT_READ = ("build.lock", "journal.lock")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.flips", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--most", type=int, default=20_000, help="places of a file that are opened as a server does")
+    parser.add_argument("--tools", type=int, default=500, help="places of a file that the commands are tried with")
+    parser.add_argument("--only", default="", help="only files, with the scene before, that have this in their name")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--list", type=Path, help="a file for what was silent or a riddle, a line of JSON each")
+    args = parser.parse_args()
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="vmmr-flips-", dir=memory if memory.is_dir() else None) as directory:
+        sys.exit(0 if flip_all(Path(directory), args) else 1)
+
+
+def flip_all(directory: Path, args: argparse.Namespace) -> bool:
+    """Whether nothing was silent or a riddle."""
+    started = time.monotonic()
+    counts: dict[tuple[str, str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    bad: list[tuple[str, Place, Outcome]] = []
+    for way, places, outcomes in trials(directory, args):
+        for place, outcome in zip(places, outcomes, strict=True):
+            counts[place.scene, place.file, way][outcome.kind] += 1
+            if outcome.kind in (SILENT, RIDDLE):
+                bad.append((way, place, outcome))
+    print(report(counts))
+    for way, place, outcome in bad[:: max(1, len(bad) // 20)]:
+        print(
+            f"{outcome.kind}: {way} of {place.scene}/{place.file}, byte {place.offset} bit {place.bit}: {outcome.told}"
+        )
+    if args.list:
+        lines = (json.dumps([way, *vars(place).values(), *vars(outcome).values()]) for way, place, outcome in bad)
+        args.list.write_text("".join(f"{line}\n" for line in lines))
+    print(f"{time.monotonic() - started:.0f} s, seed {args.seed}")
+    return not bad
+
+
+def trials(directory: Path, args: argparse.Namespace):
+    """What was tried, where, and what came of it."""
+    scenes = build_all(directory)
+    context = get_context("spawn")  # faiss and Arrow have threads
+    with ProcessPoolExecutor(args.processes, context, initializer=prepare, initargs=(scenes, directory)) as pool:
+        yield from pool.map(attempt_all, *zip(*tasks(scenes, args), strict=True))
+
+
+def tasks(scenes: list[Scene], args: argparse.Namespace):
+    rng = random.Random(args.seed)
+    for scene in scenes:
+        for path in files(scene.index):
+            name, size = str(path.relative_to(scene.index)), path.stat().st_size
+            if name in _NOT_READ or args.only not in f"{scene.name}/{name}":
+                continue
+            for way in filter(args.ways.__contains__, scene.ways):
+                most = _FEW if name.endswith("-shm") else args.most if way == "serve" else args.tools
+                offsets = sorted(rng.sample(range(size), min(size, most)))
+                places = [Place(scene.name, name, offset, rng.randrange(8)) for offset in offsets]
+                for start in range(0, len(places), _CHUNK):
+                    yield way, places[start : start + _CHUNK]
+
+
+def report(counts) -> str:
+    """A line for every file of every index, as it is served and as commands are given it."""
+    kinds = (RIGHT, REFUSED, RIDDLE, SILENT)
+    lines = collections.defaultdict(collections.Counter)
+    for (scene, file, way), count in counts.items():
+        lines[scene, file, "served" if way == "serve" else "commands"] += count
+    rows = [
+        f"{scene:9} {file:42} {how:8} {count.total():7} " + " ".join(f"{count[kind]:8}" for kind in kinds)
+        for (scene, file, how), count in lines.items()
+    ]
+    total = sum(counts.values(), collections.Counter())
+    head = f"{'index':9} {'file':42} {'':8} {'places':>7} " + " ".join(f"{kind:>8}" for kind in kinds)
+    last = f"{'':61} {total.total():7} " + " ".join(f"{total[kind]:8}" for kind in kinds)
+    return "\n".join([head, *rows, last])
+
+
+if __name__ == "__main__":
+    main()

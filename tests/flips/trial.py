@@ -1,0 +1,189 @@
+"""One bit is flipped in one file of an index, and everything that can be done with the index is tried."""
+
+import contextlib
+import gc
+import io
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_svc.__main__ import PROGRAM, parser
+from search_svc.index.base import VersionBase
+from search_svc.index.index_dir import version_names
+from search_svc.index.journal import Journal
+from search_svc.index.version import IndexVersion
+from search_svc.serving.gallery_reader import GalleryReader, Wanted
+from svckit import cli
+from svckit.artifact import ArtifactError
+from svckit.cli import CommandError
+from svckit.config import ConfigError
+from svckit.errors import ServiceError
+from tests.flips.asking import WrongError, ask
+from tests.flips.scenes import Expected, Scene
+
+RIGHT, REFUSED, RIDDLE, SILENT = "right", "refused", "riddle", "silent"
+_NAMED = (ArtifactError, CommandError, ConfigError, ServiceError)
+_WAY_OUT = re.compile(r"vmmr-search (repair|rollback|restore|build)|backup")
+_PARSER = parser()
+
+
+@dataclass(frozen=True)
+class Place:
+    scene: str
+    file: str
+    offset: int
+    bit: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    kind: str
+    told: str = ""
+
+
+class Table:
+    """A directory with one scene on it, which is laid anew after every trial."""
+
+    def __init__(self, scene: Scene, directory: Path) -> None:
+        self.scene = scene
+        self.index = directory / "index"
+        self._elsewhere = directory / "elsewhere"
+        self._content = {path.relative_to(scene.index): path.read_bytes() for path in files(scene.index)}
+        self._folders = [path.relative_to(scene.index) for path in folders(scene.index)]
+        shutil.copytree(scene.index, self.index, dirs_exist_ok=True)
+
+    def lay(self, place: Place | None = None) -> None:
+        """Makes the index what the scene is, but for one bit."""
+        shutil.rmtree(self._elsewhere, ignore_errors=True)
+        for path in files(self.index):
+            if path.relative_to(self.index) not in self._content:
+                path.unlink()
+        for path in sorted(folders(self.index), reverse=True):
+            if path.relative_to(self.index) not in self._folders:
+                path.rmdir()
+        for name in self._folders:
+            (self.index / name).mkdir(parents=True, exist_ok=True)
+        for name, whole in self._content.items():
+            path = self.index / name
+            content = flipped(whole, place) if place and place.file == str(name) else whole
+            if not path.exists() or path.read_bytes() != content:
+                path.unlink(missing_ok=True)
+                path.write_bytes(content)
+
+    def attempt(self, way: str, place: Place | None = None) -> Outcome:
+        """What comes of it when this is done with the index with that bit flipped."""
+        self.lay(place)
+        name = Path(place.file).name if place else ""
+        try:
+            WAYS[way](self)
+        except WrongError as error:
+            return Outcome(SILENT, str(error))
+        except _NAMED as error:
+            return refusal(str(error), name)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is what the user would be told)
+            return Outcome(RIDDLE, f"{type(error).__name__}: {error}")
+        return Outcome(RIGHT)
+
+    def serve(self) -> None:
+        ask(self.index, self.scene.expected)
+
+    def compact(self) -> None:
+        command("compact", self.index)
+        ask(self.index, self.scene.expected, write=False)
+
+    def back_up(self) -> None:
+        command("backup", self.index, self._elsewhere / "backup")
+        command("restore", self._elsewhere / "backup", self._elsewhere / "index")
+        ask(self._elsewhere / "index", self.scene.expected, write=False)
+
+    def restore(self) -> None:
+        """Of a scene that is a backup."""
+        command("restore", self.index, self._elsewhere / "index")
+        ask(self._elsewhere / "index", self.scene.expected, write=False)
+
+    def roll_back(self) -> None:
+        command("rollback", self.index, version_names(self.index)[-1])
+        ask(self.index, self.scene.expected, write=False)
+
+    def repair(self) -> None:
+        """What repair tells must be true: nothing lost is all there, and what is lost is in no other way wrong."""
+        gc.collect()  # a connection that an error before this still refers to is this process' own
+        code, text = run("repair", self.index)
+        if code == 0:
+            ask(self.index, self.scene.expected, write=False)
+            return
+        if "saved" in text:
+            check_what_is_left(self.index, self.scene.expected, text)
+            text += " (all that is told to be saved is as it was; a backup has the rest)"
+        raise CommandError(text)
+
+
+def check_what_is_left(index: Path, expected: Expected, text: str) -> None:
+    """Raises WrongError unless every item is what it once was: what was lost can be a write, or the deletion after it."""
+    with Journal.open(index) as journal:
+        base = VersionBase(IndexVersion.open(index))
+        after = dict(GalleryReader(base, journal).page("", 10_000, Wanted()))
+        last = journal.sequence()
+    if last < expected.sequence:
+        raise WrongError(f"after the repair {last} is the last number; {expected.sequence} was acknowledged ({text})")
+    for item_id in expected.ever.keys() | after.keys():
+        if after.get(item_id) not in expected.ever.get(item_id, [None]):
+            raise WrongError(f"after the repair {item_id!r} is what it never was ({text})")
+    if "none lost" in text:
+        raise WrongError(f"repair ends with code 1, and says: {text}")
+
+
+WAYS = {
+    "serve": Table.serve,
+    "backup": Table.back_up,
+    "compact": Table.compact,
+    "repair": Table.repair,
+    "rollback": Table.roll_back,
+    "restore": Table.restore,
+}
+
+
+def flipped(whole: bytes, place: Place) -> bytes:
+    content = bytearray(whole)
+    content[place.offset] ^= 1 << place.bit
+    return bytes(content)
+
+
+def refusal(text: str, name: str) -> Outcome:
+    """Whether it names the file, or for a file of the journal's the journal, and a way out."""
+    names = (name, "journal.db") if name.startswith("journal") else (name,)
+    if not any(each in text for each in names):
+        return Outcome(RIDDLE, f"does not name the file: {text}")
+    if not _WAY_OUT.search(text):
+        return Outcome(RIDDLE, f"names no way out: {text}")
+    return Outcome(REFUSED, text)
+
+
+def command(*words: object) -> None:
+    """Runs a command of vmmr-search, here; raises CommandError with what it says if it fails."""
+    code, text = run(*words)
+    if code:
+        raise CommandError(text)
+
+
+def run(*words: object) -> tuple[int, str]:
+    """The exit code of a command, and what it says; of one that fails without progress."""
+    said, progress = io.StringIO(), io.StringIO()
+    args = _PARSER.parse_args(list(map(str, words)))
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(progress):
+        try:
+            cli.run(lambda: args.run(args), PROGRAM)
+        except SystemExit as end:
+            if isinstance(end.code, int) or end.code is None:
+                return end.code or 0, said.getvalue()
+            return 1, said.getvalue() + str(end.code)
+    return 0, said.getvalue()
+
+
+def files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def folders(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_dir())
