@@ -25,6 +25,17 @@ class Expected:
     items: dict = field(default_factory=dict)
     sequence: int = 0
     """Of its last acknowledged write."""
+    ever: dict = field(default_factory=dict)
+    """By item id, all that it ever was; None: not there."""
+
+    def __post_init__(self) -> None:
+        self.ever = {item_id: [item] for item_id, item in self.items.items()}
+
+    def become(self, after: dict) -> None:
+        for item_id in self.items.keys() | after.keys():
+            if self.items.get(item_id) != after.get(item_id):
+                self.ever.setdefault(item_id, [None]).append(after.get(item_id))
+        self.items = after
 
 
 def vector(number: int) -> np.ndarray:

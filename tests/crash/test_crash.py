@@ -1,5 +1,6 @@
-"""The crash test, short: one kill of each kind. The long run is `python -m tests.crash --kills 200`."""
+"""The crash test, short: one kill of each kind, one start by the command. The long run is `python -m tests.crash --kills 200`."""
 
+import re
 import subprocess
 import sys
 
@@ -8,16 +9,19 @@ import pytest
 from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
 
+from tests.crash.__main__ import KINDS
 from tests.crash.expected import Item, best_scores, half, right, same, vector
 
 
 @pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_and_nothing_is_half_there_whatever_is_killed(root):
-    command = [sys.executable, "-m", "tests.crash", "--kills", "4", "--writers", "2"]
+    command = [sys.executable, "-m", "tests.crash", "--kills", "6", "--writers", "2", "--flips", "4", "--commands", "6"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost = 0, half there = 0, wrong answers = 0" in done.stdout
-    assert "kills 4 (all 1, all during compaction 1, compaction 1, worker 1)" in done.stdout
+    assert "lost = 0, half there = 0, wrong answers = 0, problems = 0" in done.stdout
+    assert f"kills 6 ({', '.join(f'{kind} 1' for kind in sorted(KINDS))})" in done.stdout
+    assert re.search(r"starts [1-9]\d* by the command, [1-9]\d* forked", done.stdout)
+    assert re.search(r"starts with a flipped bit: (refused|started) 1\n", done.stdout)
 
 
 ITEM = Item("lada_niva_1999", "photos/1.jpg", "may", (("n", "1"), ("writer", "0")), half(1))

@@ -14,6 +14,8 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from tests.crash.expected import MODEL, Expected, Item, half, same, vector
 
 _TIMEOUT_S = 20
+_IDS = 300
+"""Of each writer; those that it has used it uses again, so that the gallery does not grow without end."""
 LABELS = ("lada_niva_1999", "honda_pilot_2011", "toyota_camry_2007")
 
 
@@ -64,7 +66,7 @@ class Writer(threading.Thread):
             self._acknowledged(after, reply.journal_sequence)
 
     def _acknowledged(self, after: dict, sequence: int) -> None:
-        self.expected.items = after
+        self.expected.become(after)
         self.expected.sequence = max(self.expected.sequence, sequence)
 
     def _some_write(self):
@@ -87,7 +89,9 @@ class Writer(threading.Thread):
         before, added = self.expected.items, {}
         for _ in range(self._rng.randint(1, 5)):
             old = sorted(before)
-            item_id = self._rng.choice(old) if old and self._rng.random() < 0.2 else f"{self._number} {self._next}"
+            item_id = (
+                self._rng.choice(old) if old and self._rng.random() < 0.2 else f"{self._number} {self._next % _IDS}"
+            )
             number = self._rng.getrandbits(40)
             batch = self._rng.choice(["", f"{self._number} batch {self._next // 20}"])
             uri, attributes = f"photos/{self._next}.jpg", (("n", str(self._next)), ("writer", self.name))
@@ -116,7 +120,7 @@ class Writer(threading.Thread):
         there = {item_id: self._get(item_id) for item_id in touched}
         if all(same(there[item_id], after.get(item_id)) for item_id in touched):
             self.carried_out += 1
-            self.expected.items = after
+            self.expected.become(after)
         elif not all(same(there[item_id], before.get(item_id)) for item_id in touched):
             self.half_there += touched
 
