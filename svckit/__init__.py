@@ -1,1 +1,1 @@
-"""What both servers share: lifecycle, batching, errors, configuration, TLS, metrics and logs."""
+"""Code that both servers share: lifecycle, batching, errors, configuration, TLS, metrics and logs."""

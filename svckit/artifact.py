@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all, with a manifest that can tell when one was damaged.
+"""Files and directories that appear whole or not at all, with a manifest by which damage is found.
 
 The offline steps are joined by such directories. A reader never sees half of one: it is written beside its final
 place, flushed to the disk, and moved there by one rename.
@@ -19,7 +19,7 @@ from svckit.cores import cores
 
 
 class ArtifactError(Exception):
-    """A file or directory is not what it should be; names it, the reason, and what its owner can do."""
+    """A file or directory is not as it should be; the message names it, says why, and what its owner can do about it."""
 
     def __init__(self, path: Path, reason: str, remedy: str = "") -> None:
         super().__init__(f"{path}: {reason}{remedy and f': {remedy}'}")
@@ -30,15 +30,15 @@ class ArtifactError(Exception):
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
+    """Yield a directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
 
     A process that is killed leaves a hidden `.NAME.*.tmp` beside it, which nothing reads.
-    Raises ArtifactError if `path` exists: an artifact is never overwritten.
+    Raise ArtifactError if `path` exists: an artifact is never overwritten.
     """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _sibling(path)
-    with _told_of(path, draft):
+    with _errors_name(path, draft):
         draft.mkdir()
         try:
             yield draft
@@ -50,9 +50,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Writes a file, replacing what was there, so that a reader sees the old content or the new."""
+    """Write a file, replacing what was there, so that a reader sees either the old content or the new."""
     draft = _sibling(path)
-    with _told_of(path, draft):
+    with _errors_name(path, draft):
         try:
             draft.write_bytes(content)
             _flush(draft)
@@ -64,9 +64,9 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Moves a directory that is on the disk to its place; once this returns it stays there, even if the power fails.
+    """Move a directory that is on the disk to its place; once this returns it stays there, even if the power fails.
 
-    Raises ArtifactError if `path` exists.
+    Raise ArtifactError if `path` exists.
     """
     refuse_existing(path)
     draft.rename(path)
@@ -74,13 +74,13 @@ def publish(draft: Path, path: Path) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raises ArtifactError if `path` exists."""
+    """Raise ArtifactError if `path` exists."""
     if path.exists():
         raise ArtifactError(path, "already exists: delete it, or write to another name")
 
 
 def write_manifest(directory: Path, fields: Mapping[str, Any], filename: str = "manifest.json") -> None:
-    """Writes `fields`, and size and sha256 of every file in the directory, sealed, as the directory's manifest."""
+    """Write the directory's manifest: `fields`, the size and sha256 of every file in it, and the seal (see `sealed`)."""
     names = [name for name in _file_names(directory) if name != filename]
     paths = [directory / name for name in names]
     files = {
@@ -92,16 +92,16 @@ def write_manifest(directory: Path, fields: Mapping[str, Any], filename: str = "
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with a last field `sha256` over the others: over their JSON in ASCII, keys sorted, without spaces."""
+    """Return the manifest with a last field `sha256` over all others: over their JSON in ASCII, keys sorted, without spaces."""
     content = {name: value for name, value in manifest.items() if name != "sha256"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return {**content, "sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: bool = True) -> dict[str, Any]:
-    """The manifest's content, once it is found to be as it was written, and every file it lists there in its size.
+    """Return the manifest's content, after checking its seal and that every file it lists is there in its size.
 
-    `verify` also compares the files' sha256, which reads them all. Raises ArtifactError naming the bad file.
+    With `verify`, check the files' sha256 too, which reads them all. Raise ArtifactError naming the file that is wrong.
     """
     manifest = read_sealed(directory / filename)
     files = {directory / name: entry for name, entry in _listed_files(directory / filename, manifest).items()}
@@ -124,7 +124,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ArtifactError if there is none."""
+    """Return the JSON object in a file. Raise ArtifactError if there is none."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -137,19 +137,19 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The file's sha256, in lower-case hexadecimal."""
+    """Return the file's sha256, in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:
-    """Of many files at once: hashing one keeps one core busy."""
+    """Return the sha256 of each file. Several are read at once, because hashing one keeps one core busy."""
     with ThreadPoolExecutor(max(1, min(len(paths), cores()))) as pool:
         return list(pool.map(sha256, paths))
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:
-    """Of bytes that come in parts."""
+    """Return the sha256 of bytes that come in parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -157,7 +157,7 @@ def sha256_of(parts: Iterable[bytes]) -> str:
 
 
 def flush(path: Path) -> None:
-    """Puts a file, or a directory and all that is in it, on the disk: it is there then even if the power fails."""
+    """Put a file, or a directory and all that is in it, on the disk: it is there then even if the power fails."""
     for inner in path.rglob("*") if path.is_dir() else ():
         _flush(inner)
     _flush(path)
@@ -197,8 +197,8 @@ def _file_names(directory: Path) -> list[str]:
 
 
 @contextmanager
-def _told_of(path: Path, draft: Path) -> Iterator[None]:
-    """Errors of the draft, or of what is in it, name `path` in its stead: nobody knows the draft's name."""
+def _errors_name(path: Path, draft: Path) -> Iterator[None]:
+    """Make errors about the draft, or a file in it, name `path` instead: its user does not know the draft's name."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,7 @@
-"""Batches across callers, for a backend that is cheaper by the batch, and does one thing at a time or a few.
+"""Batches across callers, for a backend that is cheaper by the batch, and runs one batch at a time or a few.
 
 There is no timer: a batch is what piled up while the backend was busy. The backend's own threads, its lanes, take the next
-batch themselves, the moment they are free, so they never wait for the event loop, and a batch is as full, and as fresh,
-as it can be.
+batch themselves the moment they are free: they never wait for the event loop, and a batch is as full as it can be.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from typing import Any, Generic, Self
 
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
-from svckit.submit import Batch, Batched, In, Out, Part, Run, Submit
+from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
 
 __all__ = ["Batched", "Batcher"]
 
@@ -29,10 +28,10 @@ _FIRST_GUESS_S = 0.05
 class Batcher(Generic[In, Out]):
     """Runs batches of at most `max_batch` items in `lanes` threads of its own, for callers on one event loop.
 
-    At most `max_queue` items wait; what the backend is working on no longer counts.
+    At most `max_queue` items wait; items in a batch that runs no longer count.
 
-    `alone`, if given, is another way to run a batch, that takes the whole backend: while few items are inside, fewer than
-    would occupy half of the lanes, they run that way, one batch at a time.
+    `alone`, if given, is another function that runs a batch, with the whole backend. It is used while few items are inside,
+    fewer than would occupy half of the lanes: one batch at a time.
     """
 
     def __init__(
@@ -43,11 +42,11 @@ class Batcher(Generic[In, Out]):
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._few = max(2, lanes // 2) if alone else 0
-        self._queue: OrderedDict[Submit[In, Out], None] = OrderedDict()
+        self._queue: OrderedDict[Submission[In, Out], None] = OrderedDict()
         self._waiting = 0
         self._running = 0  # items
-        self._occupied = False  # by a batch that runs alone
-        self._batch_s = _FIRST_GUESS_S
+        self._occupied = False  # whether a batch runs alone
+        self._batch_s = _FIRST_GUESS_S  # how long a batch runs, a moving average
         self._closed = False
         self._changed = threading.Condition()  # guards all of these
         self._lanes = [threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True) for i in range(lanes)]
@@ -68,18 +67,18 @@ class Batcher(Generic[In, Out]):
         return self._waiting
 
     async def submit(self, items: Sequence[In], *, deadline: float | None = None) -> Batched[Out]:
-        """Waits for the outputs of all items, which may be spread over several batches.
+        """Wait for the outputs of all items, which may be spread over several batches.
 
         All items are admitted or none. `deadline` is a time of `time.monotonic`, the clock of asyncio's loop.
         Items whose caller was cancelled, or whose deadline passed, are dropped before they cost anything.
-        Raises ServiceError: QUEUE_FULL, DEADLINE_EXCEEDED or SHUTTING_DOWN; and whatever `run` raised.
+        Raise ServiceError, QUEUE_FULL, DEADLINE_EXCEEDED or SHUTTING_DOWN, and whatever `run` raised.
         """
         now = time.monotonic()
         if not items:
             return Batched([], queue_ms=0.0, run_ms=0.0)
         future: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
-        submit = Submit(items, math.inf if deadline is None else deadline, future, submitted=now)
-        self._admit(submit)
+        submission = Submission(items, math.inf if deadline is None else deadline, future, submitted=now)
+        self._admit(submission)
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 return await future
@@ -88,27 +87,27 @@ class Batcher(Generic[In, Out]):
                 raise
             raise ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed") from error
         finally:
-            self._discard([submit])
+            self._discard([submission])
 
     async def close(self) -> None:
-        """Fails what waits with SHUTTING_DOWN, lets the running batch end and its callers have their answers."""
+        """Fail the items that wait with SHUTTING_DOWN, and return when the batches that run have ended, with their callers answered."""
         with self._changed:
             self._closed = True
             abandoned = list(self._queue)
             self._changed.notify_all()
-        for submit in abandoned:
-            _fail(submit, shutting_down())
+        for submission in abandoned:
+            _fail(submission, shutting_down())
         for lane in self._lanes:
             await asyncio.to_thread(lane.join)
 
-    def _admit(self, submit: Submit[In, Out]) -> None:
+    def _admit(self, submission: Submission[In, Out]) -> None:
         with self._changed:
             if self._closed:
                 raise shutting_down()
-            if self._waiting + submit.waiting > self._max_queue:
-                raise self._full(submit.waiting)
-            self._queue[submit] = None
-            self._waiting += submit.waiting
+            if self._waiting + submission.waiting > self._max_queue:
+                raise self._full(submission.waiting)
+            self._queue[submission] = None
+            self._waiting += submission.waiting
             self._changed.notify()
 
     def _full(self, count: int) -> ServiceError:
@@ -120,36 +119,39 @@ class Batcher(Generic[In, Out]):
         return ServiceError(Reason.QUEUE_FULL, message, retry_after_s=batches * self._batch_s)
 
     def _work(self) -> None:
-        """A lane: takes a batch, runs it, hands the outcome to the event loop, until closed."""
+        """Run a lane: take a batch, run it, hand the outcome to the event loop, until the batcher is closed."""
         while batch := self._take():
             began = time.monotonic()
             outcomes = self._outcomes(batch)
             ended = time.monotonic()
             self._release(batch, ended - began)
-            self._discard([part.submit for part, outcome in outcomes if isinstance(outcome, Exception)])
-            # A closed loop has nobody left who waits.
+            self._discard([part.submission for part, outcome in outcomes if isinstance(outcome, Exception)])
+            # On a closed loop nobody waits any more.
             with suppress(RuntimeError):
-                loop = batch.parts[0].submit.future.get_loop()
+                loop = batch.parts[0].submission.future.get_loop()
                 loop.call_soon_threadsafe(_deliver, outcomes, began, ended)
-            # While it waits, the lane keeps alive nothing of what it has done.
+            # A lane that waits for its next batch must not keep the last one alive.
             del batch, loop, outcomes
 
     def _take(self) -> Batch[In, Out] | None:
-        """The next batch of items somebody still wants, as soon as there is one; None when closed."""
+        """Wait for items that somebody still wants and return a batch of them; return None when the batcher is closed."""
         with self._changed:
             while True:
                 self._changed.wait_for(self._can_begin)
                 if self._closed:
                     return None
                 if parts := self._fill():
-                    return self._begun(parts)
+                    return self._begin(parts)
 
     def _can_begin(self) -> bool:
-        """Few items wait until they can run alone, rather than keep each other from it for as long as more come."""
-        stay = self._occupied or (self._running and self._running + self._waiting < self._few)
-        return self._closed or bool(self._queue and not stay)
+        """Return whether a lane may take a batch now.
 
-    def _begun(self, parts: Sequence[Part[In, Out]]) -> Batch[In, Out]:
+        Few items wait until they can run alone: else those that run would keep the next from it, for as long as more come.
+        """
+        wait = self._occupied or (self._running and self._running + self._waiting < self._few)
+        return self._closed or bool(self._queue and not wait)
+
+    def _begin(self, parts: Sequence[Part[In, Out]]) -> Batch[In, Out]:
         count = sum(len(part.items) for part in parts)
         alone = self._alone if not self._running and count + self._waiting < self._few else None
         self._running += count
@@ -168,67 +170,69 @@ class Batcher(Generic[In, Out]):
         parts: list[Part[In, Out]] = []
         room = self._max_batch
         while self._queue and room:
-            submit = next(iter(self._queue))
-            if not submit.wanted():
-                self._remove(submit)
+            submission = next(iter(self._queue))
+            if not submission.wanted():
+                self._remove(submission)
                 continue
-            count = min(room, submit.waiting)
-            if count == submit.waiting:
-                del self._queue[submit]
-            parts.append(Part(submit, submit.taken, submit.items[submit.taken : submit.taken + count]))
-            submit.taken += count
+            count = min(room, submission.waiting)
+            if count == submission.waiting:
+                del self._queue[submission]
+            parts.append(
+                Part(submission, submission.taken, submission.items[submission.taken : submission.taken + count])
+            )
+            submission.taken += count
             self._waiting -= count
             room -= count
         return parts
 
     def _outcomes(self, batch: Batch[In, Out]) -> list[tuple[Part[In, Out], list[Out] | Exception]]:
-        """What came of each part."""
+        """Run the batch, and return the outputs of each part, or the error that its submission ends with."""
         outputs = iter(self._outputs(batch))
         return [(part, _whole(list(islice(outputs, len(part.items))))) for part in batch.parts]
 
     def _outputs(self, batch: Batch[In, Out]) -> Sequence[Out | Exception]:
-        """One for each item."""
+        """Return an output, or an exception, for each item."""
         items = batch.items
         try:
             outputs = list(batch.run(items))
-        except BaseException as error:  # noqa: BLE001 (whatever it is, the callers must hear of it and the thread live on)
+        except BaseException as error:  # noqa: BLE001 (whatever it is: the callers must hear of it, and the thread must live on)
             return [_raisable(error)] * len(items)
         if len(outputs) != len(items):
             return [RuntimeError(f"the backend gave {len(outputs)} outputs for {len(items)} items")] * len(items)
         return outputs
 
-    def _discard(self, submits: Sequence[Submit[In, Out]]) -> None:
-        """Takes out of the queue what is still in it."""
+    def _discard(self, submissions: Sequence[Submission[In, Out]]) -> None:
+        """Remove those of the submissions that are still in the queue."""
         with self._changed:
-            for submit in submits:
-                if submit in self._queue:
-                    self._remove(submit)
+            for submission in submissions:
+                if submission in self._queue:
+                    self._remove(submission)
 
-    def _remove(self, submit: Submit[In, Out]) -> None:
-        del self._queue[submit]
-        self._waiting -= submit.waiting
+    def _remove(self, submission: Submission[In, Out]) -> None:
+        del self._queue[submission]
+        self._waiting -= submission.waiting
 
 
 def _whole(outputs: list[Any]) -> list[Any] | Exception:
-    """The outputs of one submit, or the first error among them."""
+    """Return the outputs of one part, or the first error among them."""
     return next((_raisable(output) for output in outputs if isinstance(output, Exception)), outputs)
 
 
 def _deliver(outcomes: Sequence[tuple[Part[Any, Any], list[Any] | Exception]], began: float, ended: float) -> None:
     for part, outcome in outcomes:
         if isinstance(outcome, Exception):
-            _fail(part.submit, outcome)
+            _fail(part.submission, outcome)
         else:
-            part.submit.add(part.start, outcome, began, ended)
+            part.submission.add(part.start, outcome, began, ended)
 
 
-def _fail(submit: Submit[Any, Any], error: Exception) -> None:
-    if not submit.future.done():
-        submit.future.set_exception(error)
+def _fail(submission: Submission[Any, Any], error: Exception) -> None:
+    if not submission.future.done():
+        submission.future.set_exception(error)
 
 
 def _raisable(error: BaseException) -> Exception:
-    """The error itself if a future can carry it without harm to the event loop, or else one that names it."""
+    """Return the error itself, or one that names it, if a future that carries it would harm the event loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     wrapped = RuntimeError(f"the backend raised {error!r}")

@@ -1,4 +1,4 @@
-"""What the commands share: how a mistake is told, and how progress is shown."""
+"""Shared by all commands: mistakes end as one line on stderr, and progress is a bar or a line every ten seconds."""
 
 import argparse
 import importlib.metadata
@@ -16,11 +16,11 @@ _LOG_INTERVAL_S = 10.0
 
 
 class CommandError(Exception):
-    """A command cannot go on; the message tells its user what to change."""
+    """Raised where a command cannot go on; the message tells its user what to change."""
 
 
 def run(main: Callable[[], None], program: str) -> None:
-    """Runs a command. A user's mistake ends as `program: error: message` and exit code 1, never as a traceback."""
+    """Run a command. A user's mistake ends as `program: error: message` and exit code 1, never as a traceback."""
     try:
         main()
         sys.stdout.flush()
@@ -39,7 +39,7 @@ def run(main: Callable[[], None], program: str) -> None:
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Adds `--version`."""
+    """Add `--version`."""
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {importlib.metadata.version('vmmr-services')}"
     )
@@ -55,15 +55,18 @@ def count(text: str) -> int:
 def progress(
     iterable: Iterable[Any] | None = None, *, total: int | None = None, initial: int = 0, desc: str, unit: str
 ) -> Any:
-    """A tqdm bar on stderr; where that is not a terminal, a line every ten seconds. `initial` was done before."""
-    what = {"total": total, "initial": initial, "desc": desc, "unit": unit}
+    """Return a tqdm bar that writes to stderr: where that is no terminal, a line every ten seconds.
+
+    It counts from `initial`, what an earlier run has done already, to `total`.
+    """
+    options = {"total": total, "initial": initial, "desc": desc, "unit": unit}
     if sys.stderr.isatty():
-        return tqdm(iterable, **what, dynamic_ncols=True)
-    return tqdm(iterable, **what, file=_Lines(), ascii=True, ncols=79, mininterval=_LOG_INTERVAL_S)
+        return tqdm(iterable, **options, dynamic_ncols=True)
+    return tqdm(iterable, **options, file=_Lines(), ascii=True, ncols=79, mininterval=_LOG_INTERVAL_S)
 
 
 class _Lines:
-    """Stands for stderr where it is a log: every redraw of the bar is a line of its own."""
+    """The file a bar writes to where stderr is a log: every redraw of the bar is a line of its own."""
 
     def write(self, text: str) -> None:
         line = text.strip()

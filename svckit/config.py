@@ -25,7 +25,7 @@ _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 class ConfigError(Exception):
-    """A setting is wrong; names the flag or the variable it came from."""
+    """A setting is wrong; the message names the flag or the variable it came from."""
 
 
 def option(
@@ -36,13 +36,13 @@ def option(
     maximum: Number | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
-    """A field of a configuration class. Without a default it must be given; the bounds are inclusive."""
+    """Return a field of a configuration class. A field without a default must be given; the bounds are inclusive."""
     limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> None:
-    """Adds a flag for every field."""
+    """Add a flag to the parser for every field of the class."""
     group = parser.add_argument_group("settings", "each also read from the environment variable named with it")
     for setting in _settings(cls, prefix):
         setting.add_to(group)
@@ -51,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> No
 def from_namespace(
     cls: type[Config], prefix: str, args: argparse.Namespace, env: Mapping[str, str] = os.environ
 ) -> Config:
-    """Builds the configuration from parsed flags and the environment; an empty variable counts as not set.
+    """Build the configuration from parsed flags and the environment; an empty variable counts as not set.
 
-    Raises ConfigError. Where the class itself raises it, over several settings, the flags it names get their variables.
+    Raise ConfigError if a setting is wrong. If the class itself raises it, of several settings that do not go together, the
+    variables are added to the message, behind the flags that it names.
     """
     settings = _settings(cls, prefix)
     found = ((setting, setting.find(args, env)) for setting in settings)
@@ -67,7 +68,7 @@ def from_namespace(
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """A field, and the names it goes by."""
+    """A field of a configuration class, with the flag and the variable that set it."""
 
     name: str
     kind: type
@@ -91,7 +92,7 @@ class _Setting:
             group.add_argument(self.flag, dest=self.name, metavar=metavar, help=text)
 
     def find(self, args: argparse.Namespace, env: Mapping[str, str]) -> Any:
-        """The value from the flag or else the variable, checked; MISSING if the default holds."""
+        """Return the checked value of the flag or else of the variable; MISSING if neither is given and there is a default."""
         given = getattr(args, self.name)
         if given is not None:
             return given if self.kind is bool else self._parse(self.flag, given)
@@ -153,7 +154,7 @@ def _settings(cls: type, prefix: str) -> list[_Setting]:
 
 
 def _kind(hint: Any) -> type:
-    """The type to read: of `int | None`, int."""
+    """Return the type that text is converted to: int for `int | None`."""
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     return typing.cast("type", hint)

@@ -1,4 +1,4 @@
-"""How many threads are worth starting, and how several processes divide the processors."""
+"""The number of threads that are worth starting, and the division of the processors among several processes."""
 
 import math
 import os
@@ -9,43 +9,43 @@ from pathlib import Path
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
-_most = math.inf
+_limit = math.inf
 
 
 def cores(cpu_max: Path = _CPU_MAX) -> int:
-    """The processors this process may keep busy.
+    """Return the number of processors that this process may keep busy.
 
-    They are those it may run on, or its container's CPU quota (cgroup v2), or its share of either.
+    That is the least of: the processors it may run on, its container's CPU quota (cgroup v2), and what `limit` set.
     """
-    return int(min(_available(cpu_max), _most))
+    return int(min(_available(cpu_max), _limit))
 
 
 def limit(most: int) -> None:
-    """Makes this process one of several that share what is available: `cores` is at most so many from now on."""
-    global _most  # noqa: PLW0603 (a property of the process, set once, when it starts)
-    _most = most
+    """Set the most that `cores` returns from this call on, for a process that shares the machine with others of its kind."""
+    global _limit  # noqa: PLW0603 (a property of the process, set once, when it starts)
+    _limit = most
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes may keep busy."""
+    """One process' share of the processors."""
 
     cores: int
     processors: frozenset[int] | None
-    """The only ones it may run on; None if they are not divided."""
+    """The only processors it may run on; None if any."""
 
     @contextmanager
-    def given(self) -> Iterator[None]:
-        """What this thread starts in the block has the share from its first moment, before any library counts processors."""
+    def applied(self) -> Iterator[None]:
+        """Give the share to every process that this thread starts in the block, before any library in it counts processors."""
         with _running_on(self.processors), _openmp_threads(self.cores):
             yield
 
 
 def shares(processes: int, cpu_max: Path = _CPU_MAX) -> list[Share]:
-    """All that is available divided evenly among the processes, a core each at least.
+    """Divide what is available evenly among the processes; each share is at least one core.
 
-    Each has processors of its own where this process has the whole time of all its processors, and there are enough.
-    Under a quota it does not: then any may be the one that is free, and only the number of threads is divided.
+    Each process gets processors of its own, unless there are fewer processors than processes, or a CPU quota: under a quota
+    any processor may be the one that has time left, so only the number of threads is divided.
     """
     available, processors = _available(cpu_max), _processors()
     parts = [_part(list(range(available)), number, processes) for number in range(processes)]
@@ -87,7 +87,7 @@ def _running_on(processors: frozenset[int] | None) -> Iterator[None]:
 
 @contextmanager
 def _openmp_threads(count: int) -> Iterator[None]:
-    """Unless the user said how many."""
+    """Set OMP_NUM_THREADS in the block, unless the user has set it."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
         return

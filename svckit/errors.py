@@ -72,7 +72,7 @@ STATUS: Mapping[Reason, StatusCode] = MappingProxyType(
         Reason.INTERNAL: StatusCode.INTERNAL,
     }
 )
-"""Reasons that are not INVALID_ARGUMENT."""
+"""The status of each reason; reasons that are missing here have INVALID_ARGUMENT."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Violation:
 class ServiceError(Exception):
     """A call failed for a reason that its caller should hear of.
 
-    `violations` name the request's bad fields, all of them at once; `retry_after_s` is when trying again makes sense;
-    `metadata` are details for programs, for example the fingerprint that was expected.
+    `violations` name all bad fields of the request; `retry_after_s` is the time, in seconds, after which it makes sense to
+    try again; `metadata` holds details for programs, for example the fingerprint that was expected.
     """
 
     def __init__(
@@ -115,6 +115,6 @@ class ServiceError(Exception):
 
 
 def rejected(violations: Sequence[Violation]) -> ServiceError:
-    """Return the error for a request with these faults, all named at once. Its reason is that of the first."""
+    """Return one error that names all of these faults of a request; its reason is that of the first fault."""
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     return ServiceError(Reason(violations[0].reason), message, violations=violations)

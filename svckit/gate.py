@@ -1,6 +1,9 @@
-"""Which calls a server takes: none before it is warm, only so many at once, and none when it drains.
+"""The gate that calls pass: closed until the server is warm, open to only so many calls at once, and closed when it drains.
 
 The last quarter of the places is for connections that have no call inside, so that no connection keeps all others out.
+
+It counts calls, whatever they ask for, and so bounds the memory of their messages. How much work a service takes on, its
+batcher says (`svckit.batcher`), or, where work is done before a batch, the service itself.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ RETRY_S = 0.1
 
 
 class Gate:
-    """Closed at first, then opened, then drained. Knows the calls inside."""
+    """Closed at first, then opened, then drained. It knows the calls inside."""
 
     def __init__(self, max_calls: int) -> None:
         self.opened = False
@@ -24,7 +27,7 @@ class Gate:
         self._shared = max_calls - max_calls // 4
         """Places that any connection may take."""
         self._inside: set[asyncio.Task[Any]] = set()
-        self._of: Counter[str] = Counter()
+        self._calls_of: Counter[str] = Counter()
         """Calls inside, by connection."""
         self._empty = asyncio.Event()
         self._empty.set()
@@ -50,7 +53,7 @@ class Gate:
         task = asyncio.current_task()
         assert task is not None
         self._inside.add(task)
-        self._of[connection] += 1
+        self._calls_of[connection] += 1
         self._empty.clear()
         try:
             yield
@@ -65,9 +68,9 @@ class Gate:
                 self._empty.set()
 
     async def drain(self, limit_s: float) -> bool:
-        """Lets nobody in from now on and waits until the last has left; whether it did within the limit.
+        """Refuse new calls for good, and return whether all calls inside ended within the limit.
 
-        Calls still inside then end with SHUTTING_DOWN.
+        Those that did not are ended, with SHUTTING_DOWN.
         """
         self.draining.set()
         try:
@@ -84,9 +87,9 @@ class Gate:
             task.cancel()
 
     def _forget(self, connection: str) -> None:
-        self._of[connection] -= 1
-        if not self._of[connection]:
-            del self._of[connection]
+        self._calls_of[connection] -= 1
+        if not self._calls_of[connection]:
+            del self._calls_of[connection]
 
     def _check(self, connection: str) -> None:
         if self.draining.is_set():
@@ -96,7 +99,7 @@ class Gate:
         if self.calls >= self._max_calls:
             message = f"the server is busy with {self.calls} calls, as many as it takes"
             raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=RETRY_S)
-        if self.calls >= self._shared and (own := self._of[connection]):
+        if self.calls >= self._shared and (own := self._calls_of[connection]):
             message = (
                 f"{self.calls} calls are inside, {own} of this connection: the last places are for other connections"
             )

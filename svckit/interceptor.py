@@ -1,4 +1,4 @@
-"""What happens around every call: who may call and when, the request id, errors as statuses, a log line, metrics."""
+"""Everything around a call: the token, the gate, the request id, errors as statuses, a log line, metrics."""
 
 import asyncio
 import hmac
@@ -29,21 +29,21 @@ _HEALTH = "/grpc.health.v1.Health/"
 _STREAMS_OF_A_CONNECTION = 16
 _LONGEST_REQUEST_ID = 128
 _TRANSIT_S = 0.05
-# A caller that never ends its upload keeps others out, for it counts as a call.
+# How long a message may take to come: a caller that never ends its upload keeps others out, because it counts as a call.
 _RECEIVE_S = 60
-# Of calls that are answered always, which have no place that they could keep from others, but take memory.
+# The same for calls that are answered in every state: they take no place from others, but memory.
 _RECEIVE_ALWAYS_S = 10
 _log = logging.getLogger("svckit.calls")
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Stands between gRPC and the servicers. Health checks pass without a token, warm or not, and are not logged.
+    """Stands between gRPC and the servicers. Health checks need no token, are answered in every state, and are not logged.
 
-    Streams have places of their own, apart from those of calls; callers with the token have other places than those without,
-    and no connection has more than its part.
+    Streams have places of their own, apart from those of calls: one set for callers with the token and one for those without,
+    in each of which a connection may have only its part.
 
-    Methods in `always`, by their full names, are answered warm or not, too. Of those in `before`, what is given there is
-    called with the call's deadline before its message is read: it may raise ServiceError.
+    Methods in `always`, by their full names, are answered in every state, too. `before` maps methods to functions that are
+    called with the call's deadline before its message is read; they may raise ServiceError.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return streams.wrap(handler, partial(self._stream, handler, method))
         if method.startswith(_HEALTH):
             return grpc.stream_unary_rpc_method_handler(partial(self._health, handler))
-        # As a stream of one message: whether a call is taken is decided before its message is read into memory.
-        # Without serializers: bytes that are no message are an error like any other, with a reason and a log line.
+        # Handled as a stream of one message, a call can be refused before its message is read into memory.
+        # Without serializers, bytes that are no message are an error like any other, with a reason and a log line.
         return grpc.stream_unary_rpc_method_handler(partial(self._call, handler, method))
 
     async def _health(self, handler: Handler, messages: object, context: Context) -> bytes:  # noqa: ARG002 (gRPC passes them)
@@ -93,7 +93,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await _abort(error, _request_id(context), context)
 
     async def _call(self, handler: Handler, method: str, messages: object, context: Context) -> bytes:  # noqa: ARG002
-        # The message is read from the context: as one of a stream it costs 0.1 ms of a call more.
+        # The message is read from the context: iterating over `messages` would cost a call 0.1 ms more.
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
@@ -103,7 +103,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return outcome
 
     async def _outcome(self, handler: Handler, method: str, context: Context) -> bytes | ServiceError:
-        """The response or the error, counted and logged before the caller has it."""
+        """Return the response or the error, after the call has been counted and logged."""
         started = time.perf_counter()
         code, reason = grpc.StatusCode.OK, None
         self._metrics.call_began()
@@ -158,14 +158,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 def deadline(context: Context) -> float | None:
-    """When the caller stops waiting, as a time of `time.monotonic`, for `Batcher.submit`; None if never."""
+    """Return when the caller stops waiting, as a time of `time.monotonic`; None if it waits for ever."""
     remaining_s: float | None = context.time_remaining()
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
 @contextmanager
 def _foreseen() -> Iterator[None]:
-    """Whatever nobody foresaw comes out as INTERNAL."""
+    """Turn exceptions that nobody foresaw into ServiceError, INTERNAL."""
     try:
         yield
     except (ServiceError, grpc.aio.AbortError):
@@ -185,7 +185,7 @@ async def _serve(handler: Handler, context: Context, within_s: float) -> bytes:
 
 
 async def _requests(handler: Handler, context: Context) -> AsyncIterator[Any]:
-    """Yield a stream's messages, of which the first must come in time."""
+    """Yield a stream's messages. Raise ServiceError if the first does not come in time."""
     encoded = await _received(context, _RECEIVE_S)
     while encoded is not grpc.aio.EOF:
         yield _parsed(handler, encoded)
@@ -193,7 +193,7 @@ async def _requests(handler: Handler, context: Context) -> AsyncIterator[Any]:
 
 
 async def _request(handler: Handler, context: Context, within_s: float) -> Any:
-    """Return the call's message, once all of it is here; its bytes are not kept."""
+    """Wait for all of the call's message and return it, parsed; its bytes are not kept."""
     encoded = await _received(context, within_s)
     if encoded is grpc.aio.EOF:
         raise ServiceError(Reason.MALFORMED_REQUEST, "the request did not come whole")
@@ -221,26 +221,29 @@ async def _abort(error: ServiceError, request_id: str, context: Context) -> NoRe
 
 
 def _internal() -> ServiceError:
-    """Tells the caller nothing but where to look: the message of an unforeseen error may hold anything."""
+    """Log the exception, and return an error that only says where to look: its own message might tell a caller too much."""
     _log.exception("unforeseen error")
     return ServiceError(Reason.INTERNAL, "internal error; the server's log has it under this call's request id")
 
 
 def _caller_left() -> bool:
-    """Whether the call itself is being cancelled, and not just something that it waited for."""
+    """Return whether the call itself is being cancelled, rather than something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _why_left(context: Context) -> grpc.StatusCode:
-    """A deadline travels as a duration, which the server counts from when it reads it: the caller's ends before."""
+    """Return whether the caller's deadline passed or it cancelled the call.
+
+    A deadline travels as a duration, which the server counts from when it reads it, so the caller's ends a little before.
+    """
     end = deadline(context)
     late = end is not None and end - time.monotonic() < _TRANSIT_S
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _request_id(context: Context) -> str:
-    """The caller's, unless it could not be sent back: gRPC sends printable ASCII alone, yet lets more in."""
+    """Return the caller's request id, or a new one if it could not be sent back: gRPC receives more than it can send."""
     given = _metadata(context, REQUEST_ID)
     usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
     return given if usable else uuid.uuid4().hex

@@ -11,16 +11,16 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("json", "text")
 
 request_id: ContextVar[str] = ContextVar("request_id")
-"""The call being served; every line logged meanwhile carries it."""
+"""The request id of the call being served, which every line logged meanwhile carries."""
 
 _tags: dict[str, object] = {}
 
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""What every record has; all else are the extras of its line."""
+"""Attributes that every record has; all others are extra fields of its line."""
 
 
 def configure(level: str, form: str) -> None:
-    """Sends everything this process logs to stderr. `level` is one of LEVELS, `form` one of FORMATS."""
+    """Send everything that this process logs to stderr. `level` is one of LEVELS, `form` one of FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
     handler.addFilter(_add_request_id)
@@ -29,14 +29,14 @@ def configure(level: str, form: str) -> None:
 
 
 def tag(**fields: object) -> None:
-    """Adds fields to every line that this process logs from now on; a line's own win."""
+    """Add fields to every line that this process logs after this call; a field of the line's own wins over one of the same name."""
     _tags.update(fields)
 
 
 class _JsonFormatter(logging.Formatter):
-    """`{"level": ..., "logger": ..., "message": ..., extras, "time": ...}`. A call has a line of its own, so this is quick."""
+    """Formats a record as `{"level": ..., "logger": ..., "message": ..., extras, "time": ...}`; quickly, for each call has a line."""
 
-    # Made once: `json.dumps` makes one for each line that needs a `default`.
+    # Made once: `json.dumps` would make an encoder for each line, because it is given a `default`.
     _encode = json.JSONEncoder(default=str).encode
 
     def format(self, record: logging.LogRecord) -> str:
@@ -51,7 +51,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _TextFormatter(logging.Formatter):
-    """`time LEVEL logger: message key=value ...`."""
+    """Formats a record as `time LEVEL logger: message key=value ...`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,4 +1,4 @@
-"""What a server counts, and the HTTP endpoint where Prometheus reads it."""
+"""The metrics of a server, and the HTTP endpoint where Prometheus reads them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from svckit.batcher import Batcher
 from svckit.config import ConfigError
 from svckit.errors import Reason
-from svckit.submit import In, Out, Run
+from svckit.submission import In, Out, Run
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -18,7 +18,7 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class Metrics:
     """The metrics of one server, in a registry of their own.
 
-    Those of calls have the names and labels that gRPC's Prometheus middleware gave them, which dashboards know.
+    The metrics of calls have the names and labels of gRPC's Prometheus middleware, which dashboards know.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Metrics:
         self._handling = Histogram(
             "grpc_server_handling_seconds", "Duration of calls", call, buckets=_SECONDS, registry=self.registry
         )
-        self._of_calls: dict[tuple[str, StatusCode], tuple[Counter, Histogram]] = {}
-        """The two of a method and a status, which take longer to look up by their labels than to count."""
+        self._call_metrics: dict[tuple[str, StatusCode], tuple[Counter, Histogram]] = {}
+        """Both metrics of a method and a status: prometheus_client takes longer to find them by their labels than to count."""
         self._errors = Counter("vmmr_errors_total", "Calls failed, by reason", ("reason",), registry=self.registry)
         self._in_flight = Gauge("vmmr_calls_in_flight", "Calls being served", registry=self.registry)
         self._streams = Gauge(
@@ -55,8 +55,8 @@ class Metrics:
         self._in_flight.inc()
 
     def call_ended(self, method: str, code: StatusCode, reason: Reason | None, seconds: float) -> None:
-        """Counts a call; `method` is its full name, `/package.Service/Method`."""
-        handled, handling = self._of_calls.get((method, code)) or self._add_of_calls(method, code)
+        """Count a call that ended, after so many seconds; `method` is its full name, `/package.Service/Method`."""
+        handled, handling = self._call_metrics.get((method, code)) or self._add_call_metrics(method, code)
         self._in_flight.dec()
         handled.inc()
         handling.observe(seconds)
@@ -64,24 +64,24 @@ class Metrics:
             self._errors.labels(reason).inc()
 
     def streams(self, open_: Callable[[], float], *, token: bool) -> None:
-        """Add the number of streams open, of callers who sent the token or of the others."""
+        """Add the gauge of open streams, of callers who sent the token or of the others; `open_` is asked when it is read."""
         self._streams.labels("yes" if token else "no").set_function(open_)
 
     def stream_failed(self, reason: Reason) -> None:
         """Count a stream that ended with an error."""
         self._errors.labels(reason).inc()
 
-    def _add_of_calls(self, method: str, code: StatusCode) -> tuple[Counter, Histogram]:
+    def _add_call_metrics(self, method: str, code: StatusCode) -> tuple[Counter, Histogram]:
         _, service, name = method.split("/")
         found = self._handled.labels(service, name, code.name), self._handling.labels(service, name)
-        return self._of_calls.setdefault((method, code), found)
+        return self._call_metrics.setdefault((method, code), found)
 
     def counter(self, name: str, text: str) -> Callable[[], None]:
-        """Adds a metric of a service's own: what is returned counts one more."""
+        """Add a counter of the service's own, and return the function that counts one more."""
         return Counter(name, text, registry=self.registry).inc
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Adds a metric of a service's own, whose value is asked for when it is read."""
+        """Add a gauge of the service's own; `value` is asked when it is read."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
     def batcher(
@@ -94,7 +94,7 @@ class Metrics:
         lanes: int = 1,
         alone: Run[In, Out] | None = None,
     ) -> Batcher[In, Out]:
-        """A Batcher whose queue, batch sizes and durations are measured under `name`."""
+        """Return a Batcher whose queue, batch sizes and durations are measured under `name`."""
         batcher = Batcher(
             self._measured(name, run),
             max_batch=max_batch,
@@ -120,7 +120,7 @@ class Metrics:
 
 
 class Endpoint:
-    """Serves a registry over HTTP, at `/metrics`, until stopped."""
+    """An HTTP server that answers `/metrics` with a registry's metrics, from its making until `stop`."""
 
     def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
         try:

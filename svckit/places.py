@@ -1,4 +1,4 @@
-"""How many streams may be open at once: of one connection, and in all."""
+"""The bounds on streams that are open at once: of one connection, and in all."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,32 +10,32 @@ RETRY_S = 1.0
 
 
 class Places:
-    """A bounded number of places, of which no connection gets more than its part."""
+    """A bounded number of places, of which one connection may take only a part."""
 
     def __init__(self, *, per_connection: int, in_all: int) -> None:
         self._per_connection = per_connection
         self._in_all = in_all
-        self._of: Counter[str] = Counter()
+        self._taken_of: Counter[str] = Counter()
 
     @property
     def taken(self) -> int:
         """Places that are taken."""
-        return self._of.total()
+        return self._taken_of.total()
 
     @contextmanager
     def taken_by(self, connection: str) -> Iterator[None]:
         """Hold a place for the connection. Raises ServiceError, TOO_MANY_STREAMS, if there is none for it."""
         self._check(connection)
-        self._of[connection] += 1
+        self._taken_of[connection] += 1
         try:
             yield
         finally:
-            self._of[connection] -= 1
-            if not self._of[connection]:
-                del self._of[connection]
+            self._taken_of[connection] -= 1
+            if not self._taken_of[connection]:
+                del self._taken_of[connection]
 
     def _check(self, connection: str) -> None:
-        if (own := self._of[connection]) >= self._per_connection:
+        if (own := self._taken_of[connection]) >= self._per_connection:
             _refuse(f"this connection has {own} streams open, as many as one connection may have")
         if (taken := self.taken) >= self._in_all:
             _refuse(f"{taken} streams are open, as many as the server takes")

@@ -1,4 +1,4 @@
-"""Ports: an address as gRPC writes it, one that several processes share, and how a port is told to others."""
+"""Ports: addresses in gRPC's notation, a port that several processes share, and the file that says which port was taken."""
 
 import json
 import socket
@@ -20,10 +20,10 @@ def cannot_listen(host: str, port: int) -> ConfigError:
 
 @contextmanager
 def shared(host: str, port: int) -> Iterator[int]:
-    """Keeps a port for processes of this user that set SO_REUSEPORT, and for nobody else; 0 takes any free one.
+    """Reserve a port for processes of this user that set SO_REUSEPORT, and yield its number; 0 takes any free one.
 
-    Nothing listens here: the kernel gives connections to those processes alone. Raises ConfigError if anybody has the port,
-    be it another server whose processes share theirs.
+    This process does not listen on it: the kernel gives connections to those that do. Raise ConfigError if the port is
+    taken, even by another server whose processes share it in the same way.
     """
     try:
         kind, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -37,10 +37,10 @@ def shared(host: str, port: int) -> Iterator[int]:
 
 
 def _bind_alone(held: socket.socket, where: tuple[object, ...], host: str, port: int) -> None:
-    """Binds where nobody else is.
+    """Bind the socket, or raise ConfigError if anybody else has the port.
 
-    SO_REUSEADDR passes over connections of an earlier server that the kernel still remembers. Kept on a socket that does
-    not listen, it would let others pass over this one.
+    SO_REUSEADDR lets it bind although the kernel still remembers connections of an earlier server. It is taken off again:
+    on a socket that does not listen it would let others bind beside this one.
     """
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -51,6 +51,6 @@ def _bind_alone(held: socket.socket, where: tuple[object, ...], host: str, port:
 
 
 def write(path: Path | None, *, port: int, metrics_port: int | None) -> None:
-    """The file, if one is wanted, that tells the ports of a server that is ready."""
+    """Write the ports of a server that is ready to the file, as JSON; do nothing if no file is wanted."""
     if path:
         atomic_write(path, json.dumps({"port": port, "metrics_port": metrics_port}).encode())

@@ -1,4 +1,4 @@
-"""Asks a server for its health: `python -m svckit.probe HOST:PORT`. For images, where no other gRPC client is.
+"""`python -m svckit.probe HOST:PORT` asks a server for its health: for container images, where no other gRPC client is.
 
 Exit code 0 if the answer is SERVING; 1, and a line on stderr, if it is another one or none.
 """
@@ -16,7 +16,7 @@ from svckit import cli
 def health(
     address: str, *, service: str = "", timeout_s: float = 3.0, credentials: grpc.ChannelCredentials | None = None
 ) -> str:
-    """The status of a server, or of one service on it: SERVING, NOT_SERVING, or the reason why there is none."""
+    """Return the status of a server, or of one service on it: SERVING, NOT_SERVING, or the gRPC error that came instead."""
     with _channel(address, credentials) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         try:

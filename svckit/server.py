@@ -31,24 +31,26 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LOOPBACK = "127.0.0.1"
 _LEAST_PING_INTERVAL_MS = 10_000
 _REFUSING_S = 0.1
-# Streams of callers with the token, and as many of callers without.
-_BESIDES_CALLS = 1024
-# HTTP/2's limit: streams, health checks and calls just being refused, of one connection. Clients wait that know it; what they
-# send before, gRPC resets, which tells them nothing: so it is far above the limits that are told with a reason.
-_BESIDES_CALLS_OF_A_CONNECTION = 4096
-# Of calls that came and that the event loop has not seen yet, gRPC refuses any, health checks too, from here on.
-_UNSEEN = 2**15
+# Streams of callers with the token; as many again of callers without.
+_MAX_STREAMS = 1024
+# How many streams HTTP/2 lets a connection have beside its calls: streams, health checks, calls that are being refused. A client
+# that knows the limit waits; calls sent before it does are reset by gRPC, without a reason. So it is far above the limits that
+# refuse with one.
+_HTTP2_STREAMS_BESIDES_CALLS = 4096
+# Calls that the event loop has not seen yet. Beyond so many gRPC itself refuses calls, health checks among them.
+_MAX_PENDING = 2**15
 _LAST_BYTES_S = 1.0
 
-_SWITCH_S = 5e-4
-"""For so long a thread may keep Python's lock while another waits. A thread that searches or embeds needs it some ten times a
-batch, and waits each time for whoever reads a call or writes a reply: beside 14 ms of its own a search stood still for 8.6 with
-Python's 5 ms, for 1.3 with this; less hardly helps, and who waits wakes each time (`bench/search/switching.py`)."""
+_SWITCH_INTERVAL_S = 5e-4
+"""How long a thread may keep Python's lock while another waits for it. A thread that searches or embeds needs the lock some ten
+times a batch, and waits each time for the thread that reads calls and writes replies. With Python's 5 ms a search of 14 ms
+waited 8.6 ms in all, with this value 1.3 ms; a lower one hardly helps, and wakes waiting threads more often
+(`bench/search/switching.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """The settings that every server has; a service's own configuration extends it and may override a default."""
+    """The settings that every server has; a service's own configuration extends them and may override a default."""
 
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
     port: int = option(0, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
@@ -80,10 +82,10 @@ class ServerConfig:
 class Server:
     """One gRPC server with health, reflection, metrics and an orderly end.
 
-    Services are `add`ed, then either `run` serves until a signal, or `start`, `open` and `stop` are called in turn.
+    `add` services first. Then `run` serves until a signal; tests call `start`, `open` and `stop` in turn instead.
 
-    As one of several `worker`s it shares the port with the others, and its supervisor speaks for all of them: to who waits
-    for the server to be ready, or reads its metrics.
+    As one of several `worker`s it shares the port with the others. Their supervisor tells when all of them are ready, and
+    serves the metrics of all.
     """
 
     def __init__(self, config: ServerConfig, *, name: str, worker: Worker | None = None) -> None:
@@ -111,11 +113,11 @@ class Server:
         always: Collection[str] = (),
         before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
     ) -> None:
-        """Adds a service, with the function that the protobuf compiler generated for it.
+        """Add a service, by the function that the protobuf compiler generated for it.
 
-        Its methods in `always` are answered before the server is warm and while it stops, too, however busy it is: some
-        protocols ask for readiness by such. What `before` has for a method is called with the call's deadline before its
-        message is read, and may raise ServiceError.
+        Methods in `always` are answered in every state, before the server is warm and while it stops, and however busy it
+        is: some protocols ask for readiness by such methods. `before` maps methods to functions that are called with the
+        call's deadline before its message is read; they may raise ServiceError.
         """
         self._services[service_full_name] = lambda server: add_to_server(servicer, server)
         self._always.update(f"/{service_full_name}/{method}" for method in always)
@@ -127,17 +129,17 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        """Whether calls are taken: not before the server is warm, and no longer once it stops."""
+        """Whether calls are taken: from when the server is warm until it stops."""
         return self._gate.taking
 
     async def run(self, warm_up: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
-        """Serves until SIGTERM or SIGINT, then drains and returns; a second signal ends the process at once.
+        """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
 
-        Health says SERVING once `warm_up` has ended; if it raises, so does this. `close` is called at the very end,
-        unless a signal came before the warm-up had ended: then the process ends here, and its threads with it.
+        Health says SERVING once `warm_up` has ended; raise what it raises. `close` is called at the very end, unless a
+        signal came before the warm-up had ended: then the process ends here, and its threads with it.
         """
         logs.configure(self._config.log_level, self._config.log_format)
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         signalled = on_signals(self._at_second_signal)
         try:
             await self.start()
@@ -152,11 +154,11 @@ class Server:
                     await close()
         _log.info("stopped", extra={"server": self._name})
         if not self._gate.opened:
-            # A thread that warms up can't be stopped, may take minutes, and the interpreter would wait for it.
+            # A thread that warms up can't be stopped and may take minutes, for which the interpreter would wait.
             os._exit(0)
 
     async def start(self) -> None:
-        """Listens, and answers health checks with NOT_SERVING and calls with NOT_READY. Raises ConfigError."""
+        """Listen; answer health checks with NOT_SERVING and calls with NOT_READY. Raise ConfigError if that cannot be done."""
         self._server = self._build()
         self.port = self._bind(self._server)
         if self._config.metrics_port is not None:
@@ -168,7 +170,7 @@ class Server:
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
-        """Takes calls, says so to health checks, and writes the port file; or tells the supervisor, which will."""
+        """Take calls, tell health checks, and write the port file; a worker tells its supervisor instead, which writes it."""
         self._gate.opened = True
         await self._set_health(_SERVING)
         if self._worker:
@@ -178,9 +180,9 @@ class Server:
         _log.info("ready", extra=self._address())
 
     async def stop(self) -> None:
-        """Tells health checks, gives load balancers a moment to hear of it, then refuses new calls and lets the others end.
+        """Tell health checks, wait for load balancers to hear of it, then refuse new calls and let the others end.
 
-        Calls that are still running after `drain_s` end with SHUTTING_DOWN.
+        Calls that still run after `drain_s` end with SHUTTING_DOWN.
         """
         await self._health.enter_graceful_shutdown()
         if self._gate.opened:
@@ -192,10 +194,10 @@ class Server:
             await asyncio.to_thread(self._endpoint.stop)
 
     async def _drain(self) -> None:
-        """Ends the calls before gRPC's own stop, which answers those just arriving with CANCELLED.
+        """End the calls before gRPC's own stop, which would answer those just arriving with CANCELLED.
 
-        Refusing calls a moment longer answers those that are on their way, and sends callers who at once call again
-        elsewhere.
+        Refusing calls a moment longer gives those that are on their way a reason, and sends callers who try again at once
+        to another server.
         """
         _log.info("draining", extra={"calls": self._gate.calls})
         if not await self._gate.drain(self._config.drain_s):
@@ -204,7 +206,7 @@ class Server:
             await asyncio.sleep(_REFUSING_S)
 
     def _at_second_signal(self, signum: signal.Signals) -> None:
-        # A worker hears a signal to all of its group twice. Its supervisor has other means to end it at once.
+        # A worker gets a signal to its process group twice, the second time from its supervisor, which has other means to end it.
         if not self._worker:
             os._exit(128 + signum)
 
@@ -214,7 +216,7 @@ class Server:
         if token and not config.tls_cert:
             _log.warning("the token travels in the clear, for TLS is off")
         interceptor = Interceptor(
-            self._gate, self.metrics, token, always=self._always, before=self._before, max_streams=_BESIDES_CALLS
+            self._gate, self.metrics, token, always=self._always, before=self._before, max_streams=_MAX_STREAMS
         )
         server = grpc.aio.server(
             interceptors=(interceptor,),
@@ -254,13 +256,13 @@ class Server:
 def _channel_options(config: ServerConfig, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes),
-        # No limit of all calls together: who holds them would keep health checks out. The gate and places have the limits.
-        ("grpc.max_concurrent_streams", config.max_concurrent_calls + _BESIDES_CALLS_OF_A_CONNECTION),
-        ("grpc.server.max_pending_requests", _UNSEEN),
-        ("grpc.server.max_pending_requests_hard_limit", _UNSEEN),
+        # gRPC must not limit all calls together: whoever held them would keep health checks out. The gate and places limit them.
+        ("grpc.max_concurrent_streams", config.max_concurrent_calls + _HTTP2_STREAMS_BESIDES_CALLS),
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
         # A second server on the port must fail, not share its calls in silence.
         ("grpc.so_reuseport", int(shares_port)),
-        # Clients may ask an idle connection for a sign of life; by default more than one in 5 minutes is an attack.
+        # Clients may ping an idle connection; by default gRPC takes more than one ping in 5 minutes for an attack.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
     ]

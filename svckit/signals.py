@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def on_signals(at_second: Callable[[signal.Signals], None]) -> asyncio.Event:
-    """An event that the first signal sets; with each further one `at_second` is called."""
+    """Return an event that the first signal sets; `at_second` is called with each further one."""
     signalled = asyncio.Event()
 
     def on_signal(signum: signal.Signals) -> None:
@@ -25,7 +25,7 @@ def on_signals(at_second: Callable[[signal.Signals], None]) -> asyncio.Event:
 
 
 async def ended_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Whether the work ended, well, before the event; if not it is cancelled. Raises what the work raised."""
+    """Return whether the work ended before the event was set; if it did not, it is cancelled. Raise what the work raised."""
     working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -39,7 +39,7 @@ async def ended_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which a terminal sends to children as well: this process ends them."""
+    """Keep Ctrl-C from the processes started in the block. A terminal sends it to children as well, but this process ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

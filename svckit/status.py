@@ -12,14 +12,14 @@ DOMAIN = "vmmr"
 
 _MESSAGE_BYTES = 500
 _VIOLATIONS_BYTES = 3584
-"""gRPC implementations refuse trailing metadata from about 8 KB on, base64 included, and lose the whole error."""
+"""The room for violations. gRPC implementations refuse trailing metadata from about 8 KB on, base64 included, and lose the whole error."""
 
 
 def status_of(error: ServiceError, request_id: str) -> status_pb2.Status:
-    """The error with its ErrorInfo, BadRequest, RetryInfo and RequestInfo.
+    """Return the error as a Status with ErrorInfo and RequestInfo, and BadRequest and RetryInfo where it has them.
 
-    When there are too many violations for the metadata of a call, the last ones lose their descriptions; those that
-    still do not fit are left out and counted in ErrorInfo's metadata as `violations_omitted`.
+    Where there are more violations than fit into a call's metadata, the last ones lose their descriptions; those that still
+    do not fit are left out, and ErrorInfo's metadata has their number as `violations_omitted`.
     """
     violations = _fitting(error.violations)
     metadata = dict(error.metadata)
@@ -39,7 +39,7 @@ def status_of(error: ServiceError, request_id: str) -> status_pb2.Status:
 
 
 def _fitting(violations: Sequence[Violation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
-    """As many as fit, with descriptions as long as every later one still fits by its field and reason."""
+    """Return as many violations as fit: the first with descriptions, as long as all later ones still fit without."""
     brief = [_field_violation(v, description="") for v in violations]
     left = _VIOLATIONS_BYTES - sum(_cost(b) for b in brief)
     while left < 0:
@@ -64,7 +64,7 @@ def _shortened(message: str) -> str:
 
 
 def _cost(message: Message) -> int:
-    """Bytes it takes in a repeated field: itself, a tag and its length."""
+    """Return the bytes that the message takes in a repeated field: its own, and those of a tag and a length."""
     return message.ByteSize() + 4
 
 

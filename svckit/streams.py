@@ -1,6 +1,6 @@
-"""Streaming calls, of which we serve only health's Watch and reflection: they end when the server drains.
+"""Streaming calls, ended when the server drains. The only ones served are health's Watch and reflection.
 
-Left to themselves they last as long as their clients like, and a drain would always take its whole limit.
+Their clients may keep them open for as long as they like, and a drain would then always take its whole limit.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def wrap(handler: Handler, serve: Callable[[Any, Context], Awaitable[None]]) -> 
 
 
 async def serve(handler: Handler, request: Any, context: Context, *, until: asyncio.Event) -> None:
-    """Serves the stream to its end, or `until` the event: then ServiceError, SHUTTING_DOWN."""
+    """Serve the stream to its end. Raise ServiceError, SHUTTING_DOWN, if the event `until` is set before."""
     responses = asyncio.ensure_future(_respond(handler.unary_stream or handler.stream_stream, request, context))
     over = asyncio.ensure_future(until.wait())
     try:
@@ -41,7 +41,7 @@ async def serve(handler: Handler, request: Any, context: Context, *, until: asyn
 
 
 async def _respond(behaviour: Any, request: Any, context: Context) -> None:
-    """Servicers either write the responses themselves or yield them."""
+    """Run a servicer's method, which either writes its responses itself or yields them to be written here."""
     if inspect.isasyncgenfunction(behaviour):
         async with aclosing(behaviour(request, context)) as responses:
             async for response in responses:

@@ -1,4 +1,6 @@
-"""Several processes that serve on one port: starts them, starts anew the one that dies, ends them, speaks for all."""
+"""The supervisor of several processes that serve on one port: it starts them, restarts one that dies, ends them, and stands
+for all of them to callers and operators.
+"""
 
 import asyncio
 import dataclasses
@@ -16,12 +18,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from svckit import logs, ports
 from svckit.cores import shares
-from svckit.gathered import Gathered
 from svckit.metrics import Endpoint
-from svckit.seat import Seat
 from svckit.server import ServerConfig
 from svckit.signals import ended_before, on_signals
 from svckit.worker import Main, Worker
+from svckit.worker_metrics import WorkerMetrics
+from svckit.worker_slot import WorkerSlot
 
 Settings = TypeVar("Settings", bound=ServerConfig)
 
@@ -29,16 +31,16 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _LONG_LIFE_S = 60.0
-"""After so long, what killed a worker is no longer taken to be what will kill the next."""
+"""A worker that lived so long is restarted after the first pause again: what killed it need not kill the next at once."""
 _BESIDES_DRAIN_S = 10.0
-"""What workers may take for their end on top of the drain; then they are killed."""
+"""Time that workers have to end, on top of the drain, before they are killed."""
 
 
 def serve(main: Callable[[Settings, Worker | None], Awaitable[None]], settings: Settings, program: str) -> None:
-    """Runs `main` until it ends: in this process, or in as many of its own as the settings say.
+    """Run `main` until it ends: in this process, or, if `settings.workers` is more than 1, in so many processes of its own.
 
-    `main` is at the top level of its module, for its processes are spawned. Raises what it raises; of several processes
-    the first that fails before all are ready has its say, as SystemExit.
+    `main` must be at the top level of its module, because the processes are spawned. Raise what it raises; with several
+    processes, SystemExit with the message of the first that fails before all are ready.
     """
     if settings.workers == 1:
         asyncio.run(_alone(main, settings))
@@ -60,16 +62,16 @@ async def _together(main: Main, settings: ServerConfig) -> None:
 
 
 class _NotStartedError(Exception):
-    """A worker failed before all were ready; says why, to the user."""
+    """A worker failed before all were ready; the message tells the user why."""
 
 
 class _Supervisor:
-    """Keeps the workers running until a signal. A worker that hangs, but lives, it does not notice."""
+    """Keeps the workers running until a signal. It does not notice a worker that lives, but hangs."""
 
     def __init__(self, main: Main, settings: ServerConfig) -> None:
         self._main = main
         self._settings = settings
-        self._seats = [Seat(number, share) for number, share in enumerate(shares(settings.workers))]
+        self._slots = [WorkerSlot(number, share) for number, share in enumerate(shares(settings.workers))]
         self._opened = False
         self._metrics_port: int | None = None
         self._registry = CollectorRegistry()
@@ -79,14 +81,14 @@ class _Supervisor:
             ("worker",),
             registry=self._registry,
         )
-        for seat in self._seats:
-            self._restarts.labels(str(seat.number))
+        for slot in self._slots:
+            self._restarts.labels(str(slot.number))
         workers = Gauge("vmmr_workers", "Workers that take calls", registry=self._registry)
-        workers.set_function(lambda: sum(seat.is_ready for seat in self._seats))
-        self._registry.register(Gathered(self._metrics_ports))
+        workers.set_function(lambda: sum(slot.is_ready for slot in self._slots))
+        self._registry.register(WorkerMetrics(self._metrics_ports))
 
     async def run(self) -> None:
-        """Raises _NotStartedError, and ConfigError if the port for metrics is taken."""
+        """Run the workers until a signal. Raise _NotStartedError, or ConfigError if the port for metrics is taken."""
         signalled = on_signals(self._end_at_once)
         with ExitStack() as stack:
             if self._settings.metrics_port is not None:
@@ -94,51 +96,51 @@ class _Supervisor:
                 stack.callback(endpoint.stop)
                 self._metrics_port = endpoint.port
             try:
-                await ended_before(signalled, _all(self._keep(seat) for seat in self._seats))
+                await ended_before(signalled, _all(self._keep(slot) for slot in self._slots))
             finally:
                 await self._stop()
-        _log.info("stopped", extra={"workers": len(self._seats)})
+        _log.info("stopped", extra={"workers": len(self._slots)})
 
-    async def _keep(self, seat: Seat) -> None:
-        """Starts a worker, and again whenever it has ended. Raises _NotStartedError."""
+    async def _keep(self, slot: WorkerSlot) -> None:
+        """Start a worker, and start it again whenever it has ended. Raise _NotStartedError if it fails before all are ready."""
         pause_s = _FIRST_PAUSE_S
         for restarts in itertools.count(1):
             started = time.monotonic()
-            seat.start(self._main, self._settings)
-            if await seat.ready():
-                _log.info("worker ready", extra={"worker": seat.number, "pid": seat.pid})
+            slot.start(self._main, self._settings)
+            if await slot.ready():
+                _log.info("worker ready", extra={"worker": slot.number, "pid": slot.pid})
                 self._open_once_all_are_ready()
-            how = await seat.ended()
+            how = await slot.ended()
             if not self._opened:
                 raise _NotStartedError(
-                    seat.error or f"{self._main.program}: error: worker {seat.number} ended with {how}"
+                    slot.error or f"{self._main.program}: error: worker {slot.number} ended with {how}"
                 )
-            self._restarts.labels(str(seat.number)).inc()
+            self._restarts.labels(str(slot.number)).inc()
             pause_s = _FIRST_PAUSE_S if time.monotonic() - started > _LONG_LIFE_S else pause_s
-            about = {"worker": seat.number, "pid": seat.pid, "ended_with": how, "error": seat.error}
+            about = {"worker": slot.number, "pid": slot.pid, "ended_with": how, "error": slot.error}
             _log.warning("worker ended", extra={**about, "restarts": restarts, "restart_in_s": pause_s})
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _open_once_all_are_ready(self) -> None:
-        if self._opened or not all(seat.is_ready for seat in self._seats):
+        if self._opened or not all(slot.is_ready for slot in self._slots):
             return
         self._opened = True
         settings = self._settings
         ports.write(settings.port_file, port=settings.port, metrics_port=self._metrics_port)
-        about = {"server": self._main.program, "workers": len(self._seats), "tls": settings.tls_cert is not None}
+        about = {"server": self._main.program, "workers": len(self._slots), "tls": settings.tls_cert is not None}
         where = {"host": settings.host, "port": settings.port, "metrics_port": self._metrics_port}
         _log.info("ready", extra={**about, **where})
 
     def _metrics_ports(self) -> dict[int, int]:
-        ports = ((seat.number, seat.metrics_port) for seat in self._seats if seat.is_ready)
+        ports = ((slot.number, slot.metrics_port) for slot in self._slots if slot.is_ready)
         return {number: port for number, port in ports if port is not None}
 
     async def _stop(self) -> None:
-        """Ends all workers as a signal does, each in order; kills those that don't come to an end."""
-        for seat in self._seats:
-            seat.terminate()
-        ends = _all(seat.ended() for seat in self._seats)
+        """Send SIGTERM to all workers, wait until they have ended, and kill those that do not."""
+        for slot in self._slots:
+            slot.terminate()
+        ends = _all(slot.ended() for slot in self._slots)
         try:
             await asyncio.wait_for(ends, self._settings.drain_pause_s + self._settings.drain_s + _BESIDES_DRAIN_S)
         except TimeoutError:
@@ -146,8 +148,8 @@ class _Supervisor:
             self._kill()
 
     def _kill(self) -> None:
-        for seat in self._seats:
-            seat.kill()
+        for slot in self._slots:
+            slot.kill()
 
     def _end_at_once(self, signum: signal.Signals) -> None:
         self._kill()
@@ -155,7 +157,7 @@ class _Supervisor:
 
 
 async def _all(work: Iterable[Awaitable[Any]]) -> None:
-    """Waits for all; raises what the first to fail raises, with the others cancelled."""
+    """Wait for all; if one fails, cancel the others and raise what it raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.gather(*tasks)

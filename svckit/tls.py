@@ -9,9 +9,9 @@ from svckit.config import ConfigError
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Credentials from PEM files; with `client_ca`, only clients with a certificate it signed are let in.
+    """Return credentials read from PEM files; with `client_ca`, only clients with a certificate that it signed are let in.
 
-    Raises ConfigError naming the file: gRPC itself would only say later that it could not bind.
+    Raise ConfigError naming the file if one is not as it should be: gRPC itself would only say later that it could not bind.
     """
     _check(certificate, key, client_ca)
     return grpc.ssl_server_credentials(
@@ -22,7 +22,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it. Raises ConfigError."""
+    """Return the token in a file, without the white space around it. Raise ConfigError if there is none."""
     try:
         token = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Some libraries come in two wheels that install the same module, one for CPUs and one for GPUs."""
+"""Checks of libraries that come in two wheels, one for CPUs and one for GPUs, which install the same module."""
 
 import importlib.metadata
 
@@ -7,7 +7,7 @@ from svckit.extras import install
 
 
 def check_one_of(cpu: str, gpu: str) -> None:
-    """Raises CommandError if both wheels are installed: each has overwritten files of the other."""
+    """Raise CommandError if both wheels are installed: each has overwritten files of the other."""
     if installed(cpu) and installed(gpu):
         raise CommandError(
             f"{cpu} and {gpu} are both installed, and broke each other: "

@@ -1,4 +1,4 @@
-"""One of several processes that share a port, from the inside: what it knows, tells its supervisor, and ends with."""
+"""One of several processes that share a port, from the inside: its number and cores, its messages to the supervisor, its end."""
 
 import asyncio
 import importlib
@@ -16,36 +16,37 @@ from typing import Any
 
 from svckit import cli, cores, logs
 
-# Once a worker is ready nobody reads what it tells before it has ended: it must fit a pipe, or it never would.
-_MOST_TOLD = 10_000
+# The supervisor reads a ready worker's messages only once it has ended. A longer text would fill the pipe, and the worker
+# would wait for ever for somebody to read it.
+_MAX_FAILURE_TEXT = 10_000
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker takes calls; its metrics, if any, are at this port of the loopback interface."""
+    """Message to the supervisor: the worker takes calls, and serves its metrics, if any, at this port of the loopback interface."""
 
     metrics_port: int | None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A worker ends with this text for people: a line, or a traceback."""
+    """Message to the supervisor: the worker ends, because of this; a line, or a traceback, for people."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of the processes that share a port, as it knows itself. Pickled."""
+    """One of the processes that share a port, as it sees itself. Pickled, to be handed to the new process."""
 
     number: int
-    """From 0."""
+    """Counts from 0."""
     cores: int
-    """How many it may keep busy."""
+    """How many processors it may keep busy."""
     _supervisor: Connection
 
     def tell(self, message: Ready | Failed) -> None:
-        """Tells the supervisor, if there still is one."""
+        """Send the message to the supervisor, if there still is one."""
         try:
             self._supervisor.send(message)
         except BrokenPipeError:
@@ -54,15 +55,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class Main:
-    """A coroutine function `main(settings, worker)` at the top level of a module, by its names.
+    """A coroutine function `main(settings, worker)` at the top level of a module, by the names under which to import it.
 
-    multiprocessing does not find by itself what is in the `__main__` of a package.
+    Names, because multiprocessing cannot unpickle a function that is in the `__main__` of a package.
     """
 
     module: str
     name: str
     program: str
-    """How it names itself to its users."""
+    """The name of the command, for error messages."""
 
     @classmethod
     def of(cls, function: Callable[..., Awaitable[None]], program: str) -> "Main":
@@ -76,7 +77,7 @@ class Main:
 
 
 def work(main: Main, settings: Any, worker: Worker) -> None:
-    """The life of a worker's process. What it fails of it tells its supervisor, and not the user."""
+    """Run `main` in a worker's process, to its end. If it fails, tell the supervisor, which tells the user."""
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     cores.limit(worker.cores)
     logs.tag(worker=worker.number)
@@ -91,12 +92,12 @@ def work(main: Main, settings: Any, worker: Worker) -> None:
 
 
 def _fail(worker: Worker, text: str) -> None:
-    worker.tell(Failed(text[-_MOST_TOLD:]))
+    worker.tell(Failed(text[-_MAX_FAILURE_TEXT:]))
     sys.exit(1)
 
 
 def _end_with_supervisor() -> None:
-    """Once the supervisor is gone, however it went, this process ends as after a signal: with its calls answered."""
+    """Wait until the supervisor has ended, in whatever way, then end this process as SIGTERM does: with its calls answered."""
     supervisor = multiprocessing.parent_process()
     assert supervisor is not None
     multiprocessing.connection.wait([supervisor.sentinel])

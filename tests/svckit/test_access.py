@@ -123,7 +123,7 @@ async def test_without_a_token_to_send_streams_and_calls_have_places_of_their_ow
 async def test_watches_without_a_token_on_many_connections_shut_out_nobody_who_has_it(
     serve, connect, token_file, monkeypatch
 ):
-    monkeypatch.setattr("svckit.server._BESIDES_CALLS", 3 * PLACES)
+    monkeypatch.setattr("svckit.server._MAX_STREAMS", 3 * PLACES)
     served = await serve(token_file=token_file)
     channels = [await connect(served) for _ in range(6)]
     watches = [watch(channel) for channel in channels for _ in range(PLACES)]

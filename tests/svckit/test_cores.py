@@ -49,7 +49,7 @@ def seen_by_a_process(share, env=None):
         f"import os, svckit.cores as c; c.limit({share.cores});"
         "print(sorted(os.sched_getaffinity(0)), os.environ.get('OMP_NUM_THREADS'), c.cores())"
     )
-    with share.given():
+    with share.applied():
         return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
 
 

@@ -168,7 +168,7 @@ async def test_a_drain_waits_for_a_message_that_is_still_coming(serve, silent):
 
 
 async def test_streams_are_bounded_too(serve, monkeypatch):
-    monkeypatch.setattr("svckit.server._BESIDES_CALLS", 1)
+    monkeypatch.setattr("svckit.server._MAX_STREAMS", 1)
     channel = (await serve(max_concurrent_calls=1)).channel
     watches = [health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(4)]
     answers = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)

@@ -4,8 +4,8 @@ import pytest
 from grpc import StatusCode
 from prometheus_client import CollectorRegistry, generate_latest
 
-from svckit.gathered import Gathered
 from svckit.metrics import Endpoint, Metrics
+from svckit.worker_metrics import WorkerMetrics
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def serving():
 
 def gathered(ports):
     registry = CollectorRegistry()
-    registry.register(Gathered(lambda: ports))
+    registry.register(WorkerMetrics(lambda: ports))
     return registry
 
 

@@ -1,4 +1,4 @@
-"""The place of one worker, from the outside: the process that fills it at the moment."""
+"""A worker, seen from its supervisor: the process that runs at the moment, and what it said."""
 
 import asyncio
 import multiprocessing
@@ -14,15 +14,15 @@ from svckit.worker import Failed, Main, Ready, Worker, work
 _spawn = multiprocessing.get_context("spawn")
 
 
-class Seat:
-    """A worker's number, its share of the processors, and one process after the other."""
+class WorkerSlot:
+    """The slot of one worker: a number and a share of the processors, for one process after the other."""
 
     def __init__(self, number: int, share: Share) -> None:
         self.number = number
         self.is_ready = False
         self.metrics_port: int | None = None
         self.error: str | None = None
-        """What the last process that ended had to say of it."""
+        """Why the last process ended, as it said itself."""
         self._share = share
         self._process: context.SpawnProcess | None = None
         self._messages: connection.Connection
@@ -32,7 +32,7 @@ class Seat:
         return self._process.pid if self._process else None
 
     def start(self, main: Main, settings: Any) -> None:
-        """Starts a process, in the place of one that has ended; where the system allows none, it is as if it had failed."""
+        """Start a process, after the last one has ended. If the system allows none, the slot is as if the process had failed."""
         self._close()
         try:
             self._process = self._started(main, settings)
@@ -43,14 +43,14 @@ class Seat:
         self._messages, sending = _spawn.Pipe(duplex=False)
         worker = Worker(self.number, self._share.cores, sending)
         process = _spawn.Process(target=work, args=(main, settings, worker), name=f"worker {self.number}")
-        # Of all that multiprocessing starts, only this has the share.
+        # multiprocessing starts its resource tracker with the first process: it must not get the share.
         resource_tracker.ensure_running()
-        with sending, self._share.given(), interrupts_blocked():
+        with sending, self._share.applied(), interrupts_blocked():
             process.start()
         return process
 
     async def ready(self) -> bool:
-        """Whether it got so far as to take calls; False if it failed before."""
+        """Wait until the process takes calls, and return True; return False if it fails before."""
         if self._process is None:
             return False
         await _readable(self._messages.fileno())
@@ -58,7 +58,7 @@ class Seat:
         return self.is_ready
 
     async def ended(self) -> str:
-        """With what the process ended, once it has: `SIGKILL`, or `exit code 1`."""
+        """Wait until the process has ended, and return what with: `SIGKILL`, or `exit code 1`."""
         if self._process is None:
             return "no process"
         await _readable(self._process.sentinel)
@@ -70,7 +70,7 @@ class Seat:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def terminate(self) -> None:
-        """Asks the process, if it still runs, to end in order."""
+        """Send SIGTERM, by which the process ends in order, if it still runs."""
         if self._process:
             self._process.terminate()
 
@@ -79,7 +79,7 @@ class Seat:
             self._process.kill()
 
     def _hear(self) -> bool:
-        """Takes a message in; False if none comes any more."""
+        """Receive a message and note what it says; return False if no more will come."""
         try:
             message = self._messages.recv()
         except (EOFError, OSError):
@@ -99,7 +99,7 @@ class Seat:
 
 
 async def _readable(descriptor: int) -> None:
-    """Waits until there is something to read, be it the end."""
+    """Wait until there is something to read, or the other end is closed."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)

@@ -1,4 +1,4 @@
-"""What a caller of the batcher submitted, cut into parts for batches, and put together again from what came back."""
+"""The items that one caller submits to the batcher: cut into parts for batches, and put together again from their outputs."""
 
 import asyncio
 import math
@@ -11,13 +11,13 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 Run = Callable[[list[In]], Sequence[Out | Exception]]
-"""What a batch is given to. An output that is an exception fails the submit of its item, and no other; what it raises
-fails all."""
+"""A function that runs a batch: an output for each item. An output that is an exception fails the submission of its item, and
+no other; an exception that the function raises fails the whole batch."""
 
 
 @dataclass(frozen=True)
 class Batched(Generic[Out]):
-    """The outputs of one submit, in the order of its items, and where the time went."""
+    """The outputs of one submission, in the order of its items, and where the time went."""
 
     outputs: list[Out]
     queue_ms: float
@@ -27,28 +27,35 @@ class Batched(Generic[Out]):
 
 
 @dataclass(eq=False)
-class Submit(Generic[In, Out]):
-    """The items of one caller on their way through, and what came back so far."""
+class Submission(Generic[In, Out]):
+    """The items of one caller on their way through the batcher, and the outputs that are there so far."""
 
     items: Sequence[In]
     deadline: float
+    """A time of `time.monotonic`."""
     future: asyncio.Future[Batched[Out]]
     submitted: float
+    """When it came, a time of `time.monotonic`."""
     taken: int = 0
+    """Items that batches have taken."""
     outputs: dict[int, Sequence[Out]] = field(default_factory=dict)
-    """What came back of the parts, by where they begin."""
+    """The outputs of parts that have been run, by the number of their first item."""
     runs: list[tuple[float, float]] = field(default_factory=list)
     """When the batches of these parts began and ended."""
     done: int = 0
+    """Items that have outputs."""
 
     @property
     def waiting(self) -> int:
+        """Items that no batch has taken yet."""
         return len(self.items) - self.taken
 
     def wanted(self) -> bool:
+        """Return whether the caller still waits: it has neither left, nor an answer, nor is its deadline past."""
         return not self.future.done() and time.monotonic() < self.deadline
 
     def add(self, start: int, outputs: Sequence[Out], began: float, ended: float) -> None:
+        """Add the outputs of the part that begins at item `start`; with the last part, answer the caller."""
         self.outputs[start] = outputs
         self.runs.append((began, ended))
         self.done += len(outputs)
@@ -63,7 +70,7 @@ class Submit(Generic[In, Out]):
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:
-    """How much time the spans take up together; batches in several lanes overlap."""
+    """Return the time in which at least one of the spans went on; those of batches in several lanes overlap."""
     total, until = 0.0, -math.inf
     for began, ended in sorted(spans):
         total += max(0.0, ended - max(began, until))
@@ -73,16 +80,17 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True)
 class Part(Generic[In, Out]):
-    """The items of one submit that go into one batch."""
+    """The items of one submission that go into one batch."""
 
-    submit: Submit[In, Out]
+    submission: Submission[In, Out]
     start: int
+    """The number of the first of these items in the submission."""
     items: Sequence[In]
 
 
 @dataclass(frozen=True)
 class Batch(Generic[In, Out]):
-    """What a lane takes from the queue at once."""
+    """Parts that a lane takes from the queue at once, and the function that runs them."""
 
     parts: Sequence[Part[In, Out]]
     run: Run[In, Out]

@@ -3,9 +3,9 @@
 import asyncio
 
 from svckit.cores import shares
-from svckit.seat import Seat
 from svckit.server import ServerConfig
 from svckit.worker import Main, Ready
+from svckit.worker_slot import WorkerSlot
 
 TIMEOUT_S = 30
 
@@ -16,10 +16,10 @@ async def fails_at_length(settings, worker):
 
 
 async def test_a_worker_that_has_more_to_say_than_a_pipe_holds_ends_all_the_same():
-    seat = Seat(0, shares(1)[0])
-    seat.start(Main.of(fails_at_length, "test"), ServerConfig())
+    slot = WorkerSlot(0, shares(1)[0])
+    slot.start(Main.of(fails_at_length, "test"), ServerConfig())
     async with asyncio.timeout(TIMEOUT_S):
-        assert await seat.ready()
-        assert await seat.ended() == "exit code 1"
-    assert seat.error.rstrip().endswith("the end")
-    seat.kill()
+        assert await slot.ready()
+        assert await slot.ended() == "exit code 1"
+    assert slot.error.rstrip().endswith("the end")
+    slot.kill()

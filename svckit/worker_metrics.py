@@ -1,4 +1,4 @@
-"""The metrics of several processes as those of one server, each with the label `worker`."""
+"""The metrics of several workers, as metrics of one server: each sample has the label `worker`."""
 
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +16,11 @@ _TIMEOUT_S = 2.0
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Gathered(Collector):
-    """Asks each worker for its metrics, whenever its own are read. One that does not answer is left out."""
+class WorkerMetrics(Collector):
+    """A collector that asks each worker for its metrics whenever it is read. A worker that does not answer is left out."""
 
     def __init__(self, ports: Callable[[], Mapping[int, int]]) -> None:
-        """`ports` are those where workers, by number, serve metrics on the loopback interface at the moment."""
+        """`ports` returns the ports of the loopback interface where workers serve metrics at the moment, by worker number."""
         self._ports = ports
 
     def collect(self) -> Iterable[Metric]:
@@ -29,8 +29,8 @@ class Gathered(Collector):
         with ThreadPoolExecutor(max(1, len(ports))) as pool:
             for worker, text in zip(ports, pool.map(_text, ports.values()), strict=True):
                 for family in text_string_to_metric_families(text):
-                    of_all = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                    of_all.samples += [_labelled(sample, worker) for sample in family.samples]
+                    joined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    joined.samples += [_labelled(sample, worker) for sample in family.samples]
         return families.values()
 
 
