@@ -1,11 +1,12 @@
-"""`vmmr-embedder`: photos to embeddings, served; and the offline steps of a model.
+"""`vmmr-embedder`: the server from photos to embeddings, and the offline steps of a model.
 
-Here the server is put together: photos are decoded in threads, batched across calls, and run through one network.
+The server is put together here: photos are decoded in threads, batched across calls, and run through one network.
 """
 
 import argparse
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import TYPE_CHECKING, cast
 
 from svckit.extras import needing_services
@@ -16,7 +17,7 @@ with needing_services("vmmr-embedder"):
 
     from embedder_svc.exporting import command as export_command
     from embedder_svc.network import info_command
-    from embedder_svc.network.choice import bundle_of
+    from embedder_svc.network.choice import choose_bundle
     from embedder_svc.network.model import Model
     from embedder_svc.network.runtime import on_gpu
     from embedder_svc.offline import command as embed_command
@@ -31,12 +32,14 @@ with needing_services("vmmr-embedder"):
     from svckit import cli, config, supervisor
     from svckit.config import ConfigError
     from svckit.cores import cores
+    from svckit.metrics import Metrics
     from svckit.server import Server
     from svckit.worker import Worker
 
 if TYPE_CHECKING:
-    from embedder_svc.network.choice import Wanted
+    from embedder_svc.network.choice import PrecisionSetting
     from embedder_svc.network.runtime import Device
+    from svckit.batcher import Batcher
 
 PROGRAM = "vmmr-embedder"
 
@@ -73,60 +76,64 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
     if not settings.model.is_dir():
         raise ConfigError(f"--model (EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
     server = Server(settings, name="embedder", worker=worker)
-    servicer = EmbedderService(settings)
-    add_to_server = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
-    server.add(add_to_server, servicer, SERVICE, before={"Embed": servicer.check_room})
-    second = KServeService(lambda: server.ready)
+    native = EmbedderService(settings)
+    server.add(
+        embedder_pb2_grpc.add_EmbedderServiceServicer_to_server,
+        native,
+        SERVICE,
+        before={"Embed": native.check_room},
+    )
+    open_inference = KServeService(lambda: server.ready)
     server.add(
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
-        second,
+        open_inference,
         kserve.SERVICE,
         always=kserve.ALWAYS,
-        before={"ModelInfer": servicer.check_room},
+        before={"ModelInfer": native.check_room},
     )
     resources = AsyncExitStack()
 
     async def warm_up() -> None:
         model = await asyncio.to_thread(_warm_model, settings)
-        decoder = Decoder(model.info.resizing, settings.limits, threads=settings.decode_threads or cores())
-        resources.callback(decoder.close)
-
-        def embed(pixels: list[Pixels]) -> list[Embedding]:
-            return list(model.embed_in_lane(pixels))
-
-        def embed_alone(pixels: list[Pixels]) -> list[Embedding]:
-            return list(model.embed_alone(pixels))
-
-        # The queue is never full: the pipeline lets in no more photos than it holds.
-        batcher = server.metrics.batcher(
-            "embed",
-            embed,
-            alone=embed_alone,
-            lanes=model.lanes,
-            max_batch=model.max_batch,
-            max_queue=settings.max_queue,
-        )
-        await resources.enter_async_context(batcher)
-        hit = server.metrics.counter("vmmr_cached_photos", "Photos whose embedding was kept from an earlier call")
-        cache = Cache(settings.cache_photos, hit) if settings.cache_photos else None
-        limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
-        pipeline = Pipeline(model, decoder, batcher, **limits, cache=cache)
-        servicer.open(pipeline)
-        second.open(pipeline)
+        pipeline = await resources.enter_async_context(_pipeline(model, settings, server.metrics))
+        native.open(pipeline)
+        open_inference.open(pipeline)
 
     await server.run(warm_up, close=resources.aclose)
 
 
 def _warm_model(settings: EmbedderConfig) -> Model:
     device = cast("Device", settings.device)
+    precision = cast("PrecisionSetting", settings.precision)
     model = Model.open(
-        bundle_of(settings.model, cast("Wanted", settings.precision), gpu=on_gpu(device)),
+        choose_bundle(settings.model, precision, gpu=on_gpu(device)),
         device=device,
         threads=settings.threads,
         max_batch=settings.max_batch,
     )
     model.warm_up()
     return model
+
+
+@asynccontextmanager
+async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) -> AsyncIterator[Pipeline]:
+    """Yield the pipeline from photos to embeddings; afterwards, stop its threads."""
+    threads = settings.decode_threads or cores()
+    hit = metrics.counter("vmmr_cached_photos", "Photos whose embedding was kept from an earlier call")
+    cache = Cache(settings.cache_photos, hit) if settings.cache_photos else None
+    # The batcher's queue is never full: the pipeline admits no more photos than it holds.
+    batcher: Batcher[Pixels, Embedding] = metrics.batcher(
+        "embed",
+        lambda pixels: list(model.embed_in_lane(pixels)),
+        alone=lambda pixels: list(model.embed_alone(pixels)),
+        lanes=model.lanes,
+        max_batch=model.max_batch,
+        max_queue=settings.max_queue,
+    )
+    with closing(Decoder(model.info.resizing, settings.limits, threads=threads)) as decoder:
+        async with batcher:
+            limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
+            yield Pipeline(model, decoder, batcher, **limits, cache=cache)
 
 
 if __name__ == "__main__":

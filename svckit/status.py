@@ -12,7 +12,7 @@ DOMAIN = "vmmr"
 
 _MESSAGE_BYTES = 500
 _VIOLATIONS_BYTES = 3584
-"""The room for violations. gRPC implementations refuse trailing metadata from about 8 KB on, base64 included, and lose the whole error."""
+"""The room for violations. gRPC implementations refuse trailing metadata from about 8 KB on, base64 included, and with it the error."""
 
 
 def status_of(error: ServiceError, request_id: str) -> status_pb2.Status:

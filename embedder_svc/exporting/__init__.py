@@ -1,1 +1,1 @@
-"""Checkpoints to model bundles. All that imports torch but training."""
+"""`vmmr-embedder export`: checkpoints to model bundles. With `training`, the only code that imports torch."""

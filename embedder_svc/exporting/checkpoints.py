@@ -1,4 +1,4 @@
-"""Weights of every supported source, loaded into a headless network that is ready to run."""
+"""Weights from every supported source, loaded into a headless network that is ready to run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from svckit.cli import CommandError
 @dataclass(frozen=True)
 class Checkpoint:
     network: nn.Module
-    """Photos normalised by `pixels` (N, 3, H, W) -> embeddings (N, D); float32, in evaluation mode."""
+    """Maps photos (N, 3, H, W), normalised by `pixels`, to embeddings (N, D); float32, in evaluation mode."""
     traits: Traits
     source: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -28,23 +28,23 @@ class Checkpoint:
 
 
 def load(name: str, **given: Any) -> Checkpoint:
-    """Loads the weights that `weights.read` finds. `given` fields of Traits overrule what is known of them.
+    """Load the weights that `weights.read` finds. Fields of Traits in `given` overrule what is known of the weights.
 
-    Raises CommandError if the weights can't be had or don't fit a network.
+    Raise CommandError if the weights can't be had or don't fit a network.
     """
     found = weights.read(name)
     try:
         traits = found.traits.updated(given)
-        network = _filled(found.state, traits)
+        network = _network_with(found.state, traits)
     except ValueError as error:
         raise CommandError(f"{name}: {error}") from error
     return Checkpoint(network.eval().requires_grad_(requires_grad=False), traits, found.source, found.metrics)
 
 
-def _filled(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:
-    """The network in whose layout the weights are, with them."""
+def _network_with(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:
+    """Return the network whose layout the weights have, with the weights. Raise ValueError if they fit none."""
     with torch.device("meta"):  # random weights take a second to make, and would be thrown away
-        network, classifier = _network(state, traits)
+        network, classifier = _empty_network(state, traits)
     own = {name: value for name, value in state.items() if not name.startswith(classifier)}
     _check(own, network)
     for name, value in network.to_empty(device="cpu").state_dict().items():
@@ -52,8 +52,8 @@ def _filled(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:
     return network
 
 
-def _network(state: Mapping[str, Tensor], traits: Traits) -> tuple[nn.Module, str]:
-    """The network, and the prefix of its classifier's parameters."""
+def _empty_network(state: Mapping[str, Tensor], traits: Traits) -> tuple[nn.Module, str]:
+    """Return the network of that layout, and the prefix of its classifier's parameters."""
     if "layer1.0.conv1.weight" in state:
         projection = state.get(PROJECTION)
         dimension = None if projection is None else len(projection)
@@ -67,7 +67,7 @@ def _network(state: Mapping[str, Tensor], traits: Traits) -> tuple[nn.Module, st
 
 
 def _check(state: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Raises ValueError unless all parameters are there, in their shapes, and no others."""
+    """Raise ValueError unless the parameters are those of the network, in their shapes, and no others."""
     expected = network.state_dict()
     # Converted checkpoints lack the batch norms' counters, which only training reads.
     needed = {name for name in expected if not name.endswith("num_batches_tracked")}

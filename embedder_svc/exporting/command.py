@@ -31,7 +31,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
-    group.add_argument("--name", help="its name, for people (default: the bundle's folder)")
+    group.add_argument("--name", help="the model's name, for people (default: the name of the bundle's folder)")
     group.add_argument(
         "--precision",
         choices=get_args(Precision),
@@ -42,7 +42,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-normalize",
         dest="normalize",
         action="store_false",
-        help="give embeddings the length they come with, not unit length",
+        help="leave embeddings the length that the network gives them, not unit length",
     )
     group.add_argument(
         "--flip",
@@ -52,7 +52,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("photos", "to calibrate int8 on, and others of them to measure parity on")
+    group = parser.add_argument_group("photos", "on some of them int8 is calibrated, on others parity is measured")
     group.add_argument(
         "--calibration", metavar="PATH", type=Path, help="a folder of photos, or a manifest.csv: its train photos"
     )
@@ -71,26 +71,34 @@ def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "the weights",
-        "how they must be run; known for published weights and for those of `train`, else as torchvision's are",
+        "how they must be run; known of published weights and of those of `train`, for others the default is as for torchvision's",
     )
     group.add_argument(
         "--strides", choices=("v1", "v1.5"), help="a block's stride is on its first 1x1 (v1) or its 3x3 (v1.5)"
     )
-    group.add_argument("--eps", metavar="X", type=float, help="of the batch norms (torchvision: 1e-5)")
+    group.add_argument(
+        "--eps", metavar="X", type=float, help="what batch norms add to the variance (torchvision: 1e-5)"
+    )
     group.add_argument(
         "--pixels",
         choices=("imagenet", "caffe"),
         help="RGB by ImageNet's mean and deviation (torchvision), or BGR less Caffe's mean (Keras)",
     )
-    group.add_argument("--resize", choices=get_args(Rule), help="how a photo becomes a square (else: squash)")
-    group.add_argument("--input-size", metavar="PIXELS", type=count, help="side of that square (else: 224)")
-    group.add_argument("--licence", help="for model.json")
-    group.add_argument("--training-data", metavar="TEXT", help="for model.json")
+    group.add_argument(
+        "--resize",
+        choices=get_args(Rule),
+        help="how a photo becomes a square (default: as the weights say, else squash)",
+    )
+    group.add_argument(
+        "--input-size", metavar="PIXELS", type=count, help="side of that square (default: as the weights say, else 224)"
+    )
+    group.add_argument("--licence", help="licence of the weights, for model.json")
+    group.add_argument("--training-data", metavar="TEXT", help="what the weights learned from, for model.json")
 
 
 def _run(args: argparse.Namespace) -> None:
     with needing_train():
-        from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # they bring torch
+        from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # these import torch
         from embedder_svc.exporting.traits import Traits  # noqa: PLC0415  # as above
 
     refuse_existing(args.out)

@@ -1,4 +1,4 @@
-"""From weights to a model bundle: the network as a graph, made smaller, and compared with what it was made from."""
+"""From weights to a model bundle: the network becomes a graph, in the wanted precision, and is compared with the original."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,14 +26,17 @@ _PARITY_PHOTOS = 64
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos to calibrate int8 on, and others to measure parity on."""
+    """Photos on which int8 is calibrated, and others on which parity is measured."""
 
     calibration: list[Path]
     parity: list[Path]
 
     @classmethod
     def choose(cls, source: Path, folder: Path | None, count: int) -> Self:
-        """`count` for the calibration, spread over those of `source`; if that is all of them, parity shares them."""
+        """Choose `count` photos for the calibration, spread over those of `source`, and others for parity.
+
+        If the calibration takes all photos, parity is measured on the same ones.
+        """
         paths = photo_files.find(source, folder)
         calibration = photo_files.spread(paths, count)
         chosen = set(calibration)
@@ -49,7 +52,7 @@ class Plan:
     precision: Precision
     normalize: bool
     photos: Photos | None
-    """None: parity is measured on drawn images, and int8 can't be made."""
+    """If None, parity is measured on drawn images, and int8 can't be made."""
     flip: bool = False
 
     def __post_init__(self) -> None:
@@ -58,7 +61,7 @@ class Plan:
 
 
 def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
-    """Writes the bundle `out`. Raises CommandError, or ArtifactError if `out` exists."""
+    """Write the bundle `out`, and return its description. Raise CommandError, or ArtifactError if `out` exists."""
     embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize, flip=plan.flip)
     model = _graph(embedder, plan, checkpoint.traits.resizing)
     fields = _fields(checkpoint, plan, graph.dimension(model))
@@ -94,7 +97,7 @@ def _fields(checkpoint: Checkpoint, plan: Plan, dimension: int) -> dict[str, Any
 
 
 def _parity(embedder: Embedder, content: bytes, plan: Plan, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the graph as the server would run it, on the CPU."""
+    """Compare the graph, as the server would run it on the CPU, with the network; return the entry `parity` of model.json."""
     with tempfile.TemporaryDirectory() as directory:
         draft = Path(directory) / plan.name
         bundle.write(draft, content, **fields)

@@ -1,4 +1,4 @@
-"""The optional dependencies of the offline commands."""
+"""A clear error where the libraries of the extra `train` are missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from svckit.extras import install
 
 @contextmanager
 def needing_train() -> Iterator[None]:
-    """Around imports that bring torch, which serving does without. Raises CommandError if it is not installed."""
+    """Wrap imports that bring torch, which serving does not need. Raise CommandError if a library is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

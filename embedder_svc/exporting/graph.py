@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from embedder_svc.exporting.traits import PixelNorm
 
 OPSET = 18
-_SHORTEST = 1e-12
+_MIN_LENGTH = 1e-12
 
 
 class Embedder(nn.Module):
-    """Photos (N, H, W, 3) uint8 RGB -> embeddings (N, D) float32, of unit length if `normalize`.
+    """Maps photos (N, H, W, 3) uint8 RGB to embeddings (N, D) float32, of unit length if `normalize`.
 
-    With `flip`, of a photo and its mirror image: the mean of the two, before it is brought to unit length.
+    With `flip`, an embedding is the mean of those of a photo and its mirror image, taken before it gets unit length.
     """
 
     channels: Tensor
@@ -39,10 +39,10 @@ class Embedder(nn.Module):
         if not self.normalize:
             return features
         lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        return features / lengths.clamp_min(_SHORTEST)
+        return features / lengths.clamp_min(_MIN_LENGTH)
 
     def _features(self, inputs: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, D)"""
+        """Return the features (N, D) of normalised photos (N, 3, H, W)."""
         if not self.flip:
             features: Tensor = self.network(inputs)
             return features
@@ -51,10 +51,10 @@ class Embedder(nn.Module):
 
 
 def export(embedder: Embedder, size: int) -> onnx.ModelProto:
-    """The graph, for any number of photos of `size` x `size`; batch norms are folded into the convolutions before them."""
+    """Return the graph, for any number of photos of `size` x `size`; batch norms are folded into the convolutions before them."""
     photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own internals
+        warnings.simplefilter("ignore")  # torch warns about its own internals
         program = torch.onnx.export(
             embedder.eval(),
             (photos,),
@@ -70,12 +70,12 @@ def export(embedder: Embedder, size: int) -> onnx.ModelProto:
 
 
 def dimension(model: onnx.ModelProto) -> int:
-    """Floats in one of its embeddings."""
+    """Return the number of floats in one of the graph's embeddings."""
     return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Takes out what the exporter notes of the code it ran, paths on this machine among it."""
+    """Remove what the exporter noted of the code that it ran; paths on this machine are in it."""
     for part in (
         model,
         model.graph,

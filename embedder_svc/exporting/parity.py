@@ -1,4 +1,4 @@
-"""How far a model's embeddings are from those of the network it was made from."""
+"""The comparison of a model's embeddings with those of the network it was made from."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,12 +14,15 @@ Cosines = NDArray[np.float64]
 
 
 def cosines(embedder: Embedder, model: Model, batches: Iterable[NDArray[np.uint8]]) -> Cosines:
-    """Of each photo's two embeddings, torch's in float32 and the model's: (N,). Raises CommandError if one is not finite."""
+    """Return the cosine (N,) of each photo's two embeddings, torch's in float32 and the model's.
+
+    Raise CommandError if an embedding is not finite.
+    """
     return np.concatenate([_cosines(_reference(embedder, batch), model.embed(batch)) for batch in batches])
 
 
 def drawn(size: int, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Stands in for photos: seeded noise in soft shapes, (1, size, size, 3) each."""
+    """Yield images (1, size, size, 3) that stand in for photos: seeded noise in soft shapes."""
     generator = torch.Generator().manual_seed(230)
     for _ in range(count):
         coarse = torch.rand((1, 3, 8, 8), generator=generator)

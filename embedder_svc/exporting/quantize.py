@@ -16,17 +16,17 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 _OPERATORS = ("Conv", "Add", "MaxPool", "Relu")
 _LATEST = 0.05
-"""The share of a range that its latest batch has: one strange photo does not widen it for all."""
+"""The weight of the latest batch in the moving average of a range, so that one strange photo does not widen it for all."""
 
 
 def to_int8(model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
-    """Static quantisation; ranges are moving averages of the extremes that `photos`, batches of (N, H, W, 3), bring about.
+    """Quantise the graph statically. An activation's range is a moving average of its extremes over `photos`, batches (N, H, W, 3).
 
-    Activations are unsigned and weights signed, per channel: the pair that x86 has instructions for.
+    Activations are unsigned and weights signed, with a scale for each channel: x86 has instructions for this pair.
     """
     original = onnx.ModelProto()
-    original.CopyFrom(model)  # quantize_static moves the weights of what it is given into a file
-    add_pre_process_metadata(original)  # norms are folded already; without this mark it logs that they may not be
+    original.CopyFrom(model)  # quantize_static moves the weights of the model that it is given into a file
+    add_pre_process_metadata(original)  # without this mark it logs that batch norms may not be folded, which they are
     with tempfile.TemporaryDirectory() as directory:
         quantized = Path(directory) / "int8.onnx"
         quantize_static(

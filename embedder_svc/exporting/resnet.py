@@ -13,15 +13,18 @@ from torch import Tensor, nn
 StrideIn = Literal["v1", "v1.5"]
 
 FEATURES = 2048
-"""Of the last stage, pooled."""
+"""Features of a photo: the channels of the last stage."""
 PROJECTION = "projection.weight"
-"""The parameter that a network without a projection has not."""
+"""The name of the parameter that only a network with a projection has."""
 _EXPANSION = 4
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride of the first block
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduce, 3x3, 1x1 expand, added to the shortcut: (N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+    """Three convolutions, 1x1 that reduces, 3x3, and 1x1 that expands, added to a shortcut.
+
+    Maps (N, inputs, H, W) to (N, 4 * width, H / stride, W / stride).
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, *, stride_in: StrideIn, eps: float) -> None:
         super().__init__()
@@ -47,9 +50,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Normalised photos (N, 3, H, W) -> mean-pooled features (N, 2048), or `dimension` projections of them; not of unit length.
+    """Maps normalised photos (N, 3, H, W) to mean-pooled features (N, 2048), or to (N, dimension) if they are projected.
 
-    `stride_in` and `eps` (of the batch norms) belong to the weights: "v1.5" and 1e-5 for torchvision's.
+    Neither has unit length. `stride_in` and `eps` (of the batch norms) belong to the weights: "v1.5" and 1e-5 for torchvision's.
     """
 
     def __init__(self, *, stride_in: StrideIn = "v1.5", eps: float = 1e-5, dimension: int | None = None) -> None:
@@ -72,7 +75,7 @@ class ResNet50(nn.Module):
         return self.projection.out_features if isinstance(self.projection, nn.Linear) else FEATURES
 
     def project(self, dimension: int, seed: int) -> None:
-        """From now on, features are projected to `dimension` orthogonal directions, which are drawn and can be learned."""
+        """Add a projection of the features to `dimension` directions: orthogonal ones, drawn by the seed, that can be trained."""
         self.projection = nn.Linear(FEATURES, dimension, bias=False)
         nn.init.orthogonal_(self.projection.weight, generator=torch.Generator().manual_seed(seed))
 

@@ -1,6 +1,6 @@
-"""What weights need to be run rightly and a state dict does not say.
+"""The traits of weights that a state dict does not say, and without which they cannot be run rightly.
 
-A network built with other strides, or shown other pixels, gives quietly worse features, never an error.
+A network built with other strides, or shown other pixels, gives worse features, and no error.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from embedder_svc.photos.resize import Resize, Rule
 
 @dataclass(frozen=True)
 class PixelNorm:
-    """What a network expects of its pixels: (value * scale - mean) / std for each channel of an 8-bit photo."""
+    """The normalisation of pixels that a network expects: (value * scale - mean) / std for each channel of an 8-bit photo."""
 
     bgr: bool
     """Whether channels come blue first. `mean` and `std` are in the network's order."""
@@ -32,16 +32,16 @@ PIXELS: Mapping[str, PixelNorm] = MappingProxyType(
 """The two conventions of published ImageNet weights: torchvision's, and that of Caffe and Keras."""
 
 
-_SMALLEST = 32  # below that a ResNet's last stage is one pixel, and its first ones nearly
+_MIN_INPUT_SIZE = 32  # at which the last stage of a ResNet is one pixel
 
 
 @dataclass(frozen=True)
 class Traits:
-    """The defaults are torchvision's, but for the resize rule: squashing cars beat cropping them by 3 to 5 points."""
+    """The traits of weights. The defaults are torchvision's, but for the resize rule: squashing cars beat cropping them by 3 to 5 points."""
 
     strides: StrideIn = "v1.5"
     eps: float = 1e-5
-    """Of the batch norms."""
+    """The number that batch norms add to the variance."""
     pixels: str = "imagenet"
     """A key of PIXELS."""
     resize: Rule = "squash"
@@ -51,17 +51,17 @@ class Traits:
     training_data: str = "unknown"
 
     def __post_init__(self) -> None:
-        """Raises ValueError."""
+        """Raise ValueError if a field has no value that it may have."""
         for name, known in (("strides", get_args(StrideIn)), ("pixels", (*PIXELS,)), ("resize", get_args(Rule))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not self.eps > 0:
             raise ValueError(f"eps must be > 0, got {self.eps}")
-        if self.input_size < _SMALLEST:
-            raise ValueError(f"input_size must be >= {_SMALLEST}, got {self.input_size}")
+        if self.input_size < _MIN_INPUT_SIZE:
+            raise ValueError(f"input_size must be >= {_MIN_INPUT_SIZE}, got {self.input_size}")
 
     def updated(self, given: Mapping[str, Any]) -> Self:
-        """With the fields that are given and not None; numbers may be given as text. Raises ValueError."""
+        """Return these traits with the given fields that are not None; numbers may be given as text. Raise ValueError."""
         types = {"eps": float, "input_size": int}
         known = {name: given[name] for name in self.__dataclass_fields__ if given.get(name) is not None}
         return replace(self, **{name: types.get(name, str)(value) for name, value in known.items()})
@@ -72,5 +72,6 @@ class Traits:
 
 
 IMAGENET = Traits(licence="BSD-3-Clause", training_data="ImageNet-1k")
-"""torchvision's own weights."""
+"""The traits of torchvision's own weights."""
 KERAS = Traits("v1", 1e-3, "caffe", licence="MIT", training_data="ImageNet-1k")
+"""The traits of Keras's weights."""

@@ -17,7 +17,7 @@ _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, 
 
 
 class VmmrdbResNet50(nn.Sequential):
-    """Normalised photos (N, 3, H, W) -> mean-pooled features (N, 2048), not of unit length."""
+    """Maps normalised photos (N, 3, H, W) to mean-pooled features (N, 2048), not of unit length."""
 
     def __init__(self) -> None:
         stem = (nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
@@ -27,7 +27,7 @@ class VmmrdbResNet50(nn.Sequential):
 
 
 class _SumOfBranches(nn.Sequential):
-    """Torch 7's ConcatTable and CAddTable: the sum of what its two children make of the same input."""
+    """Applies its two children to the same input and adds the results, as Torch 7's ConcatTable and CAddTable do."""
 
     def forward(self, features: Tensor) -> Tensor:
         branch, shortcut = self

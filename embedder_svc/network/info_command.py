@@ -1,4 +1,4 @@
-"""`vmmr-embedder info`: what a model bundle says of itself."""
+"""`vmmr-embedder info`: verify a model bundle, and print its description."""
 
 import argparse
 import dataclasses

@@ -1,9 +1,9 @@
-"""Pixels to embeddings: a model bundle in memory, and what of the machine one run of it takes.
+"""Pixels to embeddings: a model bundle in memory, and the share of the machine that one run of it takes.
 
-A GPU runs one full batch at a time, on buffers that are bound to it once. A CPU runs photos one by one, each on one thread,
-as many at once as it has: threads that share a photo's work wait for each other, which costs a tenth to a fifth of the
-processor and gains nothing where there are other photos to do. A photo that has the machine to itself is done sooner with
-all threads on it; that takes a second session, for a session's threads are set when it is opened.
+A GPU runs one full batch at a time, on buffers that are bound to it once. A CPU runs each photo on one thread, and as many photos
+at once as it has threads: threads that share a photo's work wait for each other, which costs a tenth to a fifth of the processor
+and gains nothing while there are other photos to do. A photo that is there alone is done sooner with all threads; that takes a
+second session, because the number of a session's threads is set when it is opened.
 """
 
 import logging
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc.network import bundle
-from embedder_svc.network.bound import Bound
+from embedder_svc.network.bound_session import BoundSession
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.runtime import CPU, Device, Runtime
 from svckit.artifact import ArtifactError
@@ -27,10 +27,11 @@ _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 Embeddings = NDArray[np.float32]
 
-# On a CPU a batch costs as much as its photos one by one, which answer sooner and share the cores evenly.
+# On a CPU a batch costs as much as its photos one by one, which are answered sooner and share the cores evenly.
 _CPU_BATCH = 1
 _GPU_BATCH = 32
-# Of unit vectors: far more than a GPU's runs differ by, if they do, and far less than embeddings of different photos.
+# Two embeddings of one photo, of unit length, differ by less in each number. A GPU's runs differ by far less, if at all, embeddings
+# of different photos by far more.
 _SAME = 1e-3
 
 
@@ -40,11 +41,11 @@ class Model:
     def __init__(
         self, session: Any, whole: Any | None, info: BundleInfo, graph: Path, *, lanes: int, max_batch: int
     ) -> None:
-        """`session` is run in `lanes` threads at once; `whole`, if any, is of the same graph and takes them all."""
+        """`session` is run in `lanes` threads at once; `whole`, if given, is a session on the same graph that takes all of them."""
         self.info = info
         self.provider: str = session.get_providers()[0]
         self.lanes = lanes
-        """How many batches are best run at once."""
+        """The number of batches that are best run at once."""
         self.max_batch = max_batch
         """Most photos in one run of the network."""
         self.buckets: tuple[int, ...] = () if self.provider == CPU else _buckets(max_batch)
@@ -52,16 +53,16 @@ class Model:
         self._session = session
         self._whole = whole
         self._graph = graph
-        self._bound: Bound | None = None
+        self._bound: BoundSession | None = None
         self._pool = ThreadPoolExecutor(lanes, "network")
 
     @classmethod
     def open(
         cls, path: Path, *, device: Device = "auto", threads: int | None = None, max_batch: int | None = None
     ) -> Self:
-        """Reads and verifies a bundle. `auto` is CUDA where that works, else the CPU; `threads` are the CPU's.
+        """Read, verify and load a bundle. `auto` is CUDA where that works, else the CPU; `threads` is for a CPU alone.
 
-        Raises ArtifactError naming the file that is wrong, or DeviceError.
+        Raise ArtifactError naming the file that is wrong, or DeviceError.
         """
         info = bundle.read(path)
         graph = path / bundle.GRAPH
@@ -84,7 +85,7 @@ class Model:
         return model
 
     def embed(self, pixels: Sequence[Pixels] | Pixels) -> Embeddings:
-        """Embeddings (N, dimension) of N photos (size, size, 3), with all of the machine."""
+        """Return the embeddings (N, dimension) of any number N of photos (size, size, 3), using all of the machine."""
         batches = [pixels[start : start + self.max_batch] for start in range(0, len(pixels), self.max_batch)]
         if not batches:
             return np.empty((0, self.info.dimension), np.float32)
@@ -93,30 +94,30 @@ class Model:
         return np.concatenate(list(self._pool.map(self.embed_in_lane, batches)))
 
     def embed_in_lane(self, pixels: Sequence[Pixels] | Pixels) -> Embeddings:
-        """Embeddings of 1 to `max_batch` photos, where up to `lanes` such runs go on at once."""
+        """Return the embeddings of 1 to `max_batch` photos; up to `lanes` such runs may go on at once."""
         return self._run(self._session, pixels)
 
     def embed_alone(self, pixels: Sequence[Pixels] | Pixels) -> Embeddings:
-        """Embeddings of 1 to `max_batch` photos while nothing else runs: the same bits, sooner."""
+        """Return the embeddings of 1 to `max_batch` photos while nothing else runs: the same bits, sooner."""
         return self._run(self._whole or self._session, pixels)
 
     def warm_up(self) -> None:
-        """Runs every batch size once. Raises ArtifactError if what comes out are no embeddings."""
+        """Run every batch size once. Raise ArtifactError if the embeddings are not finite, or of another shape."""
         side = self.info.input_size
         for count in self.buckets or (1,):
             if not np.isfinite(self._run(self._session, np.zeros((count, side, side, 3), np.uint8))).all():
                 raise ArtifactError(self._graph, "does not give finite numbers for a black photo")
 
     def check_threads(self) -> None:
-        """Keeps to one thread a photo if more would give other bits; of what we export they never did."""
+        """Use one thread a photo after this call if all threads give other bits; no model exported here was found to need that."""
         side = self.info.input_size
         noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
         if self.embed_alone(noise).tobytes() != self.embed_in_lane(noise).tobytes():
             self._whole = None
             _log.warning("threads change embeddings: each photo gets one", extra={"fingerprint": self.info.fingerprint})
 
-    def bind(self, bound: Bound) -> None:
-        """Runs batches on buffers of the device from now on, unless that gives other embeddings than without."""
+    def bind(self, bound: BoundSession) -> None:
+        """Run batches on bound buffers after this call, unless a photo's embedding is not the same there as in a plain run."""
         side = self.info.input_size
         noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
         expected = self._run(self._session, noise)
@@ -126,7 +127,7 @@ class Model:
             _log.warning("bound buffers change embeddings: done without", extra={"fingerprint": self.info.fingerprint})
 
     def _run(self, session: Any, pixels: Sequence[Pixels] | Pixels) -> Embeddings:
-        """(N, size, size, 3) to (N, dimension), N <= max_batch. Raises ArtifactError if the graph gives another shape."""
+        """Run (N, size, size, 3) to (N, dimension), N <= max_batch. Raise ArtifactError if the graph gives another shape."""
         if self._bound:
             return self._bound.run(pixels)
         size = next((bucket for bucket in self.buckets if bucket >= len(pixels)), len(pixels))
@@ -138,7 +139,7 @@ class Model:
 
 
 def _batch(pixels: Sequence[Pixels] | Pixels, size: int) -> Pixels:
-    """(size, height, width, 3) of at most as many photos, the rest black; without a copy where there is nothing to join."""
+    """Return a batch (size, height, width, 3) of at most `size` photos, filled up with black; copied only if necessary."""
     if isinstance(pixels, np.ndarray) and len(pixels) == size:
         return pixels
     if size == 1:
@@ -150,12 +151,12 @@ def _batch(pixels: Sequence[Pixels] | Pixels, size: int) -> Pixels:
 
 
 def _buckets(most: int) -> tuple[int, ...]:
-    """Powers of two up to `most`, and `most`: at worst half of a batch is padding."""
+    """Return the powers of two below `most`, and `most`: at worst half of a batch is padding."""
     return (*(1 << power for power in range((most - 1).bit_length())), most)
 
 
 def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
-    """Raises ArtifactError unless the graph's input and output are those of `embedder_svc.network.bundle`."""
+    """Raise ArtifactError unless the graph's input and output are as `embedder_svc.network.bundle` says."""
     inputs, outputs = _signature(session.get_inputs()), _signature(session.get_outputs())
     side = info.input_size
     if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:
@@ -167,7 +168,7 @@ def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
 
 
 def _signature(values: Sequence[Any]) -> list[tuple[str, str, tuple[int | None, ...]]]:
-    """Name, type and shape of inputs or outputs; None is a side of any length."""
+    """Return name, type and shape of each input or output; None stands for a side of any length."""
     return [
         (value.name, value.type, tuple(side if isinstance(side, int) else None for side in value.shape))
         for value in values

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from embedder_svc.network import arithmetic
-from embedder_svc.network.bound import Bound, Place
+from embedder_svc.network.bound_session import BoundSession, Place
 from svckit import wheels
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -21,12 +21,12 @@ CPU = "CPUExecutionProvider"
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 _DEVICES = Path("/dev")
-# Of Linux's driver, of which a container may have any number, and of Windows' in WSL.
+# Device files of Linux's driver, of which a container may see any number, and of Windows' driver in WSL.
 _GPUS = ("nvidia[0-9]*", "dxg")
 
 
 def on_gpu(device: Device, devices: Path = _DEVICES) -> bool:
-    """Whether the device is a GPU; of `auto`, whether one seems to be there, and an onnxruntime for it."""
+    """Return whether the device is a GPU; for `auto`, whether one seems to be there, with an onnxruntime that can use it."""
     if device != "auto":
         return device != "cpu"
     return wheels.installed("onnxruntime-gpu") and any(any(devices.glob(name)) for name in _GPUS)
@@ -37,7 +37,7 @@ class DeviceError(CommandError):
 
 
 class Runtime:
-    """onnxruntime, set up for one graph. Raises DeviceError, or ArtifactError naming the graph."""
+    """Opens sessions on one graph. Its methods raise DeviceError, or ArtifactError naming the graph."""
 
     def __init__(self, graph: Path, *, input_size: int, max_batch: int) -> None:
         wheels.check_one_of("onnxruntime", "onnxruntime-gpu")
@@ -54,12 +54,12 @@ class Runtime:
         self._available: Sequence[str] = onnxruntime.get_available_providers()
         self._providers = _providers(input_size, max_batch)
         self.int8 = arithmetic.int8_arithmetic()
-        """How an int8 model is summed on the CPU."""
+        """The arithmetic of int8 models on the CPU."""
 
     def session(self, device: Device, threads: int) -> Any:
-        """An InferenceSession of which every node runs on the device; `auto` is CUDA where it works, else the CPU.
+        """Return an InferenceSession of which every node runs on the device; `auto` is CUDA where it works, else the CPU.
 
-        Without a GPU a run takes `threads` threads.
+        On a CPU each run takes `threads` threads.
         """
         if device == "auto":
             return self._auto(threads)
@@ -75,13 +75,13 @@ class Runtime:
             raise DeviceError(f"device {device}: onnxruntime fell back to {', '.join(session.get_providers())}")
         return session
 
-    def bound(self, session: Any, *, sizes: Sequence[int], dimension: int) -> Bound:
-        """The session's runs on buffers of its device, for these batch sizes."""
+    def bound(self, session: Any, *, sizes: Sequence[int], dimension: int) -> BoundSession:
+        """Return a BoundSession that runs the session on buffers of its device, for these batch sizes."""
         place: Place = "cpu" if session.get_providers()[0] == CPU else "cuda"
         side = self._input_size
         try:
-            return Bound(self._onnxruntime, session, sizes=sizes, side=side, dimension=dimension, place=place)
-        except Exception as error:  # as below, of no base of their own
+            return BoundSession(self._onnxruntime, session, sizes=sizes, side=side, dimension=dimension, place=place)
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise DeviceError(
                 f"device {place}: onnxruntime can't give it buffers for {max(sizes)} photos: {error}"
             ) from error
@@ -114,11 +114,11 @@ class Runtime:
         options.inter_op_num_threads = 1
         # Threads that spin between runs take the processor from those that decode photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI, x86 adds pairs of int8 products up in 16 bits, which overflow: of the model that ships, embeddings
-        # then were 0.97 (at worst 0.85) in cosine from those of its gallery. With VNNI the option would double the time.
+        # See `arithmetic`. With sums that overflow, embeddings of the model that ships had a cosine of 0.97 (at worst 0.85) to
+        # those of its gallery. With VNNI the option would double the time, and change nothing.
         if self.int8 not in arithmetic.VNNI:
             options.add_session_config_entry("session.x64quantprecision", "1")
-        # Weights in files beside the graph would not be in its fingerprint. Where no folder is, none are found.
+        # Weights in files beside the graph would not be in its fingerprint. The graph is no folder, so none are found in it.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._graph))
         if device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -126,11 +126,11 @@ class Runtime:
 
 
 def _providers(input_size: int, max_batch: int) -> Mapping[Device, Mapping[str, Mapping[str, str]]]:
-    """The execution providers of each device, most wanted first, and their options."""
-    # The default, EXHAUSTIVE, times every convolution algorithm on the first run of each batch size: seconds each.
+    """Return the execution providers of each device, in order of preference, and their options."""
+    # The default, EXHAUSTIVE, times every convolution algorithm on the first run of each batch size, which takes seconds.
     cuda = {"cudnn_conv_algo_search": "HEURISTIC"}
     shapes = {"min": 1, "opt": max_batch, "max": max_batch}
-    # One engine for all batch sizes, rather than one built, for minutes, whenever a larger batch comes.
+    # One engine for all batch sizes: else TensorRT builds another, for minutes, whenever a larger batch comes.
     tensorrt = {
         f"trt_profile_{bound}_shapes": f"images:{count}x{input_size}x{input_size}x3" for bound, count in shapes.items()
     }

@@ -1,1 +1,1 @@
-"""Embeds a whole collection."""
+"""`vmmr-embedder embed`: the embeddings of a whole collection."""

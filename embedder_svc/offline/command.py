@@ -18,7 +18,7 @@ from svckit.cli import CommandError, count, progress
 from svckit.cores import cores
 
 _NAMED = 5
-"""Unreadable photos that are named: one bad folder may hold thousands."""
+"""The number of unreadable photos that are named on stderr: one bad folder may hold thousands."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,9 +39,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=EmbedderConfig.model,
         help="the model bundle (default: %(default)s)",
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="what runs the network (default: auto)")
     parser.add_argument(
-        "--dtype", choices=get_args(Dtype), default="float16", help="of the stored embeddings (default: float16)"
+        "--dtype", choices=get_args(Dtype), default="float16", help="type of the stored embeddings (default: float16)"
     )
     parser.add_argument(
         "--batch", metavar="N", type=count, help="most photos in one run of the network (default: as suits the device)"
@@ -85,7 +85,7 @@ def _warn_of_unreadable(table: Path) -> None:
 
 
 def _progress(photos: int, draft: Path, *, total: int) -> Any:
-    """The bar of the photos to do, and a line before it if some are done."""
+    """Return the progress bar of the photos to do; if some are done already, say so before it."""
     if total < photos:
         print(f"going on with {draft}: {photos - total} of {photos} photos are done", file=sys.stderr)
     return progress(total=total, desc="embed", unit="photo")

@@ -1,12 +1,12 @@
-"""Embeddings in the making: a directory beside their final place, from which a run that was killed goes on exactly.
+"""The draft of an artifact of embeddings: a directory beside its final place, from which a run that was killed goes on exactly.
 
-    OUT.partial/job.json                  what is embedded with what; a run with another job is refused
+    OUT.partial/job.json                  the manifest, model and form of the embeddings; a run with others is refused
     OUT.partial/journal.jsonl             a line for each chunk of the manifest's rows that is done
-    OUT.partial/artifact/embeddings.npy   the rows so far
-    OUT.partial.lock                      there while a process is at it; held locked, since a killed one leaves it behind
+    OUT.partial/artifact/embeddings.npy   the embeddings so far
+    OUT.partial.lock                      locked by the process that embeds; a process that is killed leaves the file behind
 
-A chunk's embeddings are on disk before its line in the journal is, and what the journal does not cover is cut off on the next
-run: no row is lost or there twice.
+A chunk's embeddings are on the disk before its line in the journal is, and the next run cuts off what the journal does not cover:
+no row is lost or there twice.
 """
 
 import fcntl
@@ -34,16 +34,16 @@ Dtype = Literal["float16", "float32"]
 
 @dataclass(frozen=True)
 class Job:
-    """What must stay the same for a run to go on."""
+    """The inputs of a run. Another run may go on with its draft only if it has the same."""
 
     manifest: str
-    """sha256 of the manifest."""
+    """The sha256 of the manifest."""
     model: str
-    """Fingerprint."""
+    """The model's fingerprint."""
     dtype: Dtype
     dimension: int
     photo_folder: str
-    """Absolute: the manifest's paths start there."""
+    """The absolute path of the folder where the manifest's paths start."""
 
     @property
     def element(self) -> np.dtype[Any]:
@@ -54,7 +54,7 @@ class Job:
         return self.dimension * self.element.itemsize
 
     def header(self, rows: int) -> bytes:
-        """Of the .npy file. Its length does not depend on `rows`: numpy leaves room for the number to grow."""
+        """Return the header of the .npy file. Its length does not depend on `rows`: numpy leaves room for the number to grow."""
         content = io.BytesIO()
         shape = (rows, self.dimension)
         np.lib.format.write_array_header_1_0(
@@ -64,7 +64,7 @@ class Job:
 
 
 class Draft:
-    """Made by `open`, which holds it locked."""
+    """A draft, locked for this process while it is open. Made by `open`."""
 
     def __init__(self, out: Path, job: Job, journal: IO[bytes]) -> None:
         self._out = out
@@ -72,26 +72,26 @@ class Draft:
         self._journal = journal
         self._artifact = partial(out) / "artifact"
         self.done = 0
-        """The manifest's rows that are dealt with, from the first on."""
+        """Rows of the manifest that are done, from the first on."""
         self.unreadable: dict[int, str] = {}
-        """Those of them that have no embedding, and why."""
+        """Those of them that have no embedding, with the reason."""
         self._replay()
         self._matrix = self._open_matrix()
 
     @classmethod
     @contextmanager
     def open(cls, out: Path, job: Job) -> Iterator[Self]:
-        """Begins, or goes on with what was begun for `out`.
+        """Open the draft for `out`, a new one or the one that an earlier run has left.
 
-        Raises CommandError if it was begun as another job or another process is at it, ArtifactError if it is damaged or
-        `out` is there already.
+        Raise CommandError if that was another job or another process has it open, ArtifactError if it is damaged or `out`
+        exists already.
         """
         directory = partial(out)
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
             artifact.refuse_existing(out)
             _tidy(directory)
-            _claim(directory, job)
+            _check_job(directory, job)
             with (directory / "journal.jsonl").open("a+b") as journal:
                 draft = cls(out, job, journal)
                 with draft._matrix:
@@ -102,7 +102,7 @@ class Draft:
         return self.done - len(self.unreadable)
 
     def append(self, embeddings: NDArray[Any], unreadable: Mapping[int, str]) -> None:
-        """Adds the next rows of the manifest: the embeddings (n, D) of those that could be read, in order, and the others."""
+        """Add the next rows of the manifest: embeddings (n, D) of those that could be read, in order, and why the others could not."""
         self._matrix.write(np.ascontiguousarray(embeddings, self.job.element).tobytes())
         _flush(self._matrix)
         self.done += len(embeddings) + len(unreadable)
@@ -112,7 +112,7 @@ class Draft:
         _flush(self._journal)
 
     def finish(self, tables: Mapping[str, bytes], fields: Mapping[str, Any]) -> None:
-        """Moves the artifact to its place, with more files and its manifest. What is here repeats if it is interrupted."""
+        """Complete the artifact by tables and its manifest, and move it to its place. If interrupted, it can be called again."""
         self._matrix.seek(0)
         self._matrix.write(self.job.header(self.embedded))
         _flush(self._matrix)
@@ -126,7 +126,7 @@ class Draft:
         shutil.rmtree(partial(self._out))
 
     def _replay(self) -> None:
-        """Reads the journal, and cuts off a last line that was not finished."""
+        """Read the journal, and cut off a last line that was not finished."""
         self._journal.seek(0)
         whole = 0
         for line in self._journal:
@@ -145,7 +145,7 @@ class Draft:
             raise ArtifactError(Path(self._journal.name), "is damaged: delete the directory to start over") from error
 
     def _open_matrix(self) -> IO[bytes]:
-        """Open for appending, with exactly the rows that the journal covers."""
+        """Open the matrix for appending, cut to the rows that the journal covers."""
         path = self._artifact / MATRIX
         header = self.job.header(0)
         if self.done == 0:
@@ -160,13 +160,13 @@ class Draft:
 
 
 def partial(out: Path) -> Path:
-    """Where the draft for `out` is."""
+    """Return the directory of the draft for `out`."""
     return out.with_name(f"{out.name}.partial")
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Holds `directory`, which need not be there."""
+    """Lock the directory, which need not exist, for this process. Raise CommandError if another process has the lock."""
     path = directory.with_name(f"{directory.name}.lock")
     with path.open("ab") as file:
         if not _lock(file, path):
@@ -178,16 +178,16 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[bytes], path: Path) -> bool:
-    """Whether this process has the lock now."""
+    """Try to take the lock, and return whether this process has it now."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):  # not there: who had it has just ended, with the file
+    except (BlockingIOError, FileNotFoundError):  # not found: the process that had it has just ended, and removed it
         return False
 
 
 def _tidy(directory: Path) -> None:
-    """Leaves of an earlier run what can be gone on with: of its artifact, the matrix."""
+    """Remove what an earlier run has left in its artifact, apart from the matrix."""
     if not (directory / "artifact").is_dir():
         shutil.rmtree(directory, ignore_errors=True)  # it was killed after its artifact had moved
     (directory / "artifact").mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,8 @@ def _tidy(directory: Path) -> None:
             path.unlink()
 
 
-def _claim(directory: Path, job: Job) -> None:
+def _check_job(directory: Path, job: Job) -> None:
+    """Record the job of a new draft. Raise CommandError if the draft was begun as another job."""
     path = directory / "job.json"
     mine = asdict(job)
     if not path.exists():

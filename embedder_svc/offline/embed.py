@@ -1,4 +1,4 @@
-"""From a manifest of photos to their embeddings, with the very code that serves them."""
+"""From a manifest of photos to their embeddings, with the code that the server runs."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from embedder_svc.photos.photo_files import Pixels
 from svckit.cli import CommandError
 
 _CHUNK = 64
-"""Photos between two notes in the journal."""
+"""Photos that are embedded between two lines of the journal."""
 
 UNREADABLE_FILE = "unreadable.csv"
 
@@ -31,10 +31,10 @@ Result = TypeVar("Result")
 def embed(
     manifest: Manifest, folder: Path, model: Model, out: Path, *, dtype: Dtype, workers: int, bar: Callable[..., Any]
 ) -> dict[str, Any]:
-    """Writes the artifact `out`, going on where an earlier run stopped; returns what its manifest says.
+    """Write the artifact `out`, going on where an earlier run stopped, and return the fields of its manifest.
 
-    `workers` threads read and decode photos while the network runs. `bar(total=N)` makes a progress bar of the photos to do.
-    Photos that can't be read are left out and listed. Raises CommandError, ArtifactError.
+    `workers` threads read and decode photos while the network runs. `bar(total=N)` makes the progress bar of the N photos
+    that are still to do. Photos that can't be read are left out and listed. Raise CommandError or ArtifactError.
     """
     job = Job(manifest.sha256, model.info.fingerprint, dtype, model.info.dimension, str(folder.resolve()))
     with Draft.open(out, job) as draft:
@@ -56,19 +56,19 @@ def _fill(draft: Draft, paths: Sequence[Path], model: Model, workers: int, bar: 
         return photo_files.read_pixels(path, model.info.resizing)
 
     with ThreadPoolExecutor(workers, "decode") as pool, bar(total=len(paths) - draft.done) as progress:
-        photos = _in_order(pool, read, paths[draft.done :], ahead=2 * chunk_size)
+        photos = _map_in_order(pool, read, paths[draft.done :], ahead=2 * chunk_size)
         try:
             while chunk := list(islice(photos, chunk_size)):
-                draft.append(*_embedded(chunk, draft.done, model, draft.job))
+                draft.append(*_embed_chunk(chunk, draft.done, model, draft.job))
                 progress.update(len(chunk))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _in_order(
+def _map_in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
 ) -> Iterator[Result]:
-    """Like map, with at most `ahead` results waiting: a slow consumer does not fill the memory."""
+    """Like `pool.map`, but with at most `ahead` results waiting, so that a slow consumer does not fill the memory."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -78,10 +78,10 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _embedded(
+def _embed_chunk(
     chunk: Sequence[Pixels | str], start: int, model: Model, job: Job
 ) -> tuple[NDArray[np.floating[Any]], dict[int, str]]:
-    """The embeddings of the photos that could be read, and the other rows of the manifest with the reason."""
+    """Return the embeddings of the photos that could be read, and, by their row in the manifest, why the others could not."""
     embeddings = model.embed([photo for photo in chunk if not isinstance(photo, str)])
     with np.errstate(over="ignore"):
         converted = embeddings.astype(job.element)

@@ -1,4 +1,4 @@
-"""`manifest.csv`: one photo a line. Only its path means something here; the other columns are handed on as they are."""
+"""`manifest.csv`: one photo a line. Only the column `path` is used here; the other columns are handed on as they are."""
 
 import csv
 import hashlib
@@ -14,13 +14,13 @@ from svckit.artifact import ArtifactError
 class Manifest:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    """As many cells each as there are columns."""
+    """Each row has as many cells as there are columns."""
     sha256: str
-    """Of the file."""
+    """The sha256 of the file."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises ArtifactError, with the line, if something is wrong. No two rows have the same path."""
+        """Read a manifest. Raise ArtifactError, with the number of the photo, if a row is wrong or a path is there twice."""
         try:
             content = path.read_bytes()
             columns, *rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
@@ -34,7 +34,7 @@ class Manifest:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Relative to the folder of the collection, with `/`."""
+        """The photos' paths, relative to the folder of the collection, with `/`."""
         return self.column("path")
 
     def column(self, name: str) -> tuple[str, ...]:

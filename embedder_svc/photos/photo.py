@@ -1,7 +1,7 @@
-"""Encoded photos, from anyone: read the header, refuse what is out of bounds or damaged, decode the rest to upright RGB.
+"""Encoded photos, from anyone: the header is read, what is out of bounds or damaged is refused, the rest is decoded to upright RGB.
 
-Only the five formats below are opened, each by its own Pillow plugin: neither Pillow's registry of some forty formats,
-with parsers nobody asked for, nor its global limits take part.
+Only the five formats below are opened, each by its own Pillow plugin. Pillow's registry of some forty formats and its global limits
+are not used: each parser that nobody needs is one more way in.
 """
 
 import io
@@ -37,7 +37,7 @@ _PLUGINS: Mapping[bytes, type[ImageFile]] = MappingProxyType(
         b"GIF89a": GifImageFile,
     }
 )
-"""How files of each format begin."""
+"""The plugin of each format, by the bytes that its files begin with."""
 
 _UPRIGHT: Mapping[object, Transpose] = MappingProxyType(
     {
@@ -50,14 +50,14 @@ _UPRIGHT: Mapping[object, Transpose] = MappingProxyType(
         8: Transpose.ROTATE_90,
     }
 )
-"""What undoes each EXIF orientation (CIPA DC-008, tag 0x0112); 1 is upright already."""
+"""The transposition that undoes each EXIF orientation (CIPA DC-008, tag 0x0112); 1 is upright already."""
 
 _SWAPS_SIDES = frozenset({Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90})
 
 # A progressive JPEG of a few KB can ask for thousands of passes over all of its pixels; encoders write about ten.
 _MAX_JPEG_SCANS = 100
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-# Pillow joins EXIF segments in time quadratic in their number; cameras write one, and one for each embedded preview.
+# Pillow takes time quadratic in the number of EXIF segments to join them; cameras write one, and one for each embedded preview.
 _MAX_EXIF_SEGMENTS = 64
 # Pillow's parsers of headers and chunks are Python loops; a 20 MB PNG in chunks of 1 KB takes 80,000 reads.
 _MAX_READS = 200_000
@@ -98,7 +98,7 @@ class Limits:
 
 
 class Photo:
-    """A photo of which the header is read and within limits, and the pixels are still to be decoded."""
+    """A photo whose header has been read and is within limits, and whose pixels are still to be decoded."""
 
     def __init__(self, image: ImageFile) -> None:
         self._image = image
@@ -109,7 +109,7 @@ class Photo:
 
     @classmethod
     def open(cls, content: bytes, limits: Limits) -> Self:
-        """Raises PhotoError."""
+        """Read the header. Raise PhotoError if the photo is out of bounds, damaged, or of no known format."""
         _check_bytes(content, limits)
         with _refusing_damage():
             image = _plugin(content)(_CountedReads(content))
@@ -119,17 +119,17 @@ class Photo:
             return cls(image)
 
     def reducible_by(self, divisor: int) -> bool:
-        """Whether `decode` can divide the sides by 2, 4 or 8.
+        """Return whether `decode` can divide the sides by `divisor`, 2, 4 or 8.
 
-        A decoder that divides completes the last row and column, which must stay the last ones.
+        A decoder that divides fills up the last row and column, which must still be the last ones once the photo is upright.
         """
         stays = self._transpose is None or all(side % divisor == 0 for side in self.size)
         return isinstance(self._image, JpegImageFile) and stays
 
     def decode(self, divisor: int = 1) -> Image.Image:
-        """The upright RGB image, with its sides divided, and rounded up, at less cost than decoding it all.
+        """Return the upright RGB image, its sides divided, and rounded up, which costs less than decoding all of it.
 
-        Raises PhotoError.
+        Raise PhotoError if the photo is damaged.
         """
         with _refusing_damage():
             if divisor > 1:
@@ -141,7 +141,7 @@ class Photo:
 
 
 class _CountedReads(io.BytesIO):
-    """A file that can be read only so many times."""
+    """A file in memory that refuses to be read more than so many times. Raises PhotoError."""
 
     _reads = 0
 
@@ -215,12 +215,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converted, but not copied if there is nothing to convert: photos are large."""
+    """Return the image in that mode; the image itself, not a copy, if it is in it already: photos are large."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """The high bytes of 16-bit gray, as Pillow itself does for 16-bit RGB; its `convert` would clip at 255."""
+    """Return the high bytes of 16-bit gray, as Pillow does for 16-bit RGB; its `convert` would clip values at 255."""
     values = np.asarray(image)
     gray = (values >> 8).astype(np.uint8)
     gray[values == image.info.get("transparency", -1)] = 255  # the transparent value, over white

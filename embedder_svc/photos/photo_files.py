@@ -1,4 +1,4 @@
-"""Photos of the offline steps: which files, and their pixels."""
+"""Photos for the offline steps: the files to take, and their pixels."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from embedder_svc.photos.preprocess import Limits, PhotoError, Resize
 from svckit.cli import CommandError
 
 LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)
-"""One's own collection is trusted with more than a caller is."""
+"""The limits offline, where the photos are one's own collection: wider than those for callers."""
 
 Pixels = NDArray[np.uint8]
 
@@ -20,9 +20,9 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
 
 def find(source: Path, folder: Path | None) -> list[Path]:
-    """The photos in a directory and below, or the train photos (all, without splits) of a manifest on `folder`.
+    """Return the photos in and below a directory, or, if `source` is a manifest of photos in `folder`, its train photos.
 
-    Raises CommandError if there are none.
+    A manifest without splits gives all its photos. Raise CommandError if there are none.
     """
     if source.is_dir():
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
@@ -41,14 +41,14 @@ def _train_paths(manifest: Manifest) -> Sequence[str]:
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of the paths, evenly spread over them; all, if there are fewer."""
+    """Return `count` of the paths, evenly spread over them; all of them if there are no more than that."""
     if count >= len(paths):
         return list(paths)
     return [paths[number * len(paths) // count] for number in range(count)]
 
 
 def batches(paths: Sequence[Path], resize: Resize, size: int) -> Iterator[Pixels]:
-    """Pixels (N, side, side, 3), `size` photos at a time. Raises CommandError at one that can't be read."""
+    """Yield pixels (N, side, side, 3) of `size` photos at a time. Raise CommandError at a photo that can't be read."""
     for start in range(0, len(paths), size):
         yield np.stack([_pixels(path, resize) for path in paths[start : start + size]])
 
@@ -61,7 +61,7 @@ def _pixels(path: Path, resize: Resize) -> Pixels:
 
 
 def read_pixels(path: Path, resize: Resize) -> Pixels | str:
-    """The pixels (side, side, 3) of a photo, or why it has none. Of a file that is too large, no more than that is read."""
+    """Return the pixels (side, side, 3) of a photo, or why it has none. A file that is too large is not read to its end."""
     try:
         with path.open("rb") as file:
             content = file.read(LIMITS.max_bytes + 1)
@@ -70,5 +70,5 @@ def read_pixels(path: Path, resize: Resize) -> Pixels | str:
         return f"{error.reason}: {error.description}"
     except OSError as error:
         return error.strerror or str(error)
-    except ValueError as error:  # what Python has against a NUL in a path
+    except ValueError as error:  # Python raises it for a NUL in a path
         return str(error)

@@ -1,7 +1,7 @@
 """Encoded photo to the network's input: the same code offline and served, so that the same photo gives the same pixels.
 
-Where no reduced-scale decoding takes part the pixels are exactly those of torchvision's Resize and CenterCrop on a
-Pillow image; docs/embedder.md states the bound where it does.
+The pixels are exactly those of torchvision's Resize and CenterCrop on a Pillow image, unless the photo is decoded at reduced
+scale; docs/embedder.md says how far they may differ then.
 """
 
 import math
@@ -16,13 +16,13 @@ from embedder_svc.photos.resize import Box, Region, Resize, Size, reductions
 __all__ = ["VERSION", "Box", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 
 VERSION = 1
-"""Part of every model's fingerprint. Any change that alters a pixel must raise it."""
+"""The version of the preprocessing, part of every model's fingerprint. A change that alters a pixel must raise it."""
 
 _WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: Limits) -> NDArray[np.uint8]:
-    """The `(size, size, 3)` RGB pixels of an encoded photo, or of the part of it in `crop`. Raises PhotoError."""
+    """Return the `(size, size, 3)` RGB pixels of an encoded photo, or of the part of it in `crop`. Raise PhotoError."""
     photo = Photo.open(content, limits)
     region = (crop or _WHOLE).region(photo.size)
     size = (region[2] - region[0], region[3] - region[1])
@@ -42,7 +42,7 @@ def _check_aspect(size: Size, crop: Box | None, limits: Limits) -> None:
 
 
 def _scale(image: Image.Image, divisor: int, region: Region, target: Size) -> Image.Image:
-    """`region`, given in pixels of the full-size photo, of an image decoded with its sides divided."""
+    """Scale a region of the image to `target`. The region is in pixels of the full-size photo, the image has its sides divided."""
     left, top, right, bottom = (edge / divisor for edge in region)
     x, y = math.floor(left), math.floor(top)
     # Cut out first, as torchvision would: with `box` alone, pixels outside the region would bleed into its edge.

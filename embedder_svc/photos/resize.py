@@ -1,4 +1,4 @@
-"""From a photo's size to the network's input: which part of it, how large, and how much smaller it may be decoded."""
+"""From a photo's size to the network's input: the part to take, the size to scale it to, and how much smaller to decode it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,8 +18,8 @@ _PADDING = (124, 116, 104)
 """ImageNet's mean colour, which normalisation turns into zeros."""
 
 _COMFORT = 2.0
-"""A photo decoded at reduced scale stays at least this many times larger than its target: what the decoder's box
-filter smooths away is then finer than what the resize would keep (Pillow's documentation of `reducing_gap`)."""
+"""A photo decoded at reduced scale stays at least this many times larger than its target: the decoder's box filter then smooths
+away only details that the resize would lose too (Pillow's documentation of `reducing_gap`)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Box:
     bottom: float
 
     def region(self, size: Size) -> Region:
-        """The pixels it covers, edges rounded to whole pixels. Raises PhotoError."""
+        """Return the pixels that the box covers, edges rounded to whole pixels. Raise PhotoError if it covers none."""
         if not (0 <= self.left < self.right <= 1 and 0 <= self.top < self.bottom <= 1):
             raise PhotoError(
                 PhotoReason.INVALID_CROP,
@@ -49,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Resize:
-    """How a photo is brought to the `size` x `size` pixels of the network's input.
+    """A rule by which a photo becomes the `size` x `size` pixels of the network's input.
 
     `squash` ignores proportions. `pad` keeps them and fills the rest. `crop` keeps them and loses the ends of the
     longer side: the short side becomes size * 256 / 224, then the centre is cut out (torchvision's Resize(256),
@@ -60,7 +60,7 @@ class Resize:
     size: int
 
     def scaled(self, size: Size) -> Size:
-        """What a photo of this size is scaled to."""
+        """Return the size that a photo of this size is scaled to."""
         if self.rule == "squash":
             return self.size, self.size
         width, height = size
@@ -71,7 +71,7 @@ class Resize:
         return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
 
     def finish(self, image: Image.Image) -> Image.Image:
-        """A scaled image, brought to the square."""
+        """Pad or crop a scaled image to the square."""
         if self.rule == "pad":
             square = Image.new("RGB", (self.size, self.size), _PADDING)
             square.paste(image, _centred(square.size, image.size))
@@ -81,11 +81,11 @@ class Resize:
 
 
 def reductions(size: Size, target: Size) -> tuple[int, ...]:
-    """By what the sides of what becomes `target` may be divided while decoding, the most first."""
+    """Return the numbers by which sides of this size, to be scaled to `target`, may be divided in decoding; largest first."""
     factor = min(size[0] / target[0], size[1] / target[1])
     return tuple(divisor for divisor in (8, 4, 2) if divisor * _COMFORT <= factor)
 
 
 def _centred(outer: Size, inner: Size) -> Size:
-    """The offset that centres one size in another, rounded as torchvision does."""
+    """Return the offset that centres one size in the other, rounded as torchvision does."""
     return round((outer[0] - inner[0]) / 2.0), round((outer[1] - inner[1]) / 2.0)

@@ -1,4 +1,9 @@
-"""How much a server takes on at once."""
+"""The bound on the photos in a server: a call that does not fit, or would be late, is refused before its photos are decoded.
+
+The batcher has a bound of its own, on items that wait for it. It knows neither the decoding before it nor how long that takes, and
+what a batch takes does not tell how soon a photo is answered: so the pace here is measured from arrival to answer. `Pipeline`
+admits no more photos than the batcher's queue holds, which therefore never refuses one.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,33 +13,36 @@ from svckit.errors import Reason, ServiceError
 
 _PACE_WEIGHT = 0.1
 _FIRST_GUESS_S = 0.5
-# A call that would be answered just in time may be late as well, and its work then is lost to all others.
+# The share of the time to its deadline within which a call must be answered, by estimate. One that would be answered just in
+# time may well be late, and then its work was done for nobody.
 _SHARE_OF_DEADLINE = 0.75
-# A longer queue answers nobody more. After an overload it takes its own length, and that again where half of the pace is
-# asked for, until calls are answered as before.
+# The share that it may spend waiting for those before it. A longer queue answers nobody more; and after an overload it takes as
+# long as the queue is, or twice as long at half load, until calls are answered as quickly as before.
 _SHARE_TO_WAIT = 1 / 3
 
 
 class Admission:
-    """Lets in so many photos, from before they are decoded until they are answered, and turns the others away at once.
+    """Admits at most `limit` photos, each from before it is decoded until it is answered, and refuses the others at once.
 
     That bounds memory, and no photo is decoded only to find the next queue full. A call that could not be answered before
-    its deadline is turned away as well, rather than take its turn and give up on the way: a caller's deadline says how long
-    a queue is worth while to it. For one event loop.
+    its deadline is refused as well, rather than given up half-way: a caller's deadline says how long a queue is worth while.
+    For one event loop.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
         self._inside = 0
-        self._stay_s = _FIRST_GUESS_S
-        self._photo_s = 0.0  # between two photos that are answered, while there is work; 0 before the first
-        self._last = 0.0  # when one was last answered
+        self._stay_s = _FIRST_GUESS_S  # how long a call is inside, a moving average
+        self._photo_s = (
+            0.0  # time between two answered photos while there is work, a moving average; 0 before the first
+        )
+        self._last = 0.0  # when a photo was last answered
 
     def check(self, photos: int, deadline: float | None) -> None:
-        """Raises ServiceError, QUEUE_FULL, if so many could not be let in now. `deadline` is a time of the clock.
+        """Raise ServiceError, QUEUE_FULL, if so many photos cannot be admitted now. `deadline` is a time of the clock.
 
-        Where nothing is inside there is room, whatever the last photos took: else a server might never take another.
+        While nothing is inside every deadline is met, by estimate: else one slow photo might keep all later ones out.
         """
         if self._inside + photos > self._limit:
             raise ServiceError(
@@ -57,7 +65,7 @@ class Admission:
 
     @contextmanager
     def admit(self, photos: int, deadline: float | None = None) -> Iterator[None]:
-        """The time `photos` photos are inside. Raises what `check` raises."""
+        """Count so many photos as inside while the block runs. Raise what `check` raises."""
         self.check(photos, deadline)
         entered = self._clock()
         self._inside += photos
@@ -68,10 +76,10 @@ class Admission:
             self._inside -= photos
 
     def _answered(self, photos: int, entered: float) -> None:
-        """Learns from those that were embedded alone: one that is refused or gives up leaves sooner."""
+        """Learn the pace from a call that was answered; one that failed or was given up says nothing about it."""
         now = self._clock()
         self._stay_s += _PACE_WEIGHT * (now - entered - self._stay_s)
-        # What came before this call, be it nothing or photos that were refused, was no work for it.
+        # Time before the call came was no work on it, whether the server was idle or busy with photos that were refused.
         each_s = (now - max(self._last, entered)) / photos
         self._last = now
         self._photo_s += min(1.0, _PACE_WEIGHT * photos if self._photo_s else 1.0) * (each_s - self._photo_s)

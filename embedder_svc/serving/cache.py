@@ -1,4 +1,4 @@
-"""Embeddings of photos that were seen before, by the hash of their content: a photo that comes again costs no decoding and no run."""
+"""A cache of embeddings, by the hash of a photo's content: a photo that comes again is neither decoded nor embedded."""
 
 import hashlib
 from collections import OrderedDict
@@ -11,15 +11,15 @@ Row = NDArray[np.float32]
 
 
 def key_of(content: bytes, crop: object) -> bytes:
-    """What a photo, and the part of it that is wanted, are known by: files that differ in a byte are two photos."""
+    """Return the key of a photo and the part of it that is wanted. Files that differ in a byte have different keys."""
     return hashlib.sha256(repr(crop).encode() + b"\n" + content).digest()
 
 
 class Cache:
-    """The embeddings of the last `size` different photos, the one unused for longest going first. For one event loop."""
+    """Keeps the embeddings of `size` photos; when full, it drops the one that was unused for longest. For one event loop."""
 
     def __init__(self, size: int, hit: Callable[[], None]) -> None:
-        """`hit` is called for each photo that was there."""
+        """`hit` is called for each photo that `get` finds."""
         self._size = size
         self._hit = hit
         self._rows: OrderedDict[bytes, Row] = OrderedDict()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder_svc.network.choice import WANTED
+from embedder_svc.network.choice import PRECISION_SETTINGS
 from embedder_svc.network.runtime import DEVICES
 from embedder_svc.photos.preprocess import Limits
 from svckit.config import ConfigError, option
@@ -11,12 +11,10 @@ from svckit.server import ServerConfig
 
 PREFIX = "EMBEDDER"
 
-# Up to here Pillow's own guard against decompression bombs stays quiet.
-_MOST_PIXELS = 89_000_000
-
-
-# GetModel tells it as a uint32.
-_MOST_IMAGES = 2**32 - 1
+# From 89.5 million pixels on, Pillow's own guard against decompression bombs warns.
+_MAX_PIXELS = 89_000_000
+# `--max-images` travels in GetModel's reply as a uint32.
+_MAX_IMAGES = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,7 @@ class EmbedderConfig(ServerConfig):
     )
     precision: str = option(
         "auto",
-        choices=WANTED,
+        choices=PRECISION_SETTINGS,
         help="which of several bundles; auto is int8 or fp32 on a CPU, as suits it, fp16 on a GPU",
     )
     device: str = option(
@@ -45,10 +43,10 @@ class EmbedderConfig(ServerConfig):
     cache_photos: int = option(
         0, minimum=0, help="photos whose embeddings are kept, to be answered at once when they come again; 0 for none"
     )
-    max_images: int = option(32, minimum=1, maximum=_MOST_IMAGES, help="most photos in one call")
+    max_images: int = option(32, minimum=1, maximum=_MAX_IMAGES, help="most photos in one call")
     max_image_bytes: int = option(20_000_000, minimum=1, help="most bytes in one encoded photo")
     max_image_pixels: int = option(
-        25_000_000, minimum=1, maximum=_MOST_PIXELS, help="most pixels in one photo, before any crop"
+        25_000_000, minimum=1, maximum=_MAX_PIXELS, help="most pixels in one photo, before any crop"
     )
     max_aspect_ratio: float = option(10.0, minimum=1, help="most times that one side may be longer than the other")
 

@@ -15,11 +15,11 @@ Out = TypeVar("Out")
 
 Pixels = NDArray[np.uint8]
 EncodedPhoto = tuple[bytes, Box | None]
-"""A file's content, and the part of the photo that is wanted."""
+"""The content of a photo's file, and the part of the photo that is wanted; None for all of it."""
 
 
 class Decoder:
-    """Photos to the network's input. Those of a call that ended before their turn are skipped."""
+    """Decodes photos to the network's input. Photos of a call that ended before their turn are skipped."""
 
     def __init__(self, resize: Resize, limits: Limits, *, threads: int) -> None:
         self._resize = resize
@@ -27,14 +27,14 @@ class Decoder:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def decode(self, photos: Sequence[EncodedPhoto]) -> list[Pixels | PhotoError]:
-        """The pixels of each photo, or what is wrong with it."""
+        """Return the pixels of each photo, or what is wrong with it."""
         return await self.map(self._decode, photos)
 
     async def map(self, function: Callable[..., Out], photos: Sequence[EncodedPhoto]) -> list[Out]:
-        """What the function makes of each photo, in the same threads."""
+        """Apply the function to each photo, in the decoding threads, and return the results."""
         loop = asyncio.get_running_loop()
-        # gRPC cancels the caller when its client leaves or its deadline passes. That cancels these, and takes those
-        # that wait for a thread out of its queue.
+        # gRPC cancels the caller when its client leaves or its deadline passes. That cancels these futures, and those that
+        # wait for a thread leave the executor's queue.
         return await asyncio.gather(*(loop.run_in_executor(self._threads, function, *photo) for photo in photos))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The embedder's second face: the Open Inference Protocol (KServe v2), for tools and clients that exist already."""
+"""The embedder over the Open Inference Protocol (KServe v2), for tools and clients that exist already."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from svckit.streams import Context
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 ALWAYS = ("ServerLive", "ServerReady", "ModelReady")
-"""Methods that tell whether the server is ready, and so must be answered before it is; see `Server.add`."""
+"""Methods that tell whether the server is ready, and so are answered in every state; see `Server.add`."""
 
 
 class KServeService(inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """Must be `open`ed before `ready()` is first true."""
+    """The servicer. `open` it before `ready()`, which says whether the server takes calls, is first true."""
 
     def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
@@ -45,7 +45,7 @@ class KServeService(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: inference_pb2.ModelReadyRequest, context: Context  # noqa: ARG002 (gRPC passes both)
     ) -> inference_pb2.ModelReadyResponse:  # fmt: skip
         ready = self._ready()
-        if ready:  # before, nobody knows what models there will be
+        if ready:  # before, the model is not known yet
             _check_model(self._info, request.name, request.version)
         return inference_pb2.ModelReadyResponse(ready=ready)
 
@@ -73,12 +73,12 @@ class KServeService(inference_pb2_grpc.GRPCInferenceServiceServicer):
         count = tensors.count(request)
         self._pipeline.check_count(count, "inputs[0].shape")
         photos = [(content, None) for content in tensors.elements(request, count)]
-        found = await self._pipeline.embed(photos, deadline=deadline(context))
-        return tensors.response(request, self._info, found)
+        embedded = await self._pipeline.embed(photos, deadline=deadline(context))
+        return tensors.response(request, self._info, embedded)
 
 
 def _check_model(info: BundleInfo, name: str, version: str) -> None:
-    """Raises ServiceError, UNKNOWN_MODEL, if that is not the model; no version is any."""
+    """Raise ServiceError, UNKNOWN_MODEL, unless that is the model that is served. An empty version is any version."""
     known = {"model": info.name, "version": info.fingerprint}
     if name != info.name:
         raise ServiceError(

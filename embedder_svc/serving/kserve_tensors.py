@@ -1,4 +1,4 @@
-"""The tensors of the Open Inference Protocol: photos out of a request's, embeddings into a response's."""
+"""The tensors of the Open Inference Protocol: photos are read from a request's, embeddings written to a response's."""
 
 import math
 import struct
@@ -15,14 +15,14 @@ INPUT, OUTPUT = "images", "embeddings"
 
 _Request = inference_pb2.ModelInferRequest
 
-# Parameters of Triton's that change where data is or what is sent; not to heed them would give another answer than asked.
+# Triton's parameters that change where data is or what is sent: to ignore them would give another answer than was asked for.
 _REFUSED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
 _LENGTH = struct.Struct("<I")
-_MOST_TOLD = 2**31 - 1
+_MAX_INT32 = 2**31 - 1
 
 
 def metadata(info: BundleInfo) -> inference_pb2.ModelMetadataResponse:
-    """What a model takes and gives. Photos may have the shape [N], too."""
+    """Return the description of the model's tensors. (Photos may have the shape [N], too.)"""
     tensor = inference_pb2.ModelMetadataResponse.TensorMetadata
     return inference_pb2.ModelMetadataResponse(
         name=info.name,
@@ -34,7 +34,7 @@ def metadata(info: BundleInfo) -> inference_pb2.ModelMetadataResponse:
 
 
 def configuration(info: BundleInfo, max_images: int) -> inference_pb2.ModelConfigResponse:
-    """`metadata` as Triton tells it."""
+    """Return the same as `metadata`, in the form of Triton's extension ModelConfig."""
     photos = inference_pb2.ModelInput(name=INPUT, data_type=inference_pb2.TYPE_STRING, dims=[1])
     rows = inference_pb2.ModelOutput(name=OUTPUT, data_type=inference_pb2.TYPE_FP32, dims=[info.dimension])
     return inference_pb2.ModelConfigResponse(
@@ -42,7 +42,7 @@ def configuration(info: BundleInfo, max_images: int) -> inference_pb2.ModelConfi
             name=info.name,
             platform="onnxruntime_onnx",
             backend="onnxruntime",
-            max_batch_size=min(max_images, _MOST_TOLD),
+            max_batch_size=min(max_images, _MAX_INT32),
             input=[photos],
             output=[rows],
         )
@@ -50,19 +50,19 @@ def configuration(info: BundleInfo, max_images: int) -> inference_pb2.ModelConfi
 
 
 def count(request: _Request) -> int:
-    """How many photos a request says it has.
+    """Return the number of photos in a request, as its shape says.
 
-    Raises ServiceError, INVALID_TENSOR, that names every field that is not as `metadata` says.
+    Raise ServiceError, INVALID_TENSOR, naming every field that is not as `metadata` says.
     """
-    if violations := [*_inputs(request), *_outputs(request), *_places(request)]:
+    if violations := [*_inputs(request), *_outputs(request), *_contents(request)]:
         raise _invalid(*violations)
     return math.prod(request.inputs[0].shape)
 
 
 def elements(request: _Request, expected: int) -> list[bytes]:
-    """The photos of a request that has passed `count`, of which that many are expected.
+    """Return the photos of a request that has passed `count`, which returned `expected`.
 
-    Raises ServiceError, INVALID_TENSOR, if there are others.
+    Raise ServiceError, INVALID_TENSOR, if there are more or fewer photos.
     """
     if request.raw_input_contents:
         return _raw_elements(request.raw_input_contents[0], expected)
@@ -72,11 +72,11 @@ def elements(request: _Request, expected: int) -> list[bytes]:
     return list(found)
 
 
-def response(request: _Request, info: BundleInfo, found: Embedded) -> inference_pb2.ModelInferResponse:
-    """The embeddings, raw if the photos were, else as numbers, which clients without a library of tensors can read."""
-    times = {"decode_ms": found.decode_ms, "queue_ms": found.queue_ms, "infer_ms": found.infer_ms}
+def response(request: _Request, info: BundleInfo, embedded: Embedded) -> inference_pb2.ModelInferResponse:
+    """Return the response: embeddings as raw bytes if the photos were raw, else as numbers, which any client can read."""
+    times = {"decode_ms": embedded.decode_ms, "queue_ms": embedded.queue_ms, "infer_ms": embedded.infer_ms}
     output = inference_pb2.ModelInferResponse.InferOutputTensor(
-        name=OUTPUT, datatype="FP32", shape=found.embeddings.shape
+        name=OUTPUT, datatype="FP32", shape=embedded.embeddings.shape
     )
     answer = inference_pb2.ModelInferResponse(
         model_name=info.name,
@@ -86,9 +86,9 @@ def response(request: _Request, info: BundleInfo, found: Embedded) -> inference_
         outputs=[output],
     )
     if request.raw_input_contents:
-        answer.raw_output_contents.append(np.asarray(found.embeddings, "<f4").tobytes())
+        answer.raw_output_contents.append(np.asarray(embedded.embeddings, "<f4").tobytes())
     else:
-        answer.outputs[0].contents.fp32_contents.extend(found.embeddings.ravel().tolist())
+        answer.outputs[0].contents.fp32_contents.extend(embedded.embeddings.ravel().tolist())
     return answer
 
 
@@ -115,8 +115,8 @@ def _outputs(request: _Request) -> Iterator[Violation]:
         yield from _parameters(f"outputs[{i}]", tensor.parameters)
 
 
-def _places(request: _Request) -> Iterator[Violation]:
-    """What is wrong with where the elements are."""
+def _contents(request: _Request) -> Iterator[Violation]:
+    """Yield what is wrong with the place of the photos' bytes: raw_input_contents, or the tensor's own contents."""
     raw = len(request.raw_input_contents)
     if raw and raw != len(request.inputs):
         wrong = f"must be one for each of the {len(request.inputs)} inputs, or none, got {raw}"
@@ -150,7 +150,7 @@ def _raw_elements(raw: bytes, expected: int) -> list[bytes]:
 
 
 def _element(raw: bytes, start: int, index: int) -> tuple[int, int]:
-    """Where the element begins and ends whose length is at `start`."""
+    """Return where the element begins and ends whose length is at `start`."""
     begin = start + _LENGTH.size
     if begin > len(raw):
         raise _invalid(_ending(f"ends within the length of element {index}"))

@@ -1,6 +1,6 @@
 """From encoded photos to embeddings, for callers on one event loop: admission, decoding, batches, the network.
 
-Each face of the service (`service` is one) turns its requests into photos, and what comes of them into its replies.
+The servicers of both protocols (`service` and `kserve`) turn their requests into photos, and embeddings into their replies.
 """
 
 import time
@@ -30,13 +30,13 @@ class Embedded:
     decode_ms: float
     """From the call's arrival until its last photo was decoded."""
     queue_ms: float
-    """What decoded photos waited for the network."""
+    """Time that decoded photos waited for the network."""
     infer_ms: float
-    """What the network took for the batches these photos were in."""
+    """Time that the network ran the batches that these photos were in."""
 
 
 class Pipeline:
-    """One for a server, whatever faces it has: `max_queue` bounds the photos of all of them together."""
+    """Embeds photos. A server has one, shared by its servicers: `max_queue` bounds the photos of all callers together."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Pipeline:
         max_images: int,
         cache: Cache | None = None,
     ) -> None:
-        """`max_queue` photos at once, `max_images` of them from one call."""
+        """Embed at most `max_queue` photos at once, and at most `max_images` of one call."""
         self.model = model
         self._decoder = decoder
         self._batcher = batcher
@@ -57,36 +57,38 @@ class Pipeline:
         self._cache = cache
 
     async def embed(self, photos: Sequence[EncodedPhoto], *, field: str = "images", deadline: float | None) -> Embedded:
-        """The embeddings of 1 to `max_images` photos, all or none; `deadline` is a time of `time.monotonic`.
+        """Return the embeddings of 1 to `max_images` photos, all or none; `deadline` is a time of `time.monotonic`.
 
-        `field` is where the photos are in the face's request, for violations: the fourth is `images[3]`.
-        Raises ServiceError: INVALID_IMAGE_COUNT; INVALID_IMAGE, with a violation for each bad photo; and what Admission
+        `field` is the path of the photos in the request, for violations: the fourth photo is `images[3]`.
+        Raise ServiceError: INVALID_IMAGE_COUNT; INVALID_IMAGE, with a violation for each bad photo; and what Admission
         and Batcher raise.
         """
         arrived = time.monotonic()
         self.check_count(len(photos), field)
         if self._cache is None:
             return await self._embed(dict(enumerate(photos)), arrived, field, deadline)
-        return await self._embed_new(photos, self._cache, arrived, field, deadline)
+        return await self._embed_with_cache(photos, self._cache, arrived, field, deadline)
 
-    async def _embed_new(
+    async def _embed_with_cache(
         self, photos: Sequence[EncodedPhoto], cache: Cache, arrived: float, field: str, deadline: float | None
     ) -> Embedded:
-        """Those that the cache has not. It is asked in the decoding threads: a photo may have millions of bytes."""
+        """Embed the photos that the cache lacks. Their keys are made in the decoding threads: a photo may have millions of bytes."""
         keys = await self._decoder.map(key_of, photos)
         rows = {number: row for number, key in enumerate(keys) if (row := cache.get(key)) is not None}
         new = {number: photo for number, photo in enumerate(photos) if number not in rows}
-        found = await self._embed(new, arrived, field, deadline) if new else None
-        for number, row in zip(new, found.embeddings if found else (), strict=True):
-            rows[number] = row.copy()  # of its own: a view would keep all of the call's
+        embedded = await self._embed(new, arrived, field, deadline) if new else None
+        for number, row in zip(new, embedded.embeddings if embedded else (), strict=True):
+            rows[number] = row.copy()  # a view would keep all embeddings of the call alive
             cache.put(keys[number], rows[number])
         embeddings = np.stack([rows[number] for number in range(len(photos))])
-        return replace(found, embeddings=embeddings) if found else Embedded(embeddings, _ms_since(arrived), 0.0, 0.0)
+        return (
+            replace(embedded, embeddings=embeddings) if embedded else Embedded(embeddings, _ms_since(arrived), 0.0, 0.0)
+        )
 
     async def _embed(
         self, photos: Mapping[int, EncodedPhoto], arrived: float, field: str, deadline: float | None
     ) -> Embedded:
-        """Photos by their number in the call."""
+        """Embed photos, which are given by their number in the call."""
         with self._admission.admit(len(photos), deadline):
             results = await self._decoder.decode(list(photos.values()))
             decode_ms = _ms_since(arrived)
@@ -95,11 +97,11 @@ class Pipeline:
         return Embedded(np.stack(batched.outputs), decode_ms, batched.queue_ms, batched.run_ms)
 
     def check_room(self, deadline: float | None) -> None:
-        """Raises ServiceError, QUEUE_FULL, if not even one more photo can be let in."""
+        """Raise ServiceError, QUEUE_FULL, if not even one more photo can be admitted."""
         self._admission.check(1, deadline)
 
     def check_count(self, count: int, field: str) -> None:
-        """Raises ServiceError, INVALID_IMAGE_COUNT, as `embed` does: for a face that would rather know before."""
+        """Raise ServiceError, INVALID_IMAGE_COUNT, unless a call may have so many photos; `embed` does so too, but later."""
         most = self.max_images
         if not 1 <= count <= most:
             raise ServiceError(
@@ -115,7 +117,7 @@ def _ms_since(arrived: float) -> float:
 
 
 def _all_good(results: Mapping[int, Pixels | PhotoError], field: str) -> list[Pixels]:
-    """The pixels, if there is no bad photo among them; else one error that tells of every bad one."""
+    """Return the pixels of all photos. Raise one ServiceError, INVALID_IMAGE, that names every bad photo, if there are any."""
     bad = [_violation(f"{field}[{i}]", result) for i, result in results.items() if isinstance(result, PhotoError)]
     if bad:
         raise ServiceError(

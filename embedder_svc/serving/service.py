@@ -1,4 +1,4 @@
-"""The gRPC face of the embedder."""
+"""The embedder over gRPC: `vmmr.embedder.v1.EmbedderService`."""
 
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
@@ -15,7 +15,7 @@ SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 
 
 class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Must be `open`ed before the first call; it can be added to a server, which refuses calls meanwhile, before that."""
+    """The servicer. It can be added to a server at once, and must be `open`ed before the server takes calls."""
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
@@ -26,16 +26,17 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
         self._pipeline = pipeline
 
     def check_room(self, until: float | None) -> None:
-        """What is asked before a call's photos are read: an overloaded server has no time to read those it can't take."""
+        """Raise ServiceError, QUEUE_FULL, if there is no room for one more photo. Asked before a call's photos are read."""
         self._pipeline.check_room(until)
 
     async def Embed(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
-        found = await self._pipeline.embed(_photos(request), deadline=deadline(context))
+        embedded = await self._pipeline.embed(_photos(request), deadline=deadline(context))
+        times = {"decode_ms": embedded.decode_ms, "queue_ms": embedded.queue_ms, "infer_ms": embedded.infer_ms}
         return embedder_pb2.EmbedResponse(
-            embeddings=wire.pack(self._fingerprint, found.embeddings),
-            times=embedder_pb2.EmbedTimes(decode_ms=found.decode_ms, queue_ms=found.queue_ms, infer_ms=found.infer_ms),
+            embeddings=wire.pack(self._fingerprint, embedded.embeddings),
+            times=embedder_pb2.EmbedTimes(**times),
         )
 
     async def GetModel(  # noqa: N802 (the protocol's name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from embedder_svc.exporting.traits import PixelNorm
 
 _LUMA = (0.299, 0.587, 0.114)
-_LONGEST_SIDES = 4 / 3  # of a crop, before it is squashed to a square
+_LONGEST_SIDES = 4 / 3  # largest ratio of a crop's sides, before it is squashed to a square
 _GREY_PHOTOS = 0.05
 _ERASED_AREA = (0.02, 0.15)
 _FILL = 116.0
@@ -35,7 +35,7 @@ class Augmentation:
     def view(self, photos: Tensor, size: int, rng: np.random.Generator) -> Tensor:
         """Photos (N, S, S, 3) uint8 -> (N, 3, size, size) float32, 0..255."""
         columns, rows = self._crops(photos, size, rng)
-        if self.blur:  # else the draws that follow are those of a run that began before there was blur
+        if self.blur:  # without blur, nothing is drawn for it, as in runs that began before there was blur
             soft = gaussians(self._deviations(len(photos), size, rng).to(photos.device), size)
             columns, rows = soft @ columns, soft @ rows
         views = resample(photos, rows, columns)
@@ -56,12 +56,12 @@ class Augmentation:
         return columns, filters(top, height, side=side, size=size)
 
     def _deviations(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
-        """In pixels of a view; 0 for a photo that stays sharp."""
+        """Draw the deviation of each photo's blur, in pixels of the view; 0 for a photo that stays sharp."""
         drawn = size * rng.uniform(*_BLUR, count)
         return torch.from_numpy(np.where(rng.random(count) < self.blur, drawn, 0).astype(np.float32))
 
     def _change_colours(self, views: Tensor, rng: np.random.Generator) -> None:
-        """In place."""
+        """Change brightness, contrast and saturation of the views, in place."""
         shape = (3, len(views), 1, 1, 1)
         brightness, contrast, saturation = _on(views.device, rng.uniform(1 - self.colour, 1 + self.colour, shape))
         saturation[_on(views.device, rng.random(len(views)) < _GREY_PHOTOS)] = 0
@@ -70,7 +70,7 @@ class Augmentation:
         views.lerp_(_grey(views), 1 - saturation).clamp_(0, 255)
 
     def _erase(self, views: Tensor, rng: np.random.Generator) -> None:
-        """In place."""
+        """Erase a rectangle of some of the views, in place."""
         size = views.shape[-1]
         for number in np.flatnonzero(rng.random(len(views)) < self.erase):
             area, ratio = rng.uniform(*_ERASED_AREA), np.exp(rng.uniform(-0.7, 0.7))
@@ -80,9 +80,9 @@ class Augmentation:
 
 
 def filters(start: Tensor, length: Tensor, *, side: int, size: int) -> Tensor:
-    """Matrices (N, size, side) that resample lines of `side` pixels to the `size` pixels of [start, start + length).
+    """Return matrices (N, size, side) that resample lines of `side` pixels to the `size` pixels of [start, start + length).
 
-    The triangle filter of Pillow's antialiased BILINEAR, which reads past the interval but not past the line.
+    The filter is the triangle of Pillow's antialiased BILINEAR, which reads past the interval but not past the line.
     """
     scale = (length / size)[:, None, None]
     pixels = torch.arange(side, device=start.device) + 0.5
@@ -92,7 +92,7 @@ def filters(start: Tensor, length: Tensor, *, side: int, size: int) -> Tensor:
 
 
 def gaussians(deviations: Tensor, size: int) -> Tensor:
-    """Matrices (N, size, size) that blur lines of `size` pixels; the blur reads no further than a line's ends."""
+    """Return matrices (N, size, size) that blur lines of `size` pixels; the blur does not read past a line's ends."""
     pixels = torch.arange(size, device=deviations.device, dtype=torch.float32)
     apart = (pixels[:, None] - pixels) / deviations.clamp(min=0.01)[:, None, None]
     weights = torch.exp(-(apart**2) / 2)
@@ -100,13 +100,13 @@ def gaussians(deviations: Tensor, size: int) -> Tensor:
 
 
 def resample(photos: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Photos (N, S, S, 3) uint8 through filters (N or 1, size, S) -> (N, 3, size, size) float32, 0..255."""
+    """Apply filters (N or 1, size, S) to photos (N, S, S, 3) uint8, and return (N, 3, size, size) float32, 0..255."""
     planes = photos.permute(0, 3, 1, 2).float()
     return rows[:, None] @ planes @ columns[:, None].transpose(-1, -2)
 
 
 def resize(photos: Tensor, size: int) -> Tensor:
-    """Whole photos (N, S, S, 3) uint8 -> (N, 3, size, size) float32, 0..255, as at test time."""
+    """Resize whole photos (N, S, S, 3) uint8, as at test time, and return (N, 3, size, size) float32, 0..255."""
     side = photos.shape[1]
     start = torch.zeros(1, device=photos.device)
     whole = filters(start, start + side, side=side, size=size)
@@ -114,19 +114,19 @@ def resize(photos: Tensor, size: int) -> Tensor:
 
 
 def normalised(views: Tensor, norm: PixelNorm) -> Tensor:
-    """RGB views (N, 3, H, W), 0..255 -> what the network expects."""
+    """Normalise RGB views (N, 3, H, W), 0..255, as the network expects its pixels."""
     ordered = views.flip(1) if norm.bgr else views
     mean, std = (views.new_tensor(values)[:, None, None] for values in (norm.mean, norm.std))
     return (ordered * norm.scale - mean) / std
 
 
 def _grey(views: Tensor) -> Tensor:
-    """(N, 1, H, W)"""
+    """Return the luma (N, 1, H, W) of RGB views."""
     weights = views.new_tensor(_LUMA)[:, None, None]
     return (views * weights).sum(1, keepdim=True)
 
 
 def _on(device: torch.device, values: NDArray[Any]) -> Tensor:
-    """float64 as float32, all else as it is."""
+    """Return float64 values as float32, and all others as they are."""
     single = values.astype(np.float32) if values.dtype == np.float64 else values
     return torch.from_numpy(single).to(device)

@@ -1,4 +1,4 @@
-"""Which photos a step sees, and getting them to the device before it asks."""
+"""The photos that each step sees, brought to the device before the step asks for them."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +21,15 @@ class Order:
     batch: int
     seed: int
     per_class: int = 1
-    """Photos of one class that follow each other, but for those that a class has over."""
+    """Photos of one class that follow each other; what a class has left over makes a shorter group."""
 
     @property
     def steps(self) -> int:
-        """In one epoch."""
+        """Steps in one epoch."""
         return len(self.labels) // self.batch
 
     def batches(self, step: int) -> Iterator[NDArray[np.int64]]:
-        """What is left of the epoch that `step`, counted over the whole run, belongs to."""
+        """Yield the batches that are left of the epoch to which `step`, counted over the whole run, belongs."""
         epoch, done = divmod(step, self.steps)
         order = self._order(np.random.default_rng([self.seed, epoch]))
         yield from order[: self.steps * self.batch].reshape(self.steps, self.batch)[done:]
@@ -49,7 +49,7 @@ class Order:
 def fetch(
     pixels: NDArray[np.uint8], batches: Iterable[NDArray[np.int64]], device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Each batch's photo numbers and pixels (N, S, S, 3) on the device, read one batch ahead in a thread."""
+    """Yield each batch's photo numbers and pixels (N, S, S, 3) on the device, read one batch ahead in a thread."""
     numbers = iter(batches)
     with ThreadPoolExecutor(1) as pool:
         waiting = None

@@ -13,25 +13,25 @@ from svckit.artifact import ArtifactError, atomic_write
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Replaces the last state; interrupted at any moment, it leaves one of the two whole."""
+    """Write the state in place of the last one. If it is interrupted, one of the two is there, whole."""
     content = io.BytesIO()
     torch.save(state, content)
     atomic_write(path, content.getvalue())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Raises ArtifactError."""
+    """Read a state onto the device. Raise ArtifactError if the file holds none, FileNotFoundError if there is no file."""
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # of many kinds: a damaged file is a damaged zip, or a damaged pickle in it
+    except Exception as error:  # a damaged file is a damaged zip, or a damaged pickle in one: exceptions of many kinds
         raise ArtifactError(path, "is no state of a training run, or a damaged one") from error
     return state
 
 
 def write_weights(path: Path, network: nn.Module, metadata: Mapping[str, str]) -> None:
-    """A .safetensors file: convolutions in float16, all else in float32, since running statistics can be too large."""
+    """Write a .safetensors file: convolutions in float16, all else in float32, because running statistics may be too large."""
     tensors = {
         name: (value.half() if value.ndim == 4 else value.float()).contiguous().cpu()
         for name, value in network.state_dict().items()

@@ -39,7 +39,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _run(args: argparse.Namespace) -> None:
     with needing_train():
-        from embedder_svc.training.start import start  # noqa: PLC0415  # it brings torch
+        from embedder_svc.training.start import start  # noqa: PLC0415  # it imports torch
 
     weights = start(
         config.from_namespace(Recipe, _PREFIX, args),

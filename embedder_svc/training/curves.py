@@ -1,4 +1,4 @@
-"""What a run records of every epoch, as CSV."""
+"""The record that a run keeps of every epoch, as CSV."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ class EpochRecord:
     epoch: int
     step: int
     size: int
-    """Of the last step's photos."""
+    """Pixels a side of the photos in the epoch's last step."""
     loss: float
     train_top1: float
-    """Percent, of augmented photos: those whose nearest that the loss compares them with is of their class."""
+    """Percent of the augmented photos whose nearest, among what the loss compares them with, is of their class."""
     photos_per_s: float
     waiting: float
     """Percent of the time that the device had nothing to do but wait for photos."""
@@ -42,7 +42,7 @@ def write_curves(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 @dataclass
 class Tally:
-    """Sums over the steps of an epoch; part of the run's state, so that a resumed epoch is told whole."""
+    """Sums over the steps of an epoch; part of the run's state, so that the record of a resumed epoch covers all of it."""
 
     steps: int = 0
     photos: int = 0
@@ -75,7 +75,7 @@ class Tally:
 
 
 class Stopwatch:
-    """Seconds since it was last read."""
+    """Measures the time from one `lap` to the next."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()

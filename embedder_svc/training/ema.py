@@ -9,7 +9,7 @@ _EVERY = 4
 
 
 class WeightAverage:
-    """An exponential moving average that reaches back about `steps` steps; with 0 or 1 it is the network as it stands.
+    """An exponential moving average of the weights, over about the last `steps` steps; with 0 or 1, the last weights themselves.
 
     `network` is the averaged copy, in evaluation mode. Running statistics are averaged with the weights.
     """
@@ -20,9 +20,9 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Takes in the weights after `step` steps (counted from 1).
+        """Add the weights after `step` steps (counted from 1) to the average.
 
-        If the average reaches back further than four steps, only every fourth counts: each costs memory traffic.
+        If it reaches back further than four steps, only every fourth step is added: each costs memory traffic.
         """
         reach = max(1, min(self._steps, step))  # early on, the starting weights must not linger
         every = 1 if reach <= _EVERY else _EVERY

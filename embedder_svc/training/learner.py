@@ -1,4 +1,4 @@
-"""The network, its loss and its optimiser: what one step does to them."""
+"""One step of training: the network, its loss and its optimiser."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +27,11 @@ _MOMENTUM = 0.9
 class StepResult:
     loss: float
     correct: int
-    """Photos of which the nearest that the loss compares them with is of their class."""
+    """Photos whose nearest, among what the loss compares them with, is of their class."""
 
 
 class Learner:
-    """`network` maps inputs (N, 3, H, W) to embeddings (N, dimension); it is moved to the device and changed in place.
+    """Trains a network that maps inputs (N, 3, H, W) to embeddings (N, dimension). It is moved to the device and changed in place.
 
     `levels` (L, classes) number the nodes above each class, which the hierarchical loss needs.
     """
@@ -64,7 +64,7 @@ class Learner:
         ]
 
     def learn(self, inputs: Tensor, labels: Tensor, *, progress: float, step: int) -> StepResult:
-        """One step of gradient descent; `step` counts from 1."""
+        """Take one step of gradient descent; `step` counts from 1."""
         self._set_rates(progress)
         embeddings = self.embed(self.network, inputs)
         loss = self.criterion(embeddings, labels)
@@ -78,7 +78,7 @@ class Learner:
         return StepResult(loss.item(), correct)
 
     def embed(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, dimension) float32"""
+        """Return the embeddings (N, dimension) float32 of inputs (N, 3, H, W)."""
         half = self._recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             embeddings: Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
@@ -118,7 +118,9 @@ def _criterion(recipe: Recipe, levels: Tensor, dimension: int) -> Criterion:
 
 
 def _train_above(network: nn.Module, frozen: int) -> None:
-    """Training mode, but for the first blocks: those keep their weights and running statistics, and cost no backward pass."""
+    """Put the network into training mode, but freeze the first blocks: they keep their weights and running statistics, and cost no
+    backward pass.
+    """
     network.train()
     for name in (name for block in _BLOCKS[:frozen] for name in block):
         network.get_submodule(name).eval().requires_grad_(requires_grad=False)

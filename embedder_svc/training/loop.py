@@ -34,9 +34,9 @@ _IMPRINTED_PER_CLASS = 8
 
 
 class Run:
-    """One run, in the directory `out`: begun there, or gone on with if its state is there.
+    """One run, in the directory `out`: a new one, or the one whose state is there.
 
-    `identity` is what must not change when a run goes on, apart from the recipe: a fingerprint of each thing by its name.
+    `identity` says what must stay the same when a run goes on, beside the recipe: fingerprints, by the names of their things.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Run:
         self._best = -1.0
 
     def train(self) -> None:
-        """Runs to the last epoch. Raises CommandError if what is in `out` is another run, or if the loss is no number."""
+        """Run to the last epoch. Raise CommandError if another run is in `out`, or if the loss becomes no number."""
         self._begin()
         with progress(total=self._steps, desc="training", unit="step") as bar:
             bar.n = bar.initial = self._step
@@ -122,7 +122,7 @@ class Run:
         write_curves(self._out / CURVES, self._records)
 
     def _keep_best(self, record: EpochRecord) -> EpochRecord:
-        """Without dev photos there is nothing to choose by: the last weights are the ones kept."""
+        """Keep the weights if they find most dev photos so far; without dev photos there is no choice, and the last are kept."""
         if not len(self._dev.photos):
             self._write_weights(min(self._recipe.tested_sizes), {"epoch": record.epoch})
             return record
@@ -178,7 +178,7 @@ class Run:
 def embed(
     learner: Learner, norm: PixelNorm, pixels: NDArray[np.uint8], chosen: NDArray[np.int64], *, size: int, batch: int
 ) -> Tensor:
-    """Unit-length embeddings (N, D), on the CPU, of the chosen photos at test time's view, by the averaged network.
+    """Return embeddings (N, D) of unit length, on the CPU, of the chosen photos as at test time, by the averaged network.
 
     They are the most memory that a run takes, and are held once: each batch is written to its rows.
     """
@@ -191,7 +191,7 @@ def embed(
 
 
 def _first_of_each(labels: NDArray[np.int64]) -> Iterator[int]:
-    """The first few photos of every class."""
+    """Return the numbers of the first few photos of every class."""
     for label in range(labels.max() + 1):
         yield from np.flatnonzero(labels == label)[:_IMPRINTED_PER_CLASS]
 

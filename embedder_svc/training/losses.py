@@ -1,6 +1,6 @@
-"""Losses over embeddings (N, D), compared by cosine: with the classes' directions (C, D), or with each other.
+"""Losses over embeddings (N, D), compared by cosine with the classes' directions (C, D) or with each other.
 
-Each is a few lines from its paper, so that no library of losses has to be followed for them.
+Each is a few lines, written after its paper, so that no library of losses is needed.
 """
 
 from abc import ABC, abstractmethod
@@ -11,19 +11,19 @@ from torch.nn.functional import cross_entropy, normalize
 
 
 class Criterion(nn.Module, ABC):
-    """`forward(embeddings (N, D), labels (N,))` is the loss, a scalar."""
+    """A loss: `forward(embeddings (N, D), labels (N,))` returns it, a scalar."""
 
     @abstractmethod
     def imprint(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Starts what is learned of the classes from photos of each of them."""
+        """Initialise what is learned of the classes from photos of each of them."""
 
     @abstractmethod
     def correct(self, embeddings: Tensor, labels: Tensor) -> int:
-        """Photos of which the nearest that the loss compares them with is of their class."""
+        """Return the number of photos whose nearest, among what the loss compares them with, is of their class."""
 
 
 class ClassDirections(Criterion):
-    """A learned direction a class. They live in the space of the embeddings, so they can start as the classes' means."""
+    """A loss with a learned direction for each class, in the space of the embeddings, which can start as the class' mean."""
 
     def __init__(self, classes: int, dimension: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ClassDirections(Criterion):
 
     @torch.no_grad()
     def imprint(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Starts every class at its mean embedding, seen from the mean of all classes; every class needs a photo.
+        """Start every class at its mean embedding, less the mean of all classes; every class needs a photo.
 
         Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", CVPR 2018. Features after a ReLU share a large
         common part, which tells no class from another: hence the subtraction.
@@ -41,7 +41,7 @@ class ClassDirections(Criterion):
         self.directions.copy_(normalize(means - means.mean(0)))
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """(N, C)"""
+        """Return the cosines (N, C) of embeddings and classes."""
         return normalize(embeddings) @ normalize(self.directions).T
 
     def correct(self, embeddings: Tensor, labels: Tensor) -> int:
@@ -61,7 +61,7 @@ class NormalizedSoftmax(ClassDirections):
 
 
 class HierarchicalSoftmax(NormalizedSoftmax):
-    """The mean of a cross-entropy a level: of the class, and of each node above it, whose probability is its classes' sum.
+    """The mean of several cross-entropies: of the class, and of each node above it, whose probability is the sum of its classes'.
 
     A wrong class of the right make costs less than one of another make. Only the class is smoothed.
     """
@@ -114,7 +114,7 @@ class MultiSimilarity(Criterion):
         self.margin = margin
 
     def imprint(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Nothing is learned of a class."""
+        """Do nothing: this loss learns nothing of a class."""
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         cosines, own, other = _pairs(embeddings, labels)
@@ -124,7 +124,7 @@ class MultiSimilarity(Criterion):
         return (pull + push).mean()
 
     def _informative(self, cosines: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """The pairs of a photo that are not in order by a margin: equations 6 and 7. Columns are photos."""
+        """Return which pairs of each photo, in columns, are not in order by a margin: equations 6 and 7."""
         farthest_own = cosines.masked_fill(~own, torch.inf).amin(0)
         nearest_other = cosines.masked_fill(~other, -torch.inf).amax(0)
         return own & (cosines - self.margin < nearest_other), other & (cosines + self.margin > farthest_own)
@@ -136,7 +136,7 @@ class MultiSimilarity(Criterion):
 
 
 def _pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines of the photos with each other, and which pairs are two photos of one class, or of two: (N, N) each."""
+    """Return the cosines of the photos, and which pairs are two photos of one class, and which of two classes: (N, N) each."""
     units = normalize(embeddings)
     same = labels[:, None] == labels
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -144,6 +144,6 @@ def _pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _soft_maximum(values: Tensor, chosen: Tensor) -> Tensor:
-    """log(1 + sum of exp(value)) over the chosen values of each column: (N, C) -> (C,)"""
+    """Return log(1 + sum of exp(value)) over the chosen values of each column: (C,) of (N, C)."""
     kept = values.masked_fill(~chosen, -torch.inf)
     return torch.cat([values.new_zeros(1, values.shape[1]), kept]).logsumexp(0)

@@ -20,7 +20,7 @@ from svckit.cli import CommandError, progress
 _COLUMNS = {"label", "make", "split"}
 _PIXELS = "pixels.npy"
 _PART = 64
-"""Photos that a thread decodes in a row."""
+"""The number of photos that a thread decodes in one task."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Photos:
 class Collection:
     classes: tuple[str, ...]
     levels: NDArray[np.int64]
-    """(2, classes): numbers of the make, and of the make and model, that each class is under.
+    """Return (2, classes): numbers of the make, and of the make and model, that each class belongs to.
 
     Where the manifest has none, the class is alone: it is under a node of its own.
     """
     train: Photos
     dev: Photos
-    """Photos of classes that training photos show; may be empty."""
+    """Dev photos of classes that the training photos show; may be empty."""
 
     @classmethod
     def read(cls, manifest: Path) -> "Collection":
-        """The train and dev photos of a manifest.csv; other splits are not looked at. Raises CommandError and ArtifactError."""
+        """Read the train and dev photos of a manifest.csv, and of no other split. Raise CommandError or ArtifactError."""
         rows = _rows(manifest)
         train = [row for row in rows if row["split"] == "train"]
         classes = {label: number for number, label in enumerate(sorted({row["label"] for row in train}))}
@@ -61,7 +61,7 @@ class Collection:
 
     @property
     def identity(self) -> str:
-        """Changes with any photo's path, label or split."""
+        """Return a fingerprint that changes with any photo's path, label or split."""
         splits = [[photos.paths, photos.labels.tolist()] for photos in (self.train, self.dev)]
         return hashlib.sha256(json.dumps([self.classes, splits]).encode()).hexdigest()
 
@@ -75,9 +75,9 @@ class Decoded:
 
     @classmethod
     def read(cls, photos: Photos, folder: Path, cache: Path, resize: Resize) -> "Decoded":
-        """The pixels are memory-mapped from a file under `cache`, which is made if it holds none of these photos.
+        """Memory-map the pixels from a file under `cache`, after making it if there is none of these photos.
 
-        Raises CommandError naming the photo that can't be read.
+        Raise CommandError naming the photo that can't be read.
         """
         if not photos:  # an empty file can't be memory-mapped
             return cls(photos, np.empty((0, resize.size, resize.size, 3), np.uint8))
@@ -117,7 +117,7 @@ def _numbered(nodes: Sequence[tuple[str, ...]]) -> list[int]:
 
 
 def _identity(photos: Photos, folder: Path, resize: Resize) -> str:
-    """Changes with any photo's path or size in bytes, so that pixels of other photos are never taken for these."""
+    """Return a key that changes with any photo's path or size in bytes, so that pixels of other photos are never taken for these."""
     try:
         sizes = [(path, (folder / path).stat().st_size) for path in photos.paths]
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What a training run is made with: everything that changes the weights that come out, apart from the photos."""
+"""The recipe of a training run: everything that changes the weights that come out, apart from the photos."""
 
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -14,7 +14,7 @@ LOSSES = ("softmax", "hierarchical", "proxy-anchor", "multi-similarity")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run resumes only under the recipe it began with."""
+    """The settings of a run, which is resumed only under the recipe that it began with."""
 
     epochs: int = option(22, minimum=1, help="passes over the training photos")
     batch: int = option(32, minimum=2, help="photos a step")
@@ -70,9 +70,9 @@ class Recipe:
         return cast("Rule", self.resize)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """The fields in which another recipe, as a dictionary, is not this one: `rate (0.02, was 0.01)`.
+        """Return the fields in which another recipe, given as a dictionary, differs from this one: `rate (0.02, was 0.01)`.
 
-        A field that the other lacks is newer than that recipe, which was run as the field's default has it.
+        A field that the other lacks is newer than it: that recipe was run with the field's default.
         """
         mine, theirs = asdict(self), {**_DEFAULTS, **other}
         return [

@@ -1,4 +1,4 @@
-"""How well photos find their own class in a gallery: what the embeddings are for, so what a checkpoint is chosen by."""
+"""The share of photos that find their own class in a gallery: what embeddings are for, and so what chooses a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from torch import Tensor
 
 _NEAREST = 5
 _CHUNK = 256
-"""Queries whose similarities to the whole gallery are in memory at a time."""
+"""The number of queries whose similarities to the whole gallery are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """In percent."""
+    """Accuracies, in percent of the queries."""
 
     top1: float
-    """The nearest photo is of the query's class."""
+    """Queries whose nearest photo is of their class."""
     top5: float
-    """Any of the 5 nearest photos is."""
+    """Queries of whose 5 nearest photos one is of their class."""
     make: float
-    """The nearest photo is of the query's make."""
+    """Queries whose nearest photo is of their make."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Embedded:
 
 
 def accuracy(queries: Embedded, gallery: Embedded) -> Accuracy:
-    """By cosine."""
+    """Return the accuracies of the queries in the gallery, by cosine."""
     count = min(_NEAREST, len(gallery.embeddings))
     chunks = torch.split(queries.embeddings, _CHUNK)
     nearest = torch.cat([(chunk @ gallery.embeddings.T).topk(count).indices for chunk in chunks])
@@ -42,7 +42,7 @@ def accuracy(queries: Embedded, gallery: Embedded) -> Accuracy:
 
 
 def best_size(sizes: tuple[int, ...], measure: Callable[[int], Accuracy]) -> tuple[int, Accuracy]:
-    """The input size with the best top-1; the smallest of equals, which is the cheapest."""
+    """Return the input size with the best top-1; of equals the smallest, which is the cheapest."""
     measured = [(size, measure(size)) for size in sorted(sizes)]
     return max(measured, key=lambda pair: pair[1].top1)
 

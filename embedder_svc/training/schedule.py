@@ -10,7 +10,7 @@ _FLOOR = 0.002
 
 
 def rate_factor(progress: float, warm_up: float) -> float:
-    """What to multiply a peak rate by: rises in a line over `warm_up`, then falls along half a cosine to 0.002.
+    """Return the factor of a peak rate: it rises linearly over `warm_up`, then falls along half a cosine to 0.002.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016, without the restarts.
     """
@@ -22,14 +22,14 @@ def rate_factor(progress: float, warm_up: float) -> float:
 
 @dataclass(frozen=True)
 class Stages:
-    """Sizes to train at, each from a share of the run on. Small photos first: they are cheap, and teach as much early."""
+    """Sizes to train at, each from a share of the run on. Small photos come first: they are cheap, and teach as much early on."""
 
     starts: tuple[float, ...]
     sizes: tuple[int, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Stages":
-        """From `0:128,0.5:160`. Raises CommandError."""
+        """Parse text such as `0:128,0.5:160`. Raise CommandError."""
         try:
             pairs = [part.split(":") for part in text.split(",")]
             stages = cls(tuple(float(start) for start, _ in pairs), tuple(int(size) for _, size in pairs))

@@ -1,4 +1,4 @@
-"""Puts a run together from what its user names, and runs it."""
+"""A run put together from what its user names, and run."""
 
 import hashlib
 import json
@@ -31,9 +31,9 @@ def start(
     device: str,
     card: Mapping[str, str],
 ) -> Path:
-    """Trains from `weights` on the photos of a manifest, or goes on with the run in `out`; the path of what it learned.
+    """Train from `weights` on the photos of a manifest, or go on with the run in `out`; return the path of the weights.
 
-    `card` holds the traits of the result that its owner knows: `training_data` and `licence`. Raises CommandError.
+    `card` holds traits of the result that only its owner knows: `training_data` and `licence`. Raise CommandError.
     """
     collection = Collection.read(manifest)
     begin = checkpoints.load(weights)
@@ -62,7 +62,7 @@ def start(
 
 
 def _check_sizes(recipe: Recipe, traits: Traits) -> None:
-    """The model's size is one of these: better refused now than when the model is exported."""
+    """Raise CommandError if a size is too small for a model: the model's size is one of these, and export would refuse it."""
     try:
         traits.updated({"input_size": min(recipe.tested_sizes)})
     except ValueError as error:
@@ -78,7 +78,7 @@ def _device(name: str) -> torch.device:
 
 
 def _identity(begin: Checkpoint) -> str:
-    """Changes with any weight, and with any trait that it is run with."""
+    """Return a fingerprint that changes with any weight, and with any trait that they are run with."""
     digest = hashlib.sha256(json.dumps(asdict(begin.traits)).encode())
     for name, value in begin.network.state_dict().items():
         digest.update(name.encode())
@@ -87,7 +87,7 @@ def _identity(begin: Checkpoint) -> str:
 
 
 def _metadata(recipe: Recipe, collection: Collection, begin: Checkpoint, card: Mapping[str, str]) -> dict[str, str]:
-    """What `checkpoints.load` needs of the weights, and what a model card tells of them."""
+    """Return the metadata of the weights: what `checkpoints.load` needs, and what a model card says of them."""
     return {
         "source": f"vmmr-embedder train from {begin.source}",
         "strides": begin.traits.strides,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedder_svc.network import arithmetic
-from embedder_svc.network.arithmetic import VNNI, int8_arithmetic
+from embedder_svc.network.arithmetic import VNNI, has_dot_products, int8_arithmetic
 from embedder_svc.network.bundle import GRAPH
 from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import Runtime
@@ -67,6 +67,29 @@ def test_where_nothing_tells_there_is_no_vnni(tmp_path, cpu):
 
 def test_other_architectures_have_arithmetic_of_their_own(tmp_path):
     assert int8_arithmetic(tmp_path / "absent", "aarch64") == "native"
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "there"),
+    [
+        ("x86_64", f"flags\t: fpu {AVX512} avx512_vnni", True),
+        ("x86_64", "flags\t: fpu avx2 avx_vnni", True),
+        ("x86_64", "flags\t: fpu avx2 avx512f avx512_vnni2", False),
+        ("x86_64", f"flags\t: fpu {AVX512} avx_vnni", False),
+        ("x86_64", "flags\t: fpu asimddp", False),
+        ("aarch64", "Features\t: fp asimd asimddp", True),
+        ("aarch64", "Features\t: fp asimd", False),
+        ("aarch64", "Features\t: fp asimd asimddp\n\nprocessor\t: 1\nFeatures\t: fp asimd", False),
+    ],
+)
+def test_int8_is_quick_where_a_processor_has_dot_products_that_onnxruntime_uses(tmp_path, machine, features, there):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{features}\n")
+    assert has_dot_products(tmp_path / "cpuinfo", machine) is there
+
+
+@pytest.mark.parametrize(("machine", "there"), [("arm64", True), ("aarch64", False), ("x86_64", False)])
+def test_where_nothing_tells_only_apples_processors_have_dot_products(tmp_path, machine, there):
+    assert has_dot_products(tmp_path / "absent", machine) is there
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from embedder_svc.network import choice
-from embedder_svc.network.choice import bundle_of, has_dot_products
+from embedder_svc.network.choice import choose_bundle
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 
@@ -39,46 +39,32 @@ def dot_products(monkeypatch):
 def test_auto_is_what_suits_the_machine_among_what_there_is(folder, dot_products, there, machine, chosen):
     gpu, vnni = machine
     dot_products(vnni)
-    assert bundle_of(folder(*there), "auto", gpu=gpu).name == chosen
+    assert choose_bundle(folder(*there), "auto", gpu=gpu).name == chosen
 
 
 def test_a_precision_that_is_named_is_taken_whatever_suits(folder, dot_products):
     dot_products(True)
-    assert bundle_of(folder("fp32", "int8"), "fp32", gpu=True).name == "fp32"
+    assert choose_bundle(folder("fp32", "int8"), "fp32", gpu=True).name == "fp32"
 
 
 def test_one_that_is_not_there_is_told_with_those_that_are(folder):
     with pytest.raises(ConfigError, match=r"^--precision: .*/models has fp32, int8, not fp16$"):
-        bundle_of(folder("fp32", "int8"), "fp16", gpu=False)
+        choose_bundle(folder("fp32", "int8"), "fp16", gpu=False)
 
 
 def test_a_bundle_itself_is_served_as_it_is(folder):
     path = folder("fp32") / "fp32"
-    assert bundle_of(path, "auto", gpu=True) == path
+    assert choose_bundle(path, "auto", gpu=True) == path
     with pytest.raises(ConfigError, match=r"models/fp32 is fp32, not int8$"):
-        bundle_of(path, "int8", gpu=False)
+        choose_bundle(path, "int8", gpu=False)
 
 
 def test_two_bundles_of_one_precision_are_no_choice(folder):
     path = folder("fp32")
     shutil.copytree(path / "fp32", path / "other")
     with pytest.raises(ArtifactError, match="fp32 and other are both fp32"):
-        bundle_of(path, "auto", gpu=False)
+        choose_bundle(path, "auto", gpu=False)
 
 
 def test_a_folder_without_bundles_is_left_to_who_opens_it(tmp_path):
-    assert bundle_of(tmp_path, "auto", gpu=False) == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("flags", "there"),
-    [
-        ("flags\t: fpu avx2 avx512_vnni", True),
-        ("flags\t: fpu avx2 avx_vnni", True),
-        ("Features\t: fp asimd asimddp", True),
-        ("flags\t: fpu avx2 avx512f avx512_vnni2", False),
-    ],
-)
-def test_what_a_processor_has_is_told_by_its_flags(tmp_path, flags, there):
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
-    assert has_dot_products(tmp_path / "cpuinfo") is there
+    assert choose_bundle(tmp_path, "auto", gpu=False) == tmp_path

@@ -1,8 +1,8 @@
-"""A network run on buffers that are allocated once and bound to its session: what spares a GPU new memory for each batch.
+"""A session that runs on buffers which are allocated and bound to it once, so that a GPU needs no new memory for each batch.
 
 For each batch size there are an input and an output on the device. The photos of a batch are written into one host buffer,
 page-locked where onnxruntime offers such memory: from there a GPU reads by itself, from any other the driver copies first.
-A CPU runs the same code, everything being in its own memory. It gains nothing by it; that is how tests see it work.
+On a CPU the same code runs in the CPU's own memory. It gains nothing there; but so tests can run it.
 """
 
 import threading
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Place = Literal["cpu", "cuda"]
-"""Where buffers are, in onnxruntime's words; TensorRT's are CUDA's."""
+"""The device that buffers are on, in onnxruntime's words; TensorRT's are on `cuda`."""
 
 
-class Bound:
-    """The runs of one session. One goes on at a time, for they share buffers: another thread waits its turn."""
+class BoundSession:
+    """Runs of one session on bound buffers. The runs share the buffers, so a second thread waits for the first."""
 
     def __init__(
         self, onnxruntime: Any, session: Any, *, sizes: Sequence[int], side: int, dimension: int, place: Place
@@ -35,9 +35,9 @@ class Bound:
         self._lock = threading.Lock()
 
     def run(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings (N, dimension) of N photos (side, side, 3), N at most the largest size; nobody else's memory.
+        """Return the embeddings (N, dimension), in memory of their own, of N photos (side, side, 3), N at most the largest size.
 
-        Up to the next size, the batch is filled with black.
+        The batch is filled up with black to the next size.
         """
         bucket = next(bucket for bucket in self._buckets if bucket.size >= len(pixels))
         with self._lock:
@@ -61,7 +61,7 @@ class _Bucket:
         self._binding.bind_ortvalue_output("embeddings", embeddings)
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(size, side, side, 3) to (size, dimension), which on a CPU is the buffer itself: good until the next run."""
+        """Run (size, side, side, 3) to (size, dimension). On a CPU the result is the buffer itself, overwritten by the next run."""
         self._images.update_inplace(batch)
         self._session.run_with_iobinding(self._binding)  # returns when the device is done
         embeddings: NDArray[np.float32] = self._embeddings.numpy()
@@ -69,7 +69,7 @@ class _Bucket:
 
 
 def _page_locked(onnxruntime: Any) -> Any | None:
-    """Host memory that the GPU reads by itself, as an OrtMemoryInfo; None of an onnxruntime that has none to give."""
+    """Return host memory that the GPU reads by itself, as an OrtMemoryInfo; None if this onnxruntime offers none."""
     kind = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
     places = (
         each.memory_info(kind) for each in onnxruntime.get_ep_devices() if each.ep_name == "CUDAExecutionProvider"
