@@ -394,7 +394,7 @@ def wait_for_rows(journal, rows):
 def test_photos_wait_decoded_in_bounded_number_and_come_in_order():
     started = []
     with ThreadPoolExecutor(4) as pool:
-        results = embed._in_order(pool, lambda number: started.append(number) or number, range(100), ahead=7)
+        results = embed._map_in_order(pool, lambda number: started.append(number) or number, range(100), ahead=7)
         for expected, number in enumerate(results):
             assert number == expected
             assert len(started) <= expected + 7
