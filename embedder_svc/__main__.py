@@ -121,7 +121,6 @@ async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) ->
     threads = settings.decode_threads or cores()
     hit = metrics.counter("vmmr_cached_photos", "Photos whose embedding was kept from an earlier call")
     cache = Cache(settings.cache_photos, hit) if settings.cache_photos else None
-    # The batcher's queue is never full: the pipeline admits no more photos than it holds.
     batcher: Batcher[Pixels, Embedding] = metrics.batcher(
         "embed",
         lambda pixels: list(model.embed_in_lane(pixels)),
@@ -132,8 +131,7 @@ async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) ->
     )
     with closing(Decoder(model.info.resizing, settings.limits, threads=threads)) as decoder:
         async with batcher:
-            limits = {"max_queue": settings.max_queue, "max_images": settings.max_images}
-            yield Pipeline(model, decoder, batcher, **limits, cache=cache)
+            yield Pipeline(model, decoder, batcher, max_images=settings.max_images, cache=cache)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Batcher(Generic[In, Out]):
         self._run = run
         self._alone = alone
         self._max_batch = max_batch
-        self._max_queue = max_queue
+        self.max_queue = max_queue
         self._few = max(2, lanes // 2) if alone else 0
         self._queue: OrderedDict[Submission[In, Out], None] = OrderedDict()
         self._waiting = 0
@@ -104,17 +104,17 @@ class Batcher(Generic[In, Out]):
         with self._changed:
             if self._closed:
                 raise shutting_down()
-            if self._waiting + submission.waiting > self._max_queue:
+            if self._waiting + submission.waiting > self.max_queue:
                 raise self._full(submission.waiting)
             self._queue[submission] = None
             self._waiting += submission.waiting
             self._changed.notify()
 
     def _full(self, count: int) -> ServiceError:
-        if count > self._max_queue:
-            message = f"{count} items never fit the queue, which holds {self._max_queue}: send fewer at once"
+        if count > self.max_queue:
+            message = f"{count} items never fit the queue, which holds {self.max_queue}: send fewer at once"
             return ServiceError(Reason.QUEUE_FULL, message)
-        message = f"the queue is full: {self._waiting} of {self._max_queue} items wait"
+        message = f"the queue is full: {self._waiting} of {self.max_queue} items wait"
         batches = math.ceil(self._waiting / self._max_batch / len(self._lanes))
         return ServiceError(Reason.QUEUE_FULL, message, retry_after_s=batches * self._batch_s)
 

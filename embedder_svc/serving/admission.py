@@ -2,7 +2,7 @@
 
 The batcher has a bound of its own, on items that wait for it. It knows neither the decoding before it nor how long that takes, and
 what a batch takes does not tell how soon a photo is answered: so the pace here is measured from arrival to answer. `Pipeline`
-admits no more photos than the batcher's queue holds, which therefore never refuses one.
+admits as many photos as the batcher's queue holds, which therefore never refuses one.
 """
 
 import time

@@ -36,7 +36,7 @@ class Embedded:
 
 
 class Pipeline:
-    """Embeds photos. A server has one, shared by its servicers: `max_queue` bounds the photos of all callers together."""
+    """Embeds photos. A server has one, shared by its servicers: the batcher's `max_queue` bounds the photos of all callers together."""
 
     def __init__(
         self,
@@ -44,15 +44,14 @@ class Pipeline:
         decoder: Decoder,
         batcher: Batcher[Pixels, Embedding],
         *,
-        max_queue: int,
         max_images: int,
         cache: Cache | None = None,
     ) -> None:
-        """Embed at most `max_queue` photos at once, and at most `max_images` of one call."""
+        """Take at most `max_images` photos from one call, and from all calls at once as many as the batcher's queue holds."""
         self.model = model
         self._decoder = decoder
         self._batcher = batcher
-        self._admission = Admission(max_queue)
+        self._admission = Admission(batcher.max_queue)
         self.max_images = max_images
         self._cache = cache
 
