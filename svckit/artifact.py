@@ -114,9 +114,9 @@ def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: b
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return what a manifest says, once it is found to be as it was written. Its files are not looked at.
+    """Return a manifest's content, after checking its seal. The files that it lists are not looked at.
 
-    Raises ArtifactError naming it.
+    Raise ArtifactError naming the manifest.
     """
     manifest = read_object(path)
     _check_seal(path, manifest)

@@ -124,7 +124,7 @@ class Server:
         self._before.update({f"/{service_full_name}/{method}": check for method, check in before.items()})
 
     def claim(self, name: str, holds: Callable[[], bool]) -> None:
-        """Have health answer for another name, too: SERVING if that holds once the server is ready."""
+        """Make health answer for another name, too: SERVING if `holds` returns true once the server is ready."""
         self._claims[name] = holds
 
     @property

@@ -1,1 +1,1 @@
-"""What our pages of HTML have in common: a head, colours, tables, plots. Needs the extra `report` or `loadtest`."""
+"""The common parts of vmmr's pages of HTML: a head, colours, tables, plots. Needs the extra `report` or `loadtest`."""

@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colours and its font from the page it is in."""
+"""Plots as SVG, which takes its colours and its font from the page that it is in."""
 
 import io
 import re
@@ -24,14 +24,14 @@ INK, FAINT = "#000001", "#000002"
 SERIES = ("#000003", "#000004", "#000005", "#000006")
 PAGE = Palette(INK, FAINT, SERIES)
 PAPER = Palette("#1d2126", "#a3a9b1", ("#1f6fb4", "#c8590a", "#1b8058", "#8a4fa8"))
-"""Of drawings that are files of their own: the page's where it is light."""
+"""Colours of drawings that are files of their own: those of a light page."""
 _OF_THE_PAGE = {INK: "--ink", FAINT: "--faint"} | {colour: f"--series-{i}" for i, colour in enumerate(SERIES, 1)}
 
 _PLAIN = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def svg(draw: Callable[[Axes], Any], name: str) -> Markup:
-    """What is drawn of numbers and names of ours, on one pair of axes, in the colours of `PAGE`."""
+    """Return the drawing that a function makes on one pair of axes, in the colours of `PAGE`. Its texts must be ours."""
     with mpl.rc_context(_style(PAGE)):
         figure = Figure(figsize=(4, 3), layout="constrained")
         draw(figure.add_subplot())
@@ -41,7 +41,7 @@ def svg(draw: Callable[[Axes], Any], name: str) -> Markup:
 
 
 def png(draws: Sequence[Callable[[Axes], Any]], title: str) -> bytes:
-    """The drawings two by two below the title, in the colours of `PAPER`."""
+    """Return one drawing of several, two by two below the title, in the colours of `PAPER`."""
     with mpl.rc_context(_style(PAPER)):
         figure = Figure(figsize=(10, 3.75 * ((len(draws) + 1) // 2)), layout="constrained")
         figure.suptitle(title)
@@ -76,7 +76,7 @@ def _style(palette: Palette) -> dict[Any, Any]:
 
 
 def _of_the_page(svg: str, name: str) -> str:
-    """A drawing without its XML head, its own style sheet and its size, in the page's colours."""
+    """Return the drawing without its XML head, its own style sheet and its size, in the page's colours."""
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', body)
     assert view, "matplotlib gives every drawing a viewBox"

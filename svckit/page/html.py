@@ -1,4 +1,4 @@
-"""Pages of HTML from templates. Labels and ids are anybody's text: all is escaped. A misspelt name is an error."""
+"""Pages of HTML from templates. All text is escaped, because labels and ids may be anything. A misspelt name is an error."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 def render(
     template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 ) -> str:
-    """The page of a template, which may extend `base.html`: the head, colours and tables that our pages share."""
+    """Return the page of a template, which may extend `base.html`: the head, colours and tables that all pages share."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
