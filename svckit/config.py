@@ -43,7 +43,7 @@ def option(
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> None:
     """Add a flag to the parser for every field of the class."""
-    group = parser.add_argument_group("settings", "each also read from the environment variable named with it")
+    group = parser.add_argument_group("settings", "each can also be set by the environment variable named with it")
     for setting in _settings(cls, prefix):
         setting.add_to(group)
 

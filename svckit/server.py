@@ -66,7 +66,7 @@ class ServerConfig:
     max_request_bytes: int = option(32 * 2**20, minimum=1, maximum=2**31 - 1, help="largest request message")
     max_concurrent_calls: int = option(128, minimum=1, maximum=2**20, help="calls served at once; more are refused")
     drain_pause_s: float = option(
-        0.5, minimum=0, help="seconds between telling health checks that the server goes and refusing new calls"
+        0.5, minimum=0, help="seconds between telling health checks that the server stops and refusing new calls"
     )
     drain_s: float = option(20.0, minimum=0, help="seconds that calls have to end when the server stops")
     log_level: str = option("info", choices=logs.LEVELS, help="least level that is logged")

@@ -15,7 +15,10 @@ from svckit.cli import count
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "export", help="make a model bundle of trained weights", description=__doc__, allow_abbrev=False
+        "export",
+        help="make a model bundle of trained weights",
+        description="Makes a model bundle of the weights of a ResNet-50.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--weights",

@@ -26,7 +26,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "embed",
         help="embed the photos of a manifest",
         description="Writes a directory with embeddings.npy, items.csv (the manifest's lines, row by row), "
-        "unreadable.csv (photos that were left out, and why) and manifest.json. Stopped, it goes on from where it was.",
+        "unreadable.csv (photos that were left out, and why) and manifest.json. If it is stopped, the same command goes on from there.",
         allow_abbrev=False,
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest.csv, as `vmmr-search split` makes it")

