@@ -53,7 +53,7 @@ def test_the_version_is_told():
 
 
 def test_the_server_needs_nothing_of_what_trains_and_exports():
-    """What the extra `cpu` does not install. onnxruntime, which it does, waits until a model is opened."""
+    """The extra `cpu` does not install them, but for onnxruntime, which is imported only when a model is opened."""
     code = "import sys, embedder_svc.__main__ as main; main.parser(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "torchvision", "onnx", "safetensors", "onnxruntime"} & set(modules)

@@ -72,13 +72,13 @@ def python(tritonclient):
 
 @pytest.fixture(scope="module")
 def heard(python, port, paths):
-    """What tritonclient was told; see triton_client.py."""
+    """The answers that tritonclient got; see triton_client.py."""
     return json.loads(python(SCRIPT, port, *paths))
 
 
 @pytest.fixture(scope="module")
 def embeddings(port, paths, module_dial):
-    """What the embedder's own protocol says of the photos."""
+    """The embeddings of the photos over the embedder's own protocol."""
     images = [embedder_pb2.Image(content=path.read_bytes()) for path in paths]
     answer = module_dial(port).Embed(embedder_pb2.EmbedRequest(images=images), timeout=TIMEOUT_S)
     return wire.unpack(answer.embeddings)

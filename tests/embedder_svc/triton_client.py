@@ -1,6 +1,6 @@
-"""What NVIDIA's own client hears from a server: `python triton_client.py PORT PHOTO...` prints JSON.
+"""Asks a server with NVIDIA's own client, and prints the answers as JSON: `python triton_client.py PORT PHOTO...`.
 
-A program of its own, for tritonclient wants another protobuf than ours, and registers the same messages.
+It is a program of its own, because tritonclient wants another protobuf than ours, and registers the same messages.
 """
 
 import json

@@ -141,7 +141,7 @@ async def test_the_backend_gets_its_next_batch_without_the_event_loop(batcher, b
 class TestLanes:
     @pytest.fixture
     def alone(self):
-        """What runs a batch that has the backend to itself."""
+        """The backend of batches that run alone."""
         return Backend(held=True)
 
     @pytest.fixture
@@ -532,7 +532,7 @@ async def test_times_tell_waiting_from_running_and_add_up(batcher, backend):
 
 
 def test_a_batch_may_outlive_the_event_loop_of_its_callers():
-    """As when a process is interrupted; the thread must end without a complaint."""
+    """It does when a process is interrupted; the thread must end without a complaint."""
     backend = Backend(held=True)
     batcher = Batcher(backend, max_batch=1, max_queue=1)
 

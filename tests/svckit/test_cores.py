@@ -44,7 +44,7 @@ def test_under_a_quota_or_where_they_are_too_few_only_threads_are_divided(monkey
 
 
 def seen_by_a_process(share, env=None):
-    """What a process that is started with a share sees: its processors, OpenMP's threads, and what is worth starting."""
+    """Returns what a process that is started with a share sees: its processors, OpenMP's threads, and `cores`."""
     code = (
         f"import os, svckit.cores as c; c.limit({share.cores});"
         "print(sorted(os.sched_getaffinity(0)), os.environ.get('OMP_NUM_THREADS'), c.cores())"

@@ -11,7 +11,7 @@ from svckit.config import ConfigError
 
 HOST = "127.0.0.1"
 SHARING = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
-"""What gRPC sets with `grpc.so_reuseport`."""
+"""The socket option that gRPC sets with `grpc.so_reuseport`."""
 
 
 @contextmanager

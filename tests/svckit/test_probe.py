@@ -79,7 +79,7 @@ def test_a_server_that_does_not_answer_fails_the_probe_in_time():
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_a_server_with_tls_is_asked_over_tls(start, tmp_path, mutual):
-    """With a certificate of the prober's own where the server wants one."""
+    """The prober shows a certificate of its own where the server wants one."""
     ca = trustme.CA()
     files = {"ca": ca.cert_pem.bytes()}
     for name in ("server", "client"):
@@ -99,7 +99,7 @@ def test_a_server_with_tls_is_asked_over_tls(start, tmp_path, mutual):
 
 
 def test_it_is_a_command_with_an_exit_code(start, servicer):
-    """As an image's health check runs it."""
+    """Runs the probe as an image's health check does."""
     command = [sys.executable, "-m", "svckit.probe", address := start()]
     well = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     servicer.set("", NOT_SERVING)

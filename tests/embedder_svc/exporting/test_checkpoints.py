@@ -17,7 +17,7 @@ from svckit.cli import CommandError
 
 
 def shaken(network):
-    """With random weights and statistics, so that two networks agree only if every parameter is in its place."""
+    """Fills a network with random weights and statistics, so that two networks agree only if every parameter is in its place."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -37,7 +37,7 @@ def same(actual, expected):
 
 
 def hollow(state):
-    """Of the same names and shapes, in a file of a few KB."""
+    """Returns tensors of the same names and shapes that take a few KB in a file."""
     return {name: torch.zeros(()).expand(value.shape) for name, value in state.items()}
 
 
@@ -150,7 +150,7 @@ class TestMetadata:
 
 
 class Branches(nn.Sequential):
-    """What the Torch 7 converter makes of ConcatTable: a list of its children's outputs."""
+    """The Torch 7 converter's ConcatTable, whose output is a list of its children's outputs."""
 
     def forward(self, features):
         return [child(features) for child in self]

@@ -145,7 +145,7 @@ class TestGraph:
 
 
 class Projected(Small):
-    """With a projection, as `train --dimension` learns it: large beside so small a network."""
+    """A checkpoint with a projection, as `train --dimension` learns it: large beside so small a network."""
 
     def __init__(self):
         super().__init__()

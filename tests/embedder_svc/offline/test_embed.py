@@ -78,7 +78,7 @@ def collection(tmp_path_factory, encode, tiny_bundle):
 
 @pytest.fixture(scope="module")
 def whole(collection):
-    """What an uninterrupted run makes."""
+    """The artifact of a run that was not interrupted."""
     out = collection.root / "whole"
     collection.embed(out)
     return out

@@ -288,7 +288,7 @@ def with_bad_tags(jpeg):
 
 
 def test_a_process_does_not_print_pillow_s_warnings(scene, encode, tmp_path):
-    """As a process of its own: pytest changes what becomes of warnings."""
+    """Runs in a process of its own, because pytest changes what becomes of warnings."""
     file = tmp_path / "photo.jpg"
     file.write_bytes(with_bad_tags(encode(scene, "JPEG")))
     code = (

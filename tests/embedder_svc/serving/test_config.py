@@ -28,7 +28,7 @@ def test_settings_come_from_variables_too():
 
 
 def test_the_worst_photos_fit_the_memory_that_compose_gives():
-    """With every decoding thread at one: 19 bytes a pixel, as docs/embedder.md tells; the rest is for the process."""
+    """Every decoding thread is at a photo of 19 bytes a pixel, as docs/embedder.md tells; the rest is for the process."""
     text = (ROOT / "deploy/compose.yaml").read_text()
     threads, gigabytes = (int(re.search(pattern, text)[1]) for pattern in (r"VMMR_CPUS:-(\d+)", r"memory: \D*(\d+)g"))
     assert threads * 19 * EmbedderConfig().max_image_pixels < gigabytes * 2**30 * 0.6

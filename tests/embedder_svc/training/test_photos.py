@@ -48,7 +48,7 @@ def test_a_dev_photo_may_have_a_make_that_no_training_photo_has(manifest):
 
 
 def test_each_class_is_under_its_make_and_its_model(tmp_path):
-    """Of labels without a make or model each is a node of its own; the same model name of two makes is two models."""
+    """Each label without a make or model is a node of its own; the same model name of two makes is two models."""
     rows = [
         "bmw_m3_2012,bmw,m3",
         "bmw_m3_2013,bmw,m3",
