@@ -13,7 +13,7 @@ from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.compaction import compact
 from search_svc.building.spec import IndexSpec
-from search_svc.fitting.held_out import Held
+from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.backup import back_up
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
@@ -149,7 +149,9 @@ def build(index: Path, items: Mapping[str, StoredItem], *, drop_changes: bool = 
         model_name="flips",
     )
     spec = IndexSpec(shards=2, k=5)
-    build_version(index, gallery, spec, held=Held(queries, np.arange(len(held)), held), drop_changes=drop_changes)
+    build_version(
+        index, gallery, spec, held=HeldOutPhotos(queries, np.arange(len(held)), held), drop_changes=drop_changes
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from search_svc.evaluation import evaluate
-from search_svc.evaluation.accuracy import LEVELS, MEASURES
+from search_svc.evaluation.accuracy import CLASSES, MEASURES
 from search_svc.evaluation.report.content import Report
 from search_svc.evaluation.report.fusing import SIZES
 from search_svc.evaluation.resampling import COSTLY_RESAMPLES, RESAMPLES
@@ -30,7 +30,7 @@ def test_every_flag_is_in_the_table_as_the_help_shows_it():
 
 def test_every_measure_and_level_is_described():
     assert rows("Accuracy") == list(MEASURES)
-    assert all(f"`{level}`" in PAGE for level in LEVELS)
+    assert all(f"`{level}`" in PAGE for level in CLASSES)
 
 
 def test_every_field_of_the_json_is_in_the_table():
