@@ -29,6 +29,7 @@ BY_REASON = {
     Reason.COMPACTION_FAILED: vmmr.CallError,
     Reason.UNAUTHENTICATED: vmmr.UnauthenticatedError,
     Reason.QUEUE_FULL: vmmr.OverloadedError,
+    Reason.TOO_MANY_STREAMS: vmmr.OverloadedError,
     Reason.DEADLINE_EXCEEDED: vmmr.DeadlineExceededError,
     Reason.SHARD_TIMEOUT: vmmr.DeadlineExceededError,
     Reason.SEQUENCE_NOT_REACHED: vmmr.DeadlineExceededError,
