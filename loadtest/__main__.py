@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
 
-from vmmr import _settings
-from vmmr._exit import SERVICE_FAILED, USAGE, exit_code
+from vmmr._cli import settings
+from vmmr._cli.exits import SERVICE_FAILED, USAGE, exit_code
 from vmmr._types import SearchOptions
 
 from loadtest.arguments import parser
@@ -32,8 +32,8 @@ def _run(args: argparse.Namespace, name: str) -> int:
     try:
         if args.target == "compare":
             return command.compared(args)
-        options = _settings.search_options(args) if "k" in args else SearchOptions()
-        access = command.access(args, _settings.tls(args), _settings.token(args, os.environ))
+        options = settings.search_options(args) if "k" in args else SearchOptions()
+        access = command.access(args, settings.tls(args), settings.token(args, os.environ))
         return command.test(args, access, options)
     except BrokenPipeError:
         raise

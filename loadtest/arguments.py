@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vmmr._arguments import Arguments, add_connection, add_search, fraction, integer, seconds
+from vmmr._cli.arguments import Arguments, add_connection, add_search, fraction, integer, seconds
 from vmmr._version import __version__
 
 T = TypeVar("T")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vmmr import _report
-from vmmr._cli import main
+from vmmr._cli import main, report
 from vmmr.search.v1 import search_pb2
 
 from svckit.errors import Violation
@@ -140,7 +139,7 @@ def test_what_the_search_refuses_is_told_in_the_words_of_the_command_line(run, s
 
 def test_every_flag_of_a_search_is_known_by_its_field():
     fields = [*search_pb2.SearchOptions.DESCRIPTOR.fields_by_name, *search_pb2.Filter.DESCRIPTOR.fields_by_name]
-    named = {field.rpartition(".")[2] for field in _report._FLAGS}
+    named = {field.rpartition(".")[2] for field in report._FLAGS}
     assert named == {*fields, "min_confidence"} - {"filter", "exact", "allow_partial", "min_sequence"}, (
         "but for those that are yes or no, and what a program alone knows"
     )
@@ -419,7 +418,7 @@ def test_version_and_help_are_there(run):
 
 def test_loadtest_says_what_to_install_where_it_is_not(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["vmmr", "loadtest", "embed", "--rate", "1"])
-    monkeypatch.setattr("vmmr._cli.entry_points", lambda **_: ())
+    monkeypatch.setattr("vmmr._cli.command.entry_points", lambda **_: ())
     with pytest.raises(SystemExit) as ended:
         main()
     told = f"vmmr: error: loadtest is not installed: {install('loadtest')}\n"

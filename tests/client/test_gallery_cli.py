@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from vmmr import _labelled
+from vmmr._cli import labelled
 
 PILOT = "honda_pilot_2027"
 
@@ -56,9 +56,9 @@ def test_photos_of_a_folder_have_its_name_for_a_label(run, folders, stored):
 
 
 def test_a_folder_is_looked_at_once_however_many_photos_it_has(folders, monkeypatch):
-    looked, look = [], _labelled.folder_label
-    monkeypatch.setattr(_labelled, "folder_label", lambda photo: looked.append(photo.parent) or look(photo))
-    assert len(_labelled.labelled([str(folders)], None)) == 3
+    looked, look = [], labelled.folder_label
+    monkeypatch.setattr(labelled, "folder_label", lambda photo: looked.append(photo.parent) or look(photo))
+    assert len(labelled.labelled([str(folders)], None)) == 3
     assert sorted(looked) == sorted({photo.parent for photo in folders.rglob("*.jpg")})
 
 

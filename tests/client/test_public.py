@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import vmmr
-from vmmr import _arguments, _errors
-from vmmr._cli import COMMANDS
+from vmmr import _errors
+from vmmr._cli import COMMANDS, arguments
 
 DOCS = Path(__file__).parents[2] / "docs" / "client.md"
 CLIENT_METHODS = [name for name, _ in inspect.getmembers(vmmr.Client, inspect.isfunction) if not name.startswith("_")]
@@ -27,7 +27,7 @@ def flags(parser: argparse.ArgumentParser) -> set[str]:
 
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
-    return _arguments.parser({}, dict.fromkeys(COMMANDS, lambda *_: 0))
+    return arguments.parser({}, dict.fromkeys(COMMANDS, lambda *_: 0))
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def test_the_tree_of_exceptions_is_the_one_that_is_drawn(docs):
 def test_every_flag_and_variable_is_documented_and_no_other(parser, docs):
     sections = docs.partition("## The command")[2]
     assert set(re.findall(r"`(--[a-z-]+)", sections)) == flags(parser)
-    variables = {"VMMR_TOKEN", *re.findall(r"\bVMMR_[A-Z_]+", inspect.getsource(_arguments))}
+    variables = {"VMMR_TOKEN", *re.findall(r"\bVMMR_[A-Z_]+", inspect.getsource(arguments))}
     assert set(re.findall(r"\bVMMR_[A-Z_]+", docs)) == variables
 
 
 def test_the_exit_codes_are_those_of_the_help(docs):
     table = re.findall(r"^\| (\d+) \| (.+) \|$", docs, re.MULTILINE)
-    assert table == [tuple(line.split(maxsplit=1)) for line in _arguments.EXIT_CODES.splitlines()[1:]]
+    assert table == [tuple(line.split(maxsplit=1)) for line in arguments.EXIT_CODES.splitlines()[1:]]
 
 
 def test_importing_vmmr_leaves_the_environment_as_it_was():

@@ -16,7 +16,7 @@ import pytest
 import vmmr
 from packaging.utils import canonicalize_name
 from PIL import Image
-from vmmr import _arguments
+from vmmr._cli import arguments
 
 from embedder_svc.__main__ import parser as embedder_parser
 from loadtest.arguments import parser as loadtest_parser
@@ -181,7 +181,7 @@ def commands(parser) -> Sequence[str]:
 
 
 PROGRAMS = {
-    "vmmr": commands(_arguments.parser({}, dict.fromkeys(_arguments._COMMANDS, print))),
+    "vmmr": commands(arguments.parser({}, dict.fromkeys(arguments._COMMANDS, print))),
     "vmmr-embedder": commands(embedder_parser()),
     "vmmr-search": commands(search_parser()),
     "vmmr-loadtest": commands(loadtest_parser({}, "vmmr-loadtest")),

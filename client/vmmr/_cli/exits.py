@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from vmmr import _report
+from vmmr._cli import report
 from vmmr._errors import VmmrError
 
 ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
@@ -15,7 +15,7 @@ def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
     try:
         return command()
     except VmmrError as error:
-        print(f"{program}: error: {_report.explained(error)}", file=sys.stderr)
+        print(f"{program}: error: {report.explained(error)}", file=sys.stderr)
         return SERVICE_FAILED
     except KeyboardInterrupt:
         # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.

@@ -9,11 +9,11 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from vmmr import _gallery_commands, _report, _settings
-from vmmr._arguments import parser
+from vmmr._cli import gallery_commands, report, settings
+from vmmr._cli.arguments import parser
+from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
 from vmmr._client import Client
 from vmmr._errors import InvalidPhotoError, PhotoError
-from vmmr._exit import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
 from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
 from vmmr._types import Identification, SearchResult, reservation
@@ -49,7 +49,7 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
     """One answer from all photos, or none."""
     try:
         found = client.identify_car(
-            _photos(args), options=_settings.search_options(args), min_confidence=args.min_confidence
+            _photos(args), options=settings.search_options(args), min_confidence=args.min_confidence
         )
     except PhotoError as error:
         _report_errors_of_car(error, args)
@@ -61,26 +61,26 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
     first, *others = args.photos
     name = f"{first} (+{len(others)})" if others else first
     if not args.json:
-        _report.show(_report.identification_heading(len(name)))
+        report.show(report.identification_heading(len(name)))
     _report_identification(name, found, args, len(name))
     return ANSWERED
 
 
 def _identify_each(client: Client, args: argparse.Namespace) -> int:
     width = max(map(len, ["PHOTO", *args.photos]))
-    heading = None if args.json else _report.identification_heading(width)
+    heading = None if args.json else report.identification_heading(width)
     code = ANSWERED
     outcomes = client.identify_many(
-        _photos(args), options=_settings.search_options(args), min_confidence=args.min_confidence, batch=args.batch
+        _photos(args), options=settings.search_options(args), min_confidence=args.min_confidence, batch=args.batch
     )
     for name, outcome in zip(args.photos, outcomes, strict=True):
         if isinstance(outcome.error, PhotoError):
             code = PHOTOS_FAILED
-            _report.photo_error(name, outcome.error, as_json=args.json)
+            report.photo_error(name, outcome.error, as_json=args.json)
             continue
         found = outcome.result()
         if heading is not None:
-            _report.show(heading)
+            report.show(heading)
             heading = None
         _report_identification(name, found, args, width)
     return code
@@ -90,10 +90,10 @@ def search(client: Client, args: argparse.Namespace) -> int:
     code = ANSWERED
     for name, photo in zip(args.photos, _photos(args), strict=True):
         try:
-            result = client.search(client.embed([photo]), options=_settings.search_options(args))
+            result = client.search(client.embed([photo]), options=settings.search_options(args))
         except PhotoError as error:
             code = PHOTOS_FAILED
-            _report.photo_error(name, error, as_json=args.json)
+            report.photo_error(name, error, as_json=args.json)
         else:
             _report_neighbours(name, result, args)
     return code
@@ -101,9 +101,9 @@ def search(client: Client, args: argparse.Namespace) -> int:
 
 def info(client: Client, args: argparse.Namespace) -> int:
     served = client.info()
-    _report.show(_report.json_line(**asdict(served)) if args.json else "\n".join(_report.info_lines(served)))
+    report.show(report.json_line(**asdict(served)) if args.json else "\n".join(report.info_lines(served)))
     if not served.same_model:
-        print(f"vmmr: warning: {_report.mismatch(served)}", file=sys.stderr)
+        print(f"vmmr: warning: {report.mismatch(served)}", file=sys.stderr)
     if served.index.problem:
         print(f"vmmr: warning: the search service answers from what it had: {served.index.problem}", file=sys.stderr)
     if served.index.lost_entries:
@@ -115,9 +115,9 @@ def info(client: Client, args: argparse.Namespace) -> int:
 def labels(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         for entry in client.labels():
-            _report.show(_report.json_line(**asdict(entry)))
+            report.show(report.json_line(**asdict(entry)))
     else:
-        _report.show("\n".join(_report.label_lines(client.labels())))
+        report.show("\n".join(report.label_lines(client.labels())))
     return ANSWERED
 
 
@@ -133,8 +133,8 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
         args.embedder,
         args.search,
         timeout_s=args.timeout,
-        tls=_settings.tls(args),
-        token=_settings.token(args, environment),
+        tls=settings.tls(args),
+        token=settings.token(args, environment),
         connections=args.connections,
     )
 
@@ -159,27 +159,27 @@ def _source(name: str, args: argparse.Namespace) -> PhotoSource:
 
 def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:
     if args.json:
-        _report.show(_report.json_line(**_shown(args, name), **asdict(found)))
+        report.show(report.json_line(**_shown(args, name), **asdict(found)))
     else:
-        shown = _report.neighbour_lines(found.neighbours[: args.neighbours])
-        _report.show("\n".join([_report.identification_line(name, found, width), *shown]))
+        shown = report.neighbour_lines(found.neighbours[: args.neighbours])
+        report.show("\n".join([report.identification_line(name, found, width), *shown]))
 
 
 def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace) -> None:
     [neighbours] = result.neighbours
     if args.json:
-        _report.show(_report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
+        report.show(report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
     else:
-        _report.show("\n".join([name + reservation(result.provenance), *_report.neighbour_lines(neighbours)]))
+        report.show("\n".join([name + reservation(result.provenance), *report.neighbour_lines(neighbours)]))
 
 
 def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
     """Each bad photo by its name, where the error tells them apart."""
     if args.json:
-        _report.show(_report.json_line(photos=args.photos, error=_report.error_fields(error)))
+        report.show(report.json_line(photos=args.photos, error=report.error_fields(error)))
     elif isinstance(error, InvalidPhotoError) and error.photos:
         for position in error.photos:
-            _report.photo_error(args.photos[position], error.of(position), as_json=args.json)
+            report.photo_error(args.photos[position], error.of(position), as_json=args.json)
     else:
         print(f"vmmr: {error}", file=sys.stderr)
 
@@ -193,8 +193,8 @@ COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
     "search": search,
     "info": info,
     "labels": labels,
-    "add": partial(_gallery_commands.add, source=_source),
-    "remove": _gallery_commands.remove,
-    "list": _gallery_commands.list_items,
-    "compact": _gallery_commands.compact,
+    "add": partial(gallery_commands.add, source=_source),
+    "remove": gallery_commands.remove,
+    "list": gallery_commands.list_items,
+    "compact": gallery_commands.compact,
 }

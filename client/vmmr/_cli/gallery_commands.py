@@ -12,14 +12,14 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from vmmr import _report
+from vmmr._cli import report
+from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE
+from vmmr._cli.labelled import Labelled, labelled
+from vmmr._cli.settings import chosen
 from vmmr._client import Client
 from vmmr._errors import ItemNotFoundError, PhotoError, VmmrError
-from vmmr._exit import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE
 from vmmr._gallery import AddOutcome, NewItem, content_id
-from vmmr._labelled import Labelled, labelled
 from vmmr._photos import PhotoSource
-from vmmr._settings import chosen
 
 Source = Callable[[str, argparse.Namespace], PhotoSource]
 LabelOf = Callable[[str], str | None]
@@ -38,7 +38,7 @@ def add(client: Client, args: argparse.Namespace, source: Source) -> int:
         return USAGE
     served = client.info()
     if not served.same_model:
-        print(f"vmmr: error: {_report.not_addable(served)}", file=sys.stderr)
+        print(f"vmmr: error: {report.not_addable(served)}", file=sys.stderr)
         return SERVICE_FAILED
     batch_id = args.batch_id or _new_batch_id()
     label_of = _labels_of_batch(client, batch_id) if args.batch_id else partial(_label_in_gallery, client)
@@ -110,12 +110,12 @@ class _Adding:
             if not isinstance(outcome.error, PhotoError):
                 raise outcome.error
             self._failed += 1
-            _report.photo_error(name, outcome.error, as_json=self._args.json)
+            report.photo_error(name, outcome.error, as_json=self._args.json)
         else:
             self._added[outcome.item.label] += 1
             if self._args.json:
                 item = {"item": asdict(outcome.item), "journal_sequence": outcome.journal_sequence}
-                _report.show(_report.json_line(photo=name, **item))
+                report.show(report.json_line(photo=name, **item))
         self._tell_progress()
 
     def _tell_progress(self) -> None:
@@ -143,7 +143,7 @@ class _Adding:
             print(f"vmmr: {there} photos were there already, with that label", file=sys.stderr)
         if not self._args.json and self._added:
             rows = [(label, str(count)) for label, count in sorted(self._added.items())]
-            _report.show("\n".join(_report.table([("LABEL", "ADDED"), *rows])))
+            report.show("\n".join(report.table([("LABEL", "ADDED"), *rows])))
 
 
 def _end_line() -> None:
@@ -154,7 +154,7 @@ def _end_line() -> None:
 def remove(client: Client, args: argparse.Namespace) -> int:
     result = client.delete_items(args.item, label=args.label, batch_id=args.batch_id)
     photos = "photo" if result.deleted == 1 else "photos"
-    _report.show(_report.json_line(**asdict(result)) if args.json else f"{result.deleted} {photos} removed")
+    report.show(report.json_line(**asdict(result)) if args.json else f"{result.deleted} {photos} removed")
     return ANSWERED
 
 
@@ -162,18 +162,16 @@ def list_items(client: Client, args: argparse.Namespace) -> int:
     items = client.list_items(chosen(args), batch_id=args.batch_id or "")
     if args.json:
         for item in items:
-            _report.show(_report.json_line(**asdict(item)))
+            report.show(report.json_line(**asdict(item)))
         return ANSWERED
     heading = [("ITEM", "LABEL", "BATCH", "PHOTO")]
     while rows := [(i.item_id, i.label, i.batch_id or "-", i.uri or "-") for i in islice(items, _AT_ONCE)]:
-        _report.show("\n".join(_report.table([*heading, *rows])))
+        report.show("\n".join(report.table([*heading, *rows])))
         heading = []
     return ANSWERED
 
 
 def compact(client: Client, args: argparse.Namespace) -> int:
     done = client.compact()
-    _report.show(
-        _report.json_line(**asdict(done)) if args.json else f"version {done.index_version}: {done.items} photos"
-    )
+    report.show(report.json_line(**asdict(done)) if args.json else f"version {done.index_version}: {done.items} photos")
     return ANSWERED
