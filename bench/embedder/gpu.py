@@ -23,7 +23,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +42,7 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS
 from bench.lib.photos import photos_of
-from bench.lib.servers import Served, ready, server
+from bench.lib.servers import Served, serving
 from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.runtime import Runtime
@@ -96,8 +95,7 @@ def measured(args: argparse.Namespace, info: BundleInfo, photos: Sequence[bytes]
     bitmaps = [bitmap(pixels) for pixels in decoded]
     flags = ("--model", args.model.absolute(), "--device", args.device, "--max-batch", max(args.batches))
     room = ("--max-queue", 4 * args.callers * args.call, "--max-images", args.call, "--workers", args.workers)
-    with tempfile.TemporaryDirectory() as work, server(Path(work), "embedder_svc", *flags, *room) as process:
-        served = Served(process, ready(process, Path(work) / "embedder_svc.port"))
+    with serving("embedder_svc", *flags, *room) as served:
         for name, sent in (("bitmaps", bitmaps), ("jpegs", photos)):
             found[name] = asdict(loaded(served, sent, args))
     return found

@@ -35,10 +35,9 @@ import numpy as np
 import psutil
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
-from bench.embedder.serving import served
 from bench.lib.paths import CARS, RESULTS, ROOT
 from bench.lib.photos import photos_of
-from bench.lib.servers import Served
+from bench.lib.servers import Served, serving
 from svckit.cores import cores
 
 OUT = RESULTS / "overload.json"
@@ -73,7 +72,9 @@ def main() -> None:
     source, photos = photos_of(args.photos)
     spawn = multiprocessing.get_context("spawn")
     with (
-        served(args.model) as running,
+        serving(
+            "embedder_svc", "--model", args.model.absolute(), "--log-level", "warning", "--device", "cpu"
+        ) as running,
         ProcessPoolExecutor(1, spawn, initializer=open_generator, initargs=(running.address, photos)) as generator,
     ):
         report = measured(running, generator, args)
@@ -97,8 +98,8 @@ def measured(running: Served, generator: ProcessPoolExecutor, args: argparse.Nam
 
 
 def resident(running: Served) -> float:
-    """MB."""
-    return float(psutil.Process(running.process.pid).memory_info().rss / 1e6)
+    """Return the resident memory of the server in MB."""
+    return float(psutil.Process(running.pid).memory_info().rss / 1e6)
 
 
 def watch(running: Served, memory: list[float], seconds: float) -> None:

@@ -31,7 +31,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
@@ -45,7 +45,7 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS, ROOT
 from bench.lib.photos import photos_of
-from bench.lib.servers import Served, ready, server
+from bench.lib.servers import Served, serving
 from embedder_svc.network import bundle
 from embedder_svc.network.arithmetic import VNNI, int8_arithmetic
 from embedder_svc.photos import preprocess
@@ -201,13 +201,9 @@ def table(name: str, figures: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
-@contextmanager
-def served(case: Case) -> Iterator[Served]:
+def served(case: Case) -> AbstractContextManager[Served]:
     module = "bench.embedder.widened" if case.widened else "embedder_svc"
-    with tempfile.TemporaryDirectory() as work:
-        flags = ("--model", case.model.absolute(), "--log-level", "warning", "--device", "cpu")
-        with server(Path(work), module, *flags) as process:
-            yield Served(process, ready(process, Path(work) / f"{module}.port"))
+    return serving(module, "--model", case.model.absolute(), "--log-level", "warning", "--device", "cpu")
 
 
 @dataclass

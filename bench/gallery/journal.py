@@ -15,18 +15,18 @@ import os
 import platform
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
 
 import grpc
 import numpy as np
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
+from bench.lib import servers
+from bench.lib.servers import Served
 from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def sqlite_alone(folder: Path, seconds: float = 3.0) -> float:
-    """Transactions in a second, of one row as large as an item."""
+    """Return how many transactions SQLite commits in a second, each of one row as large as an item."""
     connection = sqlite3.connect(folder / "alone.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -73,8 +73,8 @@ def sqlite_alone(folder: Path, seconds: float = 3.0) -> float:
 def measured(folder: Path, callers: int, count: int, seconds: float) -> dict:
     index = folder / f"index-{callers}"
     build(index)
-    with Server(index) as server:
-        took, times = asyncio.run(add(server.port, callers, count, seconds))
+    with serving(index) as server:
+        took, times = asyncio.run(add(server.address, callers, count, seconds))
         size = sum(file.stat().st_size for file in index.glob("journal.db*"))
     start_up = restarted(index, len(times))
     at = {f"p{q}_ms": round(1e3 * float(np.quantile(times, q / 100)), 2) for q in (50, 99)}
@@ -90,49 +90,29 @@ def measured(folder: Path, callers: int, count: int, seconds: float) -> dict:
     }
 
 
-class Server:
-    """`vmmr-search serve`, for the time of the block; `ready_s` it took to be ready."""
-
-    def __init__(self, index: Path) -> None:
-        ports, started = index.parent / "ports.json", time.perf_counter()
-        ports.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "search_svc", "serve", "--index", index, "--port", 0, "--port-file", ports]
-        command += ["--compact-at", 0, "--log-level", "warning"]
-        self._popen = subprocess.Popen(list(map(str, command)))
-        while not ports.exists():
-            if self._popen.poll() is not None:
-                sys.exit("the server did not start")
-            time.sleep(0.01)
-        self.ready_s = time.perf_counter() - started
-        self.port = json.loads(ports.read_text())["port"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._popen.terminate()
-        self._popen.wait()
+def serving(index: Path) -> AbstractContextManager[Served]:
+    return servers.serving("search_svc", "--index", index, "--compact-at", 0, "--log-level", "warning")
 
 
 def restarted(index: Path, adds: int) -> dict:
-    """Seconds until ready, with all of the journal, and without; every item is there."""
-    with Server(index) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    """Return the seconds until a server is ready, with the whole journal and without it. Check that every item is there."""
+    with serving(index) as server, grpc.insecure_channel(server.address) as channel:
         stub = gallery_pb2_grpc.GalleryServiceStub(channel)
         held = stub.ListVersions(gallery_pb2.ListVersionsRequest()).journal_depth
         assert held == adds, f"{held} entries of {adds}"
-        with_journal = server.ready_s
+        with_journal = server.start_s
     for file in index.glob("journal.*"):
         file.unlink()
-    with Server(index) as server:
-        return {"start_up_s": round(with_journal, 2), "start_up_without_s": round(server.ready_s, 2)}
+    with serving(index) as server:
+        return {"start_up_s": round(with_journal, 2), "start_up_without_s": round(server.start_s, 2)}
 
 
-async def add(port: int, callers: int, count: int, seconds: float) -> tuple[float, list[float]]:
-    """Seconds in all, and of each call."""
+async def add(address: str, callers: int, count: int, seconds: float) -> tuple[float, list[float]]:
+    """Add items until `count` are there or the time is over. Return the seconds that took, and those of each call."""
     vectors = np.random.default_rng(0).standard_normal((64, D)).astype(np.float32)
     packed = [wire.pack(MODEL, row[None] / np.linalg.norm(row)) for row in vectors]
     numbers, times = iter(range(count)), []
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = gallery_pb2_grpc.GalleryServiceStub(channel)
         await channel.channel_ready()
         started = time.perf_counter()

@@ -13,14 +13,12 @@ Serves the embeddings of the gallery that ships, as a Flat index, by two `vmmr-s
 import argparse
 import asyncio
 import json
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
+from bench.lib.servers import serving
 from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
@@ -43,7 +42,6 @@ SHIPPED = ROOT / "models/stanford-cars"
 OUT = RESULTS / "swaps.json"
 K, QUERIES, BETWEEN = 10, 256, 20
 TIMEOUT_S = 10.0
-QUIET = ("--log-level", "warning")
 
 
 @dataclass
@@ -76,7 +74,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, ExitStack() as servers:
         version = built(Path(work) / "index")
-        one, other = (servers.enter_context(serving(version.path.parents[1])) for _ in range(2))
+        flags = ("--index", version.path.parents[1], "--compact-at", 0, "--log-level", "warning")
+        one, other = (servers.enter_context(serving("search_svc", *flags)).address for _ in range(2))
         swapped = asyncio.run(swaps(one, version, args.rate, args.seconds))
         caught_up = asyncio.run(catch_up(one, other, version, args.writes))
     for name, figures in {"swaps": swapped, "catch-up": caught_up}.items():
@@ -87,7 +86,7 @@ def main() -> None:
 
 
 def built(index: Path) -> IndexVersion:
-    """The shipped gallery, not compressed."""
+    """Build an index version of the gallery that ships, without compression."""
     shipped = IndexVersion.open(SHIPPED)
     ids, uris = shipped.items.take(range(len(shipped.items)))
     return build_version(
@@ -103,25 +102,6 @@ def built(index: Path) -> IndexVersion:
         ),
         IndexSpec("Flat"),
     )
-
-
-@contextmanager
-def serving(index: Path) -> Iterator[str]:
-    """Address of a server of the index that compacts only when told to."""
-    ports = Path(tempfile.mkdtemp()) / "ports.json"
-    command = [sys.executable, "-m", "search_svc", "serve", "--index", index, "--port", "0", "--port-file", ports]
-    process = subprocess.Popen([*command, "--compact-at", "0", *QUIET], cwd=ROOT)
-    try:
-        ends = time.monotonic() + 60
-        while not ports.exists():
-            if process.poll() is not None or time.monotonic() > ends:
-                sys.exit("bench/gallery/swaps.py: the server did not start")
-            time.sleep(0.05)
-        yield f"127.0.0.1:{json.loads(ports.read_text())['port']}"
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(ports.parent)
 
 
 # --- swaps ---
@@ -156,7 +136,7 @@ async def swaps(address: str, version: IndexVersion, rate: float, seconds: float
 
 
 def nearest(version: IndexVersion, queries: NDArray[np.float32]) -> list[list[str]]:
-    """Ids of the K nearest items of each query, by numpy."""
+    """Return the ids of the K items nearest to each query, found by numpy."""
     scores = queries @ version.embeddings.astype(np.float32).T
     return [version.items.take(np.lexsort((np.arange(len(row)), -row))[:K].tolist())[0] for row in scores]
 
@@ -189,7 +169,7 @@ class Asker:
 
 
 def same(found: Sequence[str], expected: Sequence[str]) -> bool:
-    """Two photos may score so alike that float32 and faiss order them differently."""
+    """Return whether two answers agree. Two photos may score so alike that numpy and faiss order them differently."""
     return len(found) == len(expected) and set(found[:-1]) <= {*expected} and found[0] == expected[0]
 
 

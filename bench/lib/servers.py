@@ -1,4 +1,4 @@
-"""Servers that a bench starts and stops."""
+"""Start servers, wait until they are ready, and stop them."""
 
 import json
 import subprocess
@@ -14,54 +14,89 @@ import grpc
 
 from bench.lib.paths import ROOT
 
-_TIMEOUT_S = 60.0
+_START_S = 600.0
+"""TensorRT takes minutes to prepare a network."""
+_STOP_S = 60.0
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
 class Served:
-    """A running server."""
+    """A server that is ready."""
 
-    process: "subprocess.Popen[bytes]"
+    pid: int | None
     address: str
+    """`host:port`."""
+    start_s: float = 0.0
+    """Seconds from the start of the process until it listened."""
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
 
     def cpu_s(self) -> float:
-        """CPU seconds that it and its children have used."""
+        """Return the CPU seconds that the server has used, its child processes included."""
         import psutil  # noqa: PLC0415 (of the extra dev)
 
-        own = psutil.Process(self.process.pid)
+        own = psutil.Process(self.pid)
         return float(sum(sum(each.cpu_times()[:2]) for each in (own, *own.children(recursive=True))))
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A server that was started, and is perhaps not ready yet."""
+
+    process: "subprocess.Popen[bytes]"
+    port_file: Path
+    log: Path
+    since: float
+    """When it was started, a time of `time.perf_counter()`."""
+
+    def ready(self) -> Served:
+        """Wait until the server answers. Exit, with its log, if it ends or takes too long."""
+        while not self.port_file.exists():
+            if self.process.poll() is not None or time.perf_counter() > self.since + _START_S:
+                sys.exit(f"the server did not start:\n{self.log.read_text()}")
+            time.sleep(_LOOK_S)
+        took = time.perf_counter() - self.since
+        address = f"127.0.0.1:{json.loads(self.port_file.read_text())['port']}"
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(_START_S)
+        return Served(self.process.pid, address, took)
+
+
+@contextmanager
+def serving(module: str, *flags: object) -> Iterator[Served]:
+    """Run `python -m MODULE serve` with these flags while the block lasts. The server is ready when the block begins."""
+    with starting(module, *flags) as server:
+        yield server.ready()
 
 
 @contextmanager
 def pair(*flags: object) -> Iterator[tuple[Served, Served]]:
-    """Embedder and search service. `flags`: the embedder's."""
+    """Run the embedder and the search service that ship, both ready. `flags` are the embedder's."""
     with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        starting = [
-            (stack.enter_context(server(work, name, *more)), work / f"{name}.port")
-            for name, more in (("embedder_svc", flags), ("search_svc", ()))
-        ]
-        yield tuple(Served(process, ready(process, port)) for process, port in starting)
+        servers = [stack.enter_context(each) for each in (starting("embedder_svc", *flags), starting("search_svc"))]
+        embedder, search = (server.ready() for server in servers)
+        yield embedder, search
 
 
 @contextmanager
-def server(work: Path, module: str, *flags: object) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", module, "serve", "--port", "0", "--port-file", work / f"{module}.port", *flags]
-    with (work / f"{module}.log").open("wb") as log:
-        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
+def starting(module: str, *flags: object) -> Iterator[Starting]:
+    """Start `python -m MODULE serve` with these flags, and stop it after the block.
 
-
-def ready(process: "subprocess.Popen[bytes]", port_file: Path) -> str:
-    while not port_file.exists():
-        if process.poll() is not None:
-            sys.exit(f"the server ended:\n{port_file.with_suffix('.log').read_text()}")
-        time.sleep(0.05)
-    address = f"127.0.0.1:{json.loads(port_file.read_text())['port']}"
-    with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(_TIMEOUT_S)
-    return address
+    Exit, with its log, if it does not end well although the block did.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        port_file, log = Path(directory) / "ports.json", Path(directory) / "log"
+        command = [sys.executable, "-m", module, "serve", "--port", "0", "--port-file", port_file, *flags]
+        with log.open("wb") as file:
+            since = time.perf_counter()
+            process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=file)
+        try:
+            yield Starting(process, port_file, log, since)
+        finally:
+            process.terminate()
+            process.wait(_STOP_S)
+        if process.returncode:
+            sys.exit(f"the server ended with exit code {process.returncode}:\n{log.read_text()}")

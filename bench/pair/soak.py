@@ -13,10 +13,9 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,11 +25,10 @@ import psutil
 import vmmr
 from vmmr import AsyncClient, Embeddings, SearchOptions
 
-from bench.lib.paths import RESULTS, ROOT
-from demo.servers import serving
+from bench.lib.paths import CARS, RESULTS
+from bench.lib.servers import pair
 
 OUT = RESULTS / "soak.json"
-PHOTOS = ROOT.parent / "shared" / "data" / "stanford_cars" / "train"
 SAMPLE_S = 2.0
 WARM_UP, PART = 0.1, 0.25
 MOST_GROWTH = 0.02
@@ -61,33 +59,27 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--callers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=15.0, help="operations a second, all callers together")
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of JPEGs")
+    parser.add_argument("--photos", type=Path, default=CARS, help="folder of JPEGs")
     parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     photos = read(args.photos)
     tally = Tally()
-    with tempfile.TemporaryDirectory() as work, serving(Path(work)) as pair:
+    with pair() as (embedder, search):
+        processes = {"embedder": psutil.Process(embedder.pid), "search": psutil.Process(search.pid)}
         ends = time.monotonic() + 60 * args.minutes
-        soak = Soak(AsyncClient(pair.embedder, pair.search), photos, tally, ends, args.callers / args.rate)
-        asyncio.run(run(soak, args.callers, dict(servers())))
+        soak = Soak(AsyncClient(embedder.address, search.address), photos, tally, ends, args.callers / args.rate)
+        asyncio.run(run(soak, args.callers, processes))
     growth = {name: grown(samples) for name, samples in tally.rss.items()}
     report(tally, growth, args)
     sys.exit(bool(tally.unexplained) or max(growth.values()) > MOST_GROWTH)
 
 
 def read(folder: Path) -> list[bytes]:
-    """Some photos of the folder, the same ones each time."""
+    """Read some photos of the folder, the same ones each time."""
     paths = sorted(folder.rglob("*.jpg"))
     if not paths:
         sys.exit(f"bench/pair/soak.py: no *.jpg in {folder}: name a folder of photos with --photos")
     return [path.read_bytes() for path in random.Random(0).sample(paths, min(200, len(paths)))]
-
-
-def servers() -> Iterator[tuple[str, psutil.Process]]:
-    """Those that this process has started."""
-    for child in psutil.Process().children(recursive=True):
-        command = " ".join(child.cmdline())
-        yield from ((name, child) for name in ("embedder", "search") if f"vmmr-{name}" in command)
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,7 @@ async def watch(soak: Soak, processes: dict[str, psutil.Process]) -> None:
 
 
 def grown(samples: Sequence[int]) -> float:
-    """By what share the memory grew, from the first quarter after the warm-up to the last."""
+    """Return by what share the memory grew, from the first quarter after the warm-up to the last."""
     samples = samples[round(WARM_UP * len(samples)) :]
     part = max(1, round(PART * len(samples)))
     return statistics.median(samples[-part:]) / statistics.median(samples[:part]) - 1
@@ -186,7 +178,7 @@ async def of_another_model(client: AsyncClient, photos: Sequence[bytes]) -> None
 
 
 async def left(client: AsyncClient, photos: Sequence[bytes]) -> None:
-    """The caller leaves while it is served."""
+    """Ask, and leave before the answer is there."""
     asking = asyncio.ensure_future(client.identify_car(photos[:4]))
     await asyncio.sleep(0.02)
     asking.cancel()

@@ -11,7 +11,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +21,7 @@ from PIL import Image
 from vmmr import Client
 
 from bench.lib.paths import RESULTS, ROOT
-from demo.servers import serving
+from bench.lib.servers import pair
 
 OUT = RESULTS / "waterfall.json"
 PICTURE = ROOT / "docs" / "waterfall.svg"
@@ -41,9 +40,8 @@ def main() -> None:
     args = parser.parse_args()
     photos = read(args.photos)
     with (
-        tempfile.TemporaryDirectory() as work,
-        serving(Path(work)) as pair,
-        Client(pair.embedder, pair.search) as client,
+        pair() as (embedder, search),
+        Client(embedder.address, search.address) as client,
     ):
         for photo in photos[:20]:
             client.identify(photo)
@@ -73,7 +71,7 @@ def resized(path: Path) -> bytes:
 
 
 def stages(client: Client, photo: bytes) -> Iterator[tuple[Stage, float]]:
-    """Milliseconds of each stage of one request, in the order in which they pass."""
+    """Yield the milliseconds of each stage of one request, in their order."""
     began = perf_counter()
     embeddings = client.embed([photo])
     embedded = perf_counter()

@@ -20,9 +20,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,13 +31,13 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 from PIL import Image
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
 from bench.lib.paths import RESULTS, ROOT
+from bench.lib.servers import Served, starting
 from search_svc.index.version import IndexVersion
 
 OUT = RESULTS / "workers.json"
@@ -51,7 +48,6 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "one process": (),
     "two workers": ("--workers", "2"),
 }
-START_S = 60
 
 
 @dataclass(frozen=True)
@@ -171,51 +167,18 @@ def table(name: str, report: dict[str, Any]) -> str:
 # --- servers ---
 
 
-@dataclass(frozen=True)
-class Server:
-    process: psutil.Process
-    port: int
-
-    def cpu_s(self) -> float:
-        """CPU time so far, of all its processes."""
-        return sum(cpu_s(process) for process in (self.process, *self.process.children(recursive=True)))
-
-
-def cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 @contextmanager
-def serving(module: str, way: str) -> Iterator[Server]:
-    """Its log goes where ours goes, if it warns of anything."""
-    with tempfile.TemporaryDirectory() as folder:
-        ports = Path(folder) / "ports.json"
-        command = [sys.executable, "-m", module, "serve", "--port", "0", "--port-file", str(ports), *WAYS[way]]
-        process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT)
+def serving(module: str, way: str) -> Iterator[Served]:
+    with starting(module, *WAYS[way], "--log-level", "warning") as server:
         if way == "one core":
-            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
-        try:
-            yield Server(psutil.Process(process.pid), port_in(ports, process))
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def port_in(file: Path, process: subprocess.Popen[bytes]) -> int:
-    """Waits for the server to be ready."""
-    end = time.monotonic() + START_S
-    while not file.exists():
-        if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit("a server did not start")
-        time.sleep(0.05)
-    return int(json.loads(file.read_text())["port"])
+            os.sched_setaffinity(server.process.pid, {min(os.sched_getaffinity(0))})
+        yield server.ready()
 
 
 # --- callers ---
 
 
-def loaded(server: Server, pool: ProcessPoolExecutor, method: str, request: bytes, seconds: float) -> Measured:
+def loaded(server: Served, pool: ProcessPoolExecutor, method: str, request: bytes, seconds: float) -> Measured:
     before, began = server.cpu_s(), time.perf_counter()
     durations, callers_s = pool.submit(call, server.port, method, request, seconds).result()
     wall_s, server_s = time.perf_counter() - began, server.cpu_s() - before

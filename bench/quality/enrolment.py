@@ -16,11 +16,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
+from bench.lib.servers import serving
 from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
@@ -40,7 +40,7 @@ MODEL, GALLERY = ROOT / "models/resnet50-cars-int8", ROOT / "models/stanford-car
 CLASSES, SEED = 20, 0
 ENROLLED, DRAWS = (0, 1, 2, 5, 10), 5
 OUT = RESULTS / "enrolment.json"
-_START_S = 120
+QUIET = ("--log-level", "warning")
 _BATCH = 32
 _BOOTSTRAPS = 2000
 
@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         work = Path(directory)
-        embedder = stack.enter_context(serving("embedder_svc", work, "--model", MODEL))
+        embedder = stack.enter_context(serving("embedder_svc", "--model", MODEL, *QUIET)).address
         photos = split(args.photos, work)
         gallery = IndexVersion.open(GALLERY)
         new = drawn(gallery)
@@ -61,7 +61,7 @@ def main() -> None:
             tests = [each for each in photos if each.split == "test"]
             build(work / "index", gallery, new, held, embedded(client, args.photos, held))
             asked = Asked(tests, embedded(client, args.photos, tests), new)
-        search = stack.enter_context(serving("search_svc", work, "--index", work / "index"))
+        search = stack.enter_context(serving("search_svc", "--index", work / "index", *QUIET)).address
         with vmmr.Client(embedder, search, timeout_s=60) as client:
             report = measured(client, gallery, new, asked)
     report = {"machine": machine.describe(), "classes": sorted(new), "draws": DRAWS, "seed": SEED} | report
@@ -90,25 +90,8 @@ class Asked:
         return [self.photos[row].label for row in rows], self.vectors[rows]
 
 
-@contextmanager
-def serving(package: str, work: Path, *flags: object) -> Iterator[str]:
-    """A server in a process of its own; its address."""
-    ports = work / f"{package}.json"
-    command = [sys.executable, "-m", package, "serve", "--port", 0, "--port-file", ports, "--log-level", "warning"]
-    with subprocess.Popen([*map(str, command), *map(str, flags)], cwd=ROOT) as server:
-        try:
-            end = monotonic() + _START_S
-            while not ports.exists():
-                if server.poll() is not None or monotonic() > end:
-                    raise RuntimeError(f"{package} did not start")
-                sleep(0.05)
-            yield f"127.0.0.1:{json.loads(ports.read_text())['port']}"
-        finally:
-            server.terminate()
-
-
 def split(photos: Path, work: Path) -> list[Photo]:
-    """As the gallery that ships was divided."""
+    """Divide the photos as those of the gallery that ships were divided."""
     manifest = work / "manifest.csv"
     command = [sys.executable, "-m", "search_svc", "split", photos, "--out", manifest]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -130,7 +113,7 @@ def embedded(client: vmmr.Client, root: Path, photos: Sequence[Photo]) -> NDArra
 def build(
     index: Path, gallery: IndexVersion, new: frozenset[str], held: Sequence[Photo], vectors: NDArray[np.float32]
 ) -> None:
-    """The shipped gallery without the new classes, calibrated on dev photos of the others."""
+    """Build the gallery that ships without the new classes, calibrated on dev photos of the others."""
     items, made = gallery.items, gallery.manifest
     rows = [row for row in range(len(items)) if label_of(gallery, row) not in new]
     ids, uris = items.take(rows)
@@ -155,7 +138,7 @@ def label_of(gallery: IndexVersion, row: int) -> str:
 
 
 def measured(client: vmmr.Client, gallery: IndexVersion, new: frozenset[str], asked: Asked) -> dict[str, Any]:
-    """By photos enrolled: what the new classes' test photos got, and the others'."""
+    """Return, by photos enrolled, how many test photos of the new classes and of the others were right."""
     rows: dict[str, list[int]] = {label: [] for label in sorted(new)}
     for row in range(len(gallery.items)):
         if (label := label_of(gallery, row)) in new:
@@ -174,13 +157,13 @@ Marks = dict[str, NDArray[np.float64]]
 
 
 def choice(rows: dict[str, list[int]], count: int, draw: int) -> list[int]:
-    """So many gallery photos of each class."""
+    """Draw some gallery photos of each class."""
     rng = np.random.default_rng((SEED, count, draw))
     return [row for label in rows for row in rng.choice(rows[label], count, replace=False).tolist()]
 
 
 def one_draw(client: vmmr.Client, gallery: IndexVersion, chosen: Sequence[int], asked: Asked) -> dict[str, Marks]:
-    """Adds photos, asks, and deletes them again."""
+    """Add photos, ask for all test photos, and delete what was added."""
     sequence = 0
     if chosen:
         items = [
@@ -224,7 +207,7 @@ def marks(values: Any) -> NDArray[np.float64]:
 
 
 def summary(draws: Sequence[Marks]) -> dict[str, list[float]]:
-    """%: the mean over photos and draws, and its 95 % interval over photos."""
+    """Return the mean over photos and draws in %, and its 95 % interval over photos."""
     rng = np.random.default_rng(SEED)
     result = {}
     for name in draws[0]:

@@ -7,12 +7,9 @@ shared pages divided among those who share them.
 """
 
 import json
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib.servers import Served, serving
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import IndexVersion
 
@@ -55,46 +53,29 @@ def in_process(index: Path, queries: NDArray[np.float32]) -> list[dict[str, obje
 def served(index: Path, queries: NDArray[np.float32]) -> list[dict[str, object]]:
     stages = []
     for flag in ("--no-verify", "--verify"):
-        started = time.perf_counter()
-        with server(index, flag) as (pid, _):
-            stages.append(stage(f"from start to listening, {flag}", time.perf_counter() - started, pid))
-    with server(index) as (first, port):
-        stages.append(asked(first, index, port, queries))
-        with server(index) as (second, other):
-            stages.append(asked(second, index, other, queries[:FEW]))
-            stages.append(asked(second, index, other, queries))
-            return [*stages, stage("the first of two", 0, first), stage("the second of two", 0, second)]
+        with serving("search_svc", "--index", index, flag) as server:
+            stages.append(stage(f"from start to listening, {flag}", server.start_s, server.pid))
+    with serving("search_svc", "--index", index) as first:
+        stages.append(asked(first, index, queries))
+        with serving("search_svc", "--index", index) as second:
+            stages.append(asked(second, index, queries[:FEW]))
+            stages.append(asked(second, index, queries))
+            return [*stages, stage("the first of two", 0, first.pid), stage("the second of two", 0, second.pid)]
 
 
-@contextmanager
-def server(index: Path, *more: str) -> Iterator[tuple[int, int]]:
-    """The process and the port of a server that listens."""
-    with tempfile.TemporaryDirectory() as place:
-        port_file = Path(place) / "port"
-        flags = ["--index", str(index), "--port", "0", "--port-file", str(port_file), *more]
-        process = subprocess.Popen([Path(sys.executable).with_name("vmmr-search"), "serve", *flags])
-        try:
-            while not port_file.exists() and process.poll() is None:
-                time.sleep(0.01)
-            yield process.pid, json.loads(port_file.read_text())["port"]
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def asked(pid: int, index: Path, port: int, queries: NDArray[np.float32]) -> dict[str, object]:
+def asked(server: Served, index: Path, queries: NDArray[np.float32]) -> dict[str, object]:
     model = IndexVersion.open(index, verify=False).manifest.model
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(server.address) as channel:
         stub = search_pb2_grpc.SearchServiceStub(channel)
         started = time.perf_counter()
         for row in range(len(queries)):
             packed = wire.pack(model, queries[row : row + 1])
             stub.Search(search_pb2.SearchRequest(queries=packed, options=search_pb2.SearchOptions(k=10)))
-    return stage(f"{len(queries)} queries, one by one", time.perf_counter() - started, pid)
+    return stage(f"{len(queries)} queries, one by one", time.perf_counter() - started, server.pid)
 
 
-def stage(name: str, seconds: float, pid: int | str = "self") -> dict[str, object]:
-    """MiB of the process' memory."""
+def stage(name: str, seconds: float, pid: int | str | None = "self") -> dict[str, object]:
+    """Return the seconds of a stage, and the memory of the process after it in MiB."""
     text = Path(f"/proc/{pid}/status").read_text() + Path(f"/proc/{pid}/smaps_rollup").read_text()
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {"stage": name, "seconds": round(seconds, 3), **{key: int(lines[key].split()[0]) >> 10 for key in _FIELDS}}

@@ -19,14 +19,13 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,9 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib import servers
 from bench.lib.paths import RESULTS
+from bench.lib.servers import Served
 from search_svc.building.build import build_version
 from search_svc.building.build_source import Gallery
 from search_svc.building.spec import IndexSpec
@@ -308,17 +309,6 @@ async def served_by_many(port: int, size: int, in_flight: int, seconds: float) -
 # --- rounds ---
 
 
-@dataclass(frozen=True)
-class Served:
-    process: "subprocess.Popen[bytes] | multiprocessing.process.BaseProcess"
-    port: int
-
-    def cpu_s(self) -> float:
-        """CPU seconds that the server has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def serve_bare(reply: bytes, port: Any) -> None:
     async def search(request: search_pb2.SearchRequest, context: object) -> bytes:  # noqa: ARG001 (the arguments are gRPC's)
         return reply
@@ -346,28 +336,14 @@ def bare(reply: bytes) -> Iterator[Served]:
     process = spawn.Process(target=run_bare, args=(reply, there), daemon=True)
     process.start()
     try:
-        yield Served(process, here.recv())
+        yield Served(process.pid, f"127.0.0.1:{here.recv()}")
     finally:
         process.terminate()
         process.join()
 
 
-@contextmanager
-def serving(version: IndexVersion, *flags: str) -> Iterator[Served]:
-    with tempfile.TemporaryDirectory() as directory:
-        port_file, log = Path(directory) / "port", Path(directory) / "log"
-        command = [sys.executable, "-m", "search_svc", "serve", "--index", str(version.path.parents[1]), "--port", "0"]
-        with log.open("wb") as stderr:
-            process = subprocess.Popen([*command, "--port-file", str(port_file), *flags], stderr=stderr)
-        try:
-            while not port_file.exists():
-                if process.poll() is not None:
-                    sys.exit(f"the server ended:\n{log.read_text()}")
-                time.sleep(0.05)
-            yield Served(process, json.loads(port_file.read_text())["port"])
-        finally:
-            process.terminate()
-            process.wait()
+def serving(version: IndexVersion, *flags: str) -> AbstractContextManager[Served]:
+    return servers.serving("search_svc", "--index", version.path.parents[1], *flags)
 
 
 def alone(initializer: Callable[..., None], *args: Any) -> ProcessPoolExecutor:
