@@ -1,4 +1,4 @@
-"""A load test, from arguments to files and exit status."""
+"""Run a load test: from parsed arguments to a table, files and an exit status."""
 
 import argparse
 import json
@@ -28,7 +28,10 @@ _CORES_A_PROCESS = 4
 
 
 def test(args: argparse.Namespace, access: Access, options: SearchOptions) -> int:
-    """Raises ValueError or OSError if the plan makes no sense, or a VmmrError or a WorkerError."""
+    """Run the load test of these arguments and return its exit status.
+
+    Raise ValueError or OSError if the plan makes no sense, or a VmmrError or a WorkerError.
+    """
     plan = _plan(args, access, options)
     for path in (args.json, args.html):
         _check_writable(path)
@@ -54,7 +57,7 @@ def status(result: Result) -> int:
 
 
 def compared(args: argparse.Namespace) -> int:
-    """Raises CannotCompareError, or OSError."""
+    """Compare two results and return the exit status. Raise CannotCompareError, or OSError."""
     allowed = Allowed(args.max_p99_increase, args.max_throughput_decrease, args.max_errors_increase)
     comparison = compare.compare(compare.load(args.old), compare.load(args.new), allowed)
     print(compare.table(comparison, allowed), flush=True)
@@ -62,10 +65,8 @@ def compared(args: argparse.Namespace) -> int:
 
 
 def access(args: argparse.Namespace, tls: TLS | None, token: str | None) -> Access:
-    """Raises ValueError or OSError if the services could not be called so."""
-    targets = (args.embedder, args.search)
-    _channel.check_ports(targets)
-    _channel.check_token_is_safe(token, tls, targets)
+    """Return how to call the services. Raise ValueError or OSError if they can't be called so."""
+    _channel.check_targets((args.embedder, args.search), tls, token)
     if tls:
         _channel.credentials(tls)
     return Access(args.embedder, args.search, tls, token)
@@ -104,7 +105,7 @@ def _loads(args: argparse.Namespace) -> tuple[Load, ...]:
 
 
 def _check_writable(path: Path | None) -> None:
-    """Before minutes are spent. Raises OSError."""
+    """Raise OSError if the file can't be written: now, and not after minutes of measuring."""
     if path is not None:
         with path.open("a"):
             pass

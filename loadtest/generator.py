@@ -1,4 +1,4 @@
-"""The calls of one process: one event loop, its connections, and what it sees."""
+"""Make the calls of one process, on one event loop, and record what comes of them."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from vmmr import _channel
 
 from loadtest.failures import MALFORMED, Failure, failure
-from loadtest.plan import Load, Open, Plan
+from loadtest.plan import KEEPALIVE_S, MOST_MESSAGE_BYTES, Load, Open, Plan
 from loadtest.recorder import Record, record
 from loadtest.replies import MalformedReplyError
 from loadtest.schedule import arrivals, share
@@ -24,11 +24,9 @@ from loadtest.targets import CALLS, NETWORK, Answer, Ask, ask
 
 TICK_S = 0.01
 BACKOFF_S = 0.05
-"""How long a caller of a closed loop waits after it was refused: not to find out at once is what callers do."""
+"""How long a caller of a closed loop waits after a refusal, as real callers do, before its next call."""
 _GRACE_S = 0.25
 """After the end, for calls that were to start before it."""
-_MAX_MESSAGE_BYTES = 2**31 - 1
-_KEEPALIVE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -37,30 +35,30 @@ class Step:
 
     load: Load
     begins: float
-    """As `time.monotonic()` counts, which is the same in all processes of a machine."""
+    """A time of `time.monotonic()`, which is the same in all processes of a machine."""
     most_calls: int
-    """Of all processes together."""
+    """The most calls that all processes together may make."""
     process: int
     processes: int
 
 
 @dataclass
 class Progress:
-    """So far; of one process, or of all."""
+    """What has come of the calls so far, of one process or of all."""
 
     started: int = 0
     answered: int = 0
     refused: int = 0
     failed: int = 0
     latency_s: float = 0.0
-    """Of all answered together."""
+    """The latencies of all answered calls, added up."""
 
 
 class Generator:
-    """Makes the calls of step after step on the same connections."""
+    """Makes the calls of one step after the other on the same connections."""
 
     def __init__(self, plan: Plan, requests: tuple[bytes, ...], stopped: Callable[[], bool]) -> None:
-        """`stopped` is asked all the time whether to end early."""
+        """Open the connections. `stopped` is asked every few milliseconds whether to end early."""
         self._plan = plan
         self._requests = requests
         self._stopped = stopped
@@ -68,7 +66,7 @@ class Generator:
         self._asks = [ask(plan.target, _channels(plan), plan, metadata) for _ in range(plan.connections)]
 
     async def run(self, step: Step, tell: Callable[[Progress], None]) -> Record:
-        """The step, until its last call has ended. `tell` hears of it twice a second."""
+        """Run the step until its last call has ended. Tell `tell` of progress twice a second."""
         return await _Run(self._plan, self._requests, self._asks, step, self._stopped).run(tell)
 
 
@@ -96,7 +94,7 @@ class _Run:
         with suppress(asyncio.CancelledError):  # the ticks cancel it, to end early
             await calling
         used = (time.process_time() - cpu) / max(time.monotonic() - wall, TICK_S)
-        # Earlier than planned, if it was stopped or has used up its calls.
+        # A step that was stopped, or has used up its calls, ends earlier than planned.
         self._until = min(self._until, time.monotonic())
         await self._end()
         await ticking
@@ -107,7 +105,7 @@ class _Run:
         return self._record
 
     async def _open(self, rate: float) -> None:
-        """A task a call, started when it is due, whatever became of those before."""
+        """Start each call when it is due, in a task of its own, whatever became of those before."""
         schedule = share(
             arrivals(rate, self._plan.warmup_s + self._plan.duration_s, self._plan.arrivals, self._plan.seed),
             self._step.process,
@@ -115,11 +113,11 @@ class _Run:
             self._step.most_calls,
         )
         number = 0
-        for number, offset in schedule:  # the last one matters
+        for number, offset in schedule:  # `number` is used after the loop
             due = self._step.begins + offset
             await _sleep_until(due)
             if time.monotonic() > self._until + _GRACE_S:
-                # So far behind that what is left would come after the end, and the step must end.
+                # The step must end, and it is so far behind that all calls that are left would come after its end.
                 self._record.unsent += (due >= self._from) + sum(left >= self._plan.warmup_s for _, left in schedule)
                 break
             self._start(self._call(number, due))
@@ -151,7 +149,7 @@ class _Run:
             self._broken = error
 
     async def _call(self, number: int, due: float, connection: int | None = None) -> bool:
-        """Whether it was answered."""
+        """Make a call, record what came of it, and return whether it was answered."""
         began = time.monotonic()
         self._progress.started += 1
         self._record.calls += 1
@@ -214,7 +212,7 @@ class _Run:
                 record(self._record.refusal, ended - began)
 
     async def _tick(self, tell: Callable[[Progress], None], calling: asyncio.Task[None]) -> None:
-        """Measures how late the event loop is, tells of progress, and hears of an early end."""
+        """Measure how late the event loop is, tell of progress, and cancel the calls if the step is to end early."""
         parent, told = os.getppid(), 0.0
         while not (calling.done() and not self._calls):
             due = time.monotonic() + TICK_S
@@ -232,24 +230,24 @@ class _Run:
         tell(self._progress)
 
     async def _end(self) -> None:
-        """Each call has a deadline, so this has one, too."""
+        """Wait for the calls under way. Each has a deadline, so this ends."""
         while self._calls:
             await asyncio.wait(self._calls)
 
 
 async def _sleep_until(due: float) -> None:
-    # Never without giving the calls under way their turn: a schedule that is behind would starve them.
+    # Sleep even if it is due already: a schedule that is behind would otherwise starve the calls under way.
     await asyncio.sleep(max(due - time.monotonic(), 0))
 
 
 def _channels(plan: Plan) -> dict[str, grpc.aio.Channel]:
-    """One to each service, with a connection of its own."""
+    """Open a channel to each service, with a connection of its own."""
     return {service: _open_channel(plan, getattr(plan.access, service)) for service in plan.services}
 
 
 def _open_channel(plan: Plan, target: str) -> grpc.aio.Channel:
     options = [
-        *_channel.options(target, max_message_bytes=_MAX_MESSAGE_BYTES, keepalive_s=_KEEPALIVE_S, shared=False),
+        *_channel.options(target, max_message_bytes=MOST_MESSAGE_BYTES, keepalive_s=KEEPALIVE_S, shared=False),
         # A load test counts what is refused or fails. It does not try again.
         ("grpc.enable_retries", 0),
     ]
@@ -259,5 +257,5 @@ def _open_channel(plan: Plan, target: str) -> grpc.aio.Channel:
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    """One whose timers are not rounded up to whole milliseconds, as those of epoll are: `select` has microseconds."""
+    """Return a loop that waits with `select`, to the microsecond: epoll rounds timers up to whole milliseconds."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())

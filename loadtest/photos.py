@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from vmmr._photos import PHOTO_SUFFIXES
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 MOST_BYTES = 128 * 2**20
 """Of all photos together: each process holds them."""
 
@@ -35,13 +35,13 @@ def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
     """
     if not folder.is_dir():
         raise NoPhotosError(f"--photos: {folder} is no folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     random.Random(seed).shuffle(paths)  # noqa: S311
     contents = tuple(_within(MOST_BYTES, paths, distinct, max_bytes))
     if not contents:
         raise NoPhotosError(
             f"--photos: {folder} has no photo that the embedder accepts: {len(paths)} files end in"
-            f" {', '.join(SUFFIXES)}, none has at most {max_bytes} bytes"
+            f" {', '.join(PHOTO_SUFFIXES)}, none has at most {max_bytes} bytes"
         )
     return Photos(contents, f"{len(contents)} of {len(paths)} photos from {folder}")
 

@@ -14,6 +14,11 @@ MOST_RATE = 1_000_000.0
 MOST_CONCURRENCY = 10_000
 
 
+MOST_MESSAGE_BYTES = 2**31 - 1
+"""The largest message that gRPC can be set to: the services' own limits are to decide."""
+KEEPALIVE_S = 30.0
+
+
 @dataclass(frozen=True)
 class Access:
     """Where the services are, and how they are called."""

@@ -1,4 +1,4 @@
-"""What is sent: asked for, read, drawn and embedded once, before anything is measured."""
+"""Make the requests, once, before anything is measured: ask the services, read or draw photos, embed them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
-from vmmr import _calls, _channel, wire
+from vmmr import _calls, wire
 from vmmr._batches import Limits, Packer, read_entry
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id
@@ -17,8 +17,8 @@ from vmmr._types import Embeddings, Image
 
 from loadtest import photos
 from loadtest.photos import Photos
-from loadtest.plan import Plan
-from loadtest.targets import with_queries, without_queries
+from loadtest.plan import KEEPALIVE_S, MOST_MESSAGE_BYTES, Plan
+from loadtest.targets import search_request
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def prepare(plan: Plan) -> Prepared:
-    """Raises CannotRunError or NoPhotosError, or a VmmrError of the services."""
+    """Return the requests of a plan. Raise CannotRunError or NoPhotosError, or a VmmrError of the services."""
     services = Services(plan)
     try:
         return _prepared(plan, services)
@@ -71,17 +71,18 @@ def _prepared(plan: Plan, services: "Services") -> Prepared:
 
 
 class Services:
-    """What the services say of themselves, and embeddings. With retries: nothing of it is measured."""
+    """The services, asked what they serve and for embeddings. Calls are retried, since they are not measured."""
 
     def __init__(self, plan: Plan) -> None:
         access = plan.access
-        targets = {"embedder": access.embedder, "search": access.search}
-        options = {
-            name: _channel.options(target, max_message_bytes=2**31 - 1, keepalive_s=30.0, shared=True)
-            for name, target in targets.items()
-        }
-        credentials = _channel.credentials(access.tls) if access.tls else None
-        self._connection = Connection(grpc, targets, options, credentials, access.token)  # type: ignore[arg-type]
+        self._connection = Connection.to(
+            grpc,
+            {"embedder": access.embedder, "search": access.search},
+            tls=access.tls,
+            token=access.token,
+            max_message_bytes=MOST_MESSAGE_BYTES,
+            keepalive_s=KEEPALIVE_S,
+        )
         self._timeout_s = max(plan.timeout_s, _PREPARE_S)
         self._model: ModelInfo | None = None
         self._index: IndexInfo | None = None
@@ -114,7 +115,7 @@ class Services:
 def _embed_requests(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
     pictures = _photos(plan, services)
     images = [Image(content) for content in pictures.contents]
-    return tuple(embed(batch) for batch in batches(images, plan.batch)), pictures.source
+    return tuple(embed(batch).SerializeToString() for batch in batches(images, plan.batch)), pictures.source
 
 
 def _queries(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
@@ -124,9 +125,8 @@ def _queries(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
     else:
         embeddings = _random(plan, services.index)
         source = f"{plan.distinct} random unit vectors"
-    rest = without_queries(plan)
     requests = tuple(
-        with_queries(wire.pack(embeddings.model, np.stack(rows)).SerializeToString(), rest)
+        search_request(wire.pack(embeddings.model, np.stack(rows)), plan.options)
         for rows in batches(list(embeddings.vectors), plan.batch)
     )
     return requests, source
@@ -139,7 +139,7 @@ def _photos(plan: Plan, services: Services) -> Photos:
 
 
 def _embedded(pictures: Photos, services: Services) -> Embeddings:
-    """A few photos a call: the embedder may be busy, or slow."""
+    """Return the embeddings of the photos, asked for a few at a time: the embedder may be busy, or slow."""
     accepted = services.model.limits
     most = min(_EMBED_PHOTOS, accepted.max_images)
     packer = Packer(Limits(most, accepted.max_request_bytes, accepted.max_image_bytes))
@@ -150,13 +150,13 @@ def _embedded(pictures: Photos, services: Services) -> Embeddings:
 
 
 def _random(plan: Plan, index: IndexInfo) -> Embeddings:
-    """Unit vectors in all directions. No photo is like that: an index may have more to do, or less."""
+    """Return unit vectors in all directions. No photo is like that: an index may have more to do, or less."""
     vectors = np.random.default_rng(plan.seed).standard_normal((plan.distinct, index.dimension), np.float32)
     return Embeddings(index.model, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def batches(things: Sequence[T], size: int) -> Iterator[list[T]]:
-    """All things in turn, `size` at a time; the last batch is filled up with the first things."""
+    """Yield all things in turn, `size` at a time; the last batch is filled up with the first things."""
     for start in range(0, len(things), size):
         yield [things[number % len(things)] for number in range(start, start + size)]
 

@@ -1,15 +1,18 @@
-"""What one call of each target is: bytes sent and received, nothing parsed that is not measured."""
+"""The call of each target: bytes out, bytes in, and the figures that the reply holds."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vmmr._requests import field_start, options
+from vmmr import _requests
+from vmmr._types import SearchOptions
+from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
 from loadtest import replies
 from loadtest.plan import Plan, Target
+from loadtest.replies import SearchReply
 
 _METHODS = {
     "embed": "/vmmr.embedder.v1.EmbedderService/Embed",
@@ -17,10 +20,10 @@ _METHODS = {
     "classify": "/vmmr.search.v1.SearchService/Classify",
 }
 EMBED, CLASSIFY = "embed", "classify"
-"""Stages that are whole calls, of which `identify` makes two."""
+"""The stages that are the two whole calls of `identify`."""
 CALLS = (EMBED, CLASSIFY)
 NETWORK = "elsewhere"
-"""The stage that is what remains: network, gRPC and event loops at both ends."""
+"""The stage for the rest of a call's time: network, gRPC and event loops at both ends."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +36,29 @@ class Answer:
 
 
 class Ask(Protocol):
-    """One call. Raises grpc.aio.AioRpcError, or MalformedReplyError or DecodeError of a reply that is none."""
+    """Makes one call. Raises grpc.aio.AioRpcError, or MalformedReplyError or DecodeError if the reply is malformed."""
 
     async def __call__(self, request: bytes, deadline: float, /) -> Answer:
-        """`deadline`, as `time.monotonic()` counts."""
+        """Make the call with these bytes. `deadline` is a time of `time.monotonic()`."""
 
 
 def ask(target: Target, channels: Mapping[str, Any], plan: Plan, metadata: Any) -> Ask:
-    """The target's call on one channel to each service."""
+    """Return the target's call, on one channel to each service."""
     makers: dict[Target, Callable[[], Ask]] = {
         "embed": lambda: _embed(_method(channels["embedder"], "embed", metadata), plan.batch),
-        "search": lambda: _search(_method(channels["search"], "search", metadata), plan.batch),
-        "classify": lambda: _search(_method(channels["search"], "classify", metadata), plan.batch),
+        "search": lambda: _search(
+            _method(channels["search"], "search", metadata), search_pb2.SearchResponse, plan.batch
+        ),
+        "classify": lambda: _search(
+            _method(channels["search"], "classify", metadata), search_pb2.ClassifyResponse, plan.batch
+        ),
         "identify": lambda: _identify(channels, plan, metadata),
     }
     return makers[target]()
 
 
 def _method(channel: Any, name: str, metadata: Any) -> Any:
-    """Bytes to bytes: without serializers, gRPC takes and gives them as they are."""
+    """Return a method that takes and returns bytes: without serializers, gRPC passes them on as they are."""
     call = channel.unary_unary(_METHODS[name])
     return lambda request, deadline: call(request, timeout=deadline - time.monotonic(), metadata=metadata)
 
@@ -65,28 +72,28 @@ def _embed(method: Any, batch: int) -> Ask:
     return embed
 
 
-def _search(method: Any, batch: int) -> Ask:
+def _search(method: Any, kind: SearchReply, batch: int) -> Ask:
     async def search(request: bytes, deadline: float) -> Answer:
         reply = await method(request, deadline)
-        return Answer(len(request), len(reply), replies.answered(reply, batch))
+        return Answer(len(request), len(reply), replies.answered(reply, kind, batch))
 
     return search
 
 
 def _identify(channels: Mapping[str, Any], plan: Plan, metadata: Any) -> Ask:
-    """Embed, then Classify: what an embedder answers is put into the next request as it came."""
+    """Make the call of `identify`: Embed, then Classify with the embeddings of its reply."""
     embed = _method(channels["embedder"], "embed", metadata)
     classify = _method(channels["search"], "classify", metadata)
-    options = without_queries(plan)
+    options = _requests.options(plan.options)
 
     async def identify(request: bytes, deadline: float) -> Answer:
         began = time.monotonic()
         embedded = await embed(request, deadline)
         embeddings, embedding = replies.embedded(embedded, plan.batch)
         between = time.monotonic()
-        question = with_queries(embeddings, options)
+        question = _search_request(embeddings, options)
         answer = await classify(question, deadline)
-        searching = replies.answered(answer, plan.batch)
+        searching = replies.answered(answer, search_pb2.ClassifyResponse, plan.batch)
         stages = {f"e.{name}": ms for name, ms in embedding.items()} | {
             f"s.{name}": ms for name, ms in searching.items()
         }
@@ -96,11 +103,10 @@ def _identify(channels: Mapping[str, Any], plan: Plan, metadata: Any) -> Ask:
     return identify
 
 
-def without_queries(plan: Plan) -> bytes:
-    """All but the queries of a request: Search and Classify number their fields alike."""
-    return search_pb2.ClassifyRequest(options=options(plan.options)).SerializeToString()
+def search_request(embeddings: embedding_pb2.Embeddings, options: SearchOptions) -> bytes:
+    """Return a request for Search or Classify, which number these fields alike."""
+    return _search_request(embeddings, _requests.options(options))
 
 
-def with_queries(embeddings: bytes, rest: bytes) -> bytes:
-    """A request: its first field is the message that the embedder answers with."""
-    return field_start(1, len(embeddings)) + embeddings + rest
+def _search_request(embeddings: embedding_pb2.Embeddings, options: search_pb2.SearchOptions) -> bytes:
+    return search_pb2.ClassifyRequest(queries=embeddings, options=options).SerializeToString()

@@ -1,4 +1,4 @@
-"""Where a host name leads, and whether a program may be sent there by a stranger's URL."""
+"""Resolve host names, and tell whether a stranger's URL may lead a program to an address."""
 
 import ipaddress
 import queue
@@ -15,7 +15,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One resolved address of a host: what a socket connects to, with no name left to resolve again."""
+    """One resolved address of a host. A socket connects to it without resolving a name again."""
 
     family: socket.AddressFamily
     sockaddr: Any
@@ -26,7 +26,7 @@ class Endpoint:
 
 
 def is_public(address: IPAddress) -> bool:
-    """Whether the address is on the open internet: not private, loopback, link-local, shared, reserved or multicast."""
+    """Return whether the address is on the open internet: not private, loopback, link-local, shared, reserved or multicast."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast
     if (inner := _ipv4_within(address)) is not None:
@@ -36,9 +36,9 @@ def is_public(address: IPAddress) -> bool:
 
 
 def resolve(host: str, port: int, timeout_s: float) -> list[Endpoint]:
-    """All addresses of the host. Raises OSError, a TimeoutError if the resolver takes too long."""
+    """Return all addresses of the host. Raise OSError if there are none, TimeoutError if the resolver takes too long."""
     answers: queue.Queue[Any] = queue.Queue()
-    # getaddrinfo knows no time limit. The thread is a daemon, as a resolver that hangs must not keep the program alive.
+    # getaddrinfo has no time limit. The thread is a daemon, since a resolver that hangs must not keep the program alive.
     threading.Thread(target=_look_up, args=(host, port, answers), daemon=True).start()
     try:
         answer = answers.get(timeout=timeout_s)
@@ -57,7 +57,7 @@ def _look_up(host: str, port: int, answers: "queue.Queue[Any]") -> None:
 
 
 def _ipv4_within(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for, mapped or behind NAT64."""
+    """Return the IPv4 address that an IPv6 address stands for, mapped or behind NAT64, if it stands for one."""
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped

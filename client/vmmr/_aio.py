@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import grpc.aio
 
 from vmmr import _calls, _flows
-from vmmr._base import BaseClient, check_positive
+from vmmr._base import DEFAULTS, EVERYTHING, BaseClient, check_positive
 from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
 from vmmr._calls import Call, Page
 from vmmr._connection import closed_during_call, new_request_id, reply_to
@@ -46,9 +46,6 @@ from vmmr._types import (
 T = TypeVar("T")
 P = TypeVar("P", bound=Photo | PhotoSource)
 
-_DEFAULTS = SearchOptions()
-_EVERYTHING = Filter()
-
 
 class AsyncClient(BaseClient):
     """`Client` for asyncio: the same methods, awaited. It belongs to the event loop that it was first used in.
@@ -63,7 +60,7 @@ class AsyncClient(BaseClient):
         photo: PhotoSource,
         *,
         crop: Box | None = None,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
@@ -77,7 +74,7 @@ class AsyncClient(BaseClient):
         self,
         photos: Iterable[Photo | PhotoSource],
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
@@ -93,7 +90,7 @@ class AsyncClient(BaseClient):
         self,
         photos: Iterable[Photo | PhotoSource] | AsyncIterable[Photo | PhotoSource],
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         batch: int = 16,
         timeout_s: float | None = None,
@@ -113,23 +110,23 @@ class AsyncClient(BaseClient):
         return await self._run(_flows.value(_calls.embed(images)), time_left)
 
     async def search(
-        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+        self, embeddings: Embeddings, *, options: SearchOptions = DEFAULTS, timeout_s: float | None = None
     ) -> SearchResult:
         """See `Client.search`."""
-        return await self._run(_flows.value(_calls.search(embeddings, options)), self._within(timeout_s))
+        return await self._ask(_calls.search(embeddings, options), timeout_s)
 
     async def classify(
         self,
         embeddings: Embeddings,
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         fuse: bool = False,
         timeout_s: float | None = None,
     ) -> ClassifyResult:
         """See `Client.classify`."""
         call = _calls.classify(embeddings, options=options, min_confidence=min_confidence, fuse=fuse)
-        return await self._run(_flows.value(call), self._within(timeout_s))
+        return await self._ask(call, timeout_s)
 
     async def info(self, *, timeout_s: float | None = None) -> Info:
         """See `Client.info`."""
@@ -137,7 +134,7 @@ class AsyncClient(BaseClient):
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """See `Client.model_info`."""
-        return await self._run(_flows.value(_calls.get_model()), self._within(timeout_s))
+        return await self._ask(_calls.get_model(), timeout_s)
 
     def labels(self, *, timeout_s: float | None = None) -> AsyncIterator[LabelCount]:
         """See `Client.labels`."""
@@ -148,7 +145,7 @@ class AsyncClient(BaseClient):
     ) -> AddResult:
         """See `Client.add_items`."""
         check_rows(len(items), embeddings)
-        return await self._run(_flows.value(_calls.add_items(items, embeddings)), self._within(timeout_s))
+        return await self._ask(_calls.add_items(items, embeddings), timeout_s)
 
     def add_photos(
         self, photos: Iterable[NewItem] | AsyncIterable[NewItem], *, batch: int = 16, timeout_s: float | None = None
@@ -170,15 +167,15 @@ class AsyncClient(BaseClient):
         """See `Client.delete_items`."""
         check_selector(item_ids, label, batch_id)
         call = _calls.delete_items(item_ids, label, batch_id)
-        return await self._run(_flows.value(call), self._within(timeout_s))
+        return await self._ask(call, timeout_s)
 
     async def get_item(self, item_id: str, *, timeout_s: float | None = None) -> Item:
         """See `Client.get_item`."""
-        return await self._run(_flows.value(_calls.get_item(item_id)), self._within(timeout_s))
+        return await self._ask(_calls.get_item(item_id), timeout_s)
 
     def list_items(
         self,
-        filter: Filter = _EVERYTHING,  # noqa: A002  # as in SearchOptions
+        filter: Filter = EVERYTHING,  # noqa: A002  # as in SearchOptions
         *,
         batch_id: str = "",
         timeout_s: float | None = None,
@@ -188,14 +185,14 @@ class AsyncClient(BaseClient):
 
     async def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
         """See `Client.compact`."""
-        return await self._run(_flows.value(_calls.compact()), self._within(timeout_s))
+        return await self._ask(_calls.compact(), timeout_s)
 
     async def versions(self, *, timeout_s: float | None = None) -> IndexVersions:
         """See `Client.versions`."""
-        return await self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
+        return await self._ask(_calls.list_versions(), timeout_s)
 
     async def close(self) -> None:
-        """Ends the connections. See `Client.close`."""
+        """End the connections. See `Client.close`."""
         await asyncio.gather(*self._connection.close())
 
     async def __aenter__(self) -> Self:
@@ -213,7 +210,10 @@ class AsyncClient(BaseClient):
         answer: Callable[..., Flow[list[T]]],
         time_left: TimeLeft,
     ) -> AsyncIterator[T]:
-        """What `answer` makes of each batch, in order. It takes the entries, and `patience_s`."""
+        """Yield what `answer` makes of each batch, in order.
+
+        `asked` finds out how large batches may be; `answer` takes the entries of a batch, and `patience_s`.
+        """
         limits = await self._run(asked, time_left)
         running: deque[asyncio.Task[list[T]]] = deque()
         try:
@@ -233,7 +233,7 @@ class AsyncClient(BaseClient):
                 task.cancel()
 
     async def _paged(self, ask: Callable[[str], Call[Page[T]]], timeout_s: float | None) -> AsyncIterator[T]:
-        """The entries of all pages. `ask` makes the call for the page of a token."""
+        """Yield the entries of all pages. `ask` makes the call for the page with that token."""
         time_left = self._per_call(timeout_s)
         token: str | None = ""
         while token is not None:
@@ -241,6 +241,9 @@ class AsyncClient(BaseClient):
             for entry in page.entries:
                 yield entry
             token = page.next_token
+
+    async def _ask(self, call: Call[T], timeout_s: float | None) -> T:
+        return await self._run(_flows.value(call), self._within(timeout_s))
 
     async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
@@ -277,7 +280,7 @@ class AsyncClient(BaseClient):
 
 
 async def _oldest(running: deque[asyncio.Task[T]]) -> T:
-    """Waits for it, and takes it out: until then it is cancelled with the others if nobody waits any more."""
+    """Wait for the oldest task, then take it out. Until then it stays among those that are cancelled if the caller leaves."""
     result = await running[0]
     running.popleft()
     return result
@@ -303,7 +306,7 @@ async def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_
 async def _read(
     photos: AsyncIterable[Photo | PhotoSource], read: Callable[[int, Photo | PhotoSource], T], ahead: Callable[[], int]
 ) -> AsyncGenerator[T, None]:
-    """The photos, read in order; URLs among the next few are fetched side by side."""
+    """Yield what `read` makes of each photo, in order. URLs among the next `ahead()` photos are fetched side by side."""
     position = 0
     reading: deque[asyncio.Future[T]] = deque()
     try:
@@ -311,7 +314,7 @@ async def _read(
             reading.append(asyncio.ensure_future(_loaded(photo, partial(read, position))))
             position += 1
             if not is_url(photo):
-                # Before the next is asked for: a generator may close a file, or use a buffer again.
+                # Read it before the next photo is asked for: a generator may then close the file, or reuse the buffer.
                 await reading[-1]
             if len(reading) >= ahead():
                 while reading:
@@ -324,7 +327,7 @@ async def _read(
 
 
 async def _loaded(photo: P, read: Callable[[P], T]) -> T:
-    """What is read of a photo: in a thread, unless it is here already."""
+    """Return what `read` makes of the photo. Call it in a thread unless the photo is in memory already."""
     return read(photo) if is_in_memory(photo) else await asyncio.to_thread(read, photo)
 
 

@@ -1,4 +1,4 @@
-"""Photos in batches that the services accept."""
+"""Gather photos into batches that the services accept."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,27 +8,27 @@ from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
 from vmmr._photos import Photo, PhotoSource, load
 from vmmr._types import Identification, Image
 
-# More than the tags and lengths around one image and its content, and the crop, take up.
+# An upper bound on what protobuf adds to a photo's bytes: tags, lengths and the crop.
 _FRAMING_BYTES = 64
 
 READ_AHEAD = 8
-"""Most photos that are fetched side by side."""
+"""The most photos that are fetched side by side."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one photo of many: it was identified, or there is an error."""
+    """The result for one photo of many: it was identified, or there is an error."""
 
     position: int
-    """Of the photo among those given, from 0."""
+    """The photo's place among those given, from 0."""
     photo: Photo | PhotoSource
-    """As it was given."""
+    """The photo as it was given."""
     identification: Identification | None
     error: VmmrError | None
-    """A PhotoError if it is this photo's own fault, otherwise what went wrong with the call it was in."""
+    """A PhotoError if this photo is at fault, otherwise the error of the call that it was in."""
 
     def result(self) -> Identification:
-        """The identification. Raises the error if there is none."""
+        """Return the identification. Raise the error if there is none."""
         if self.identification is None:
             assert self.error is not None
             raise self.error
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Entry:
-    """A photo in a batch: read, or with the reason why it couldn't be."""
+    """A photo in a batch: its bytes, or why they couldn't be read."""
 
     position: int
     photo: Photo | PhotoSource
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a batch, and of each photo in it."""
+    """The most that a batch, and each photo in it, may have."""
 
     photos: int
     bytes_in_request: int
@@ -56,7 +56,7 @@ class Limits:
 
 
 def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Entry:
-    """Reads a photo. One that can't be read, or would be refused for its size, becomes an entry with an error."""
+    """Read a photo. If it can't be read, or would be refused for its size, return an entry with the error."""
     try:
         image = load(photo, min(limits.bytes_in_photo, limits.bytes_in_request - _FRAMING_BYTES), unlimited)
     except PhotoError as error:
@@ -65,9 +65,10 @@ def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Ent
 
 
 def photos_of_car(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iterator[Photo | PhotoSource]:
-    """All of them, each taken when it is asked for, since a generator may close its files.
+    """Yield the photos of one car, which go in one request.
 
-    They go in one request. Raises ValueError if there are none, or more than the services accept.
+    Take each only when it is asked for, since a generator may close its files. Raise ValueError if there are none, or more
+    than the services accept.
     """
     count = 0
     for count, photo in enumerate(photos, start=1):
@@ -83,7 +84,7 @@ def _not_a_car(limits: Limits, given: str) -> ValueError:
 
 
 def check_size(images: Sequence[Image], limits: Limits) -> None:
-    """Raises MessageTooLargeError if they don't fit in one request."""
+    """Raise MessageTooLargeError if the photos don't fit in one request."""
     size = sum(len(image.content) + _FRAMING_BYTES for image in images)
     if size > limits.bytes_in_request:
         raise MessageTooLargeError(
@@ -101,11 +102,11 @@ class Packer:
 
     @property
     def read_ahead(self) -> int:
-        """How many photos to read side by side: no more than this batch can have."""
+        """How many photos to read side by side: no more than this batch has room for."""
         return min(READ_AHEAD, self.limits.photos - len(self._entries))
 
     def add(self, entry: Entry) -> Iterator[list[Entry]]:
-        """Gives the batches that are complete now: none, one or two."""
+        """Add an entry, and yield the batches that it completes: none, one or two."""
         if self._entries and self._bytes + entry.bytes_in_request > self.limits.bytes_in_request:
             yield self._take()
         self._entries.append(entry)
@@ -114,7 +115,7 @@ class Packer:
             yield self._take()
 
     def rest(self) -> Iterator[list[Entry]]:
-        """Gives what is left, if anything is."""
+        """Yield the last batch, if entries are left."""
         if self._entries:
             yield self._take()
 

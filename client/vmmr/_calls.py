@@ -1,4 +1,4 @@
-"""The remote procedures as values: what to send, where, and how to read the answer. Nothing is sent here."""
+"""Each remote procedure as a value: what to send, where, and how to read the reply. Nothing is sent here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ class Call(Generic[T_co]):
 
     service: Service
     method: str
-    """Name of the method of the service's stub."""
+    """The name of the method on the service's stub."""
     request: Any
-    """A message of the method, or what the stub makes one of."""
+    """The method's request message."""
     parse: Callable[[Any], T_co]
-    """The reply message to a plain value; may raise ProtocolError."""
+    """Turns the reply message into a plain value; may raise ProtocolError."""
     after_s: float = 0.0
-    """Seconds to wait before it is sent."""
+    """Seconds to wait before the call is sent."""
 
 
 @dataclass(frozen=True)
 class Page(Generic[T_co]):
-    """Some of many, and where the next ones are."""
+    """One page of a list, and where the next page is."""
 
     entries: Sequence[T_co]
     next_token: str | None
-    """None: there are no more."""
+    """The token of the next page; None on the last one."""
 
 
 def embed(images: Sequence[Image]) -> Call[Embeddings]:
-    return Call("embedder", "Embed", images, partial(_replies.embeddings, photos=len(images)))
+    return Call("embedder", "Embed", _requests.embed(images), partial(_replies.embeddings, photos=len(images)))
 
 
 def get_model() -> Call[ModelInfo]:

@@ -1,8 +1,9 @@
-"""What both clients' channels are made of: retries, keepalive, message sizes, credentials."""
+"""The settings of a gRPC channel: retries, keepalive, message sizes, credentials."""
 
 import ipaddress
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _RETRIES = {
 }
 _SERVICE_CONFIG = {
     "methodConfig": [{"name": [{}], "retryPolicy": _RETRIES}],
-    # A name with several addresses, such as a headless Kubernetes service, has all of them used.
+    # Use all addresses of a name that has several, such as a headless Kubernetes service.
     "loadBalancingConfig": [{"round_robin": {}}],
 }
 
@@ -42,7 +43,10 @@ class TLS:
 
 
 def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool) -> list[tuple[str, Any]]:
-    """`shared`: the channel may use a connection of another channel of this process to the same target."""
+    """Return the options of a channel to `target`.
+
+    `shared`: the channel may use a connection that another channel of this process has to the same target.
+    """
     sign_of_life_ms = int(min(keepalive_s, 20) * 1000)
     return [
         ("grpc.primary_user_agent", f"vmmr/{__version__}"),
@@ -65,27 +69,28 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
 
 
 def credentials(tls: TLS) -> grpc.ChannelCredentials:
-    """Raises OSError, naming the file, if one can't be read."""
+    """Return the credentials of a secure channel. Raise OSError, naming the file, if one can't be read."""
     return grpc.ssl_channel_credentials(
         root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
     )
 
 
-def check_ports(targets: tuple[str, ...]) -> None:
-    """Raises ValueError for a port that gRPC would cut to 16 bits without a word."""
+def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) -> None:
+    """Raise ValueError if a target can't be called with these settings."""
     for target in targets:
-        port = target.rpartition(":")[2]
-        if port.isdecimal() and int(port) > 65535:
-            raise ValueError(f"{target}: the port must be at most 65535")
+        _check_port(target)
+    for target in targets:
+        if token is not None and tls is None and not _is_local(target):
+            raise ValueError(
+                f"the token would be sent to {target} in the clear: give tls, or connect to a local address"
+            )
 
 
-def check_token_is_safe(token: str | None, tls: TLS | None, targets: tuple[str, ...]) -> None:
-    """Raises ValueError if the token would cross a network in the clear."""
-    exposed = [target for target in targets if not _is_local(target)]
-    if token is not None and tls is None and exposed:
-        raise ValueError(
-            f"the token would be sent to {exposed[0]} in the clear: give tls, or connect to a local address"
-        )
+def _check_port(target: str) -> None:
+    # gRPC would cut the port to 16 bits without a word.
+    port = target.rpartition(":")[2]
+    if port.isdecimal() and int(port) > 65535:
+        raise ValueError(f"{target}: the port must be at most 65535")
 
 
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:

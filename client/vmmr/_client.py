@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import grpc
 
 from vmmr import _calls, _flows
-from vmmr._base import BaseClient, check_positive
+from vmmr._base import DEFAULTS, EVERYTHING, BaseClient, check_positive
 from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size, photos_of_car, read_entry
 from vmmr._calls import Call, Page
 from vmmr._deadlines import TimeLeft
@@ -43,19 +43,16 @@ from vmmr._types import (
 
 T = TypeVar("T")
 
-_DEFAULTS = SearchOptions()
-_EVERYTHING = Filter()
-
 
 class Client(BaseClient):
-    """Asks the two services. One client may be shared by any number of threads; close it, or use it with `with`.
+    """A client of both services. Any number of threads may share one; close it, or use it in a `with` block.
 
-    Every method takes `timeout_s`, the deadline of the whole operation, URLs included; without it, the client's own
-    applies. A service that can't be reached is tried again a few times within the deadline; nothing else is. What goes
-    wrong is raised as a `VmmrError`.
+    Every method takes `timeout_s`, the deadline of the whole operation in seconds, fetching of URLs included; without
+    it, the client's own applies. A call to a service that can't be reached is retried a few times within the deadline;
+    nothing else is retried. What goes wrong with a call or a photo is raised as a `VmmrError`.
 
-    `min_confidence`, where there is one, is the confidence below which the verdict of an answer is "unsure". It needs an
-    index that is calibrated.
+    `min_confidence`, where a method has it, is the confidence, 0 to 1, below which the verdict of an answer is "unsure".
+    It needs a calibrated index.
     """
 
     _channel_module = grpc
@@ -65,11 +62,11 @@ class Client(BaseClient):
         photo: PhotoSource,
         *,
         crop: Box | None = None,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
-        """Make, model and year of the car on a photo, or on the part of it within `crop`."""
+        """Return make, model and year of the car on a photo, or on the part of it within `crop`."""
         time_left = self._within(timeout_s)
         image = load(Photo(photo, crop), self._max_message_bytes, time_left)
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
@@ -79,14 +76,14 @@ class Client(BaseClient):
         self,
         photos: Iterable[Photo | PhotoSource],
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
-        """Make, model and year of one car, from several photos of it.
+        """Return make, model and year of one car, from several photos of it.
 
-        They go in one request, so there can be no more than the services accept in one; more raise ValueError, and too
-        many bytes MessageTooLargeError. If any photo is bad, InvalidPhotoError names all that are.
+        The photos go in one request. Raise ValueError if there are more than the services accept in one,
+        MessageTooLargeError if they have too many bytes, and InvalidPhotoError, which names all bad photos, if any is bad.
         """
         time_left = self._within(timeout_s)
         limits = self._run(_flows.batch_limits(options, self._max_message_bytes), time_left)
@@ -99,21 +96,21 @@ class Client(BaseClient):
         self,
         photos: Iterable[Photo | PhotoSource],
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         batch: int = 16,
         timeout_s: float | None = None,
     ) -> Iterator[Outcome]:
-        """One outcome a photo, in order, whatever becomes of the photo: see `Outcome.error`.
+        """Yield one outcome for each photo, in order. A photo that fails has its error in `Outcome.error`.
 
         Photos are sent up to `batch` at a time, fewer if the services accept no more. While one batch is classified,
-        one is embedded and one waits at the embedder, so that neither service waits for this program: in threads that
-        go on while the caller is busy with outcomes. These three batches of photos are in memory at most (one more for
-        each of the client's `connections` beyond the first), the one that is being read among them, so `photos` may be
-        endless. Up to eight URLs are fetched side by side.
+        one is embedded and one waits at the embedder, so that neither service waits for this program; threads go on with
+        that while the caller is busy with outcomes. At most these three batches are in memory (one more for each of the
+        client's `connections` beyond the first), including the one that is being read, so `photos` may be endless. Up to
+        eight URLs are fetched side by side.
 
-        `timeout_s` applies to each call, and not to URLs, which have their own. Raises what goes wrong before the first
-        photo, when the services are asked what they accept.
+        `timeout_s` applies to each call, and not to URLs, which have their own. Raise only what goes wrong before the
+        first photo, when the services are asked what they accept.
         """
         check_positive(batch=batch)
         limits = _flows.batch_limits(options, self._max_message_bytes, batch)
@@ -122,60 +119,61 @@ class Client(BaseClient):
         return self._in_batches(several(photos), limits, answer, self._per_call(timeout_s))
 
     def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
-        """One embedding a photo, in one call. If any photo is bad, InvalidPhotoError names all that are."""
+        """Return one embedding for each photo, in one call. Raise InvalidPhotoError, which names all bad photos, if any is."""
         time_left = self._within(timeout_s)
         images = _load_all(several(photos), self._max_message_bytes, time_left)
         return self._run(_flows.value(_calls.embed(images)), time_left)
 
     def search(
-        self, embeddings: Embeddings, *, options: SearchOptions = _DEFAULTS, timeout_s: float | None = None
+        self, embeddings: Embeddings, *, options: SearchOptions = DEFAULTS, timeout_s: float | None = None
     ) -> SearchResult:
-        """The nearest gallery photos of each embedding."""
-        return self._run(_flows.value(_calls.search(embeddings, options)), self._within(timeout_s))
+        """Return the gallery photos nearest to each embedding."""
+        return self._ask(_calls.search(embeddings, options), timeout_s)
 
     def classify(
         self,
         embeddings: Embeddings,
         *,
-        options: SearchOptions = _DEFAULTS,
+        options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         fuse: bool = False,
         timeout_s: float | None = None,
     ) -> ClassifyResult:
-        """Make, model and year of each embedding; with `fuse`, of the one car that all of them show."""
+        """Return make, model and year for each embedding; with `fuse`, for the one car that all of them show."""
         call = _calls.classify(embeddings, options=options, min_confidence=min_confidence, fuse=fuse)
-        return self._run(_flows.value(call), self._within(timeout_s))
+        return self._ask(call, timeout_s)
 
     def info(self, *, timeout_s: float | None = None) -> Info:
-        """Which model and which index are served, and what they accept."""
+        """Return which model and which index are served, and what they accept."""
         return self._run(_flows.info(), self._within(timeout_s))
 
     def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
-        """Which model the embedder serves, and what it accepts; the search service is not asked."""
-        return self._run(_flows.value(_calls.get_model()), self._within(timeout_s))
+        """Return which model the embedder serves, and what it accepts. The search service is not asked."""
+        return self._ask(_calls.get_model(), timeout_s)
 
     def labels(self, *, timeout_s: float | None = None) -> Iterator[LabelCount]:
-        """The gallery's labels in alphabetical order, fetched a page at a time; `timeout_s` is for each page."""
+        """Yield the gallery's labels in alphabetical order, fetched a page at a time; `timeout_s` is for each page."""
         return self._paged(_calls.list_labels, timeout_s)
 
     def add_items(self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None) -> AddResult:
-        """Adds items, or replaces those of the same ids: one embedding an item, in the same order; all of them or none.
+        """Add items, or replace those with the same ids: all of them or none. Each item has one embedding, in the same order.
 
-        The same items again change nothing. Embeddings of another model than the index's raise ModelMismatchError.
-        All go in one request: no more than 10,000, nor more bytes than `max_message_bytes`. When it returns, they are
-        on the disk, and soon in what is searched: `SearchOptions.min_sequence` waits for it.
+        Adding the same items again changes nothing. All go in one request: no more than 10,000, nor more bytes than
+        `max_message_bytes`. When this returns, they are on the service's disk, and soon searched: a search with
+        `SearchOptions.min_sequence` waits for that. Raise ModelMismatchError if the embeddings are of another model than
+        the index.
         """
         check_rows(len(items), embeddings)
-        return self._run(_flows.value(_calls.add_items(items, embeddings)), self._within(timeout_s))
+        return self._ask(_calls.add_items(items, embeddings), timeout_s)
 
     def add_photos(
         self, photos: Iterable[NewItem], *, batch: int = 16, timeout_s: float | None = None
     ) -> Iterator[AddOutcome]:
-        """Embeds photos and adds them to the gallery: one outcome a photo, in order, whatever becomes of the photo.
+        """Embed photos and add them to the gallery. Yield one outcome for each photo, in order.
 
-        As `identify_many` in all else: batches, memory, errors, deadlines. Each batch is added as a whole, or not at
-        all. The same photo again is the same item unless it is given another id, so what was stopped can be done again.
-        If several photos have one id, any of them may be the one that stays.
+        Batches, memory, errors and deadlines are as in `identify_many`. Each batch is added as a whole, or not at all. A
+        photo that is added again is the same item unless it is given another id, so a run that was stopped can be
+        repeated. If several photos have one id, any of them may be the one that stays.
         """
         check_positive(batch=batch)
         limits = _flows.add_limits(self._max_message_bytes, batch)
@@ -189,46 +187,47 @@ class Client(BaseClient):
         batch_id: str | None = None,
         timeout_s: float | None = None,
     ) -> DeleteResult:
-        """Deletes the items with these ids, with this label, or of this batch: give one of the three.
+        """Delete the items with these ids, with this label, or of this batch: give one of the three.
 
-        What is not there is passed over. When it returns, they are gone for good. All or nothing up to 10,000 items; more of a
-        label or batch are deleted in parts of 10,000: if it raises, some may be gone. Call it again to delete the rest.
+        Ids that are not there are passed over. When this returns, the items are gone for good. Up to 10,000 items are
+        deleted all or none; more of a label or batch are deleted in parts of 10,000, so if it raises, some may be gone:
+        call it again to delete the rest.
         """
         check_selector(item_ids, label, batch_id)
         call = _calls.delete_items(item_ids, label, batch_id)
-        return self._run(_flows.value(call), self._within(timeout_s))
+        return self._ask(call, timeout_s)
 
     def get_item(self, item_id: str, *, timeout_s: float | None = None) -> Item:
-        """The item of that id. Raises ItemNotFoundError if there is none."""
-        return self._run(_flows.value(_calls.get_item(item_id)), self._within(timeout_s))
+        """Return the item with that id. Raise ItemNotFoundError if there is none."""
+        return self._ask(_calls.get_item(item_id), timeout_s)
 
     def list_items(
         self,
-        filter: Filter = _EVERYTHING,  # noqa: A002  # as in SearchOptions
+        filter: Filter = EVERYTHING,  # noqa: A002  # as in SearchOptions
         *,
         batch_id: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[Item]:
-        """The gallery's items in the order of their ids, fetched a page at a time; `timeout_s` is for each page."""
+        """Yield the gallery's items in the order of their ids, fetched a page at a time; `timeout_s` is for each page."""
         return self._paged(partial(_calls.list_items, filter, batch_id), timeout_s)
 
     def compact(self, *, timeout_s: float = 3600.0) -> Compaction:
-        """Has a new index version built of all that was written, and waits until it is served.
+        """Have the service build a new index version of all that was written, and wait until it is served.
 
-        It goes on if nobody waits any more; searches and writes go on meanwhile. A CallError with the reason
-        COMPACTION_RUNNING says that one is under way already, COMPACTION_FAILED that there can be none.
+        The service goes on with it if nobody waits any more; searches and writes go on meanwhile. Raise CallError with the
+        reason COMPACTION_RUNNING if one is under way already, with COMPACTION_FAILED if the version can't be built.
         """
-        return self._run(_flows.value(_calls.compact()), self._within(timeout_s))
+        return self._ask(_calls.compact(), timeout_s)
 
     def versions(self, *, timeout_s: float | None = None) -> IndexVersions:
-        """The versions of the index on the service's disk, and how much was written since the one that is served."""
-        return self._run(_flows.value(_calls.list_versions()), self._within(timeout_s))
+        """Return the index versions on the service's disk, and how much was written since the one that is served."""
+        return self._ask(_calls.list_versions(), timeout_s)
 
     def close(self) -> None:
-        """Ends the connections.
+        """End the connections.
 
-        Operations that are under way elsewhere end with a CallError, also between two of their calls; `identify_many`
-        and `labels` raise RuntimeError at their next batch or page.
+        Operations that other threads have under way end with a CallError, also between two of their calls;
+        `identify_many` and `labels` raise RuntimeError at their next batch or page.
         """
         self._connection.close()
 
@@ -247,7 +246,10 @@ class Client(BaseClient):
         answer: Callable[..., Flow[list[T]]],
         time_left: TimeLeft,
     ) -> Iterator[T]:
-        """What `answer` makes of each batch, in order. It takes the entries, and `patience_s`."""
+        """Yield what `answer` makes of each batch, in order.
+
+        `asked` finds out how large batches may be; `answer` takes the entries of a batch, and `patience_s`.
+        """
         limits = self._run(asked, time_left)
         flows = Flows(self._connection, time_left, most=self._batches_at_once)
         running: deque[Future[list[T]]] = deque()
@@ -263,13 +265,16 @@ class Client(BaseClient):
             flows.end()
 
     def _paged(self, ask: Callable[[str], Call[Page[T]]], timeout_s: float | None) -> Iterator[T]:
-        """The entries of all pages. `ask` makes the call for the page of a token."""
+        """Yield the entries of all pages. `ask` makes the call for the page with that token."""
         time_left = self._per_call(timeout_s)
         token: str | None = ""
         while token is not None:
             page = self._run(_flows.value(ask(token)), time_left)
             yield from page.entries
             token = page.next_token
+
+    def _ask(self, call: Call[T], timeout_s: float | None) -> T:
+        return self._run(_flows.value(call), self._within(timeout_s))
 
     def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
@@ -290,7 +295,7 @@ def _load_all(photos: Iterable[Photo | PhotoSource], max_bytes: int, time_left: 
 def _read(
     photos: Iterable[Photo | PhotoSource], read: Callable[[int, Photo | PhotoSource], T], ahead: Callable[[], int]
 ) -> Iterator[T]:
-    """The photos, read in order; URLs among the next few are fetched side by side."""
+    """Yield what `read` makes of each photo, in order. URLs among the next `ahead()` photos are fetched side by side."""
     numbered = enumerate(photos)
     fetchers = ThreadPoolExecutor(READ_AHEAD, "vmmr-fetch")
     try:
@@ -309,6 +314,6 @@ def _start(
 ) -> Callable[[], T]:
     if is_url(photo):
         return fetchers.submit(read, position, photo).result
-    # Before the next is asked for: a generator may close a file, or use a buffer again.
+    # Read it before the next photo is asked for: a generator may then close the file, or reuse the buffer.
     content = read(position, photo)
     return lambda: content

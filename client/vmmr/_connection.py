@@ -7,47 +7,34 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from threading import Lock
 from types import ModuleType, SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
-from vmmr import _failures, _requests
+from vmmr import _channel, _failures
 from vmmr._calls import Call, Service
+from vmmr._channel import TLS
 from vmmr._errors import CallError
 from vmmr._flows import Reply
-from vmmr.embedder.v1 import embedder_pb2
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
 
 T = TypeVar("T")
 
-_EMBEDDER = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"]
-
-
-def _embedder_stub(channel: Any) -> Any:
-    """Its Embed takes the photos as they are, instead of an EmbedRequest."""
-    stub: Any = EmbedderServiceStub(channel)
-    stub.Embed = channel.unary_unary(
-        f"/{_EMBEDDER.full_name}/Embed",
-        request_serializer=_requests.embed,
-        response_deserializer=embedder_pb2.EmbedResponse.FromString,
-    )
-    return stub
-
 
 def _search_stub(channel: Any) -> Any:
-    """The methods of both of its services."""
+    """Return the methods of both services that the search server has: search and gallery."""
     return SimpleNamespace(**vars(SearchServiceStub(channel)), **vars(GalleryServiceStub(channel)))
 
 
-_STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": _embedder_stub, "search": _search_stub}
+_STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": EmbedderServiceStub, "search": _search_stub}
 _NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
 
 
 @dataclass
 class Connection:
-    """May be shared by threads, or by the tasks of one event loop, as its channels may."""
+    """The channels of one client. Threads may share it, or the tasks of one event loop, as they may share channels."""
 
     channel_module: ModuleType
     """`grpc` or `grpc.aio`."""
@@ -62,13 +49,37 @@ class Connection:
     _stubs: dict[Service, Iterator[Any]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
+    @classmethod
+    def to(
+        cls,
+        channel_module: ModuleType,
+        targets: Mapping[Service, str],
+        *,
+        tls: TLS | None,
+        token: str | None,
+        max_message_bytes: int,
+        keepalive_s: float,
+        connections: int = 1,
+    ) -> Self:
+        """Return a connection to `targets` that connects when it is first used.
+
+        Raise OSError if a file of `tls` can't be read.
+        """
+        shared = connections == 1
+        options = {
+            name: _channel.options(target, max_message_bytes=max_message_bytes, keepalive_s=keepalive_s, shared=shared)
+            for name, target in targets.items()
+        }
+        credentials = _channel.credentials(tls) if tls else None
+        return cls(channel_module, targets, options, credentials, token, connections)
+
     def check_open(self) -> None:
-        """Raises RuntimeError if an operation would start on what is closed."""
+        """Raise RuntimeError if the client is closed, before an operation starts."""
         if self.closed:
             raise RuntimeError("this client is closed")
 
     def method(self, call: Call[Any]) -> Any:
-        """The call's method on its channel. Raises CallError if that was closed since the operation started."""
+        """Return the call's method on its channel. Raise CallError if it was closed since the operation started."""
         with self._lock:
             if self.closed:
                 raise closed_during_call()
@@ -82,26 +93,26 @@ class Connection:
 
     @contextmanager
     def errors(self, call: Call[Any], request_id: str) -> Iterator[None]:
-        """What gRPC raises within it comes out as a CallError."""
+        """Raise a CallError in place of what gRPC raises within the block."""
         try:
             yield
         except grpc.RpcError as error:
             service = f"{_NAMES[call.service]} at {self.targets[call.service]}"
             raise _failures.call_error(error, service=service, request_id=request_id) from error
         except ValueError as error:
-            # Of a channel that was closed by another thread a moment ago.
+            # gRPC raises it if another thread closed the channel a moment ago.
             if self.closed:
                 raise closed_during_call() from error
             raise
 
     def close(self) -> list[Any]:
-        """Gives what closing the channels gave: of `grpc.aio`, something to await."""
+        """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await."""
         with self._lock:
             self.closed = True
             return [channel.close() for channel in self._channels]
 
     def _open(self, service: Service) -> None:
-        """Channels connect when they are first used, so those that have no turn cost nothing."""
+        """Make all channels to the service. A channel connects when it is first used, so one that gets no turn costs nothing."""
         channels = [self._channel(service) for _ in range(self.connections)]
         self._channels += channels
         self._stubs[service] = cycle([_STUBS[service](channel) for channel in channels])
@@ -118,7 +129,7 @@ def closed_during_call() -> CallError:
 
 
 def new_request_id() -> str:
-    """Sent with all calls of one operation, so that both services' logs tell one story."""
+    """Return an id to send with all calls of one operation, so that it can be followed through both services' logs."""
     return uuid.uuid4().hex
 
 

@@ -1,4 +1,4 @@
-"""How long an operation may take."""
+"""Deadlines of operations."""
 
 import math
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 TimeLeft: TypeAlias = Callable[[], float]
-"""Seconds that the next step may take; none are left if negative."""
+"""Returns the seconds that the next step may take; negative if the deadline has passed."""
 
 
 def within(seconds: float) -> TimeLeft:
-    """All steps together, counted from now."""
+    """Return the time left until `seconds` from now, for all steps together."""
     ends = time.monotonic() + seconds
     return lambda: ends - time.monotonic()
 
 
 def unlimited() -> float:
-    """A step has no limit but its own."""
+    """Return no limit: the step has its own, if any."""
     return math.inf

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The exceptions of this package, as one tree.
 
 VmmrError
 ├── PhotoError                    this photo can't be identified; others can
@@ -31,15 +31,15 @@ class Violation:
     """One thing wrong with a request."""
 
     field: str
-    """Path of the field in the request, for example `images[3].content`."""
+    """The path of the field in the request, for example `images[3].content`."""
     reason: str
-    """Machine-readable, for example `IMAGE_TRUNCATED`."""
+    """The reason for programs, for example `IMAGE_TRUNCATED`."""
     description: str
-    """For people. Empty if there were too many violations to describe them all."""
+    """The reason for people. Empty if there were too many violations to describe them all."""
 
 
 class VmmrError(Exception):
-    """Whatever goes wrong in this package."""
+    """The base of all exceptions of this package."""
 
 
 class PhotoError(VmmrError):
@@ -55,7 +55,7 @@ class FetchError(UnreadablePhotoError):
 
 
 class ProtocolError(VmmrError):
-    """A service's reply breaks the contract: SDK and service are of different minds."""
+    """A service's reply breaks the contract: SDK and service do not fit together."""
 
 
 class CallError(VmmrError):
@@ -74,15 +74,15 @@ class CallError(VmmrError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """Name of the gRPC status, for example `INVALID_ARGUMENT`."""
+        """The name of the gRPC status, for example `INVALID_ARGUMENT`."""
         self.reason = reason
-        """Why, in the service's words, for example `INVALID_IMAGE`. None if the error isn't the service's own."""
+        """The service's word for the cause, for example `INVALID_IMAGE`. None if the error isn't the service's own."""
         self.violations = violations
-        """All that is wrong with the request, field by field."""
+        """Everything that is wrong with the request, field by field."""
         self.retry_after_s = retry_after_s
-        """When trying again makes sense."""
+        """Seconds after which it makes sense to try again; None if the service gave none."""
         self.request_id = request_id
-        """Finds the call in the services' logs."""
+        """The id of the call in the services' logs."""
         self.metadata = dict(metadata)
         """Details for programs, for example the fingerprint that was expected."""
 
@@ -96,11 +96,11 @@ class InvalidPhotoError(PhotoError, InvalidRequestError):
 
     @property
     def photos(self) -> tuple[int, ...]:
-        """Which photos of the call are bad: their positions, ascending."""
+        """The positions of the bad photos of the call, ascending."""
         return tuple(sorted({index for v in self.violations if (index := _photo_of(v)) is not None}))
 
     def of(self, photo: int) -> Self:
-        """What this error says about the photo at that position, as an error of its own."""
+        """Return an error of its own with what this one says about the photo at that position."""
         own = tuple(
             replace(v, field=_IMAGE.sub("", v.field).removeprefix(".") or "photo")
             for v in self.violations

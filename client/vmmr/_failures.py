@@ -1,4 +1,4 @@
-"""A gRPC error to ours, with the details that came with it."""
+"""Turn a gRPC error into one of ours, with the details that came with it."""
 
 import re
 from typing import Any, TypeVar
@@ -47,11 +47,14 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
 
 
 _TRIED = re.compile(r".*last error: [A-Z_]+: (?:(?:ipv4|ipv6|unix):\S+: )?", re.DOTALL)
-"""What gRPC says of all its tries, before what went wrong in the last."""
+"""Matches what gRPC says of all its tries, up to what went wrong in the last one."""
 
 
 def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallError:
-    """`service` says who was called, for the message; `request_id` is what the call was sent with."""
+    """Return the CallError for a gRPC error.
+
+    `service` says who was called, for the message; `request_id` is what the call was sent with.
+    """
     details = _details(error)
     info = _detail(details, error_details_pb2.ErrorInfo)
     retry = _detail(details, error_details_pb2.RetryInfo)
@@ -77,18 +80,24 @@ def _message(error: grpc.RpcError, service: str, *, said_by_service: bool) -> st
 
 
 def _class(error: grpc.RpcError, reason: str) -> type[CallError]:
-    if _says_too_large(error):
+    if says_too_large(error):
         return MessageTooLargeError
     return _BY_REASON.get(reason) or _BY_STATUS.get(error.code(), CallError)
 
 
-def _says_too_large(error: grpc.RpcError) -> bool:
+def reason(error: grpc.RpcError) -> str:
+    """Return the reason in the error's details: the service's own word, or empty where gRPC itself failed."""
+    return str(_detail(_details(error), error_details_pb2.ErrorInfo).reason)
+
+
+def says_too_large(error: grpc.RpcError) -> bool:
+    """Return whether gRPC refused a message for its size."""
     # gRPC itself refuses large messages with the status of an overload, and says which it is in words alone.
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")
 
 
 def _details(error: grpc.RpcError) -> status_pb2.Status:
-    """The `google.rpc.Status` in the error's trailers; an empty one if there is none, or none that can be read."""
+    """Return the `google.rpc.Status` in the error's trailers; an empty one if there is none, or it can't be read."""
     trailers: Any = error.trailing_metadata() or ()
     try:
         return status_pb2.Status.FromString(dict(trailers).get(_DETAILS_KEY, b""))
@@ -97,7 +106,7 @@ def _details(error: grpc.RpcError) -> status_pb2.Status:
 
 
 def _detail(status: status_pb2.Status, kind: type[M]) -> M:
-    """The first detail of that kind; an empty one if there is none."""
+    """Return the first detail of that kind; an empty one if there is none."""
     detail = kind()
     for packed in status.details:
         if packed.Unpack(detail):

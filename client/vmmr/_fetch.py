@@ -1,4 +1,4 @@
-"""Photos from URLs, which may be a stranger's: limited in time, size and redirects, and kept off private networks.
+"""Fetch photos from URLs, which strangers may have chosen, with limits on time, size, redirects and addresses.
 
 A host is resolved once a hop. All its addresses must be allowed, and the connection is made to one of those very
 addresses, so that a name that resolves differently a moment later (DNS rebinding) leads nowhere else. TLS still
@@ -26,28 +26,28 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class URL:
-    """A photo on a web server, fetched when it is read: a photo like any other, for `Client`'s methods.
+    """A photo on a web server, for any method of `Client` that takes a photo. It is fetched when it is read.
 
-    Raises FetchError if it can't be had within the limits, or leads to an address that isn't public.
+    Reading raises FetchError if it can't be had within the limits, or leads to an address that isn't public.
     """
 
     url: str
     """`http://` or `https://`."""
     timeout_s: float = 10.0
-    """For everything: names, connections, redirects, the body."""
+    """Seconds for everything: names, connections, redirects, the body."""
     max_bytes: int = 32 * 2**20
     max_redirects: int = 5
     allow_private: bool = False
-    """Allow private, loopback and link-local addresses. Not for URLs that others choose."""
+    """Allow private, loopback and link-local addresses. Do not set it for URLs that others choose."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The photo's bytes; the first `size` of them, if given."""
+        """Return the photo's bytes, or the first `size` of them. Raise FetchError."""
         content = fetch(self, _anything if self.allow_private else is_public)
         return content if size < 0 else content[:size]
 
 
 def fetch(wanted: URL, allowed: Callable[[IPAddress], bool]) -> bytes:
-    """The content of the URL. Raises FetchError, also if it leads to an address that isn't allowed."""
+    """Return the content of the URL. Raise FetchError, also if it leads to an address that isn't allowed."""
     deadline = Deadline(wanted.timeout_s)
     url = wanted.url
     for _ in range(wanted.max_redirects + 1):
@@ -78,7 +78,7 @@ def _request(url: str, allowed: Callable[[IPAddress], bool], deadline: Deadline)
 
 
 def _parse(url: str) -> SplitResult:
-    """Raises ValueError."""
+    """Return the parts of the URL. Raise ValueError if it can't be fetched."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
         raise ValueError("not an http:// or https:// URL")
@@ -98,7 +98,7 @@ def _endpoints(host: str, port: int, allowed: Callable[[IPAddress], bool], deadl
 
 
 def _secured(sock: socket.socket, scheme: str, host: str, deadline: Deadline) -> socket.socket:
-    """The socket, with TLS around it for https."""
+    """Return the socket, with TLS around it for https."""
     if scheme == "http":
         return sock
     sock.settimeout(deadline.remaining_s())
@@ -107,28 +107,28 @@ def _secured(sock: socket.socket, scheme: str, host: str, deadline: Deadline) ->
 
 @cache
 def _tls_context() -> ssl.SSLContext:
-    """Reading the system's certificates takes longer than most fetches."""
+    """Return one context for all fetches: reading the system's certificates takes longer than most of them."""
     return ssl.create_default_context()
 
 
 def _target(parts: SplitResult) -> str:
-    """Path and query, with what may not be sent as it is percent-encoded."""
+    """Return path and query, with the characters percent-encoded that may not be sent as they are."""
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
     return f"{path}?{query}" if query else path
 
 
 def _location(response: http.client.HTTPResponse) -> str:
-    """Raises ValueError if there is none."""
+    """Return where a redirect leads. Raise ValueError if it doesn't say."""
     location = response.headers["Location"]
     if not location:
         raise ValueError(f"the server answered {response.status}, a redirect, and no Location")
-    # http.client reads headers as Latin-1; what was not ASCII goes back as the bytes that came.
+    # http.client reads headers as Latin-1, so this encodes what is not ASCII as the bytes that the server sent.
     return quote(location, safe=punctuation, encoding="latin-1")
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    """Raises ValueError if there is none, or not all of it."""
+    """Return the photo in the response. Raise ValueError if there is none, or not all of it."""
     if response.status != http.HTTPStatus.OK:
         raise ValueError(f"the server answered {response.status} {response.reason}")
     if response.headers.get("Content-Encoding", "identity") != "identity":

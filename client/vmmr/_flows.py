@@ -1,4 +1,4 @@
-"""What takes more than one call, written once for both clients.
+"""Operations of several calls, written once for both clients.
 
 A flow is a generator: it yields the calls to make, is sent their replies, is thrown their errors, and returns its
 result. It neither waits nor sends, so a thread and an event loop can drive the same flow.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """A call's answer."""
+    """The answer to a call."""
 
     value: T
     round_trip_ms: float
@@ -33,24 +33,24 @@ class Reply(Generic[T]):
 Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
 Ask: TypeAlias = Callable[[Call[Any]], Flow[Reply[Any]]]
 Classify: TypeAlias = Callable[[Embeddings], Call[ClassifyResult]]
-"""The call that classifies embeddings, as its caller wants it done."""
+"""Makes the call that classifies embeddings, with the options of an operation."""
 
 _PAUSE_S = 0.1
-"""Where the service does not say when to try again."""
+"""Seconds to wait if the service does not say when to try again."""
 
 
 def ask(call: Call[T]) -> Flow[Reply[T]]:
-    """One call, with the type of its answer."""
+    """Make a call. This gives its reply the type that a bare `yield` would lose."""
     return (yield call)
 
 
 def ask_patiently(call: Call[T], patience_s: float) -> Flow[Reply[T]]:
-    """The same, and again after as long as an overloaded service says, until it has been that long altogether."""
+    """Like `ask`, but wait and retry when the service is overloaded, for at most `patience_s` in all."""
     while True:
         try:
             return (yield call)
         except OverloadedError as error:
-            # Those who were refused together must not come back together.
+            # Callers who were refused together must not come back together.
             pause_s = (error.retry_after_s or _PAUSE_S) * random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
             patience_s -= pause_s
             if patience_s < 0:
@@ -69,12 +69,12 @@ def info() -> Flow[Info]:
 
 
 def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | None = None) -> Flow[Limits]:
-    """At most `batch` photos and `max_message_bytes` in a request, and no more than the services accept."""
+    """Return limits of at most `batch` photos and `max_message_bytes` in a request, and no more than the services accept."""
     served = yield from info()
     k = options.k or served.index.k
     most = min(served.model.limits.max_images, served.index.limits.max_queries)
     return Limits(
-        # One at least: if that finds too many, the service says so.
+        # At least one photo: if even one has too many neighbours, the service says so.
         photos=max(1, min(batch or most, most, served.index.limits.max_neighbours // k)),
         bytes_in_request=min(max_message_bytes, served.model.limits.max_request_bytes),
         bytes_in_photo=served.model.limits.max_image_bytes,
@@ -82,7 +82,7 @@ def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | No
 
 
 def add_limits(max_message_bytes: int, batch: int) -> Flow[Limits]:
-    """The same, of photos that are to be added: the embedder's limits are the narrower ones."""
+    """Return the limits of photos that are to be added: the embedder's, which are narrower than those of AddItems."""
     accepted = (yield from value(_calls.get_model())).limits
     return Limits(
         photos=min(batch, accepted.max_images),
@@ -92,15 +92,15 @@ def add_limits(max_message_bytes: int, batch: int) -> Flow[Limits]:
 
 
 def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identification]:
-    """One car, by one or several photos of it."""
+    """Identify one car by one or several photos of it."""
     [identification] = yield from _identify(images, classify, ask)
     return identification
 
 
 def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: float) -> Flow[list[Outcome]]:
-    """One outcome an entry.
+    """Identify the photos of a batch. Return one outcome for each entry.
 
-    An overloaded service is asked again for `patience_s`.
+    Retry for up to `patience_s` if a service is overloaded.
     """
     ask = partial(ask_patiently, patience_s=patience_s)
     found = yield from _each(entries, lambda good: _identify(_images(good), classify, ask))
@@ -108,7 +108,7 @@ def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: 
 
 
 def add_batch(entries: Sequence[Entry], *, patience_s: float) -> Flow[list[AddOutcome]]:
-    """The same, of photos that are to be added: each a NewItem."""
+    """Add the photos of a batch, each a NewItem, to the gallery. Return one outcome for each entry."""
     ask = partial(ask_patiently, patience_s=patience_s)
     found = yield from _each(entries, lambda good: _add(good, ask))
     return [_add_outcome(e, found[e.position]) for e in entries]
@@ -117,9 +117,9 @@ def add_batch(entries: Sequence[Entry], *, patience_s: float) -> Flow[list[AddOu
 def _each(
     entries: Sequence[Entry], answer: Callable[[Sequence[Entry]], Flow[Sequence[T]]]
 ) -> Flow[dict[int, T | VmmrError]]:
-    """By position, the answers to the photos that could be read, or what is wrong.
+    """Return, by position, the answer to each photo, or the error that it has instead.
 
-    The embedder refuses a request for its bad photos, all named: the good ones go again.
+    The embedder refuses a request for its bad photos and names all of them: send the good ones again.
     """
     found: dict[int, T | VmmrError] = {e.position: e.error for e in entries if e.error is not None}
     waiting = [e for e in entries if e.image is not None]
@@ -141,7 +141,7 @@ def _images(entries: Sequence[Entry]) -> list[Image]:
 
 
 def _add(entries: Sequence[Entry], ask: Ask) -> Flow[list[tuple[Item, int]]]:
-    """The items, and the journal sequence number of the write. Of photos that are one item, the last counts."""
+    """Return the items, and the journal sequence number of their write. If several photos have one id, the last counts."""
     items = [_item(e) for e in entries]
     last = {item.item_id: row for row, item in enumerate(items)}
     embedded = (yield from ask(_calls.embed(_images(entries)))).value
@@ -179,7 +179,7 @@ def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[lis
 
 
 def _blamed(error: VmmrError, entries: Sequence[Entry]) -> dict[int, VmmrError]:
-    """Whose error it is, by position: the photos that it names, or all photos if it names none."""
+    """Return the error by position: for the photos that it names, or for all photos if it names none."""
     if isinstance(error, InvalidPhotoError) and error.photos and error.photos[-1] < len(entries):
         return {entries[index].position: error.of(index) for index in error.photos}
     return {entry.position: error for entry in entries}

@@ -1,4 +1,4 @@
-"""What changes a gallery while it is served, and what comes of it: plain frozen values."""
+"""Values for changing a gallery while it is served, and the results: plain and frozen."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from vmmr._types import Embeddings, Item
 
 @dataclass(frozen=True)
 class AddResult:
-    """What adding items did. All of them are on the disk."""
+    """The result of adding items, which are on the service's disk."""
 
     added: int
     """Items that were not there before."""
@@ -21,22 +21,22 @@ class AddResult:
     unchanged: int
     """Items that were there already, the same in everything."""
     journal_sequence: int
-    """As `SearchOptions.min_sequence` it makes sure that a search knows of them."""
+    """The journal entry of the write. As `SearchOptions.min_sequence` it makes a search wait until it knows the items."""
 
 
 @dataclass(frozen=True)
 class DeleteResult:
-    """What deleting items did."""
+    """The result of deleting items."""
 
     deleted: int
     """Items that were there."""
     journal_sequence: int
-    """As `SearchOptions.min_sequence` it makes sure that a search knows that they are gone."""
+    """The journal entry of the write. As `SearchOptions.min_sequence` it makes a search wait until the items are gone."""
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """The index version that took over what was written."""
+    """The index version that a compaction made."""
 
     index_version: str
     items: int
@@ -59,9 +59,9 @@ class IndexVersion:
     journal_sequence: int
     """The last journal entry that it holds. 0 if it cannot be read."""
     current: bool
-    """It is served, or about to be."""
+    """Whether it is served, or about to be."""
     in_use: bool
-    """Some process serves it."""
+    """Whether some process serves it."""
     problem: str = ""
     """Why it cannot be read; empty if it can."""
 
@@ -96,33 +96,33 @@ class NewItem(Photo):
 
 @dataclass(frozen=True)
 class AddOutcome:
-    """What became of one photo of many that were to be added: it is in the gallery, or there is an error."""
+    """The result for one photo of many that were to be added: it is in the gallery, or there is an error."""
 
     position: int
-    """Of the photo among those given, from 0."""
+    """The photo's place among those given, from 0."""
     photo: NewItem
-    """As it was given."""
+    """The photo as it was given."""
     item: Item | None
-    """As it is in the gallery."""
+    """The item as it is in the gallery; None if there is an error."""
     journal_sequence: int
-    """Of the write that it was in; 0 if it was in none."""
+    """The journal entry of the write that it was in; 0 if it was in none."""
     error: VmmrError | None
-    """A PhotoError if it is this photo's own fault, otherwise what went wrong with the call it was in."""
+    """A PhotoError if this photo is at fault, otherwise the error of the call that it was in."""
 
 
 def content_id(content: bytes) -> str:
-    """The id of an item that was given none."""
+    """Return the id of an item that was given none: the SHA-256 of its bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def check_selector(item_ids: object, label: str | None, batch_id: str | None) -> None:
-    """Raises ValueError unless exactly one of them is given."""
+    """Raise ValueError unless exactly one of them is given."""
     given = [name for name, value in (("item_ids", item_ids), ("label", label), ("batch_id", batch_id)) if value]
     if len(given) != 1:
         raise ValueError(f"give one of item_ids, label and batch_id, got {' and '.join(given) or 'none'}")
 
 
 def check_rows(items: int, embeddings: Embeddings) -> None:
-    """Raises ValueError unless there is an embedding an item."""
+    """Raise ValueError unless there is one embedding for each item."""
     if items != len(embeddings):
         raise ValueError(f"there must be an embedding for each item, got {len(embeddings)} for {items}")

@@ -1,4 +1,4 @@
-"""A photo's bytes, wherever they are."""
+"""Read the bytes of photos, wherever they are."""
 
 import os
 from collections.abc import Iterable
@@ -11,9 +11,12 @@ from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
 from vmmr._types import Box, Image
 
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+"""What the name of a photo's file ends in, in lower case, where a folder is searched for photos."""
+
 
 class BinaryReader(Protocol):
-    """What a binary file can do that matters here."""
+    """An object with the `read` method of a binary file."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -28,13 +31,13 @@ class Photo:
 
     source: PhotoSource
     crop: Box | None = None
-    """None: all of it."""
+    """None: all of the photo."""
 
 
 def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
-    """The photo as it is sent.
+    """Read a photo.
 
-    Raises UnreadablePhotoError, also if it has more than `max_bytes`; DeadlineExceededError if the time left ended a
+    Raise UnreadablePhotoError, also if it has more than `max_bytes`; DeadlineExceededError if the time left ended a
     fetch.
     """
     wanted = photo if isinstance(photo, Photo) else Photo(photo)
@@ -42,7 +45,7 @@ def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Ima
 
 
 def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
-    """The same, of several: an UnreadablePhotoError says which."""
+    """Like `load`, for one of several photos: the UnreadablePhotoError says which."""
     try:
         return load(photo, max_bytes, time_left)
     except UnreadablePhotoError as error:
@@ -54,12 +57,12 @@ def is_url(photo: Photo | PhotoSource) -> bool:
 
 
 def is_in_memory(photo: Photo | PhotoSource) -> bool:
-    """Whether to read it is to wait for nothing."""
+    """Return whether the photo can be read without waiting for a disk or a network."""
     return isinstance(_source(photo), bytes | bytearray | memoryview)
 
 
 def several(photos: Iterable[Photo | PhotoSource]) -> Iterable[Photo | PhotoSource]:
-    """The same. A path or a photo's bytes, which are iterable too, are refused with TypeError."""
+    """Return the photos. Raise TypeError for a single path or a photo's bytes, which are iterable too."""
     if isinstance(photos, str | bytes | bytearray | memoryview):
         raise TypeError("photos must be an iterable of photos, got a single one: put it in a list")
     return photos

@@ -1,7 +1,7 @@
-"""Imports gRPC so that it logs errors alone, unless the environment says otherwise.
+"""Import gRPC so that it logs nothing but errors, unless the environment says otherwise.
 
-By default it tells standard error of every server that goes away and of every failed handshake; callers learn of both
-from exceptions. It reads the variable when it is imported, and never again.
+By default gRPC logs every server that goes away and every failed handshake to standard error; callers learn of both from
+exceptions. It reads the variable when it is imported, and never again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Reply messages to plain values. A reply that breaks the contract is a ProtocolError."""
+"""Turn reply messages into plain values. Raise ProtocolError for a reply that breaks the contract."""
 
 from collections.abc import Iterable, Sized
 from dataclasses import fields
@@ -51,7 +51,7 @@ def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
 
 
 class _Labels:
-    """The labels of one reply, each made once: many neighbours share few of them."""
+    """Makes the labels of one reply, each once: many neighbours share few of them."""
 
     def __init__(self) -> None:
         self._made: dict[str, Label] = {}
@@ -140,7 +140,7 @@ def _check_count(answers: Sized, asked: int, service: str) -> None:
 
 
 def _copy(cls: type[T], message: Any, **others: Any) -> T:
-    """A `cls` of the message's fields of the same names, and of `others`."""
+    """Return a `cls` made of the message's fields with the same names, and of `others`."""
     names = _names(cls)  # type: ignore[arg-type]  # mypy: a type variable's type has no hash
     return cls(**{name: getattr(message, name) for name in names if name not in others}, **others)
 
@@ -150,7 +150,7 @@ def _names(cls: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cls))
 
 
-# Of these there are hundreds in a reply, too many for _copy's reflection.
+# A reply has hundreds of labels and neighbours, too many for the reflection in _copy.
 def _label(message: search_pb2.Label) -> Label:
     year = message.year if message.HasField("year") else None
     return Label(message.label, message.make, message.model, year)

@@ -1,4 +1,4 @@
-"""Plain values to request messages."""
+"""Turn plain values into request messages."""
 
 import math
 from collections.abc import Sequence
@@ -11,36 +11,12 @@ from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
 
 
-def embed(images: Sequence[Image]) -> bytes:
-    """An EmbedRequest, in the form in which it is sent.
-
-    Of the photos' bytes there is no copy but that one; protobuf makes several, which take as long as all else that is
-    done for a photo here.
-    """
-    return b"".join(part for each in images for part in _framed(each))
-
-
-def _framed(image: Image) -> tuple[bytes, ...]:
-    """The parts of the field that one photo is. What is empty or absent is left out, as everywhere in protobuf."""
-    crop = b"" if image.crop is None else _box(image.crop).SerializeToString()
-    start = field_start(1, len(image.content)) if image.content else b""
-    crop_start = b"" if image.crop is None else field_start(2, len(crop))
-    parts = (start, image.content, crop_start, crop)
-    return field_start(1, sum(map(len, parts))), *parts
-
-
-def field_start(number: int, length: int) -> bytes:
-    """What stands before so many bytes in a field of protobuf's wire format: its tag and their number, a varint."""
-    start = bytearray((number << 3 | 2,))
-    while length > 0x7F:
-        start.append(length & 0x7F | 0x80)
-        length >>= 7
-    start.append(length)
-    return bytes(start)
+def embed(images: Sequence[Image]) -> embedder_pb2.EmbedRequest:
+    return embedder_pb2.EmbedRequest(images=map(_image, images))
 
 
 def embeddings(embeddings: Embeddings) -> embedding_pb2.Embeddings:
-    """Raises TypeError if they are something else, such as vectors of an unknown model."""
+    """Raise TypeError if they are something else, such as vectors of an unknown model."""
     if not isinstance(embeddings, Embeddings):
         raise TypeError(f"embeddings must be vmmr.Embeddings, as embed() gives them, got {type(embeddings).__name__}")
     return wire.pack(embeddings.model, embeddings.vectors)
@@ -78,6 +54,10 @@ def item(item: Item) -> gallery_pb2.Item:
         batch_id=item.batch_id,
         attributes=item.attributes,
     )
+
+
+def _image(image: Image) -> embedder_pb2.Image:
+    return embedder_pb2.Image(content=image.content, crop=None if image.crop is None else _box(image.crop))
 
 
 def _box(crop: Box) -> embedder_pb2.Box:

@@ -1,4 +1,4 @@
-"""What is being served: a model, an index and its labels."""
+"""Descriptions of what is served: a model, an index and its labels."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,14 +41,14 @@ class QueryLimits:
     max_k: int
     max_request_bytes: int
     max_neighbours: int
-    """Of all queries of a call together."""
+    """The most neighbours that all queries of a call may have together."""
     max_shard_timeout_ms: int
-    """And what the shards have unless a search says otherwise."""
+    """The most milliseconds that the shards may have, which they have unless a search says otherwise."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the confidences and verdicts of an index were fitted on: photos of known cars that are not in its gallery."""
+    """How the confidences and verdicts of an index were fitted: on photos of known cars that are not in its gallery."""
 
     photos: int
     false_alarm_rate: float
@@ -63,7 +63,7 @@ class IndexInfo:
 
     version: str
     model: str
-    """Fingerprint of the model that its embeddings were made with."""
+    """The fingerprint of the model that its embeddings were made with."""
     dimension: int
     items: int
     labels: int
@@ -71,12 +71,12 @@ class IndexInfo:
     factory: str
     metric: Literal["inner_product", "l2"]
     k: int
-    """What a search does unless it says otherwise; so are the next three."""
+    """Neighbours that a search finds unless it says otherwise. The next three are defaults of a search too."""
     nprobe: int | None
-    """None: faiss' own, 1, or the index has none; so is `ef_search`, whose own is 16."""
+    """None: faiss's own default, which is 1, or the index has no lists. For `ef_search`, faiss's default is 16."""
     ef_search: int | None
     rerank: int | None
-    """None: nothing is compared again."""
+    """None: candidates are not compared again."""
     temperature: float
     journal_sequence: int
     created: datetime
@@ -84,7 +84,7 @@ class IndexInfo:
     """None: confidences are shares of the vote, and there are no verdicts."""
     limits: QueryLimits
     delta_items: int
-    """Of the items, those that were written since the version was built: each query is compared with all of them."""
+    """Items that were written since the version was built: each query is compared with all of them."""
     problem: str
     """Why the service answers from what it had: a journal or a version that it can't read. Empty: nothing is wrong."""
     lost_entries: int = 0
@@ -93,7 +93,7 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class Info:
-    """What is being served."""
+    """The model and the index that are served."""
 
     model: ModelInfo
     index: IndexInfo

@@ -10,13 +10,13 @@ from vmmr._addresses import Endpoint
 
 
 class Deadline:
-    """A point in time, `seconds` from now."""
+    """A deadline, `seconds` from now."""
 
     def __init__(self, seconds: float) -> None:
         self._ends = monotonic() + seconds
 
     def remaining_s(self) -> float:
-        """Raises TimeoutError if nothing remains."""
+        """Return the seconds that remain. Raise TimeoutError if none do."""
         remaining = self._ends - monotonic()
         if remaining <= 0:
             raise TimeoutError
@@ -24,7 +24,7 @@ class Deadline:
 
 
 def connect(endpoints: Sequence[Endpoint], deadline: Deadline) -> socket.socket:
-    """A connection to the first endpoint that answers; each gets its share of the time. Raises OSError."""
+    """Connect to the first endpoint that answers; each gets its share of the time. Raise OSError if none does."""
     for tried, endpoint in enumerate(endpoints[:-1]):
         try:
             return _connect(endpoint, deadline.remaining_s() / (len(endpoints) - tried))
@@ -45,7 +45,7 @@ def _connect(endpoint: Endpoint, timeout_s: float) -> socket.socket:
 
 
 class DeadlineSocket:
-    """As much of a socket as `http.client` uses. Whoever made the socket closes it."""
+    """The part of a socket that `http.client` uses. The caller who made the socket closes it."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
@@ -59,7 +59,7 @@ class DeadlineSocket:
         return io.BufferedReader(_Incoming(self._sock, self._deadline))
 
     def close(self) -> None:
-        """http.client closes when the headers are read; the body is still to come."""
+        """Do nothing: http.client closes after the headers, when the body is still to come."""
 
 
 class _Incoming(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Flows and their calls, in threads that wait."""
+"""Run flows and make their calls in threads that wait for the replies."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Send: TypeAlias = Callable[[Call[Any], str], Reply[Any]]
 
 
 def run(flow: Flow[T], send: Send, pause: Callable[[float], object] = time.sleep) -> T:
-    """Makes the calls of a flow, one after the other; its result."""
+    """Make the calls of a flow, one after the other, and return its result."""
     request_id = new_request_id()
     try:
         call = next(flow)
@@ -39,7 +39,7 @@ def run(flow: Flow[T], send: Send, pause: Callable[[float], object] = time.sleep
 
 
 def blocking(connection: Connection, time_left: TimeLeft) -> Send:
-    """Calls that nothing but their deadline ends: cheaper than those that can be cancelled."""
+    """Return how to make calls that only their deadline ends: they cost less than calls that can be cancelled."""
 
     def send(call: Call[Any], request_id: str) -> Reply[Any]:
         method = connection.method(call)
@@ -52,7 +52,7 @@ def blocking(connection: Connection, time_left: TimeLeft) -> Send:
 
 
 class Flows:
-    """Flows that run side by side, each in a thread, and can be ended all together."""
+    """Runs flows side by side, each in a thread, and can end them all together."""
 
     def __init__(self, connection: Connection, time_left: TimeLeft, *, most: int) -> None:
         self._connection = connection
@@ -66,7 +66,7 @@ class Flows:
         return self._threads.submit(run, flow, self._send, self._pause)
 
     def end(self) -> None:
-        """Cancels what is under way. Nobody may wait for the results any more."""
+        """Cancel what is under way. Call it when nobody waits for results any more."""
         with self._lock:
             self._ended.set()
             under_way = list(self._rpcs)

@@ -1,4 +1,4 @@
-"""What the clients take and give: plain frozen values, no protobuf among them."""
+"""Arguments and results of the clients: plain frozen values, never protobuf messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Verdict: TypeAlias = Literal["known", "unsure", "unknown"]
-"""Of an answer: a car of the gallery; one, but with less confidence than was asked for; none of the gallery's."""
+"""What an answer is worth. `known`: the car is in the gallery. `unsure`: it is, but the confidence is below what was asked
+for. `unknown`: no such car is in the gallery."""
 
 _LONGEST_S = 2**31 // 1000
 
@@ -25,7 +26,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Image:
-    """A photo as it is sent."""
+    """A photo's bytes and crop, ready to be sent."""
 
     content: bytes
     crop: Box | None = None
@@ -36,15 +37,15 @@ class Item:
     """A labelled photo of the gallery."""
 
     item_id: str
-    """Its owner's id of it, unique in the gallery."""
+    """The id that its owner gave it, unique in the gallery."""
     label: str
-    """What it shows, for example `honda_pilot_2011`."""
+    """The class of car that it shows, for example `honda_pilot_2011`."""
     uri: str = ""
-    """Where the photo is, if its owner says so."""
+    """Where the photo is, if its owner said so."""
     batch_id: str = ""
-    """What it was added with, and can be deleted with."""
+    """The batch that it was added in, and can be deleted with."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Whatever else its owner keeps with it."""
+    """Anything else that its owner keeps with it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Filter:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search. None: as the index was built to."""
+    """How to search. An option that is None is the index's own."""
 
     k: int | None = None
-    """Neighbours to find, and voters."""
+    """How many neighbours to find, all of which vote."""
     filter: Filter = field(default_factory=Filter)
     exact: bool = False
     """Compare with every gallery photo instead of asking the index: slower."""
@@ -75,14 +76,14 @@ class SearchOptions:
     ef_search: int | None = None
     """Candidates to keep while walking the graph, for HNSW indexes."""
     rerank: int | None = None
-    """Candidates for each neighbour: so many times k are found, and compared again with the uncompressed embeddings."""
+    """Candidates for each neighbour: the index finds `rerank * k`, which are compared again, uncompressed."""
     allow_partial: bool = False
-    """Answer without the shards of the index that are late; `Provenance` says how many answered. Otherwise that is a
-    DeadlineExceededError, with the reason SHARD_TIMEOUT."""
+    """Answer without the shards of the index that are late; `Provenance` says how many answered. If False, a late shard
+    raises DeadlineExceededError with the reason SHARD_TIMEOUT."""
     shard_timeout_s: float | None = None
-    """Seconds that the shards have. None: as many as the service gives them."""
+    """Seconds that the shards have to answer. None: as many as the service gives them."""
     min_sequence: int = 0
-    """Wait until the service knows of this entry of the journal: the `journal_sequence` of what was added or deleted."""
+    """Wait until the service knows this entry of its journal: the `journal_sequence` that a write returned."""
 
     def __post_init__(self) -> None:
         _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search, rerank=self.rerank)
@@ -117,7 +118,7 @@ class Times:
     embed: EmbedTimes
     search: SearchTimes
     round_trip_ms: float
-    """Both calls as this client saw them, network and retries included."""
+    """Milliseconds of both calls as this client saw them, network and retries included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ class Embeddings:
     """Embeddings of photos, and the model that made them."""
 
     model: str
-    """Fingerprint. Embeddings of different models can't be compared; the search service refuses another's."""
+    """The fingerprint of that model. The search service refuses embeddings of another model than its index's."""
     vectors: NDArray[np.float32]
     """`(photos, dimension)`."""
     times: EmbedTimes | None = None
@@ -145,13 +146,13 @@ class Label:
     """A class of car."""
 
     label: str
-    """As the gallery's owner wrote it, for example `honda_pilot_2011`. The other fields are parsed from it."""
+    """The label as the gallery's owner wrote it, for example `honda_pilot_2011`. The other fields are parsed from it."""
     make: str
     """Empty if the label couldn't be parsed."""
     model: str
     """Body and trim words included. Empty if the label couldn't be parsed."""
     year: int | None
-    """None if the label has no plausible one."""
+    """None if the label has no plausible year."""
 
     def __str__(self) -> str:
         return _in_words(self, "" if self.year is None else str(self.year))
@@ -171,13 +172,13 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an answer was computed from."""
+    """The model, index and shards that an answer was computed from."""
 
     model: str
-    """Fingerprint of the model the gallery was embedded with."""
+    """The fingerprint of the model that the gallery was embedded with."""
     index_version: str
     journal_sequence: int
-    """The last journal entry that the answer takes into account, as all before it; 0 if nothing was ever written."""
+    """The last journal entry that the answer takes into account, with all before it; 0 if nothing was ever written."""
     shards_answered: int
     shards_total: int
 
@@ -202,30 +203,30 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Classification:
-    """What a car is, by the vote of its neighbours. The levels can't contradict each other: the vote is read from the
-    make down.
+    """Make, model and year of a car, by the vote of its neighbours. The levels can't contradict each other: the vote is
+    read from the make down.
 
-    `str()` says it with its verdict and the range of years, for example `honda pilot 2009-2011`.
+    `str()` gives the answer with its verdict and the range of years, for example `honda pilot 2009-2011`.
     """
 
     answer: Label | None
-    """What comes nearest, whatever the verdict is. None if the filter left no neighbour to vote."""
+    """The label that comes nearest, whatever the verdict is. None if the filter left no neighbour to vote."""
     verdict: Verdict | None
     """None if the index is not calibrated, or there is no answer."""
     known_score: float | None
-    """What the verdict compares with `Calibration.unknown_threshold`: higher is more surely a car of the gallery."""
+    """The score that the verdict compares with `Calibration.unknown_threshold`: a higher one is more surely a known car."""
     years: tuple[int, int] | None
-    """The first and the last of the model years that the gallery can't tell apart, for this car: the same one where it
+    """The first and the last of the model years that the gallery can't tell apart for this car; both are the same if it
     can. None if the answer has no year."""
     years_confidence: float
-    """Of make, model and a year within `years`: label <= years <= model."""
+    """How sure make, model and a year within `years` are: label <= years <= model."""
     make_confidence: float
     """How sure the answer is, by level: 0 <= label <= model <= make <= 1. A probability if the index is calibrated, and
     otherwise a share of the vote."""
     model_confidence: float
     label_confidence: float
     makes: tuple[Candidate, ...]
-    """All that got votes, heaviest first; so are models and labels."""
+    """All makes that got votes, heaviest first; `models` and `labels` are alike."""
     models: tuple[Candidate, ...]
     labels: tuple[Candidate, ...]
     neighbours: tuple[Neighbour, ...]
@@ -242,12 +243,12 @@ class Classification:
 
 @dataclass(frozen=True)
 class Identification(Classification):
-    """What a photo shows, and how that was found out."""
+    """A classification of a photo, with what it was computed from and how long that took."""
 
     provenance: Provenance
     times: Times
     request_id: str
-    """Finds both calls in the services' logs."""
+    """The id of both calls in the services' logs."""
 
     def __str__(self) -> str:
         return super().__str__() + reservation(self.provenance)
@@ -258,23 +259,23 @@ class SearchResult:
     """The neighbours of queries."""
 
     neighbours: tuple[tuple[Neighbour, ...], ...]
-    """One entry a query, in its order; each nearest first."""
+    """One entry for each query, in their order; each entry has the nearest first."""
     provenance: Provenance
     times: SearchTimes
 
 
 @dataclass(frozen=True)
 class ClassifyResult:
-    """The votes of queries' neighbours."""
+    """The classifications of queries."""
 
     classifications: tuple[Classification, ...]
-    """One entry a query, in its order."""
+    """One entry for each query, in their order."""
     provenance: Provenance
     times: SearchTimes
 
 
 def reservation(provenance: Provenance) -> str:
-    """What is to be said after an answer that part of the gallery was not searched for."""
+    """Return words to add to an answer if part of the gallery was not searched; otherwise nothing."""
     return f" (from {provenance.shards_answered} of {provenance.shards_total} shards)" if provenance.partial else ""
 
 
@@ -287,7 +288,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _check_range(**numbers: int | None) -> None:
-    """Raises ValueError, naming the number that no message can carry. What makes sense is for the service to say."""
+    """Raise ValueError, naming the number, if a message can't carry it. Whether it makes sense is for the service to say."""
     for name, number in numbers.items():
         if number is not None and not 0 <= number < 2**31:
             raise ValueError(f"{name} must be >= 0 and < 2**31, got {number}")

@@ -1,4 +1,4 @@
-"""Embeddings between numpy and the wire."""
+"""Turn embeddings into messages and back."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ _FLOAT32_LE = np.dtype("<f4")
 
 
 def pack(model: str, matrix: NDArray[Any]) -> embedding_pb2.Embeddings:
-    """The message for a `(rows, dimension)` matrix of embeddings that `model` (a fingerprint) made."""
+    """Return the message for a `(rows, dimension)` matrix of embeddings that `model` (a fingerprint) made."""
     rows = np.ascontiguousarray(matrix, dtype=_FLOAT32_LE)
     return embedding_pb2.Embeddings(model=model, dimension=rows.shape[1], data=rows.tobytes())
 
 
 def unpack(message: embedding_pb2.Embeddings) -> NDArray[np.float32]:
-    """The `(rows, dimension)` float32 matrix of a message, read-only, over a single copy of its bytes.
+    """Return the `(rows, dimension)` float32 matrix of a message, read-only, over a single copy of its bytes.
 
-    Raises ValueError, with what is wrong, if the bytes are not a whole number of finite embeddings.
+    Raise ValueError, with what is wrong, if the bytes are not a whole number of finite embeddings.
     """
     if message.dimension < 1:
         raise ValueError("dimension must be >= 1, got 0")

@@ -1,7 +1,8 @@
-"""Replies are read without being parsed: what is read must be what protobuf reads."""
+"""Replies and requests of a load test."""
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from vmmr import wire
@@ -9,9 +10,8 @@ from vmmr._types import Filter, SearchOptions
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
-from loadtest.plan import Plan
 from loadtest.replies import MalformedReplyError, answered, embedded
-from loadtest.targets import with_queries, without_queries
+from loadtest.targets import search_request
 
 MS = st.floats(0, 1000, width=32)
 
@@ -22,7 +22,7 @@ def test_embeddings_and_times_of_the_embedder(rows, dimension, decode, queue, in
     embeddings = wire.pack("m" * 64, np.ones((rows, dimension), np.float32))
     reply = embedder_pb2.EmbedResponse(embeddings=embeddings, times=times).SerializeToString()
     content, found = embedded(reply, rows)
-    assert content == embeddings.SerializeToString()
+    assert content == embeddings
     assert found == {"decode": decode, "queue": queue, "infer": infer}
     with pytest.raises(MalformedReplyError, match=f"does not have {rows + 1} embeddings"):
         embedded(reply, rows + 1)
@@ -34,25 +34,25 @@ def test_answers_are_counted_and_times_read_of_the_search_service(queries, queue
     results = [search_pb2.Neighbours(neighbours=[search_pb2.Neighbour(uri="x" * n)]) for n in range(queries)]
     provenance = search_pb2.Provenance(model="m")
     reply = search_pb2.SearchResponse(results=results, provenance=provenance, times=times).SerializeToString()
-    assert answered(reply, queries) == {"queue": queue, "search": search, "vote": 0}
+    assert answered(reply, search_pb2.SearchResponse, queries) == {"queue": queue, "search": search, "vote": 0}
     with pytest.raises(MalformedReplyError, match=f"{queries} answers to {queries - 1} questions"):
-        answered(reply, queries - 1)
+        answered(reply, search_pb2.SearchResponse, queries - 1)
 
 
 @given(st.binary(max_size=60))
 def test_what_is_no_reply_is_told_and_never_an_answer_to_a_question(data):
     try:
-        times = answered(data, 0)
-    except ValueError:
+        times = answered(data, search_pb2.ClassifyResponse, 0)
+    except (MalformedReplyError, DecodeError):
         return
     assert set(times) == {"queue", "search", "vote"}
 
 
 @given(st.integers(1, 70), st.integers(1, 600))
-def test_a_request_is_put_together_as_protobuf_would(rows, dimension):
+def test_one_request_serves_search_and_classify(rows, dimension):
     options = SearchOptions(k=7, nprobe=3, filter=Filter(makes=("honda",)))
     embeddings = wire.pack("m" * 64, np.ones((rows, dimension), np.float32))
-    data = with_queries(embeddings.SerializeToString(), without_queries(Plan(target="classify", options=options)))
+    data = search_request(embeddings, options)
     for kind in (search_pb2.ClassifyRequest, search_pb2.SearchRequest):
         request = kind.FromString(data)
         assert request.queries == embeddings

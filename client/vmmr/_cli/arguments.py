@@ -1,4 +1,4 @@
-"""The arguments of the `vmmr` command."""
+"""Parse the arguments of the `vmmr` command."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ _PHOTO_HELP = "a file, an http:// or https:// URL, or - for standard input"
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser some of whose options have a default in the environment."""
+    """A parser with options that take their defaults from environment variables."""
 
     def __init__(self, environment: Mapping[str, str], **settings: Any) -> None:
         shown: dict[str, Any] = {"epilog": EXIT_CODES, "formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -34,7 +34,7 @@ class Arguments(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Takes flags and photos in any order. argparse can, but not of its own accord, nor above sub-commands."""
+        """Parse flags and photos in any order, which argparse doesn't do by itself, nor above sub-commands."""
         if self._mixing or self._subparsers:
             return super().parse_known_args(args, namespace)
         self._mixing = True
@@ -50,7 +50,7 @@ class Arguments(argparse.ArgumentParser):
         )
 
     def add_switch(self, flag: str, variable: str, help: str) -> None:  # noqa: A002  # argparse's own name
-        # As a string: argparse checks that of the sub-command alone that was given.
+        # The default is a string, so that argparse checks it, and only for the sub-command that was given.
         value = self._environment.get(variable, "")
         kind = partial(_switch, variable)
         self.add_argument(flag, action=_Switch, nargs=0, default=value, type=kind, help=f"{help} [{variable}]")
@@ -64,7 +64,10 @@ class _Switch(argparse.Action):
 
 
 def _without_separator(args: Sequence[str]) -> list[str]:
-    """What comes after `--` as names that look like no flags. argparse forgets that separator where flags are mixed."""
+    """Return the arguments without `--`, and names after it so that they don't look like flags.
+
+    argparse forgets that separator when it parses flags and names in any order.
+    """
     flags_end = args.index("--") if "--" in args else len(args)
     names = (f"./{name}" if name.startswith("-") and name != "-" else name for name in args[flags_end + 1 :])
     return [*args[:flags_end], *names]

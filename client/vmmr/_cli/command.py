@@ -1,4 +1,4 @@
-"""The `vmmr` command."""
+"""Run the `vmmr` command: parse its arguments, make a client, run the sub-command."""
 
 import argparse
 import os
@@ -46,7 +46,7 @@ def identify(client: Client, args: argparse.Namespace) -> int:
 
 
 def _identify_car(client: Client, args: argparse.Namespace) -> int:
-    """One answer from all photos, or none."""
+    """Print one answer from all photos, or none."""
     try:
         found = client.identify_car(
             _photos(args), options=settings.search_options(args), min_confidence=args.min_confidence
@@ -55,7 +55,7 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
         _report_errors_of_car(error, args)
         return PHOTOS_FAILED
     except ValueError as error:
-        # More photos than the services accept.
+        # The services accept fewer photos.
         print(f"vmmr: error: {error}", file=sys.stderr)
         return USAGE
     first, *others = args.photos
@@ -128,7 +128,7 @@ def _run(client: Client, args: argparse.Namespace) -> int:
 
 
 def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
-    """Raises ValueError or OSError if the settings make no sense."""
+    """Make the client. Raise ValueError or OSError if the settings make no sense."""
     return Client(
         args.embedder,
         args.search,
@@ -174,7 +174,7 @@ def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace
 
 
 def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
-    """Each bad photo by its name, where the error tells them apart."""
+    """Report each bad photo by its name, if the error tells them apart."""
     if args.json:
         report.show(report.json_line(photos=args.photos, error=report.error_fields(error)))
     elif isinstance(error, InvalidPhotoError) and error.photos:

@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and what its user is told of an error."""
+"""End a command: its exit codes, and what it prints of an error."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
         print(f"{program}: error: {report.explained(error)}", file=sys.stderr)
         return SERVICE_FAILED
     except KeyboardInterrupt:
-        # Past all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
+        # Skip all clean-up: gRPC's waits for ever for a call that was interrupted while it was being sent.
         os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Python would complain of the same once more while it flushes standard output at exit.

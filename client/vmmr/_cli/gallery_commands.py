@@ -23,14 +23,14 @@ from vmmr._photos import PhotoSource
 
 Source = Callable[[str, argparse.Namespace], PhotoSource]
 LabelOf = Callable[[str], str | None]
-"""The label of an item that is there already, by its id."""
+"""Returns the label of an item that is there already, by its id."""
 
 _AT_ONCE = 1000
 _TELL_S = 10.0
 
 
 def add(client: Client, args: argparse.Namespace, source: Source) -> int:
-    """`source`: the photo of a name."""
+    """Add photos to the gallery. `source` makes a photo of a name on the command line."""
     try:
         photos = labelled(args.photos, args.label)
     except (OSError, ValueError) as error:
@@ -64,7 +64,10 @@ def _label_in_gallery(client: Client, item_id: str) -> str | None:
 def _wanted(
     photos: Sequence[Labelled], label_of: LabelOf, batch_id: str, args: argparse.Namespace, source: Source
 ) -> Iterator[NewItem]:
-    """The photos, but for those that are there already with the same label: what adds them to a batch also removes them with it."""
+    """Yield the photos to add: all but those that are there already with the same label.
+
+    Adding those too would move them to the new batch, and removing it would then remove them.
+    """
     for photo in photos:
         item_id = _id_of_file(photo.name)
         there = label_of(item_id) if item_id else None
@@ -76,14 +79,14 @@ def _wanted(
 
 
 def _id_of_file(name: str) -> str:
-    """Empty if it is no file that can be read."""
+    """Return the item id of a file; empty if it can't be read."""
     with suppress(OSError, ValueError):
         return content_id(Path(name).read_bytes())
     return ""
 
 
 class _Adding:
-    """Tells how far it is, and what came of it."""
+    """Adds photos, and reports progress and the result."""
 
     def __init__(self, args: argparse.Namespace, batch_id: str, photos: int) -> None:
         self._args = args
@@ -119,7 +122,7 @@ class _Adding:
         self._tell_progress()
 
     def _tell_progress(self) -> None:
-        """On a terminal always, elsewhere now and then."""
+        """Print how many photos are done: each time on a terminal, elsewhere every few seconds."""
         terminal = sys.stderr.isatty()
         if terminal or time.monotonic() > self._told + _TELL_S:
             self._told = time.monotonic()

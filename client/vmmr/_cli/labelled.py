@@ -1,24 +1,25 @@
-"""Labelled photos on a command line: files, URLs, and folders whose names are labels."""
+"""Find the labelled photos that a command line names: files, URLs, and folders whose names are labels."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+from vmmr._photos import PHOTO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A photo by its name, and what it shows."""
+    """The name of a photo, and its label."""
 
     name: str
     label: str
 
 
 def labelled(names: Iterable[str], label: str | None) -> list[Labelled]:
-    """The photos of those names; of a folder, all in it and below. Without a label, a photo's is the name of its folder.
+    """Return the photos with these names; for a folder, all photos in it and below.
 
-    Raises ValueError for a photo that has no label, and for a folder without photos.
+    Without `label`, a photo's label is the name of its folder. Raise ValueError for a photo that has no label, and for a
+    folder without photos.
     """
     return [each for name in names for each in _of(name, label)]
 
@@ -39,15 +40,15 @@ def _of(name: str, label: str | None) -> Sequence[Labelled]:
 
 
 def _photos(folder: Path) -> Iterator[Path]:
-    """In a stable order, without what is hidden."""
+    """Yield the photos in the folder and below, in a stable order, without hidden ones."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in _SUFFIXES and not hidden:
+        if path.suffix.lower() in PHOTO_SUFFIXES and not hidden:
             yield path
 
 
 def folder_label(photo: Path) -> str:
-    """The name of the folder that the photo is in. Raises ValueError if that holds folders of photos, too."""
+    """Return the name of the folder that the photo is in. Raise ValueError if that holds folders of photos, too."""
     folder = photo.parent
     if any(next(_photos(other), None) for other in folder.iterdir() if other.is_dir()):
         raise ValueError(

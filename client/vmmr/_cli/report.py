@@ -1,4 +1,4 @@
-"""What the `vmmr` command prints."""
+"""Format and print what the `vmmr` command shows."""
 
 import json
 import sys
@@ -28,21 +28,21 @@ _FLAGS = {
     "options.shard_timeout_ms": "--shard-timeout",
     "min_confidence": "--min-confidence",
 }
-"""What the fields of a request are called on the command line."""
+"""The flags for the fields of a request."""
 
 
 def json_line(**fields: Any) -> str:
-    """An object on one line. Float32 values lose the digits that they never had."""
+    """Return a JSON object on one line. Numbers are rounded to the digits that a float32 has."""
     return json.dumps(_rounded(fields), default=str, ensure_ascii=False)
 
 
 def show(text: str) -> None:
-    """At once: what reads a pipe gets each answer when it is there."""
+    """Print and flush, so that a program that reads a pipe gets each answer when it is there."""
     print(text, flush=True)
 
 
 def photo_error(name: str, error: PhotoError, *, as_json: bool) -> None:
-    """On standard error, or as an object among the others."""
+    """Print the error of a photo on standard error, or as a JSON object among the others."""
     if as_json:
         show(json_line(photo=name, error=error_fields(error)))
     else:
@@ -58,7 +58,7 @@ def error_fields(error: VmmrError) -> dict[str, Any]:
 
 
 def explained(error: VmmrError) -> str:
-    """The error, in the words of the command line where it is about them alone."""
+    """Return the error's message, which names flags instead of fields if flags for all of them exist."""
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     if not violations or not all(violation.field in _FLAGS for violation in violations):
         return str(error)
@@ -70,7 +70,10 @@ def identification_heading(width: int) -> str:
 
 
 def identification_line(name: str, found: Identification, width: int) -> str:
-    """The answer, how sure it is by level, and the score of the nearest photo. The columns are as wide for every photo."""
+    """Return a line with the answer, how sure each level is, and the score of the nearest photo.
+
+    The columns have the same width for every photo.
+    """
     known = found.answer is not None and found.verdict != "unknown"
     levels = (found.make_confidence, found.model_confidence, found.years_confidence)
     confidences = [f"{level:.0%}" if known else "-" for level in levels]
@@ -125,7 +128,7 @@ def label_lines(labels: Iterable[LabelCount]) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, their columns aligned."""
+    """Return the rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -1,4 +1,4 @@
-"""Parsed arguments of a command, as the clients take them."""
+"""Turn parsed arguments into what the clients take."""
 
 import argparse
 from collections.abc import Mapping
