@@ -1,4 +1,4 @@
-"""The arguments of `vmmr-loadtest`. Imports nothing of the extra: `--help` works without."""
+"""Parse the arguments of `vmmr-loadtest`. Nothing of the extra is imported here, so `--help` works without it."""
 
 import argparse
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Is the newer of two results worse?"""
+"""Compare two results, and tell whether the newer one is worse."""
 
 import json
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ _SAME = (
     *("target", "batch", "photos", "distinct", "size", "options"),
     *("arrivals", "duration_s", "slo_p99_ms", "processes", "connections"),
 )
-"""Settings that should be the same: the figures are of something else otherwise."""
+"""Settings that should be equal in both results: otherwise the figures measure different things."""
 
 
 class CannotCompareError(ValueError):
-    """The files are no results, or have no load in common."""
+    """Raised if the files are no results, or have no load in common."""
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """Shares, 0.2 is 20 %."""
+    """The changes for the worse that are allowed, as shares: 0.2 is 20 %."""
 
     p99_increase: float = 0.2
     throughput_decrease: float = 0.1
@@ -31,17 +31,17 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Change:
-    """One figure, in both."""
+    """One figure in both results."""
 
     load: str
     figure: str
     old: float | None
     new: float | None
     change: float | None
-    """A share of the old one; of errors, the difference. None: one of them is absent."""
+    """The change as a share of the old figure; for errors, the difference. None if one of the figures is absent."""
     regressed: bool
     unsure: bool = False
-    """The 95 % intervals of both overlap: it may be chance."""
+    """Whether the 95 % intervals of both overlap, so that the change may be chance."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Comparison:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Raises CannotCompareError, or OSError."""
+    """Read a result. Raise CannotCompareError if the file is none, OSError if it can't be read."""
     try:
         result = json.loads(path.read_text())
         known = result["format"] == FORMAT and isinstance(result["steps"], list)
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], allowed: Allowed) -> Comparison:
-    """Raises CannotCompareError if they are of different targets, or have nothing in common."""
+    """Compare two results. Raise CannotCompareError if their targets differ, or they have no load in common."""
     if old["plan"]["target"] != new["plan"]["target"]:
         raise CannotCompareError(f"one is of {old['plan']['target']}, the other of {new['plan']['target']}")
     before, after = _by_load(old), _by_load(new)
@@ -94,7 +94,7 @@ def table(comparison: Comparison, allowed: Allowed) -> str:
 
 
 def _by_load(result: dict[str, Any]) -> dict[tuple[str, float], dict[str, Any]]:
-    """A load that was measured twice: the first time."""
+    """Return the steps by mode and load; of a load that was measured twice, the first."""
     found: dict[tuple[str, float], dict[str, Any]] = {}
     for step in result["steps"]:
         found.setdefault((step["mode"], step["load"]), step)
@@ -116,7 +116,7 @@ def _of_step(name: str, old: dict[str, Any], new: dict[str, Any], allowed: Allow
 
 
 def _p99(name: str, old: Any, new: Any, allowed: Allowed) -> Change:
-    """`old`, `new`: the latencies; None where nothing was answered, which is worse than any p99."""
+    """Compare the p99 of two latencies. None means that nothing was answered, which is worse than any p99."""
     if not old or not new:
         return Change(name, "p99 ms", old and old["p99_ms"], new and new["p99_ms"], None, bool(old))
     change = _share(old["p99_ms"], new["p99_ms"])
@@ -154,7 +154,7 @@ def _remarks(old: dict[str, Any], new: dict[str, Any], before: Any, after: Any) 
             yield f"! in the {name} one the generator was a limit: {result['doubts'][0]}"
         if result["ended_early"]:
             yield f"! the {name} one ended early: {result['ended_early']}"
-    # The first of a search for the knee depends on what it found: no load of it is missed.
+    # Which loads a search for the knee tries depends on what it finds: none of them is missing.
     if missing := [] if new["knee"] else [_name(key) for key in before if key not in after]:
         yield f"! the new one lacks {', '.join(missing)}"
 

@@ -1,30 +1,30 @@
-"""Which rate to try next, on the way to the highest that is still fine. Pure: points in, a rate out."""
+"""Choose the rate to try next in a search for the highest that passes. Pure: points in, a rate out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 KNEE = 3.0
-"""The p99 at the knee, in units of that at the lowest rate."""
+"""The p99 at the knee, as a multiple of the p99 at the lowest rate."""
 KEEPS_UP = 0.95
-"""The share of what is offered that a service answers while it keeps up."""
+"""The share of offered calls that a service answers while it keeps up."""
 _FIRST = (0.2, 0.5, 0.8, 1.0)
-"""Of the capacity: what is tried first."""
+"""The rates to try first, as shares of the capacity."""
 _UP, _DOWN = 1.25, 0.5
 _TRIES = 2
-"""Of a rate that failed although a higher one was fine: something else may have happened just then."""
+"""How often to try a rate that failed although a higher one passed: something else may have disturbed it."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What came of one rate."""
+    """The result at one rate."""
 
     rate: float
-    """Calls/s, offered."""
+    """Calls/s that were offered."""
     answered: float
-    """The share of them that was answered."""
+    """The share of calls that was answered."""
     p99_ms: float | None
-    """None: none was answered."""
+    """None if no call was answered."""
     meets_slo: bool = True
 
 
@@ -32,7 +32,7 @@ Goal: TypeAlias = Callable[[Point], bool]
 
 
 def goals(points: Sequence[Point], *, slo: bool) -> list[Goal]:
-    """What a rate must pass: the knee, and the SLO if there is one."""
+    """Return the conditions that a rate must pass: to be before the knee, and to meet the SLO if there is one."""
     of_knee: Goal = lambda point: before_knee(point, points)  # noqa: E731
     return [of_knee, *([meets] if slo else [])]
 
@@ -49,7 +49,7 @@ def meets(point: Point) -> bool:
 
 
 def border(points: Sequence[Point], goal: Goal) -> tuple[float | None, float | None]:
-    """The highest rate that is fine and the lowest above it that is not; a rate is fine if it ever was."""
+    """Return the highest rate that passes, and the lowest above it that fails. A rate passes if it did in any try."""
     rates = sorted({point.rate for point in points})
     fine = {rate for rate in rates if any(goal(point) for point in points if point.rate == rate)}
     fails_at = next((rate for rate in rates if rate not in fine), None)
@@ -58,7 +58,7 @@ def border(points: Sequence[Point], goal: Goal) -> tuple[float | None, float | N
 
 
 def next_rate(points: Sequence[Point], capacity: float, *, slo: bool, precision: float, most: int) -> float | None:
-    """None: the search is at its end. `capacity`: a first guess at the most calls/s."""
+    """Return the next rate to try, or None at the end of the search. `capacity`: a first guess at the most calls/s."""
     if len(points) >= most:
         return None
     if not points:
@@ -73,7 +73,7 @@ def next_rate(points: Sequence[Point], capacity: float, *, slo: bool, precision:
 
 
 def _again(points: Sequence[Point], wanted: Sequence[Goal]) -> float | None:
-    """A rate that failed below one that was fine."""
+    """Return a rate to try again: it failed below one that passed."""
     for goal in wanted:
         fine = [point.rate for point in points if goal(point)]
         for rate in sorted({point.rate for point in points if point.rate < max(fine, default=0.0)} - set(fine)):
@@ -83,7 +83,7 @@ def _again(points: Sequence[Point], wanted: Sequence[Goal]) -> float | None:
 
 
 def _upwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal]) -> float | None:
-    """The first rates, whatever comes of them, and on while anything is fine at the highest."""
+    """Return the next of the first rates; after those, a higher one while any goal is met at the highest."""
     highest = max(point.rate for point in points)
     first = (rounded(share * capacity) for share in _FIRST)
     if rate := next((rate for rate in first if rate > highest), None):
@@ -92,7 +92,7 @@ def _upwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal]) -
 
 
 def _downwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal]) -> float | None:
-    """While anything fails at the lowest rate, as far as makes sense."""
+    """Return a lower rate while any goal is missed at the lowest, down to 1 % of the capacity."""
     lowest = min(point.rate for point in points)
     if all(border(points, goal)[0] is not None for goal in wanted) or lowest < 0.01 * capacity:
         return None
@@ -100,7 +100,7 @@ def _downwards(points: Sequence[Point], capacity: float, wanted: Sequence[Goal])
 
 
 def _between(points: Sequence[Point], wanted: Sequence[Goal], precision: float) -> float | None:
-    """The middle of the widest gap between fine and not."""
+    """Return the middle of the widest gap between a rate that passes and one that fails."""
     gaps = [(fails_at / fine, fine, fails_at) for fine, fails_at in _borders(points, wanted)]
     if not gaps or max(gaps)[0] <= 1 + precision:
         return None
@@ -110,7 +110,7 @@ def _between(points: Sequence[Point], wanted: Sequence[Goal], precision: float) 
 
 
 def rounded(rate: float) -> float:
-    """To three digits: nobody needs 37.284913 calls/s."""
+    """Round to three digits: nobody needs 37.284913 calls/s."""
     return float(f"{rate:.3g}")
 
 

@@ -1,4 +1,4 @@
-"""The machine that the generator runs on."""
+"""Describe the machine that the generator runs on, and how busy it is."""
 
 import os
 import platform
@@ -20,14 +20,14 @@ def described() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Busy:
-    """How busy all cores have been, counted since the system started."""
+    """The time that all cores were busy, and the whole time, since the system started."""
 
     busy: float
     all: float
 
     @classmethod
     def now(cls) -> "Busy | None":
-        """None where the system doesn't tell."""
+        """Return the times so far, or None if the system doesn't tell them."""
         try:
             fields = [float(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
         except (OSError, ValueError):
@@ -37,7 +37,7 @@ class Busy:
 
 
 def share(before: Busy | None, after: Busy | None) -> float | None:
-    """Of all cores, between two times."""
+    """Return the share of all cores that was busy between two times, if both are known."""
     if before is None or after is None or after.all <= before.all:
         return None
     return (after.busy - before.busy) / (after.all - before.all)

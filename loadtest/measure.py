@@ -1,4 +1,4 @@
-"""From what the processes have recorded to what is said of it."""
+"""Turn what the processes recorded into the figures of a step."""
 
 import math
 
@@ -12,9 +12,9 @@ MET = 0.99
 """The share of all calls that must be answered within the SLO."""
 _LATE_MS = 1.0
 _LATE_SHARE = 0.1
-"""A generator that is later than that share of the p99, and than _LATE_MS, is a part of the figures."""
+"""If the generator is later than this share of the p99, and than _LATE_MS, its own delays distort the figures."""
 _BUSY = 0.9
-"""Cores that a process of the generator may use: its Python runs on one."""
+"""The share of a core that a process of the generator may use before it counts as a limit: its Python runs on one."""
 _Z95 = 1.96
 
 
@@ -73,7 +73,10 @@ def distribution(kept: HdrHistogram) -> Distribution | None:
 
 
 def interval(kept: HdrHistogram, share: float) -> tuple[float, float]:
-    """In ms: the order statistics between which the percentile is, with 95 % confidence (binomial, as a normal)."""
+    """Return the values in ms between which the percentile lies with 95 % confidence.
+
+    They are order statistics, by the normal approximation of the binomial distribution.
+    """
     count = kept.get_total_count()
     middle, away = share * count, _Z95 * math.sqrt(count * share * (1 - share))
     low, high = ((min(max(middle + sign * away, 0), count)) / count for sign in (-1, 1))
@@ -81,7 +84,7 @@ def interval(kept: HdrHistogram, share: float) -> tuple[float, float]:
 
 
 def _errors(record: Record) -> tuple[Errors, ...]:
-    """The most frequent first."""
+    """Return the kinds of failures, the most frequent first."""
     return tuple(
         Errors(code, reason, count, refused=(code, reason) in record.refusals, message=record.messages[code, reason])
         for (code, reason), count in record.failures.most_common()

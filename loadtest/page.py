@@ -1,4 +1,4 @@
-"""What was measured, as one page that needs nothing beside itself."""
+"""Show a result as one HTML page that needs no other file."""
 
 from pathlib import Path
 from typing import Any

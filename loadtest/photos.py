@@ -1,4 +1,4 @@
-"""Photos to send: of a folder, or drawn by us."""
+"""Find photos to send in a folder, or draw them."""
 
 import io
 import random
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vmmr._photos import PHOTO_SUFFIXES
 
 MOST_BYTES = 128 * 2**20
-"""Of all photos together: each process holds them."""
+"""The most bytes of all photos together, since each process holds them all."""
 
 _QUALITY = 85
 _ROUGHNESS = 1.6  # the amplitude of a frequency f is f**-1.6: a photo of 500x375 has some 40 kB, as a camera's has
@@ -21,17 +21,17 @@ _ROUGHNESS = 1.6  # the amplitude of a frequency f is f**-1.6: a photo of 500x37
 class Photos:
     contents: tuple[bytes, ...]
     source: str
-    """For people: what they are."""
+    """A description of them for people."""
 
 
 class NoPhotosError(ValueError):
-    """A folder has no photo that could be sent."""
+    """Raised if a folder has no photo that could be sent."""
 
 
 def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
-    """At most `distinct` photos from anywhere below a folder, drawn at random, none of more than `max_bytes`.
+    """Return at most `distinct` photos from anywhere below a folder, chosen at random, none of more than `max_bytes`.
 
-    Raises NoPhotosError if there are none, OSError if one can't be read.
+    Raise NoPhotosError if there are none, OSError if one can't be read.
     """
     if not folder.is_dir():
         raise NoPhotosError(f"--photos: {folder} is no folder")
@@ -61,13 +61,13 @@ def _within(total: int, paths: list[Path], distinct: int, max_bytes: int) -> Ite
 
 
 def drawn(distinct: int, size: tuple[int, int], seed: int) -> Photos:
-    """JPEGs of clouds of colour, as much detail to decode as in photos of that size. Always the same for a seed."""
+    """Draw JPEGs of clouds of colour, with as much detail to decode as photos of that size. A seed always gives the same."""
     contents = tuple(_jpeg(_clouds(np.random.default_rng([seed, number]), *size)) for number in range(distinct))
     return Photos(contents, f"{distinct} drawn photos of {size[0]}x{size[1]}")
 
 
 def _clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
-    """(height, width, 3): noise whose detail falls off as that of photos does."""
+    """Return pixels (height, width, 3) of noise, with detail that falls off as it does in photos."""
     across, down = np.fft.rfftfreq(width)[None, :], np.fft.fftfreq(height)[:, None]
     strength = np.maximum(np.hypot(across, down), 1 / max(width, height)) ** -_ROUGHNESS
     phases = rng.standard_normal((3, *strength.shape)) + 1j * rng.standard_normal((3, *strength.shape))

@@ -21,7 +21,7 @@ KEEPALIVE_S = 30.0
 
 @dataclass(frozen=True)
 class Access:
-    """Where the services are, and how they are called."""
+    """Where the services are, and how to call them."""
 
     embedder: str = "127.0.0.1:50051"
     search: str = "127.0.0.1:50052"
@@ -31,7 +31,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Open:
-    """Calls start at given times, whether those before were answered or not: as independent users call."""
+    """An open loop: calls start at given times, whether earlier ones were answered or not, as independent users call."""
 
     rate: float
     """Calls/s."""
@@ -42,7 +42,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Closed:
-    """So many callers at once, each of whom calls again when it is answered: as a batch job calls."""
+    """A closed loop: each of some callers calls again when it is answered, as a batch job calls."""
 
     concurrency: int
 
@@ -55,45 +55,45 @@ Load: TypeAlias = Open | Closed
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A whole load test. Bounded: no step is longer than `warmup_s + duration_s + timeout_s`, and all steps together
-    make no more than `max_calls` calls.
+    """A whole load test. No step takes longer than `warmup_s + duration_s + timeout_s`, and all steps together make no
+    more than `max_calls` calls.
 
-    Raises ValueError, naming the setting, if it makes no sense.
+    Raise ValueError, naming the setting, if one makes no sense.
     """
 
     target: Target
     loads: tuple[Load, ...] = ()
-    """One step each, in this order. Empty: the rates are searched (`knee`)."""
+    """The load of each step, in this order. Empty: the rates are found by a search (`knee`)."""
     access: Access = field(default_factory=Access)
     photos: Path | None = None
     """A folder of photos, searched recursively. None: photos are drawn, or vectors are random."""
     distinct: int = 256
-    """How many different things are sent, in turn."""
+    """How many different photos or vectors are sent, in turn."""
     size: tuple[int, int] = (500, 375)
-    """Of drawn photos: width, height, in pixels."""
+    """Width and height of drawn photos, in pixels."""
     batch: int = 1
-    """Photos, or queries, in one call."""
+    """How many photos, or queries, are in one call."""
     options: SearchOptions = field(default_factory=SearchOptions)
     duration_s: float = 10.0
-    """Of the measurement of one step."""
+    """Seconds that one step is measured."""
     warmup_s: float = 2.0
-    """Of the same load before it, which is not measured."""
+    """Seconds of the same load before that, which are not measured."""
     timeout_s: float = 10.0
-    """The deadline of one call."""
+    """Seconds that one call may take."""
     max_calls: int = 1_000_000
     arrivals: Arrivals = "uniform"
     processes: int = 1
     connections: int = 1
-    """Of each process, to each service."""
+    """Connections of each process to each service."""
     seed: int = 0
     slo_p99_ms: float | None = None
-    """99 % of all calls must be answered within it."""
+    """Milliseconds within which 99 % of all calls must be answered. None: there is no SLO."""
     max_errors: float = 0.01
-    """The share of calls that may fail. Those that are refused count for the SLO alone."""
+    """The share of calls that may fail. Refused calls do not count here, but they miss the SLO."""
     max_steps: int = 16
-    """Of a search for the knee."""
+    """The most steps of a search for the knee."""
     precision: float = 0.05
-    """How near a search for the knee comes, as a share of the rate."""
+    """How near to the knee a search comes, as a share of the rate."""
 
     def __post_init__(self) -> None:
         for load in self.loads:
@@ -109,7 +109,7 @@ class Plan:
 
     @property
     def services(self) -> tuple[Literal["embedder", "search"], ...]:
-        """That are called under load."""
+        """The services that are called under load."""
         called: dict[Target, tuple[Literal["embedder", "search"], ...]] = {
             "embed": ("embedder",),
             "identify": ("embedder", "search"),

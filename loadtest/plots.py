@@ -1,4 +1,4 @@
-"""What was measured, drawn."""
+"""Draw the plots of a result."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _MOST_BARS = 12
 
 
 def svgs(result: Result) -> list[Markup]:
-    """Of a result without an answered call, none."""
+    """Return the plots of a result; none if no call was answered."""
     steps = [step for step in in_order(result.steps) if step.latency]
     if not steps:
         return []
@@ -36,7 +36,7 @@ def svgs(result: Result) -> list[Markup]:
         if len(found) > 1:
             views.append((f"latency against {unit}", partial(_latency, found, unit, slo)))
             views.append((f"what became of calls, against {unit}", partial(_fates, found, unit)))
-    # Beside the probe of a search for the knee, which is an overload, nothing else would be seen.
+    # The probe of a search for the knee is an overload: beside it nothing else could be seen.
     shown = open_steps if result.knee and open_steps else steps
     views.append(("latency by percentile", partial(_percentiles, _chosen(shown), slo)))
     views.append(("where the time went, medians", partial(_stages, shown)))
@@ -100,7 +100,7 @@ def _fates(steps: Sequence[Step], unit: str, axes: Axes) -> None:
 
 
 def _percentiles(steps: Sequence[Step], slo: float | None, axes: Axes) -> None:
-    """As HdrHistogram's plots are: each nine has the same width."""
+    """Draw latency by percentile as HdrHistogram's plots do: each nine has the same width."""
     for number, step in enumerate(steps):
         assert step.latency, "those without were left out"
         shares, ms = curve(step.latency)
@@ -118,7 +118,7 @@ def _percentiles(steps: Sequence[Step], slo: float | None, axes: Axes) -> None:
 
 
 def curve(latency: Distribution) -> tuple[list[float], list[float]]:
-    """Shares of calls, and within how many ms they were answered; no finer than the calls are."""
+    """Return shares of calls, and the ms within which they were answered, no finer than the number of calls allows."""
     kept = HdrHistogram.decode(latency.hdr.encode())
     last = _nines(1 - 0.5 / latency.count)
     shares = [1 - 10**-nines for nines in np.linspace(0, last, 100)]
@@ -126,12 +126,12 @@ def curve(latency: Distribution) -> tuple[list[float], list[float]]:
 
 
 def _nines(share: float) -> float:
-    """0.9 is 1, 0.99 is 2."""
+    """Return how many nines a share has: 0.9 has 1, 0.99 has 2."""
     return -math.log10(1 - share)
 
 
 def _stages(steps: Sequence[Step], axes: Axes) -> None:
-    """Bars of medians on top of each other; they need not add up to the median of the whole."""
+    """Draw the medians of the stages in one bar for each step. They need not add up to the median of the whole call."""
     shown = _chosen(steps, _MOST_BARS)
     names = [name for name in stage_names(shown) if name not in CALLS]
     below = np.zeros(len(shown))
@@ -148,7 +148,7 @@ def _stages(steps: Sequence[Step], axes: Axes) -> None:
 
 
 def _chosen(steps: Sequence[Step], most: int = _MOST_LINES) -> list[Step]:
-    """Some of many, evenly, with the first and the last."""
+    """Return at most `most` of the steps, evenly spread, with the first and the last."""
     if len(steps) <= most:
         return list(steps)
     return [steps[place] for place in np.linspace(0, len(steps) - 1, most).round().astype(int).tolist()]

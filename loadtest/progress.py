@@ -1,4 +1,4 @@
-"""What is going on, on standard error: a line that changes, or one every few seconds where nobody watches a terminal."""
+"""Show progress on standard error: one line that changes on a terminal, elsewhere a line every few seconds."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ from loadtest.generator import Progress
 from loadtest.plan import Load, Plan
 
 _EVERY_S = {True: 0.25, False: 5.0}
-"""By whether it is a terminal."""
+"""Seconds between two updates: on a terminal, and elsewhere."""
 
 
 class Line:
@@ -52,7 +52,7 @@ class Line:
         )
 
     def _figures(self, progress: Progress, now: float) -> str:
-        """Since the last line."""
+        """Return the figures since the last update."""
         answered = progress.answered - self._before.answered
         spent = max(now - self._at, 1e-3)
         mean = f", mean {1e3 * (progress.latency_s - self._before.latency_s) / answered:.1f} ms" if answered else ""
@@ -61,7 +61,7 @@ class Line:
         return f", {answered / spent:.1f} answered/s{mean}, {under_way} under way{lost}"
 
     def _write(self, text: str) -> None:
-        # A line that is wrapped could not be overwritten.
+        # A line that wraps could not be overwritten.
         shown = text[: shutil.get_terminal_size().columns - 1]
         self._out.write(f"\r\x1b[K{shown}" if self._terminal else f"{text}\n")
         self._out.flush()

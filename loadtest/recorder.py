@@ -1,4 +1,4 @@
-"""What one process has seen of one step, or several processes together: histograms and counts that can be added up.
+"""Record what one process sees of one step, in histograms and counts that can be added up over processes.
 
 Latencies are kept in HdrHistograms (Gil Tene): microseconds to an hour, three significant digits, in constant memory.
 """
@@ -19,19 +19,19 @@ def histogram() -> HdrHistogram:
 
 
 def record(into: HdrHistogram, seconds: float) -> None:
-    # A value out of range would be left out in silence.
+    # The histogram silently leaves out values that are out of its range.
     into.record_value(min(max(round(1e6 * seconds), 0), LONGEST_US))
 
 
 @dataclass
 class Second:
-    """One second of a step, warm-up included, by when calls ended."""
+    """The calls that ended in one second of a step, warm-up included."""
 
     answered: int = 0
     refused: int = 0
     failed: int = 0
     worst_ms: float = 0.0
-    """Of the answered."""
+    """The longest latency of an answered call."""
 
     def add(self, other: "Second") -> None:
         self.answered += other.answered
@@ -42,47 +42,47 @@ class Second:
 
 @dataclass
 class Record:
-    """Calls that were to start within the window that is measured. Histograms are encoded while they travel."""
+    """The calls that should have started while the step was measured. Histograms are encoded between processes."""
 
     latency: HdrHistogram = field(default_factory=histogram)
-    """Of answered calls, from when they were to start."""
+    """Times of answered calls, from when they should have started."""
     service: HdrHistogram = field(default_factory=histogram)
-    """Of the same, from when they really started: what a closed loop would have seen."""
+    """Times of answered calls, from when they really started: what a closed loop would have seen."""
     refusal: HdrHistogram = field(default_factory=histogram)
-    """Of refused calls, from when they really started."""
+    """Times of refused calls, from when they really started."""
     lag: HdrHistogram = field(default_factory=histogram)
     """How late calls started."""
     loop_lag: HdrHistogram = field(default_factory=histogram)
-    """How late the event loop was with what it had to do."""
+    """How late the event loop was."""
     stages: dict[str, HdrHistogram] = field(default_factory=dict)
-    """Of answered calls, by name."""
+    """Times of the stages of answered calls, by name."""
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By code and reason."""
+    """Counts of failed calls, by code and reason."""
     messages: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Of the first failure of each kind."""
+    """The message of the first failure of each kind."""
     refusals: set[tuple[str, str]] = field(default_factory=set)
-    """The failures that are refusals."""
+    """The kinds of failures that are refusals."""
     refused: int = 0
-    """How many those are."""
+    """How many calls were refused."""
     unsent: int = 0
-    """Were to start, and never did."""
+    """Calls that should have started, and never did."""
     abandoned: int = 0
-    """Were under way when the step was stopped."""
+    """Calls that were under way when the step was stopped."""
     within_slo: int = 0
     done: int = 0
-    """Answered within the window, whenever they started: what the service got done."""
+    """Calls that were answered while the step was measured, whenever they started: what the service got done."""
     done_within_slo: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
-    """Of answered calls: messages, without what gRPC, HTTP/2 and TLS add."""
+    """Bytes of the messages of answered calls (so is `bytes_sent`), without what gRPC, HTTP/2 and TLS add."""
     window_s: float = 0.0
-    """How long was measured: less than planned, if it was stopped or had used up its calls."""
+    """Seconds that were measured: less than planned if the step was stopped or used up its calls."""
     calls: int = 0
-    """Made in all, warm-up included."""
+    """Calls made in all, warm-up included."""
     cpu_shares: list[float] = field(default_factory=list)
-    """Of each process: CPU seconds a second."""
+    """The CPU seconds a second that each process used."""
     seconds: dict[int, Second] = field(default_factory=dict)
-    """By whole seconds since the step began."""
+    """What happened in each second, counted from the beginning of the step."""
 
     def stage(self, name: str, seconds: float) -> None:
         if name not in self.stages:
@@ -101,7 +101,7 @@ class Record:
         return self.seconds.setdefault(int(at_s), Second())
 
     def add(self, other: "Record") -> None:
-        """What another process has seen of the same step."""
+        """Add what another process recorded of the same step."""
         for name in _HISTOGRAMS:
             getattr(self, name).add(getattr(other, name))
         for name in _COUNTS:

@@ -1,15 +1,15 @@
-"""What was measured: plain frozen values, which are what `--json` writes."""
+"""The result of a load test: plain frozen values, which `--json` writes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 FORMAT = 1
-"""Of the JSON; higher if it changes so that an older `compare` would misread it."""
+"""The version of the JSON. It grows when a change would make an older `compare` misread it."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of latencies, or other times, in ms; to three significant digits."""
+    """The distribution of latencies or other times in ms, to three significant digits."""
 
     count: int
     mean_ms: float
@@ -21,22 +21,22 @@ class Distribution:
     p999_ms: float
     max_ms: float
     p99_between_ms: tuple[float, float]
-    """Where the p99 of ever more such calls would be, with 95 % confidence, if they do not depend on each other."""
+    """The 95 % confidence interval of the p99, if calls do not depend on each other."""
     hdr: str
-    """All of it: an HdrHistogram of microseconds, V2, compressed, base64."""
+    """The whole histogram: an HdrHistogram of microseconds, V2, compressed, base64."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Calls that failed alike."""
+    """Calls that failed in the same way."""
 
     code: str
     reason: str
-    """The service's; empty if it gave none."""
+    """The service's reason; empty if it gave none."""
     count: int
     refused: bool
     message: str
-    """Of the first."""
+    """The message of the first of them."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Generator:
     loop_lag: Distribution | None
     """How late its event loops were."""
     cpu_shares: tuple[float, ...]
-    """Of each process, the cores it used."""
+    """The share of a core that each process used."""
     machine_busy: float | None
-    """Share of all cores of this machine that were busy, with whatever; None where the system doesn't tell."""
+    """The share of all cores of this machine that were busy, with any program; None if the system doesn't tell."""
     limited_by: tuple[str, ...]
-    """Why the figures may be the generator's or this machine's rather than the service's. Empty: nothing speaks for it."""
+    """Why the figures may be limited by the generator or this machine. Empty: nothing suggests that."""
 
 
 @dataclass(frozen=True)
 class Second:
-    """A second of a step, warm-up included, by when calls ended."""
+    """The calls that ended in one second of a step, warm-up included."""
 
     at: int
     answered: int
@@ -68,34 +68,34 @@ class Second:
 
 @dataclass(frozen=True)
 class Step:
-    """What came of one load. Calls are those that were to start within the window."""
+    """The result of one load. `calls` and all counts of them are those that should have started while it was measured."""
 
     mode: Literal["open", "closed"]
     load: float
-    """Calls/s, or callers at once."""
+    """Calls/s in an open loop, callers at once in a closed one."""
     window_s: float
     calls: int
     answered: int
     refused: int
     failed: int
     unsent: int
-    """The generator was too late to make them."""
+    """Calls that the generator was too late to make."""
     abandoned: int
-    """Under way when the test was interrupted."""
+    """Calls that were under way when the test was interrupted."""
     answered_per_s: float
-    """Calls answered within the window, whenever they started."""
+    """Calls answered a second while the step was measured, whenever they started."""
     things_per_s: float
-    """Photos, or queries: so many are in each call."""
+    """Photos or queries answered a second: `answered_per_s` times the batch."""
     goodput_per_s: float
-    """Calls answered within the window and within the SLO; all answered, if there is none."""
+    """Calls answered a second within the SLO; all answered calls if there is no SLO."""
     within_slo: float | None
-    """Share of all calls that were answered within the SLO. None: there is none."""
+    """The share of all calls that was answered within the SLO. None if there is no SLO."""
     meets_slo: bool | None
-    """Whether these are 99 %."""
+    """Whether that share is at least 99 %."""
     latency: Distribution | None
-    """Of answered calls, from when they were to start; None if none was answered. So are the others."""
+    """Times of answered calls, from when they should have started. This and the next two are None if there is no such call."""
     service: Distribution | None
-    """Of the same, from when they really started."""
+    """Times of answered calls, from when they really started."""
     refusal: Distribution | None
     stages: dict[str, Distribution]
     errors: tuple[Errors, ...]
@@ -110,58 +110,58 @@ class Step:
 
     @property
     def failed_share(self) -> float:
-        """Of the calls that got an end."""
+        """The share of calls that failed, of all that were not abandoned."""
         return self.failed / max(self.calls - self.abandoned, 1)
 
 
 @dataclass(frozen=True)
 class Border:
-    """The highest rate that was fine, and the lowest that was not."""
+    """The highest rate that passed, and the lowest that failed."""
 
     rate: float | None
-    """Calls/s. None: no rate that was tried was fine."""
+    """Calls/s. None if no rate that was tried passed."""
     p99_ms: float | None
     fails_at: float | None
-    """None: none that was tried failed."""
+    """Calls/s. None if no rate that was tried failed."""
     generator_limited: bool
-    """The generator was the limit where it failed: the service may be able to do more."""
+    """Whether the generator was the limit where it failed, so that the service may be able to do more."""
 
 
 @dataclass(frozen=True)
 class Knee:
-    """What a search for the knee has found."""
+    """The result of a search for the knee."""
 
     knee: Border
-    """Up to it, p99 is at most KNEE times that of the lowest rate, and what is offered is answered."""
+    """Up to this rate, p99 is at most KNEE times that of the lowest rate, and the service keeps up."""
     slo: Border | None
-    """Up to it, the SLO is met. None: there is none."""
+    """Up to this rate, the SLO is met. None if there is no SLO."""
     capacity_per_s: float
-    """Calls/s answered in closed loop, where the search began."""
+    """Calls/s answered in the closed loop with which the search began."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A load test."""
+    """The whole result of a load test."""
 
     format: int
     made: str
-    """When it began, UTC."""
+    """When the test began, in UTC."""
     version: str
-    """Of vmmr."""
+    """The version of vmmr."""
     plan: dict[str, Any]
     sends: dict[str, Any]
     """What was sent: `source`, how many different `requests`, `mean_bytes` of one."""
     served: dict[str, Any]
-    """What answered: the model, the index."""
+    """The model and the index that were served."""
     machine: dict[str, Any]
-    """Where the generator ran."""
+    """The machine that the generator ran on."""
     steps: tuple[Step, ...]
     knee: Knee | None
     ended_early: str
-    """Why; empty if it was not."""
+    """Why the test ended early; empty if it did not."""
     failures: tuple[str, ...]
-    """What the test was to show and did not. Empty: all is well."""
+    """The goals that were missed. Empty: all were met."""
     unproven: bool
-    """There was an SLO, no step that is beyond doubt missed anything, and others are in doubt: it may be met or not."""
+    """Whether it is open if the SLO is met: steps without doubt missed nothing, but the generator was a limit in others."""
     doubts: tuple[str, ...]
-    """Why the figures may be the generator's, step by step."""
+    """Why the figures may be limited by the generator, step by step."""

@@ -1,4 +1,4 @@
-"""A load test from plan to result."""
+"""Run a load test, from plan to result."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,16 +16,16 @@ from loadtest.result import FORMAT, Border, Knee, Result, Step
 from loadtest.workers import Workers
 
 PROBE_CONCURRENCY = 32
-"""Callers at once that find out roughly what a service can do, before a search for the knee."""
+"""How many callers at once find out roughly what a service can do, before a search for the knee."""
 
 Tell = Callable[[int, Load, Progress], None]
-"""Hears of progress: the step's number, from 1, its load, and what has come of it so far."""
+"""Is told of progress: the step's number, from 1, its load, and what has come of it so far."""
 
 
 def run(plan: Plan, tell: Tell = lambda *_: None, prepared: Prepared | None = None) -> Result:
-    """Measures what the plan says. Ctrl-C ends it with what there is; a second one is a KeyboardInterrupt.
+    """Measure what the plan says. Ctrl-C ends it with what was measured; a second one raises KeyboardInterrupt.
 
-    Raises what `prepare` does, or WorkerError.
+    Raise what `prepare` does, or WorkerError.
     """
     made = datetime.now(UTC).isoformat(timespec="seconds")
     ready = prepared or prepare(plan)
@@ -52,7 +52,7 @@ def run(plan: Plan, tell: Tell = lambda *_: None, prepared: Prepared | None = No
 
 
 class _Test:
-    """The steps, one after the other."""
+    """Runs the steps, one after the other."""
 
     def __init__(self, plan: Plan, workers: Workers, tell: Tell) -> None:
         self.steps: list[Step] = []
@@ -98,7 +98,7 @@ class _Test:
 
 
 def points(steps: list[Step] | tuple[Step, ...]) -> list[knee.Point]:
-    """Of the steps in open loop."""
+    """Return the results of the open-loop steps, for the search."""
     return [
         knee.Point(
             rate=step.load,
@@ -112,7 +112,7 @@ def points(steps: list[Step] | tuple[Step, ...]) -> list[knee.Point]:
 
 
 def _knee(plan: Plan, steps: tuple[Step, ...]) -> Knee | None:
-    """None if the test ended before a rate was tried."""
+    """Return what the search found; None if the test ended before a rate was tried."""
     found = points(steps)
     if not found:
         return None
@@ -128,7 +128,7 @@ def _border(steps: tuple[Step, ...], found: list[knee.Point], goal: knee.Goal) -
 
 
 def _failures(plan: Plan, steps: tuple[Step, ...], found: Knee | None) -> Iterator[str]:
-    """A search for the knee goes beyond it on purpose: only what it finds counts."""
+    """Yield the goals that were missed. A search goes beyond the knee on purpose, so only what it finds counts."""
     if plan.loads:
         for step in steps:
             yield from _failures_of(plan, step)
@@ -148,7 +148,7 @@ def _failures_of(plan: Plan, step: Step) -> Iterator[str]:
 
 
 def _is_unproven(plan: Plan, steps: tuple[Step, ...]) -> bool:
-    """A search for the knee says itself where the generator was a limit."""
+    """Return whether it is open if the SLO is met. A search for the knee says itself where the generator was a limit."""
     doubted = any(step.generator.limited_by for step in steps)
     failed = any(list(_failures_of(plan, step)) for step in steps if not step.generator.limited_by)
     return plan.slo_p99_ms is not None and bool(plan.loads) and doubted and not failed
@@ -161,7 +161,7 @@ def _doubts(steps: tuple[Step, ...]) -> Iterator[str]:
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    """For JSON, without the token."""
+    """Return the plan for JSON, without the token."""
     plain = asdict(plan)
     access = plain["access"]
     access["token"] = access["token"] is not None

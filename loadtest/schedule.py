@@ -1,4 +1,4 @@
-"""When calls start, in open loop. Pure: the same plan always has the same schedule."""
+"""Schedule the calls of an open loop. Pure: the same plan always has the same schedule."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from loadtest.plan import Arrivals
 
 
 def arrivals(rate: float, seconds: float, kind: Arrivals, seed: int) -> Iterator[float]:
-    """Seconds from the beginning, ascending, all less than `seconds`; `rate` of them a second.
+    """Yield when calls start: seconds from the beginning, ascending, all less than `seconds`, `rate` of them a second.
 
     `uniform`: equally far apart. `poisson`: as independent callers come, with exponentially distributed gaps.
     """
@@ -16,16 +16,16 @@ def arrivals(rate: float, seconds: float, kind: Arrivals, seed: int) -> Iterator
 
 
 def share(schedule: Iterator[float], process: int, processes: int, most: int) -> Iterator[tuple[int, float]]:
-    """The part of one of several processes: every so manieth of the first `most`, with its number in the whole.
+    """Yield one process's part of the first `most` starts: every `processes`-th, with its number in the whole schedule.
 
-    So all processes together keep to the one schedule, bunches and gaps included.
+    So all processes together keep to one schedule, bunches and gaps included.
     """
     return islice(enumerate(islice(schedule, most)), process, None, processes)
 
 
 def _uniform(rate: float, seconds: float) -> Iterator[float]:
     number = 0
-    # Not a sum of gaps, in which rounding errors would add up.
+    # A quotient, since rounding errors would add up in a sum of gaps.
     while (at := number / rate) < seconds:
         yield at
         number += 1

@@ -1,4 +1,4 @@
-"""What was measured, in a terminal."""
+"""Show a result as text, for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,12 +6,12 @@ from loadtest.knee import KNEE
 from loadtest.result import Border, Distribution, Knee, Result, Step
 
 LEAST = {"p99": 100, "p99.9": 1000}
-"""Calls that a percentile needs: with fewer it would be the slowest call."""
+"""How many calls a percentile needs: with fewer it would be the slowest call."""
 BUSY = 0.9
-"""The share of a machine's cores beyond which it is full."""
+"""The share of busy cores from which a machine counts as full."""
 ABSENT = "-"
 _MESSAGE = 100
-"""Characters of an error's message that are shown; --json has all."""
+"""How many characters of an error's message are shown; --json has all."""
 THINGS = {"embed": "photos", "search": "queries", "classify": "queries", "identify": "photos"}
 
 
@@ -21,7 +21,7 @@ def table(result: Result) -> str:
 
 
 def head(result: Result) -> list[str]:
-    """What was tested, and how."""
+    """Return lines that say what was tested, and how."""
     plan, sends = result.plan, result.sends
     lines = [f"vmmr loadtest {plan['target']}, {result.made}"]
     if model := result.served.get("model"):
@@ -44,7 +44,7 @@ def head(result: Result) -> list[str]:
 
 
 def cells(step: Step, *, things: str | None, slo: bool) -> dict[str, str]:
-    """The figures of a step, as they are shown, by heading. `things`: the heading of photos or queries a second."""
+    """Return the figures of a step by heading, as they are shown. `things`: the heading of photos or queries a second."""
     latency = step.latency
     shown = {
         "LOAD": step.name,
@@ -77,7 +77,7 @@ def percentile(latency: Distribution | None, name: str) -> str:
 
 
 def rows(result: Result) -> list[list[str]]:
-    """The heading, then a row a step; empty if there is none."""
+    """Return the heading, then a row for each step; nothing if there are no steps."""
     plan = result.plan
     things = f"{THINGS[plan['target']]}/s".upper().replace("/S", "/s") if plan["batch"] > 1 else None
     slo = plan["slo_p99_ms"] is not None
@@ -90,7 +90,7 @@ def _steps(result: Result) -> list[str]:
 
 
 def in_order(steps: Sequence[Step]) -> list[Step]:
-    """By mode and load: a search for the knee jumps to and fro."""
+    """Return the steps by mode and load, since a search for the knee tries them in another order."""
     return sorted(steps, key=lambda step: (step.mode, step.load))
 
 
@@ -99,7 +99,7 @@ def stage_names(steps: Sequence[Step]) -> list[str]:
 
 
 def _stages(result: Result) -> list[str]:
-    """Where the time went: medians and p99 of each stage."""
+    """Return lines that show where the time went: median and p99 of each stage."""
     steps = [step for step in in_order(result.steps) if step.latency]
     names = stage_names(steps)
     if not names:
@@ -137,7 +137,7 @@ def error_rows(steps: Sequence[Step]) -> list[list[str]]:
 
 
 def _doubts(result: Result) -> Iterator[str]:
-    """Loudly: figures of the generator are worse than none."""
+    """Yield warnings if the generator was a limit, since such figures are worse than none."""
     if not result.doubts:
         return
     yield "! THE GENERATOR, OR THIS MACHINE, WAS A LIMIT. These figures are not the service's alone:"
@@ -146,7 +146,7 @@ def _doubts(result: Result) -> Iterator[str]:
 
 
 def doubts(result: Result) -> list[str]:
-    """A line a step."""
+    """Return a line for each step that the generator limited."""
     steps = [step for step in in_order(result.steps) if step.generator.limited_by]
     return [f"{step.name}: {'; '.join(step.generator.limited_by)}" for step in steps]
 
@@ -177,7 +177,7 @@ def verdict(result: Result) -> list[str]:
 
 
 def notes(result: Result) -> list[str]:
-    """What to keep in mind."""
+    """Return remarks on the whole result."""
     found = []
     least = min((step.calls for step in result.steps if step.mode == "open"), default=LEAST["p99"])
     if least < LEAST["p99"]:
@@ -211,7 +211,7 @@ def _border(border: Border) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Columns as wide as they must be. The first, and those from `left` on, are set left; the others right."""
+    """Return the rows as aligned lines. The first column, and those from `left` on, are aligned left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The processes that make the calls. Spawned, never forked: gRPC has threads."""
+"""Run the processes that make the calls. They are spawned, never forked, since gRPC has threads."""
 
 import asyncio
 import multiprocessing
@@ -20,12 +20,12 @@ from loadtest.recorder import Record
 
 _START_S = 60.0
 _HEAD_START_S = 0.1
-"""Between telling the processes of a step and its beginning."""
+"""Seconds between telling the processes of a step and its beginning."""
 _STOP_S = 10.0
 
 
 class WorkerError(RuntimeError):
-    """A process of the generator failed or was killed."""
+    """Raised if a process of the generator failed or was killed."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class _Broken:
 
 
 class Workers:
-    """`plan.processes` of them, ready to run steps, until the end of a `with` block."""
+    """The plan's processes, ready to run steps until the end of a `with` block."""
 
     def __init__(self, plan: Plan, requests: tuple[bytes, ...]) -> None:
         context = multiprocessing.get_context("spawn")
         self.interrupted = False
         self._stop = context.Event()
         self._processes, self._pipes = [], []
-        # Ctrl-C in a terminal reaches all processes. These never hear of it, not even while they start.
+        # Ctrl-C in a terminal reaches all processes. These ignore it, even while they start.
         with _interrupts_to(signal.SIG_IGN):
             for _ in range(plan.processes):
                 ours, theirs = context.Pipe()
@@ -68,8 +68,8 @@ class Workers:
         self._end()
 
     def run(self, load: Load, most_calls: int, tell: Callable[[Progress], None]) -> Record:
-        """One step on all processes together. Ctrl-C ends it early, and sets `interrupted`. Raises WorkerError."""
-        # As an exception, Ctrl-C could lose a record on its way from here to there, which would then be waited for for ever.
+        """Run one step on all processes together. Ctrl-C ends it early, and sets `interrupted`. Raise WorkerError."""
+        # Raised as an exception, Ctrl-C could lose a record that is being received, and this would wait for it for ever.
         with _interrupts_to(self._interrupt):
             return self._run(load, most_calls, tell)
 
@@ -98,7 +98,7 @@ class Workers:
         self._stop.set()
 
     def _receive(self, timeout_s: float | None) -> tuple[Any, Any]:
-        """The next message of any process."""
+        """Return the next message of any process. Raise WorkerError if a process fails."""
         ready = multiprocessing.connection.wait(self._pipes, timeout_s)
         if not ready:
             raise WorkerError(f"the generator's processes did not start within {_START_S:g} s")
@@ -126,7 +126,7 @@ class Workers:
 
 
 def work(plan: Plan, pipe: Connection, stop: multiprocessing.synchronize.Event) -> None:
-    """A process of the generator: requests in, then steps in and records out, until the pipe is closed."""
+    """Be a process of the generator: take the requests, then steps, and send records, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         requests: tuple[bytes, ...] = pipe.recv()
