@@ -86,7 +86,7 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+        """Deletes items. Idempotent: items that are not there are passed over. All or nothing up to 10000 items. More of a label or
         batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
         call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
         """
@@ -95,14 +95,14 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetItem(self, request, context):
-        """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id.
+        """Returns one item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListItems(self, request, context):
-        """Items in the order of their ids, a page at a time.
+        """Returns items in the order of their ids, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +119,7 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """The versions of the index on the disk, and how much the journal holds beyond the one that is served.
+        """Returns the versions of the index on the disk, and how much the journal holds beyond the one that is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

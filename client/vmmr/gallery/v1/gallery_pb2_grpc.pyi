@@ -42,14 +42,14 @@ class GalleryServiceStub:
     changes nothing. Embeddings of another model than the index's are FAILED_PRECONDITION, reason MODEL_MISMATCH.
     """
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeleteItemsRequest, _gallery_pb2.DeleteItemsResponse]
-    """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+    """Deletes items. Idempotent: items that are not there are passed over. All or nothing up to 10000 items. More of a label or
     batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
     call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
     """
     GetItem: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.GetItemRequest, _gallery_pb2.GetItemResponse]
-    """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
+    """Returns one item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListItemsRequest, _gallery_pb2.ListItemsResponse]
-    """Items in the order of their ids, a page at a time."""
+    """Returns items in the order of their ids, a page at a time."""
     Compact: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]
     """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
     was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
@@ -57,7 +57,7 @@ class GalleryServiceStub:
     caller that goes away does not stop it. Writes go on meanwhile.
     """
     ListVersions: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]
-    """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
+    """Returns the versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 @_typing.type_check_only
 class GalleryServiceAsyncStub(GalleryServiceStub):
@@ -73,14 +73,14 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     changes nothing. Embeddings of another model than the index's are FAILED_PRECONDITION, reason MODEL_MISMATCH.
     """
     DeleteItems: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeleteItemsRequest, _gallery_pb2.DeleteItemsResponse]  # type: ignore[assignment]
-    """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+    """Deletes items. Idempotent: items that are not there are passed over. All or nothing up to 10000 items. More of a label or
     batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
     call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
     """
     GetItem: _aio.UnaryUnaryMultiCallable[_gallery_pb2.GetItemRequest, _gallery_pb2.GetItemResponse]  # type: ignore[assignment]
-    """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
+    """Returns one item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
     ListItems: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListItemsRequest, _gallery_pb2.ListItemsResponse]  # type: ignore[assignment]
-    """Items in the order of their ids, a page at a time."""
+    """Returns items in the order of their ids, a page at a time."""
     Compact: _aio.UnaryUnaryMultiCallable[_gallery_pb2.CompactRequest, _gallery_pb2.CompactResponse]  # type: ignore[assignment]
     """Starts writing a new index version with all that the journal holds, and answers when it is served: every write that
     was acknowledged before the call is in it. If one was begun before and stopped, that one is ended first.
@@ -88,7 +88,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     caller that goes away does not stop it. Writes go on meanwhile.
     """
     ListVersions: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]  # type: ignore[assignment]
-    """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
+    """Returns the versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Adds photos to the gallery and takes them out, while it serves.
@@ -113,7 +113,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.DeleteItemsResponse, _abc.Awaitable[_gallery_pb2.DeleteItemsResponse]]:
-        """Deletes items. Idempotent: what is not there is passed over. All or nothing up to 10000 items. More of a label or
+        """Deletes items. Idempotent: items that are not there are passed over. All or nothing up to 10000 items. More of a label or
         batch are deleted in parts of 10000, each of them all or nothing, so that other writes need not wait for all of them: a
         call that fails, or whose deadline passes, may have deleted some parts. Send it again to delete the rest.
         """
@@ -124,7 +124,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.GetItemRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.GetItemResponse, _abc.Awaitable[_gallery_pb2.GetItemResponse]]:
-        """One item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
+        """Returns one item. NOT_FOUND, reason ITEM_NOT_FOUND, if there is none with that id."""
 
     @_abc_1.abstractmethod
     def ListItems(
@@ -132,7 +132,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.ListItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.ListItemsResponse, _abc.Awaitable[_gallery_pb2.ListItemsResponse]]:
-        """Items in the order of their ids, a page at a time."""
+        """Returns items in the order of their ids, a page at a time."""
 
     @_abc_1.abstractmethod
     def Compact(
@@ -152,6 +152,6 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.ListVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.ListVersionsResponse, _abc.Awaitable[_gallery_pb2.ListVersionsResponse]]:
-        """The versions of the index on the disk, and how much the journal holds beyond the one that is served."""
+        """Returns the versions of the index on the disk, and how much the journal holds beyond the one that is served."""
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub:
-    """Asks a model for what it makes of tensors. `vmmr-embedder serve` answers it with one model: `images`, BYTES, each
-    element an encoded photo, to `embeddings`, FP32, a row each.
+    """Has a model turn tensors into tensors. `vmmr-embedder serve` has one model: from `images`, BYTES, each element an encoded
+    photo, to `embeddings`, FP32, a row for each photo.
     """
 
     def __init__(self, channel):
@@ -74,47 +74,47 @@ class GRPCInferenceServiceStub:
 
 
 class GRPCInferenceServiceServicer:
-    """Asks a model for what it makes of tensors. `vmmr-embedder serve` answers it with one model: `images`, BYTES, each
-    element an encoded photo, to `embeddings`, FP32, a row each.
+    """Has a model turn tensors into tensors. `vmmr-embedder serve` has one model: from `images`, BYTES, each element an encoded
+    photo, to `embeddings`, FP32, a row for each photo.
     """
 
     def ServerLive(self, request, context):
-        """Whether the process answers at all. Never an error, warm or not.
+        """Tells whether the process answers at all. Never an error, warm or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether ModelInfer is answered now: not before the model is warm, and no longer once the server stops.
+        """Tells whether ModelInfer is answered now: not before the model is warm, and no longer once the server stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """ServerReady, of the model of that name. Once warm, another name or version is NOT_FOUND, reason UNKNOWN_MODEL.
+        """Like ServerReady, for the model of that name. Once warm, another name or version is NOT_FOUND, reason UNKNOWN_MODEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerMetadata(self, request, context):
-        """Name and version of the server.
+        """Returns name and version of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """The tensors that a model takes and gives. Another model than the one served is NOT_FOUND, reason UNKNOWN_MODEL.
+        """Returns the tensors that a model takes and gives. Another model than the one served is NOT_FOUND, reason UNKNOWN_MODEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelConfig(self, request, context):
-        """The same, and the most photos in one call, as Triton tells it: an extension of Triton's, `model_configuration`, without
+        """Returns the tensors and the most photos in one call, as Triton does: an extension of Triton's, `model_configuration`, without
         which perf_analyzer measures nothing. Another model than the one served is NOT_FOUND, reason UNKNOWN_MODEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,8 +177,8 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
-    """Asks a model for what it makes of tensors. `vmmr-embedder serve` answers it with one model: `images`, BYTES, each
-    element an encoded photo, to `embeddings`, FP32, a row each.
+    """Has a model turn tensors into tensors. `vmmr-embedder serve` has one model: from `images`, BYTES, each element an encoded
+    photo, to `embeddings`, FP32, a row for each photo.
     """
 
     @staticmethod

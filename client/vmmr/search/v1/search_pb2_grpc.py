@@ -62,14 +62,15 @@ class SearchServiceServicer:
     """
 
     def Search(self, request, context):
-        """The nearest gallery photos of 1..N queries. All or nothing.
+        """Returns the gallery photos nearest to each of 1..N queries. All or nothing: one bad query fails the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """Make, model and year of 1..N queries, by a vote of the nearest gallery photos. All or nothing.
+        """Returns make, model and year for each of 1..N queries, by a vote of the nearest gallery photos. All or nothing: one
+        bad query fails the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +84,7 @@ class SearchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLabels(self, request, context):
-        """The labels of the gallery in alphabetical order, a page at a time.
+        """Returns the labels of the gallery in alphabetical order, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
