@@ -79,7 +79,7 @@ def figures(name: str, results: Path) -> Path:
 
 
 def ran(name: str, results: Path) -> str:
-    """Runs a bench anew; what went wrong, or nothing."""
+    """Run a bench anew. Return what went wrong, or nothing."""
     out = figures(name, results)
     print(f"--- {name}", file=sys.stderr, flush=True)
     out.unlink(missing_ok=True)  # figures of an earlier run must not pass for this one's
@@ -95,7 +95,7 @@ def read(name: str, results: Path) -> Iterator[Ratio]:
 
 
 def absent_peers(results: Path) -> dict[str, str]:
-    """A table without them must not pass for one of all."""
+    """Return why peers are absent, by name: a table without them must not pass for one of all peers."""
     path = figures("peers", results)
     absent = json.loads(path.read_text())["absent"] if path.exists() else {}
     return {f"peers, {name}": why.splitlines()[0] for name, why in absent.items()}

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def best(measure: Callable[[], Coroutine[None, None, float]]) -> float:
-    """The least of some measurements: other work on the machine only ever adds."""
+    """Return the least of some measurements, since other work on the machine only ever adds to them."""
     return min(asyncio.run(measure()) for _ in range(REPEATS))
 
 
@@ -50,7 +50,7 @@ async def through_executor(callers: int) -> float:
 
 
 async def cpu_per_item(callers: int, call: Callable[[], Awaitable[object]]) -> float:
-    """CPU seconds of one item."""
+    """Return the CPU seconds of one item."""
 
     async def caller() -> None:
         for _ in range(ITEMS // callers):
@@ -78,7 +78,7 @@ class Device:
         return items
 
     def gap(self) -> float:
-        """Median seconds from the end of a batch to the beginning of the next."""
+        """Return the median seconds from the end of a batch to the beginning of the next."""
         return statistics.median(self.times[i + 1][0] - self.times[i][1] for i in range(len(self.times) - 1))
 
 
@@ -90,7 +90,7 @@ async def gap_of_batcher() -> float:
 
 
 async def gap_of_loop() -> float:
-    """The plain way: a coroutine takes the futures of a batch, awaits the executor, sets them, and takes the next."""
+    """Measure the gap of the plain way: a coroutine takes a batch, awaits the executor, sets the futures, takes the next."""
     device, loop = Device(), asyncio.get_running_loop()
     waiting = [loop.create_future() for _ in range(BATCH * BATCHES)]
     with ThreadPoolExecutor(1) as executor:

@@ -115,7 +115,7 @@ def bitmap(pixels: np.ndarray) -> bytes:
 
 
 def raw(args: argparse.Namespace, info: BundleInfo, pixels: np.ndarray) -> tuple[dict[str, dict[int, float]], bool]:
-    """Images/s by batch size, run in each way; and whether the bound one had page-locked memory."""
+    """Return images/s by batch size, run in each way, and whether the bound run had page-locked memory."""
     largest = max(args.batches)
     runtime = Runtime(args.model / bundle.GRAPH, input_size=info.input_size, max_batch=largest)
     session = runtime.session(args.device, threads=len(os.sched_getaffinity(0)))
@@ -146,7 +146,7 @@ def on_the_device(session: Any, batch: np.ndarray, device: str) -> Callable[[], 
 
 
 def rate(run: Callable[[], object], images: int, seconds: float) -> float:
-    """Images/s; the first run, which sets things up, does not count."""
+    """Return images/s. The first run, which sets things up, does not count."""
     run()
     began, runs = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < seconds:
@@ -156,7 +156,7 @@ def rate(run: Callable[[], object], images: int, seconds: float) -> float:
 
 
 def decoding(info: BundleInfo, photos: Sequence[bytes], seconds: float) -> dict[str, float]:
-    """Photos/s on all cores, as the server decodes: in threads."""
+    """Return photos/s of decoding in threads on all cores, as the server does it."""
     cores = len(os.sched_getaffinity(0))
     end = time.perf_counter() + seconds
 
@@ -210,7 +210,7 @@ def loaded(served: Served, photos: Sequence[bytes], args: argparse.Namespace) ->
 
 
 def called(address: str, photos: list[bytes], size: int, callers: int, seconds: float) -> tuple[list[float], float]:
-    """Of one process: milliseconds of each call, and CPU seconds."""
+    """Make the calls of one process. Return the milliseconds of each, and the CPU seconds of all."""
     requests = [
         embedder_pb2.EmbedRequest(
             images=[embedder_pb2.Image(content=photo) for photo in islice(cycle(photos), n, n + size)]
@@ -241,7 +241,7 @@ class Percents:
 
 @contextmanager
 def utilisation() -> Iterator[Percents]:
-    """What nvidia-smi says five times a second, if there is one."""
+    """Read the GPU's utilisation from nvidia-smi, if there is one, five times a second while the block lasts."""
     percents = Percents()
     if not shutil.which("nvidia-smi"):
         yield percents
@@ -288,7 +288,7 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
 
 
 def limit(load: dict[str, Any], cores: int) -> str:
-    """The stage that has no room left, and what says so."""
+    """Return the stage that has no room left, and what shows it."""
     used = load["server_cores"] + load["callers_cores"]
     cpu = f"server {load['server_cores']:.1f} and callers {load['callers_cores']:.1f} of {cores} cores"
     gpu = "no nvidia-smi" if load["gpu_percent"] is None else f"GPU busy {load['gpu_percent']:.0f} %"

@@ -126,7 +126,10 @@ def overload(calls: list[Call], peak: float, seconds: float) -> dict[str, Any]:
 
 
 def grown(memory: list[float]) -> dict[str, float]:
-    """The end is the median of the last tenth."""
+    """Return the memory at the start, at most and at the end, and by what share it grew.
+
+    The end is the median of the last tenth, compared with the median of the second sixth.
+    """
     end = statistics.median(memory[-max(1, len(memory) // 10) :])
     early = statistics.median(memory[len(memory) // 6 : len(memory) // 3] or memory)
     return {
@@ -138,7 +141,7 @@ def grown(memory: list[float]) -> dict[str, float]:
 
 
 def recovered(calls: list[Call], usual: float) -> float | None:
-    """Seconds until all calls were as they used to be; None if they never were."""
+    """Return the seconds until all calls were as quick as before; None if they never were."""
     bad = [call.intended for call in calls if call.code != "OK" or call.took > 3 * usual]
     last = max(bad, default=0.0)
     return last if last < calls[-1].intended else None
@@ -170,12 +173,12 @@ def open_generator(address: str, photos: list[bytes]) -> None:
 
 
 def busy(at_once: int, seconds: float) -> float:
-    """Photos a second, of so many callers who call again when they are answered. The first second does not count."""
+    """Return photos a second of some callers who call again when they are answered. The first second does not count."""
     return asyncio.run(_busy(at_once, seconds))
 
 
 def offer(loads: Sequence[Load], deadline: float) -> list[list[Call]]:
-    """The calls of each load; one follows on the other, whatever is still under way."""
+    """Offer one load after the other, whatever is still under way. Return the calls of each."""
     return asyncio.run(_offer(loads, deadline))
 
 

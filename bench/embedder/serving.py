@@ -112,7 +112,7 @@ def models(int8: Path, fp32: Path | None) -> dict[str, Case]:
 
 
 def ratios(cases: Cases) -> Cases:
-    """int8 against the others, round by round."""
+    """Return the ratios of int8 to the others, round by round."""
     whats = ("raw images/s", "raw images/CPU-s", "served images/s", "served images/CPU-s")
     return {
         f"int8 / {other}, {what}": [a / b for a, b in zip(cases["int8"][what], cases[other][what], strict=True)]
@@ -339,12 +339,12 @@ def served_embeddings() -> np.ndarray:
 
 
 def call(size: int, at_once: int, seconds: float) -> Did:
-    """Calls of `size` photos, by so many callers at once, each of whom calls again when it is answered."""
+    """Make calls of `size` photos, by several callers at once, each of whom calls again when it is answered."""
     return asyncio.run(_calls(lambda stub, did: _closed(stub, did, size, at_once, seconds)))
 
 
 def at_rate(rate: float, seconds: float) -> Did:
-    """Calls of one photo, each at its time, whatever became of those before."""
+    """Make calls of one photo, each at its time, whatever became of earlier ones."""
     return asyncio.run(_calls(lambda stub, did: _open(stub, did, rate, seconds)))
 
 

@@ -47,7 +47,7 @@ class Stub(nn.Module):
 
 
 def memory() -> float:
-    """What it takes at its highest to embed a gallery, and to find photos in it."""
+    """Return the peak of memory while a gallery is embedded, and while photos are searched in it."""
     learner = Learner(Stub(), replace(RECIPE, frozen=0), levels=levels(2), dimension=FEATURES, device=CPU)
     before = peak_bytes()
     gallery = embedded(learner, GALLERY)
@@ -67,7 +67,7 @@ def peak_bytes() -> int:
 
 
 def steps() -> list[float]:
-    """CPU seconds a step of each kind; the first round, in which kernels are chosen, does not count."""
+    """Return the CPU seconds a step of each kind. The first round, in which kernels are chosen, does not count."""
     learners = {frozen: learner(frozen) for _, frozen in KINDS}
     rounds = [[step(learners[frozen], size) for size, frozen in KINDS] for _ in range(1 + ROUNDS)]
     return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]

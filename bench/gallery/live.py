@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def vectors(rows: int, seed: int) -> NDArray[np.float32]:
-    """Clustered, of unit length."""
+    """Return clustered vectors of unit length."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(0).standard_normal((LABELS, D))
     found = centres[np.arange(rows) % LABELS] + rng.standard_normal((rows, D))
@@ -109,7 +109,7 @@ def built(path: Path, spec: IndexSpec, photos: int) -> IndexVersion:
 
 
 def searches(opened: Opened, rounds: int) -> dict[str, dict[str, float]]:
-    """By gallery and batch: CPU time of a search, of the engine's without a view in the same round."""
+    """Return, by gallery and batch, the CPU time of a search as a ratio to the bare engine's in the same round."""
     galleries = {f"{count} written": view(opened, written=count) for count in WRITTEN}
     galleries |= {f"{count} deleted": view(opened, deleted=count) for count in DELETED}
     galleries["a new label in 1000 written, filtered"] = galleries["1000 written"]
@@ -138,7 +138,7 @@ def search(gallery: View, queries: NDArray[np.float32], labels: NDArray[np.bool_
 
 
 def cpu(run: Callable[[], object], batch: int) -> float:
-    """Seconds of all threads, for one call."""
+    """Return the CPU seconds of all threads for one call."""
     times = 20 if batch == 1 else 3
     run()
     started = time.process_time()
@@ -166,7 +166,7 @@ def entry(row: int, vector: NDArray[np.float32], name: str | None = None) -> Ent
 
 
 def snapshots(version: IndexVersion, rounds: int) -> dict[str, float]:
-    """Microseconds of CPU."""
+    """Return the microseconds of CPU that each stage of a write and a view takes."""
     deltas = {f"{count:,}": filled(version, count) for count in (1_000, 100_000)}
     entries = [entry(row, vector) for row, vector in enumerate(vectors(20 * rounds, 11), 200_000)]
     found = defaultdict(list)
@@ -206,7 +206,7 @@ def filled(version: IndexVersion, count: int) -> Delta:
 
 
 def catching_up(path: Path) -> dict[str, float]:
-    """From a write's commit in one process to its view in this one; both with clocks that a machine's processes share."""
+    """Return the time from a write's commit in one process to its view in this one. Both read a clock that they share."""
     opener = Opener(path, gpus=(), max_k=1000)
     with Journal.open(path) as journal:
         replay = Replay(opener.current(), journal)

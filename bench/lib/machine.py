@@ -1,4 +1,4 @@
-"""The machine and the versions that figures were measured with, for their JSON."""
+"""Describe the machine and the versions that figures were measured with, for their JSON."""
 
 import importlib.metadata
 import os
@@ -12,7 +12,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def describe(libraries: Iterable[str] = LIBRARIES) -> dict[str, Any]:
-    """The CPU, its cores that this process may use, what it has for int8, memory, and versions."""
+    """Return the CPU, the cores that this process may use, its instructions for int8, memory, and versions."""
     about = _fields(Path("/proc/cpuinfo"))
     return {
         "cpu": about.get("model name", platform.machine()),
@@ -26,13 +26,13 @@ def describe(libraries: Iterable[str] = LIBRARIES) -> dict[str, Any]:
 
 
 def line(about: dict[str, Any]) -> str:
-    """For people."""
+    """Return the description as a line for people."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return f"{about['cores']} cores of {about['cpu']} ({', '.join(about['flags'])}), load {about['load_before']}; {versions}"
 
 
 def pin(cores: int) -> None:
-    """Keeps this process, and those it starts, to the first `cores` cores it has."""
+    """Keep this process, and those it starts, to the first `cores` cores it has."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 

@@ -41,7 +41,7 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def rss(pid: int) -> tuple[int, int]:
-    """Bytes: anonymous, and of mapped files; nothing of a process that has ended."""
+    """Return the resident bytes of a process: anonymous, and of mapped files; none if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

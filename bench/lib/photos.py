@@ -11,7 +11,7 @@ PHOTOS = 64
 
 
 def photos_of(folder: Path) -> tuple[str, list[bytes]]:
-    """What they are, and JPEGs of one size."""
+    """Return a description of the photos, and JPEGs of one size."""
     if folder.is_dir():
         files = sorted(folder.glob("*/*.jpg"))
         return "Stanford Cars", [encoded(Image.open(file)) for file in files[:: max(1, len(files) // PHOTOS)][:PHOTOS]]

@@ -61,7 +61,7 @@ class Real:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The photos of an index, or the train photos of embeddings."""
+        """Read the photos of an index, or the train photos of embeddings."""
         if (path / "CURRENT").exists():
             version = IndexVersion.open(path)
             return cls(_unit(version.embeddings), version.items.label_of.astype(np.int64), version.manifest.model)
@@ -81,7 +81,10 @@ class Structure:
 
     @classmethod
     def fit(cls, real: Real) -> Self:
-        """The centre of n photos is off by a nth of their spread: that share of what centres differ by is taken out."""
+        """Fit the structure of real embeddings.
+
+        The centre of n photos is off by a nth of their spread, so that share is taken out of what centres differ by.
+        """
         counts = np.bincount(real.classes)
         centres = np.zeros((len(counts), real.vectors.shape[1]), np.float32)
         np.add.at(centres, real.classes, real.vectors)
@@ -106,12 +109,12 @@ class Cars:
         return int(self.sizes.sum())
 
     def gallery(self) -> Iterator[Floats]:
-        """The photos, in blocks (some thousand, dimension), in the order of their classes."""
+        """Yield the photos in blocks (some thousand, dimension), in the order of their classes."""
         for block in self._blocks():
             yield from self._drawn(block, self.sizes[block], 1)
 
     def queries(self, count: int) -> tuple[Floats, Ints]:
-        """Other photos (count, dimension), and their classes; a class has a share as large as its share of the gallery."""
+        """Return other photos (count, dimension) and their classes, each as frequent as it is in the gallery."""
         rng = np.random.default_rng([self.seed, 1])
         counts = rng.multinomial(count, self.sizes / self.photos)
         drawn = [part for block in self._blocks() for part in self._drawn(block, counts[block], 2)]
@@ -133,7 +136,7 @@ class Cars:
             yield self._around(centres, part, spreads[part] * _log_normal(rng, len(part), PHOTO_SPREAD), rng)
 
     def _around(self, centres: Floats, classes: Ints, lengths: Floats, rng: np.random.Generator) -> Floats:
-        """A photo of each class, so far from its centre."""
+        """Return a photo of each class at the given distance from its centre."""
         own = rng.standard_normal((len(classes), len(self.structure.within)), np.float32)
         seen = self._views()[rng.integers(VIEWS, size=len(classes))]
         noise = (
@@ -148,12 +151,12 @@ class Cars:
 
     @property
     def _rest(self) -> np.float32:
-        """What is left of the spread within a class when some of it is straying."""
+        """Return the spread within a class that is left when part of it is straying."""
         between, within = (np.square(root).sum() for root in (self.structure.between, self.structure.within))
         return np.sqrt(np.float32(max(1 - 2 * STRAY**2 * between / within, 0.1)))
 
     def _classes(self, block: slice) -> tuple[Floats, Floats]:
-        """Centres (n, dimension) and spreads (n,) of a block of classes."""
+        """Return the centres (n, dimension) and spreads (n,) of a block of classes."""
         rng = np.random.default_rng([self.seed, 0, block.start])
         count, rank = block.stop - block.start, len(self.structure.between)
         kinship = rng.uniform(*KINSHIP, (count, 1)).astype(np.float32)
@@ -163,7 +166,7 @@ class Cars:
 
 
 def sizes(photos: int, seed: int) -> Ints:
-    """Photos of each class: as many in all as wanted, and at least one of each class."""
+    """Return how many photos each class has: as many in all as wanted, and at least one each."""
     classes = max(round(photos / PHOTOS_A_CLASS), 1)
     shares = np.random.default_rng([seed, 2]).lognormal(0, SIZE_SPREAD, classes)
     edges = np.rint(np.cumsum(shares) / shares.sum() * (photos - classes)).astype(np.int64)
@@ -203,7 +206,7 @@ def _write_items(path: Path, counts: Ints) -> None:
 
 
 def check(real: Real, seed: int) -> None:
-    """Prints the same figures of real photos and of as many synthetic ones; a sixth of each asks the others."""
+    """Print the same figures of real photos and of as many synthetic ones. A sixth of each are the queries."""
     counts = np.bincount(real.classes)
     cars = Cars(Structure.fit(real), counts, seed)
     synthetic = Real(np.concatenate(list(cars.gallery())), np.repeat(np.arange(len(counts)), counts), "synthetic")
@@ -232,7 +235,7 @@ def _figures(photos: Real) -> dict[str, str]:
 
 
 def _kinds(gallery: Floats) -> Iterator[tuple[str, Any]]:
-    """Indexes that lose something, each in its own way."""
+    """Return kinds of indexes that lose something, each in its own way."""
     for factory in ("SQ8", "SQ4", "PCA64,Flat", "PQ32", "RaBitQ", "IVF64,Flat"):
         index = faiss.index_factory(gallery.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         index.train(gallery)
@@ -252,7 +255,7 @@ def _flat(vectors: Floats) -> Any:
 
 
 def _recall(index: Any, queries: Floats, true: Ints) -> float:
-    """The share of the truly nearest that the index finds."""
+    """Return the share of the truly nearest photos that the index finds."""
     _, found = index.search(queries, true.shape[1])
     return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, true, strict=True)])) / true.shape[1]
 
@@ -268,7 +271,7 @@ def _unit(vectors: NDArray[Any]) -> Floats:
 
 
 def _root(covariance: Floats) -> Floats:
-    """(r, dimension): root.T @ root is the covariance, its directions of no spread left out."""
+    """Return a root (r, dimension) of the covariance, root.T @ root, without directions that have no spread."""
     values, directions = np.linalg.eigh(covariance.astype(np.float64))
     kept = values > 1e-6 * values[-1]
     root: Floats = (directions[:, kept] * np.sqrt(values[kept])).T.astype(np.float32)
@@ -276,7 +279,7 @@ def _root(covariance: Floats) -> Floats:
 
 
 def _log_normal(rng: np.random.Generator, count: int, spread: float) -> Floats:
-    """(count,), their mean square 1."""
+    """Return log-normal values (count,) with a mean square of 1."""
     return np.exp(spread * rng.standard_normal(count, np.float32) - spread**2).astype(np.float32)
 
 

@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def install(name: str, peer: Peer) -> str:
-    """Makes a peer's environment unless it is there; why it could not, or nothing."""
+    """Make a peer's environment unless it is there. Return why that failed, or nothing."""
     done = environment(name, peer) / "installed"
     # What decodes and runs the network is what vmmr has, to the version.
     same = [f"{library}=={importlib.metadata.version(library)}" for library in ("numpy", "pillow", "onnxruntime")]
@@ -170,7 +170,7 @@ class Served:
         self._signal(signal.SIGSTOP)
 
     def end(self) -> None:
-        """Ends its processes, which are ours: some do not end when asked."""
+        """Kill its processes, which this bench started: some do not end when asked."""
         tree = self._tree()
         self._signal(signal.SIGCONT)
         with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
@@ -276,7 +276,7 @@ def over_grpc(port: int) -> Ask:
 
 
 def first_answer(server: Served, photo: bytes) -> bytes:
-    """Waits until it answers. Raises RuntimeError if it ends, or takes too long."""
+    """Wait until the server answers. Raise RuntimeError if it ends, or takes too long."""
     end = time.monotonic() + START_S
     while True:
         try:
@@ -333,7 +333,7 @@ def compared(there: dict[str, Peer], absent: dict[str, str], args: argparse.Name
 
 
 def running(there: dict[str, Peer], absent: dict[str, str], model: Path, photo: bytes, work: Path) -> Iterator[Served]:
-    """Every server that answers as vmmr does, held; why others don't goes to `absent`."""
+    """Yield every server that was started. Those that answer as vmmr does are then held; `absent` says why others do not."""
     expected = None
     for server, log in starting(there, model, work):
         yield server  # even one that does not answer has to be ended
@@ -353,7 +353,7 @@ def running(there: dict[str, Peer], absent: dict[str, str], model: Path, photo: 
 
 
 def starting(there: dict[str, Peer], model: Path, work: Path) -> Iterator[tuple[Served, Path]]:
-    """Of vmmr first, in both its ways; each with its log."""
+    """Start each server, vmmr in both its ways first. Yield it, with its log."""
     cores = len(os.sched_getaffinity(0))
     for workers in (1, cores):
         log = work / f"vmmr-{workers}"
@@ -366,7 +366,7 @@ def starting(there: dict[str, Peer], model: Path, work: Path) -> Iterator[tuple[
 
 
 def measured(server: Served, callers: int, photos: Sequence[bytes], seconds: float) -> Run:
-    """Callers that each ask again as soon as they are answered; the first moments don't count."""
+    """Measure a server with callers who ask again as soon as they are answered. The first moments don't count."""
     took: list[list[tuple[float, float]]] = [[] for _ in range(callers)]
     asks = [server.connect() for _ in range(callers)]
     start = time.perf_counter() + WARM_S
@@ -413,7 +413,7 @@ def row(server: Served, callers: int) -> dict[str, Any]:
 
 
 def ratios(servers: Sequence[Served]) -> dict[str, dict[str, float | None]]:
-    """For each peer, what this module's docstring says."""
+    """Return the ratios for each peer that this module's docstring explains."""
     points = [(server, callers) for server in servers for callers in CALLERS]
     ours = [point for point in points if point[0].name == "vmmr"]
     return {
@@ -431,7 +431,7 @@ Point = tuple[Served, int]
 
 
 def at_equal_p99(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
-    """None if vmmr is never as quick."""
+    """Return the ratio of throughput at equal p99; None if vmmr is never as quick."""
     most = max((figures(point) for point in theirs), key=lambda run: run.per_second)
     within = [figures(point).per_second for point in ours if figures(point).p99_ms <= most.p99_ms]
     return max(within) / most.per_second if within else None

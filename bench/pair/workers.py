@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def photo() -> bytes:
-    """A call of one JPEG of 500 x 375, with edges and noise as photos have."""
+    """Return a request of one JPEG of 500 x 375, with edges and noise as photos have."""
     y, x = np.mgrid[0:375, 0:500]
     waves = np.stack([128 + 100 * np.sin(x / p) * np.cos(y / q) for p, q in ((40, 25), (17, 60), (70, 9))], -1)
     pixels = waves + np.random.default_rng(0).normal(0, 8, waves.shape)
@@ -97,7 +97,7 @@ def photo() -> bytes:
 
 
 def queries(count: int) -> bytes:
-    """A call of queries near to gallery photos."""
+    """Return a request of queries near to gallery photos."""
     version = IndexVersion.open(INDEX)
     rows = np.random.default_rng(0).choice(len(version.embeddings), count, replace=False)
     vectors = version.embeddings[rows].astype(np.float32)
@@ -115,7 +115,7 @@ CASES = (
 
 
 def measured(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
-    """Figures of each way, and ratios of two workers to each other way."""
+    """Return the figures of each way, and the ratios of two workers to each other way."""
     request = case.request()
     with ExitStack() as stack:
         servers = {way: stack.enter_context(serving(case.module, way)) for way in WAYS}
@@ -140,7 +140,7 @@ def quotient(one: Measured, other: Measured) -> Measured:
 
 
 def summary(rounds: Sequence[Measured]) -> dict[str, list[float]]:
-    """Median, least and most of each field."""
+    """Return median, least and most of each field."""
     columns = zip(*map(astuple, rounds), strict=True)
     names = (each.name for each in fields(Measured))
     return {
@@ -194,7 +194,7 @@ def loaded(server: Served, pool: ProcessPoolExecutor, method: str, request: byte
 
 
 def call(port: int, method: str, request: bytes, seconds: float) -> tuple[list[float], float]:
-    """What each call took, in seconds, and the CPU time of all."""
+    """Return the seconds of each call, and the CPU time of all."""
     before = time.process_time()
     return asyncio.run(call_over_all(port, method, request, seconds)), time.process_time() - before
 

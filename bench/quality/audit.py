@@ -124,7 +124,7 @@ def colour(rng: random.Random) -> tuple[int, int, int]:
 
 
 def interior(rng: random.Random) -> Image.Image:
-    """A dashboard with dials, a screen and a steering wheel."""
+    """Draw a dashboard with dials, a screen and a steering wheel."""
     picture = Image.new("RGB", (300, 225), colour(rng))
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 75, 300, 225), fill=(40, 40, 45))
@@ -170,7 +170,7 @@ DRAWINGS = (interior, text, landscape, blocks)
 
 
 def build_collection(root: Path, collection: Embeddings, plants: Sequence[Plant], folder: Path, model: Path) -> None:
-    """Writes photos and embeddings: of the plants new ones, where they have pixels of their own."""
+    """Write photos and embeddings. Plants that have pixels of their own are embedded anew."""
     drawn = [plant for plant in plants if plant.picture]
     moved = {plant.source.path: plant.photo for plant in plants if plant.source and not plant.picture}
     for plant in drawn:
@@ -204,7 +204,7 @@ def write_embeddings(directory: Path, like: Embeddings, matrix: np.ndarray, phot
 
 
 def report(plants: Sequence[Plant], findings: Sequence[dict[str, str]], photos: int) -> None:
-    """Recall of each kind of plant, and of what is listed at several scores how much was planted."""
+    """Return the recall of each kind of plant, and which share of what is listed at several scores was planted."""
     moved = {plant.source.path: plant.photo.path for plant in plants if plant.kind == "label" and plant.source}
     copied = {plant.photo.path for plant in plants if plant.kind == "copy"}
     for kind in ("copy", "label", "odd"):

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _weights(version: IndexVersion, shards: LocalEngine, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(photos, labels): the neighbours' weights, not divided by anything."""
+    """Return the neighbours' weights (photos, labels), not divided by anything."""
     hits = shards.search(vectors, version.manifest.k).hits
     weights = np.zeros((len(vectors), len(version.items.labels)))
     rows = np.arange(len(vectors))[:, None]

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def gather(package: str, work: Path, out: Path) -> Iterator[str]:
-    """Copies a package's pictures to a folder of `out`; their paths from `out`."""
+    """Copy a package's pictures to a folder of `out`. Return their paths from `out`."""
     subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=True)
     [archive] = work.glob(f"{package}_*.deb")
     subprocess.run(["dpkg", "-x", archive, work / package], check=True)

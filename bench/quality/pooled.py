@@ -27,7 +27,7 @@ def main(source: Path, out: Path) -> None:
 
 
 def _unproject(graph: onnx.GraphProto) -> None:
-    """Takes out the last matrix product: what read its result reads what it was given."""
+    """Take out the last matrix product: what read its result now reads its input."""
     product = next(node for node in reversed(graph.node) if node.op_type == "Gemm")
     for node in graph.node:
         for place, name in enumerate(node.input):

@@ -109,7 +109,7 @@ class Photos:
         return sum(row["split"] == split for row in self.rows)
 
     def hits(self, vectors: NDArray[np.float32], split: str) -> Hits:
-        """`vectors` are row by row with these photos. By cosine; the gallery's labels are those of `train`."""
+        """Return which queries are right, by cosine. `vectors` has a row for each of these photos; the gallery is `train`."""
         queries, gallery = (np.flatnonzero([row["split"] == name for row in self.rows]) for name in (split, "train"))
         labels, makes = (np.array([row[name] for row in self.rows]) for name in ("label", "make"))
         nearest = gallery[_nearest(vectors[queries], vectors[gallery])]
@@ -124,7 +124,7 @@ class Photos:
 
 
 def _nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32], count: int = 5) -> NDArray[np.int64]:
-    """(Q, count), the nearest first."""
+    """Return the rows (Q, count) of the photos nearest to each query, the nearest first."""
     directions = _units(gallery).T
     parts = np.array_split(_units(queries), -(-len(queries) // 256))
     return np.concatenate([np.argsort(-(part @ directions), 1, kind="stable")[:, :count] for part in parts])
@@ -136,7 +136,7 @@ def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _embeddings(path: Path, info: BundleInfo, photos: Photos, args: argparse.Namespace) -> NDArray[np.float32]:
-    """Of all photos, row by row."""
+    """Return the embeddings of all photos, row by row."""
     for manifest in args.work.glob("*/manifest.json"):
         if json.loads(manifest.read_text()).get("model") == info.fingerprint:
             found = _read(manifest.parent)
@@ -188,7 +188,7 @@ class Row:
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of the means of resamples of the values."""
+    """Return the 95 % bootstrap interval of the mean of the values."""
     rng = np.random.default_rng(SEED)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, (2.5, 97.5))
@@ -221,7 +221,7 @@ def _speeds(bundles: Sequence[Path], rounds: int) -> Speeds:
 
 
 def _in_turns(timed: Sequence[Callable[[], float]], rounds: int) -> list[float]:
-    """The best of some rounds; one more, the first, in which memory is found, does not count."""
+    """Return the best of some rounds, in turns. One more, the first, in which memory is allocated, does not count."""
     measured = [[run() for run in timed] for _ in range(1 + rounds)]
     return [max(speeds) for speeds in zip(*measured[1:], strict=True)]
 

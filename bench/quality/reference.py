@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def draw(embeddings: Embeddings, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Shares of queries whose nearest photo, one of 5 nearest photos, and nearest photo's make are right."""
+    """Return the shares of queries whose nearest photo, one of 5 nearest photos, and nearest photo's make are right."""
     gallery, queries = choose(embeddings, rng)
     labels = np.array([photo.label.label for photo in embeddings.photos])
     makes = np.array([photo.label.make for photo in embeddings.photos])
@@ -42,7 +42,7 @@ def draw(embeddings: Embeddings, rng: np.random.Generator) -> tuple[float, float
 
 
 def choose(embeddings: Embeddings, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the gallery and of the queries."""
+    """Choose the rows of the gallery and of the queries."""
     rows = defaultdict(list)
     for row, photo in enumerate(embeddings.photos):
         rows[photo.label.label].append(row)

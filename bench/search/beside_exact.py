@@ -69,7 +69,7 @@ def truth(data: indexes.Data, queries: NDArray[np.float32]) -> NDArray[np.int64]
 
 
 def beside(data: indexes.Data, queries: NDArray[np.float32], true: NDArray[np.int64]) -> dict[str, Any]:
-    """How long one query takes, and what it finds."""
+    """Measure how long one query takes, and what it finds."""
     faiss.omp_set_num_threads(1)
     flat = faiss.IndexFlatIP(queries.shape[1])
     for start in range(0, len(data.gallery), 65536):
@@ -131,7 +131,7 @@ def _point(
 
 
 def memory(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Opened, after all queries without comparing anything again, and with."""
+    """Return the memory when opened, after all queries without comparing again, and after all with it."""
     stages = [{"stage": "before", **_resident()}]
     with _opened(data) as engine:
         stages.append({"stage": "opened", **_resident()})
@@ -143,7 +143,7 @@ def memory(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, A
 
 
 def first_queries(path: Path) -> dict[str, Any]:
-    """Of a process, by what the kernel has in memory of the files when it starts."""
+    """Measure the first queries of a process, by what the kernel holds of the files when it starts."""
     files = [*(path / "indexes" / FOLDER).glob("*.faiss"), path / "embeddings/embeddings.npy"]
     told = {}
     for name, count in (("nothing", 0), ("the index", len(files) - 1), ("everything", len(files))):
@@ -156,7 +156,7 @@ def first_queries(path: Path) -> dict[str, Any]:
 
 
 def first(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Without comparing again, and then the same queries with; and how often the disk was waited for."""
+    """Measure queries without comparing again, then the same with it, and how often the disk was waited for."""
     stages = []
     with _opened(data) as engine:
         for params in (SearchParams(ef_search=MEASURED.ef_search), MEASURED):
@@ -171,13 +171,13 @@ def first(data: indexes.Data, queries: NDArray[np.float32]) -> list[dict[str, An
 
 
 def _forget(file: Path) -> None:
-    """The kernel drops what it holds of a file that nobody maps."""
+    """Have the kernel drop what it holds of a file that nobody maps."""
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _alone(name: str, path: Path) -> list[dict[str, Any]]:
-    """In a process of its own."""
+    """Run a command of this bench in a process of its own. Return what it measured."""
     command = [sys.executable, __file__, name, str(path)]
     return cast("list[dict[str, Any]]", json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 
@@ -188,7 +188,7 @@ def _opened(data: indexes.Data) -> LocalEngine:
 
 
 def _resident() -> dict[str, int]:
-    """MiB of this process: its own memory, and what it has looked at of the index and of embeddings.npy."""
+    """Return the MiB of this process: its own memory, and the pages of the index and of embeddings.npy that it has read."""
     sizes = {"own": indexes.status()["RssAnon"] >> 10, "index": 0, "embeddings": 0}
     name = None
     for line in Path("/proc/self/smaps").read_text().splitlines():

@@ -93,7 +93,7 @@ class Data:
             yield kind, self.path / "indexes" / kind.folder
 
     def truth(self) -> NDArray[np.int64]:
-        """(QUERIES, K): the nearest photos, by comparing with all."""
+        """Return the nearest photos (QUERIES, K), found by comparing with all."""
         path = self.path / "truth.npy"
         if not path.exists():
             np.save(path, exact(self.gallery, self.queries, K))
@@ -101,7 +101,7 @@ class Data:
 
 
 def exact(gallery: NDArray[np.float16], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """A chunk of the gallery at a time, so it takes little memory."""
+    """Search exactly, a chunk of the gallery at a time, so that it takes little memory."""
     scores = np.empty((len(queries), 0), np.float32)
     ids = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(gallery), 16384):
@@ -114,7 +114,7 @@ def exact(gallery: NDArray[np.float16], queries: NDArray[np.float32], k: int) ->
 
 
 def build(data: Data) -> None:
-    """Each index that is not there, in a process of its own, so that its peak of memory is its own."""
+    """Build each index that is not there, in a process of its own, so that its peak of memory is its own."""
     data.truth()
     for kind, path in data.indexes():
         if not (path / "built.json").exists():
@@ -137,7 +137,7 @@ def build_one(data: Data, factory: str) -> None:
 
 
 def _peak_own() -> int:
-    """The peak of resident memory, less what is now of mapped files: a little more than the peak of its own."""
+    """Return the peak of resident memory less the mapped files now: a little more than the peak of its own memory."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - status()["RssFile"]
 
 
@@ -232,12 +232,12 @@ def _timed(run: Callable[[], NDArray[np.int64]]) -> tuple[NDArray[np.int64], flo
 
 
 def recall(found: NDArray[np.int64], true: NDArray[np.int64]) -> float:
-    """The share of the truly nearest that were found."""
+    """Return the share of the truly nearest photos that were found."""
     return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, true, strict=True)])) / true.shape[1]
 
 
 def status() -> dict[str, int]:
-    """Bytes of this process: RssAnon is its own, RssFile the pages of mapped files that it has looked at."""
+    """Return the bytes of this process: RssAnon is its own memory, RssFile the pages of mapped files that it has read."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(lines[name].split()[0]) << 10 for name in ("RssAnon", "RssFile")}
 
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(*, every: bool = False) -> None:
-    """Tables in Markdown of all results there are, growth, and the plot."""
+    """Write tables in Markdown of all results there are, how they grow, and the plot."""
     results = {
         tuple(map(int, path.stem.split("-")[1:])): json.loads(path.read_text()) for path in RESULTS.glob("index-*.json")
     }
@@ -293,7 +293,7 @@ def _print_table(titles: list[str], rows: Iterator[list[str]]) -> None:
 
 
 def _cheapest(dimension: int, photos: int, kinds: dict[str, Any]) -> Iterator[list[str]]:
-    """A row a kind: the quickest search that finds so much, and how many times faster than faiss' flat index it is."""
+    """Return a row for each kind: its quickest search that finds enough, and how many times faster than faiss' flat index it is."""
     exact = kinds["faiss"]["p50_ms"]
     yield ["faiss IndexFlatIP", f"{4 * dimension}", "100 %", "", *len(LEAST) * [f"{exact:.3g} ms"]]
     for name, kind in kinds.items():
@@ -331,7 +331,7 @@ Curve = list[tuple[int, float]]
 
 
 def curves(results: dict[tuple[int, ...], Any], dimension: int, least: float) -> dict[str, Curve]:
-    """Of each kind of index: at each size its quickest search that finds so much, where one does."""
+    """Return, for each kind of index, its quickest search that finds enough at each size, where one does."""
     found: dict[str, Curve] = {}
     for (its_dimension, photos), kinds in sorted(results.items()):
         if its_dimension != dimension:
@@ -346,7 +346,7 @@ def curves(results: dict[tuple[int, ...], Any], dimension: int, least: float) ->
 
 
 def exponent(curve: Curve) -> float:
-    """The slope of log time over log photos."""
+    """Return the slope of log time over log photos."""
     photos, times = np.log(np.array(curve)).T
     return float(np.polyfit(photos, times, 1)[0])
 

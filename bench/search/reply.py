@@ -92,7 +92,7 @@ def report(stage: str, raw: float, run: Callable[[], object]) -> None:
 
 
 def cpu(run: Callable[[], object]) -> float:
-    """CPU seconds, all threads of the process together: the least of some runs, for other work only ever adds."""
+    """Return the CPU seconds of all threads: the least of some runs, since other work only ever adds to them."""
     run()
     return min(timed(run) for _ in range(REPEATS))
 

@@ -126,7 +126,7 @@ def built(directory: Path, case: Case) -> IndexVersion:
 
 
 def clustered(case: Case, count: int, *, seed: int) -> NDArray[np.float32]:
-    """(count, dimension) of unit length, around as many centres as there are labels; row i near centre i."""
+    """Return vectors (count, dimension) of unit length around as many centres as there are labels, row i near centre i."""
     centres = np.random.default_rng(0).standard_normal((LABELS, case.dimension), np.float32)
     vectors = np.random.default_rng(seed).standard_normal((count, case.dimension), np.float32)
     vectors += centres[np.arange(count) % LABELS]
@@ -150,7 +150,7 @@ class Raw:
         faiss.omp_set_num_threads(1)
 
     def search(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
-        """(Q, K): ids."""
+        """Return the ids (Q, K) of the nearest photos."""
         if len(self.indexes) == 1:
             ids: NDArray[np.int64] = self.indexes[0].search(queries, K, params=self.params)[1]
             return ids
@@ -181,7 +181,7 @@ def raw_ids() -> list[list[int]]:
 
 
 def raw_calls(size: int, seconds: float, *, as_it_comes: bool = False) -> "Calls":
-    """Calls of `size` queries, one after the other."""
+    """Ask faiss for `size` queries a call, one call after the other."""
     calls = Calls()
     faiss.cvar.distance_compute_blas_threshold = FAISS_OWN_THRESHOLD if as_it_comes else OUR_THRESHOLD
     with calls.counted():
@@ -220,7 +220,7 @@ class Calls:
 
 
 def cycled(values: Sequence[int], *, until: float) -> Iterator[int]:
-    """The values again and again, one at least, until a time of `time.perf_counter`."""
+    """Yield the values again and again, at least one, until a time of `time.perf_counter`."""
     while True:
         for value in values:
             yield value
@@ -263,14 +263,14 @@ def served_ids(port: int) -> list[list[str]]:
 
 
 def served_calls(port: int, size: int, in_flight: int, seconds: float) -> Calls:
-    """Calls of `size` queries, by so many callers at once, each of whom calls again when it is answered."""
+    """Make calls of `size` queries, by several callers at once, each of whom calls again when it is answered."""
     if in_flight > BATCHES_IN_FLIGHT[-1]:
         return asyncio.run(served_by_many(port, size, in_flight, seconds))
     return served_by_few(port, size, in_flight, seconds)
 
 
 def served_by_few(port: int, size: int, in_flight: int, seconds: float) -> Calls:
-    """A thread each: the least overhead that gRPC in Python has for a caller."""
+    """Make the calls from a thread for each caller, which is the least overhead that gRPC in Python has."""
     requests, calls = callers.requests[size], Calls()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         search = search_pb2_grpc.SearchServiceStub(channel).Search
@@ -289,7 +289,7 @@ def served_by_few(port: int, size: int, in_flight: int, seconds: float) -> Calls
 
 
 async def served_by_many(port: int, size: int, in_flight: int, seconds: float) -> Calls:
-    """All in one event loop: threads would hold each other up."""
+    """Make the calls in one event loop, since many threads would hold each other up."""
     requests, calls = callers.requests[size], Calls()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         search = search_pb2_grpc.SearchServiceStub(channel).Search
@@ -330,7 +330,7 @@ def run_bare(reply: bytes, port: Any) -> None:
 
 @contextmanager
 def bare(reply: bytes) -> Iterator[Served]:
-    """A server that reads each request, and answers with the same reply."""
+    """Run a server of bare gRPC that reads each request, and always answers with the same reply."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=run_bare, args=(reply, there), daemon=True)
@@ -347,7 +347,7 @@ def serving(version: IndexVersion, *flags: str) -> AbstractContextManager[Served
 
 
 def alone(initializer: Callable[..., None], *args: Any) -> ProcessPoolExecutor:
-    """A process of its own."""
+    """Return an executor with a process of its own."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=initializer, initargs=args)
 
 
@@ -362,71 +362,105 @@ def measured(case: Case, version: IndexVersion, rounds: int, seconds: float) -> 
         check_same(version, faiss_alone.submit(raw_ids).result(), client.submit(served_ids, server.port).result())
         figures: dict[str, list[float]] = defaultdict(list)
         with bare(client.submit(reply_to_one, server.port).result()) as at_once:
+            turns = Turns(faiss_alone, client, server, unbatched, at_once, seconds)
             for _ in range(rounds):
-                for name, figure in one_round(faiss_alone, client, (server, unbatched, at_once), seconds).items():
+                for name, figure in one_round(turns).items():
                     figures[name].append(figure)
     return {**asdict(case), "figures": figures}
 
 
 def check_same(version: IndexVersion, raw: list[list[int]], served: list[list[str]]) -> None:
-    """Both were asked the same: they differ in photos that tie, or nearly, alone."""
+    """Exit unless faiss and the server found the same: they may differ only in photos that nearly tie."""
     found = [[version.items.item_id(row) for row in rows] for rows in raw]
     same = np.mean([len(set(one) & set(other)) / K for one, other in zip(found, served, strict=True)])
     if same < 0.99:
         sys.exit(f"{version.path}: faiss and the server agree on {same:.1%} of the neighbours")
 
 
-def one_round(
-    faiss_alone: ProcessPoolExecutor,
-    client: ProcessPoolExecutor,
-    servers: tuple[Served, Served, Served],
-    seconds: float,
-) -> dict[str, float]:
-    server, unbatched, at_once = servers
+@dataclass(frozen=True)
+class Turns:
+    """Whoever takes turns in a round: faiss alone, the server, one without batches, and bare gRPC."""
 
-    def ask(size: int) -> Calls:
-        return faiss_alone.submit(raw_calls, size, seconds).result()
+    faiss_alone: ProcessPoolExecutor
+    client: ProcessPoolExecutor
+    server: Served
+    unbatched: Served
+    at_once: Served
+    seconds: float
 
-    def call(served: Served, size: int, in_flight: int) -> Calls:
-        return client.submit(served_calls, served.port, size, in_flight, seconds).result()
+    def ask(self, size: int, *, as_it_comes: bool = False) -> Calls:
+        """Ask faiss alone for `size` queries a call."""
+        return self.faiss_alone.submit(raw_calls, size, self.seconds, as_it_comes=as_it_comes).result()
 
-    def counted(served: Served) -> tuple[Calls, float]:
-        """Calls of one query, and milliseconds of CPU that one took the server."""
+    def call(self, served: Served, size: int, in_flight: int) -> Calls:
+        """Ask a server for `size` queries a call, by `in_flight` callers at once."""
+        return self.client.submit(served_calls, served.port, size, in_flight, self.seconds).result()
+
+    def single(self, served: Served) -> tuple[Calls, float]:
+        """Return calls of one query, and the milliseconds of CPU that each took the server."""
         used = served.cpu_s()
-        calls = call(served, 1, 1)
+        calls = self.call(served, 1, 1)
         return calls, 1e3 * (served.cpu_s() - used) / len(calls.ms)
 
-    figures = {}
-    as_it_comes = faiss_alone.submit(raw_calls, BATCH, seconds, as_it_comes=True).result()
-    batches = ask(BATCH)
-    figures["faiss as it comes, batch 64, queries/s"] = BATCH * as_it_comes.per_second
-    figures["faiss, batch 64, queries/s"] = BATCH * batches.per_second
-    for in_flight in BATCHES_IN_FLIGHT:
-        used = server.cpu_s()
-        calls = call(server, BATCH, in_flight)
-        figures[f"served / faiss, batch 64, {in_flight} in flight"] = calls.per_second / batches.per_second
-        figures[f"server's CPU / faiss', batch 64, {in_flight} in flight"] = (
-            (server.cpu_s() - used) / len(calls.ms) / (batches.cpu_s / len(batches.ms))
-        )
-        batches = ask(BATCH)
-    alone, (single, single_cpu_ms), (nothing, nothing_cpu_ms) = ask(1), counted(server), counted(at_once)
-    figures["faiss, single, p50 ms"] = median = statistics.median(alone.ms)
-    figures["served, single, p50 ms"] = p50 = statistics.median(single.ms)
-    queue, search = statistics.median(single.queue_ms), statistics.median(single.search_ms)
-    figures["overhead, p50 ms"] = p50 - median
-    figures["of it engine, ms"] = search - median
-    figures["of it queue, ms"] = queue
-    figures["of it the way, ms"] = p50 - search - queue
+
+def one_round(turns: Turns) -> dict[str, float]:
+    """Return the figures of one round. The order of the measurements is part of what is measured."""
+    figures = throughput(turns)
+    alone, (single, single_cpu_ms), (nothing, nothing_cpu_ms) = (
+        turns.ask(1),
+        turns.single(turns.server),
+        turns.single(turns.at_once),
+    )
+    figures |= latency(alone, single)
     figures["bare gRPC, single, p50 ms"] = statistics.median(nothing.ms)
     figures["server's CPU, single, ms"] = single_cpu_ms
     figures["bare gRPC's CPU, single, ms"] = nothing_cpu_ms
-    many, one = call(server, 1, CALLERS), call(unbatched, 1, CALLERS)
-    figures["one by one, queries/s"] = single.per_second
-    figures["64 callers, queries/s"] = many.per_second
-    figures["64 callers / one by one"] = many.per_second / single.per_second
-    figures["64 callers / 64 callers without batches"] = many.per_second / one.per_second
-    figures["64 callers: the client's share of a core"] = many.cpu_s / many.wall_s
+    return figures | concurrency(turns, single)
+
+
+def throughput(turns: Turns) -> dict[str, float]:
+    """Compare batches of queries, served and by faiss alone, in turns."""
+    as_it_comes = turns.ask(BATCH, as_it_comes=True)
+    batches = turns.ask(BATCH)
+    figures = {
+        "faiss as it comes, batch 64, queries/s": BATCH * as_it_comes.per_second,
+        "faiss, batch 64, queries/s": BATCH * batches.per_second,
+    }
+    for in_flight in BATCHES_IN_FLIGHT:
+        used = turns.server.cpu_s()
+        calls = turns.call(turns.server, BATCH, in_flight)
+        figures[f"served / faiss, batch 64, {in_flight} in flight"] = calls.per_second / batches.per_second
+        figures[f"server's CPU / faiss', batch 64, {in_flight} in flight"] = (
+            (turns.server.cpu_s() - used) / len(calls.ms) / (batches.cpu_s / len(batches.ms))
+        )
+        batches = turns.ask(BATCH)
     return figures
+
+
+def latency(alone: Calls, single: Calls) -> dict[str, float]:
+    """Return where the time of a single query goes, beyond faiss alone."""
+    median, p50 = statistics.median(alone.ms), statistics.median(single.ms)
+    queue, search = statistics.median(single.queue_ms), statistics.median(single.search_ms)
+    return {
+        "faiss, single, p50 ms": median,
+        "served, single, p50 ms": p50,
+        "overhead, p50 ms": p50 - median,
+        "of it engine, ms": search - median,
+        "of it queue, ms": queue,
+        "of it the way, ms": p50 - search - queue,
+    }
+
+
+def concurrency(turns: Turns, single: Calls) -> dict[str, float]:
+    """Compare single queries of many callers at once with one caller, and with a server without batches."""
+    many, one = turns.call(turns.server, 1, CALLERS), turns.call(turns.unbatched, 1, CALLERS)
+    return {
+        "one by one, queries/s": single.per_second,
+        "64 callers, queries/s": many.per_second,
+        "64 callers / one by one": many.per_second / single.per_second,
+        "64 callers / 64 callers without batches": many.per_second / one.per_second,
+        "64 callers: the client's share of a core": many.cpu_s / many.wall_s,
+    }
 
 
 def table(report: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def built(directory: Path, vectors: np.ndarray) -> IndexVersion:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """A thread that writes replies for a while, then sleeps as long."""
+    """Run a thread that writes replies for a while, then sleeps as long."""
     ended = threading.Event()
 
     def write() -> None:
@@ -96,7 +96,7 @@ def writing() -> Iterator[None]:
 
 
 def timed(search: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds that this thread neither computed nor waited for a core, and that it computed."""
+    """Return the milliseconds in which this thread neither computed nor waited for a core, and in which it computed."""
     started, (cpu, waited) = time.perf_counter(), scheduled_ms()
     search()
     wall_ms = 1e3 * (time.perf_counter() - started)
@@ -105,7 +105,7 @@ def timed(search: Callable[[], object]) -> tuple[float, float]:
 
 
 def scheduled_ms() -> tuple[float, float]:
-    """Milliseconds that this thread has computed, and has waited for a core."""
+    """Return the milliseconds for which this thread has computed, and has waited for a core."""
     cpu, waited, _ = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()
     return int(cpu) / 1e6, int(waited) / 1e6
 

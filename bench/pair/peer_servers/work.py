@@ -40,13 +40,13 @@ class Work:
         )
 
     def decode(self, photo: bytes) -> np.ndarray:
-        """(size, size, 3) of uint8."""
+        """Return the pixels of a photo, (size, size, 3) of uint8."""
         return decode(photo, resize=self._resize, limits=_LIMITS)
 
     def embed(self, pixels: list[np.ndarray]) -> np.ndarray:
-        """(N, dimension) of float32."""
+        """Return the embeddings of pixels, (N, dimension) of float32."""
         return self._session.run(["embeddings"], {"images": np.stack(pixels)})[0]
 
     def answers(self, photos: list[bytes]) -> list[bytes]:
-        """A row each, little-endian float32."""
+        """Return the bytes of each row, little-endian float32."""
         return [row.tobytes() for row in self.embed([self.decode(photo) for photo in photos])]
