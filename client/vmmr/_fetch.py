@@ -16,8 +16,9 @@ from string import punctuation
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from vmmr._addresses import Endpoint, IPAddress, is_public, resolve
+from vmmr._deadlines import Deadline
 from vmmr._errors import FetchError
-from vmmr._sockets import Deadline, DeadlineSocket, connect
+from vmmr._sockets import DeadlineSocket, connect
 from vmmr._version import __version__
 
 _REDIRECTS = {301, 302, 303, 307, 308}

@@ -3,24 +3,10 @@
 import io
 import socket
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any
 
 from vmmr._addresses import Endpoint
-
-
-class Deadline:
-    """A deadline, `seconds` from now."""
-
-    def __init__(self, seconds: float) -> None:
-        self._ends = monotonic() + seconds
-
-    def remaining_s(self) -> float:
-        """Return the seconds that remain. Raise TimeoutError if none do."""
-        remaining = self._ends - monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        return remaining
+from vmmr._deadlines import Deadline
 
 
 def connect(endpoints: Sequence[Endpoint], deadline: Deadline) -> socket.socket:
