@@ -33,11 +33,9 @@ class BaseClient:
         `timeout_s`: seconds an operation may take unless its own `timeout_s` says otherwise. There is always a deadline.
         `tls`: how to connect securely. Default: without TLS.
         `token`: a bearer token; needs TLS, or services on this machine.
-        `keepalive_s`: seconds of silence during a call after which the client pings the server; if no answer comes within
-        as long again, or 20 seconds, it connects anew and retries.
+        `keepalive_s`: seconds of silence in a call before the client pings the server; it reconnects if no answer comes.
         `max_message_bytes`: the largest request and the largest reply.
-        `connections`: how many to open to each service and use in turn. Each leads to one of the processes that share a
-        port (`--workers`); docs/client.md says how many it takes to reach them all.
+        `connections`: how many to open to each service, used in turn; docs/client.md says how many several workers want.
 
         Raise ValueError if the settings make no sense, OSError if a file of `tls` can't be read.
         """
