@@ -76,7 +76,7 @@ class Run:
         self.server = Server(directory / "index", directory / "server.log", self.zygote)
         base = build(self.server.index)
         self.writers = [
-            Writer(number, self.server, args.seed + number, Expected(base if number == 0 else {}))
+            Writer(number, self.server, args.seed + 1 + number, Expected(base if number == 0 else {}))
             for number in range(args.writers)
         ]
         self.laboratory = Laboratory(directory / "laboratory", self.rng)
