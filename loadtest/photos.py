@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from vmmr._photos import PHOTO_SUFFIXES
+from vmmr.photo_names import PHOTO_SUFFIXES, has_photo_name
 
 MOST_BYTES = 128 * 2**20
 """The most bytes of all photos together, since each process holds them all."""
@@ -35,7 +35,7 @@ def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
     """
     if not folder.is_dir():
         raise NoPhotosError(f"--photos: {folder} is no folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if has_photo_name(path) and path.is_file())
     random.Random(seed).shuffle(paths)  # noqa: S311
     contents = tuple(_within(MOST_BYTES, paths, distinct, max_bytes))
     if not contents:

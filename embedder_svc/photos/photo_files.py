@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from vmmr.photo_names import has_photo_name
 
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.manifest import Manifest
@@ -16,8 +17,6 @@ LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)
 
 Pixels = NDArray[np.uint8]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-
 
 def find(source: Path, folder: Path | None) -> list[Path]:
     """Return the photos in and below a directory, or, if `source` is a manifest of photos in `folder`, its train photos.
@@ -25,7 +24,7 @@ def find(source: Path, folder: Path | None) -> list[Path]:
     A manifest without splits gives all its photos. Raise CommandError if there are none.
     """
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        paths = sorted(path for path in source.rglob("*") if has_photo_name(path))
     else:
         paths = [(folder or source.parent) / name for name in _train_paths(Manifest.read(source))]
     if not paths:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from svckit.cli import CommandError
+from vmmr.photo_names import has_photo_name
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+from svckit.cli import CommandError
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def _entries(directory: str | Path) -> "list[os.DirEntry[str]]":
 
 
 def _is_photo(entry: "os.DirEntry[str]") -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each of many files is slow
-    return suffix in PHOTO_SUFFIXES and entry.is_file()
+    return has_photo_name(entry.name) and entry.is_file()
 
 
 def _is_clutter(name: str) -> bool:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from vmmr.photo_names import PHOTO_SUFFIXES
 
 from search_svc.building import build_command, spec_file
 from search_svc.building.spec import IndexSpec
 from search_svc.dataset import split
-from search_svc.dataset.collection import PHOTO_SUFFIXES
 from search_svc.dataset.photo_list import COLUMNS
 from search_svc.dataset.schemes import CUTS
 from search_svc.index.version import VersionManifest
@@ -82,6 +82,6 @@ def test_the_examples_of_labels_are_read_as_the_page_says():
 
 
 def test_suffixes_schemes_and_years_are_those_of_the_code():
-    assert set(re.findall(r"`(\.[a-z]+)`", section("The folder"))) == PHOTO_SUFFIXES
+    assert set(re.findall(r"`(\.[a-z]+)`", section("The folder"))) == set(PHOTO_SUFFIXES)
     assert set(re.findall(r"\n- \*\*(\w+)\*\*", PAGE)) == {*CUTS, "files"}
     assert f"Outside {YEARS[0]} to {YEARS[-1]}" in PAGE

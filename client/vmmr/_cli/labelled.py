@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmmr._photos import PHOTO_SUFFIXES
+from vmmr.photo_names import has_photo_name
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _photos(folder: Path) -> Iterator[Path]:
     """Yield the photos in the folder and below, in a stable order, without hidden ones."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in PHOTO_SUFFIXES and not hidden:
+        if has_photo_name(path) and not hidden:
             yield path
 
 
