@@ -1,14 +1,13 @@
-"""`vmmr-search`: embeddings to make, model and year, served; and the offline steps of an index.
+"""`vmmr-search`: serves an index, which answers embeddings with make, model and year; and has the offline steps that make one.
 
 Here the server is put together: queries are batched across calls, and searched in a thread for each shard; the gallery
-follows what is written to the index, and which of its versions is current.
+follows the journal of the index, and the version that is current.
 """
 
 import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
 
 from svckit.extras import needing_services
 
@@ -19,7 +18,7 @@ with needing_services("vmmr-search"):
     from search_svc.audit import command as audit
     from search_svc.building import build_command, migrate_command, versions_command
     from search_svc.dataset import split
-    from search_svc.engine.gpu import Gpu, all_gpus
+    from search_svc.engine.gpu import all_gpus
     from search_svc.evaluation import evaluate
     from search_svc.index import backup_command, repair
     from search_svc.index import info_command as info
@@ -27,8 +26,10 @@ with needing_services("vmmr-search"):
     from search_svc.index.journal import Journal
     from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
+    from search_svc.index.writes import Write, Written
     from search_svc.live.following import Follower, Replay
-    from search_svc.live.opening import Opener, warm
+    from search_svc.live.live_gallery import LiveGallery
+    from search_svc.live.opening import Opener, warm, warm_up_queries
     from search_svc.live.view import Opened, View
     from search_svc.select import command as select
     from search_svc.serving import gallery_service
@@ -48,9 +49,9 @@ with needing_services("vmmr-search"):
 PROGRAM = "vmmr-search"
 
 WHOLE = "vmmr.gallery.v1.GalleryService/whole"
-"""The name under which health tells whether all that was acknowledged is there."""
+"""The name of the health check that fails while acknowledged writes are lost."""
 _MAX_WRITES = 256
-"""Committed together."""
+"""Most writes that are committed together."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,59 +98,32 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
-    gpus = all_gpus() if settings.device == "cuda" else ()
-    opener = _opener(settings, gpus)
+    opener = _opener(settings)
     server = Server(settings, name="search", worker=worker)
-    if settings.accept_loss and (lost := accept(settings.index)):
-        _log.error("acknowledged entries are lost, and it goes on all the same", extra={"entries": lost})
-    # One that is followed, and one for who asks for items: neither waits for the other.
+    _accept_loss(settings)
+    # The follower has one journal, calls that read items have another: neither waits for the other.
     with Journal.open(settings.index) as journal, Journal.open(settings.index) as items:
         items.verify()
-        follower = _following(settings, opener, journal)
+        follower = _follower(settings, opener, journal)
         gallery = follower.gallery
-        batcher = server.metrics.batcher(
-            "search", Searcher(lambda: gallery.view).run, max_batch=settings.max_batch, max_queue=settings.max_queue
-        )
-        _measure(server.metrics, opener, follower)
-        server.claim(WHOLE, lambda: not follower.lost)
-        servicer = SearchService(
-            gallery,
-            batcher,
-            limits=_limits(settings),
-            on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
-            problem=lambda: follower.problem,
-            lost=lambda: follower.lost,
-        )
-        server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
+        queries = _queries(settings, server.metrics, gallery)
         writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version))
         writes = server.metrics.batcher("writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue)
-        compactor = Compactor(
-            settings.index,
-            items,
-            lambda: gallery.view.manifest,
-            keep_versions=settings.keep_versions,
-            compact_at=0 if settings.read_only else settings.compact_at,
-        )
-        gallery_servicer = GalleryService(
-            settings.index,
-            gallery,
-            items,
-            None if settings.read_only else writes,
-            compactor,
-            on_write=follower.notify,
-            unserved=follower.unserved,
-        )
-        server.add(gallery_pb2_grpc.add_GalleryServiceServicer_to_server, gallery_servicer, gallery_service.SERVICE)
+        compactor = _compactor(settings, items, gallery)
+        _add_search_service(server, settings, follower, queries)
+        _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
+        _add_metrics(server.metrics, opener, follower)
+        server.claim(WHOLE, lambda: not follower.lost)
 
         async def warm_up() -> None:
-            await _warm_up(gallery.view, batcher)
+            await _warm_up(gallery.view, queries)
             follower.start()
             compactor.start()
 
         async def close() -> None:
-            # Nobody waits any more for what is still searched.
+            # The calls have ended: nobody waits any more for searches that still run.
             opener.interrupt()
-            await batcher.close()
+            await queries.close()
             await compactor.close()
             await writes.close()
             if not settings.read_only:
@@ -159,24 +133,30 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         follower.stop()
     opener.close()
     if opener.abandoned or follower.opening:
-        # Were the interpreter to end beside threads that are in faiss, the process would crash.
+        # If the interpreter ended beside threads that are in faiss, the process would crash.
         os._exit(0)
 
 
-def _opener(settings: SearchConfig, gpus: Sequence[Gpu]) -> Opener:
+def _opener(settings: SearchConfig) -> Opener:
+    gpus = all_gpus() if settings.device == "cuda" else ()
     if not settings.index.is_dir():
         raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
     return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
 
 
-def _following(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
-    """From here on, nothing but the follower's gallery may keep hold of the version: another will take its place."""
-    replay = Replay(_opened(opener, settings), journal)
+def _accept_loss(settings: SearchConfig) -> None:
+    if settings.accept_loss and (lost := accept(settings.index)):
+        _log.error("acknowledged entries are lost, and it goes on all the same", extra={"entries": lost})
+
+
+def _follower(settings: SearchConfig, opener: Opener, journal: Journal) -> Follower:
+    # From here on only the follower's gallery may hold the version: once another takes its place, it is to be closed.
+    replay = Replay(_open_first(opener, settings), journal)
     replay.finish()
-    return Follower(settings.index, journal, replay, lambda: _warmed(opener))
+    return Follower(settings.index, journal, replay, lambda: _open_next(opener))
 
 
-def _opened(opener: Opener, settings: SearchConfig) -> Opened:
+def _open_first(opener: Opener, settings: SearchConfig) -> Opened:
     started = time.perf_counter()
     opened = opener.current(verify=settings.verify)
     seconds = round(time.perf_counter() - started, 3)
@@ -184,14 +164,64 @@ def _opened(opener: Opener, settings: SearchConfig) -> Opened:
     return opened
 
 
-def _warmed(opener: Opener) -> Opened:
-    """A version to switch to: its bytes were verified by who built it, and are in the memory of the machine."""
+def _open_next(opener: Opener) -> Opened:
+    """Open a version to switch to. Its bytes are not verified: its builder has done so, and they are in the page cache."""
     opened = opener.current()
     warm(opened)
     return opened
 
 
-def _measure(metrics: Metrics, opener: Opener, follower: Follower) -> None:
+def _queries(settings: SearchConfig, metrics: Metrics, gallery: LiveGallery) -> Batcher[Query, SearchOutcome]:
+    searcher = Searcher(lambda: gallery.view)
+    return metrics.batcher("search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue)
+
+
+def _compactor(settings: SearchConfig, items: Journal, gallery: LiveGallery) -> Compactor:
+    return Compactor(
+        settings.index,
+        items,
+        lambda: gallery.view.manifest,
+        keep_versions=settings.keep_versions,
+        compact_at=0 if settings.read_only else settings.compact_at,
+    )
+
+
+def _add_search_service(
+    server: Server, settings: SearchConfig, follower: Follower, queries: Batcher[Query, SearchOutcome]
+) -> None:
+    servicer = SearchService(
+        follower.gallery,
+        queries,
+        limits=_limits(settings),
+        on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
+        problem=lambda: follower.problem,
+        lost=lambda: follower.lost,
+    )
+    server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
+
+
+def _add_gallery_service(
+    server: Server,
+    settings: SearchConfig,
+    follower: Follower,
+    items: Journal,
+    *,
+    writes: Batcher[Write, Written],
+    compactor: Compactor,
+) -> None:
+    servicer = GalleryService(
+        settings.index,
+        follower.gallery,
+        items,
+        None if settings.read_only else writes,
+        compactor,
+        on_write=follower.notify,
+        unserved=follower.unserved,
+    )
+    server.add(gallery_pb2_grpc.add_GalleryServiceServicer_to_server, servicer, gallery_service.SERVICE)
+
+
+def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower) -> None:
     gallery = follower.gallery
     metrics.gauge(
         "vmmr_abandoned_searches", "Searches of shards that took too long, and still run", lambda: opener.abandoned
@@ -231,10 +261,10 @@ def _limits(settings: SearchConfig) -> Limits:
 
 
 async def _warm_up(view: View, batcher: Batcher[Query, SearchOutcome]) -> None:
-    """Searches once, so that no caller waits for what faiss sets up on first use."""
+    """Do as `warm` does, but all the way of a query, through the batcher."""
     version = view.opened.version
     plan = Plan(version.manifest.k, version.manifest.search, exact=False)
-    await batcher.submit([Query(version.embeddings[0].astype("float32"), plan)])
+    await batcher.submit([Query(vector, plan) for vector in warm_up_queries(version)])
 
 
 if __name__ == "__main__":

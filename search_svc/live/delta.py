@@ -1,8 +1,9 @@
-"""What was written to a gallery since its version was built, in memory.
+"""The delta: in memory, the items that were written to a gallery since its version was built.
 
-An item that is written is appended, and the row that it had before is marked as dead; a row of the version that is written
-over, or deleted, is marked as gone. All of it only grows, so a snapshot is a few numbers and the labels' counts, however much
-was written: nothing else is copied, and readers of older snapshots are not disturbed.
+An item that is written is appended as a row of the delta, and the row that it had before becomes a tombstone: it is marked
+as dead if it was a row of the delta, as gone if it was a row of the version. All of it only grows, so a snapshot is a few
+numbers and the labels' counts, however much was written: nothing else is copied, and readers of older snapshots are not
+disturbed.
 """
 
 import math
@@ -21,30 +22,33 @@ from search_svc.voting.labels import parse
 
 _NONE = -1
 _MOST_DEAD = 1024
-"""Dead rows stay where they are while they are so few, or fewer than the others."""
+"""Up to so many dead rows are kept, or as many as there are live ones, before the delta is rewritten."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """What answers tell of an item; the rest stays in the journal."""
+class DeltaItem:
+    """An item of the delta, as far as answers need it; its batch and attributes stay in the journal."""
 
     item_id: str
     label: int
-    """Its number in the vocabulary."""
+    """Its label's number in the vocabulary."""
     uri: str
     before: int
     """The row of the delta that the item had before; -1 if it had none."""
 
 
 class Delta:
-    """One thread writes; snapshots are for any. What is public here is for snapshots to read."""
+    """The rows that were written, and the tombstones. One thread writes; any thread may read a snapshot.
+
+    The public attributes are for snapshots to read.
+    """
 
     def __init__(self, base: Items, dimension: int, metric: Metric) -> None:
-        """`base` are the items of the version; its vocabulary gets the labels that are new."""
+        """Begin with no rows over the version's items, `base`. New labels are added to the vocabulary of `base`."""
         self.base = base
         self.dimension = dimension
         self.metric = metric
-        self.items: list[Written] = []
+        self.items: list[DeltaItem] = []
         self.blocks = Blocks(dimension, metric)
         self.label_of = Growing(np.int32)
         self.dead = Growing(np.int64)
@@ -52,74 +56,74 @@ class Delta:
         self.gone = Growing(np.int64)
         """Rows of the version, in the order in which they went."""
         self.died: dict[int, int] = {}
-        """Where a row is in `dead`."""
+        """Row of the delta -> its place in `dead`."""
         self.went: dict[int, int] = {}
-        """Where a row is in `gone`."""
+        """Row of the version -> its place in `gone`."""
         self.newest: dict[str, int] = {}
-        """The last row of each item that was ever written here."""
-        self._counts = base.counts.copy()  # (labels or more,)
+        """Item id -> the last row of the delta that the item got, dead or not."""
+        self._counts = base.counts.copy()  # (at least as many as there are labels,)
         self._longest = 0.0
 
     def problem(self, entry: Entry) -> str | None:
-        """Why the entry cannot be of this gallery."""
+        """Return why the entry cannot be of this gallery, or None if it can."""
         expected, got = 2 * self.dimension, len(entry.item.embedding) if entry.item else 2 * self.dimension
         if got == expected:
             return None
         return f"entry {entry.sequence} ({entry.item_id!r}) has an embedding of {got} bytes, those of the index have {expected}"
 
     def write(self, entry: Entry) -> None:
-        """Of an entry without a problem."""
+        """Apply an entry of the journal, one for which `problem` returns None."""
         item = entry.item
         before = self._withdraw(entry.item_id)
         if item is None:
             return
         vector = np.frombuffer(item.embedding, np.dtype("<f2"))
         label = self._label(item.label)
-        self._append(Written(entry.item_id, label, item.uri, before), vector)
+        self._append(DeltaItem(entry.item_id, label, item.uri, before), vector)
 
     def snapshot(self) -> "Snapshot":
-        """What was written so far."""
+        """Return the delta as it is now."""
         counts = self._counts[: len(self.base.vocabulary)].copy()
         return Snapshot(self, len(self.items), len(self.dead), len(self.gone), counts, self._longest)
 
     @property
-    def crowded(self) -> bool:
-        """Whether most rows are dead, so that `renewed` is worth its time."""
+    def needs_rewrite(self) -> bool:
+        """Whether most rows are dead, so that the time of `without_tombstones` is well spent."""
         return len(self.dead) > max(_MOST_DEAD, len(self.items) - len(self.dead))
 
-    def renewed(self) -> "Delta":
-        """The same without the dead rows; the others keep their order."""
+    def without_tombstones(self) -> "Delta":
+        """Return a delta without the dead rows; the live ones keep their order, and what is gone stays gone."""
         new = Delta(self.base, self.dimension, self.metric)
         for row in self.gone.first(len(self.gone)).tolist():
-            new._send_off(row)
+            new._mark_gone(row)
         embeddings = self.blocks.embeddings.first(len(self.items))
         for row, item in enumerate(self.items):
             if row not in self.died:
-                new._append(Written(item.item_id, item.label, item.uri, _NONE), embeddings[row])
+                new._append(DeltaItem(item.item_id, item.label, item.uri, _NONE), embeddings[row])
         return new
 
     def _withdraw(self, item_id: str) -> int:
-        """Takes out whatever is there under that id; returns the row that it has, or had, in the delta."""
+        """Take the item out of the gallery, if it is there. Return its row in the delta; -1 if it never had one."""
         row = self.newest.get(item_id, _NONE)
         if row != _NONE:
-            self._bury(row)
+            self._mark_dead(row)
         elif (of_version := self.base.row(item_id)) is not None:
-            self._send_off(of_version)
+            self._mark_gone(of_version)
         return row
 
-    def _bury(self, row: int) -> None:
+    def _mark_dead(self, row: int) -> None:
         if row not in self.died:
             self.died[row] = len(self.dead)
             self.dead.append(row)
             self._counts[self.items[row].label] -= 1
 
-    def _send_off(self, row: int) -> None:
+    def _mark_gone(self, row: int) -> None:
         if row not in self.went:
             self.went[row] = len(self.gone)
             self.gone.append(row)
             self._counts[self.base.label_of[row]] -= 1
 
-    def _append(self, item: Written, vector: NDArray[np.float16]) -> None:
+    def _append(self, item: DeltaItem, vector: NDArray[np.float16]) -> None:
         self.newest[item.item_id] = len(self.items)
         self.blocks.append(vector)
         self.label_of.append(item.label)
@@ -136,17 +140,19 @@ class Delta:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The delta as it was at some moment. Thread-safe."""
+    """A delta as it was at one moment. Thread-safe."""
 
     delta: Delta
     rows: int
-    """Rows of the delta, dead ones included."""
+    """Number of rows of the delta, dead ones included."""
     dead: int
+    """Number of dead rows of the delta."""
     gone: int
+    """Number of rows of the version that are gone."""
     counts: NDArray[np.int64]
-    """(labels,) photos of each in the gallery, the version's included. Labels that have none may be there."""
+    """(labels,) photos of each label in the gallery, those of the version included; 0 for a label that lost its last."""
     longest: float
-    """Length of the longest embedding, or more."""
+    """Upper bound of the embeddings' lengths."""
 
     @property
     def live_items(self) -> int:
@@ -154,33 +160,35 @@ class Snapshot:
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """Rows of the delta that are not dead, ascending."""
+        """Rows of the delta that are not dead, ascending. (live_items,)"""
         alive = np.ones(self.rows, np.bool_)
         alive[self.delta.dead.first(self.dead)] = False
         return np.flatnonzero(alive)
 
     @cached_property
     def dead_rows(self) -> NDArray[np.int64]:
-        """Rows of the delta that are dead, ascending."""
+        """Rows of the delta that are dead, ascending. (dead,)"""
         return np.sort(self.delta.dead.first(self.dead))
 
     @cached_property
     def gone_rows(self) -> NDArray[np.int64]:
-        """Rows of the version that are in the gallery no more, ascending."""
+        """Rows of the version that are in the gallery no more, ascending. (gone,)"""
         return np.sort(self.delta.gone.first(self.gone))
 
     @property
     def embeddings(self) -> NDArray[np.float16]:
+        """(rows, dimension)."""
         return self.delta.blocks.embeddings.first(self.rows)
 
     @property
     def label_of(self) -> NDArray[np.int32]:
+        """(rows,): labels as numbers in the vocabulary."""
         return self.delta.label_of.first(self.rows)
 
     def row(self, item_id: str) -> int | None:
-        """Where the item is: a row of the version, or beyond these one of the delta; None if it is not in the gallery."""
+        """Return the item's row, or None if it is not in the gallery. Rows of the delta follow those of the version."""
         row = self.delta.newest.get(item_id, _NONE)
-        while row >= self.rows:  # written since
+        while row >= self.rows:  # written after this snapshot was taken
             row = self.delta.items[row].before
         if row != _NONE:
             dead = self.delta.died.get(row, self.dead) < self.dead

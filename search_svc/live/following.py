@@ -1,8 +1,8 @@
-"""Follows an index: what is written to its journal, and which version is current, by whatever process.
+"""Follows an index: keeps the gallery that is served at what the journal and `CURRENT` say, whichever process writes them.
 
-One thread looks every 20 ms, or at once when it is told of a write. A version that becomes current is opened in a thread of
-its own, while the old one goes on, and is shown when it holds all that the old one did. What goes wrong is told, and tried
-again; the gallery that is served stays as it was.
+One thread looks every 20 ms, or at once when it is notified of a write. A version that becomes current is opened in a thread
+of its own, while the old one is served, and takes its place when it holds all that the old one holds. A failure is logged,
+reported as a problem and tried again; meanwhile the gallery that is served stays as it was.
 """
 
 import logging
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.02
 _RETRY_S = 2.0
 _ENTRIES = 2000
-"""Read at a time, and shown together."""
+"""Journal entries that are read at a time, and shown together."""
 
 
 class Replay:
-    """A version, and what the journal says of the time since."""
+    """A version and the delta that grows on it as the journal's entries are applied, in their order."""
 
     def __init__(self, opened: Opened, journal: Journal) -> None:
         self._journal = journal
@@ -44,7 +44,10 @@ class Replay:
         return self._opened.version.manifest.version
 
     def advance(self) -> bool:
-        """Takes some entries in; whether there were any. Raises ArtifactError, and changes nothing, if they cannot be."""
+        """Apply the next entries of the journal, if there are any; return whether there were.
+
+        Raises ArtifactError, and applies none of them, if they are not of this index.
+        """
         entries = self._journal.read(self._sequence, _ENTRIES)
         if not entries:
             return False
@@ -56,29 +59,29 @@ class Replay:
         for entry in entries:
             self._delta.write(entry)
         self._sequence = entries[-1].sequence
-        if self._delta.crowded:
-            self._delta = self._delta.renewed()
+        if self._delta.needs_rewrite:
+            self._delta = self._delta.without_tombstones()
         return True
 
     def finish(self) -> None:
-        """Takes in all that there is."""
+        """Apply all entries of the journal that are left."""
         while self.advance():
             pass
 
     def view(self) -> View:
-        """The gallery as far as it was taken in."""
+        """Return the gallery after the entries that were applied."""
         touched = self._delta.items or len(self._delta.gone)
         return View(self._opened, self._delta.snapshot() if touched else None, self._sequence)
 
 
 class Follower:
-    """Keeps a gallery at what its index holds, in threads of its own, from `start` to `stop`."""
+    """Keeps a gallery up to date with its index, in threads of its own, from `start` to `stop`."""
 
     def __init__(self, index_dir: Path, journal: Journal, replay: Replay, open_version: Callable[[], Opened]) -> None:
-        """`replay` is of the version that is served at first; `open_version` opens the one that is current."""
+        """Serve the version of `replay` at first; `open_version` opens the one that is current when it is called."""
         self.gallery = LiveGallery(replay.view())
         self.switches = 0
-        """Versions that were switched to."""
+        """How many times another version took the place of the one that was served."""
         self._index_dir = index_dir
         self._journal = journal
         self._replay = replay
@@ -99,16 +102,16 @@ class Follower:
 
     @property
     def problem(self) -> str:
-        """Why the gallery is not what the index holds, as far as that is known; empty if it is."""
+        """Why the gallery does not hold what the index does; empty if no reason is known."""
         return "; ".join(chore.problem for chore in self._chores if chore.problem)
 
     @property
     def lost(self) -> int:
-        """Entries of the journal that were acknowledged and are lost, as of the last look."""
+        """Number of journal entries that were acknowledged and are lost, as of the last look."""
         return self._lost
 
     def unserved(self, version: str) -> str:
-        """Why that version, which is current, is not served; empty if it is, or nobody has found out yet."""
+        """Return why `version`, which is current, could not be opened; empty if it was, or has not been tried yet."""
         tried, reason = self._unserved
         return reason if tried == version else ""
 
@@ -121,11 +124,11 @@ class Follower:
         self._thread.start()
 
     def notify(self) -> None:
-        """Of a write, so that it is seen at once."""
+        """Look at the journal now, since something was written to it."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Waits for what is being done, but not for a version that is being opened."""
+        """Stop following. Wait for the look that is under way, but not for a version that is being opened."""
         self._stopped = True
         self._wake.set()
         self._thread.join()
@@ -148,7 +151,7 @@ class Follower:
         return True
 
     def _look_at_current(self) -> bool:
-        """Whether the current version is served; it is opened if not."""
+        """Return whether the current version is served; begin to open it if it is not."""
         try:
             self._switch()
         except Exception as error:
@@ -167,14 +170,14 @@ class Follower:
         try:
             replay = Replay(self._open(), self._journal)
             replay.finish()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the follower tells of it)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the follower's thread reports it)
             self._opened = error
         else:
             self._opened = replay
         self._wake.set()
 
     def _switch(self) -> None:
-        """Shows the version that was opened, once it holds whatever the one before did."""
+        """Show the version that was opened, after what was written meanwhile; raise the error if opening it failed."""
         opened, self._opened = self._opened, None
         if opened is None:
             return
@@ -183,9 +186,9 @@ class Follower:
             try:
                 raise opened
             finally:
-                del (
-                    opened
-                )  # else it would be part of its own traceback, and that keeps what was opened from being closed
+                # Otherwise the error's traceback would refer to this frame and so to the error itself, and that circle
+                # would keep the version that failed from being closed.
+                del opened
         opened.finish()
         before, self._replay = self._replay.version, opened
         self.gallery.show(opened.view())
@@ -194,18 +197,18 @@ class Follower:
 
 
 class _Chore:
-    """Something that is done again and again, and may fail for a while."""
+    """A piece of work that is repeated, and may fail for a while."""
 
     def __init__(self, failing: str, work: Callable[[], bool]) -> None:
-        """`failing` is what is said of it then; `work` says whether all is well."""
+        """`failing` is the log message if `work` raises; `work` returns whether the problem, if there was one, is over."""
         self.problem = ""
         self._failing = failing
         self._work = work
-        self._pause = -inf
+        self._not_before = -inf
 
     def do(self) -> None:
-        """A problem is told once, and tried again after a while."""
-        if time.monotonic() < self._pause:
+        """Do the work, unless it failed a moment ago. A problem is logged once, until it is another one."""
+        if time.monotonic() < self._not_before:
             return
         try:
             if self._work():
@@ -214,7 +217,7 @@ class _Chore:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        self._pause = time.monotonic() + _RETRY_S
+        self._not_before = time.monotonic() + _RETRY_S
         problem, before = f"{self._failing}: {error}", self.problem
         self.problem = problem
         if problem != before:

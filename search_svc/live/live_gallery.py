@@ -1,4 +1,4 @@
-"""The gallery that a server serves: the newest view, and who waits for a newer one."""
+"""The gallery that a server serves: the newest view, and the calls that wait for a newer one."""
 
 import asyncio
 import threading
@@ -10,11 +10,11 @@ from search_svc.live.view import View
 from svckit.errors import Reason, ServiceError
 
 MOST_WAIT_S = 10.0
-"""For a sequence number: the journal of a disk that hangs, or a number that was never given, must not hold calls for ever."""
+"""Longest wait for a sequence number: a disk that hangs, or a number that was never given, must not hold calls for ever."""
 
 
 class LiveGallery:
-    """Thread-safe: one thread shows views, any number look."""
+    """Holds the newest view. Thread-safe: one thread shows views, any number read."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -23,23 +23,23 @@ class LiveGallery:
 
     @property
     def view(self) -> View:
-        """The newest. Whoever answers from it takes it once, and asks no second time."""
+        """The newest view. Take it once for an answer: a second look may give another one."""
         return self._view
 
     def show(self, view: View) -> None:
-        """From now on."""
+        """Make `view` the newest one, and wake the calls that wait for it."""
         with self._changing:
             self._view = view
             waiting, self._waiting = self._waiting, set()
         for future in waiting:
-            # A closed loop has nobody left who waits.
+            # A loop that is closed has no calls left that wait.
             with suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_wake, future)
 
     async def reach(self, sequence: int, deadline: float | None) -> None:
-        """Waits until the view has that entry of the journal; `deadline` is a time of `time.monotonic`.
+        """Wait until the view holds that entry of the journal.
 
-        Raises ServiceError: DEADLINE_EXCEEDED, or SEQUENCE_NOT_REACHED after MOST_WAIT_S.
+        Raises ServiceError: DEADLINE_EXCEEDED at `deadline`, a time of `time.monotonic`; SEQUENCE_NOT_REACHED after MOST_WAIT_S.
         """
         if self._view.sequence >= sequence:
             return
@@ -52,7 +52,7 @@ class LiveGallery:
             raise self._not_reached(sequence, late=end <= limit) from error
 
     async def _after(self, view: View) -> None:
-        """Until there is a newer one than this."""
+        """Wait until there is a newer view than this one."""
         future = asyncio.get_running_loop().create_future()
         with self._changing:
             if self._view is not view:

@@ -1,7 +1,7 @@
-"""The items of a living gallery: those of its version and those written since, by one row number.
+"""The items of a live gallery: those of its version and those of its delta, under one row number.
 
 Rows of the version come first, then rows of the delta in the order in which they were written. A row that is dead or gone can
-still be looked up; nothing finds it any more.
+still be looked up, though no search finds it any more.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from search_svc.voting.years import Years, YearsNow
 
 
 class LiveItems:
-    """What Items is for a version, for one of its snapshots."""
+    """Offers what Items offers of a version, of a version and a snapshot of its delta."""
 
     def __init__(self, base: Items, snapshot: Snapshot) -> None:
         self._base = base
-        self._written = snapshot.delta.items
+        self._delta_items = snapshot.delta.items
         self._label_of = snapshot.label_of
         self.counts = snapshot.counts
 
     @property
     def labels(self) -> Sequence[Label]:
-        """By number. There may be more than `counts` has: they came later."""
+        """The labels, by number. There may be more than in `counts`: those were added after the snapshot was taken."""
         return self._base.vocabulary.labels
 
     @property
@@ -37,23 +37,23 @@ class LiveItems:
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
-        """The number of photos of each label."""
+        """Label -> number of its photos."""
         return _Sizes(self.vocabulary, self.counts)
 
     @property
     def years(self) -> Years:
-        """Of the models."""
+        """The years in which there are photos of each model."""
         return YearsNow(self.vocabulary, self.counts)
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The labels of rows, as numbers."""
-        late = rows >= len(self._base)
-        found = self._base.label_of[np.where(late, 0, rows)]
-        found[late] = self._label_of[rows[late] - len(self._base)]
+        """Return the labels of rows, as numbers, in the shape of `rows`."""
+        of_delta = rows >= len(self._base)
+        found = self._base.label_of[np.where(of_delta, 0, rows)]
+        found[of_delta] = self._label_of[rows[of_delta] - len(self._base)]
         return found
 
     def take(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
-        """The item ids and the uris of rows."""
+        """Return the item ids and the uris of rows."""
         of_version = len(self._base)
         ids, uris = self._base.take([row for row in rows if row < of_version])
         if len(ids) == len(rows):
@@ -63,12 +63,12 @@ class LiveItems:
         return [item_id for item_id, _ in pairs], [uri for _, uri in pairs]
 
     def _names(self, row: int) -> tuple[str, str]:
-        item = self._written[row]
+        item = self._delta_items[row]
         return item.item_id, item.uri
 
 
 class _Sizes(Mapping[str, int]):
-    """Looks up what is asked for: a dict of all labels would have to be made for every snapshot."""
+    """Label -> number of its photos, looked up when it is asked for: no dict of all labels is made for each snapshot."""
 
     def __init__(self, vocabulary: Vocabulary, counts: NDArray[np.int64]) -> None:
         self._vocabulary = vocabulary

@@ -1,4 +1,4 @@
-"""Versions of one index, opened to be served; closed when no view of them is left."""
+"""Opens versions of one index to be served, and closes each when no view of it is left."""
 
 import threading
 import weakref
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search_svc.engine.gpu import Gpu
 from search_svc.engine.local import LocalEngine
@@ -18,7 +19,10 @@ from svckit.config import ConfigError
 
 
 class Opener:
-    """Thread-safe. What it has opened stays where it is on the disk until it is closed (search_svc.index.version_lease)."""
+    """Opens and closes versions. Thread-safe.
+
+    A version that is open holds a lease (search_svc.index.version_lease), so retention does not remove it from the disk.
+    """
 
     def __init__(self, index_dir: Path, *, gpus: Sequence[Gpu], max_k: int) -> None:
         self._index_dir = index_dir
@@ -27,31 +31,31 @@ class Opener:
         self._engines: dict[int, LocalEngine] = {}
 
     def current(self, *, verify: bool = False) -> Opened:
-        """The version that is current, ready to be searched.
+        """Open the version that is current, and return it, ready to be searched.
 
-        Without `verify` its bytes are not read: sizes, and that files fit each other, are checked all the same. Raises
+        Without `verify` its bytes are not read; sizes, and that its files fit each other, are checked all the same. Raises
         ArtifactError, CommandError and DeviceError as IndexVersion and LocalEngine do, and ConfigError if its k is too large.
         """
         holding = Holding.current(self._index_dir)
         try:
             version = IndexVersion.open(self._index_dir, holding.path.name, verify=verify)
             self._check(version)
-            engine = self._searching(version)
+            engine = self._open_engine(version)
         except BaseException:
             holding.release()
             raise
         opened = Opened(version, engine)
         self._engines[id(engine)] = engine
-        weakref.finalize(opened, self._part_with, engine, holding).atexit = False
+        weakref.finalize(opened, self._close_in_background, engine, holding).atexit = False
         return opened
 
     @property
     def abandoned(self) -> int:
-        """Searches of shards that took too long, and still run."""
+        """Number of searches of shards that took too long, and still run."""
         return sum(engine.abandoned for engine in tuple(self._engines.values()))
 
     def interrupt(self) -> None:
-        """Ends the searches that somebody waits for, with SHUTTING_DOWN; no more are begun."""
+        """End the searches that callers wait for, with SHUTTING_DOWN, and begin no more."""
         for engine in tuple(self._engines.values()):
             engine.interrupt()
 
@@ -65,14 +69,15 @@ class Opener:
                 f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {self._max_k}"
             )
 
-    def _searching(self, version: IndexVersion) -> LocalEngine:
+    def _open_engine(self, version: IndexVersion) -> LocalEngine:
+        """Open the engine. An error names what an operator can do about the version, too."""
         try:
             return LocalEngine.open(version, self._gpus)
         except ArtifactError as error:
             raise ArtifactError(error.path, error.reason, way_out(self._index_dir, version.path.name)) from error
 
-    def _part_with(self, engine: LocalEngine, holding: Holding) -> None:
-        """Called wherever the last view was let go of, where nothing may wait."""
+    def _close_in_background(self, engine: LocalEngine, holding: Holding) -> None:
+        # This runs in whatever thread drops the last view, maybe the event loop's: closing may wait, and that may not.
         threading.Thread(target=self._close, args=(engine, holding), name="closing", daemon=True).start()
 
     def _close(self, engine: LocalEngine, holding: Holding) -> None:
@@ -83,6 +88,10 @@ class Opener:
 
 
 def warm(opened: Opened) -> None:
-    """Searches once, so that no caller waits for what faiss sets up on first use."""
-    manifest = opened.version.manifest
-    opened.engine.search(opened.version.embeddings[:1].astype(np.float32), manifest.k)
+    """Search once, so that no caller waits for what faiss sets up on first use."""
+    opened.engine.search(warm_up_queries(opened.version), opened.version.manifest.k)
+
+
+def warm_up_queries(version: IndexVersion) -> NDArray[np.float32]:
+    """Return the query that a version is warmed up with, its first photo. (1, dimension)"""
+    return version.embeddings[:1].astype(np.float32)

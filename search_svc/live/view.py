@@ -1,16 +1,15 @@
-"""One exact gallery, at one moment: an index version, less what was written over or deleted, and what was written since.
+"""A view: the gallery at one moment, an index version with the delta that was written since it was built.
 
-A view never changes. What is written makes another one, which costs no more for a large gallery than for a small one; a
-query is answered by one view, whatever happens meanwhile. Nothing here knows journals, or which view is the newest.
+A view never changes. A write makes another view, at a cost that does not grow with the gallery; a query is answered by one
+view, whatever is written meanwhile. Nothing here knows of journals, or of which view is the newest.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from vmmr.search.v1 import search_pb2
 
 from search_svc.engine.engine import Answered, Engine
 from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, merge, top_k
@@ -23,34 +22,30 @@ from search_svc.live.delta import Snapshot
 from search_svc.live.filters import FilterReader
 from search_svc.live.live_items import LiveItems
 from search_svc.voting.calibration import Calibration
-from svckit.errors import rejected
-
-_MOST_MASKS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A version, and what searches it. Lives as long as a view of it does."""
+    """A version and the engine that searches it. Lives as long as a view of it does."""
 
     version: IndexVersion
     engine: Engine
 
     @cached_property
     def mean_typical(self) -> float:
-        """What typical scores of labels with few photos are drawn to."""
+        """The mean that the typical score of a label with few photos is drawn towards."""
         return mean_of(self.version.typical, self.version.items.sizes)
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Thread-safe."""
+    """The gallery at one moment. Thread-safe."""
 
     opened: Opened
     written: Snapshot | None = None
-    """Since the version was built; None if nothing was."""
+    """The delta; None if nothing was written since the version was built."""
     sequence: int = 0
-    """Of the last entry of the journal that is in it; 0 if there never was one."""
-    _masks: dict[bytes, NDArray[np.bool_] | None] = field(default_factory=dict)
+    """Number of the last journal entry that the view holds; 0 if there never was one."""
 
     @property
     def manifest(self) -> VersionManifest:
@@ -67,37 +62,23 @@ class View:
 
     @property
     def size(self) -> int:
-        """Photos in the gallery."""
+        """Number of photos in the gallery."""
         return int(self.items.counts.sum())
 
     @property
     def labels(self) -> int:
-        """Labels that have photos."""
+        """Number of labels that have photos."""
         return int(np.count_nonzero(self.items.counts))
 
     @cached_property
     def typical(self) -> Mapping[str, float]:
-        """By label, how near its photos are to each other; empty if the index is not calibrated."""
+        """Label -> how near its photos are to each other, as a score; empty if the index is not calibrated."""
         fitted = self.opened.version.typical
         return _Typical(fitted, self.opened, self.written) if fitted and self.written else fitted
 
     @cached_property
     def filters(self) -> FilterReader:
         return FilterReader(self.items.vocabulary, self.items.counts)
-
-    def allowed(self, message: bytes) -> NDArray[np.bool_] | None:
-        """(labels,): those that a filter, serialised, lets through; None for all.
-
-        Raises ServiceError if it names what no photo has.
-        """
-        if message not in self._masks:
-            read = search_pb2.Filter.FromString(message)
-            if violations := list(self.filters.violations(read)):
-                raise rejected(violations)
-            if len(self._masks) >= _MOST_MASKS:
-                self._masks.clear()
-            self._masks[message] = self.filters.read(read)
-        return self._masks[message]
 
     def search(
         self,
@@ -110,9 +91,9 @@ class View:
         timeout_s: float | None,
         allow_partial: bool,
     ) -> Answered:
-        """The k best hits among the photos of some labels (a mask over all), or among all: see Engine.search.
+        """Return the k best hits among the photos of some labels, a mask (labels,), or among all: see Engine.search.
 
-        Ids are rows of `items`. What was written is always compared with exactly, however the index is searched.
+        Ids are rows of `items`. Queries are compared exactly with every row of the delta, however the index is searched.
         """
         answered = self.opened.engine.search(
             queries,
@@ -126,27 +107,30 @@ class View:
         )
         if self.written is None:
             return answered
-        return Answered(merge([answered.hits, self._late(self.written, queries, k, labels)], k), answered.shards)
+        return Answered(
+            merge([answered.hits, self._search_delta(self.written, queries, k, labels)], k), answered.shards
+        )
 
-    def _late(self, written: Snapshot, queries: NDArray[np.float32], k: int, labels: NDArray[np.bool_] | None) -> Hits:
-        """The best hits among what was written. Those with some labels are few, and are scanned where they lie."""
+    def _search_delta(
+        self, written: Snapshot, queries: NDArray[np.float32], k: int, labels: NDArray[np.bool_] | None
+    ) -> Hits:
+        """Return the k best hits in the delta. The rows of some labels are few: they are read from where they lie."""
         use_one_core()
         rows = written.live if labels is None else written.live[labels[written.label_of[written.live]]]
         if not len(rows):
             return empty(len(queries))
         if labels is None:
-            fetch, of = (
-                dropping(partial(written.delta.blocks.fetch, written.rows, written.longest), written.dead_rows),
-                written.rows,
-            )
+            fetch = dropping(partial(written.delta.blocks.fetch, written.rows, written.longest), written.dead_rows)
+            compared = written.rows
         else:
-            fetch, of = Scan(written.embeddings, rows, self.manifest.metric, written.longest).fetch, len(rows)
-        hits = top_k(fetch, queries, min(k, len(rows)), of)
+            fetch = Scan(written.embeddings, rows, self.manifest.metric, written.longest).fetch
+            compared = len(rows)
+        hits = top_k(fetch, queries, min(k, len(rows)), compared)
         return Hits(hits.scores, np.where(hits.ids < 0, -1, hits.ids + len(self.opened.version.items)))
 
 
 class _Typical(Mapping[str, float]):
-    """Fitted scores; those of labels that the calibration has not seen are computed when they are asked for."""
+    """Typical scores: the fitted ones, and of labels that the calibration has not seen those that are computed on demand."""
 
     def __init__(self, fitted: Mapping[str, float], opened: Opened, written: Snapshot) -> None:
         self._fitted = fitted
@@ -158,10 +142,10 @@ class _Typical(Mapping[str, float]):
         if label in self._fitted:
             return self._fitted[label]
         if label not in self._computed:
-            self._computed[label] = self._of(label)
+            self._computed[label] = self._compute(label)
         return self._computed[label]
 
-    def _of(self, label: str) -> float:
+    def _compute(self, label: str) -> float:
         written, manifest = self._written, self._opened.version.manifest
         place = written.delta.base.vocabulary.place(label)
         if place is None:

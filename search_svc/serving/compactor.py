@@ -1,4 +1,4 @@
-"""Compaction beside a server: in a process of its own, which ends when the server does, and does harm to nobody then."""
+"""Compaction beside a server: in a process of its own, which ends when the server ends, and can be ended at any time."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
-"""After a compaction that failed by itself: what stands in its way may take somebody to see to it."""
-_ELSEWHERE_S = 10.0
-"""After one that was refused since another process builds: asking costs a process each time."""
+"""Pause after an automatic compaction that failed, doubled each time: somebody may have to remove the cause."""
+_BUILD_RUNNING_PAUSE_S = 10.0
+"""Pause after one that was refused since another process is building: each attempt starts a process."""
 _RETIRE_S = 5.0
-"""Between two looks whether versions that are too many are still in use: calls are answered by the version they began with."""
+"""Pause between two attempts to remove versions that are too many, which calls may still be answered by."""
 
 
 class Compactor:
-    """Compacts an index when it is told to, and by itself when much was written. For one event loop."""
+    """Compacts an index on demand, and by itself when much was written. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -39,7 +39,10 @@ class Compactor:
         keep_versions: int,
         compact_at: int,
     ) -> None:
-        """`served` is the version that is served; `compact_at` are entries of the journal beyond it, 0 for never."""
+        """Make a compactor. `served` returns the version that is served.
+
+        `compact_at` is the number of journal entries beyond that version at which to compact by itself; 0 for never.
+        """
         self._index_dir = index_dir
         self._journal = journal
         self._served = served
@@ -50,55 +53,55 @@ class Compactor:
         self._pause_s = _FIRST_PAUSE_S
         self._compact_after = 0.0
         self._retire_after = 0.0
-        self._unretired = ""
+        self._retire_problem = ""
 
     def start(self) -> None:
-        """Begins to look how much was written, and which versions nobody needs any more."""
-        self._watch = asyncio.ensure_future(self._look_again_and_again())
+        """Begin to watch how much was written, and which versions nobody needs any more."""
+        self._watch = asyncio.ensure_future(self._watch_versions())
 
     async def close(self) -> None:
-        """A compaction that runs ends unfinished; the next goes on with it."""
+        """Stop. A compaction that runs ends unfinished; the next one goes on from where it was."""
         for task in (self._watch, self._running):
             if task:
                 task.cancel()
-                # What went wrong was told to whoever waited for it.
+                # An error was raised to whoever waited for the compaction.
                 with suppress(asyncio.CancelledError, Exception):
                     await task
 
     async def compact(self) -> None:
-        """Returns when what the journal held is in a version, and that was made the current one.
+        """Build a version that holds what the journal holds now, and make it the current one.
 
-        Raises ServiceError: COMPACTION_RUNNING if one runs, here or elsewhere, or COMPACTION_FAILED. A caller that stops
-        waiting does not stop it.
+        Raises ServiceError: COMPACTION_RUNNING if a build runs, here or in another process, or COMPACTION_FAILED. A caller
+        that stops waiting does not stop it.
         """
         if self._running and not self._running.done():
-            raise _running()
+            raise _already_running()
         self._running = asyncio.ensure_future(self._compact())
         self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._running)
 
     async def _compact(self) -> None:
         _log.info("compacting", extra={"index": str(self._index_dir), "version": self._served().version})
-        process = await self._begun()
+        process = await self._start_process()
         assert process.stderr is not None
         try:
-            said = (await process.stderr.read()).decode(errors="replace")
+            stderr = (await process.stderr.read()).decode(errors="replace")
             code = await process.wait()
         except asyncio.CancelledError:
             process.kill()
             await process.wait()
             raise
         if code == EXIT_BUILD_RUNNING:
-            raise _running()
+            raise _already_running()
         if code:
-            reason = said.strip().rpartition("\n")[2] or f"it ended with code {code}"
-            _log.error("compaction failed", extra={"code": code, "said": said[-2000:]})
+            reason = stderr.strip().rpartition("\n")[2] or f"it ended with code {code}"
+            _log.error("compaction failed", extra={"code": code, "said": stderr[-2000:]})
             raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
-        # The process has done it, or had a reason not to, which is for this log.
+        # The process removes old versions, too; if it could not, this logs the reason.
         await asyncio.to_thread(self._retire)
 
-    async def _begun(self) -> asyncio.subprocess.Process:
+    async def _start_process(self) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "search_svc", "compact", str(self._index_dir)),
@@ -111,12 +114,12 @@ class Compactor:
         except OSError as error:
             raise ServiceError(Reason.COMPACTION_FAILED, f"no process could be started: {error}") from error
 
-    async def _look_again_and_again(self) -> None:
+    async def _watch_versions(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
                 await self._look()
-            except Exception:  # noqa: BLE001 (whatever it is, the next look may be a better one)
+            except Exception:  # noqa: BLE001 (whatever it is, the next look may succeed)
                 _log.exception("cannot look after the versions")
 
     async def _look(self) -> None:
@@ -129,21 +132,21 @@ class Compactor:
             await self._compact_by_itself()
 
     def _much_was_written(self) -> bool:
-        """Not while another version is current than is served: somebody else has just compacted."""
+        """Return whether it is time to compact. It is not while a newer version is current than the one that is served."""
         try:
             served = self._served()
             depth = self._journal.sequence() - served.journal_sequence
             return depth >= self._compact_at and current(self._index_dir) == served.version
         except ArtifactError:
-            return False  # who follows the journal tells of it
+            return False  # the follower reports it
 
     async def _compact_by_itself(self) -> None:
-        """Until it is tried again, versions are looked after all the same: their room may be what it lacked."""
+        # After a failure the watch goes on to remove old versions: disk space may be what the compaction lacked.
         try:
             await self.compact()
         except ServiceError as error:
             if error.reason == Reason.COMPACTION_RUNNING:
-                self._compact_after = time.monotonic() + _ELSEWHERE_S
+                self._compact_after = time.monotonic() + _BUILD_RUNNING_PAUSE_S
                 return
             _log.warning("compacts again later", extra={"reason": str(error), "seconds": self._pause_s})
             self._compact_after = time.monotonic() + self._pause_s
@@ -155,17 +158,17 @@ class Compactor:
         try:
             removed = retire(self._index_dir, self._keep)
         except BuildRunningError:
-            return  # who builds will do it
+            return  # the process that builds will do it
         except (ArtifactError, ServiceError, OSError) as error:
-            if str(error) != self._unretired:  # it is looked at every few seconds
+            if str(error) != self._retire_problem:  # logged once, not every few seconds
                 _log.warning("old versions cannot be removed", extra={"reason": str(error)})
-            self._unretired = str(error)
+            self._retire_problem = str(error)
             return
-        self._unretired = ""
+        self._retire_problem = ""
         if removed:
             _log.info("removed versions", extra={"versions": removed})
 
 
-def _running() -> ServiceError:
+def _already_running() -> ServiceError:
     text = "a version of this index is being built: wait until it is served"
     return ServiceError(Reason.COMPACTION_RUNNING, text)

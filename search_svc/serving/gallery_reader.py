@@ -1,6 +1,6 @@
-"""Items of a living gallery, by id and in pages: those of a version, and what the journal says of them.
+"""Reads the items of a live gallery, by id and in pages: those of a version, and those that the journal says since.
 
-The journal is asked itself, so what was acknowledged by any process is here at once, followed or not.
+The journal itself is read, so what any process acknowledged is found at once, whether or not the view holds it yet.
 """
 
 from collections.abc import Iterator
@@ -18,32 +18,33 @@ _READ_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which items a list is of."""
+class ItemFilter:
+    """Which items a list holds."""
 
     labels: frozenset[str] | None = None
-    """None: of any."""
+    """Items with one of these labels; None: with any label."""
     batch_id: str = ""
-    """Empty: of any, or none."""
+    """Items of this batch; empty: of any batch, or of none."""
 
-    def has(self, item: StoredItem) -> bool:
+    def matches(self, item: StoredItem) -> bool:
         fits = self.labels is None or item.label in self.labels
         return fits and self.batch_id in ("", item.batch_id)
 
 
 @dataclass(frozen=True)
 class GalleryReader:
-    """One gallery. Thread-safe."""
+    """Reads the items of one version and the journal. Thread-safe."""
 
     base: VersionBase
     journal: Journal
 
     def item(self, item_id: str) -> StoredItem | None:
+        """Return the item, or None if the gallery has none of this id."""
         entry = self.journal.last(item_id, self.base.journal_sequence)
         return entry.item if entry else self.base.item(item_id)
 
-    def page(self, after: str, size: int, wanted: Wanted) -> list[tuple[str, StoredItem]]:
-        """The first `size` items with ids after that one, in the order of their ids."""
+    def page(self, after: str, size: int, wanted: ItemFilter) -> list[tuple[str, StoredItem]]:
+        """Return the first `size` items with ids greater than `after`, by id."""
         return list(islice(self._items(after, wanted), size))
 
     def candidates(self, write: Delete) -> tuple[str, ...]:
@@ -55,31 +56,32 @@ class GalleryReader:
         ids |= dict.fromkeys(self.journal.of_batch(write.batch_id, after)) if write.batch_id else {}
         return tuple(ids)
 
-    def _items(self, after: str, wanted: Wanted) -> Iterator[tuple[str, StoredItem]]:
-        """Both are in the order of ids. What the journal says of an item is all there is to it."""
+    def _items(self, after: str, wanted: ItemFilter) -> Iterator[tuple[str, StoredItem]]:
+        """Merge the version's rows and the journal's entries, both by id. Where both have an id, the journal's counts."""
         rows = self._rows(after, wanted)
         row = next(rows, None)
-        for item_id, item in self._written(after):
+        for item_id, item in self._journal_items(after):
             while row is not None and (its_id := self.base.version.items.item_id(row)) < item_id:
                 yield its_id, self.base.at(row)
                 row = next(rows, None)
             if row is not None and self.base.version.items.item_id(row) == item_id:
                 row = next(rows, None)
-            if item is not None and wanted.has(item):
+            if item is not None and wanted.matches(item):
                 yield item_id, item
         while row is not None:
             yield self.base.version.items.item_id(row), self.base.at(row)
             row = next(rows, None)
 
-    def _written(self, after: str) -> Iterator[tuple[str, StoredItem | None]]:
+    def _journal_items(self, after: str) -> Iterator[tuple[str, StoredItem | None]]:
+        """Yield what the journal last says of each id greater than `after`, by id; None for a deletion."""
         entries = self.journal.last_by_id(after, self.base.journal_sequence, _READ_AT_ONCE)
         while entries:
             for entry in entries:
                 yield entry.item_id, entry.item
             entries = self.journal.last_by_id(entries[-1].item_id, self.base.journal_sequence, _READ_AT_ONCE)
 
-    def _rows(self, after: str, wanted: Wanted) -> Iterator[int]:
-        """Of the version, wanted ones alone: a filter of few is not asked of a million items one by one."""
+    def _rows(self, after: str, wanted: ItemFilter) -> Iterator[int]:
+        """Return the rows of the version that fit the filter, by id. A mask finds them: a gallery may have a million items."""
         items = self.base.version.items
         place = items.place_by_id(after)
         rows = items.by_id[place:]
@@ -89,7 +91,8 @@ class GalleryReader:
             rows = rows[mask[rows]]
         return (int(row) for row in rows)
 
-    def _mask(self, wanted: Wanted) -> NDArray[np.bool_] | None:
+    def _mask(self, wanted: ItemFilter) -> NDArray[np.bool_] | None:
+        """Return (items,) which rows of the version fit the filter; None if all do."""
         items = self.base.version.items
         if wanted.labels is None and not wanted.batch_id:
             return None

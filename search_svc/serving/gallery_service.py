@@ -1,4 +1,4 @@
-"""GalleryService, over gRPC."""
+"""GalleryService over gRPC: items are added, deleted and listed; versions are listed and compacted."""
 # ruff: noqa: ARG002, N802 (names and arguments of the methods are the contract's)
 
 import asyncio
@@ -19,11 +19,12 @@ from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.retention import Kept, versions
 from search_svc.index.version import VersionManifest
 from search_svc.index.writes import Add, Delete, Write, Written
+from search_svc.live.filters import Filter
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.serving import item_reader
 from search_svc.serving.compactor import Compactor
-from search_svc.serving.gallery_reader import GalleryReader, Wanted
-from search_svc.serving.page_tokens import key_before, token_after
+from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
+from search_svc.serving.pages import PageRequest, token_after
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, rejected
 from svckit.interceptor import deadline
@@ -31,17 +32,17 @@ from svckit.streams import Context
 
 SERVICE = gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 _POLL_S = 0.02
 _DELETED_AT_ONCE = item_reader.MOST_ITEMS
-"""So many go in one write, as so many can be added in one; the writes of others wait for it."""
+"""Most items of one write, which other writes wait for; as many as one call can add."""
 _FEW_ITEMS = 16
-"""As many are read in a millisecond; a message of 15 MiB would hold the event loop for 50."""
+"""So many items are checked in a millisecond, on the event loop; a message of 15 MiB would block it for 50."""
 
 
 class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
-    """Writes to the journal, through a batcher over a JournalWriter, and reads the items that are served."""
+    """Writes items to the journal, through a batcher over a JournalWriter, and reads them from version and journal."""
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         on_write: Callable[[], None],
         unserved: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """Without `writes` it is read-only. `on_write` is called when a write is on the disk.
+        """Make a service, which is read-only if `writes` is None. `on_write` is called when a write is on the disk.
 
-        `unserved` says why a version that is current is not served, once that is known.
+        `unserved` returns why a version that is current is not served, or an empty text if no reason is known.
         """
         self._index_dir = index_dir
         self._gallery = gallery
@@ -87,15 +88,13 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         return gallery_pb2.GetItemResponse(item=_message(request.item_id, item))
 
     async def ListItems(self, request: gallery_pb2.ListItemsRequest, context: Context) -> gallery_pb2.ListItemsResponse:
-        if violations := list(item_reader.page_violations(request)):
-            raise rejected(violations)
-        size = request.page_size or item_reader.DEFAULT_PAGE
-        after = key_before(request.page_token) or ""
-        wanted = Wanted(await self._labels(request, context), request.batch_id)
-        found = await self._read(lambda reader: reader.page(after, size + 1, wanted))
-        token = token_after(found[size - 1][0]) if len(found) > size else ""
+        page = PageRequest.of(request)
+        wanted = ItemFilter(await self._labels(request, context), request.batch_id)
+        # One more than is asked for tells whether there is a next page.
+        found = await self._read(lambda reader: reader.page(page.after, page.size + 1, wanted))
+        token = token_after(found[page.size - 1][0]) if len(found) > page.size else ""
         return gallery_pb2.ListItemsResponse(
-            items=[_message(item_id, item) for item_id, item in found[:size]], next_page_token=token
+            items=[_message(item_id, item) for item_id, item in found[: page.size]], next_page_token=token
         )
 
     async def Compact(self, request: gallery_pb2.CompactRequest, context: Context) -> gallery_pb2.CompactResponse:
@@ -103,7 +102,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         written = await asyncio.get_running_loop().run_in_executor(self._reader, self._journal.sequence)
         goal = max(written, self._gallery.view.sequence)
         await self._compactor.compact()
-        made = await self._switched(goal, deadline(context))
+        made = await self._wait_until_served(goal, deadline(context))
         reply = gallery_pb2.CompactResponse(
             index_version=made.version, items=made.items, journal_sequence=made.journal_sequence
         )
@@ -132,7 +131,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         return done
 
     async def _delete(self, write: Delete) -> Written:
-        """Delete few items in one write, and many in several, so that the writes of others come between them."""
+        """Delete few items in one write, and many in several, so that other writes can come between them."""
         self._check_writable()
         ids = write.item_ids or await self._read(lambda reader: reader.candidates(write))
         if len(ids) <= _DELETED_AT_ONCE:
@@ -151,31 +150,29 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             )
         return self._writes
 
-    async def _read(self, find: Callable[[GalleryReader], Found]) -> Found:
-        """From the version that is served, which stays on the disk meanwhile."""
+    async def _read(self, find: Callable[[GalleryReader], Result]) -> Result:
+        """Run `find` in the readers' thread. The view is held meanwhile, so that its version stays on the disk."""
         view = self._gallery.view
 
-        def found() -> Found:
+        def run() -> Result:
             return find(GalleryReader(VersionBase(view.opened.version), self._journal))
 
-        return await asyncio.get_running_loop().run_in_executor(self._reader, found)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     async def _labels(self, request: gallery_pb2.ListItemsRequest, context: Context) -> frozenset[str] | None:
-        """Those that the filter lets through, of all that there are; None for any."""
-        if not request.filter.ByteSize():
+        """Return the labels that the filter lets through, of all that were ever written; None if it is empty."""
+        wanted = Filter.of(request.filter)
+        if wanted is None:
             return None
         last = await asyncio.get_running_loop().run_in_executor(self._reader, self._journal.sequence)
         await self._gallery.reach(last, deadline(context))
         view = self._gallery.view
-        faults = list(view.filters.violations(request.filter))
-        if faults:
-            # Elsewhere filters are among the options of a query.
-            raise rejected([dataclasses.replace(each, field=each.field.removeprefix("options.")) for each in faults])
-        allowed = view.filters.read(request.filter)
-        names = zip(view.items.labels, allowed if allowed is not None else (), strict=False)
-        return frozenset(label.label for label, through in names if through)
+        if violations := list(view.filters.violations(wanted, "filter")):
+            raise rejected(violations)
+        names = zip(view.items.labels, view.filters.mask(wanted), strict=False)
+        return frozenset(label.label for label, allowed in names if allowed)
 
-    async def _switched(self, goal: int, end: float | None) -> VersionManifest:
+    async def _wait_until_served(self, goal: int, end: float | None) -> VersionManifest:
         """Return the version that is current, once it is served. Raises ServiceError if it does not hold the journal to `goal`."""
         while self._served.version != (name := current(self._index_dir)):
             if reason := self._unserved(name):

@@ -1,4 +1,4 @@
-"""Writes and pages: from the messages of a call to what the gallery is to do, or all that is wrong with the call."""
+"""Reads writes: from the message of a call to the write that it asks for, or to all that is wrong with the call."""
 
 import math
 import unicodedata
@@ -14,23 +14,20 @@ from vmmr.gallery.v1 import gallery_pb2
 from search_svc.index.journal import StoredItem
 from search_svc.index.version import VersionManifest
 from search_svc.index.writes import Add, Delete
-from search_svc.serving.page_tokens import key_before
-from svckit.errors import Reason, ServiceError, Violation, rejected
+from search_svc.serving.embedding_checks import check_lengths, check_model, dimension_violation
+from svckit.errors import Reason, Violation, rejected
 
 MOST_ITEMS = 10_000
 LONGEST_NAME, LONGEST_URI = 512, 2048
 MOST_ATTRIBUTES = 32
-DEFAULT_PAGE = 1000
 _MOST_NAMED = 100
-"""Faults of items; a call of ten thousand bad ones is refused for these."""
-_FINGERPRINT_LENGTH = 64
-# Beyond these, scores lose what tells photos apart: they overflow, or are all zero.
-_LENGTHS = (1e-6, 1e15)
+"""Faults of items that an error names; a call may have ten thousand bad items."""
 
 
 def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadline: float | None) -> Add:
-    """Raises ServiceError, with everything that is wrong."""
-    _check_model(request.embeddings, index)
+    """Return the write that adds the items. Raises ServiceError, with everything that is wrong with the call."""
+    if request.embeddings.ByteSize():
+        check_model(request.embeddings, index, what="items", remedy="")
     faults = _item_faults(request.items)
     matrix, problem = _matrix(request.embeddings, len(request.items), index)
     violations = [
@@ -45,29 +42,10 @@ def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadl
 
 
 def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None) -> Delete:
-    """Raises ServiceError, with everything that is wrong."""
+    """Return the write that deletes what is selected. Raises ServiceError, with everything that is wrong with the call."""
     if violations := list(_selector_faults(request)):
         raise rejected(violations)
     return Delete(tuple(request.item_ids.item_ids), request.label, request.batch_id, _end(deadline))
-
-
-def page_violations(request: gallery_pb2.ListItemsRequest) -> Iterator[Violation]:
-    if request.HasField("page_size") and not 1 <= request.page_size <= MOST_ITEMS:
-        text = f"must be 1 to {MOST_ITEMS}, got {request.page_size}"
-        yield Violation("page_size", Reason.INVALID_PAGE, text)
-    if request.page_token and key_before(request.page_token) is None:
-        yield Violation("page_token", Reason.INVALID_PAGE, "no page gave this token: start again without one")
-
-
-def _check_model(embeddings: embedding_pb2.Embeddings, index: VersionManifest) -> None:
-    got = embeddings.model[:_FINGERPRINT_LENGTH]
-    if embeddings.ByteSize() and embeddings.model != index.model:
-        raise ServiceError(
-            Reason.MODEL_MISMATCH,
-            f"the items were embedded with model {got[:12] or '(none given)'}, the index with {index.model[:12]} "
-            f"({index.model_name}): embed them with the index's model",
-            metadata={"expected": index.model, "got": got},
-        )
 
 
 def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
@@ -124,13 +102,12 @@ def _selector_faults(request: gallery_pb2.DeleteItemsRequest) -> Iterator[Violat
 def _matrix(
     embeddings: embedding_pb2.Embeddings, items: int, index: VersionManifest
 ) -> tuple[NDArray[np.float16], Violation | None]:
-    """`(items, dimension)`; or none, and what is wrong with them."""
+    """Return the embeddings (items, dimension) and None; or none of them, and what is wrong."""
     none = np.empty((0, index.dimension), np.float16)
-    if embeddings.dimension != index.dimension:
-        text = f"must be {index.dimension}, the dimension of the index, got {embeddings.dimension}"
-        return none, Violation("embeddings.dimension", Reason.DIMENSION_MISMATCH, text)
+    if violation := dimension_violation(embeddings, index, "embeddings"):
+        return none, violation
     try:
-        matrix = _half(wire.unpack(embeddings))
+        matrix = _to_float16(wire.unpack(embeddings))
         if len(matrix) != items:
             raise ValueError(f"must be a row an item, got {len(matrix)} rows for {items} items")  # noqa: TRY301
     except ValueError as error:
@@ -138,16 +115,13 @@ def _matrix(
     return matrix, None
 
 
-def _half(matrix: NDArray[np.float32]) -> NDArray[np.float16]:
-    """As a gallery keeps them. Raises ValueError if float16 cannot hold one, or one has a length that would spoil scores."""
+def _to_float16(matrix: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Return the embeddings as a gallery keeps them. Raises ValueError if float16 cannot hold one, or a length is not sensible."""
     with np.errstate(over="ignore"):
         half = matrix.astype(np.dtype("<f2"))
     if len(odd := np.flatnonzero(~np.isfinite(half).all(axis=1))):
         raise ValueError(f"row {odd[0]} has a value that is too large for float16")
-    lengths = np.sqrt(np.square(half, dtype=np.float32).sum(axis=1))
-    shortest, longest = _LENGTHS
-    if len(odd := np.flatnonzero((lengths < shortest) | (lengths > longest))):
-        raise ValueError(f"row {odd[0]} has length {lengths[odd[0]]:.3g}, which no photo's embedding has")
+    check_lengths(half.astype(np.float32))
     return half
 
 

@@ -1,4 +1,4 @@
-"""Replies: from what was found, and how it voted, to messages."""
+"""Writes replies: from neighbours and answers to messages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -22,40 +22,40 @@ _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
 
 
 class Replies:
-    """Writes messages about one gallery."""
+    """Writes replies from one gallery."""
 
     def __init__(self, gallery: IndexVersion | View, messages: dict[str, search_pb2.Label] | None = None) -> None:
-        """`messages` are those of labels, which all views of a version share; new labels are added."""
+        """`messages` are the messages of labels, which all views of a version share; those of new labels are added to it."""
         self._items = gallery.items
-        # Made once: a reply to a batch of queries holds hundreds.
+        # Each message is made once: a reply to a batch of queries holds hundreds of labels.
         self._messages = {} if messages is None else messages
         for label in gallery.items.labels[len(self._messages) :]:
             self._messages[label.label] = label_message(label)
 
     def search(self, found: Sequence[QueryNeighbours]) -> search_pb2.SearchResponse:
-        """The results of a reply: an entry for each query."""
+        """Return a reply with a result for each query."""
         reply = search_pb2.SearchResponse()
         for each, names in zip(found, self._names(found), strict=True):
-            self._add(reply.results.add().neighbours, each, names)
+            self._add_neighbours(reply.results.add().neighbours, each, names)
         return reply
 
     def classify(
         self, cars: Sequence[Sequence[QueryNeighbours]], answers: Sequence[Answer | None]
     ) -> search_pb2.ClassifyResponse:
-        """The results of a reply: an entry for each car, of which there are one or several photos.
+        """Return a reply with a result for each car, of which there are one or several photos.
 
-        It is empty if nothing was found.
+        The result of a car for which nothing was found is empty.
         """
         reply = search_pb2.ClassifyResponse()
         neighbours = [merge_neighbours(photos) for photos in cars]
         for answer, each, names in zip(answers, neighbours, self._names(neighbours), strict=True):
             result = reply.results.add()
             if answer is not None:
-                self._set(result, answer)
-            self._add(result.neighbours, each, names)
+                self._set_answer(result, answer)
+            self._add_neighbours(result.neighbours, each, names)
         return reply
 
-    def _set(self, result: search_pb2.Classification, answer: Answer) -> None:
+    def _set_answer(self, result: search_pb2.Classification, answer: Answer) -> None:
         vote = answer.vote
         result.answer.CopyFrom(self._messages[vote.answer.label])
         result.make_confidence = answer.make_confidence
@@ -75,12 +75,12 @@ class Replies:
         result.years_confidence = answer.years_confidence
 
     def _names(self, found: Sequence[QueryNeighbours]) -> Iterator[Iterator[tuple[str, str]]]:
-        """Item ids and uris, by entry; looked up all at once, which costs hardly more than one."""
+        """Return the item ids and uris of each entry. They are looked up at once, which costs hardly more than one look-up."""
         names = zip(*self._items.take([row for each in found for row in each.rows]), strict=True)
         return (islice(names, len(each.rows)) for each in found)
 
-    def _add(self, neighbours: Any, found: QueryNeighbours, names: Iterator[tuple[str, str]]) -> None:
-        # Field by field into a message that is in its place already: half the time of making one to be copied there.
+    def _add_neighbours(self, neighbours: Any, found: QueryNeighbours, names: Iterator[tuple[str, str]]) -> None:
+        # Fields are set in the message in its place: making a message and copying it there takes twice the time.
         for (item_id, uri), label, score in zip(names, found.labels, found.scores, strict=True):
             neighbour = neighbours.add()
             neighbour.item_id = item_id
@@ -99,7 +99,7 @@ class Replies:
 
 
 def merge_neighbours(photos: Sequence[QueryNeighbours]) -> QueryNeighbours:
-    """The neighbours of several photos of one car, nearest first: each once, with its best score."""
+    """Return the neighbours of several photos of one car, nearest first: each neighbour once, with its best score."""
     if len(photos) == 1:
         return photos[0]
     best: dict[int, tuple[float, Label]] = {}

@@ -1,4 +1,4 @@
-"""Searches across callers: queries that waited together are searched together."""
+"""Searches across callers: queries that waited together and have the same plan are searched together."""
 
 import math
 import time
@@ -15,29 +15,29 @@ from search_svc.voting.neighbours import QueryNeighbours
 from svckit.errors import Reason, ServiceError
 
 _SHARDS_SHARE = 0.9
-"""Of the time that callers have, where they take a partial answer: the rest is for it to be made and sent."""
+"""Share of the callers' time that the shards get, if a partial answer is allowed; the rest is to make and send the answer."""
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search found for one query, and in what."""
+    """The neighbours of one query, and the view that they were found in."""
 
     neighbours: QueryNeighbours
-    """Its rows are of the view's items."""
+    """Its rows are rows of `view.items`."""
     view: View
     missing: int
-    """Shards whose photos were not searched."""
+    """Number of shards whose photos were not searched."""
 
 
 class Searcher:
-    """What a Batcher runs: the queries of one batch, each in its own way, all of a call by one view."""
+    """Searches the batches of a Batcher: each query by its plan, all queries of a call in one view."""
 
     def __init__(self, newest: Callable[[], View]) -> None:
-        """`newest` is asked for the view to search, once a batch."""
+        """`newest` returns the view to search; it is called once a batch."""
         self._newest = newest
 
     def run(self, queries: Sequence[Query]) -> list[SearchOutcome | Exception]:
-        """What was found for each query, or why nothing was. Those of other plans are none the worse for it."""
+        """Return an outcome for each query, or the error for which there is none. It fails queries of one plan alone."""
         newest = self._newest()
         positions = defaultdict(list)
         for position, query in enumerate(queries):
@@ -52,7 +52,7 @@ class Searcher:
 def _outcomes(view: View, plan: Plan, queries: Sequence[Query]) -> Sequence[SearchOutcome | Exception]:
     try:
         return _search(view, plan, queries)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is these queries' alone)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it fails these queries and no others)
         return [error] * len(queries)
 
 
@@ -62,16 +62,16 @@ def _search(view: View, plan: Plan, queries: Sequence[Query]) -> list[SearchOutc
         vectors,
         plan.k,
         params=plan.params,
-        labels=view.allowed(plan.filter) if plan.filter else None,
+        labels=view.filters.mask(plan.filter) if plan.filter else None,
         exact=plan.exact,
-        timeout_s=_time_s(plan, queries),
+        timeout_s=_timeout_s(plan, queries),
         allow_partial=plan.allow_partial,
     )
-    return _found(view, answered.hits, view.opened.engine.shards - answered.shards)
+    return _to_outcomes(view, answered.hits, view.opened.engine.shards - answered.shards)
 
 
-def _found(view: View, hits: Hits, missing: int) -> list[SearchOutcome]:
-    """Of all queries at once, for a batch holds hundreds of neighbours."""
+def _to_outcomes(view: View, hits: Hits, missing: int) -> list[SearchOutcome]:
+    # Labels are looked up for all queries at once, since a batch holds hundreds of neighbours.
     counts = np.count_nonzero(hits.ids >= 0, axis=1).tolist()
     positions = view.items.positions(hits.ids).tolist()
     queries = zip(counts, hits.ids.tolist(), positions, hits.scores.tolist(), strict=True)
@@ -84,8 +84,8 @@ def _found(view: View, hits: Hits, missing: int) -> list[SearchOutcome]:
     ]
 
 
-def _time_s(plan: Plan, queries: Sequence[Query]) -> float | None:
-    """Seconds that the shards have: no more than the plan says, and than somebody waits."""
+def _timeout_s(plan: Plan, queries: Sequence[Query]) -> float | None:
+    """Return the seconds that the shards have: at most what the plan allows, and what the most patient caller waits."""
     left_s = max(query.deadline for query in queries) - time.monotonic()
     if left_s <= 0:
         raise ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed before the search began")

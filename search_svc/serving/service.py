@@ -1,4 +1,4 @@
-"""SearchService, over gRPC."""
+"""SearchService over gRPC: queries are answered with neighbours or with votes; the index and its labels are described."""
 # ruff: noqa: ARG002, N802 (names and arguments of the methods are the contract's)
 
 import asyncio
@@ -31,32 +31,32 @@ Reply = TypeVar("Reply", search_pb2.SearchResponse, search_pb2.ClassifyResponse)
 LabelMessages = dict[str, search_pb2.Label]
 
 _FEW_NEIGHBOURS = 64
-"""As many take 0.2 ms, and with a vote 0.7; the way to a thread and back 0.1 to 0.2."""
+"""A reply with so many neighbours takes 0.2 ms, and with a vote 0.7; a thread and back takes 0.1 to 0.2."""
 
 _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
 class ReplyContext:
-    """What the replies from one view are made with. It holds no reference to the view."""
+    """What replies from one view are written with. It holds no reference to the view."""
 
     def __init__(self, view: View, messages: LabelMessages) -> None:
-        """`messages` are those of labels, which all views of a version share; new labels are added."""
+        """`messages` are the messages of labels, which all views of a version share; those of new labels are added to it."""
         self.answerer = Answerer(view)
         self.replies = Replies(view, messages)
         self._pages: LabelPages | None = None
 
     def label_pages(self, view: View) -> LabelPages:
-        """Return the pages of the labels of `view`, the one that this context is of; they are made when first asked for."""
+        """Return the pages of the labels of `view`, the view of this context; they are made when first asked for."""
         if self._pages is None:
             self._pages = LabelPages(view)
         return self._pages
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
-    """Answers from a gallery; the batcher, over a Searcher, does the searching.
+    """Answers queries from a gallery, through a batcher over a Searcher.
 
-    A reply is made with the view that was searched. A view's context is forgotten with the view, and holds no reference to
-    it: a version is closed when the last view of it is gone.
+    A reply is written from the view that was searched. The contexts of views are held weakly, and refer to no view, since a
+    version is closed when the last view of it is gone.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     ) -> None:
         """`on_partial` is called for every reply that lacks shards.
 
-        `problem` says why the gallery is not the newest, `lost` how many entries of the journal are lost.
+        `problem` returns why the gallery does not hold what the index does, `lost` how many entries of the journal are lost.
         """
         self._gallery = gallery
         self._batcher = batcher
@@ -112,7 +112,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     async def _reply(
         self, write: Callable[[ReplyContext, Batched[SearchOutcome]], Reply], found: Batched[SearchOutcome]
     ) -> Reply:
-        """A few neighbours cost less than the way to a thread; tens of thousands would hold the event loop for a second."""
+        """Write a short reply here, and a long one in a thread: tens of thousands of neighbours would block for a second."""
         view, missing = found.outputs[0].view, max(each.missing for each in found.outputs)
         if missing:
             self._on_partial()

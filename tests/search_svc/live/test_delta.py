@@ -66,14 +66,14 @@ def test_made_anew_it_holds_the_same_in_the_same_order_without_the_dead(delta):
         delta.write(entry(item_id, "z"))
     delta.write(Entry(1, "b", None))
     delta.write(Entry(1, "m", None))
-    old, new = delta.snapshot(), delta.renewed().snapshot()
+    old, new = delta.snapshot(), delta.without_tombstones().snapshot()
     assert (old.rows, new.rows) == (4, 2)
     assert [old.delta.items[row].item_id for row in old.live] == ["a", "n"]
     assert [new.delta.items[row].item_id for row in new.live] == ["a", "n"]
     assert new.gone_rows.tolist() == old.gone_rows.tolist() == [0, 1]
     assert new.counts.tolist() == old.counts.tolist() == [1, 0, 2]
     assert [new.row(item_id) for item_id in "abcnm"] == [3, None, 2, 4, None]
-    again = delta.renewed()
+    again = delta.without_tombstones()
     again.write(entry("b", "x"))
     assert again.snapshot().counts.tolist() == [2, 0, 2]
 

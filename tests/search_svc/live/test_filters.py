@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vmmr.search.v1 import search_pb2
 
-from search_svc.live.filters import FilterReader
+from search_svc.live.filters import Filter, FilterReader
 from search_svc.voting.labels import Label, parse
 from search_svc.voting.vocabulary import Vocabulary
 from svckit.errors import Reason
@@ -22,6 +22,10 @@ LABELS = [
 ]
 
 
+def filter_of(**fields):
+    return Filter.of(search_pb2.Filter(**fields))
+
+
 def reading(labels):
     return FilterReader(Vocabulary(labels), np.ones(len(labels), np.int64))
 
@@ -30,16 +34,16 @@ READER = reading(LABELS)
 
 
 def let_through(**fields) -> list[str]:
-    allowed = READER.read(search_pb2.Filter(**fields))
+    allowed = READER.mask(filter_of(**fields))
     return [label.label for label, passes in zip(LABELS, allowed, strict=True) if passes]
 
 
 def violations(**fields):
-    return list(READER.violations(search_pb2.Filter(**fields)))
+    return list(READER.violations(filter_of(**fields)))
 
 
 def test_an_empty_filter_is_none():
-    assert READER.read(search_pb2.Filter()) is None
+    assert filter_of() is None
 
 
 @pytest.mark.parametrize(
@@ -65,9 +69,9 @@ def test_values_are_alternatives_and_fields_restrict_together(fields, labels):
 
 def test_a_make_written_by_hand_is_found_however_it_is_written():
     reader = reading([Label("x", "Alfa Romeo", "Spider", 1970)])
-    message = search_pb2.Filter(makes=["alfa_romeo"], models=["spider"])
-    assert not list(reader.violations(message))
-    assert reader.read(message).all()
+    wanted = filter_of(makes=["alfa_romeo"], models=["spider"])
+    assert not list(reader.violations(wanted))
+    assert reader.mask(wanted).all()
 
 
 def test_an_unknown_value_is_told_with_those_that_look_like_it():
@@ -102,7 +106,7 @@ def test_of_thousands_of_labels_hundreds_are_compared_and_the_likeliest_first(mo
     compared = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda value, names: compared.extend(names) or [])
     reader = reading([Label(f"m{number:05}", "", "", None) for number in range(9000)])
-    assert list(reader.violations(search_pb2.Filter(labels=["m08x"])))
+    assert list(reader.violations(filter_of(labels=["m08x"])))
     assert len(compared) == 500
     assert compared[0] == "m08000"
 

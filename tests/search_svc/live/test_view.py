@@ -15,6 +15,7 @@ from search_svc.engine.local import LocalEngine
 from search_svc.index.journal import Entry, StoredItem
 from search_svc.index.version import SearchParams
 from search_svc.live.delta import Delta
+from search_svc.live.filters import Filter
 from search_svc.live.view import Opened, View
 from search_svc.serving.label_pages import LabelPages
 from search_svc.serving.queries import Call, Plan, Query
@@ -135,7 +136,7 @@ def opened(tmp_path_factory):
         engine.close()
 
 
-def answers(view, queries, k, *, exact=False, params=None, filter_=b""):
+def answers(view, queries, k, *, exact=False, params=None, filter_=None):
     """(item id, score) of each query's neighbours, through the Searcher."""
     plan = Plan(k, params or view.manifest.search, exact, filter_)
     found = Searcher(lambda: view).run([Query(query, plan) for query in queries])
@@ -174,12 +175,12 @@ def check(view, model, metric, draw):
     if not counts:
         return
     chosen = draw(st.lists(st.sampled_from(sorted(counts)), min_size=1, unique=True))
-    message = search_pb2.Filter(labels=chosen).SerializeToString()
+    wanted = Filter(labels=tuple(chosen))
     expected = [model.nearest(query, k, metric, lambda label: label in chosen) for query in queries]
-    assert answers(view, queries, k, filter_=message) == expected
-    assert answers(view, queries, k, exact=True, filter_=message) == expected
+    assert answers(view, queries, k, filter_=wanted) == expected
+    assert answers(view, queries, k, exact=True, filter_=wanted) == expected
     late = [model.nearest(query, k, metric, lambda label: (parse(label).year or 0) >= 2006) for query in queries]
-    assert answers(view, queries, k, filter_=search_pb2.Filter(min_year=2006).SerializeToString()) == late
+    assert answers(view, queries, k, filter_=Filter(min_year=2006)) == late
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -192,7 +193,7 @@ def test_every_view_answers_as_the_gallery_was_when_it_was_taken(opened, spec, s
         if step == "look":
             looks.append((gallery.view(), dataclasses.replace(gallery.model)))
         elif step == "renew":
-            gallery.delta = gallery.delta.renewed()
+            gallery.delta = gallery.delta.without_tombstones()
         else:
             gallery.write(*step)
     for view, model in [*looks[-2:], (gallery.view(), gallery.model)]:
@@ -230,26 +231,26 @@ class TestFilters:
     def test_a_label_that_was_never_there_is_known_once_it_has_a_photo_and_not_before(self, gallery):
         before = gallery.view()
         gallery.write("n", stored("honda_pilot_2027", WHOLE[0]))
-        message = search_pb2.Filter(makes=["Honda"], min_year=2020).SerializeToString()
-        assert answers(gallery.view(), WHOLE[:1], 3, filter_=message) == [[("n", float(WHOLE[0] @ WHOLE[0]))]]
-        assert answers(before, WHOLE[:1], 3, filter_=message) == [[]]
+        wanted = Filter(makes=("honda",), min_year=2020)
+        assert answers(gallery.view(), WHOLE[:1], 3, filter_=wanted) == [[("n", float(WHOLE[0] @ WHOLE[0]))]]
+        assert answers(before, WHOLE[:1], 3, filter_=wanted) == [[]]
         with pytest.raises(ServiceError) as caught:
-            before.allowed(search_pb2.Filter(labels=["honda_pilot_2027"]).SerializeToString())
+            before.filters.mask(Filter(labels=("honda_pilot_2027",)))
         assert caught.value.violations[0].reason == Reason.UNKNOWN_FILTER_VALUE
 
     def test_a_label_whose_last_photo_was_deleted_is_unknown_and_is_not_suggested(self, gallery):
         for row in range(2, 40, 4):
             gallery.write(f"photo {row}", None)
         with pytest.raises(ServiceError) as caught:
-            gallery.view().allowed(search_pb2.Filter(labels=["misc"]).SerializeToString())
+            gallery.view().filters.mask(Filter(labels=("misc",)))
         assert caught.value.violations[0].description == "no gallery photo has 'misc'"
 
     def test_a_filter_is_of_the_view_that_answers_not_of_the_one_that_the_call_was_read_for(self, gallery):
-        message = search_pb2.Filter(makes=["honda"]).SerializeToString()
+        wanted = Filter(makes=("honda",))
         read_for = gallery.view()
         gallery.write("n", stored("honda_pilot_2027", 2 * WHOLE[0]))
         newest = gallery.view()
-        query = Query(WHOLE[0], Plan(1, SearchParams(), exact=False, filter=message), call=Call(read_for))
+        query = Query(WHOLE[0], Plan(1, SearchParams(), exact=False, filter=wanted), call=Call(read_for))
         (found,) = Searcher(lambda: newest).run([query])
         assert newest.items.take(found.neighbours.rows)[0] == ["n"]
         assert found.view is newest

@@ -96,7 +96,7 @@ async def test_whatever_goes_wrong_it_looks_again(monkeypatch, watching, caplog)
 
 
 async def test_no_process_after_process_is_started_while_another_builds(index, monkeypatch, watching):
-    monkeypatch.setattr(compactor, "_ELSEWHERE_S", 3600.0)
+    monkeypatch.setattr(compactor, "_BUILD_RUNNING_PAUSE_S", 3600.0)
     started = Started(monkeypatch, ServiceError(Reason.COMPACTION_RUNNING, "another builds"))
     await started.times(1)
     await looks(index, 5)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.serving.page_tokens import key_before, token_after
+from search_svc.serving.pages import key_before, token_after
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 
