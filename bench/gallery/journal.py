@@ -28,7 +28,7 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from bench.lib import servers
 from bench.lib.servers import Served
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.voting.labels import parse
 
@@ -137,7 +137,7 @@ def build(index: Path) -> None:
     names = [f"base {n}" for n in range(BASE)]
     build_version(
         index,
-        Gallery(
+        BuildSource(
             embeddings=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
             item_ids=names,
             labels=[parse(f"make_model_{1990 + n % 30}") for n in range(BASE)],

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from bench.lib.paths import RESULTS
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.index.base import VersionBase
@@ -95,7 +95,7 @@ def built(path: Path, spec: IndexSpec, photos: int) -> IndexVersion:
     names = [f"photo {row:07d}" for row in range(photos)]
     return build_version(
         path,
-        Gallery(
+        BuildSource(
             embeddings=vectors(photos, 1),
             item_ids=names,
             labels=[parse(label(row)) for row in range(photos)],

@@ -34,7 +34,7 @@ from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from bench.lib.servers import serving
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
 
@@ -91,7 +91,7 @@ def built(index: Path) -> IndexVersion:
     ids, uris = shipped.items.take(range(len(shipped.items)))
     return build_version(
         index,
-        Gallery(
+        BuildSource(
             embeddings=shipped.embeddings,
             item_ids=ids,
             uris=uris,

@@ -30,7 +30,7 @@ from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from bench.lib.servers import serving
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.version import IndexVersion
@@ -119,7 +119,7 @@ def build(
     ids, uris = items.take(rows)
     build_version(
         index,
-        Gallery(
+        BuildSource(
             embeddings=gallery.embeddings,
             rows=np.array(rows, np.int64),
             item_ids=ids,

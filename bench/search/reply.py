@@ -16,7 +16,7 @@ from vmmr import wire
 from vmmr.search.v1 import search_pb2
 
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import IndexVersion
@@ -48,7 +48,7 @@ def build(directory: Path, gallery: np.ndarray, spec: IndexSpec) -> IndexVersion
     labels = [parse(f"make{row % LABELS // 10}_model{row % LABELS}_2011") for row in range(PHOTOS)]
     return build_version(
         directory,
-        Gallery(
+        BuildSource(
             embeddings=gallery / np.linalg.norm(gallery, axis=1, keepdims=True),
             item_ids=names,
             labels=labels,

@@ -43,7 +43,7 @@ from bench.lib import servers
 from bench.lib.paths import RESULTS
 from bench.lib.servers import Served
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
@@ -112,7 +112,7 @@ def built(directory: Path, case: Case) -> IndexVersion:
     names = [f"photos/class-{row % LABELS:04d}/{row:06d}.jpg" for row in range(case.photos)]
     return build_version(
         path,
-        Gallery(
+        BuildSource(
             embeddings=clustered(case, case.photos, seed=1),
             item_ids=names,
             labels=[parse(f"make{row % LABELS // 10}_model{row % LABELS}_2011") for row in range(case.photos)],

@@ -21,7 +21,7 @@ import numpy as np
 from vmmr.search.v1 import search_pb2
 
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.shard import Shard
 from search_svc.index.version import IndexVersion
@@ -62,7 +62,7 @@ def built(directory: Path, vectors: np.ndarray) -> IndexVersion:
     spec = IndexSpec("IVF512,SQ8", nprobe=16, train_sample=20_000)
     return build_version(
         directory,
-        Gallery(
+        BuildSource(
             embeddings=vectors,
             item_ids=names,
             labels=labels,

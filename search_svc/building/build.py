@@ -1,4 +1,4 @@
-"""From embeddings and an index spec to an index version."""
+"""Builds an index version from photos with their embeddings, and a spec."""
 
 import dataclasses
 import sys
@@ -11,8 +11,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building.build_source import Gallery, copied, copy_embeddings
-from search_svc.building.shard_files import left_behind, write_shards
+from search_svc.building.build_source import BuildSource, copied_rows, copy_embeddings
+from search_svc.building.shard_files import progress_of, write_shards
 from search_svc.building.sharding import balanced, by_label
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size
 from search_svc.engine.local import LocalEngine
@@ -41,25 +41,25 @@ _TEMPERATURE = {"ip": 0.05, "l2": 0.1}
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a version takes over from the one before, whose gallery is nearly the same."""
+    """What a version takes over from the version before it, whose gallery is nearly the same."""
 
     version: str
-    """Its name. It is the current one still, or nothing is built."""
+    """Name of the version before. If it is not the current one any more, nothing is built."""
     journal_sequence: int
-    """Of the last journal entry that the gallery holds."""
+    """Number of the last journal entry that the new version holds."""
     train_sample: int
-    """Embeddings that the index was trained on; 0 if it needs no training."""
+    """How many embeddings the index was trained on; 0 if it needs no training."""
     trained: Path | None
-    """A shard whose training is taken over; None: it is trained anew, if it needs training."""
+    """A shard file whose training is taken over; None: the index is trained anew, if it needs training."""
     calibrate: Callable[[Items, NDArray[np.float16]], Calibration | None]
-    """Of the new items and their embeddings."""
+    """Returns the calibration for the new items and their embeddings, (items, dimension)."""
     verify: Callable[[IndexVersion], None]
-    """Raises CommandError if the version, which is not in its place yet, does not answer as it should."""
+    """Raises CommandError if the new version, which is not in its place yet, does not answer as it should."""
 
 
 def build_version(
     index_dir: Path,
-    gallery: Gallery,
+    source: BuildSource,
     spec: IndexSpec,
     *,
     held: HeldOutPhotos | None = None,
@@ -69,52 +69,62 @@ def build_version(
 ) -> IndexVersion:
     """Build the next version of `index_dir`, make it the current one, and return it.
 
-    With `held`, if these are enough, it is calibrated. An earlier build of the same that was stopped is gone on with. Raises
-    CommandError before any work if the spec or the gallery makes no sense, or if what was written to the gallery while it
-    served could not be laid over it: the version is without it with `drop_changes`.
+    With enough `held` photos it is calibrated. A build of the same that was stopped is continued. Raises CommandError before
+    any work if the spec or the source makes no sense, or if the journal's entries could not be applied to the version; with
+    `drop_changes` the version does without those entries.
     """
-    gallery.check()
+    source.check()
     journal_sequence = (
-        inherited.journal_sequence if inherited else _journal_sequence(index_dir, gallery.model, drop_changes)
+        inherited.journal_sequence if inherited else _journal_sequence(index_dir, source.model, drop_changes)
     )
-    train_sample = _train_sample(spec, gallery, resources, inherited)
-    gallery, parts = _divided(gallery, spec)
-    with new_version(index_dir, _job(gallery, spec, train_sample)) as draft:
+    train_sample = _train_sample(spec, source, resources, inherited)
+    source, parts = _divide(source, spec)
+    with new_version(index_dir, _job(source, spec, train_sample)) as draft:
         if inherited:
             _check_current(index_dir, inherited.version)
-        _tell(draft, len(parts))
-        mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, gallery, draft.work)
-        _write_items(draft.files, gallery)
-        matrix = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
+        _report_progress(draft, len(parts))
         trained = inherited.trained if inherited else None
-        manifest = dataclasses.replace(
-            _manifest(gallery, spec, mean_square),
-            version=draft.version,
-            shards=_write_shards(draft, matrix, spec, parts, resources=resources, trained=trained),
-            train_sample=train_sample,
-            journal_sequence=journal_sequence,
-        )
+        embeddings, manifest = _write_index(draft, source, spec, parts, resources=resources, trained=trained)
+        manifest = dataclasses.replace(manifest, train_sample=train_sample, journal_sequence=journal_sequence)
         if held and held.enough:
-            manifest = _calibrate(draft.files, manifest, matrix, held, spec)
+            manifest = _calibrate(draft.files, manifest, embeddings, held, spec)
         if inherited:
-            _calibrate_as_before(draft.files, manifest, matrix, inherited)
+            _inherit_calibration(draft.files, manifest, embeddings, inherited)
         write_version_manifest(draft.files, manifest)
         _check_journal(index_dir, manifest)
         if inherited:
             read_manifest(draft.files)
-            inherited.verify(_drafted(draft.files, manifest, matrix))
+            inherited.verify(_open_draft(draft.files, manifest, embeddings))
     return IndexVersion.open(index_dir, draft.version, verify=False)
 
 
-def _manifest(gallery: Gallery, spec: IndexSpec, mean_square: float) -> VersionManifest:
-    """Return what is known before anything is built; `mean_square` is the embeddings' mean squared length."""
+def _write_index(
+    draft: Draft,
+    source: BuildSource,
+    spec: IndexSpec,
+    parts: Sequence[range],
+    *,
+    resources: Resources,
+    trained: Path | None,
+) -> tuple[NDArray[np.float16], VersionManifest]:
+    """Write embeddings, items and shards. Return the embeddings, mapped, and the manifest as far as it is known."""
+    mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, source, draft.work)
+    _write_items(draft.files, source)
+    embeddings: NDArray[np.float16] = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
+    shards = _write_shards(draft, embeddings, spec, parts, resources=resources, trained=trained)
+    manifest = _manifest(source, spec, mean_square)
+    return embeddings, dataclasses.replace(manifest, version=draft.version, shards=shards)
+
+
+def _manifest(source: BuildSource, spec: IndexSpec, mean_square: float) -> VersionManifest:
+    """Return the fields that are known before shards are built; `mean_square` is the embeddings' mean squared length."""
     return VersionManifest(
         version="",
-        model=gallery.model,
-        model_name=gallery.model_name,
-        dimension=gallery.dimension,
-        items=len(gallery),
-        labels=len(set(gallery.labels)),
+        model=source.model,
+        model_name=source.model_name,
+        dimension=source.dimension,
+        items=len(source),
+        labels=len(set(source.labels)),
         factory=spec.factory,
         metric=spec.metric,
         shards=(),
@@ -129,13 +139,16 @@ def _manifest(gallery: Gallery, spec: IndexSpec, mean_square: float) -> VersionM
 
 
 def _check_current(index_dir: Path, version: str) -> None:
-    """Nobody else changes it now, but somebody may have since the gallery was read of it, and pruned the journal."""
+    # The build's lock keeps it as it is now; before that, another build may have replaced it and pruned the journal.
     if (now := current(index_dir)) != version:
         raise BuildRunningError(index_dir, f"version {now} took the place of {version} meanwhile")
 
 
 def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:
-    """Of the entries that a version built from photos stands for: none, and so all of the journal is laid over it."""
+    """Return the last journal entry that a version built from photos stands for: 0, so that all entries are applied to it.
+
+    With `drop_changes` it is the last entry of all. Raises CommandError if the entries cannot be applied.
+    """
     with Journal.open(index_dir) as journal:
         last = journal.sequence()
         if drop_changes or not last:
@@ -150,60 +163,60 @@ def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:
 
 
 def _check_journal(index_dir: Path, manifest: VersionManifest) -> None:
-    """What was written while the version was built is to be laid over it."""
+    """Raise CommandError if what was written during the build cannot be applied to the version."""
     with Journal.open(index_dir) as journal:
         if journal.sequence() > manifest.journal_sequence and journal.model != manifest.model:
             text = f"{index_dir} was written to meanwhile, with embeddings of another model"
             raise CommandError(f"{text}: nothing is lost; stop its servers, and build again with --drop-changes")
 
 
-def _train_sample(spec: IndexSpec, gallery: Gallery, resources: Resources, inherited: Inherited | None) -> int:
-    """Return how many embeddings the index is trained on, or was; 0 if it needs no training."""
+def _train_sample(spec: IndexSpec, source: BuildSource, resources: Resources, inherited: Inherited | None) -> int:
+    """Return how many embeddings the index is, or was, trained on; 0 if it needs no training."""
     if inherited and inherited.trained:
         return inherited.train_sample
-    index = create_index(spec, len(gallery), gallery.dimension, resources.memory_bytes)
-    return train_sample_size(spec, index, len(gallery), resources.memory_bytes)
+    index = create_index(spec, len(source), source.dimension, resources.memory_bytes)
+    return train_sample_size(spec, index, len(source), resources.memory_bytes)
 
 
-def _divided(gallery: Gallery, spec: IndexSpec) -> tuple[Gallery, tuple[range, ...]]:
-    """The gallery, in the order of its rows, and the rows of each shard."""
+def _divide(source: BuildSource, spec: IndexSpec) -> tuple[BuildSource, tuple[range, ...]]:
+    """Return the photos in the order of their rows in the version, and the rows of each shard."""
     if spec.shard_by == "balanced":
-        return gallery, balanced(len(gallery), spec.shards)
-    if spec.shards > (labels := len(set(gallery.labels))):
+        return source, balanced(len(source), spec.shards)
+    if spec.shards > (labels := len(set(source.labels))):
         raise CommandError(f"--shards must be 1 to {labels}, the number of labels, got {spec.shards}")
-    ordered = gallery.by_label()
+    ordered = source.by_label()
     return ordered, by_label(ordered.label_of, spec.shards)
 
 
-def _job(gallery: Gallery, spec: IndexSpec, train_sample: int) -> dict[str, str]:
-    """Return all that the files of a draft depend on."""
+def _job(source: BuildSource, spec: IndexSpec, train_sample: int) -> dict[str, str]:
+    """Return all that the files of a draft depend on: a build of another job does not continue them."""
     index = (spec.factory, spec.metric, spec.shards, spec.shard_by, train_sample, spec.seed)
     return {
-        "embeddings": gallery.value_fingerprint,
-        "gallery": gallery.fingerprint,
+        "embeddings": source.value_fingerprint,
+        "gallery": source.fingerprint,
         "index": " ".join(map(str, index)),
         "faiss": faiss.__version__,
     }
 
 
-def _write_items(files: Path, gallery: Gallery) -> None:
+def _write_items(files: Path, source: BuildSource) -> None:
     write_items(
         files / ITEMS_FILE,
-        gallery.item_ids,
-        gallery.labels,
-        gallery.uris,
-        batch_ids=gallery.batch_ids,
-        attributes=gallery.attributes,
+        source.item_ids,
+        source.labels,
+        source.uris,
+        batch_ids=source.batch_ids,
+        attributes=source.attributes,
     )
 
 
-def _tell(draft: Draft, shards: int) -> None:
-    """Says what becomes of what an earlier build has left."""
+def _report_progress(draft: Draft, shards: int) -> None:
+    """Say on stderr what an earlier build left, and whether this build continues or discards it."""
     if draft.discarded:
         what = " and ".join(draft.discarded)
         print(f"discarding what a build of another {what} left when it was stopped", file=sys.stderr)
-    trained, added = left_behind(draft.work, shards)
-    if rows := copied(draft.work):
+    trained, added = progress_of(draft.work, shards)
+    if rows := copied_rows(draft.work):
         training = ", the index trained" if trained else ""
         print(
             f"going on with a build that was stopped: {rows} embeddings copied{training}, {added} photos indexed",
@@ -213,18 +226,18 @@ def _tell(draft: Draft, shards: int) -> None:
 
 def _write_shards(
     draft: Draft,
-    gallery: NDArray[np.float16],
+    embeddings: NDArray[np.float16],
     spec: IndexSpec,
     parts: Sequence[range],
     *,
     resources: Resources,
     trained: Path | None,
 ) -> tuple[ShardInfo, ...]:
-    _, added = left_behind(draft.work, len(parts))
-    with progress(initial=added, total=len(gallery), desc="index", unit="photo") as bar:
+    _, added = progress_of(draft.work, len(parts))
+    with progress(initial=added, total=len(embeddings), desc="index", unit="photo") as bar:
         return write_shards(
             draft.files,
-            gallery,
+            embeddings,
             spec,
             parts=parts,
             resources=resources,
@@ -235,24 +248,24 @@ def _write_shards(
 
 
 def _calibrate(
-    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], held: HeldOutPhotos, spec: IndexSpec
+    draft: Path, manifest: VersionManifest, embeddings: NDArray[np.float16], held: HeldOutPhotos, spec: IndexSpec
 ) -> VersionManifest:
-    """Writes the calibration; returns the manifest with what was fitted."""
-    version = _drafted(draft, manifest, gallery)
-    with LocalEngine.open(version) as shards:
-        fitted = fit(version, shards, held, k=spec.k, temperature=spec.temperature)
+    """Fit and write the calibration; return the manifest with the k and the temperature that were fitted."""
+    version = _open_draft(draft, manifest, embeddings)
+    with LocalEngine.open(version) as engine:
+        fitted = fit(version, engine, held, k=spec.k, temperature=spec.temperature)
     fitted.write(draft / CALIBRATION_FILE)
     return dataclasses.replace(manifest, k=fitted.k, temperature=fitted.temperature)
 
 
-def _calibrate_as_before(
-    draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16], inherited: Inherited
+def _inherit_calibration(
+    draft: Path, manifest: VersionManifest, embeddings: NDArray[np.float16], inherited: Inherited
 ) -> None:
-    version = _drafted(draft, manifest, gallery)
-    if calibration := inherited.calibrate(version.items, gallery):
+    version = _open_draft(draft, manifest, embeddings)
+    if calibration := inherited.calibrate(version.items, embeddings):
         calibration.write(draft / CALIBRATION_FILE)
 
 
-def _drafted(draft: Path, manifest: VersionManifest, gallery: NDArray[np.float16]) -> IndexVersion:
-    """The version, not yet in its place."""
-    return IndexVersion(draft, manifest, gallery, Items.open(draft / ITEMS_FILE))
+def _open_draft(draft: Path, manifest: VersionManifest, embeddings: NDArray[np.float16]) -> IndexVersion:
+    """Return the version that is being built, which is not yet in its place."""
+    return IndexVersion(draft, manifest, embeddings, Items.open(draft / ITEMS_FILE))

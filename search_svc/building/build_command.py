@@ -1,4 +1,4 @@
-"""`vmmr-search build`: the command."""
+"""`vmmr-search build`: builds an index version from embeddings, from the command line."""
 
 import argparse
 import dataclasses
@@ -10,10 +10,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building import spec_file
+from search_svc.building import resource_flags, spec_file
 from search_svc.building.build import DEFAULT_K, build_version
-from search_svc.building.build_source import Gallery
-from search_svc.building.spec import MEMORY_BYTES, IndexSpec, Resources, ShardBy
+from search_svc.building.build_source import BuildSource
+from search_svc.building.spec import IndexSpec, ShardBy
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
@@ -22,42 +22,38 @@ from search_svc.index.version import IndexVersion, Metric
 from search_svc.voting.calibration import Calibration
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
-from svckit.cores import cores
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "build",
         help="build an index version from embeddings",
-        description="Builds the next version of an index from embeddings, and makes it the current one. Stopped, it goes on "
-        "from where it was.",
+        description="Builds the next version of an index from embeddings, and makes it the current one. If it is stopped, the "
+        "same command goes on from where it was.",
     )
-    parser.add_argument("embeddings", metavar="EMBEDDINGS", type=Path, help="what `vmmr-embedder embed` wrote")
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", type=Path, help="the folder that `vmmr-embedder embed` wrote"
+    )
     parser.add_argument("--out", metavar="INDEX", type=Path, required=True, help="the index data directory")
     parser.add_argument(
         "--split", default="train", help="splits that make the gallery, for example train,dev (default: train)"
     )
     exclude.add_flag(parser)
-    parser.add_argument("--spec", metavar="JSON", type=Path, help="what `vmmr-search select` wrote; in place of flags")
-    _add_spec_flags(parser)
-    parser.add_argument("--workers", type=int, help="processes that fill a shard each (default: the cores there are)")
     parser.add_argument(
-        "--memory",
-        metavar="GIB",
-        type=float,
-        default=MEMORY_BYTES // 2**30,
-        help="what it may hold beside the shards that are being filled (default: %(default)g)",
+        "--spec", metavar="JSON", type=Path, help="the spec that `vmmr-search select` wrote, in place of flags"
     )
+    _add_spec_flags(parser)
+    resource_flags.add(parser, every_core=True)
     parser.add_argument(
         "--drop-changes",
         action="store_true",
-        help="let go of what was added and deleted while the index served, where it cannot be laid over what is built",
+        help="discard what was added and deleted while the index served, if it cannot be applied to the new version",
     )
     parser.set_defaults(run=_run)
 
 
 def _add_spec_flags(parser: argparse.ArgumentParser) -> None:
-    """The fields of an IndexSpec. Those that are not given are None, so that it is known which were."""
+    """Add a flag for each field of an IndexSpec, None by default, so that it is known which were given."""
     spec = IndexSpec()
     parser.add_argument("--factory", help=f"faiss factory string (default: {spec.factory})")
     parser.add_argument("--metric", choices=get_args(Metric), help=f"default: {spec.metric}")
@@ -79,15 +75,17 @@ def _add_spec_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--k", type=int, help=f"neighbours that vote (default: fitted on dev photos, or {DEFAULT_K})")
     parser.add_argument(
-        "--temperature", type=float, help="of the vote (default: fitted on dev photos, or from the embeddings' length)"
+        "--temperature",
+        type=float,
+        help="temperature of the vote (default: fitted on dev photos, or from the embeddings' length)",
     )
     parser.add_argument(
-        "--seed", type=int, help=f"of the training sample, and of what fitting draws (default: {spec.seed})"
+        "--seed", type=int, help=f"seed of the training sample, and of what fitting draws (default: {spec.seed})"
     )
 
 
 def _spec(args: argparse.Namespace) -> IndexSpec:
-    """Of the flags, or of the file, and the flags that it has no field for."""
+    """Return the spec that the flags give; with --spec, that file's, and the flags for which the file has no field."""
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(IndexSpec)}
     given = {name: value for name, value in given.items() if value is not None}
     if args.spec is None:
@@ -98,11 +96,7 @@ def _spec(args: argparse.Namespace) -> IndexSpec:
 
 
 def _run(args: argparse.Namespace) -> None:
-    spec = _spec(args)
-    if args.workers is not None and args.workers < 1:
-        raise CommandError(f"--workers must be >= 1, got {args.workers}")
-    if not 0.125 <= args.memory < float("inf"):
-        raise CommandError(f"--memory must be 0.125 GiB or more, got {args.memory:g}")
+    spec, resources = _spec(args), resource_flags.read(args)
     splits = split_names(args.split)
     embeddings = Embeddings.open(args.embeddings)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
@@ -120,7 +114,7 @@ def _run(args: argparse.Namespace) -> None:
     held = _held(embeddings, rows, left_out)
     version = build_version(
         args.out,
-        Gallery(
+        BuildSource(
             model=embeddings.model,
             model_name=embeddings.model_name,
             embeddings=embeddings.matrix,
@@ -133,14 +127,14 @@ def _run(args: argparse.Namespace) -> None:
         spec,
         held=held,
         drop_changes=args.drop_changes,
-        resources=Resources(args.workers or cores(), int(args.memory * 2**30)),
+        resources=resources,
     )
     print(_summary(version))
-    print(calibrated(version.calibration, held))
+    print(describe_calibration(version.calibration, held))
 
 
 def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
-    """Queries are refused that are of another model than the version being served."""
+    """Warn if the index is of another model so far: a server refuses queries of another model than its version has."""
     with suppress(ArtifactError):  # no index yet, or one that is worth replacing
         current = IndexVersion.open(index, verify=False).manifest
         if current.model != embeddings.model:
@@ -152,7 +146,7 @@ def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
 
 
 def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> HeldOutPhotos:
-    """The dev photos of the gallery's labels that are not in the gallery, and not left out."""
+    """Return the dev photos with labels of the gallery that are neither in the gallery nor left out."""
     photos, indexed = embeddings.photos, set(gallery.tolist())
     labels = {photos[row].label.label for row in indexed}
     rows = [
@@ -169,7 +163,8 @@ def _summary(version: IndexVersion) -> str:
     return f"{version.path}: {what}, {made.factory} ({made.metric}), shards: {len(made.shards)}"
 
 
-def calibrated(fitted: Calibration | None, held: HeldOutPhotos) -> str:
+def describe_calibration(fitted: Calibration | None, held: HeldOutPhotos) -> str:
+    """Return a sentence that says what was fitted, or why nothing was, for a user of the command line."""
     if fitted is None:
         there = f"{len(held.rows)} of {len(set(held.labels))} labels"
         needed = f"that takes {LEAST_PHOTOS} dev photos of {LEAST_LABELS} labels outside the gallery, there are {there}"

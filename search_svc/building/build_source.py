@@ -1,4 +1,4 @@
-"""The photos that an index is to hold: rows of embeddings, with an id, a label and a uri each."""
+"""What an index is built from: photos with their embeddings, ids, labels and uris."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.building.checkpoints import Checkpoints, Pace
-from search_svc.building.mapped import forget
+from search_svc.building.mapped import drop_pages
 from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
@@ -22,7 +22,7 @@ _COPIED = "embeddings"
 
 
 class Rows(Protocol):
-    """What a gallery needs of an array of embeddings, `(M, dimension)`."""
+    """An array of embeddings (M, dimension), as far as a build needs it: rows are read when they are asked for."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -31,24 +31,24 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """The photos that an index is built of. All that is per photo is aligned with `rows`."""
+class BuildSource:
+    """The photos that an index is built from. All sequences are aligned with `rows`."""
 
     model: str
     """Fingerprint of the model that made the embeddings."""
     model_name: str
     embeddings: Rows
-    """(M, dimension): of these photos and maybe others."""
+    """(M, dimension), of these photos and maybe of others."""
     rows: NDArray[np.int64]
     """(N,): where the photos are among the embeddings."""
     item_ids: Sequence[str]
     labels: Sequence[Label]
     uris: Sequence[str]
     batch_ids: Sequence[str] = ()
-    """Of items that were added while a gallery was served; they and the attributes are given together, or neither."""
+    """Batches of items that were added while a gallery was served. Given together with the attributes, or not at all."""
     attributes: Sequence[Mapping[str, str]] = ()
     embeddings_fingerprint: str | None = None
-    """Changes with the embeddings' values; None: it is computed of them."""
+    """A text that changes with the embeddings' values; None: it is computed from them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,12 +78,12 @@ class Gallery:
 
     @property
     def label_of(self) -> NDArray[np.int64]:
-        """(N,) the labels as numbers, in the order of their names."""
+        """(N,) Labels as numbers, in the order of their names."""
         number = {name: i for i, name in enumerate(sorted({label.label for label in self.labels}))}
         return np.array([number[label.label] for label in self.labels])
 
     def check(self) -> None:
-        """Raises CommandError if it makes no sense."""
+        """Raise CommandError if there are no photos, or they contradict each other."""
         if not len(self):
             raise CommandError("there is no photo to index")
         if not len(self) == len(self.item_ids) == len(self.labels) == len(self.uris):
@@ -96,42 +96,45 @@ class Gallery:
             raise CommandError(f"the label {self.labels[places[0]].label!r} has {one}, but {other}")
 
     def by_label(self) -> Self:
-        """Sorted by label; the photos of a label stay in order."""
-        order = np.argsort(self.label_of, kind="stable")
+        """Return the photos sorted by label; the photos of a label stay in their order."""
+        return self.select(np.argsort(self.label_of, kind="stable").tolist())
+
+    def select(self, places: Sequence[int]) -> Self:
+        """Return the photos at these places, in this order."""
         columns = ("item_ids", "labels", "uris", "batch_ids", "attributes")
-        ordered: dict[str, Any] = {
-            name: [values[i] for i in order.tolist()] for name in columns if (values := getattr(self, name))
+        selected: dict[str, Any] = {
+            name: [values[place] for place in places] for name in columns if (values := getattr(self, name))
         }
-        return replace(self, rows=self.rows[order], **ordered)
+        return replace(self, rows=self.rows[np.array(places, np.int64)], **selected)
 
 
-def copy_embeddings(path: Path, gallery: Gallery, work: Path) -> float:
-    """Writes the gallery's embeddings as float16 to a .npy file; returns their mean squared length.
+def copy_embeddings(path: Path, source: BuildSource, work: Path) -> float:
+    """Write the embeddings of the photos as float16 to a .npy file; return their mean squared length.
 
-    What a copy that was killed has recorded in `work` is gone on with. Raises CommandError if float16 cannot hold one.
+    A copy that was killed is continued from what it recorded in `work`. Raises CommandError if float16 cannot hold a value.
     """
     checkpoints, pace = Checkpoints(work), Pace()
     found = checkpoints.find(_COPIED)
     done, squares = (int(found.state["rows"]), found.state["squares"]) if found else (0, 0.0)
     with (
         path.open("ab" if found else "wb") as file,
-        progress(initial=done, total=len(gallery), desc="copy", unit="photo") as bar,
+        progress(initial=done, total=len(source), desc="copy", unit="photo") as bar,
     ):
         if not found:
-            header = {"descr": "<f2", "fortran_order": False, "shape": (len(gallery), gallery.dimension)}
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(source), source.dimension)}
             np.lib.format.write_array_header_1_0(file, header)
-        for start in range(done, len(gallery), _CHUNK_ROWS):
-            chunk = _chunk(gallery, start)
+        for start in range(done, len(source), _CHUNK_ROWS):
+            chunk = _chunk(source, start)
             file.write(chunk.tobytes())
             squares += _squares(chunk)
             done = start + len(chunk)
             bar.update(len(chunk))
-            pace.maybe(lambda: _keep(checkpoints, file, done, squares))  # noqa: B023 - called at once
+            pace.maybe(lambda: _record(checkpoints, file, done, squares))  # noqa: B023 - called at once
         if squares == 0:
             raise CommandError("all embeddings are zero")
         if not found or done > found.state["rows"]:
-            _keep(checkpoints, file, done, squares)
-    return squares / len(gallery)
+            _record(checkpoints, file, done, squares)
+    return squares / len(source)
 
 
 def _fingerprint(embeddings: Rows) -> str:
@@ -140,30 +143,30 @@ def _fingerprint(embeddings: Rows) -> str:
     return sha256_of(np.ascontiguousarray(embeddings[rows[start : start + _CHUNK_ROWS]]).tobytes() for start in starts)
 
 
-def copied(work: Path) -> int:
-    """Rows that a copy which was killed has recorded."""
+def copied_rows(work: Path) -> int:
+    """Return how many rows a copy that was killed has recorded."""
     return int(Checkpoints(work).state(_COPIED).get("rows", 0))
 
 
-def _chunk(gallery: Gallery, start: int) -> NDArray[np.float16]:
-    rows = gallery.rows[start : start + _CHUNK_ROWS]
+def _chunk(source: BuildSource, start: int) -> NDArray[np.float16]:
+    rows = source.rows[start : start + _CHUNK_ROWS]
     with np.errstate(over="ignore"):
-        chunk = gallery.embeddings[rows].astype(np.dtype("<f2"))
-    forget(gallery.embeddings)
+        chunk = source.embeddings[rows].astype(np.dtype("<f2"))
+    drop_pages(source.embeddings)
     finite = np.isfinite(chunk).all(axis=1)
     if not finite.all():
-        bad = gallery.item_ids[start + int(np.argmin(finite))]
+        bad = source.item_ids[start + int(np.argmin(finite))]
         raise CommandError(f"the embedding of {bad!r} has a value that is no number, or too large for float16")
     return chunk
 
 
 def _squares(chunk: NDArray[np.float16]) -> float:
-    """The sum of the squared lengths."""
+    """Return the sum of the squared lengths."""
     wide = chunk.astype(np.float32)
     return float(np.einsum("nd,nd->n", wide, wide).sum(dtype=np.float64))
 
 
-def _keep(checkpoints: Checkpoints, file: IO[bytes], rows: int, squares: float) -> None:
+def _record(checkpoints: Checkpoints, file: IO[bytes], rows: int, squares: float) -> None:
     file.flush()
     checkpoints.keep(_COPIED, Path(file.name), rows=rows, squares=squares)
 

@@ -1,7 +1,7 @@
-"""What a process that is killed leaves to the next: files that are known to be on the disk, and what is in them.
+"""Checkpoints: what a process that is killed leaves to the next one, so that it can go on from there.
 
-A file is recorded once it is on the disk, so a record never tells of what might be lost. A file that is not as recorded, or whose
-record is not as it was written, is made again.
+A file is recorded only once it is on the disk, so no record describes anything that might be lost. A file that is not as it
+was recorded, or whose record is damaged, is made again.
 """
 
 import json
@@ -21,28 +21,30 @@ _TIME_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A file as it was recorded."""
+
     path: Path
     state: Mapping[str, float]
-    """What was recorded with it."""
+    """The numbers that were recorded with it."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The records of a directory, by name. Each name is one process' affair."""
+    """The records of a directory, by name. Each name belongs to one process at a time."""
 
     directory: Path
 
     def keep(self, name: str, path: Path, **state: float) -> None:
-        """Puts the file on the disk, and records it in place of what was recorded under this name."""
+        """Flush the file to the disk, and record it in place of what was recorded under this name."""
         artifact.flush(path)
         file = os.path.relpath(path, self.directory)
         record = {"file": file, "bytes": path.stat().st_size, "content": artifact.sha256(path), "state": state}
         artifact.atomic_write(self._record(name), f"{json.dumps(artifact.sealed(record))}\n".encode())
 
     def find(self, name: str) -> Checkpoint | None:
-        """What was kept under this name; None if nothing was, or if it is damaged, which is said on stderr.
+        """Return what was recorded under this name, after cutting off what was written to the file since.
 
-        What was written to the file since is cut off.
+        None if nothing was recorded, or if the file or the record is damaged, which is said on stderr.
         """
         record = self._read(name)
         if record is None:
@@ -54,11 +56,11 @@ class Checkpoints:
         return Checkpoint(path, record["state"])
 
     def has(self, name: str) -> bool:
-        """Whether anything was kept under this name, damaged or not."""
+        """Return whether anything was recorded under this name, damaged or not."""
         return self._record(name).exists()
 
     def state(self, name: str) -> Mapping[str, float]:
-        """What was recorded, whether or not the file is damaged; empty if nothing was."""
+        """Return the numbers that were recorded, whether or not the file is damaged; empty if nothing was recorded."""
         record = self._read(name)
         return record["state"] if record else {}
 
@@ -80,7 +82,7 @@ class Checkpoints:
 
 
 def _restored(path: Path, size: int, sha256: str) -> bool:
-    """Whether the file is as it was when it had that size; it has it again then."""
+    """Cut the file to that size, and return whether it is then as it was recorded."""
     if not path.is_file() or path.stat().st_size < size:
         return False
     if path.stat().st_size > size:
@@ -89,13 +91,13 @@ def _restored(path: Path, size: int, sha256: str) -> bool:
 
 
 class Pace:
-    """When it is time for a checkpoint: after a minute, or later if that would take more than a twentieth of the time."""
+    """Decides when to make a checkpoint: every minute, or less often if checkpoints would take more than 5 % of the time."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _INTERVAL_S
 
     def maybe(self, keep: Callable[[], None]) -> None:
-        """Keeps, if it is time."""
+        """Call `keep`, which makes a checkpoint, if it is time."""
         if (started := time.monotonic()) < self._due:
             return
         keep()

@@ -1,24 +1,23 @@
-"""Compaction: from the current version and the journal to the next version, which holds both.
+"""Compaction: makes the next version from the current one and the journal, so that it holds both.
 
-The rows of the version that are still in the gallery come first, in their order, then what was written, in the order of each
-item's last write. It is built as any version is: in a draft, gone on with if it was stopped, moved to its place when it is
-whole. Nothing acknowledged hangs on it: until CURRENT has moved, version and journal are the gallery; from then on, the new
-version and the rest of the journal are.
+The rows of the current version that are still in the gallery come first, in their order; then the items that were written,
+in the order of each item's last write. The version is built as any other: in a draft, continued if it was stopped, moved to
+its place when it is whole. No acknowledged write depends on it: until CURRENT names the new version, the old version and the
+journal are the gallery; from then on, the new version and the rest of the journal are.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.building.build import Inherited, build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec, Resources
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.typical import mean_of, typical_score
@@ -36,20 +35,20 @@ _READ_AT_ONCE = 10_000
 _JOB = "compaction of {} ({}) and the journal to {}"
 _BEGUN = re.compile(r"compaction of (\d+) \(.*\) and the journal to (\d+)")
 _FEW = 1 / 20
-"""Of a gallery: with so many new items the training of the rest is still good for all."""
+"""Share of new items up to which the training that was done without them still serves."""
 _PROBES = 16
-"""Items that are looked for in what was built."""
+"""How many items are looked for in a version that was built."""
 
 
 def compact(index_dir: Path, *, retrain: bool | None = None, resources: Resources = Resources()) -> IndexVersion | None:
-    """Builds the next version and makes it the current one; None if nothing was written since the current one was built.
+    """Build the next version and make it the current one; do nothing, and return None, if nothing was written since.
 
-    What the index was trained to is taken over if few items are new, unless `retrain` says whether it is. Raises CommandError
-    if there is nothing to build of, and ArtifactError if a file is damaged or another is building, or has just built.
+    By default the index is trained anew if many items are new; `retrain` decides otherwise. Raises CommandError if the gallery
+    is empty, ArtifactError if a file is damaged, and BuildRunningError if another process builds, or has just built.
     """
     base = IndexVersion.open(index_dir)  # verified: what is damaged would get a new checksum, and the old one be gone
     with Journal.open(index_dir) as journal:
-        source = source_of(base, journal, _upto(index_dir, base, journal))
+        source = merge_journal(base, journal, _upto(index_dir, base, journal))
     if source.upto == base.manifest.journal_sequence:
         return None
     if not len(source):
@@ -59,9 +58,9 @@ def compact(index_dir: Path, *, retrain: bool | None = None, resources: Resource
     return build_version(
         index_dir,
         dataclasses.replace(
-            source.gallery(), embeddings_fingerprint=_JOB.format(base.manifest.version, training, source.upto)
+            source.build_source(), embeddings_fingerprint=_JOB.format(base.manifest.version, training, source.upto)
         ),
-        spec_of(base.manifest, len(source), len(source.label_names)),
+        spec_like(base.manifest, len(source), len(source.label_names)),
         inherited=_inherited(base, source.upto, retrain=retrain),
         resources=resources,
     )
@@ -72,8 +71,8 @@ def compact_all(
 ) -> IndexVersion | None:
     """Like `compact`, but return only when a version holds all that the journal held at the time of the call.
 
-    A compaction that was stopped is gone on with, up to the entry that it was begun with. If that was not the last one, another
-    follows.
+    A compaction that was stopped is continued, up to the journal entry that it was begun for. If that was not the last one,
+    another compaction follows.
     """
     with Journal.open(index_dir) as journal:
         goal = journal.sequence()
@@ -85,16 +84,16 @@ def compact_all(
 
 
 @dataclass(frozen=True)
-class Source:
-    """A gallery: rows of a version, and items of the journal."""
+class MergedGallery:
+    """The gallery that a version and the journal make together."""
 
     base: IndexVersion
     kept: NDArray[np.int64]
-    """Rows of the version, ascending."""
+    """Rows of the version that are still in the gallery, ascending."""
     written: Sequence[tuple[str, StoredItem]]
-    """By item id, in the order of their last write."""
+    """Ids and items that the journal added or replaced, in the order of their last write."""
     upto: int
-    """Journal entries up to here are in it."""
+    """Number of the last journal entry that is in the gallery."""
 
     def __len__(self) -> int:
         return len(self.kept) + len(self.written)
@@ -105,34 +104,34 @@ class Source:
         of_kept = {labels[position].label for position in np.unique(self.base.items.label_of[self.kept]).tolist()}
         return of_kept | {item.label for _, item in self.written}
 
-    def gallery(self) -> Gallery:
-        """Return what an index of it is built of."""
+    def build_source(self) -> BuildSource:
+        """Return the photos to build an index from."""
         items = self.base.items
         kept = self.kept.tolist()
         ids, uris = items.take(kept)
         labels = [items.labels[position] for position in items.label_of[self.kept].tolist()]
-        return Gallery(
+        return BuildSource(
             model=self.base.manifest.model,
             model_name=self.base.manifest.model_name,
             embeddings=self._embeddings(),
             rows=np.arange(len(self)),
             item_ids=[*ids, *(item_id for item_id, _ in self.written)],
             uris=[*uris, *(item.uri for _, item in self.written)],
-            labels=[*labels, *map(_labels(items), (item.label for _, item in self.written))],
+            labels=[*labels, *map(_label_reader(items), (item.label for _, item in self.written))],
             batch_ids=[*map(items.batch_id, kept), *(item.batch_id for _, item in self.written)],
             attributes=[*map(items.attributes, kept), *(item.attributes for _, item in self.written)],
         )
 
-    def _embeddings(self) -> "_Joined":
+    def _embeddings(self) -> "_JoinedRows":
         dimension = self.base.manifest.dimension
         rows = [np.frombuffer(item.embedding, "<f2") for _, item in self.written]
         written = np.stack(rows) if rows else np.empty((0, dimension), np.float16)
-        return _Joined(self.base.embeddings, self.kept, written)
+        return _JoinedRows(self.base.embeddings, self.kept, written)
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """Rows of one array and all of another, as if they were one; the first stays on the disk until it is asked for."""
+class _JoinedRows:
+    """Some rows of one array, then all rows of another, as one array. The first is read from the disk when it is asked for."""
 
     first: NDArray[np.float16]
     rows: NDArray[np.int64]
@@ -151,14 +150,17 @@ class _Joined:
 
 
 def _upto(index_dir: Path, base: IndexVersion, journal: Journal) -> int:
-    """The last entry to take in: of a compaction that was stopped, its own, so that its draft is gone on with."""
+    """Return the last journal entry to take in. If a compaction was stopped it is that one's, so that its draft is continued."""
     stopped = _BEGUN.fullmatch(begun(index_dir).get("embeddings", ""))
-    last = max(journal.sequence(), base.manifest.journal_sequence)  # a journal that is gone was in the version
+    last = max(journal.sequence(), base.manifest.journal_sequence)  # the version holds what a deleted journal held
     return min(int(stopped[2]), last) if stopped and stopped[1] == base.manifest.version else last
 
 
-def source_of(base: IndexVersion, journal: Journal, upto: int) -> Source:
-    """Raises ArtifactError if the journal is not of this index, or damaged."""
+def merge_journal(base: IndexVersion, journal: Journal, upto: int) -> MergedGallery:
+    """Return the gallery of the version and the journal up to that entry.
+
+    Raises ArtifactError if the journal is not of this index, or damaged.
+    """
     if upto > base.manifest.journal_sequence and journal.model != base.manifest.model:
         raise ArtifactError(
             journal.path, f"is of another model ({journal.model}) than the index ({base.manifest.model})"
@@ -166,23 +168,23 @@ def source_of(base: IndexVersion, journal: Journal, upto: int) -> Source:
     last: dict[str, Entry] = {}
     for some in read_through(journal, base.manifest.journal_sequence, upto):
         for entry in some:
-            if entry.sequence <= upto:  # which ends a write
+            if entry.sequence <= upto:  # `upto` is the last entry of a write, so no write is taken in by half
                 last.pop(entry.item_id, None)
                 last[entry.item_id] = entry
     written = [(entry.item_id, entry.item) for entry in last.values() if entry.item is not None]
-    return Source(base, _untouched(base.items, last), written, upto)
+    return MergedGallery(base, _untouched(base.items, last), written, upto)
 
 
 def _untouched(items: Items, touched: Mapping[str, Entry]) -> NDArray[np.int64]:
-    """Rows of the version that nothing was written over."""
+    """Return the rows of the version whose items the journal has not touched."""
     ids, _ = items.take(range(len(items))) if touched else ([], [])
     gone = np.zeros(len(items), np.bool_)
     gone[[row for row, item_id in enumerate(ids) if item_id in touched]] = True
     return np.flatnonzero(~gone)
 
 
-def _labels(items: Items) -> Any:
-    """From a label's name to the label: of the version if it has it."""
+def _label_reader(items: Items) -> Callable[[str], Label]:
+    """Return a function from a label's name to the label. Labels of the version stay as they are."""
     known = {label.label: label for label in items.labels}
 
     def label(name: str) -> Label:
@@ -191,8 +193,8 @@ def _labels(items: Items) -> Any:
     return label
 
 
-def spec_of(made: VersionManifest, items: int, labels: int) -> IndexSpec:
-    """Of the same kind of index, in as many shards as there can be."""
+def spec_like(made: VersionManifest, items: int, labels: int) -> IndexSpec:
+    """Return the spec of an index of the same kind, in as many shards, or as many as so few items or labels allow."""
     by_label = len(made.shards) > 1 and all(shard.step == 1 for shard in made.shards)
     return IndexSpec(
         factory=made.factory,
@@ -215,13 +217,13 @@ def _inherited(base: IndexVersion, upto: int, *, retrain: bool) -> Inherited:
         journal_sequence=upto,
         train_sample=base.manifest.train_sample,
         trained=base.shard_paths[0] if needs_training and not retrain else None,
-        calibrate=partial(_calibration, base),
+        calibrate=partial(_extend_calibration, base),
         verify=verify,
     )
 
 
-def _calibration(base: IndexVersion, items: Items, embeddings: NDArray[np.float16]) -> Calibration | None:
-    """What was fitted stays; labels that it has not seen get their typical scores."""
+def _extend_calibration(base: IndexVersion, items: Items, embeddings: NDArray[np.float16]) -> Calibration | None:
+    """Return the version's calibration, with typical scores for labels that it has not seen."""
     fitted = base.calibration
     if fitted is None:
         return None
@@ -236,7 +238,7 @@ def _calibration(base: IndexVersion, items: Items, embeddings: NDArray[np.float1
 
 
 def verify(version: IndexVersion) -> None:
-    """Raises CommandError if exact search, of some of its items, does not answer as comparing by hand does."""
+    """Raise CommandError if searches for some of the items do not find what a comparison by numpy finds."""
     rows = np.unique(np.linspace(0, len(version.items) - 1, _PROBES).astype(np.int64))
     queries = version.embeddings[rows].astype(np.float32)
     with LocalEngine.open(version) as engine:
@@ -250,7 +252,7 @@ def verify(version: IndexVersion) -> None:
 
 
 def _best_scores(version: IndexVersion, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(Q,) by numpy, a part of the gallery at a time."""
+    """Return the best score of each query, (Q,), by numpy, over a part of the gallery at a time."""
     best = np.full(len(queries), -np.inf, np.float32)
     for start in range(0, len(version.items), _READ_AT_ONCE):
         part = version.embeddings[start : start + _READ_AT_ONCE].astype(np.float32)

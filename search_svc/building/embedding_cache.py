@@ -1,7 +1,7 @@
-"""Embeddings that were made anew, kept as they are made: what a migration that was stopped has done, it need not do again.
+"""The embeddings that a migration has made, kept so that a migration that was stopped need not make them again.
 
-One SQLite file, `migration.db`, in the directory of the new index. It is no part of the index, and can be deleted. Each row has a
-checksum over all that steers what is built: a bit that flipped must not get into the new index.
+The cache is one SQLite file, `migration.db`, in the directory of the new index. It is no part of the index, and can be
+deleted. Each row has a checksum: a bit that flipped on the disk must not get into the new index.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ CREATE TABLE IF NOT EXISTS remade (photo BLOB PRIMARY KEY, embedding BLOB NOT NU
 
 
 def photo_key(item_id: str, uri: str, embedding: bytes) -> bytes:
-    """Of a photo as the old gallery has it: one that replaced another is another, even under the same id and uri."""
+    """Return the key of a photo of the old gallery. A photo that replaced another has another key, even with the same id and uri."""
     parts = (item_id.encode(), uri.encode(), embedding)
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
 
 
-class Remade:
-    """By photo, float16 embeddings of one model. What was added is on the disk once `add` has returned."""
+class EmbeddingCache:
+    """Photo key -> float16 embedding, all of one model. What was added is on the disk once `add` has returned."""
 
     def __init__(self, directory: Path, model: str, dimension: int) -> None:
-        """Raises CommandError if those that are there are of another model, ArtifactError if they cannot be read."""
+        """Open the cache, or make it. Raises CommandError if it is of another model, ArtifactError if it cannot be read."""
         self.path = directory / FILE
         self.model = model
         self.dimension = dimension
-        with _told(self.path):
+        with _named_errors(self.path):
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SETUP)
@@ -67,7 +67,7 @@ class Remade:
         self._connection.close()
 
     def _add_checksums(self) -> None:
-        """To a file that was made without them."""
+        """Add checksums to a file that an earlier vmmr made without them."""
         for table, columns in (("meta", "name, value"), ("remade", "photo, embedding")):
             if any(name == "checksum" for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")):
                 continue
@@ -78,20 +78,20 @@ class Remade:
             self._connection.execute("COMMIT")
 
     def has(self, photo: bytes) -> bool:
-        with _told(self.path):
+        with _named_errors(self.path):
             return bool(self._connection.execute("SELECT 1 FROM remade WHERE photo = ?", (photo,)).fetchone())
 
     def add(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
         made = [(photo, vector.astype("<f2").tobytes()) for photo, vector in embeddings.items()]
         rows = [(photo, embedding, _checksum(photo, embedding)) for photo, embedding in made]
-        with _told(self.path):
+        with _named_errors(self.path):
             self._connection.execute("BEGIN")
             self._connection.executemany("INSERT OR REPLACE INTO remade VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
 
     def get(self, photo: bytes) -> NDArray[np.float16]:
-        """(dimension,): of one that was added. Raises ArtifactError if it is not what was added."""
-        with _told(self.path):
+        """Return an embedding that was added, (dimension,). Raises ArtifactError if it is not what was added."""
+        with _named_errors(self.path):
             row = self._connection.execute(
                 "SELECT photo, embedding, checksum FROM remade WHERE photo = ?", (photo,)
             ).fetchone()
@@ -99,25 +99,25 @@ class Remade:
             raise _damaged(self.path, "an embedding is not what was written")
         return np.frombuffer(row[1], "<f2")
 
-    def rows(self, photos: Sequence[bytes]) -> "_Rows":
-        """Those of photos, in their order; read when they are asked for."""
-        return _Rows(self, photos)
+    def rows(self, photos: Sequence[bytes]) -> "_CachedRows":
+        """Return the embeddings of photos, in their order, (photos, dimension); each is read when it is asked for."""
+        return _CachedRows(self, photos)
 
     @property
-    def built(self) -> str:
-        """What `build_is_of` was told last; empty if nothing."""
+    def last_build(self) -> str:
+        """The job of the version that was built last, as `record_build` got it; empty if none was."""
         return self._meta("built")
 
-    def build_is_of(self, gallery: str) -> None:
-        """Remembers the gallery of which a version was built."""
-        with _told(self.path):
-            self._set_meta("built", gallery)
+    def record_build(self, job: str) -> None:
+        """Remember that a version of this job was built."""
+        with _named_errors(self.path):
+            self._set_meta("built", job)
 
     def _set_meta(self, name: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, _checksum(name, value)))
 
     def _meta(self, name: str) -> str:
-        with _told(self.path):
+        with _named_errors(self.path):
             rows = self._connection.execute("SELECT name, value, checksum FROM meta").fetchall()
         if any(_checksum(name, value) != stated for name, value, stated in rows):
             raise _damaged(self.path, "`meta` is not what was written")
@@ -125,7 +125,7 @@ class Remade:
 
 
 def _checksum(key: object, value: object) -> int:
-    """CRC-32 of what a row has; of values of other types than were written, another."""
+    """Return the CRC-32 of a row. It depends on the types of the values, which SQLite may change, too."""
     return zlib.crc32(repr((key, value)).encode("utf-8", "surrogatepass"))
 
 
@@ -134,8 +134,8 @@ def _damaged(path: Path, what: str) -> ArtifactError:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """SQLite's errors as ArtifactErrors that name the file."""
+def _named_errors(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors in the block as ArtifactErrors that name the file."""
     try:
         yield
     except ERRORS as error:
@@ -145,18 +145,18 @@ def _told(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A `gallery.Rows`."""
+class _CachedRows:
+    """Embeddings as a build reads them: see `build_source.Rows`."""
 
-    remade: Remade
+    cache: EmbeddingCache
     photos: Sequence[bytes]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.photos), self.remade.dimension)
+        return (len(self.photos), self.cache.dimension)
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float16]:
-        found = np.empty((len(rows), self.remade.dimension), np.float16)
+        found = np.empty((len(rows), self.cache.dimension), np.float16)
         for place, row in enumerate(rows.tolist()):
-            found[place] = self.remade.get(self.photos[row])
+            found[place] = self.cache.get(self.photos[row])
         return found

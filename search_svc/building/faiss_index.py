@@ -1,6 +1,6 @@
-"""faiss, offline: an index is made from its factory string, trained once, and cloned for every shard.
+"""Makes faiss indexes, offline: from a factory string, trained once, and copied for every shard.
 
-Shards of one trained index share centroids and codebooks, so together they answer as one index would.
+Shards that are copies of one trained index share its centroids and codebooks, so together they answer as one index would.
 """
 
 import re
@@ -17,13 +17,13 @@ from search_svc.index.version import Metric, SearchParams
 from svckit.cli import CommandError
 
 _BY_ITSELF = "\x01"
-"""`quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
+"""The value of `quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
 _NEAREST_LIST = SearchOptions(SearchParams(nprobe=1))
 _FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
 
 
 def create(factory: str, dimension: int, metric: Metric) -> Any:
-    """An empty, untrained faiss index. Raises CommandError if the factory string makes none that we can serve."""
+    """Return an empty, untrained faiss index. Raises CommandError if the factory string makes none that we can serve."""
     try:
         index = faiss.index_factory(dimension, factory, METRICS[metric])
     except RuntimeError as error:
@@ -43,19 +43,19 @@ def create(factory: str, dimension: int, metric: Metric) -> Any:
 
 
 def lists(index: Any) -> int | None:
-    """How many inverted lists the index has; None if it is not an IVF index."""
+    """Return how many inverted lists the index has; None if it is not an IVF index."""
     ivf = faiss.try_extract_index_ivf(index)
     return None if ivf is None else int(ivf.nlist)
 
 
 def centroids(index: Any) -> int:
-    """How many centroids k-means is to find for the inverted lists. Fewer than lists where a product makes those."""
+    """Return how many centroids k-means has to find for the inverted lists; fewer than lists if these are products."""
     ivf = faiss.try_extract_index_ivf(index)
     return 0 if ivf is None or ivf.quantizer_trains_alone == _BY_ITSELF else int(ivf.nlist)
 
 
 def least_training_points(index: Any) -> int:
-    """Fewer embeddings than this cannot train it: a centroid needs a point."""
+    """Return the fewest embeddings that can train the index: each centroid needs a point."""
     inner = innermost(index)
     storage = faiss.downcast_index(inner.storage) if is_hnsw(index) else inner
     codewords = storage.pq.ksub if hasattr(storage, "pq") else 1
@@ -63,22 +63,22 @@ def least_training_points(index: Any) -> int:
 
 
 def train(index: Any, sample: NDArray[np.float32]) -> None:
-    """Trains on a `(n, dimension)` sample."""
+    """Train the index on a sample, (n, dimension). Raises CommandError if faiss cannot."""
     try:
         index.train(sample)
     except RuntimeError as error:
         raise CommandError(f"faiss cannot train the index on {len(sample)} embeddings: {_reason(error)}") from error
 
 
-def emptied(path: Path) -> Any:
-    """The index of a shard file without its vectors: what was trained, centroids and codebooks, is as it was."""
+def read_trained(path: Path) -> Any:
+    """Return the index of a shard file without its vectors: only what was trained, centroids and codebooks, is left."""
     index = read(path)
     index.reset()
     return index
 
 
 def reserve(index: Any, rows: int) -> None:
-    """Makes room for so many rows, where all codes are in one piece: growing it bit by bit would take up to twice as much."""
+    """Make room for so many rows, if all codes are in one piece: growing it bit by bit would take up to twice the memory."""
     inner = innermost(index)
     storage = faiss.downcast_index(inner.storage) if is_hnsw(index) else inner
     if isinstance(storage, faiss.IndexFlatCodes):
@@ -88,10 +88,10 @@ def reserve(index: Any, rows: int) -> None:
 
 
 def add(index: Any, vectors: NDArray[np.float32]) -> None:
-    """Adds `(n, dimension)` vectors; a vector goes into the same inverted list whatever is added with it.
+    """Add vectors, (n, dimension). A vector goes into the same inverted list whatever else is added with it.
 
     faiss would choose lists with BLAS, which rounds by the shape of what is added: photos that are about as near to two
-    lists (2 in 20,000 random ones) would be in one or the other, depending on how many shards there are.
+    lists (2 in 20,000 random ones) would get into one or the other, depending on how many shards there are.
     """
     if isinstance(index, faiss.IndexPreTransform):
         for step in transforms(index):
@@ -110,12 +110,12 @@ def add(index: Any, vectors: NDArray[np.float32]) -> None:
 
 
 def use_cores(threads: int) -> None:
-    """OpenMP's thread count, for this thread."""
+    """Let faiss use so many cores in the calling thread."""
     faiss.omp_set_num_threads(threads)
 
 
 def read(path: Path) -> Any:
-    """The whole index, in memory, to add to."""
+    """Read a whole index into memory, to add to it."""
     return faiss.read_index(str(path))
 
 
@@ -127,5 +127,5 @@ def write(index: Any, path: Path) -> None:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What faiss said, without the place in its sources."""
+    """Return the message of a faiss error without the place in its sources."""
     return _FAISS_PLACE.sub("", str(error)).strip()

@@ -1,4 +1,4 @@
-"""`vmmr-search migrate`: the command."""
+"""`vmmr-search migrate`: builds an index for another model from the photos of an index, from the command line."""
 
 import argparse
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import vmmr
 
-from search_svc.building.build_command import calibrated
-from search_svc.building.migration import Migrated, Where, migrate
-from search_svc.building.spec import MEMORY_BYTES, Resources
+from search_svc.building import resource_flags
+from search_svc.building.build_command import describe_calibration
+from search_svc.building.migration import GalleryEmbedder, Migration, PhotoFetcher, migrate
 from search_svc.dataset.embeddings import Embeddings
 from svckit.cli import CommandError
 
@@ -18,22 +18,28 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "migrate",
         help="build an index for another model from the photos of this one",
         description="Embeds the photos of an index anew, with the model that a running embedder serves, and builds an index of "
-        "them beside the old one, which serves on. Stopped, it goes on from where it was. Run again, it embeds only what was "
-        "added since, and builds the next version.",
+        "them beside the old one, which serves on. If it is stopped, the same command goes on from where it was. Run again, "
+        "it embeds only what was added since, and builds the next version.",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the old index, served or not")
-    parser.add_argument("new", metavar="NEW_INDEX", type=Path, help="the new one")
+    parser.add_argument("new", metavar="NEW_INDEX", type=Path, help="the new index")
     parser.add_argument(
-        "--embedder", metavar="HOST:PORT", default="127.0.0.1:50051", help="of the new model (default: %(default)s)"
+        "--embedder",
+        metavar="HOST:PORT",
+        default="127.0.0.1:50051",
+        help="the embedder that serves the new model (default: %(default)s)",
     )
     parser.add_argument(
         "--photos", metavar="ROOT", type=Path, help="the folder that uris which are paths are relative to"
     )
     parser.add_argument(
-        "--dev", metavar="EMBEDDINGS", type=Path, help="fit confidences on the dev photos of these, of the new model"
+        "--dev",
+        metavar="EMBEDDINGS",
+        type=Path,
+        help="fit confidences on the dev photos of these embeddings, which the new model has made",
     )
     parser.add_argument(
-        "--skip-missing", action="store_true", help="leave out photos that cannot be had or embedded, and name them"
+        "--skip-missing", action="store_true", help="leave out photos that cannot be read or embedded, and name them"
     )
     parser.add_argument("--factory", help="faiss factory string (default: the old index's)")
     parser.add_argument("--batch", type=int, default=16, help="most photos in one request (default: 16)")
@@ -43,21 +49,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--allow-private", action="store_true", help="fetch http(s) uris from private and loopback addresses, too"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that fill a shard each (default: 1)")
-    parser.add_argument(
-        "--memory",
-        metavar="GIB",
-        type=float,
-        default=MEMORY_BYTES // 2**30,
-        help="what it may hold beside the shards that are being filled (default: %(default)g)",
-    )
+    resource_flags.add(parser, every_core=False)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    for name, least in (("batch", 1), ("workers", 1), ("memory", 0.125), ("timeout", 0.001)):
+    for name, least in (("batch", 1), ("timeout", 0.001)):
         if not least <= getattr(args, name) < float("inf"):
             raise CommandError(f"--{name} must be >= {least}, got {getattr(args, name):g}")
+    resources = resource_flags.read(args)
     if args.photos and not args.photos.is_dir():
         raise CommandError(f"--photos: there is no folder {args.photos}")
     dev = Embeddings.open(args.dev) if args.dev else None
@@ -66,17 +66,15 @@ def _run(args: argparse.Namespace) -> None:
             done = migrate(
                 args.index,
                 args.new,
-                client,
-                Where(args.photos, args.allow_private),
+                GalleryEmbedder(client, PhotoFetcher(args.photos, args.allow_private), args.batch),
                 dev=dev,
                 skip_missing=args.skip_missing,
                 factory=args.factory,
-                batch=args.batch,
-                resources=Resources(args.workers, int(args.memory * 2**30)),
+                resources=resources,
             )
     except vmmr.VmmrError as error:
         raise CommandError(f"{args.embedder}: {error}: run it again to go on") from error
-    _tell(args, done)
+    _report(args, done)
 
 
 def _client(args: argparse.Namespace) -> vmmr.Client:
@@ -92,19 +90,19 @@ def _client(args: argparse.Namespace) -> vmmr.Client:
         raise CommandError(str(error)) from error
 
 
-def _tell(args: argparse.Namespace, done: Migrated) -> None:
-    for each in done.lost:
+def _report(args: argparse.Namespace, done: Migration) -> None:
+    for each in done.left_out:
         print(f"left out: {each.item_id}: {each.reason}", file=sys.stderr)
     if done.version is None:
         print(f"{args.new}: holds all that {args.index} does, its journal up to {done.upto}: nothing was built")
         return
     made = done.version.manifest
-    left_out = f", {len(done.lost)} left out" if done.lost else ""
+    left_out = f", {len(done.left_out)} left out" if done.left_out else ""
     print(
         f"{done.version.path}: {made.items} photos of {made.labels} labels ({done.embedded} embedded now{left_out}), "
         f"of {made.model_name} ({made.model[:12]}), {args.index} up to entry {done.upto} of its journal"
     )
     if done.held:
-        print(calibrated(done.version.calibration, done.held))
+        print(describe_calibration(done.version.calibration, done.held))
     else:
         print("not calibrated: confidences of one model are none of another's; --dev EMBEDDINGS fits them anew")

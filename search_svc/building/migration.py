@@ -1,7 +1,7 @@
-"""Migration: the gallery of an index for another model, in an index of its own beside it.
+"""Migration: builds an index for another model from the gallery of an index, beside that index.
 
-Every photo is had from its uri and embedded anew by a running embedder; what else is known of the items stays. The old index
-is read alone, and serves on. Photos are embedded once: run again, a migration takes in what the old index has become since.
+Every photo is fetched from its uri and embedded anew by a running embedder; labels, ids and attributes of the items stay. The
+old index is only read, and serves on. Photos are embedded once: run again, a migration takes in what changed since.
 """
 
 import dataclasses
@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import vmmr
 from numpy.typing import NDArray
 
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
-from search_svc.building.compaction import Source, source_of, spec_of
-from search_svc.building.embedding_cache import Remade, photo_key
+from search_svc.building.build_source import BuildSource
+from search_svc.building.compaction import MergedGallery, merge_journal, spec_like
+from search_svc.building.embedding_cache import EmbeddingCache, photo_key
 from search_svc.building.spec import IndexSpec, Resources
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.fitting.held_out import HeldOutPhotos
@@ -30,27 +29,27 @@ from search_svc.index.version_lease import Holding
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
 
-_AT_ONCE = 3
-"""Batches: while one is embedded, one is read and one waits at the embedder."""
+_BATCHES_AT_ONCE = 3
+"""While one batch is embedded, one is fetched and one waits at the embedder."""
 _READ_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Where:
-    """How a photo is had from its item's uri."""
+class PhotoFetcher:
+    """Fetches photos from the uris of their items."""
 
     root: Path | None
-    """The folder that uris which are paths are relative to."""
+    """The folder that uris which are paths are relative to; None: there is none."""
     allow_private: bool = False
     """Fetch from private addresses, too."""
 
-    def photo(self, uri: str) -> bytes:
-        """Raises vmmr.PhotoError, OSError or ValueError, which say why it cannot be had."""
+    def fetch(self, uri: str) -> bytes:
+        """Return the encoded photo. Raises vmmr.PhotoError, OSError or ValueError, which say why it cannot be read."""
         if uri.startswith(("http://", "https://")):
             return vmmr.URL(uri, allow_private=self.allow_private).read()
-        return self._file(uri).read_bytes()
+        return self._path(uri).read_bytes()
 
-    def _file(self, uri: str) -> Path:
+    def _path(self, uri: str) -> Path:
         if not uri:
             raise ValueError("has no uri")
         if self.root is None:
@@ -62,61 +61,119 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A photo that cannot be embedded."""
+class FailedPhoto:
+    """A photo that cannot be fetched or embedded."""
 
     item_id: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Migrated:
+class Migration:
+    """The result of a migration."""
+
     version: IndexVersion | None
-    """None if there is nothing that the new index does not have already."""
+    """None if the new index holds everything already."""
     embedded: int
-    """Photos that were embedded this time."""
-    lost: Sequence[Lost]
-    """Left out of the version."""
+    """How many photos were embedded this time."""
+    left_out: Sequence[FailedPhoto]
+    """Photos that the version lacks."""
     held: HeldOutPhotos | None
-    """What it was calibrated on, if that was enough."""
+    """The photos that it was calibrated on, if they were enough; None if none were given."""
     upto: int
-    """Entries of the old index's journal up to here are in it."""
+    """Number of the last entry of the old index's journal that is in the new index."""
+
+
+Vectors = dict[int, NDArray[np.float32]]
+"""Row -> embedding, (dimension,)."""
+Failures = dict[int, str]
+"""Row -> why its photo cannot be fetched or embedded."""
+
+
+@dataclass(frozen=True)
+class GalleryEmbedder:
+    """Embeds the photos of a gallery with the model that `client` reaches."""
+
+    client: vmmr.Client
+    photos: PhotoFetcher
+    batch: int
+    """Most photos in one request."""
+
+    def embed_missing(
+        self, gallery: BuildSource, keys: Sequence[bytes], cache: EmbeddingCache, most: int
+    ) -> tuple[int, list[FailedPhoto]]:
+        """Embed the photos that the cache lacks into it. Return how many were embedded, and which could not be.
+
+        `most` is the number of photos that the embedder takes in one request.
+        """
+        batch = min(self.batch, most)
+        rows = [row for row, key in enumerate(keys) if not cache.has(key)]
+        batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+        failed: list[FailedPhoto] = []
+        with progress(initial=len(keys) - len(rows), total=len(keys), desc="embed", unit="photo") as bar:
+            for vectors, failures in _map_in_order(lambda some: self._embed(gallery.uris, some), batches):
+                cache.add({keys[row]: vector for row, vector in vectors.items()})
+                failed += [FailedPhoto(gallery.item_ids[row], reason) for row, reason in failures.items()]
+                bar.update(len(vectors) + len(failures))
+        return len(rows) - len(failed), failed
+
+    def _embed(self, uris: Sequence[str], rows: Iterable[int]) -> tuple[Vectors, Failures]:
+        fetched, failures = self._fetch(uris, rows)
+        while fetched:
+            try:
+                vectors = self.client.embed(list(fetched.values())).vectors
+            except vmmr.InvalidPhotoError as error:
+                refused = {list(fetched)[position]: str(error.of(position)) for position in error.photos}
+                if not refused:
+                    raise
+                failures |= refused
+                fetched = {row: photo for row, photo in fetched.items() if row not in failures}
+            else:
+                return dict(zip(fetched, vectors, strict=True)), failures
+        return {}, failures
+
+    def _fetch(self, uris: Sequence[str], rows: Iterable[int]) -> tuple[dict[int, bytes], Failures]:
+        fetched: dict[int, bytes] = {}
+        failures: Failures = {}
+        for row in rows:
+            try:
+                fetched[row] = self.photos.fetch(uris[row])
+            except (vmmr.PhotoError, OSError, ValueError) as error:
+                failures[row] = str(error)
+        return fetched, failures
 
 
 def migrate(
     index_dir: Path,
     new_dir: Path,
-    client: vmmr.Client,
-    where: Where,
+    embedder: GalleryEmbedder,
     *,
     dev: Embeddings | None = None,
     skip_missing: bool = False,
     factory: str | None = None,
-    batch: int = 16,
     resources: Resources = Resources(),
-) -> Migrated:
-    """Builds the next version of `new_dir`, of the gallery that `index_dir` holds now, for the model that `client` embeds with.
+) -> Migration:
+    """Build the next version of `new_dir`: the gallery that `index_dir` holds now, for the model of `embedder`.
 
-    Calibrated on the dev photos of `dev`, if there are enough; otherwise not at all. Photos that cannot be had or embedded end
-    it before anything is built, unless they are to be skipped: CommandError names all of them. Raises CommandError, too, if
-    that makes no sense, ArtifactError if a file is damaged, vmmr.VmmrError if the embedder does not answer.
+    It is calibrated on the dev photos of `dev`, if there are enough, and otherwise not at all. If photos cannot be fetched or
+    embedded, and are not to be skipped, nothing is built: CommandError names all of them. Raises CommandError, too, if the
+    arguments make no sense, ArtifactError if a file is damaged, vmmr.VmmrError if the embedder does not answer.
     """
-    model = client.model_info()
+    model = embedder.client.model_info()
     _check(index_dir, new_dir, model.fingerprint, dev)
-    source, gallery, photos = _read(index_dir)
+    merged, gallery, keys = _read_gallery(index_dir)
     (new_dir / "versions").mkdir(parents=True, exist_ok=True)
-    with Remade(new_dir, model.fingerprint, model.dimension) as remade:
-        embedder = _Embedder(client, where, gallery.item_ids, gallery.uris)
-        embedded, lost = embedder.all_but_those_there(photos, remade, min(batch, model.limits.max_images))
-        if lost and not skip_missing:
-            raise CommandError(_told(lost))
-        kept = [row for row, photo in enumerate(photos) if remade.has(photo)]
-        taken = [photos[row] for row in kept]
-        gallery = _of_model(_taken(gallery, kept), model.name, remade, taken)
+    with EmbeddingCache(new_dir, model.fingerprint, model.dimension) as cache:
+        embedded, failed = embedder.embed_missing(gallery, keys, cache, model.limits.max_images)
+        if failed and not skip_missing:
+            raise CommandError(_failure_text(failed))
+        rows = [row for row, key in enumerate(keys) if cache.has(key)]
+        keys = [keys[row] for row in rows]
+        gallery = _with_new_embeddings(gallery.select(rows), model.name, cache, keys)
         held = _held(gallery, dev) if dev else None
-        spec = _spec(source, len(kept), factory, dev)
-        version = _build(new_dir, gallery, taken, remade, spec=spec, held=held, resources=resources)
-    return Migrated(version, embedded, lost, held, source.upto)
+        spec = _spec(merged, len(rows), factory, dev)
+        version = _build(new_dir, gallery, keys, cache, spec=spec, held=held, resources=resources)
+    return Migration(version, embedded, failed, held, merged.upto)
 
 
 def _check(index_dir: Path, new_dir: Path, model: str, dev: Embeddings | None) -> None:
@@ -135,155 +192,98 @@ def _check(index_dir: Path, new_dir: Path, model: str, dev: Embeddings | None) -
         raise CommandError(f"{new_dir} is of the model {made}, the embedder serves {model}: name another index")
 
 
-def _read(index_dir: Path) -> tuple[Source, Gallery, list[bytes]]:
-    """The gallery as it is now, and the keys of its photos."""
-    holding = Holding.current(index_dir)  # so that the journal keeps what the version lacks
+def _read_gallery(index_dir: Path) -> tuple[MergedGallery, BuildSource, list[bytes]]:
+    """Return the gallery of the index as it is now, its photos, and their keys in the cache."""
+    holding = Holding.current(index_dir)  # meanwhile, entries that the version lacks are not pruned from the journal
     try:
         base = IndexVersion.open(index_dir, holding.path.name, verify=False)
         with Journal.open(index_dir) as journal:
-            source = source_of(base, journal, journal.sequence())
-        gallery = source.gallery()
-        return source, gallery, _photo_keys(gallery)
+            merged = merge_journal(base, journal, journal.sequence())
+        gallery = merged.build_source()
+        return merged, gallery, _photo_keys(gallery)
     finally:
         holding.release()
 
 
-def _photo_keys(gallery: Gallery) -> list[bytes]:
-    keys, old = [], gallery.embeddings
+def _photo_keys(gallery: BuildSource) -> list[bytes]:
+    keys: list[bytes] = []
     ids, uris = gallery.item_ids, gallery.uris
     for start in range(0, len(ids), _READ_ROWS):
-        part = old[np.arange(start, min(start + _READ_ROWS, len(ids)))]
+        part = gallery.embeddings[np.arange(start, min(start + _READ_ROWS, len(ids)))]
         keys += [photo_key(ids[start + n], uris[start + n], part[n].tobytes()) for n in range(len(part))]
     return keys
 
 
-Made = dict[int, NDArray[np.float32]]
-Bad = dict[int, str]
-
-
-@dataclass(frozen=True)
-class _Embedder:
-    """Of the photos of a gallery, which are told apart by row."""
-
-    client: vmmr.Client
-    where: Where
-    item_ids: Sequence[str]
-    uris: Sequence[str]
-
-    def all_but_those_there(self, photos: Sequence[bytes], remade: Remade, batch: int) -> tuple[int, list[Lost]]:
-        """Embeds what was not yet; returns how many, and which it could not."""
-        rows = [row for row, photo in enumerate(photos) if not remade.has(photo)]
-        batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        lost: list[Lost] = []
-        with progress(initial=len(photos) - len(rows), total=len(photos), desc="embed", unit="photo") as bar:
-            for made, bad in _in_turn(self.embedded, batches):
-                remade.add({photos[row]: vector for row, vector in made.items()})
-                lost += [Lost(self.item_ids[row], reason) for row, reason in bad.items()]
-                bar.update(len(made) + len(bad))
-        return len(rows) - len(lost), lost
-
-    def embedded(self, rows: Iterable[int]) -> tuple[Made, Bad]:
-        """By row, embeddings, and why photos have none."""
-        had, bad = self._had(rows)
-        while had:
-            try:
-                vectors = self.client.embed(list(had.values())).vectors
-            except vmmr.InvalidPhotoError as error:
-                refused = {list(had)[position]: str(error.of(position)) for position in error.photos}
-                if not refused:
-                    raise
-                bad |= refused
-                had = {row: photo for row, photo in had.items() if row not in bad}
-            else:
-                return dict(zip(had, vectors, strict=True)), bad
-        return {}, bad
-
-    def _had(self, rows: Iterable[int]) -> tuple[dict[int, bytes], Bad]:
-        had: dict[int, bytes] = {}
-        bad: Bad = {}
-        for row in rows:
-            try:
-                had[row] = self.where.photo(self.uris[row])
-            except (vmmr.PhotoError, OSError, ValueError) as error:
-                bad[row] = str(error)
-        return had, bad
-
-
-def _in_turn(work: Callable[[list[int]], tuple[Made, Bad]], batches: Sequence[list[int]]) -> Iterator[tuple[Made, Bad]]:
-    """The results in order, few of them ahead of who takes them."""
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="embed") as pool:
+def _map_in_order(
+    work: Callable[[list[int]], tuple[Vectors, Failures]], batches: Sequence[list[int]]
+) -> Iterator[tuple[Vectors, Failures]]:
+    """Yield the results of `work` in the order of the batches; run few batches ahead of what was taken."""
+    with ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="embed") as pool:
         try:
-            coming = deque(pool.submit(work, rows) for rows in batches[:_AT_ONCE])
-            for rows in batches[_AT_ONCE:]:
-                yield coming.popleft().result()
-                coming.append(pool.submit(work, rows))
-            for future in coming:
+            running = deque(pool.submit(work, rows) for rows in batches[:_BATCHES_AT_ONCE])
+            for rows in batches[_BATCHES_AT_ONCE:]:
+                yield running.popleft().result()
+                running.append(pool.submit(work, rows))
+            for future in running:
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _told(lost: Sequence[Lost]) -> str:
-    lines = "\n".join(f"  {each.item_id}: {each.reason}" for each in lost)
-    return f"{len(lost)} photos cannot be embedded, and nothing was built (--skip-missing leaves them out):\n{lines}"
+def _failure_text(failed: Sequence[FailedPhoto]) -> str:
+    lines = "\n".join(f"  {each.item_id}: {each.reason}" for each in failed)
+    return f"{len(failed)} photos cannot be embedded, and nothing was built (--skip-missing leaves them out):\n{lines}"
 
 
-def _taken(gallery: Gallery, rows: Sequence[int]) -> Gallery:
-    """Return these photos of a gallery."""
-    columns = ("item_ids", "labels", "uris", "batch_ids", "attributes")
-    taken: dict[str, Any] = {name: [getattr(gallery, name)[row] for row in rows] for name in columns}
-    return dataclasses.replace(gallery, rows=gallery.rows[list(rows)], **taken)
-
-
-def _of_model(gallery: Gallery, model_name: str, remade: Remade, photos: Sequence[bytes]) -> Gallery:
-    """Return the same photos with the embeddings of another model."""
+def _with_new_embeddings(
+    gallery: BuildSource, model_name: str, cache: EmbeddingCache, keys: Sequence[bytes]
+) -> BuildSource:
     return dataclasses.replace(
         gallery,
-        model=remade.model,
+        model=cache.model,
         model_name=model_name,
-        embeddings=remade.rows(photos),
-        rows=np.arange(len(photos)),
+        embeddings=cache.rows(keys),
+        rows=np.arange(len(keys)),
     )
 
 
-def _spec(source: Source, items: int, factory: str | None, dev: Embeddings | None) -> IndexSpec:
-    """As the old index, but for what depends on the embeddings' values."""
-    spec = spec_of(source.base.manifest, items, len(source.label_names))
-    return dataclasses.replace(
-        spec, factory=factory or spec.factory, temperature=None, k=None if dev else source.base.manifest.k
-    )
+def _spec(merged: MergedGallery, items: int, factory: str | None, dev: Embeddings | None) -> IndexSpec:
+    """Return the spec of the old index, but for what depends on the embeddings' values."""
+    old = merged.base.manifest
+    spec = spec_like(old, items, len(merged.label_names))
+    return dataclasses.replace(spec, factory=factory or spec.factory, temperature=None, k=None if dev else old.k)
 
 
 def _build(
     new_dir: Path,
-    gallery: Gallery,
-    photos: Sequence[bytes],
-    remade: Remade,
+    gallery: BuildSource,
+    keys: Sequence[bytes],
+    cache: EmbeddingCache,
     *,
     spec: IndexSpec,
     held: HeldOutPhotos | None,
     resources: Resources,
 ) -> IndexVersion | None:
     """Build a version of the gallery, or return None if the last one that was built is of the same."""
-    job = _job(gallery, photos, spec, held)
-    if remade.built == job and version_names(new_dir):
+    job = _job(gallery, keys, spec, held)
+    if cache.last_build == job and version_names(new_dir):
         return None
     gallery = dataclasses.replace(gallery, embeddings_fingerprint=job)
     version = build_version(new_dir, gallery, spec, held=held, resources=resources)
-    remade.build_is_of(job)
+    cache.record_build(job)
     return version
 
 
-def _job(gallery: Gallery, photos: Sequence[bytes], spec: IndexSpec, held: HeldOutPhotos | None) -> str:
-    """sha256 of all that the version depends on."""
+def _job(gallery: BuildSource, keys: Sequence[bytes], spec: IndexSpec, held: HeldOutPhotos | None) -> str:
+    """Return the sha256 of all that the version depends on."""
     names = zip(gallery.labels, gallery.batch_ids, gallery.attributes, strict=True)
     others = (repr((label.label, batch, sorted(more.items()))).encode() for label, batch, more in names)
     dev = held.embeddings[held.rows].tobytes() if held else b""
-    return sha256_of([*photos, *others, repr(spec).encode(), dev])
+    return sha256_of([*keys, *others, repr(spec).encode(), dev])
 
 
-def _held(gallery: Gallery, dev: Embeddings) -> HeldOutPhotos:
-    """The dev photos of the gallery's labels that are not in the gallery."""
+def _held(gallery: BuildSource, dev: Embeddings) -> HeldOutPhotos:
+    """Return the dev photos with labels of the gallery that are not in the gallery."""
     known = {label.label: label for label in gallery.labels}
     there = {*gallery.item_ids, *gallery.uris}
     rows = [

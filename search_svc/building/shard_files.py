@@ -1,10 +1,10 @@
-"""From a gallery on disk to shard files: an index is trained once, on a sample, and cloned for every shard.
+"""Writes shard files from a gallery on the disk: an index is trained once, on a sample, and copied for every shard.
 
 No more of the gallery is in memory at a time than the sample, and then a chunk beside each shard that is being filled.
 
     WORK/trained.faiss          the index, trained and empty
-    WORK/shard-000-81920.faiss  a shard with the first of its rows, written every minute or so
-    WORK/*.json                 what of it, and of the finished shards, is on the disk
+    WORK/shard-000-81920.faiss  a shard with the first 81,920 of its rows, written every minute or so
+    WORK/*.json                 records of which of these, and of the finished shards, are on the disk
 """
 
 import functools
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from search_svc.building import faiss_index, workers
 from search_svc.building.checkpoints import Checkpoint, Checkpoints, Pace
-from search_svc.building.mapped import forget
+from search_svc.building.mapped import drop_pages
 from search_svc.building.sharding import balanced
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size, wanted_sample_size
 from search_svc.index.version import ShardInfo
@@ -29,7 +29,7 @@ from svckit.cores import cores
 
 _CHUNK_ROWS = 8192
 _CHUNKS_A_PROCESS = 4
-"""As float16, as float32, and what faiss makes of one while it is added."""
+"""Chunks that a process holds: one as float16, as float32 (twice the size), and faiss' copy while it is added."""
 _TRAINED = "trained"
 
 
@@ -44,11 +44,12 @@ def write_shards(
     trained: Path | None = None,
     on_added: Callable[[int], Any] = lambda rows: None,  # noqa: ARG005
 ) -> tuple[ShardInfo, ...]:
-    """Writes the shards of a `(N, dimension)` gallery, a memory-mapped .npy file, into `directory`.
+    """Write the shards of a gallery, (N, dimension) in a memory-mapped .npy file, into `directory`.
 
-    `parts` are the rows of each shard, balanced by default. Fewer processes fill shards if the memory
-    does not allow them; a single one is this process. What a run with the same arguments that was killed left in `work` is
-    gone on with. `trained` is the file of a shard whose training is taken over. `on_added` hears of the rows that are added now. Raises CommandError if the spec makes no sense.
+    `parts` are the rows of each shard, balanced by default. Fewer processes fill shards if the memory does not allow more; if
+    one does, it is this process. A run that was killed is continued from what it left in `work`, if its arguments were the
+    same. `trained` is a shard file whose training is taken over. `on_added` is called with the number of rows as they are
+    added. Raises CommandError if the spec makes no sense.
     """
     parts = parts or balanced(len(gallery), spec.shards)
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=".work-", dir=directory) as place:
@@ -59,8 +60,8 @@ def write_shards(
         return tuple(shard.info() for shard in shards)
 
 
-def left_behind(work: Path, shards: int) -> tuple[bool, int]:
-    """By a run that was killed: whether the index is trained, and how many rows were added."""
+def progress_of(work: Path, shards: int) -> tuple[bool, int]:
+    """Return how far a run came that was killed: whether the index is trained, and how many rows were added."""
     checkpoints = Checkpoints(work)
     rows = [checkpoints.state(_name(number)).get("rows", 0) for number in range(shards)]
     return checkpoints.has(_TRAINED), int(sum(rows))
@@ -73,10 +74,10 @@ def _name(number: int) -> str:
 def _empty(
     checkpoints: Checkpoints, gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int, trained: Path | None
 ) -> Path:
-    """The file of the empty index, trained."""
+    """Return the file of the trained, empty index, which is made unless an earlier run has left it."""
     if kept := checkpoints.find(_TRAINED):
         return kept.path
-    index = faiss_index.emptied(trained) if trained else _train(gallery, spec, memory_bytes)
+    index = faiss_index.read_trained(trained) if trained else _train(gallery, spec, memory_bytes)
     path = checkpoints.directory / f"{_TRAINED}.faiss"
     faiss_index.write(index, path)
     checkpoints.keep(_TRAINED, path)
@@ -84,7 +85,7 @@ def _empty(
 
 
 def _train(gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int) -> Any:
-    """The empty index, trained on a random sample."""
+    """Return an empty index that is trained on a random sample."""
     index = create_index(spec, len(gallery), gallery.shape[1], memory_bytes)
     if size := train_sample_size(spec, index, len(gallery), memory_bytes):
         wanted = wanted_sample_size(spec, index, len(gallery))
@@ -95,12 +96,12 @@ def _train(gallery: NDArray[np.float16], spec: IndexSpec, memory_bytes: int) -> 
 
 
 def _sample(gallery: NDArray[np.float16], size: int, seed: int) -> NDArray[np.float32]:
-    """Random rows, in order."""
+    """Return random rows of the gallery, in their order. (size, dimension)"""
     rows = np.sort(np.random.default_rng(seed).choice(len(gallery), size, replace=False))
     sample = np.empty((size, gallery.shape[1]), np.float32)
     for start in range(0, size, _CHUNK_ROWS):
         sample[start : start + _CHUNK_ROWS] = gallery[rows[start : start + _CHUNK_ROWS]]
-        forget(gallery)
+        drop_pages(gallery)
     return sample
 
 
@@ -111,7 +112,7 @@ class _Shard:
     trained: Path
     checkpoints: Checkpoints
     found: Checkpoint | None
-    """What is there of it."""
+    """What an earlier run left of it."""
 
     @classmethod
     def begin(cls, directory: Path, number: int, rows: range, trained: Path, checkpoints: Checkpoints) -> "_Shard":
@@ -127,7 +128,7 @@ class _Shard:
         return int(self.found.state["rows"]) if self.found else 0
 
     def fill(self, gallery: NDArray[np.float16], on_added: Callable[[int], Any]) -> None:
-        """Adds the rows that are not in it, a chunk at a time, and writes it."""
+        """Add the rows that are missing, a chunk at a time, and write the shard."""
         index = faiss_index.read(self.found.path if self.found else self.trained)
         faiss_index.reserve(index, len(self.rows))
         longest = self.found.state["longest"] if self.found else 0.0
@@ -135,7 +136,7 @@ class _Shard:
         for start in range(self.done, len(self.rows), _CHUNK_ROWS):
             rows = self.rows[start : start + _CHUNK_ROWS]
             chunk = gallery[rows.start : rows.stop : rows.step].astype(np.float32)
-            forget(gallery)
+            drop_pages(gallery)
             faiss_index.add(index, chunk)
             longest = max(longest, float(np.einsum("nd,nd->n", chunk, chunk).max()) ** 0.5)
             on_added(len(chunk))
@@ -178,7 +179,7 @@ def _fill(
 
 
 def _file(gallery: NDArray[np.float16]) -> Path | None:
-    """The .npy file that holds the gallery, and no more."""
+    """Return the .npy file that holds exactly this gallery, or None if there is none."""
     if not isinstance(gallery, np.memmap) or gallery.filename is None:
         return None
     whole = np.load(gallery.filename, mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Which rows of a gallery go to which shard."""
+"""Divides the rows of a gallery among shards."""
 
 from itertools import pairwise
 
@@ -7,23 +7,23 @@ from numpy.typing import NDArray
 
 
 def balanced(items: int, shards: int) -> tuple[range, ...]:
-    """Shard s of N takes rows s, s + N, s + 2 N...: an even part of each label, and so of the work of any query.
+    """Return the rows of each shard: shard s of N gets rows s, s + N, s + 2 N..., and so an even part of each label.
 
-    A gallery comes sorted by label, and a query's neighbours are of a few labels: of contiguous parts, one would do nearly
-    all the work.
+    Galleries come sorted by label, and a query's neighbours have few labels: if shards were contiguous, one would do
+    nearly all the work of a query.
     """
     return tuple(range(shard, items, shards) for shard in range(shards))
 
 
 def by_label(label_of: NDArray[np.int64], shards: int) -> tuple[range, ...]:
-    """Contiguous parts, cut where a label ends: each as near to an even part as that allows, and none empty.
+    """Return the rows of each shard: contiguous, cut where a label ends, as even as that allows, and none empty.
 
-    `label_of` is the label of each row, sorted. There are as many labels as shards, or more.
+    `label_of` (items,) is the label of each row, sorted. There are at least as many labels as shards.
     """
     ends = [*(np.flatnonzero(np.diff(label_of)) + 1).tolist(), len(label_of)]
     edges = [0]
     for shard in range(1, shards):
-        # Labels are left for this shard, and for every one after it.
+        # At least one label is left for this shard, and for every shard after it.
         free = ends[ends.index(edges[-1]) + 1 if edges[-1] else 0 : len(ends) - (shards - shard)]
         even = len(label_of) * shard / shards
         edges.append(min(free, key=lambda end: abs(end - even)))

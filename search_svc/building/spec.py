@@ -1,4 +1,4 @@
-"""Index specs: what index to build, and whether that makes sense, before any work."""
+"""Index specs: what index to build, checked before any work."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,30 +10,30 @@ from svckit.cli import CommandError
 
 _LEAST_DEFAULT_SAMPLE = 65536
 _POINTS_A_CENTROID = 39
-"""Fewer and faiss warns of poor centroids."""
+"""With fewer points faiss warns of poor centroids."""
 MEMORY_BYTES = 2 * 2**30
-"""What a build may hold beside the parts of the index that are being filled, unless it is told otherwise."""
+"""Memory that a build may use beside the shards that are being filled, unless told otherwise."""
 _SAMPLE_SHARE, _OPQ_SAMPLE_SHARE = 1 / 3, 1 / 6
-"""Of the memory, for the training sample: while faiss trains it holds as much again, and for OPQ four times as much."""
+"""Share of the memory for the training sample: to train, faiss takes as much again, and for OPQ four times as much."""
 _LARGEST_RERANK = 1000
 
 ShardBy = Literal["balanced", "label"]
-"""A shard holds every Nth row, or all rows of some labels."""
+"""balanced: a shard holds every Nth row; label: a shard holds all rows of some labels."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a build may take of the machine."""
+    """The part of the machine that a build may use."""
 
     processes: int = 1
-    """That fill shards, each a shard at a time."""
+    """Most processes that fill shards, each one shard at a time."""
     memory_bytes: int = MEMORY_BYTES
-    """That they hold together, beside the shards that are being filled."""
+    """Most memory of all processes together, beside the shards that are being filled."""
 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What index to build, and how it is searched unless a query says otherwise."""
+    """The index to build, and how it is searched unless a query says otherwise."""
 
     factory: str = "Flat"
     """A faiss factory string."""
@@ -41,21 +41,22 @@ class IndexSpec:
     shards: int = 1
     shard_by: ShardBy = "balanced"
     train_sample: int | None = None
-    """Embeddings to train on; None: 39 a centroid, and 65536 at least."""
+    """How many embeddings to train on; None: 39 a centroid, and 65536 at least."""
     nprobe: int | None = None
     ef_search: int | None = None
     rerank: int | None = None
-    """Candidates for each neighbour, compared again with the embeddings; None: the index's own scores stand."""
+    """Candidates for each neighbour, which are compared again with the embeddings; None: the index's own scores count."""
     k: int | None = None
-    """None: fitted with the calibration, or 5."""
+    """Neighbours that vote; None: fitted with the calibration, or 5 without one."""
     temperature: float | None = None
-    """None: fitted with the calibration, or 0.05 (ip) or 0.1 (l2) times the embeddings' mean squared length."""
+    """Temperature of the vote; None: fitted with the calibration, or without one 0.05 (ip) or 0.1 (l2) times the embeddings'
+    mean squared length."""
     seed: int = 0
-    """Of the training sample."""
+    """Seed of the training sample, and of what fitting draws."""
 
 
 def create_index(spec: IndexSpec, items: int, dimension: int, memory_bytes: int = MEMORY_BYTES) -> Any:
-    """The empty, untrained faiss index. Raises CommandError, naming the flag, if the spec makes no sense."""
+    """Return an empty, untrained faiss index. Raises CommandError, naming the flag, if the spec makes no sense."""
     _check_numbers(spec, items)
     index = faiss_index.create(spec.factory, dimension, spec.metric)
     _check_search_params(spec, index)
@@ -69,7 +70,7 @@ def create_index(spec: IndexSpec, items: int, dimension: int, memory_bytes: int 
 
 
 def train_sample_size(spec: IndexSpec, index: Any, items: int, memory_bytes: int = MEMORY_BYTES) -> int:
-    """How many of `items` embeddings to train on; 0 if the index needs no training."""
+    """Return how many of `items` embeddings to train on; 0 if the index needs no training."""
     if index.is_trained:
         return 0
     share = _OPQ_SAMPLE_SHARE if "OPQ" in spec.factory else _SAMPLE_SHARE
@@ -78,7 +79,7 @@ def train_sample_size(spec: IndexSpec, index: Any, items: int, memory_bytes: int
 
 
 def wanted_sample_size(spec: IndexSpec, index: Any, items: int) -> int:
-    """How many to train on if memory allows."""
+    """Return how many of `items` embeddings to train on if memory allows."""
     default = max(_LEAST_DEFAULT_SAMPLE, _POINTS_A_CENTROID * faiss_index.centroids(index))
     return min(items, spec.train_sample or default)
 

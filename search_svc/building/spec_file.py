@@ -1,6 +1,7 @@
-"""Spec files: what `vmmr-search select` chose, for `vmmr-search build --spec`.
+"""Spec files: `vmmr-search select` writes what it chose, and `vmmr-search build --spec` reads it.
 
-A JSON object of the `FIELDS`, of which only `factory` must be there (null is not there), and `reason`, for people.
+A spec file is a JSON object with the `FIELDS`, of which only `factory` is required (null counts as not given), and with
+`reason`, which is for people.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ _NUMBERS = FIELDS[2:]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The fields of an IndexSpec that it gives. Raises ArtifactError if it is no spec file."""
+    """Return the fields of an IndexSpec that the file gives. Raises ArtifactError if it is no spec file."""
     content = read_object(path)
     if content.get("factory") is None:
         raise ArtifactError(path, "is not an index spec: has no `factory`; `vmmr-search select` writes one")
@@ -28,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _problem(name: str, value: object) -> str | None:
-    """What the value must be, if it is not; whether a number makes sense is for the spec to say."""
+    """Return what the value must be if it is of the wrong kind, or None. Ranges are checked with the spec."""
     if name in _NUMBERS:
         return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number, or null"
     if name == "metric":

@@ -6,8 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
+from search_svc.building import resource_flags
 from search_svc.building.compaction import compact_all
-from search_svc.building.spec import MEMORY_BYTES, Resources
 from search_svc.index import retention
 from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
 from search_svc.index.version import IndexVersion
@@ -41,8 +41,8 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "compact",
         help="build the next version from the current one and the journal",
         description="Builds the next version of an index from the current one and the journal, and makes it the current "
-        "one. Servers go on meanwhile, and switch to it. Stopped, it goes on from where it was. It ends when all that the "
-        "journal held when it began is in a version.",
+        "one. Servers go on meanwhile, and then switch to it. If it is stopped, the next compaction goes on from where it was. "
+        "It ends when a version holds all that the journal held when it began.",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory")
     parser.add_argument(
@@ -57,37 +57,28 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         action=argparse.BooleanOptionalAction,
         help="train the index anew, or take its training over (default: anew if more than 5 %% of the items are new)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that fill a shard each (default: 1)")
-    parser.add_argument(
-        "--memory",
-        metavar="GIB",
-        type=float,
-        default=MEMORY_BYTES // 2**30,
-        help="what it may hold beside the shards that are being filled (default: %(default)g)",
-    )
+    resource_flags.add(parser, every_core=False)
     parser.add_argument("--for-server", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=_compact)
 
 
 def _compact(args: argparse.Namespace) -> None:
-    for name, least in (("keep_versions", 1), ("workers", 1), ("memory", 0.125)):
-        if not least <= getattr(args, name) < float("inf"):
-            raise CommandError(f"--{name.replace('_', '-')} must be >= {least}, got {getattr(args, name):g}")
+    if args.keep_versions < 1:
+        raise CommandError(f"--keep-versions must be >= 1, got {args.keep_versions}")
+    resources = resource_flags.read(args)
     if args.for_server:
-        _serve_gently()
+        _yield_to_server()
     try:
-        made = compact_all(
-            args.index, retrain=args.retrain, resources=Resources(args.workers, int(args.memory * 2**30))
-        )
-        gone = _retired(args.index, args.keep_versions)
+        made = compact_all(args.index, retrain=args.retrain, resources=resources)
+        removed = _remove_old_versions(args.index, args.keep_versions)
     except BuildRunningError as error:
         print(f"vmmr-search: error: {error}", file=sys.stderr)
         sys.exit(EXIT_BUILD_RUNNING)
-    print(_told(args.index, made, gone))
+    print(_summary(args.index, made, removed))
 
 
-def _retired(index: Path, keep: int) -> str:
-    """Remove old versions, and say which; or why none was, which is no fault of the compaction's."""
+def _remove_old_versions(index: Path, keep: int) -> str:
+    """Remove old versions, and return which, as the end of a sentence. If it cannot, warn: the compaction has succeeded."""
     try:
         removed = retention.retire(index, keep)
     except retention.UnreadableVersionError as error:
@@ -96,34 +87,34 @@ def _retired(index: Path, keep: int) -> str:
     return f"; removed: {', '.join(removed)}" if removed else ""
 
 
-def _told(index: Path, made: IndexVersion | None, gone: str) -> str:
+def _summary(index: Path, made: IndexVersion | None, removed: str) -> str:
     if made is None:
-        return f"{index}: nothing was written since version {current(index)} was built{gone}"
+        return f"{index}: nothing was written since version {current(index)} was built{removed}"
     manifest = made.manifest
     what = f"{manifest.items} photos of {manifest.labels} labels, journal to {manifest.journal_sequence}"
-    return f"{made.path}: {what}{gone}"
+    return f"{made.path}: {what}{removed}"
 
 
-def _serve_gently() -> None:
-    """Beside a server that started it: after its queries, and no longer than it lives."""
+def _yield_to_server() -> None:
+    """Let the server that started this process have the cores first, and end when the server ends."""
     os.nice(19)
     threading.Thread(target=_end_with_server, daemon=True).start()
 
 
 def _end_with_server() -> None:
-    """Nothing is ever sent: reading ends when the server's end is closed, as that of a dead process is."""
+    # Nothing is ever sent: reading ends when the server's end is closed, which it also is when the server dies.
     sys.stdin.read()
     os._exit(1)
 
 
 def _roll_back(args: argparse.Namespace) -> None:
-    before = _before(args.index)
+    before = _describe_current(args.index)
     now = retention.roll_back(args.index, args.version)
     print(f"{args.index}: version {now} is current now, {before} was before")
 
 
-def _before(index: Path) -> str:
-    """A rollback to a version that is named is what helps if CURRENT is damaged."""
+def _describe_current(index: Path) -> str:
+    """Return which version is current, for a message. It may be unknown: a rollback is also the remedy if CURRENT is damaged."""
     try:
         return f"version {current(index)}"
     except ArtifactError as error:

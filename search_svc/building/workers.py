@@ -1,4 +1,4 @@
-"""Processes that work for this one, and end when it does, however it does."""
+"""Worker processes, which end when the process that started them ends, however it ends."""
 
 import multiprocessing
 import os
@@ -17,16 +17,17 @@ _POLL_S = 0.2
 
 
 class Task(Protocol):
-    """What a process is given to do; pickled."""
+    """A piece of work for a worker process. It is pickled."""
 
     def __call__(self, on_added: Callable[[int], Any]) -> None:
-        """Tells `on_added` of the work as it is done, in some unit."""
+        """Do the work; call `on_added` with the amount that was done since the last call, in a unit of the task's own."""
 
 
 def run(tasks: Sequence[Task], workers: int, begin: Callable[[], Any], on_added: Callable[[int], Any]) -> None:
-    """Runs the tasks, in so many spawned processes at a time; `begin` runs first in each, and is pickled.
+    """Run the tasks in so many processes at a time; `begin`, which is pickled, runs first in each process.
 
-    Spawned, not forked: faiss' threads do not survive a fork. Raises what a task raises, CommandError if a process is killed.
+    Processes are spawned, not forked, since faiss' threads do not survive a fork. Raises what a task raises, and CommandError
+    if a process is killed.
     """
     context = multiprocessing.get_context("spawn")
     added = context.RawArray("q", len(tasks))  # an element a task: only its process writes it
@@ -45,9 +46,9 @@ def run(tasks: Sequence[Task], workers: int, begin: Callable[[], Any], on_added:
 
 @contextmanager
 def _pool(workers: int, context: Any, begin: Callable[[], Any], added: Any) -> Iterator[ProcessPoolExecutor]:
-    """After the block, or when this process is killed, the workers end at once, whatever they are at: one may still start.
+    """Yield a pool whose workers end at once after the block, or when this process is killed, whatever they are doing.
 
-    Ctrl-C has to wait meanwhile: Python takes a thread whose `join` it interrupts for one that has ended.
+    Ctrl-C waits while they are ended: if it interrupted the `join` of a thread, Python would take the thread for ended.
     """
     watched, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (watched, begin, added))
@@ -73,20 +74,21 @@ def _result(future: Any) -> None:
         ) from error
 
 
-class _This:
-    """What a worker knows."""
+class _Worker:
+    """The state of this process, if it is a worker."""
 
     added: Any
+    """An element a task: the amount that was done of it."""
 
 
 def _begin(watched: Connection, begin: Callable[[], Any], added: Any) -> None:
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
-    _This.added = added
+    _Worker.added = added
     begin()
 
 
 def _end_with_parent(watched: Connection) -> None:
-    """Nothing is ever sent: reading ends when the other end is closed, as that of a dead process is."""
+    # Nothing is ever sent: reading ends when the other end is closed, which it also is when its process dies.
     try:
         watched.recv_bytes()
     except (EOFError, OSError):
@@ -95,6 +97,6 @@ def _end_with_parent(watched: Connection) -> None:
 
 def _run(task: Task, number: int) -> None:
     def on_added(amount: int) -> None:
-        _This.added[number] += amount
+        _Worker.added[number] += amount
 
     task(on_added)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.evaluation.report.extra import report_extra
@@ -138,7 +138,7 @@ def _page_makers() -> tuple[Callable[[Result], str], Callable[[Result], bytes]]:
     return page, picture
 
 
-def _measured(embeddings: Embeddings, gallery: Gallery, shards: int) -> dict[str, Any]:
+def _measured(embeddings: Embeddings, gallery: BuildSource, shards: int) -> dict[str, Any]:
     """Describe what is measured: points that were measured of anything else cannot be compared with these."""
     return {
         "embeddings": embeddings.fingerprint,

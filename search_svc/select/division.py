@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.dataset.embeddings import Embeddings
 from svckit.cli import CommandError
 
@@ -15,7 +15,7 @@ MOST_ASKED = 4096
 
 @dataclass(frozen=True)
 class Division:
-    gallery: Gallery
+    gallery: BuildSource
     """The train photos."""
     asked: NDArray[np.int64]
     """(Q,) The rows, in the embeddings, of the dev photos to ask for."""
@@ -34,7 +34,7 @@ def divide(embeddings: Embeddings, left_out: set[str]) -> Division:
             raise CommandError(f"there is no photo of the split {split} among the embeddings")
     photos = [embeddings.photos[row] for row in rows["train"]]
     paths, labels = [photo.path for photo in photos], [photo.label for photo in photos]
-    gallery = Gallery(
+    gallery = BuildSource(
         model=embeddings.model,
         model_name=embeddings.model_name,
         embeddings=embeddings.matrix,

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building.build_source import Gallery, copy_embeddings
+from search_svc.building.build_source import BuildSource, copy_embeddings
 from search_svc.building.shard_files import write_shards
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
@@ -63,7 +63,7 @@ class TrialIndexes:
     shards: int
 
     @classmethod
-    def create(cls, path: Path, gallery: Gallery, shards: int) -> Self:
+    def create(cls, path: Path, gallery: BuildSource, shards: int) -> Self:
         """Copy the gallery into the folder. Raises CommandError if an embedding cannot be kept as float16."""
         path.mkdir(parents=True, exist_ok=True)
         (path / "copying").mkdir(exist_ok=True)

@@ -439,18 +439,18 @@ def test_where_the_journal_is_gone_nothing_is_new_and_no_other_takes_its_place(i
 
 
 def test_of_a_version_that_is_not_current_any_more_none_is_built(index, monkeypatch):
-    read = compaction.source_of
+    read = compaction.merge_journal
 
     def overtaken(*arguments):
         source = read(*arguments)
-        monkeypatch.setattr(compaction, "source_of", read)
+        monkeypatch.setattr(compaction, "merge_journal", read)
         write(index, Add({"late": stored()}))
         compact(index)
         retire(index, 1)
         return source
 
     write(index, Add({"new": stored()}))
-    monkeypatch.setattr(compaction, "source_of", overtaken)
+    monkeypatch.setattr(compaction, "merge_journal", overtaken)
     with pytest.raises(BuildRunningError, match="version 000002 took the place of 000001 meanwhile"):
         compact(index)
     assert dict(rows(IndexVersion.open(index))).keys() >= {"new", "late"}
