@@ -1,1 +1,1 @@
-"""Draws cars and runs the whole of vmmr on them, or on real photos."""
+"""The demo: draws cars and runs every part of vmmr on them, or on real photos."""

@@ -1,7 +1,7 @@
-"""The demo: from a folder of photos to answers over gRPC, through everything that vmmr is made of.
+"""The demo: goes from a folder of photos to answers over gRPC, through every part of vmmr.
 
-`python -m demo` asks the pair as it ships, then draws cars and recognises them; `python -m demo --photos DIR` does the
-latter with real photos.
+`python -m demo` asks the two servers as they ship, then draws cars, makes a gallery of them and recognises others.
+`python -m demo --photos DIR` does the second part with real photos.
 """
 
 import argparse
@@ -34,10 +34,10 @@ def main() -> None:
         "--photos", type=Path, metavar="DIR", help="real photos, DIR/<label>/<file>, instead of drawn ones"
     )
     parser.add_argument(
-        "--work", type=Path, metavar="DIR", default=_WORK, help="for what is made (default: .cache/demo)"
+        "--work", type=Path, metavar="DIR", default=_WORK, help="folder for everything it makes (default: .cache/demo)"
     )
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers go with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers are stopped, too
     try:
         if args.photos:
             _real(args.photos.resolve(), args.work.resolve())
@@ -55,7 +55,7 @@ def _drawn(work: Path) -> None:
     shipped.ask(chain, Chain(shipped.REAL.resolve(), work / "shipped"))
     say(style("bold", "\nAnd with photos of your own: the drawn cars become the gallery\n"))
     chain.split("stratified")
-    _rest(chain)
+    _embed_and_ask(chain)
 
 
 def _real(photos: Path, work: Path) -> None:
@@ -63,10 +63,10 @@ def _real(photos: Path, work: Path) -> None:
     chain = Chain(photos, work / photos.name)
     chain.clear()
     chain.split("blog")
-    _rest(chain)
+    _embed_and_ask(chain)
 
 
-def _rest(chain: Chain) -> None:
+def _embed_and_ask(chain: Chain) -> None:
     chain.embed()
     chain.build()
     accuracy = chain.evaluate()

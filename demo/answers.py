@@ -1,4 +1,4 @@
-"""Asks the served pair for photos whose labels are known, and shows its answers."""
+"""Asks the two servers about photos whose labels are known, and shows their answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,15 +21,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Answered:
-    """A photo, what it shows, and what the pair says that it shows."""
+    """A photo, its label, and the answer of the servers."""
 
     path: str
     truth: labels.Label
+    """The label of the photo's folder."""
     found: vmmr.Identification
 
     @property
     def wrong(self) -> str | None:
-        """The first level of make, model, year at which the answer is wrong; None if it is right."""
+        """The first of make, model and year that is wrong in the answer; None if the answer is right."""
         answer = self.found.answer
         if answer is None:
             return "make"
@@ -39,7 +40,7 @@ class Answered:
 
 
 def identify(client: vmmr.Client, photos: Path, paths: Sequence[str]) -> list[Answered]:
-    """Identifies photos through the SDK."""
+    """Identify the photos through the SDK."""
     with step("identify") as asking:
         answered = []
         outcomes = client.identify_many([photos / path for path in paths], batch=_BATCH)
@@ -51,13 +52,13 @@ def identify(client: vmmr.Client, photos: Path, paths: Sequence[str]) -> list[An
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many, from all over the sequence."""
+    """Return at most `most` of the items, evenly spread over the sequence."""
     count = min(most, len(items))
     return [items[place * len(items) // count] for place in range(count)]
 
 
 def show(answered: Sequence[Answered]) -> None:
-    """The answers, or so many of them from all over the list, each with the nearest of the photos that voted for it."""
+    """Print the answers, or an even selection if there are many, each with the nearest photos of the gallery."""
     chosen = spread(answered, _SHOWN)
     names = max(len(_name(each.path)) for each in chosen)
     answers = max(len(str(each.found)) for each in chosen)
@@ -83,7 +84,7 @@ def _lines(each: Answered, names: int, answers: int) -> Iterator[str]:
 
 
 def _name(path: str) -> str:
-    """A photo's label and file."""
+    """Return the label and the file name of a photo."""
     return "/".join(PurePosixPath(path).parts[-2:])
 
 

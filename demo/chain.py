@@ -1,4 +1,4 @@
-"""The offline chain: from a folder of photos to an index, step by step, through vmmr's own commands."""
+"""The offline chain: makes an index from a folder of photos, step by step, with vmmr's own commands."""
 
 import csv
 import shutil
@@ -16,17 +16,18 @@ _QUICK_S, _LONG_S = 300.0, 3600.0
 
 
 def held_out(manifest: Path) -> list[str]:
-    """The photos of a manifest's test split."""
+    """Return the paths of a manifest's test photos."""
     with manifest.open(newline="") as file:
         return [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Where the photos are, and a folder for what is made of them."""
+    """The steps for one folder of photos."""
 
     photos: Path
     work: Path
+    """The folder for everything that the steps make."""
 
     @property
     def manifest(self) -> Path:
@@ -41,7 +42,7 @@ class Chain:
         return self.work / "index"
 
     def clear(self) -> None:
-        """Removes what an earlier run finished. What it left half embedded is gone on with."""
+        """Remove the embeddings and the index of an earlier run. Embeddings that it left unfinished are continued."""
         self.work.mkdir(parents=True, exist_ok=True)
         for directory in (self.embeddings, self.index):
             shutil.rmtree(directory, ignore_errors=True)
@@ -64,7 +65,7 @@ class Chain:
         self._step("build", program("vmmr-search"), "build", self.embeddings, "--out", self.index)
 
     def evaluate(self) -> str:
-        """The table of accuracies on the photos that were held out."""
+        """Return the table of accuracies on the photos that were held out."""
         command = (program("vmmr-search"), "evaluate", self.embeddings, "--index", self.index)
         with step("evaluate") as evaluating:
             report = ("--json", self.work / "accuracy.json")
@@ -74,7 +75,7 @@ class Chain:
         return table.partition("\n")[2].rstrip()
 
     def held_out(self) -> Sequence[str]:
-        """The photos of the test split that were embedded, as the manifest names them."""
+        """Return the paths of the test photos that were embedded, as the manifest has them."""
         return held_out(self.embeddings / "items.csv")
 
     def _step(self, name: str, *command: str | Path, timeout_s: float = _QUICK_S) -> None:

@@ -16,7 +16,7 @@ _TAIL_LINES = 20
 
 
 def program(name: str) -> str:
-    """The command `name` of the environment that this Python is in."""
+    """Return the path of a command in the environment of this Python. Raises CommandError if it is not installed."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
         raise CommandError(
@@ -26,9 +26,9 @@ def program(name: str) -> str:
 
 
 def run(command: Sequence[str | Path], *, log: Path, timeout_s: float, progress: Progress) -> str:
-    """What the command writes to stdout. Its stderr goes to `log`, and the last line of it to `progress` as it comes.
+    """Run a command and return what it writes to stdout. Its stderr goes to `log`, whose last line `progress` shows.
 
-    Raises CommandError, with the end of the log, if it fails or takes longer than `timeout_s`.
+    Raises CommandError, with the end of the log, if the command fails or takes longer than `timeout_s`.
     """
     output = log.with_suffix(".out")
     name = " ".join(Path(part).name for part in command[:2])
@@ -47,7 +47,7 @@ def run(command: Sequence[str | Path], *, log: Path, timeout_s: float, progress:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log, indented."""
+    """Return the last lines of a log, indented."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
 

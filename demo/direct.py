@@ -1,4 +1,4 @@
-"""Served answers against the same done by hand: the offline embeddings, faiss itself, and a vote of a few lines."""
+"""Compares the servers' answers with answers made by hand: offline embeddings, faiss called directly, a vote of a few lines."""
 
 import math
 from collections import Counter, defaultdict
@@ -31,9 +31,9 @@ _LEVELS: tuple[Callable[[Label], str], ...] = (
 
 
 def compare(client: vmmr.Client, chain: Chain, answered: Sequence[Answered]) -> None:
-    """Checks that the pair's embeddings, neighbours and answers are those of the libraries beneath.
+    """Check that the servers' embeddings, neighbours and answers are the same as those that are made by hand.
 
-    Raises CommandError, naming the first photo for which they are not.
+    Raises CommandError, naming the first photo for which they differ.
     """
     with step("compare") as comparing:
         paths = [each.path for each in answered]
@@ -43,7 +43,7 @@ def compare(client: vmmr.Client, chain: Chain, answered: Sequence[Answered]) -> 
         version = IndexVersion.open(chain.index)
         direct = _nearest(version, served)
         _check("neighbours", paths, map(_same_neighbours, answered, direct))
-        worth = _worth(version)
+        worth = _photo_weights(version)
         votes = [_vote(neighbours, version.manifest.temperature, worth) for neighbours in direct]
         _check("answer", paths, (each.found.answer == vote for each, vote in zip(answered, votes, strict=True)))
         comparing.result = f"{len(paths)} photos: as embedded offline, as found by faiss called directly"
@@ -67,7 +67,7 @@ def _offline(directory: Path, paths: Sequence[str]) -> NDArray[np.floating]:
 
 
 def _nearest(version: IndexVersion, queries: NDArray[np.float32]) -> list[Neighbours]:
-    """By a faiss index of our own over the gallery."""
+    """Return the neighbours of each query, by a faiss index of our own over the gallery."""
     index = faiss.IndexFlatIP(version.manifest.dimension)
     index.add(version.embeddings.astype(np.float32))
     scores, rows = index.search(queries, version.manifest.k)
@@ -79,7 +79,7 @@ def _nearest(version: IndexVersion, queries: NDArray[np.float32]) -> list[Neighb
 
 
 def _same_neighbours(each: Answered, direct: Neighbours) -> bool:
-    """Where two photos are as near as each other, either may come first."""
+    """Return whether served and direct neighbours are the same; of photos that are equally near, either may come first."""
     served = [(neighbour.item_id, neighbour.score) for neighbour in each.found.neighbours]
     nearer = [score for _, _, score in direct]
     return len(served) == len(direct) and all(
@@ -92,15 +92,15 @@ def _ties(scores: Sequence[float], score: float) -> bool:
     return sum(math.isclose(score, other, abs_tol=_ROUNDING) for other in scores) > 1
 
 
-def _worth(version: IndexVersion) -> dict[str, float]:
-    """What a photo of each label weighs, by how many there are."""
+def _photo_weights(version: IndexVersion) -> dict[str, float]:
+    """Return label -> weight of each of its photos, which the calibration makes smaller the more photos there are."""
     prior = version.calibration.prior if version.calibration else 0.0
     counts = Counter(version.items.labels[number].label for number in version.items.label_of.tolist())
     return {label: count**-prior for label, count in counts.items()}
 
 
 def _vote(neighbours: Neighbours, temperature: float, worth: Mapping[str, float]) -> vmmr.Label:
-    """From the make down: the heaviest of what is left."""
+    """Vote from the make down to the label: at each level, the heaviest of what the level above has left."""
     best = neighbours[0][2]
     voters = [(label, math.exp((score - best) / temperature) * worth[label.label]) for _, label, score in neighbours]
     for level in _LEVELS:

@@ -1,4 +1,4 @@
-"""What the demo's user sees: a line for each step, and a table of answers."""
+"""Prints the demo's output: a line for each step, and text in styles."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ _STYLES = {"bold": "1", "dim": "2", "good": "32", "bad": "31"}
 
 
 class Step:
-    """A step under way. `result` is what it came to, for its line."""
+    """A step under way. Its line shows `result` once it has ended."""
 
     def __init__(self, name: str) -> None:
         self.result = ""
@@ -21,7 +21,7 @@ class Step:
         self.progress("")
 
     def progress(self, text: str) -> None:
-        """Shows how far the step is, in place of what it showed before; on a terminal only."""
+        """Show how far the step is, in place of what was shown before; on a terminal only."""
         if sys.stdout.isatty():
             line = self._line(text.removeprefix(f"{self._name}: "))
             _write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
@@ -36,7 +36,7 @@ class Step:
 
 @contextmanager
 def step(name: str) -> Iterator[Step]:
-    """Shows a step while it lasts, and what came of it and its duration when it ends well."""
+    """Show a step while the block runs, and its result and duration when the block ends without an error."""
     started = time.monotonic()
     under_way = Step(name)
     try:
@@ -53,7 +53,7 @@ def say(text: str = "") -> None:
 
 
 def style(name: str, text: str) -> str:
-    """The text in a style, where the output is a terminal that shows styles."""
+    """Return the text in a style, or as it is if the output is no terminal that shows styles."""
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         return text
     return f"\x1b[{_STYLES[name]}m{text}\x1b[0m"

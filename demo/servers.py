@@ -1,4 +1,4 @@
-"""Both servers, as processes of their own."""
+"""Starts and stops the two servers, each as a process of its own."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True)
 class Pair:
-    """Where the two servers are: `host:port`."""
+    """The addresses of the two servers, `host:port`."""
 
     embedder: str
     search: str
@@ -29,9 +29,9 @@ class Pair:
 
 @contextmanager
 def serving(work: Path, index: Path | None = None) -> Iterator[Pair]:
-    """Serves while the block lasts; then both are asked to stop, and must have ended well.
+    """Run both servers while the block lasts; then stop both. Raises CommandError if one does not end with exit code 0.
 
-    Without an index it is the one that ships. If the block, or a server, fails, the ends of their logs are shown on stderr.
+    Without `index` the index that ships is served. If the block or a server fails, the ends of their logs go to stderr.
     """
     with ExitStack() as stack:
         with step("serve") as starting:
@@ -53,7 +53,7 @@ class _Server:
         self._port_file = port_file
         self._port_file.unlink(missing_ok=True)
         with log.open("wb") as file:
-            # A session of its own: an interrupt from the terminal is for us, who then stop it in good order.
+            # A session of its own: Ctrl-C in the terminal reaches only this process, which then stops the server.
             self.process = subprocess.Popen(  # noqa: S603 (our own command)
                 [*command, "--port", "0", "--port-file", port_file],
                 cwd=ROOT,
@@ -63,7 +63,7 @@ class _Server:
             )
 
     def address(self) -> str:
-        """As soon as it says that it serves. Raises CommandError if it ends instead, or takes too long."""
+        """Wait until the server is healthy; return its address. Raises CommandError if it ends, or takes too long."""
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends:
             if self.process.poll() is not None:

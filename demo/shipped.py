@@ -1,4 +1,4 @@
-"""The pair as it ships: its model, and the gallery that it comes with."""
+"""Asks the two servers as they ship, with the model and the gallery in `models/`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from demo.screen import say, step
 from demo.servers import serving
 
 REAL = Path("../shared/data/stanford_cars/train")
-"""Where the photos that the gallery was made from are, for those who have them."""
+"""The photos that the gallery was made from, on a machine that has them."""
 
 _DRAWN, _REAL = 36, 24
 _TIMEOUT_S = 60.0
 
 
 def ask(drawn: Chain, real: Chain) -> None:
-    """Asks it for drawn cars, which its gallery has not; and for real ones, held out of it, if they are there."""
+    """Ask for drawn cars, which the gallery lacks, and for real ones that were held out of it, if their photos are there."""
     with serving(drawn.work) as pair, vmmr.Client(pair.embedder, pair.search, timeout_s=_TIMEOUT_S) as client:
         _ask_for_unknown(client, drawn.photos)
         answered = _ask_for_known(client, real) if real.photos.is_dir() else []
@@ -33,7 +33,9 @@ def _ask_for_unknown(client: vmmr.Client, folder: Path) -> None:
         photos = answers.spread(sorted(folder.glob("*/*.jpg")), _DRAWN)
         found = [outcome.result() for outcome in client.identify_many(photos)]
         verdicts = Counter(each.verdict for each in found)
-        asking.result = f"{len(photos)} drawn cars, which the gallery has not: {verdicts['unknown']} told as unknown"
+        asking.result = (
+            f"{len(photos)} drawn cars, which the gallery lacks: {verdicts['unknown']} got the verdict unknown"
+        )
 
 
 def _ask_for_known(client: vmmr.Client, real: Chain) -> Sequence[answers.Answered]:

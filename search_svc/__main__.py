@@ -131,10 +131,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
 
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
-    opener.close()
-    if opener.abandoned or follower.opening:
-        # If the interpreter ended beside threads that are in faiss, the process would crash.
-        os._exit(0)
+    _end(opener, follower)
 
 
 def _opener(settings: SearchConfig) -> Opener:
@@ -249,6 +246,13 @@ def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower) -> None:
     metrics.gauge(
         "vmmr_index_problem", "1 if the server is not at what the index holds", lambda: float(bool(follower.problem))
     )
+
+
+def _end(opener: Opener, follower: Follower) -> None:
+    opener.close()
+    if opener.abandoned or follower.opening:
+        # If the interpreter ended beside threads that are in faiss, the process would crash.
+        os._exit(0)
 
 
 def _limits(settings: SearchConfig) -> Limits:

@@ -1,4 +1,4 @@
-"""Photos of cars that do not exist.
+"""Draws photos of cars that do not exist.
 
 A class is a body shape with a face; its photos differ in colour, view, place, light and quality. A car is two lofted
 surfaces with flat parts on them, painted back to front with Pillow.
@@ -19,7 +19,7 @@ from demo.drawn_cars.solid import Solid
 from demo.drawn_cars.weather import WEATHERS, Paint, Weather, light
 
 LABELS = tuple(CARS)
-"""Every class there is to draw."""
+"""The labels of all classes that can be drawn."""
 
 _OVERSAMPLED = 2
 # (from, to, share): degrees from straight ahead
@@ -27,7 +27,7 @@ _VIEWS = ((25, 60, 0.68), (60, 88, 0.20), (125, 150, 0.12))
 
 
 def draw(label: str, seed: int) -> Image.Image:
-    """The photo `seed` (>= 0) of a car of class `label`, about 320 x 235; always the same on one machine.
+    """Return photo number `seed` (>= 0) of a car of class `label`, about 320 x 235 pixels; always the same on one machine.
 
     Raises ValueError if there is no such class.
     """
@@ -37,7 +37,7 @@ def draw(label: str, seed: int) -> Image.Image:
 
 
 def jpeg(label: str, seed: int) -> bytes:
-    """The same as a JPEG file, of a quality that differs from photo to photo."""
+    """Return what `draw` returns as the bytes of a JPEG file, whose quality differs from photo to photo."""
     return photo.jpeg(draw(label, seed), _generator(label, seed, "quality"))
 
 
@@ -64,7 +64,7 @@ def _solid(body: Body) -> Solid:
 
 
 def _camera(solid: Solid, size: tuple[int, int], rng: np.random.Generator) -> Camera:
-    """Somewhere around the car, on either side, at about eye level."""
+    """Return a camera somewhere around the car, on either side, at about eye level."""
     first, last, _ = _VIEWS[rng.choice(len(_VIEWS), p=[share for *_, share in _VIEWS])]
     yaw = np.radians(rng.uniform(first, last)) * rng.choice((-1, 1))
     away = rng.uniform(5.5, 10)

@@ -15,7 +15,7 @@ _ROOFS = {"black roof": np.array((26.0, 26, 30)), "white roof": np.array((234.0,
 
 
 def paint_car(canvas: Canvas, car: Car, solid: Solid, paint: Paint, light: Light) -> None:
-    """From back to front: what is nearer hides what is farther."""
+    """Paint from back to front, so that what is nearer hides what is farther."""
     near = 1 if canvas.camera.eye[1] > 0 else -1
     for side in (-near, near):
         for axle in wheels.axles(car.body):
@@ -35,7 +35,7 @@ def paint_car(canvas: Canvas, car: Car, solid: Solid, paint: Paint, light: Light
 
 
 def _surface(canvas: Canvas, rings: Floats, paint: Paint, light: Light) -> None:
-    """Paints what is visible of a loft of `rings` (rings, points, 3), farthest first."""
+    """Paint what is visible of a loft of `rings` (rings, points, 3), farthest first."""
     after = np.roll(rings, -1, axis=1)
     quads = np.stack([rings[:-1], after[:-1], after[1:], rings[1:]], axis=2).reshape(-1, 4, 3)
     normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
@@ -97,5 +97,5 @@ def _roof_paint(car: Car, paint: Paint) -> Paint:
 
 
 def _contrast(paint: Paint) -> Rgb:
-    """The colour of stripes: white on dark paint, black on light."""
+    """Return the colour of stripes: white on dark paint, black on light."""
     return (28, 28, 30) if paint.colour.mean() > 120 else (222, 222, 220)

@@ -14,7 +14,7 @@ _NEAREST_M = 0.3  # what is nearer, or behind the camera, is taken to be this fa
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks level, along `forward`: so uprights stay upright and the horizon is the row `centre[1]`."""
+    """A camera that looks level, along `forward`: so uprights stay upright and the horizon is the row `centre[1]`."""
 
     eye: Floats
     forward: Floats
@@ -22,15 +22,15 @@ class Camera:
     centre: tuple[float, float]
 
     def scaled(self, by: float) -> "Camera":
-        """The same view in a picture `by` times as large."""
+        """Return the camera with the same view in a picture `by` times as large."""
         return replace(self, focal=by * self.focal, centre=(by * self.centre[0], by * self.centre[1]))
 
     def depth(self, points: Floats) -> Floats:
-        """Metres in front of the camera, of points (..., 3)."""
+        """Return metres in front of the camera, of points (..., 3)."""
         return np.asarray((points - self.eye) @ self.forward)
 
     def project(self, points: Floats) -> Floats:
-        """Pixels (..., 2) of points (..., 3)."""
+        """Return pixels (..., 2) of points (..., 3)."""
         scale = self.focal / np.maximum(self.depth(points), _NEAREST_M)
         away = points - self.eye
         across = away[..., 0] * self.forward[1] - away[..., 1] * self.forward[0]
@@ -38,7 +38,7 @@ class Camera:
 
 
 def aim(eye: Floats, box: Floats, size: tuple[int, int], fill: float, shift: tuple[float, float]) -> Camera:
-    """The camera at `eye` whose picture of `size` shows the points `box` (n, 3), `fill` of its width or height wide.
+    """Return the camera at `eye` whose picture of `size` shows the points `box` (n, 3), `fill` of its width or height wide.
 
     They are off its middle by `shift`, in parts of the picture.
     """
@@ -59,19 +59,19 @@ class Canvas:
         self._pen = ImageDraw.Draw(image, "RGBA")
 
     def polygon(self, points: Floats, colour: Colour) -> None:
-        """A filled polygon of points (n, 3)."""
+        """Paint a filled polygon of points (n, 3)."""
         self.flat(self.camera.project(points), colour)
 
     def flat(self, pixels: Floats, colour: Colour) -> None:
-        """A filled polygon of pixels (n, 2)."""
+        """Paint a filled polygon of pixels (n, 2)."""
         self._pen.polygon(pixels.ravel().tolist(), fill=colour)
 
     def line(self, points: Floats, colour: Colour, width: float) -> None:
-        """A line through points (n, 3), as thick as `width` metres are where it begins."""
+        """Paint a line through points (n, 3), as thick as `width` metres are where it begins."""
         pixels = self.camera.focal * width / float(self.camera.depth(points[0]))
         self._pen.line(self.camera.project(points).ravel().tolist(), fill=colour, width=max(1, round(pixels)))
 
     def shows(self, point: Floats, normal: Floats) -> bool:
-        """Whether a surface at `point`, whose outside is along the unit vector `normal`, shows its outside."""
+        """Return whether a surface at `point`, whose outside is along the unit vector `normal`, shows its outside."""
         away = self.camera.eye - point
         return bool(away @ normal > 0.03 * np.linalg.norm(away))

@@ -1,4 +1,4 @@
-"""What a car is, to the code that draws it."""
+"""Describes a car: its proportions, its face and its colours."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -85,4 +85,4 @@ class Car:
     body: Body
     face: Face
     colours: tuple[Rgb, ...]
-    """That it is sold in."""
+    """The colours of paint that it is sold in."""

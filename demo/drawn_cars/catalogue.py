@@ -196,4 +196,4 @@ def _facelift(face: Face) -> Face:
 
 
 CARS: Mapping[str, Car] = MappingProxyType(dict(_cars()))
-"""Every class there is to draw, by label."""
+"""Label -> car, for every class that can be drawn."""

@@ -1,4 +1,4 @@
-"""A folder of drawn photos, one subfolder a class: drawn once, then found again."""
+"""Makes a folder of drawn photos, with a subfolder for each class, unless it is there already."""
 
 import hashlib
 import shutil
@@ -16,10 +16,10 @@ _MANIFEST = ".drawn.json"
 
 
 def provide(out: Path, *, classes: int, photos: int, seed: int) -> None:
-    """Sees to it that `out` holds `photos` photos of each of the first `classes` classes.
+    """Make `out` hold `photos` photos of each of the first `classes` classes.
 
-    What is there and whole stays; what is incomplete, damaged, or was drawn otherwise, is drawn again. Raises
-    CommandError if a number is out of bounds, or `out` holds something that was not drawn here.
+    Nothing is drawn if the folder is complete already; if it is incomplete, damaged, or was drawn by other code, all of it is
+    drawn again. Raises CommandError if a number is out of bounds, or `out` holds something that was not drawn here.
     """
     _check("classes", classes, 1, len(LABELS))
     _check("photos", photos, 1, MAX_PHOTOS)
@@ -44,7 +44,7 @@ def _is_there(out: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _clear(out: Path) -> None:
-    """Removes what was drawn before, and nothing else."""
+    """Remove what was drawn before. Raises CommandError if there is anything else."""
     if not out.exists():
         return
     if any(out.iterdir()) and not _is_ours(out):
@@ -74,6 +74,6 @@ def _draw_all(out: Path, wanted: dict[str, Any]) -> None:
 
 
 def _fingerprint() -> str:
-    """Of the code that draws: what other code drew is not reused."""
+    """Return a hash of the code that draws, so that photos that other code drew are not reused."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -61,7 +61,7 @@ SPOKES = MappingProxyType(
 
 
 def place(outline: Floats, left: float, right: float, low: float, high: float) -> Floats:
-    """A unit outline in a box, with points along its edges so that it can follow a curved surface."""
+    """Return a unit outline in a box, with points along its edges so that it can follow a curved surface."""
     after = np.roll(outline, -1, axis=0)
     dense = np.concatenate([outline + (after - outline) * part for part in (0, 0.25, 0.5, 0.75)], axis=1).reshape(-1, 2)
     return dense * (right - left, high - low) + (left, low)
@@ -72,7 +72,7 @@ def grown(outline: Floats, by: float) -> Floats:
 
 
 def span(outline: Floats, level: float) -> tuple[float, float]:
-    """Where a horizontal line at `level` enters and leaves a convex outline."""
+    """Return where a horizontal line at `level` enters and leaves a convex outline."""
     after = np.roll(outline, -1, axis=0)
     low, high = np.minimum(outline[:, 1], after[:, 1]), np.maximum(outline[:, 1], after[:, 1])
     cut = (low <= level) & (level <= high) & (low < high)

@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 
 def expose(scene: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """The photo of `size` pixels that a camera would take of a clean `scene`."""
+    """Return the photo of `size` pixels that a camera would take of a clean `scene`."""
     image = scene.resize(size, Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.gamma(1.5, 0.2)))
     balance = rng.normal(1, 0.03, 3) * rng.uniform(0.88, 1.14)
     noise = rng.gamma(2, 0.9) * rng.standard_normal((*size[::-1], 1), dtype=np.float32)
@@ -17,7 +17,7 @@ def expose(scene: Image.Image, size: tuple[int, int], rng: np.random.Generator) 
 
 
 def jpeg(image: Image.Image, rng: np.random.Generator) -> bytes:
-    """The photo as a phone, or an advertiser's site, would store it."""
+    """Return the photo as a phone, or an advertiser's site, would store it."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=int(rng.integers(60, 94)))
     return file.getvalue()

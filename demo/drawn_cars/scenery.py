@@ -1,4 +1,4 @@
-"""Where a photo is taken: sky, ground, what stands behind the car, and the car's shadow."""
+"""Paints the place where a photo is taken: sky, ground, what stands behind the car, and the car's shadow."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ _FACADES = ((178, 120, 96), (190, 180, 160), (150, 154, 160), (206, 200, 190), (
 
 
 def backdrop(size: tuple[int, int], camera: Camera, weather: Weather, rng: np.random.Generator) -> Image.Image:
-    """An empty place of the size and under the sky asked for, as `camera` sees it: a little out of focus."""
+    """Return an empty place of the size and under the sky asked for, as `camera` sees it: a little out of focus."""
     small, view = (size[0] // 2, size[1] // 2), camera.scaled(0.5)
     image = _gradient(small, weather.zenith, weather.horizon, view.centre[1])
     outdoors = (_country, _street, _car_park)
@@ -27,7 +27,7 @@ def backdrop(size: tuple[int, int], camera: Camera, weather: Weather, rng: np.ra
 
 
 def cast_shadow(image: Image.Image, camera: Camera, footprint: tuple[float, float], light: Light, depth: float) -> None:
-    """Darkens the ground under a car of `footprint` (length, width) and where it hides the sun."""
+    """Darken the ground under a car of `footprint` (length, width) and where it hides the sun."""
     x, y = np.array(footprint) * (0.48, 0.5)
     below = np.array([(x, y, 0), (x, -y, 0), (-x, -y, 0), (-x, y, 0)])
     away = np.append(-light.sun[:2] / light.sun[2] * light.direct, 0)
@@ -55,7 +55,7 @@ class _Site:
         self.pen.rectangle((left, top, right, bottom), fill=self.tint(colour))
 
     def ground(self, near: ArrayLike, far: ArrayLike) -> None:
-        """Grainy ground up to the horizon."""
+        """Paint grainy ground up to the horizon."""
         row = round(self.horizon)
         size = (self.width, self.image.height - row)
         grain = self.rng.integers(0, 32, (size[1] // 2 + 1, size[0] // 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ class _Site:
         self.image.paste((0, 0, 0), (0, row), Image.fromarray(grain).resize(size, Image.Resampling.BILINEAR))
 
     def stripe(self, start: tuple[float, float], stop: tuple[float, float], width: float, colour: Rgb) -> None:
-        """A line painted on the ground, in metres, as far as it lies before the camera."""
+        """Paint a line on the ground, in metres, as far as it lies before the camera."""
         along = np.array(stop) - start
         across = np.array([-along[1], along[0]]) / np.linalg.norm(along) * width / 2
         middle = np.linspace(start, stop, 40)
@@ -138,7 +138,7 @@ def _shutter(site: _Site, left: float, foot: float, wall: Floats) -> None:
 
 
 def _hills(site: _Site, rise: float, colour: Rgb) -> None:
-    """A ridge about `rise` of the sky high."""
+    """Paint a ridge about `rise` of the sky high."""
     at = np.linspace(0, 1, 60)
     lengths, starts = site.rng.uniform(2, 9, (3, 1)), site.rng.uniform(0, 6, (3, 1))
     waves = (np.sin(at * lengths * [[1], [2], [5]] + starts) / [[1], [2], [5]]).sum(axis=0)

@@ -40,7 +40,7 @@ class Solid:
 
     @cached_property
     def body_rings(self) -> Floats:
-        """(rings, points, 3), from the sill to the middle of the top."""
+        """Rings of the surface, (rings, points, 3), from the sill to the middle of the top."""
         half = np.array([self.body.length, self.body.width]) / 2
         plan = _superellipse(self.body.corners, half[0] / half[1]) * half
         rings = [
@@ -52,7 +52,7 @@ class Solid:
         return np.stack([*rings, *(shoulder * (1, part, 1) + _up(crown * (1 - part**2)) for part in _CLOSING)])
 
     def on_side(self, fraction: Floats | float, level: Floats | float, side: int) -> Floats:
-        """Points (n, 3) on the left (+1) or right (-1) side."""
+        """Return points (n, 3) on the left (+1) or right (-1) side."""
         fraction, level = np.broadcast_arrays(fraction, level)
         x = self.x_at(fraction)
         reach = self.body.length / 2 * np.interp(level, _LEVELS, _REACH)
@@ -60,26 +60,26 @@ class Solid:
         return self._lift(np.column_stack([x, side * width * _other(x / reach, self.body.corners)]), level)
 
     def on_end(self, flat: Floats, end: int) -> Floats:
-        """Points (n, 3) on the nose (+1) or tail (-1), for (across from right -1 to left 1, level)."""
+        """Return points (n, 3) on the nose (+1) or tail (-1), for (across from right -1 to left 1, level)."""
         across, level = np.clip(flat, (-0.985, 0.02), (0.985, 0.97)).T
         reach = self.body.length / 2 * np.interp(level, _LEVELS, _REACH)
         width = self.body.width / 2 * np.interp(level, _LEVELS, _WIDTHS)
         return self._lift(np.column_stack([end * reach * _other(across, self.body.corners), across * width]), level)
 
     def level_of(self, fraction: Floats, height: Floats) -> Floats:
-        """The level at a height in metres."""
+        """Return the level at a height in metres."""
         low = self._bottom(fraction)
         return (height - low) / (self.top(fraction) - low)
 
     def top(self, fraction: Floats) -> Floats:
-        """Height of the shoulder: bonnet, belt and boot."""
+        """Return the height of the shoulder: bonnet, belt and boot."""
         return np.interp(fraction, _GRID, self._upper)
 
     def _bottom(self, fraction: Floats) -> Floats:
         return np.interp(fraction, _GRID, self._lower)
 
     def _lift(self, plan: Floats, level: Floats | float) -> Floats:
-        """Points (n, 3) at a level above (n, 2) places on the ground."""
+        """Return points (n, 3) at a level above (n, 2) places on the ground."""
         fraction = 0.5 - plan[:, 0] / self.body.length
         low = self._bottom(fraction)
         return np.column_stack([plan, low + level * (self.top(fraction) - low)])
@@ -100,7 +100,7 @@ class Solid:
 
     @cached_property
     def cabin_rings(self) -> Floats:
-        """(rings, points, 3), from the belt to the middle of the roof."""
+        """Rings of the surface, (rings, points, 3), from the belt to the middle of the roof."""
         b = self.body
         plan = _superellipse(_CABIN_CORNERS, (b.rear_base - b.screen) * b.length / b.width)
         rings = [self._cabin_ring(plan, level) for level in _CABIN_LEVELS]
@@ -110,21 +110,21 @@ class Solid:
         return np.stack([*rings, *roof])
 
     def on_cabin_side(self, flat: Floats, side: int) -> Floats:
-        """Points (n, 3) for (along, level); along is 0 at the windscreen, 1 at the rear window, at that level."""
+        """Return points (n, 3) for (along, level); along is 0 at the windscreen, 1 at the rear window, at that level."""
         along, level = flat.T
         front, rear, width = self._cabin_reach(level)
         x = front + (rear - front) * along
         return self._cabin_lift(x, side * width * _other(2 * along - 1, _CABIN_CORNERS), level)
 
     def on_cabin_end(self, flat: Floats, end: int) -> Floats:
-        """Points (n, 3) on the windscreen (+1) or rear window (-1), for (across from right -1 to left 1, level)."""
+        """Return points (n, 3) on the windscreen (+1) or rear window (-1), for (across from right -1 to left 1, level)."""
         across, level = flat.T
         front, rear, width = self._cabin_reach(level)
         x = (front + rear) / 2 + end * (front - rear) / 2 * _other(across, _CABIN_CORNERS)
         return self._cabin_lift(x, across * width, level)
 
     def screen(self, end: int) -> tuple[Floats, Floats]:
-        """The middle of the windscreen (+1) or rear window (-1), and the unit vector that points out of it."""
+        """Return the middle of the windscreen (+1) or rear window (-1), and the unit vector that points out of it."""
         low, middle, high = self.on_cabin_end(np.array([(0, 0.1), (0, 0.5), (0, 0.9)]), end)
         up = high - low
         return middle, end * np.array([up[2], 0, -up[0]]) / np.linalg.norm(up)
@@ -134,7 +134,7 @@ class Solid:
         return self._cabin_lift((front + rear) / 2 + plan[:, 0] * (front - rear) / 2, plan[:, 1] * width, level)
 
     def _cabin_reach(self, level: Floats | float) -> tuple[Floats, Floats, Floats]:
-        """Where windscreen and rear window are (x), and half the width."""
+        """Return where windscreen and rear window are (x), and half the width."""
         b = self.body
         level = np.asarray(level)
         bow = 0.03 * np.sin(np.pi * level)
@@ -161,12 +161,12 @@ def _smooth(line: Floats) -> Floats:
 
 
 def _other(part: Floats, exponent: float) -> Floats:
-    """The other coordinate (not negative) of points on the unit superellipse."""
+    """Return the other coordinate (not negative) of points on the unit superellipse."""
     return np.asarray((1 - np.minimum(np.abs(part), 1) ** exponent) ** (1 / exponent))
 
 
 def _superellipse(exponent: float, aspect: float) -> Floats:
-    """Points (n, 2) of the unit superellipse, counter-clockwise, evenly spaced once x is stretched by `aspect`."""
+    """Return points (n, 2) of the unit superellipse, counter-clockwise, evenly spaced once x is stretched by `aspect`."""
     turn = np.linspace(0, 2 * np.pi, 2001)
     circle = np.column_stack([np.cos(turn), np.sin(turn)])
     dense = np.sign(circle) * np.abs(circle) ** (2 / exponent)

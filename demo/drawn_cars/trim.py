@@ -1,4 +1,4 @@
-"""What sits on a car's sides and cabin: gaps, handles, cladding, windows, mirrors, rails."""
+"""Paints what sits on a car's sides and cabin: gaps, handles, cladding, windows, mirrors, rails."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -26,7 +26,7 @@ def side_lines(canvas: Canvas, solid: Solid, side: int) -> None:
 
 
 def _side_lines(solid: Solid) -> Iterator[tuple[Floats | float, Floats | float, Colour, float]]:
-    """(place along the car, level, colour, width in metres)."""
+    """Return the gaps as (place along the car, level, colour, width in metres)."""
     b = solid.body
     ends = [b.screen + (b.rear_base - b.screen) * pillar for pillar in b.pillars]
     hinge = b.screen + 0.015
@@ -41,7 +41,7 @@ def _side_lines(solid: Solid) -> Iterator[tuple[Floats | float, Floats | float, 
 
 
 def cladding(canvas: Canvas, solid: Solid, side: int, bright: float) -> None:
-    """Unpainted plastic along the sill and around the wheels."""
+    """Paint unpainted plastic along the sill and around the wheels."""
     b = solid.body
     colour = rgb(_PLASTIC * bright)
     along = np.linspace(b.front_axle + 0.07, b.rear_axle - 0.07, 20)
@@ -58,7 +58,7 @@ def stripe(canvas: Canvas, solid: Solid, side: int, colour: Rgb) -> None:
 
 
 def chrome(canvas: Canvas, solid: Solid, side: int, bright: float) -> None:
-    """A bar along the doors, and one along the belt."""
+    """Paint a bar along the doors, and one along the belt."""
     b = solid.body
     for first, last, level, width in (
         (b.screen, b.rear_base, 0.99, 0.05),
@@ -68,7 +68,7 @@ def chrome(canvas: Canvas, solid: Solid, side: int, bright: float) -> None:
 
 
 def scoop(canvas: Canvas, solid: Solid) -> None:
-    """An air intake on the bonnet."""
+    """Paint an air intake on the bonnet."""
     b = solid.body
     flat = place(BLOCK, 0.42 * b.screen, 0.80 * b.screen, -0.16 * b.width, 0.16 * b.width)
     height = solid.top(flat[:, 0]) + 0.055
@@ -86,7 +86,7 @@ def windows(canvas: Canvas, solid: Solid, side: int, sky: Rgb) -> None:
 
 
 def _panes(solid: Solid) -> list[tuple[float, float]]:
-    """From where to where the side windows reach, along the cabin."""
+    """Return from where to where the side windows reach, along the cabin."""
     posts = (0.035, *solid.body.pillars, 0.965)
     panes = list(pairwise(posts))
     return panes[:1] if "panel sides" in solid.body.trim else panes

@@ -1,4 +1,4 @@
-"""Light: where it comes from, what it does to the colours of things."""
+"""Light: the direction that it comes from, and its effect on the colours of things."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +15,7 @@ class Weather:
     """An hour's sky and light. Strengths are factors."""
 
     share: float
-    """Of the photos."""
+    """The share of photos that are taken in it, 0 to 1."""
     zenith: Rgb
     horizon: Rgb
     direct: float
@@ -23,7 +23,7 @@ class Weather:
     shadow: float
 
     def tint(self, colour: ArrayLike) -> Colour:
-        """A dull surface's colour in this light."""
+        """Return a dull surface's colour in this light."""
         bright = min(1.1, self.ambient + 0.6 * self.direct)
         cast = 0.6 + 0.4 * np.array(self.horizon) / 255
         return rgb(np.asarray(colour) * bright * cast)
@@ -64,7 +64,7 @@ class Paint:
     gloss: float
 
     def lit(self, normals: Floats, light: Light) -> Floats:
-        """Colours (n, 3), 0 to 255, of surfaces with unit normals (n, 3)."""
+        """Return the colours (n, 3), 0 to 255, of surfaces with unit normals (n, 3)."""
         up = normals[:, 2:]
         facing = np.clip(normals @ light.sun, 0, 1)[:, None]
         diffuse = light.ambient * (0.72 + 0.28 * up) + light.direct * facing

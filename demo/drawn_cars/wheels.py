@@ -1,4 +1,4 @@
-"""Wheels, and the wells they stand in."""
+"""Paints wheels, and the wells that they stand in."""
 
 from collections.abc import Iterator
 
@@ -22,12 +22,12 @@ def axles(body: Body) -> tuple[float, float]:
 
 
 def disc(centre: Floats, radius: float) -> Floats:
-    """Points (n, 3) of an upright circle that faces sideways."""
+    """Return points (n, 3) of an upright circle that faces sideways."""
     return _upright(RING * radius, centre)
 
 
 def tread(canvas: Canvas, solid: Solid, axle: float, side: int) -> None:
-    """What shows of a wheel under the body."""
+    """Paint the part of a wheel that shows under the body."""
     b = solid.body
     for inset in (0.26, 0.2, 0.14, 0.08, 0.02):
         y = side * (b.width / 2 * _FACE_AT - inset)
@@ -35,7 +35,7 @@ def tread(canvas: Canvas, solid: Solid, axle: float, side: int) -> None:
 
 
 def wheel(canvas: Canvas, solid: Solid, face: Face, axle: float, *, side: int, bright: float) -> None:
-    """A wheel's outer face."""
+    """Paint a wheel's outer face."""
     b = solid.body
     centre = np.array([solid.x_at(axle), side * b.width / 2 * _FACE_AT, b.wheel])
     for part, rubber in ((1.0, (28, 28, 30)), (0.9, (40, 40, 42)), (_RIM, (18, 18, 20))):
@@ -45,7 +45,7 @@ def wheel(canvas: Canvas, solid: Solid, face: Face, axle: float, *, side: int, b
 
 
 def wells(canvas: Canvas, solid: Solid, side: int) -> None:
-    """The dark arches around the wheels."""
+    """Paint the dark arches around the wheels."""
     for axle in axles(solid.body):
         canvas.polygon(arch(solid, axle, side, _WELL, -0.35), (12, 12, 14))
 

@@ -109,11 +109,6 @@ def add(index: Any, vectors: NDArray[np.float32]) -> None:
         index.add(vectors)
 
 
-def use_cores(threads: int) -> None:
-    """Let faiss use so many cores in the calling thread."""
-    faiss.omp_set_num_threads(threads)
-
-
 def read(path: Path) -> Any:
     """Read a whole index into memory, to add to it."""
     return faiss.read_index(str(path))

@@ -24,6 +24,7 @@ from search_svc.building.checkpoints import Checkpoint, Checkpoints, Pace
 from search_svc.building.mapped import drop_pages
 from search_svc.building.sharding import balanced
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size, wanted_sample_size
+from search_svc.engine.threads import use_cores
 from search_svc.index.version import ShardInfo
 from svckit.cores import cores
 
@@ -172,7 +173,7 @@ def _fill(
     if processes > 1 and (file := _file(gallery)):
         tasks = [functools.partial(_fill_from, shard, file) for shard in shards]
         threads = max(1, cores() // processes)
-        workers.run(tasks, processes, functools.partial(faiss_index.use_cores, threads), on_added)
+        workers.run(tasks, processes, functools.partial(use_cores, threads), on_added)
         return
     for shard in shards:
         shard.fill(gallery, on_added)

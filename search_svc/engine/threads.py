@@ -12,7 +12,12 @@ import faiss
 
 def use_one_core() -> None:
     """Let faiss use one core in the calling thread, for as long as the thread lives."""
-    faiss.omp_set_num_threads(1)
+    use_cores(1)
+
+
+def use_cores(cores: int) -> None:
+    """Let faiss use so many cores in the calling thread, for as long as the thread lives."""
+    faiss.omp_set_num_threads(cores)
 
 
 @contextmanager
@@ -23,4 +28,4 @@ def one_core() -> Iterator[None]:
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(before)
+        use_cores(before)
