@@ -109,21 +109,10 @@ def _run(args: argparse.Namespace) -> None:
     if spec.metric == "ip" and not embeddings.normalized:
         print("warning: the embeddings are not of unit length; with --metric ip the longest win", file=sys.stderr)
     _warn_of_other_model(args.out, embeddings)
-    photos = [embeddings.photos[row] for row in rows]
-    paths = [photo.path for photo in photos]
     held = _held(embeddings, rows, left_out)
     version = build_version(
         args.out,
-        BuildSource(
-            model=embeddings.model,
-            model_name=embeddings.model_name,
-            embeddings=embeddings.matrix,
-            rows=rows,
-            item_ids=paths,
-            labels=[photo.label for photo in photos],
-            uris=paths,
-            embeddings_fingerprint=embeddings.fingerprint,
-        ),
+        BuildSource.of(embeddings, rows),
         spec,
         held=held,
         drop_changes=args.drop_changes,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from search_svc.building.checkpoints import Checkpoints, Pace
 from search_svc.building.mapped import drop_pages
+from search_svc.dataset.embeddings import Embeddings
 from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
@@ -49,6 +50,22 @@ class BuildSource:
     attributes: Sequence[Mapping[str, str]] = ()
     embeddings_fingerprint: str | None = None
     """A text that changes with the embeddings' values; None: it is computed from them."""
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, rows: NDArray[np.int64]) -> Self:
+        """Return the photos in these rows of a collection that was embedded. Their paths are their ids and uris."""
+        photos = [embeddings.photos[row] for row in rows.tolist()]
+        paths = [photo.path for photo in photos]
+        return cls(
+            model=embeddings.model,
+            model_name=embeddings.model_name,
+            embeddings=embeddings.matrix,
+            rows=rows,
+            item_ids=paths,
+            labels=[photo.label for photo in photos],
+            uris=paths,
+            embeddings_fingerprint=embeddings.fingerprint,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -32,19 +32,9 @@ def divide(embeddings: Embeddings, left_out: set[str]) -> Division:
     for split, found in rows.items():
         if not found:
             raise CommandError(f"there is no photo of the split {split} among the embeddings")
-    photos = [embeddings.photos[row] for row in rows["train"]]
-    paths, labels = [photo.path for photo in photos], [photo.label for photo in photos]
-    gallery = BuildSource(
-        model=embeddings.model,
-        model_name=embeddings.model_name,
-        embeddings=embeddings.matrix,
-        rows=np.array(rows["train"]),
-        item_ids=paths,
-        labels=labels,
-        uris=paths,
-    )
+    gallery = BuildSource.of(embeddings, np.array(rows["train"], np.int64))
     gallery.check()
-    names = {label.label for label in labels}
+    names = {label.label for label in gallery.labels}
     known = np.array([row for row in rows["dev"] if embeddings.photos[row].label.label in names], np.int64)
     if not len(known):
         raise CommandError("no dev photo has a label that a train photo has")
