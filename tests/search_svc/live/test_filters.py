@@ -119,3 +119,8 @@ def test_every_field_is_told_of_at_once():
         ("options.filter.labels", Reason.UNKNOWN_FILTER_VALUE),
         ("options.filter.min_year", Reason.INVALID_FILTER),
     ]
+
+
+def test_filters_that_ask_for_the_same_are_equal_however_their_makes_are_written():
+    assert filter_of(makes=["Mercedes-Benz"], min_year=0) == filter_of(makes=["mercedes benz"], min_year=0)
+    assert filter_of(makes=["Mercedes-Benz"], min_year=0) != filter_of(makes=["mercedes benz"])
