@@ -27,7 +27,7 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
 from search_svc.index.index_dir import current
 from search_svc.voting.labels import parse
@@ -327,7 +327,7 @@ def told(counts: collections.Counter[str]) -> str:
 def build(index: Path) -> dict:
     """An index of items that nobody wrote; returns them."""
     items = {f"photo {n}": Item(LABELS[n % 3], f"photos/{n}.jpg", "", (), half(n)) for n in range(BASE_ITEMS)}
-    gallery = Gallery(
+    gallery = BuildSource(
         embeddings=np.stack([vector(number) for number in range(BASE_ITEMS)]),
         rows=np.arange(BASE_ITEMS),
         item_ids=list(items),

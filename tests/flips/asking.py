@@ -12,7 +12,7 @@ from search_svc.index.writes import Add, Written
 from search_svc.live.following import Replay
 from search_svc.live.opening import Opener
 from search_svc.live.view import View
-from search_svc.serving.gallery_reader import GalleryReader, Wanted
+from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from tests.flips.scenes import Expected, half
 
 
@@ -31,7 +31,7 @@ def ask(index: Path, expected: Expected, *, write: bool = True) -> None:
             base = VersionBase(opened.version)
             view = replay.view()
             check_sequence(view.sequence, journal.sequence(), expected.sequence)
-            check_items(dict(GalleryReader(base, journal).page("", 10_000, Wanted())), expected.items, "listed")
+            check_items(dict(GalleryReader(base, journal).page("", 10_000, ItemFilter())), expected.items, "listed")
             check_each(GalleryReader(base, journal), expected)
             check_selections(journal, base, expected)
             check_search(view, expected)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 
 from search_svc.building.build import build_version
-from search_svc.building.build_source import Gallery
+from search_svc.building.build_source import BuildSource
 from search_svc.building.compaction import compact
 from search_svc.building.spec import IndexSpec
 from search_svc.fitting.held_out import HeldOutPhotos
@@ -139,7 +139,7 @@ def build(index: Path, items: Mapping[str, StoredItem], *, drop_changes: bool = 
     held = [parse(LABELS[n % len(LABELS)]) for n in range(120)]
     matrix = np.stack([np.frombuffer(item.embedding, "<f2") for item in items.values()]).astype(np.float32)
     queries = np.random.default_rng(0).standard_normal((len(held), D)).astype(np.float32)
-    gallery = Gallery(
+    gallery = BuildSource(
         embeddings=matrix,
         rows=np.arange(len(matrix)),
         item_ids=list(items),

@@ -13,7 +13,7 @@ from search_svc.index.base import VersionBase
 from search_svc.index.index_dir import version_names
 from search_svc.index.journal import Journal
 from search_svc.index.version import IndexVersion
-from search_svc.serving.gallery_reader import GalleryReader, Wanted
+from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from svckit import cli
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -123,7 +123,7 @@ def check_what_is_left(index: Path, expected: Expected, text: str) -> None:
     """Raises WrongError unless every item is what it once was: what was lost can be a write, or the deletion after it."""
     with Journal.open(index) as journal:
         base = VersionBase(IndexVersion.open(index))
-        after = dict(GalleryReader(base, journal).page("", 10_000, Wanted()))
+        after = dict(GalleryReader(base, journal).page("", 10_000, ItemFilter()))
         last = journal.sequence()
     if last < expected.sequence:
         raise WrongError(f"after the repair {last} is the last number; {expected.sequence} was acknowledged ({text})")
