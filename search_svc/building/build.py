@@ -111,8 +111,8 @@ def _write_index(
     mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, source, draft.work)
     _write_items(draft.files, source)
     embeddings: NDArray[np.float16] = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
-    shards = _write_shards(draft, embeddings, spec, parts, resources=resources, trained=trained)
     manifest = _manifest(source, spec, mean_square)
+    shards = _write_shards(draft, embeddings, spec, parts, resources=resources, trained=trained)
     return embeddings, dataclasses.replace(manifest, version=draft.version, shards=shards)
 
 
