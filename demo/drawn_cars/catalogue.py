@@ -33,7 +33,7 @@ COLOURS: Mapping[str, Rgb] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Make:
-    """What the cars of a make have in common. `stance` are factors on a body style's proportions."""
+    """The traits that the cars of a make have in common. `stance` are factors on a body style's proportions."""
 
     colours: tuple[str, ...]
     stance: Mapping[str, float]
@@ -185,7 +185,7 @@ def _own_face(make: Face, rng: np.random.Generator) -> Face:
 
 
 def _facelift(face: Face) -> Face:
-    """The same generation some years on: other rims, slimmer lamps, a taller grille."""
+    """Return the face of a generation some years later: other rims, slimmer lamps, a taller grille."""
     return replace(
         face,
         spokes=face.spokes + 2,

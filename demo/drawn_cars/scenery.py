@@ -173,7 +173,7 @@ def _building(site: _Site, left: float, right: float) -> None:
 
 
 def _gradient(size: tuple[int, int], top: Colour, bottom: Colour, reach: float) -> Image.Image:
-    """From `top` to `bottom` in the first `reach` rows."""
+    """Return a gradient from `top` to `bottom` in the first `reach` rows."""
     part = np.minimum(np.arange(size[1]) / max(reach, 1), 1)[:, None]
     column = np.array(top) * (1 - part) + np.array(bottom) * part
     return Image.fromarray(column.astype(np.uint8)[:, None]).resize(size, Image.Resampling.NEAREST)

@@ -41,7 +41,7 @@ _TEMPERATURE = {"ip": 0.05, "l2": 0.1}
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a version takes over from the version before it, whose gallery is nearly the same."""
+    """The parts of a version that it takes over from the version before it, whose gallery is nearly the same."""
 
     version: str
     """Name of the version before. If it is not the current one any more, nothing is built."""

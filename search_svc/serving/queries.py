@@ -24,7 +24,7 @@ _LARGEST = {"nprobe": 65536, "ef_search": 65536, "rerank": 1000}
 
 @dataclass(frozen=True)
 class Plan:
-    """How queries are searched. Queries with equal plans can be searched together."""
+    """The way in which a query is searched. Queries with equal plans can be searched together."""
 
     k: int
     params: SearchParams

@@ -37,7 +37,7 @@ _METRICS = {"ip": search_pb2.METRIC_INNER_PRODUCT, "l2": search_pb2.METRIC_L2}
 
 
 class ReplyContext:
-    """What replies from one view are written with. It holds no reference to the view."""
+    """The answerer and the writer of replies of one view. It holds no reference to the view."""
 
     def __init__(self, view: View, messages: LabelMessages) -> None:
         """`messages` are the messages of labels, which all views of a version share; those of new labels are added to it."""
