@@ -53,7 +53,7 @@ def _grille(face: Face) -> Iterator[Part]:
 
 
 def _bars(pattern: str, count: int, outline: Floats) -> Iterator[Floats]:
-    """Return the bars that fill a grille, in its unit square; each bar is as long as the opening is there."""
+    """Yield the bars that fill a grille, in its unit square; each bar is as long as the opening is there."""
     places = (np.arange(count) + 0.5) / max(count, 1)
     if pattern == "rows":
         for at in places:
