@@ -7,8 +7,7 @@ deleted. Each row has a checksum: a bit that flipped on the disk must not get in
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.index.journal_file import ERRORS, is_damage
+from search_svc.index.journal_errors import translate_sqlite_errors
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -42,7 +41,7 @@ class EmbeddingCache:
         self.path = directory / FILE
         self.model = model
         self.dimension = dimension
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SETUP)
@@ -78,20 +77,20 @@ class EmbeddingCache:
             self._connection.execute("COMMIT")
 
     def has(self, photo: bytes) -> bool:
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             return bool(self._connection.execute("SELECT 1 FROM remade WHERE photo = ?", (photo,)).fetchone())
 
     def add(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
         made = [(photo, vector.astype("<f2").tobytes()) for photo, vector in embeddings.items()]
         rows = [(photo, embedding, _checksum(photo, embedding)) for photo, embedding in made]
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             self._connection.execute("BEGIN")
             self._connection.executemany("INSERT OR REPLACE INTO remade VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
 
     def get(self, photo: bytes) -> NDArray[np.float16]:
         """Return an embedding that was added, (dimension,). Raises ArtifactError if it is not what was added."""
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             row = self._connection.execute(
                 "SELECT photo, embedding, checksum FROM remade WHERE photo = ?", (photo,)
             ).fetchone()
@@ -110,14 +109,14 @@ class EmbeddingCache:
 
     def record_build(self, job: str) -> None:
         """Remember that a version of this job was built."""
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             self._set_meta("built", job)
 
     def _set_meta(self, name: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, _checksum(name, value)))
 
     def _meta(self, name: str) -> str:
-        with _named_errors(self.path):
+        with translate_sqlite_errors(self.path, _damaged):
             rows = self._connection.execute("SELECT name, value, checksum FROM meta").fetchall()
         if any(_checksum(name, value) != stated for name, value, stated in rows):
             raise _damaged(self.path, "`meta` is not what was written")
@@ -131,17 +130,6 @@ def _checksum(key: object, value: object) -> int:
 
 def _damaged(path: Path, what: str) -> ArtifactError:
     return ArtifactError(path, f"is damaged ({what}): delete it, and the photos are embedded anew")
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's errors in the block as ArtifactErrors that name the file."""
-    try:
-        yield
-    except ERRORS as error:
-        if is_damage(error):
-            raise _damaged(path, str(error)) from error
-        raise ArtifactError(path, str(error)) from error
 
 
 @dataclass(frozen=True)

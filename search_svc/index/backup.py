@@ -28,6 +28,8 @@ from search_svc.index import journal_file, journal_mark
 from search_svc.index.index_dir import make_current
 from search_svc.index.journal import Journal
 from search_svc.index.journal_check import verify
+from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_snapshot import checked
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import Holding
 from svckit.artifact import ArtifactError, atomic_directory, flush, read_manifest, read_object, sealed, sha256s
@@ -157,14 +159,14 @@ def _copy_journal(index_dir: Path, version: IndexVersion, work: Path) -> int:
     """Returns the number of the last entry that version and journal hold. Raises ArtifactError if some are missing."""
     path = index_dir / journal_file.FILE
     mark = journal_mark.read(path)
-    with journal_file.told(path):
+    with translate_sqlite_errors(path):
         source = journal_file.connect_to_read(path)
         if source is None:
             journal_file.refuse_missing(path, mark, there=False)
             return version.manifest.journal_sequence
         with closing(source), closing(sqlite3.connect(work / journal_file.FILE)) as copy:
             source.backup(copy)
-            journal_file.checked(copy, path, mark)
+            checked(copy, path, mark)
     with _named_in(index_dir, work):
         journal_file.mark_copy(work / journal_file.FILE)
         last = verify(work)

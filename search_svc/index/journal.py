@@ -7,20 +7,21 @@ version and the entries after the version's `journal_sequence`, in order: the la
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.journal_format import Row, Snapshot
+from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_format import Row
+from search_svc.index.journal_snapshot import Snapshot, reading
+from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row, last_rows_by_id
 from svckit.artifact import ArtifactError
 
 if TYPE_CHECKING:
     import sqlite3
-
-LAST = "WHERE item_id = ? AND sequence > ? ORDER BY sequence DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Journal:
 
     def changed(self) -> bool:
         """Whether anybody has committed anything since this was asked before; costs microseconds."""
-        with self._lock, journal_file.told(self.path):
+        with self._lock, translate_sqlite_errors(self.path):
             connection = self._connected()
             found = connection.execute("PRAGMA data_version").fetchone()[0] if connection else None
             before, self._seen = self._seen, found
@@ -150,48 +151,47 @@ class Journal:
 
     def last(self, item_id: str, after: int) -> Entry | None:
         """The last entry of an item, after a sequence number."""
-        entries = self._entries(LAST, item_id, after)
-        return entries[0] if entries else None
+        with self._verified_snapshot() as snapshot:
+            row = last_row(snapshot, item_id, after) if snapshot else None
+        return _entry(row) if row else None
 
     def last_by_id(self, after_id: str, after: int, limit: int) -> list[Entry]:
         """The last entries, after a sequence number, of the items with ids after that one, in the order of their ids."""
-        later = "SELECT 1 FROM entries AS later WHERE later.item_id = e.item_id AND later.sequence > e.sequence"
-        more = f"AS e WHERE item_id > ? AND sequence > ? AND NOT EXISTS ({later}) ORDER BY item_id LIMIT ?"
-        return self._entries(more, after_id, after, limit)
+        with self._verified_snapshot() as snapshot:
+            rows = last_rows_by_id(snapshot, after_id, after, limit) if snapshot else []
+        return [_entry(row) for row in rows]
 
     def of_label(self, label: str, after: int) -> list[str]:
         """Ids of the items that have the label by their last entry, after a sequence number; in order of writing."""
-        return self._ids("label = ?", label, after)
+        with self._verified_snapshot() as snapshot:
+            return ids_of_label(snapshot, label, after) if snapshot else []
 
     def of_batch(self, batch_id: str, after: int) -> list[str]:
         """As `of_label`, of a batch, which is not the empty one."""
-        return self._ids("batch_id <> '' AND batch_id = ?", batch_id, after)
-
-    def _ids(self, condition: str, value: str, after: int) -> list[str]:
-        self.verify()
-        return [row[0] for row in self._find(last_entries(condition), value, after)]
-
-    def _entries(self, more: str, *values: Any) -> list[Entry]:
-        self.verify()
-        with self._snapshot() as snapshot:
-            return [_entry(row) for row in snapshot.rows(more, *values)] if snapshot else []
+        with self._verified_snapshot() as snapshot:
+            return ids_of_batch(snapshot, batch_id, after) if snapshot else []
 
     def _find(self, sql: str, *values: Any) -> list[Any]:
         """Rows; none if there is no journal."""
         with self._snapshot() as snapshot:
             return snapshot.connection.execute(sql, values).fetchall() if snapshot else []
 
+    def _verified_snapshot(self) -> AbstractContextManager[Snapshot | None]:
+        """As `_snapshot`, for what asks the indexes."""
+        self.verify()
+        return self._snapshot()
+
     @contextmanager
     def _snapshot(self) -> Iterator[Snapshot | None]:
         """None if there is no journal. Raises ArtifactError if it lacks what was acknowledged."""
-        with self._lock, journal_file.told(self.path):
+        with self._lock, translate_sqlite_errors(self.path):
             mark = journal_mark.read(self.path)
             connection = self._connected()
             if connection is None:
                 journal_file.refuse_missing(self.path, mark, there=False)
                 yield None
                 return
-            with journal_file.reading(connection, self.path, mark) as snapshot:
+            with reading(connection, self.path, mark) as snapshot:
                 yield snapshot
 
     def _connected(self) -> "sqlite3.Connection | None":
@@ -201,12 +201,6 @@ class Journal:
         if self._connection is None:
             self._connection = journal_file.connect_to_read(self.path)
         return self._connection
-
-
-def last_entries(condition: str) -> str:
-    """SQL for the ids of items of whose last entry, after a sequence number, a condition with one value holds."""
-    later = "SELECT 1 FROM entries AS later WHERE later.item_id = e.item_id AND later.sequence > e.sequence"
-    return f"SELECT item_id FROM entries AS e WHERE {condition} AND sequence > ? AND NOT EXISTS ({later}) ORDER BY sequence"
 
 
 def item_of(row: Row) -> StoredItem | None:

@@ -7,7 +7,6 @@ No process that has the journal open may open and close the file by other means,
 on it, SQLite's too (https://sqlite.org/howtocorrupt.html, 2.2). To copy it, use SQLite's backup.
 """
 
-import errno
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search_svc.index import journal_mark
-from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, Snapshot, damaged, ends_early, set_up, upgrade
+from search_svc.index.journal_errors import ends_early, error_code, translate_sqlite_errors
+from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
 from search_svc.index.journal_mark import Mark
+from search_svc.index.journal_snapshot import Snapshot, reading, upgrade
 from svckit.artifact import ArtifactError
-from svckit.errors import Reason, ServiceError
 
 FILE = "journal.db"
 _READ_BUSY_S = 5.0
@@ -75,7 +75,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection | None:
     _refuse_half_repaired(path)
     if not path.exists():
         return None
-    with told(path):
+    with translate_sqlite_errors(path):
         connection = _read_only(path)
         try:
             if _format(connection, path):
@@ -88,9 +88,10 @@ def connect_to_read(path: Path) -> sqlite3.Connection | None:
 
 
 def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqlite3.Connection:
-    """Makes the journal, of embeddings of that model, if there is none: its entries are numbered from `after` on.
+    """Open the journal to write to it; make it, for embeddings of that model, if there is none.
 
-    One of an earlier format becomes one of this. Raises sqlite3.Error, or ArtifactError if it is damaged.
+    The entries of a new one are numbered from `after` + 1 on. One of an earlier format is upgraded. Raises sqlite3.Error or OSError,
+    or ArtifactError if it is damaged.
     """
     _refuse_half_repaired(path)
     mark = journal_mark.read(path)
@@ -129,26 +130,6 @@ def new(path: Path, meta: Meta) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def reading(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> Iterator[Snapshot]:
-    """The journal as it is at one moment, with all that was acknowledged when the mark was read, or ArtifactError."""
-    connection.execute("BEGIN")
-    try:
-        yield checked(connection, path, mark)
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def checked(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> Snapshot:
-    """What the connection sees in the transaction that has begun. Raises ArtifactError as `reading` does."""
-    snapshot = Snapshot.of(connection, path)
-    if mark is None and journal_mark.read(path):
-        mark = journal_mark.NOTHING  # both were made since
-    snapshot.check(mark)
-    return snapshot
-
-
 def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
     """Raise ArtifactError if there is no journal, and entries were acknowledged that only a journal can hold."""
     if mark and mark.needs_journal and not there:
@@ -157,7 +138,7 @@ def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
 
 def mark_copy(path: Path) -> None:
     """Put a mark beside a copy that SQLite has made of a journal: all that it holds counts as acknowledged."""
-    with told(path), closing(_alone(path)) as connection:
+    with translate_sqlite_errors(path), closing(_alone(path)) as connection:
         snapshot = Snapshot.of(connection, path)
         journal_mark.create(path, Mark(snapshot.last, snapshot.meta.pruned))
 
@@ -168,72 +149,6 @@ def checkpoint(path: Path) -> None:
         return
     with suppress(sqlite3.Error), closing(_connect(path, "rw")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def error_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 if the error is not SQLite's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite raises: Python cannot even decode some of its messages about damaged tables."""
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether the file is not what SQLite wrote; of text that is none, Python alone takes notice, without a code."""
-    if not isinstance(error, sqlite3.Error):
-        return isinstance(error, UnicodeDecodeError)
-    damaged_text = "decode" in str(error) or str(error).startswith("no such ")  # table or column of ours
-    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or damaged_text
-
-
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """SQLite's errors as ArtifactErrors that name the file."""
-    try:
-        yield
-    except ERRORS as error:
-        if is_damage(error):
-            raise damaged(path, str(error)) from error
-        raise ArtifactError(path, str(error)) from error
-
-
-class CommitError(sqlite3.OperationalError):
-    """COMMIT itself failed, in a way that does not tell whether its last page has reached the disk."""
-
-
-def commit(connection: sqlite3.Connection, path: Path) -> None:
-    """Put a transaction on the disk, and that it is acknowledged.
-
-    Raises CommitError if it may be there after a crash; another sqlite3.Error if it is not.
-    """
-    snapshot = Snapshot.of(connection, path)
-    mark = Mark(snapshot.last, snapshot.meta.pruned)
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        if error_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            raise
-        raise CommitError(str(error)) from error
-    try:
-        journal_mark.advance(path, mark)
-    except OSError as error:
-        raise CommitError(f"{journal_mark.NAME}: {error.strerror or error}") from error
-
-
-def unwritable(path: Path, error: Exception) -> ServiceError:
-    """What a caller is told whose write did not get into the journal."""
-    if isinstance(error, CommitError):
-        text = f"{path.name} cannot be written ({error}): the write may be there after a crash; send it again"
-        return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
-    code = error_code(error) if isinstance(error, sqlite3.Error) else 0
-    if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        text = f"the disk of {path.name} is full: nothing was written"
-        return ServiceError(Reason.JOURNAL_FULL, text)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        text = f"{path.name} is being written by another process: nothing was written"
-        return ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
-    return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")
 
 
 def _refuse_half_repaired(path: Path) -> None:

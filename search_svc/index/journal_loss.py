@@ -5,8 +5,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark, turns
-from search_svc.index.journal_format import Snapshot
+from search_svc.index import journal_file, journal_format, journal_mark
+from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_snapshot import ALL, Snapshot
+from search_svc.index.turns import Turns
 
 _PATIENCE_S = 10.0
 
@@ -22,8 +24,9 @@ def accept(index_dir: Path) -> int:
     if mark is None or not path.exists() or _last(path) >= mark.sequence:
         return 0
     _keep_log(path)
-    with journal_file.told(path), closing(journal_file.connect_to_mend(path)) as connection:
-        turns.begin(connection, path.with_name(turns.FILE), time.monotonic() + _PATIENCE_S)
+    with translate_sqlite_errors(path), closing(journal_file.connect_to_mend(path)) as connection:
+        with closing(Turns(connection, path)) as turns:
+            turns.begin(time.monotonic() + _PATIENCE_S)
         lost = _fill_up(Snapshot.of(connection, path), mark.sequence)
         connection.execute("COMMIT")
     return lost
@@ -34,7 +37,7 @@ def _last(path: Path) -> int:
     connection = journal_file.connect_to_read(path)
     if connection is None:
         return 0
-    with journal_file.told(path), closing(connection):
+    with translate_sqlite_errors(path), closing(connection):
         return Snapshot.of(connection, path).last
 
 
@@ -47,7 +50,7 @@ def _keep_log(path: Path) -> None:
 def _fill_up(snapshot: Snapshot, upto: int) -> int:
     last = snapshot.last
     snapshot.verify()
-    snapshot.whole_writes(snapshot.meta.pruned, 1 << 62)
+    snapshot.whole_writes(snapshot.meta.pruned, ALL)
     rows = [journal_format.lost_row(number) for number in range(last + 1, upto + 1)]
     snapshot.connection.executemany(journal_format.INSERT, rows)
     return len(rows)

@@ -12,10 +12,11 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from svckit.artifact import ArtifactError, flush
 
@@ -88,20 +89,68 @@ def replace(journal: Path, mark: Mark) -> None:
 
 
 def advance(journal: Path, mark: Mark) -> None:
-    """Raise the mark to at least this; it is on the disk then. Several processes may do so at once.
+    """Raise the mark beside a journal to at least this, as `MarkFile.advance` does."""
+    with MarkFile(journal) as file:
+        file.advance(mark)
 
-    Raises OSError, or ArtifactError if the mark is damaged.
-    """
-    with _alone(path_of(journal)) as descriptor:
-        slots = _slots(os.pread(descriptor, 2 * _SLOT, 0))
-        if not slots:
-            raise _damaged(journal)
-        before = max(slots.values())
-        after = before.joined(mark)
-        if after != before:
-            older = min((0, 1), key=lambda slot: slots.get(slot, NOTHING))
-            os.pwrite(descriptor, _packed(after), older * _SLOT)
-            os.fdatasync(descriptor)
+
+class MarkFile:
+    """The mark of a journal, kept open by one that writes. Of several processes, each opens its own; for one thread at a time."""
+
+    def __init__(self, journal: Path) -> None:
+        """Raises OSError if there is no such file, or it cannot be written."""
+        self._journal = journal
+        self._descriptor = os.open(path_of(journal), os.O_RDWR | os.O_CLOEXEC)
+        self._content, self._slots = b"", dict[int, Mark]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self) -> Mark:
+        """Return the mark as it is now. Raise ArtifactError if it is damaged, or if the file was removed."""
+        if not os.fstat(self._descriptor).st_nlink:
+            raise missing(self._journal)
+        return max(self._read().values())
+
+    def advance(self, mark: Mark) -> None:
+        """Raise the mark to at least this; it is on the disk then. Several processes may do so at once.
+
+        Raises OSError, or ArtifactError if the mark is damaged.
+        """
+        # Held until the mark is on the disk: whoever finds it high enough relies on that.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            before = max(self._read().values())
+            after = before.joined(mark)
+            if after != before:
+                self._write(after)
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _write(self, mark: Mark) -> None:
+        older = min((0, 1), key=lambda slot: self._slots.get(slot, NOTHING))
+        packed, at = _packed(mark), older * _SLOT
+        os.pwrite(self._descriptor, packed, at)
+        os.fdatasync(self._descriptor)
+        self._content = self._content[:at] + packed + self._content[at + _SLOT :]
+        self._slots = {**self._slots, older: mark}
+
+    def _read(self) -> dict[int, Mark]:
+        """Return the slots that are as they were written; what was read before is not unpacked again."""
+        content = os.pread(self._descriptor, 2 * _SLOT, 0)
+        if content != self._content:
+            self._content, self._slots = content, _slots(content)
+        if not self._slots:
+            raise _damaged(self._journal)
+        return self._slots
 
 
 def flush_folder(path: Path) -> None:
@@ -109,17 +158,6 @@ def flush_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[int]:
-    """Hold the lock until what is written is on the disk: who finds the mark high enough relies on that."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
     finally:
         os.close(descriptor)
 

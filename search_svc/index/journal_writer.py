@@ -5,24 +5,20 @@ A commit waits for the disk, whatever is in it. So the more callers write at onc
 
 import dataclasses
 import json
-import math
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from search_svc.index import journal_file, journal_format, journal_mark, turns
-from search_svc.index.journal import LAST, Journal, StoredItem, item_of, last_entries
-from search_svc.index.journal_format import Snapshot
+from search_svc.index import journal_file, journal_format
+from search_svc.index.journal import StoredItem, item_of
+from search_svc.index.journal_errors import ERRORS, is_damage, unwritable
+from search_svc.index.journal_snapshot import Snapshot
+from search_svc.index.journal_transactions import JournalTransactions
+from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
 from search_svc.index.writes import Add, Base, Delete, Write, Written
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
-
-_LONGEST_WAIT_S = 10.0
-_PRUNED_AT_ONCE = 2000
-"""Entries that go in one transaction, which others wait for."""
 
 
 class JournalWriter:
@@ -32,7 +28,7 @@ class JournalWriter:
         """`base` gives the version that is served, which stays on the disk while it is."""
         self.path = index_dir / journal_file.FILE
         self._base = base
-        self._connection: sqlite3.Connection | None = None
+        self._transactions: JournalTransactions | None = None
 
     def commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
         """What came of each, once all that are well are on the disk, or why it is not there. Each is whole, or not at all."""
@@ -48,19 +44,18 @@ class JournalWriter:
         journal_file.checkpoint(self.path)
 
     def _disconnect(self) -> None:
-        if self._connection:
-            self._connection.close()
-        self._connection = None
+        if self._transactions:
+            self._transactions.close()
+        self._transactions = None
 
     def _commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
         try:
             base = self._base()
-            connection = self._connected(base)
-            with _transaction(connection, self.path, max(write.deadline for write in writes)) as snapshot:
+            with self._opened(base).transaction(max(write.deadline for write in writes)) as snapshot:
                 _check(snapshot, base)
                 changes = _Changes(snapshot, base)
                 outcomes = [changes.outcome(write) for write in writes]
-        except (*journal_file.ERRORS, OSError) as error:
+        except (*ERRORS, OSError) as error:
             self._disconnect()
             return [self._unwritable(error)] * len(writes)
         except (ArtifactError, ServiceError) as error:
@@ -69,72 +64,15 @@ class JournalWriter:
         return outcomes
 
     def _unwritable(self, error: Exception) -> Exception:
-        if journal_file.is_damage(error):
+        if is_damage(error):
             text = f"{self.path.name} is damaged ({error}): who runs the server saves what can be read with `vmmr-search repair`"
             return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
-        return journal_file.unwritable(self.path, error)
+        return unwritable(self.path, error)
 
-    def _connected(self, base: Base) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = journal_file.connect_to_write(
-                self.path, base.model, base.dimension, base.journal_sequence
-            )
-        return self._connection
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, path: Path, deadline: float) -> Iterator[Snapshot]:
-    """Waits for other writers until the deadline, a time of `time.monotonic`, and no longer than is sensible.
-
-    Raises ArtifactError if the journal lacks what was acknowledged: then nothing may be added to it.
-    """
-    mark = journal_mark.read(path)
-    turns.begin(connection, path.with_name(turns.FILE), min(deadline, time.monotonic() + _LONGEST_WAIT_S))
-    try:
-        yield journal_file.checked(connection, path, mark)
-        journal_file.commit(connection, path)
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
-def prune(index_dir: Path, upto: int) -> None:
-    """Takes out the entries up to a sequence number, for good, and gives their room back to the disk.
-
-    The caller knows that no version needs them which is there, or will be.
-    """
-    path = index_dir / journal_file.FILE
-    with Journal.open(index_dir) as journal:
-        if journal.model is None or (journal.pruned >= upto and not journal.holds(upto)):
-            return
-    with journal_file.told(path):
-        connection = journal_file.connect_to_write(path, "", 0, 0)
-        try:
-            _prune(connection, path, upto)
-        finally:
-            connection.close()
-
-
-def _prune(connection: sqlite3.Connection, path: Path, upto: int) -> None:
-    with _transaction(connection, path, math.inf) as snapshot:
-        journal_format.write_meta(connection, journal_format.pruned(snapshot.meta, upto))
-    some = f"SELECT sequence FROM entries WHERE sequence <= ? ORDER BY sequence LIMIT {_PRUNED_AT_ONCE}"
-    gone = _PRUNED_AT_ONCE
-    while gone == _PRUNED_AT_ONCE:
-        with _transaction(connection, path, math.inf):
-            gone = connection.execute(f"DELETE FROM entries WHERE sequence IN ({some})", (upto,)).rowcount
-    connection.execute(f"PRAGMA busy_timeout = {1e3 * _LONGEST_WAIT_S:.0f}")
-    before, free = math.inf, _free_pages(connection)
-    while 0 < free < before:  # a file that was not made by this code may keep them for ever
-        # As a script: executed, it would end after a page, for its rows have no columns.
-        connection.executescript(f"PRAGMA incremental_vacuum({_PRUNED_AT_ONCE})")
-        before, free = free, _free_pages(connection)
-
-
-def _free_pages(connection: sqlite3.Connection) -> int:
-    ((free,),) = connection.execute("PRAGMA freelist_count")
-    return int(free)
+    def _opened(self, base: Base) -> JournalTransactions:
+        if self._transactions is None:
+            self._transactions = JournalTransactions(self.path, base.model, base.dimension, base.journal_sequence)
+        return self._transactions
 
 
 def _check(snapshot: Snapshot, base: Base) -> None:
@@ -162,6 +100,7 @@ class _Changes:
     def __init__(self, snapshot: Snapshot, base: Base) -> None:
         self._snapshot = snapshot
         self._connection = snapshot.connection
+        self._last = snapshot.last
         self._base = base
 
     def outcome(self, write: Write) -> Written | Exception:
@@ -171,7 +110,7 @@ class _Changes:
         self._connection.execute("SAVEPOINT one")
         try:
             return self._write(write)
-        except journal_file.ERRORS:
+        except ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is this write's alone)
             self._connection.execute("ROLLBACK TO one")
@@ -210,40 +149,36 @@ class _Changes:
 
     def _meant(self, write: Delete) -> Iterable[str]:
         """Each id once."""
-        ids = dict.fromkeys(write.item_ids)
+        ids, after = dict.fromkeys(write.item_ids), self._base.journal_sequence
         if write.label:
             ids |= dict.fromkeys(id_ for id_ in self._base.of_label(write.label) if not self._touched(id_))
-            ids |= dict.fromkeys(self._journalled("label = ?", write.label))
+            ids |= dict.fromkeys(ids_of_label(self._snapshot, write.label, after))
         if write.batch_id:
             ids |= dict.fromkeys(id_ for id_ in self._base.of_batch(write.batch_id) if not self._touched(id_))
-            ids |= dict.fromkeys(self._journalled("batch_id <> '' AND batch_id = ?", write.batch_id))
+            ids |= dict.fromkeys(ids_of_batch(self._snapshot, write.batch_id, after))
         return ids
 
     def _item(self, item_id: str) -> StoredItem | None:
         """As it is now."""
-        rows = list(self._snapshot.rows(LAST, item_id, self._base.journal_sequence))
-        return item_of(rows[0]) if rows else self._base.item(item_id)
+        row = last_row(self._snapshot, item_id, self._base.journal_sequence)
+        return item_of(row) if row else self._base.item(item_id)
 
     def _touched(self, item_id: str) -> bool:
-        return bool(list(self._snapshot.rows(LAST, item_id, self._base.journal_sequence)))
-
-    def _journalled(self, condition: str, value: str) -> list[str]:
-        """Ids of the items of which the condition holds by their last entry."""
-        sql = last_entries(condition)
-        return [item_id for (item_id,) in self._connection.execute(sql, (value, self._base.journal_sequence))]
+        """Whether the journal has the item, so that the base's does not count."""
+        return last_row(self._snapshot, item_id, self._base.journal_sequence) is not None
 
     def _insert(self, items: Iterable[tuple[str, StoredItem | None]]) -> int:
         """The sequence number of the last of them; if there are none, of what is there."""
         changed = list(items)
-        last = self._snapshot.last
-        ends = last + len(changed)
+        ends = self._last + len(changed)
         self._connection.executemany(
             journal_format.INSERT,
             (
                 journal_format.row_of(sequence, item_id, _values(item), closes=sequence == ends)
-                for sequence, (item_id, item) in enumerate(changed, last + 1)
+                for sequence, (item_id, item) in enumerate(changed, self._last + 1)
             ),
         )
+        self._last = ends
         return ends
 
 

@@ -21,6 +21,11 @@ def locked_with_others(descriptor: int) -> bool:
     return _locked(descriptor, fcntl.LOCK_SH)
 
 
+def unlock(descriptor: int) -> None:
+    """End the lock that this descriptor has, if it has one."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def mark_used(descriptor: int) -> None:
     """Have `used` say of the open file or directory that it is in use, until the descriptor is closed. This excludes nobody."""
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_RDLCK))

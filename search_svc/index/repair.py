@@ -24,14 +24,15 @@ from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.index_dir import only_builder
-from search_svc.index.journal_format import Meta, Row, Snapshot
+from search_svc.index.journal_errors import ERRORS
+from search_svc.index.journal_format import Meta, Row
 from search_svc.index.journal_lease import alone_with_journal
 from search_svc.index.journal_mark import Mark
+from search_svc.index.journal_snapshot import ALL, Snapshot, read_meta, reading
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, flush
 from svckit.cli import CommandError
 
-_ALL = 1 << 62
 _ROW = f"SELECT {journal_format.COLUMNS} FROM entries WHERE sequence = ?"  # noqa: S608
 
 
@@ -142,10 +143,10 @@ def _is_well(copy: Path) -> bool:
         connection = journal_file.connect_to_read(copy)
         if connection is None:
             return not (mark and mark.needs_journal) and not _content(copy)
-        with closing(connection), journal_file.reading(connection, copy, mark) as snapshot:
+        with closing(connection), reading(connection, copy, mark) as snapshot:
             snapshot.verify()
-            snapshot.whole_writes(snapshot.meta.pruned, _ALL)
-    except (*journal_file.ERRORS, ArtifactError):
+            snapshot.whole_writes(snapshot.meta.pruned, ALL)
+    except (*ERRORS, ArtifactError):
         return False
     return True
 
@@ -221,13 +222,13 @@ def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | N
     rows: dict[int, Row] = {}
     meta, given = None, 0
     with closing(sqlite3.connect(copy, isolation_level=None)) as source:
-        with suppress(*journal_file.ERRORS, ArtifactError):
-            meta = Snapshot(source, copy, form).meta
+        with suppress(*ERRORS, ArtifactError):
+            meta = read_meta(source, copy, form)
         if form == 1:
             given = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
         highest = max(highest, given, _value(source, "SELECT max(sequence) FROM entries"))
         for number in range(meta.pruned + 1 if meta else 1, highest + 1):
-            with suppress(*journal_file.ERRORS):
+            with suppress(*ERRORS):
                 row = source.execute(_ROW, (number,)).fetchone()
                 if row and journal_format.is_true(row, form):
                     rows[number] = row
@@ -235,7 +236,7 @@ def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | N
 
 
 def _value(source: sqlite3.Connection, sql: str) -> int:
-    with suppress(*journal_file.ERRORS):
+    with suppress(*ERRORS):
         row = source.execute(sql).fetchone()
         return row[0] if row and isinstance(row[0], int) else 0
     return 0

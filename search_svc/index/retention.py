@@ -12,7 +12,7 @@ from pathlib import Path
 
 from search_svc.index.index_dir import current, make_current, only_builder, version_names, version_path
 from search_svc.index.journal import Journal
-from search_svc.index.journal_writer import prune
+from search_svc.index.journal_pruning import prune
 from search_svc.index.version import IndexVersion, VersionManifest, stated
 from search_svc.index.version_lease import alone_with, in_use
 from svckit.artifact import ArtifactError

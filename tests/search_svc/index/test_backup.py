@@ -15,7 +15,7 @@ from search_svc.building.compaction import compact
 from search_svc.index import backup
 from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
-from search_svc.index.journal_writer import prune
+from search_svc.index.journal_pruning import prune
 from search_svc.index.retention import retire, versions
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError, sha256

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
-from search_svc.index.journal_writer import prune
+from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import _copied, _is_well
 from search_svc.index.writes import Add, Delete, Written
 from svckit.artifact import ArtifactError
@@ -254,7 +254,7 @@ class TestRefusals:
         assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, Written(1, added=1))
 
     def test_waiting_for_another_writer_ends_with_the_deadline(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("search_svc.index.journal_writer._LONGEST_WAIT_S", 3600.0)
+        monkeypatch.setattr("search_svc.index.journal_transactions.LONGEST_WAIT_S", 3600.0)
         written(tmp_path, Add({"x": stored()}))
         other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -288,7 +288,9 @@ class TestDiskErrors:
     ):
         class Failing(DictBase):
             def item(self, item_id):
-                journal._connection.execute("PRAGMA cache_size = 2")  # so that pages are written before the end
+                journal._transactions.connection.execute(
+                    "PRAGMA cache_size = 2"
+                )  # so that pages are written before the end
                 no_file_grows((tmp_path / "journal.db-wal").stat().st_size)
 
         journal = writer(tmp_path, Failing())
@@ -431,7 +433,7 @@ class TestMark:
             raise OSError(5, "Input/output error")
 
         written(tmp_path, Add({"x": stored()}))
-        monkeypatch.setattr(journal_mark, "advance", fail)
+        monkeypatch.setattr(journal_mark.MarkFile, "advance", fail)
         (outcome,) = written(tmp_path, Add({"y": stored()}))
         assert outcome.reason is Reason.JOURNAL_UNWRITABLE
         assert "may be there after a crash; send it again" in str(outcome)

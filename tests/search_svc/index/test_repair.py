@@ -11,7 +11,7 @@ import pytest
 
 from search_svc.index import repair as repairing
 from search_svc.index.journal import Journal
-from search_svc.index.journal_writer import prune
+from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import repair
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError

@@ -1,0 +1,74 @@
+"""The errors of a journal: what SQLite's mean, and what callers and operators are told."""
+
+import errno
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search_svc.index.journal_mark import Mark
+from svckit.artifact import ArtifactError
+from svckit.errors import Reason, ServiceError
+
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""The classes of SQLite's errors: Python cannot even decode some of its messages about damaged tables."""
+
+
+class CommitError(sqlite3.OperationalError):
+    """The end of a transaction failed in a way that does not tell whether it is on the disk."""
+
+
+def error_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; 0 if the error is not SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether an error says that the file is not what SQLite wrote."""
+    if not isinstance(error, sqlite3.Error):
+        return isinstance(error, UnicodeDecodeError)
+    # Bytes that are no text are noticed by Python alone, whose error has no code.
+    # A table or column of ours that is not there has lost its name.
+    damaged_text = "decode" in str(error) or str(error).startswith("no such ")
+    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or damaged_text
+
+
+def damaged(path: Path, what: str) -> ArtifactError:
+    """Return the error for a journal that is not what was written."""
+    return ArtifactError(path, f"is damaged ({what}): {_way_out(path)}")
+
+
+def ends_early(path: Path, last: int, mark: Mark) -> ArtifactError:
+    """Return the error for a journal that ends before what was acknowledged."""
+    text = f"ends with entry {last}, and entries up to {mark.sequence} were acknowledged"
+    return ArtifactError(path, f"{text}: {_way_out(path)}")
+
+
+def _way_out(path: Path) -> str:
+    return f"`vmmr-search repair {path.parent}` saves what can be read of it; a backup may have more"
+
+
+@contextmanager
+def translate_sqlite_errors(path: Path, damaged: Callable[[Path, str], ArtifactError] = damaged) -> Iterator[None]:
+    """Raise SQLite's errors as ArtifactErrors that name the file; `damaged` makes the one for a file that is damaged."""
+    try:
+        yield
+    except ERRORS as error:
+        if is_damage(error):
+            raise damaged(path, str(error)) from error
+        raise ArtifactError(path, str(error)) from error
+
+
+def unwritable(path: Path, error: Exception) -> ServiceError:
+    """Return the error for a caller whose write did not get into the journal."""
+    if isinstance(error, CommitError):
+        text = f"{path.name} cannot be written ({error}): the write may be there after a crash; send it again"
+        return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
+    code = error_code(error) if isinstance(error, sqlite3.Error) else 0
+    if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        text = f"the disk of {path.name} is full: nothing was written"
+        return ServiceError(Reason.JOURNAL_FULL, text)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        text = f"{path.name} is being written by another process: nothing was written"
+        return ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
+    return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")

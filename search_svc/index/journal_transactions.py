@@ -1,0 +1,88 @@
+"""Transactions that write to the journal: each in its turn, checked when it begins, and on the disk when it has ended.
+
+On the disk means both: SQLite's COMMIT has returned, and `journal.mark` says that it was acknowledged.
+"""
+
+import math
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from search_svc.index import journal_mark
+from search_svc.index.journal_errors import CommitError, error_code
+from search_svc.index.journal_file import connect_to_write
+from search_svc.index.journal_mark import MarkFile
+from search_svc.index.journal_snapshot import Snapshot, mark_of
+from search_svc.index.turns import Turns
+
+LONGEST_WAIT_S = 10.0
+"""Seconds that a transaction waits for other writers at most."""
+
+
+class JournalTransactions:
+    """Writes to a journal through one connection, for one thread at a time. Other processes may write too."""
+
+    def __init__(self, path: Path, model: str, dimension: int, after: int) -> None:
+        """Open the journal, or make it, as `connect_to_write` does, and raise what that raises."""
+        self._path = path
+        self.connection = connect_to_write(path, model, dimension, after)
+        try:
+            self._turns = Turns(self.connection, path)
+            try:
+                self._mark = MarkFile(path)
+            except BaseException:
+                self._turns.close()
+                raise
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+        self._turns.close()
+        self._mark.close()
+
+    @contextmanager
+    def transaction(self, deadline: float = math.inf) -> Iterator[Snapshot]:
+        """Yield the journal as it is before the block, which may write to it; what it wrote is acknowledged when the block has ended.
+
+        Waits for other writers until the deadline, a time of `time.monotonic`, and no longer than LONGEST_WAIT_S. If the block raises,
+        nothing is written. Raises ArtifactError if the journal lacks what was acknowledged: nothing may be added to it then; CommitError if
+        what was written may be there after a crash; another sqlite3.Error if it is not.
+        """
+        self._turns.begin(min(deadline, time.monotonic() + LONGEST_WAIT_S))
+        try:
+            snapshot = Snapshot.of(self.connection, self._path)
+            # Nobody else commits now, so the mark cannot have passed what is seen here.
+            snapshot.check(self._mark.read())
+            yield snapshot
+            self._commit()
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def _commit(self) -> None:
+        mark = mark_of(self.connection)
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if error_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                raise
+            raise CommitError(str(error)) from error
+        try:
+            self._mark.advance(mark)
+        except OSError as error:
+            raise CommitError(f"{journal_mark.NAME}: {error.strerror or error}") from error
