@@ -4,7 +4,8 @@
 
 Each call adds one item of 512 floats and is answered once the item is on the disk. The count is of all callers together, and so is
 the time limit, for each number of callers; the server is a process of its own, compaction by itself is off, and every run has an
-index of its own. Beside it, in the same run: what SQLite alone does, one transaction an item, in one thread. Then the server
+index of its own. With it goes the CPU time that the server took for an add, which other work on the machine hardly changes. Beside it, in the same run: what SQLite alone does, one transaction an item, in one thread, and what the
+journal's writer takes without a server. Then the server
 is stopped and started again: how long until it has read all of it, and is ready.
 """
 
@@ -12,24 +13,27 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 from vmmr import wire
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
-from bench.lib import servers
+from bench.lib import machine, servers
 from bench.lib.servers import Served
 from search_svc.building.build import build_version
 from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
+from search_svc.index.journal import StoredItem
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.writes import Add
 from search_svc.voting.labels import parse
 
 D = 512
@@ -47,8 +51,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vmmr-journal-", dir=args.folder) as folder:
         result = {
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+            "machine": machine.describe(),
             "sqlite_alone_per_s": round(sqlite_alone(Path(folder)), 1),
+            "writer_cpu_us_per_add": round(writer_alone(Path(folder))),
             "served": [measured(Path(folder), callers, args.count, args.seconds) for callers in args.callers],
         }
     print(table(result))
@@ -70,11 +75,29 @@ def sqlite_alone(folder: Path, seconds: float = 3.0) -> float:
     return count / seconds
 
 
+def writer_alone(folder: Path, adds: int = 1000) -> float:
+    """CPU microseconds, in user and kernel, of an add that is committed alone, without a server or a network."""
+    base = SimpleNamespace(journal_sequence=0, model=MODEL, dimension=D, item=lambda _: None)
+    (folder / "alone").mkdir()
+    writer, embedding = JournalWriter(folder / "alone", lambda: base), os.urandom(2 * D)
+    started = 0.0
+    for number in range(-50, adds):
+        if number == 0:
+            started = time.process_time()
+        (done,) = writer.commit([Add({f"item {number}": StoredItem("make_model_1990", "", "", {}, embedding)})])
+        assert done.added == 1
+    took = time.process_time() - started
+    writer.close()
+    return 1e6 * took / adds
+
+
 def measured(folder: Path, callers: int, count: int, seconds: float) -> dict:
     index = folder / f"index-{callers}"
     build(index)
     with serving(index) as server:
+        before = server.cpu_s()
         took, times = asyncio.run(add(server.address, callers, count, seconds))
+        cpu = server.cpu_s() - before
         size = sum(file.stat().st_size for file in index.glob("journal.db*"))
     start_up = restarted(index, len(times))
     at = {f"p{q}_ms": round(1e3 * float(np.quantile(times, q / 100)), 2) for q in (50, 99)}
@@ -84,6 +107,7 @@ def measured(folder: Path, callers: int, count: int, seconds: float) -> dict:
         "adds": len(times),
         "per_s": round(len(times) / took, 1),
         **at,
+        "server_cpu_us_per_add": round(1e6 * cpu / len(times)),
         "journal_bytes": size,
         "bytes_per_add": round(size / len(times)),
         **start_up,
@@ -151,11 +175,15 @@ def build(index: Path) -> None:
 
 
 def table(result: dict) -> str:
-    lines = [result["machine"], f"SQLite alone, one thread: {result['sqlite_alone_per_s']} transactions/s"]
-    lines.append("callers    adds  acknowledged/s  p50 ms  p99 ms  journal MB  start-up s (without)")
+    lines = [
+        machine.line(result["machine"]),
+        f"SQLite alone, one thread: {result['sqlite_alone_per_s']} transactions/s",
+    ]
+    lines.append(f"the journal's writer alone: {result['writer_cpu_us_per_add']} us of CPU for an add")
+    lines.append("callers    adds  acknowledged/s  p50 ms  p99 ms  CPU us/add  journal MB  start-up s (without)")
     lines += [
         f"{r['callers']:7d} {r['adds']:7d} {r['per_s']:15.0f} {r['p50_ms']:7.2f} {r['p99_ms']:7.2f} "
-        f"{r['journal_bytes'] / 1e6:11.1f} {r['start_up_s']:11.2f} ({r['start_up_without_s']:.2f})"
+        f"{r['server_cpu_us_per_add']:11d} {r['journal_bytes'] / 1e6:11.1f} {r['start_up_s']:11.2f} ({r['start_up_without_s']:.2f})"
         for r in result["served"]
     ]
     return "\n".join(lines)

@@ -129,6 +129,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
         self.shards_answered = 2
         self.model = MODEL
         self.problem = ""
+        self.lost_entries = 0
         self.calibration: search_pb2.Calibration | None = None
         self.items: dict[str, tuple[gallery_pb2.Item, float]] = {}
         """What was added, by id, with its embedding's first value."""
@@ -166,6 +167,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
             nprobe=8,
             calibration=self.calibration,
             problem=self.problem,
+            lost_entries=self.lost_entries,
         )
         index.create_time.FromJsonString("2026-11-22T10:00:00Z")
         reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)

@@ -245,6 +245,15 @@ def test_info_warns_of_an_index_that_the_service_cannot_follow(run, services):
     assert done.returncode == 0
 
 
+def test_info_warns_of_changes_that_the_gallery_has_lost(run, services):
+    assert run("info").stderr == ""
+    services.search.lost_entries = 3
+    for done in (run("info"), run("info", "--json")):
+        assert done.stderr == "vmmr: warning: the gallery has lost 3 changes that were acknowledged\n"
+        assert done.returncode == 0
+    assert json.loads(done.stdout)["index"]["lost_entries"] == 3
+
+
 def test_info_prints_the_calibration_and_warns_of_different_models(run, services):
     services.search.calibration = search_pb2.Calibration(photos=300, false_alarm_rate=0.05, unknown_threshold=0.3)
     done = run("info")

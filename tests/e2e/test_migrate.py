@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -17,8 +18,12 @@ import vmmr
 from PIL import Image
 
 from search_svc.dataset.embeddings import Embeddings
+from search_svc.index.base import VersionBase
 from search_svc.index.index_dir import current
+from search_svc.index.journal_writer import JournalWriter
+from search_svc.index.repair import repair
 from search_svc.index.version import IndexVersion
+from search_svc.index.writes import Add
 
 LABELS = ("honda_civic_2005", "honda_pilot_2011", "lada_niva_1999")
 PHOTOS = 12
@@ -108,9 +113,10 @@ def migrate(old, photos, embedders, tmp_path):
     return run
 
 
-def answers(client, numbers):
-    """The item that each photo is found as."""
-    found = client.identify_many([photo(number) for number in numbers])
+def answers(client, numbers, sequence=0):
+    """The item that each photo is found as, once the journal is known up to that entry."""
+    options = vmmr.SearchOptions(min_sequence=sequence)
+    found = client.identify_many([photo(number) for number in numbers], options=options)
     return [outcome.result().neighbours[0].item_id for outcome in found]
 
 
@@ -126,7 +132,7 @@ class TestSideBySide:
         with vmmr.Client(embedders["old"], old_search, timeout_s=30) as before:
             fresh = vmmr.Item("from the street", "lada_niva_1999", uri(2), batch_id="may", attributes={"dealer": "7"})
             before.add_items([fresh], before.embed([photo(2)]))
-            before.delete_items(item_ids=[uri(0), uri(2)])
+            written = before.delete_items(item_ids=[uri(0), uri(2)]).journal_sequence
             done = migrate()
             assert done.returncode == 0, done.stderr
             assert f"11 photos of 3 labels (11 embedded now), of new ({embedder_model(embedders)[:12]})" in done.stdout
@@ -135,7 +141,7 @@ class TestSideBySide:
             with vmmr.Client(embedders["new"], new_search, timeout_s=30) as after:
                 right = [uri(1), "from the street", *map(uri, range(3, PHOTOS))]
                 assert answers(after, range(1, PHOTOS)) == right
-                assert answers(before, range(1, PHOTOS)) == right
+                assert answers(before, range(1, PHOTOS), written) == right
                 assert after.get_item("from the street") == fresh
                 assert after.info().index.k == 3
             with vmmr.Client(embedders["old"], new_search, timeout_s=30) as mixed:
@@ -233,6 +239,25 @@ class TestBadInput:
         assert f"left out: {uri(3)}: " in done.stderr
         (photos / uri(3)).write_bytes(photo(3))
         assert "11 photos of 3 labels (1 embedded now, 1 left out)" in migrate("--skip-missing").stdout
+
+    def test_the_gallery_of_a_journal_that_was_repaired_is_migrated_though_its_last_entry_was_lost(
+        self, migrate, old, tmp_path
+    ):
+        base = VersionBase(IndexVersion.open(old))
+        writer = JournalWriter(old, lambda: base)
+        for name in ("kept", "lost"):
+            writer.commit([Add({name: base.item(uri(1))})])
+        writer.close()
+        with closing(sqlite3.connect(old / "journal.db")) as other, other:
+            other.execute("UPDATE entries SET label = 'flipped' WHERE item_id = 'lost'")
+        assert repair(old).lost == [2]
+        done = migrate()
+        assert "13 photos of 3 labels (13 embedded now)" in done.stdout, done.stderr
+        assert "up to entry 2 of its journal" in done.stdout
+        made = IndexVersion.open(tmp_path / "new", verify=False)
+        assert made.items.row("kept") is not None
+        assert made.items.row("lost") is None
+        assert "nothing was built" in migrate().stdout
 
     def test_uris_lead_nowhere_but_below_the_folder(self, migrate, serve, old, embedders):
         with vmmr.Client(embedders["old"], serve(old), timeout_s=30) as client:

@@ -37,17 +37,20 @@ def unit(rows, seed=1):
 
 
 class Client:
-    """What a server's callers do."""
+    """What a server's callers do; a query asks for all that was acknowledged to this client."""
 
     def __init__(self, channel):
         self.gallery = gallery_pb2_grpc.GalleryServiceStub(channel)
         self.search = search_pb2_grpc.SearchServiceStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
+        self.acknowledged = 0
 
     def add(self, names, seed=1, uri=""):
         items = [gallery_pb2.Item(item_id=name, label="lada_niva_1999", uri=uri) for name in names]
         request = gallery_pb2.AddItemsRequest(items=items, embeddings=wire.pack(MODEL, unit(len(items), seed)))
-        return self.gallery.AddItems(request, timeout=TIMEOUT_S)
+        done = self.gallery.AddItems(request, timeout=TIMEOUT_S)
+        self.acknowledged = max(self.acknowledged, done.journal_sequence)
+        return done
 
     def names(self, label=""):
         found, token = [], None
@@ -62,7 +65,8 @@ class Client:
 
     def nearest(self, vector):
         request = search_pb2.SearchRequest(
-            queries=wire.pack(MODEL, vector[None]), options=search_pb2.SearchOptions(k=1)
+            queries=wire.pack(MODEL, vector[None]),
+            options=search_pb2.SearchOptions(k=1, min_sequence=self.acknowledged),
         )
         return self.search.Search(request, timeout=TIMEOUT_S).results[0].neighbours[0].item_id
 
@@ -287,6 +291,17 @@ class TestTornPage:
         _, client = serve(killed)
         assert set(client.names()) == {*BASE, *WRITTEN[:-3], "after"}
         assert client.lost() == (3, "NOT_SERVING")
+
+    def test_of_the_end_of_the_journal_repaired_is_compacted_by_a_server_that_begins_by_itself(self, killed, serve):
+        log = killed / "journal.db-wal"
+        log.write_bytes(log.read_bytes()[:-4000])
+        assert repair(killed).lost[-1] == 120
+        process, client = serve(killed, "--compact-at", "100", "--keep-versions", "1")
+        kept = set(client.names())
+        process.first("compacted")
+        listed = client.gallery.ListVersions(gallery_pb2.ListVersionsRequest(), timeout=TIMEOUT_S)
+        assert (listed.journal_sequence, listed.journal_depth) == (120, 0)
+        assert set(client.names()) == kept
 
     def test_of_the_end_of_the_journal_repaired_is_compacted_and_listed_by_label(self, killed, serve):
         log = killed / "journal.db-wal"

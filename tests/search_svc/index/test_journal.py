@@ -428,6 +428,30 @@ class TestMark:
         prune(tmp_path, 2)
         assert journal_mark.read(path) == Mark(2, 2)
 
+    def test_each_of_several_writers_sees_what_the_others_have_raised_it_to(self, tmp_path):
+        path = tmp_path / "journal.db"
+        journal_mark.create(path, Mark(0, 0))
+        with journal_mark.MarkFile(path) as one, journal_mark.MarkFile(path) as other:
+            for number in range(1, 6):
+                one.advance(Mark(2 * number, 0))
+                other.advance(Mark(2 * number + 1, number))
+                one.advance(Mark(2 * number, 0))
+                assert (one.read(), other.read(), journal_mark.read(path)) == 3 * (Mark(2 * number + 1, number),)
+
+    def test_a_writer_that_is_open_adds_nothing_to_a_journal_that_lacks_its_end(self, tmp_path):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        journal_mark.advance(tmp_path / "journal.db", Mark(5, 0))
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert "ends with entry 1, and entries up to 5 were acknowledged" in str(outcome)
+
+    def test_a_writer_that_is_open_misses_a_mark_that_was_removed(self, tmp_path):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        (tmp_path / "journal.mark").unlink()
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert "journal.mark: is missing" in str(outcome)
+
     def test_a_write_whose_mark_does_not_get_on_the_disk_may_be_there(self, tmp_path, monkeypatch):
         def fail(*_):
             raise OSError(5, "Input/output error")

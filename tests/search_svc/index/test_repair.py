@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from search_svc.building.compaction import compact
 from search_svc.index import repair as repairing
+from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import repair
+from search_svc.index.retention import retire
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -124,13 +127,39 @@ def test_what_comes_after_a_damaged_frame_of_the_log_is_saved(index):
     assert {key: item for key, item in found.items() if key.startswith("new")} == before
 
 
-def test_after_the_last_entry_was_lost_the_gallery_is_compacted_and_listed_before_anybody_writes(index):
-    damage(index, b"99 3")
-    assert repair(index).lost == [400]
-    with Journal.open(index) as journal:
-        assert journal.sequence() == 400
-        assert journal.read(399, 10)[-1].sequence == 400
-        assert journal.lost() == 1
+@pytest.fixture
+def lacks_its_last(built, tmp_path):
+    """An index whose journal of three entries was repaired, after the last was lost."""
+    index = shutil.copytree(built, tmp_path / "lacks its last")
+    written(index, *(Add({name: stored(number=n)}) for n, name in enumerate(("one", "two", "three"))))
+    damage(index, b"three")
+    assert repair(index).lost == [3]
+    return index
+
+
+class TestAfterTheLastEntryWasLost:
+    """Nobody has written since, so what stands in its place is the end."""
+
+    def test_the_journal_is_read_to_its_end_and_listed(self, lacks_its_last):
+        with Journal.open(lacks_its_last) as journal:
+            assert (journal.sequence(), journal.lost()) == (3, 1)
+            assert [entry.sequence for entry in journal.read(0, 10)] == [1, 2, 3]
+            assert [entry.item_id for entry in journal.last_by_id("", 0, 10) if entry.item] == ["one", "two"]
+            assert journal.of_label(stored().label, 0) == ["one", "two"]
+
+    def test_the_gallery_is_compacted_to_that_end_and_pruned(self, lacks_its_last):
+        version = compact(lacks_its_last)
+        assert (version.manifest.journal_sequence, version.manifest.items) == (3, 22)
+        assert retire(lacks_its_last, keep=1) == ["000001"]
+        with Journal.open(lacks_its_last) as journal:
+            assert (journal.sequence(), journal.lost()) == (3, 0)
+
+    def test_it_is_backed_up_and_restored(self, lacks_its_last, tmp_path):
+        back_up(lacks_its_last, str(tmp_path / "backup"))
+        restore(str(tmp_path / "backup"), tmp_path / "restored")
+        with Journal.open(tmp_path / "restored") as journal:
+            assert (journal.sequence(), journal.lost()) == (3, 1)
+        assert replayed(tmp_path / "restored").keys() == {"one", "two"}
 
 
 def test_without_a_mark_nobody_says_that_none_are_lost(index):

@@ -481,13 +481,13 @@ class TestDisk:
         acknowledged, batch = [], [item(f"{{}} {n}", uri=2000 * "u") for n in range(20)]
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "JOURNAL_FULL") as caught:
             for number in range(1000):
-                client.add(
+                done = client.add(
                     [item(f"{number} {n}", uri=2000 * "u") for n in range(len(batch))], unit(20, seed=100 + number)
                 )
                 acknowledged += [f"{number} {n}" for n in range(20)]
         assert "the disk of journal.db is full: nothing was written" in caught.value.details()
         assert acknowledged
-        assert client.nearest(unit(20, seed=100)[3])[0].item_id == "0 3"
+        assert client.nearest(unit(20, seed=100)[3], done.journal_sequence)[0].item_id == "0 3"
         (disk / "ballast").unlink()
         assert client.add([item("after")], unit(1)).added == 1
         process.popen.kill()
