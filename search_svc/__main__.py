@@ -20,13 +20,13 @@ with needing_services("vmmr-search"):
     from search_svc.dataset import split
     from search_svc.engine.gpu import all_gpus
     from search_svc.evaluation import evaluate
-    from search_svc.index import backup_command, repair
+    from search_svc.index import backup_command, repair_command
     from search_svc.index import info_command as info
     from search_svc.index.base import VersionBase
     from search_svc.index.journal import Journal
     from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
-    from search_svc.index.writes import Write, Written
+    from search_svc.index.writes import Write, WriteResult
     from search_svc.live.following import Follower, Replay
     from search_svc.live.live_gallery import LiveGallery
     from search_svc.live.opening import Opener, warm, warm_up_queries
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         evaluate,
         info,
         versions_command,
-        repair,
+        repair_command,
         backup_command,
         migrate_command,
     ):
@@ -203,7 +203,7 @@ def _add_gallery_service(
     follower: Follower,
     items: Journal,
     *,
-    writes: Batcher[Write, Written],
+    writes: Batcher[Write, WriteResult],
     compactor: Compactor,
 ) -> None:
     servicer = GalleryService(

@@ -25,7 +25,7 @@ from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.index_dir import version_names
 from search_svc.index.journal import Journal
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from svckit.artifact import sha256_of
 from svckit.cli import CommandError, progress
 
@@ -194,15 +194,15 @@ def _check(index_dir: Path, new_dir: Path, model: str, dev: Embeddings | None) -
 
 def _read_gallery(index_dir: Path) -> tuple[MergedGallery, BuildSource, list[bytes]]:
     """Return the gallery of the index as it is now, its photos, and their keys in the cache."""
-    holding = Holding.current(index_dir)  # meanwhile, entries that the version lacks are not pruned from the journal
+    lease = VersionLease.current(index_dir)  # meanwhile, entries that the version lacks are not pruned from the journal
     try:
-        base = IndexVersion.open(index_dir, holding.path.name, verify=False)
+        base = IndexVersion.open(index_dir, lease.path.name, verify=False)
         with Journal.open(index_dir) as journal:
             merged = merge_journal(base, journal, journal.sequence())
         gallery = merged.build_source()
         return merged, gallery, _photo_keys(gallery)
     finally:
-        holding.release()
+        lease.release()
 
 
 def _photo_keys(gallery: BuildSource) -> list[bytes]:

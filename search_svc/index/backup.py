@@ -31,7 +31,7 @@ from search_svc.index.journal_check import verify
 from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_snapshot import checked
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from svckit.artifact import ArtifactError, atomic_directory, flush, read_manifest, read_object, sealed, sha256s
 from svckit.cli import CommandError, progress
 
@@ -55,9 +55,9 @@ def back_up(index_dir: Path, destination: str) -> Backup:
     """
     place = _Place.at(destination)
     place.check_empty()
-    holding = Holding.current(index_dir)
+    lease = VersionLease.current(index_dir)
     try:
-        version = IndexVersion.open(index_dir, holding.path.name)
+        version = IndexVersion.open(index_dir, lease.path.name)
         with tempfile.TemporaryDirectory() as work:
             files = {f"versions/{version.path.name}/{name}": version.path / name for name in _names(version.path)}
             sequence = _copy_journal(index_dir, version, Path(work))
@@ -66,7 +66,7 @@ def back_up(index_dir: Path, destination: str) -> Backup:
             files |= {name: Path(work) / name for name in _names(Path(work)) if name in ("CURRENT", journal_file.FILE)}
             size = _upload(place, files, {"version": version.path.name, "journal_sequence": sequence})
     finally:
-        holding.release()
+        lease.release()
     return Backup(version.path.name, sequence, size)
 
 

@@ -112,7 +112,7 @@ class Journal:
         self._verified = True
 
     def holds(self, upto: int) -> bool:
-        """Whether there are entries up to a sequence number."""
+        """Return whether there are entries up to a sequence number."""
         return bool(self._find("SELECT 1 FROM entries WHERE sequence <= ? LIMIT 1", upto))
 
     def sequence(self) -> int:
@@ -167,12 +167,12 @@ class Journal:
             return ids_of_label(snapshot, label, after) if snapshot else []
 
     def of_batch(self, batch_id: str, after: int) -> list[str]:
-        """As `of_label`, of a batch, which is not the empty one."""
+        """Like `of_label`, for a batch; of the empty one, none."""
         with self._verified_snapshot() as snapshot:
             return ids_of_batch(snapshot, batch_id, after) if snapshot else []
 
     def _find(self, sql: str, *values: Any) -> list[Any]:
-        """Rows; none if there is no journal."""
+        """Return the rows of a query; none if there is no journal."""
         with self._snapshot() as snapshot:
             return snapshot.connection.execute(sql, values).fetchall() if snapshot else []
 
@@ -204,7 +204,7 @@ class Journal:
 
 
 def item_of(row: Row) -> StoredItem | None:
-    """Of a row that is as it was written; None if the item was deleted."""
+    """Return the item of a row that is as it was written; None if it was deleted."""
     label, uri, batch_id, attributes, embedding = row[2:7]
     return None if label is None else StoredItem(label, uri, batch_id, json.loads(attributes), embedding)
 

@@ -30,7 +30,7 @@ _CHECKPOINT_PAGES = 256
 
 
 class _Leased(sqlite3.Connection):
-    """Nobody repairs the journal until it is closed."""
+    """A connection with a lease: nobody repairs the journal until it is closed."""
 
     lease: JournalLease | None = None
 
@@ -41,23 +41,23 @@ class _Leased(sqlite3.Connection):
 
 
 class _Alone(_Leased):
-    """Of who can share no memory with writers, for there were none: it sees nothing of what others write from then on."""
+    """A connection of a process that cannot share memory with writers, for there were none: it does not see what they write later."""
 
     as_it_was: tuple[int, int] | None
 
 
 def outdated(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether somebody may have begun to write to a journal that was opened as one that nobody does."""
+    """Return whether somebody may have written to the journal since it was opened as one that nobody writes to."""
     return isinstance(connection, _Alone) and (_has_log(path) or connection.as_it_was != _as_it_is(path))
 
 
 def files(path: Path) -> tuple[Path, Path, Path]:
-    """The database, and what SQLite keeps beside it while it is in use."""
+    """Return the paths of the database, and of the log and the shared memory that SQLite keeps beside it while it is in use."""
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
 def size(path: Path) -> int:
-    """Bytes of all of them. SQLite makes and removes them as it likes."""
+    """Return the bytes of all the files of a journal. SQLite makes and removes some as it likes."""
     total = 0
     for file in files(path):
         with suppress(FileNotFoundError):
@@ -66,12 +66,12 @@ def size(path: Path) -> int:
 
 
 def repaired(path: Path) -> Path:
-    """Where a repaired journal is until it has taken the place of the damaged one."""
+    """Return the path of a repaired journal until it has taken the place of the damaged one."""
     return path.with_name(f".{path.name}.repaired")
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
-    """None if there is no journal yet, or only the beginnings of one. Raises ArtifactError if it cannot be read."""
+    """Open the journal to read it; None if there is none yet, or only the beginnings of one. Raises ArtifactError if it cannot be read."""
     _refuse_half_repaired(path)
     if not path.exists():
         return None
@@ -116,7 +116,7 @@ def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqli
 
 
 def connect_to_mend(path: Path) -> sqlite3.Connection:
-    """One that is not asked whether it has all that was acknowledged."""
+    """Open a journal to write to it without asking whether it has all that was acknowledged."""
     _refuse_half_repaired(path)
     connection = _connect(path, "rw")
     connection.execute("PRAGMA synchronous = FULL")
@@ -152,7 +152,7 @@ def checkpoint(path: Path) -> None:
 
 
 def _refuse_half_repaired(path: Path) -> None:
-    """What was written to the damaged one now would be lost when the repair goes on."""
+    """Raise ArtifactError if a repair was begun: what is written now would be lost when it goes on."""
     if repaired(path).exists():
         raise ArtifactError(path, f"its repair was begun and not ended: `vmmr-search repair {path.parent}` ends it")
 
@@ -169,7 +169,7 @@ def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Le
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """SQLite shares memory with writers through a file beside the journal. Where it can't make one, nobody writes now."""
+    """Open a journal to read it. SQLite shares memory with writers through a file beside it; if it can't make one, nobody writes now."""
     connection = _connect(path, "ro")
     try:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
@@ -195,7 +195,7 @@ def _has_log(path: Path) -> bool:
 
 
 def _as_it_is(path: Path) -> tuple[int, int] | None:
-    """What is another once somebody has written; None if the file is gone."""
+    """Return the time and the size of the file, which change when somebody writes; None if it is gone."""
     with suppress(FileNotFoundError):
         found = path.stat()
         return found.st_mtime_ns, found.st_size
@@ -203,7 +203,7 @@ def _as_it_is(path: Path) -> tuple[int, int] | None:
 
 
 def _format(connection: sqlite3.Connection, path: Path) -> int:
-    """0 if the file is new. Raises ArtifactError if it is no journal that this code knows."""
+    """Return the format; 0 if the file is new. Raise ArtifactError if it is no journal that this code knows."""
     ((application,),) = connection.execute("PRAGMA application_id")
     ((found,),) = connection.execute("PRAGMA user_version")
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
@@ -217,7 +217,7 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _make(connection: sqlite3.Connection, path: Path, meta: Meta) -> None:
-    """Another process may be at it too; SQLite does not wait for it in all steps."""
+    """Make the tables. Another process may do so at once, and SQLite does not wait for it in all steps."""
     end = time.monotonic() + _READ_BUSY_S
     while True:
         try:
@@ -248,7 +248,7 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """In one transaction; another process may be at it too."""
+    """Run the block in one transaction, which waits for those of other processes."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

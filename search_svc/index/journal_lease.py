@@ -1,4 +1,4 @@
-"""Who has the journal of an index open: each such process holds a shared lock on the index's directory until it closes it.
+"""Leases on journals: a process that has a journal open holds a shared lock on the index's directory until it closes it.
 
 So a repair, which puts another file in the journal's place, can tell whether it is alone with it, whoever the others are: the kernel
 knows of the locks of other users and containers, too, whose processes cannot be listed. It ends the locks of a process that ends.
@@ -34,8 +34,8 @@ class JournalLease:
 
 
 @contextmanager
-def alone_with_journal(index_dir: Path) -> Iterator[bool]:
-    """Whether nobody has the journal open; while inside, if so, nobody can begin to."""
+def exclusive_journal(index_dir: Path) -> Iterator[bool]:
+    """Yield whether no process has the journal open; if so, none can open it within the block."""
     descriptor = os.open(index_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield locked(descriptor)

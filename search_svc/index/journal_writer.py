@@ -1,4 +1,4 @@
-"""Writes to the journal: those that waited together are committed together, and told of once they are on the disk.
+"""Writes to the journal: those that waited together are committed together, and acknowledged once they are on the disk.
 
 A commit waits for the disk, whatever is in it. So the more callers write at once, the more each wait is worth.
 """
@@ -16,13 +16,13 @@ from search_svc.index.journal_errors import ERRORS, is_damage, unwritable
 from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
-from search_svc.index.writes import Add, Base, Delete, Write, Written
+from search_svc.index.writes import Add, Base, Delete, Write, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
 
 class JournalWriter:
-    """What a Batcher runs, in one thread. The journal is made with the first write; other processes may write too."""
+    """Carries out batches of writes, in one thread. The first write makes the journal; other processes may write too."""
 
     def __init__(self, index_dir: Path, base: Callable[[], Base]) -> None:
         """`base` gives the version that is served, which stays on the disk while it is."""
@@ -30,8 +30,8 @@ class JournalWriter:
         self._base = base
         self._transactions: JournalTransactions | None = None
 
-    def commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
-        """What came of each, once all that are well are on the disk, or why it is not there. Each is whole, or not at all."""
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
+        """Return the result of each write that is on the disk, or why it is not. Each is there whole, or not at all."""
         outcomes = self._commit(writes)
         if len(writes) > 1 and all(_is_full(outcome) for outcome in outcomes):
             # The largest may be what does not fit.
@@ -39,7 +39,7 @@ class JournalWriter:
         return outcomes
 
     def close(self) -> None:
-        """Ends. What is in SQLite's log gets into the database, for what is there is not lost with the log."""
+        """Close the journal, and put SQLite's log into the database, so that nothing is lost with the log."""
         self._disconnect()
         journal_file.checkpoint(self.path)
 
@@ -48,7 +48,7 @@ class JournalWriter:
             self._transactions.close()
         self._transactions = None
 
-    def _commit(self, writes: Sequence[Write]) -> list[Written | Exception]:
+    def _commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
         try:
             base = self._base()
             with self._opened(base).transaction(max(write.deadline for write in writes)) as snapshot:
@@ -76,7 +76,7 @@ class JournalWriter:
 
 
 def _check(snapshot: Snapshot, base: Base) -> None:
-    """Whether the base and the entries after it are the gallery that is written to."""
+    """Raise ServiceError if the base and the entries after it are not the gallery that is written to."""
     meta, last = snapshot.meta, snapshot.last
     if last < base.journal_sequence:
         text = f"ends with entry {last}, and the index holds {base.journal_sequence}: it is the journal of another"
@@ -103,8 +103,8 @@ class _Changes:
         self._last = snapshot.last
         self._base = base
 
-    def outcome(self, write: Write) -> Written | Exception:
-        """Of one write, which fails alone, unless it is the journal that fails."""
+    def outcome(self, write: Write) -> WriteResult | Exception:
+        """Carry out one write, which fails alone, unless the journal fails."""
         if time.monotonic() > write.deadline:
             return ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed before the write began")
         self._connection.execute("SAVEPOINT one")
@@ -119,7 +119,7 @@ class _Changes:
             if self._connection.in_transaction:
                 self._connection.execute("RELEASE one")
 
-    def _write(self, write: Write) -> Written:
+    def _write(self, write: Write) -> WriteResult:
         match write:
             case Add():
                 written = self._add(write)
@@ -129,7 +129,7 @@ class _Changes:
                 assert_never(write)
         return written
 
-    def _add(self, write: Add) -> Written:
+    def _add(self, write: Add) -> WriteResult:
         if write.model not in ("", self._base.model):
             text = f"the index is of the model {self._base.model[:12]} now, and these were embedded with {write.model[:12]}"
             raise ServiceError(Reason.MODEL_MISMATCH, text, metadata={"expected": self._base.model, "got": write.model})
@@ -137,18 +137,20 @@ class _Changes:
         changed = [(item_id, item) for item_id, item in write.items.items() if item != before[item_id]]
         added = sum(before[item_id] is None for item_id, _ in changed)
         sequence = self._insert(changed)
-        return Written(sequence, added=added, replaced=len(changed) - added, unchanged=len(write.items) - len(changed))
+        return WriteResult(
+            sequence, added=added, replaced=len(changed) - added, unchanged=len(write.items) - len(changed)
+        )
 
-    def _delete(self, write: Delete) -> Written:
+    def _delete(self, write: Delete) -> WriteResult:
         if write.only is not None:
             found = ((item_id, self._item(item_id)) for item_id in dict.fromkeys(write.only))
             there = [item_id for item_id, item in found if item is not None and write.selects(item)]
-            return Written(self._insert((item_id, None) for item_id in there), deleted=len(there))
+            return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there))
         there = [item_id for item_id in self._meant(write) if self._item(item_id) is not None]
-        return Written(self._insert((item_id, None) for item_id in there), deleted=len(there))
+        return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there))
 
     def _meant(self, write: Delete) -> Iterable[str]:
-        """Each id once."""
+        """Return the ids of the items to delete, each once."""
         ids, after = dict.fromkeys(write.item_ids), self._base.journal_sequence
         if write.label:
             ids |= dict.fromkeys(id_ for id_ in self._base.of_label(write.label) if not self._touched(id_))
@@ -159,7 +161,7 @@ class _Changes:
         return ids
 
     def _item(self, item_id: str) -> StoredItem | None:
-        """As it is now."""
+        """Return an item as it is now; None if there is none."""
         row = last_row(self._snapshot, item_id, self._base.journal_sequence)
         return item_of(row) if row else self._base.item(item_id)
 
@@ -168,7 +170,7 @@ class _Changes:
         return last_row(self._snapshot, item_id, self._base.journal_sequence) is not None
 
     def _insert(self, items: Iterable[tuple[str, StoredItem | None]]) -> int:
-        """The sequence number of the last of them; if there are none, of what is there."""
+        """Write entries, and return the number of the last; if there are none, of the last that is there."""
         changed = list(items)
         ends = self._last + len(changed)
         self._connection.executemany(
@@ -189,5 +191,5 @@ def _values(item: StoredItem | None) -> journal_format.Values:
     return (item.label, item.uri, item.batch_id, attributes, item.embedding)
 
 
-def _is_full(outcome: Written | Exception) -> bool:
+def _is_full(outcome: WriteResult | Exception) -> bool:
     return isinstance(outcome, ServiceError) and outcome.reason == Reason.JOURNAL_FULL

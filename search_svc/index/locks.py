@@ -12,12 +12,12 @@ _FLOCK = "hhqqixxxx"
 
 
 def locked(descriptor: int) -> bool:
-    """Whether the open file or directory is this descriptor's alone now, until it is closed; False at once if it is others'."""
+    """Lock an open file or directory for this descriptor alone, until it is closed; return False at once if others have it."""
     return _locked(descriptor, fcntl.LOCK_EX)
 
 
 def locked_with_others(descriptor: int) -> bool:
-    """Whether the descriptor shares the open file or directory now, until it is closed; False at once if it is another's alone."""
+    """Lock an open file or directory together with others, until the descriptor is closed; return False at once if one has it alone."""
     return _locked(descriptor, fcntl.LOCK_SH)
 
 
@@ -27,12 +27,12 @@ def unlock(descriptor: int) -> None:
 
 
 def mark_used(descriptor: int) -> None:
-    """Have `used` say of the open file or directory that it is in use, until the descriptor is closed. This excludes nobody."""
+    """Mark an open file or directory as used until the descriptor is closed. This excludes nobody; `used` asks for it."""
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_RDLCK))
 
 
 def used(descriptor: int) -> bool:
-    """Whether another descriptor, of any process, has marked the open file or directory as used.
+    """Return whether another descriptor, of any process, has marked the open file or directory as used.
 
     Only asks: nothing is locked meanwhile, so nobody's lock fails because of it.
     """

@@ -1,4 +1,4 @@
-"""`vmmr-search repair`: saves what can be read of a damaged journal.
+"""Repair: saves what can be read of a damaged journal.
 
 SQLite sees to a process that was killed and a page that was torn: nothing is to be done then. This is for a disk that has lost
 or changed what was written long ago. Every entry that is as it was written goes into a new journal, under its number: what SQLite can
@@ -10,30 +10,27 @@ two files. Before the first of them it gets the name `journal_file.repaired`, an
 killed between two steps, `repair` goes on where it was.
 """
 
-import argparse
 import json
 import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark, salvage
+from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.index_dir import only_builder
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
-from search_svc.index.journal_lease import alone_with_journal
+from search_svc.index.journal_lease import exclusive_journal
 from search_svc.index.journal_mark import Mark
-from search_svc.index.journal_snapshot import ALL, Snapshot, read_meta, reading
+from search_svc.index.journal_snapshot import ALL, Snapshot, reading
+from search_svc.index.recovery import recover
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, flush
 from svckit.cli import CommandError
-
-_ROW = f"SELECT {journal_format.COLUMNS} FROM entries WHERE sequence = ?"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -47,38 +44,11 @@ class Saved:
     """Where the damaged file is now."""
 
 
-def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
-        "repair",
-        help="save what can be read of a damaged journal",
-        description="Puts every entry of a damaged journal that can be read into a new one, and says which are lost. Stop the "
-        "servers of the index first. The damaged file is kept beside it.",
-    )
-    parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory")
-    parser.set_defaults(run=_run)
-
-
-def _run(args: argparse.Namespace) -> None:
-    saved = repair(args.index)
-    if saved is None:
-        print(f"{args.index}: the journal is well, and stays as it is")
-        return
-    print(f"{args.index}: {saved.entries} entries saved, {_lost(saved)}; {saved.damaged} is what it was")
-    for text in saved.unknown:
-        print(f"{args.index}: {text}")
-    if saved.lost or saved.unknown:
-        sys.exit(1)
-
-
-def _lost(saved: Saved) -> str:
-    if saved.lost:
-        numbers = f"{', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''}"
-        return f"{len(saved.lost)} lost ({numbers})"
-    return "more may be lost" if saved.unknown else "none lost"
-
-
 def repair(index_dir: Path) -> Saved | None:
-    """None if there was nothing to repair. Raises CommandError if there is no journal, or a server has it open."""
+    """Repair the journal of an index; None if there was nothing to repair.
+
+    Raises CommandError if there is no journal, or a process has it open.
+    """
     path = index_dir / journal_file.FILE
     if not any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path))):
         raise CommandError(f"{path}: there is no journal")
@@ -91,7 +61,7 @@ def repair(index_dir: Path) -> Saved | None:
 @contextmanager
 def _alone(index_dir: Path) -> Iterator[None]:
     """Raises CommandError if somebody has the journal open; nobody can open it meanwhile."""
-    with alone_with_journal(index_dir) as alone:
+    with exclusive_journal(index_dir) as alone:
         if not alone:
             who = "a process that cannot be seen from here, of another container or user,"
             raise CommandError(f"{index_dir}: {who} has the journal open: stop it first")
@@ -108,7 +78,7 @@ def _repaired(index_dir: Path, path: Path) -> Saved | None:
 
 
 def _check_unused(index_dir: Path, path: Path) -> None:
-    """Whoever has the journal open goes on with the damaged file, and what it writes there would be lost."""
+    """Raise CommandError if a process has the journal open: it would go on writing to the damaged file, and lose that."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
             if any(_is_same(file, path) for file in (process / "fd").iterdir()):
@@ -123,7 +93,7 @@ def _is_same(file: Path, path: Path) -> bool:
 
 @contextmanager
 def _copied(path: Path) -> Iterator[Path]:
-    """A copy that SQLite may open: of the log it drops what comes after the first frame that is damaged, once it closes it."""
+    """Yield a copy of the journal that SQLite may open: when it closes one, it drops the log behind the first damaged frame."""
     copy = path.with_name(f".{path.name}.copy")
     files = journal_file.files(copy)
     try:
@@ -156,9 +126,9 @@ def _content(path: Path) -> bool:
 
 
 def _repair(index_dir: Path, path: Path, copy: Path) -> None:
-    """Makes the new journal, whole and on the disk."""
+    """Make the new journal, whole and on the disk."""
     manifest = IndexVersion.open(index_dir, verify=False).manifest
-    found = _found(path, copy)
+    found = recover(path, copy)
     meta, unknown = found.meta, list(found.unknown)
     if meta is None:
         lowest = min(found.rows, default=manifest.journal_sequence + 1)
@@ -182,68 +152,8 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     journal_mark.flush_folder(index_dir)
 
 
-@dataclass(frozen=True)
-class _Found:
-    rows: dict[int, Row]
-    """By number."""
-    meta: Meta | None
-    mark: Mark | None
-    last: int
-    """The last number that was given, as far as it can be told."""
-    unknown: list[str]
-
-
-def _found(path: Path, copy: Path) -> _Found:
-    """What can be had of a journal by whatever means."""
-    mark, unknown = None, []
-    with suppress(ArtifactError):
-        mark = journal_mark.read(path)
-    form = _format(copy, marked=journal_mark.path_of(path).exists())
-    rows = salvage.rows(*journal_file.files(copy)[:2], form)
-    seen, meta, given = _seen(copy, form, max(rows, default=0))
-    if mark:
-        # Of what nobody was told of, a write that was not committed may be there in parts.
-        rows = {number: row for number, row in rows.items() if number <= mark.sequence}
-    rows |= seen
-    last = max(given, mark.sequence if mark else 0, *rows, 0)
-    if mark is None and (form > 1 or not given):
-        unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
-    return _Found(rows, meta, mark, last, unknown)
-
-
-def _format(copy: Path, *, marked: bool) -> int:
-    """Of the file, if that can be told: its number is at a fixed place. Format 1 had no mark."""
-    stated = copy.read_bytes()[60:64] if copy.exists() else b""
-    return 1 if stated == b"\0\0\0\1" and not marked else journal_format.FORMAT
-
-
-def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | None, int]:
-    """What SQLite sees: rows, asked for one by one, for a bad page costs what is on it; `meta`; the last number given."""
-    rows: dict[int, Row] = {}
-    meta, given = None, 0
-    with closing(sqlite3.connect(copy, isolation_level=None)) as source:
-        with suppress(*ERRORS, ArtifactError):
-            meta = read_meta(source, copy, form)
-        if form == 1:
-            given = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
-        highest = max(highest, given, _value(source, "SELECT max(sequence) FROM entries"))
-        for number in range(meta.pruned + 1 if meta else 1, highest + 1):
-            with suppress(*ERRORS):
-                row = source.execute(_ROW, (number,)).fetchone()
-                if row and journal_format.is_true(row, form):
-                    rows[number] = row
-    return rows, meta, given
-
-
-def _value(source: sqlite3.Connection, sql: str) -> int:
-    with suppress(*ERRORS):
-        row = source.execute(sql).fetchone()
-        return row[0] if row and isinstance(row[0], int) else 0
-    return 0
-
-
 def _rows(rows: Mapping[int, Row], pruned: int, last: int) -> Iterator[Row]:
-    """One for each number, for those that are lost too; the last ends a write, so that it is read."""
+    """Yield a row for each number, also for those that are lost; the last ends a write, so that it is read."""
     for number in range(pruned + 1, last + 1):
         row = rows.get(number)
         if row is None:
@@ -253,7 +163,7 @@ def _rows(rows: Mapping[int, Row], pruned: int, last: int) -> Iterator[Row]:
 
 
 def _take_place(path: Path) -> Saved:
-    """Of the damaged journal, which is kept. What was done of it before is not done again."""
+    """Put the repaired journal in the place of the damaged one, which is kept. Steps that were taken before are not repeated."""
     made = journal_file.repaired(path)
     notes = _notes(path)
     unknown = json.loads(notes.read_bytes()) if notes.exists() else []
@@ -272,7 +182,7 @@ def _take_place(path: Path) -> Saved:
 
 
 def _notes(path: Path) -> Path:
-    """What could not be told, for who goes on with a repair that was killed."""
+    """Return the path of the list of what could not be told, for the repair that goes on after one was killed."""
     return path.with_name(f".{path.name}.unknown")
 
 
@@ -288,7 +198,7 @@ def _set_mark(path: Path, mark: Mark) -> None:
 
 
 def _damaged(path: Path) -> Path:
-    """Its other name: it has one already if a repair was killed after it had given it."""
+    """Return the name that the damaged journal is kept under; a repair that was killed may have given it one."""
     damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     if not path.exists():
         return damaged
@@ -300,7 +210,7 @@ def _damaged(path: Path) -> Path:
 
 
 def _count(made: Path) -> tuple[int, list[int], Mark]:
-    """How many entries a repaired journal has, which are lost, and what its mark says."""
+    """Return how many entries a repaired journal has, which are lost, and its mark."""
     with closing(sqlite3.connect(made)) as connection:
         found = connection.execute("SELECT sequence, item_id FROM entries ORDER BY sequence").fetchall()
         snapshot = Snapshot.of(connection, made)

@@ -14,7 +14,7 @@ from search_svc.index.index_dir import current, make_current, only_builder, vers
 from search_svc.index.journal import Journal
 from search_svc.index.journal_pruning import prune
 from search_svc.index.version import IndexVersion, VersionManifest, stated
-from search_svc.index.version_lease import alone_with, in_use
+from search_svc.index.version_lease import exclusive_version, in_use
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -112,7 +112,7 @@ def _remove(index_dir: Path, name: str) -> bool:
     """Whether nobody used it, and it is gone."""
     path = version_path(index_dir, name)
     doomed = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
-    with alone_with(path) as free:
+    with exclusive_version(path) as free:
         if free:
             # A reader sees all of it or nothing; what is left of it if this is killed, the next build clears away.
             path.rename(doomed)

@@ -1,6 +1,6 @@
-"""Who uses an index version: a process that serves one holds a shared lock on its directory, until it has let go of it.
+"""Leases on index versions: a process that serves a version holds a shared lock on its directory until it has let go of it.
 
-So what clears up old versions, in any process, can tell which are free. The kernel ends the locks of a process that ends,
+So a process that removes old versions can tell which are free. The kernel ends the locks of a process that ends,
 however it ends. A lock is of the directory itself: nothing is written, so an index on a read-only disk can be served.
 
 Beside it, the process marks the directory as used. Whether a version is in use can be asked by the mark: a lock taken just to
@@ -20,7 +20,7 @@ from svckit.artifact import ArtifactError
 _TRIES = 10
 
 
-class Holding:
+class VersionLease:
     """A version that stays where it is until `release`, or until the process ends."""
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class Holding:
 
     @classmethod
     def current(cls, index_dir: Path) -> Self:
-        """Hold the version that is to be served; another may become that, and this one be removed, while it is reached for."""
+        """Take a lease on the current version; try again if another becomes current, and this one is removed, meanwhile."""
         for attempt in range(_TRIES):
             version = current(index_dir)
             try:
@@ -57,7 +57,7 @@ class Holding:
 
 
 def in_use(path: Path) -> bool:
-    """Whether some process holds the version. Raises FileNotFoundError if it is not there."""
+    """Return whether some process has a lease on the version. Raise FileNotFoundError if it is not there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return used(descriptor)
@@ -66,8 +66,8 @@ def in_use(path: Path) -> bool:
 
 
 @contextmanager
-def alone_with(path: Path) -> Iterator[bool]:
-    """Whether nobody holds the version; while inside, if so, nobody can begin to. For who removes it, by renaming it first."""
+def exclusive_version(path: Path) -> Iterator[bool]:
+    """Yield whether no process has a lease on the version; if so, none can get one within the block. To remove it, rename it first."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _way_out(version: Path) -> str:
 
 
 def _same(descriptor: int, path: Path) -> bool:
-    """Whether the directory is still under its name."""
+    """Return whether the directory is still under its name."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Writes to a gallery, before anybody knows what they change: what the journal's writer is given, and what comes of it."""
+"""Writes to a gallery: what the journal's writer is given, and what it returns."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Add:
     deadline: float = math.inf
     """When its caller stops waiting, as a time of `time.monotonic`."""
     model: str = ""
-    """That made the embeddings; empty: the index's, whichever that is."""
+    """Fingerprint of the model that made the embeddings; empty: the index's, whichever that is."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Delete:
     batch_id: str = ""
     deadline: float = math.inf
     only: tuple[str, ...] | None = None
-    """Ids: of those with the label and of the batch, these alone. None: all of them."""
+    """Of the items with the label and of the batch, delete only those with these ids; None: all of them."""
 
     def selects(self, item: StoredItem) -> bool:
-        """Whether the item has the label, or is of the batch."""
+        """Return whether the item has the label, or is of the batch."""
         return item.label == self.label or bool(self.batch_id and item.batch_id == self.batch_id)
 
 
@@ -62,11 +62,11 @@ Write = Add | Delete
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """A write that is on the disk."""
 
     sequence: int
-    """Who has read the journal up to here knows of it."""
+    """Number of the write's last entry: a reader of the journal up to here knows of it."""
     added: int = 0
     replaced: int = 0
     unchanged: int = 0

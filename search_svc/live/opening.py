@@ -12,7 +12,7 @@ from search_svc.engine.gpu import Gpu
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import way_out
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from search_svc.live.view import Opened
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
@@ -36,17 +36,17 @@ class Opener:
         Without `verify` its bytes are not read; sizes, and that its files fit each other, are checked all the same. Raises
         ArtifactError, CommandError and DeviceError as IndexVersion and LocalEngine do, and ConfigError if its k is too large.
         """
-        holding = Holding.current(self._index_dir)
+        lease = VersionLease.current(self._index_dir)
         try:
-            version = IndexVersion.open(self._index_dir, holding.path.name, verify=verify)
+            version = IndexVersion.open(self._index_dir, lease.path.name, verify=verify)
             self._check(version)
             engine = self._open_engine(version)
         except BaseException:
-            holding.release()
+            lease.release()
             raise
         opened = Opened(version, engine)
         self._engines[id(engine)] = engine
-        weakref.finalize(opened, self._close_in_background, engine, holding).atexit = False
+        weakref.finalize(opened, self._close_in_background, engine, lease).atexit = False
         return opened
 
     @property
@@ -76,13 +76,13 @@ class Opener:
         except ArtifactError as error:
             raise ArtifactError(error.path, error.reason, way_out(self._index_dir, version.path.name)) from error
 
-    def _close_in_background(self, engine: LocalEngine, holding: Holding) -> None:
+    def _close_in_background(self, engine: LocalEngine, lease: VersionLease) -> None:
         # This runs in whatever thread drops the last view, maybe the event loop's: closing may wait, and that may not.
-        threading.Thread(target=self._close, args=(engine, holding), name="closing", daemon=True).start()
+        threading.Thread(target=self._close, args=(engine, lease), name="closing", daemon=True).start()
 
-    def _close(self, engine: LocalEngine, holding: Holding) -> None:
+    def _close(self, engine: LocalEngine, lease: VersionLease) -> None:
         engine.close()
-        holding.release()
+        lease.release()
         if not engine.abandoned:
             del self._engines[id(engine)]
 

@@ -18,7 +18,7 @@ from search_svc.index.index_dir import current
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.retention import Kept, versions
 from search_svc.index.version import VersionManifest
-from search_svc.index.writes import Add, Delete, Write, Written
+from search_svc.index.writes import Add, Delete, Write, WriteResult
 from search_svc.live.filters import Filter
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.serving import item_reader
@@ -49,7 +49,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         index_dir: Path,
         gallery: LiveGallery,
         journal: Journal,
-        writes: Batcher[Write, Written] | None,
+        writes: Batcher[Write, WriteResult] | None,
         compactor: Compactor,
         *,
         on_write: Callable[[], None],
@@ -124,26 +124,26 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             return read()
         return await asyncio.get_running_loop().run_in_executor(self._arrivals, read)
 
-    async def _write(self, write: Write) -> Written:
+    async def _write(self, write: Write) -> WriteResult:
         writes = self._check_writable()
         done = (await writes.submit([write], deadline=write.deadline)).outputs[0]
         self._on_write()
         return done
 
-    async def _delete(self, write: Delete) -> Written:
+    async def _delete(self, write: Delete) -> WriteResult:
         """Delete few items in one write, and many in several, so that other writes can come between them."""
         self._check_writable()
         ids = write.item_ids or await self._read(lambda reader: reader.candidates(write))
         if len(ids) <= _DELETED_AT_ONCE:
             return await self._write(write)
-        done, deleted = Written(0), 0
+        done, deleted = WriteResult(0), 0
         for start in range(0, len(ids), _DELETED_AT_ONCE):
             part = dataclasses.replace(write, only=ids[start : start + _DELETED_AT_ONCE])
             done = await self._write(part)
             deleted += done.deleted
         return dataclasses.replace(done, deleted=deleted)
 
-    def _check_writable(self) -> Batcher[Write, Written]:
+    def _check_writable(self) -> Batcher[Write, WriteResult]:
         if self._writes is None:
             raise ServiceError(
                 Reason.JOURNAL_UNWRITABLE, "this server was started with --read-only: it takes no writes"

@@ -15,7 +15,7 @@ from search_svc.index.index_dir import current, version_names
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.version import IndexVersion
-from search_svc.index.writes import Add, Written
+from search_svc.index.writes import Add, WriteResult
 from tests.crash.expected import Item, half
 from tests.flips.asking import WrongError, ask
 from tests.flips.scenes import Expected as Acknowledged
@@ -111,7 +111,7 @@ def settle(index: Path, number: int, copy: Path) -> Item:
     with Journal.open(index) as journal:
         journal.sequence()  # while somebody reads, the WAL stays
         (done,) = writer.commit([Add({SETTLED: of(item)})])
-        assert isinstance(done, Written), done
+        assert isinstance(done, WriteResult), done
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(index, copy)
         writer.close()

@@ -8,7 +8,7 @@ import numpy as np
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
-from search_svc.index.writes import Add, Written
+from search_svc.index.writes import Add, WriteResult
 from search_svc.live.following import Replay
 from search_svc.live.opening import Opener
 from search_svc.live.view import View
@@ -135,7 +135,7 @@ def check_writes(index: Path, base: VersionBase, expected: Expected) -> None:
     finally:
         writer.close()
     again, new = outcomes
-    assert isinstance(again, Written)
-    assert isinstance(new, Written)
+    assert isinstance(again, WriteResult)
+    assert isinstance(new, WriteResult)
     if again.unchanged != len(expected.items) or (new.added, new.sequence) != (1, expected.sequence + 1):
         raise WrongError(f"writes what is there again: {again}, {new}; {expected.sequence} was the last")

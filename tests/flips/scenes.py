@@ -20,7 +20,7 @@ from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.retention import retire
 from search_svc.index.version import IndexVersion
-from search_svc.index.writes import Add, Delete, Write, Written
+from search_svc.index.writes import Add, Delete, Write, WriteResult
 from search_svc.voting.labels import parse
 
 D = 8
@@ -185,7 +185,7 @@ class Live:
     def commit(self, write: Write, changes: Mapping[str, StoredItem | None]) -> None:
         assert self.writer is not None
         (done,) = self.writer.commit([write])
-        assert isinstance(done, Written), done
+        assert isinstance(done, WriteResult), done
         self.expected.change(changes, done.sequence)
 
     def left(self, directory: Path, name: str, ways: tuple[str, ...] = Scene.ways) -> Scene:

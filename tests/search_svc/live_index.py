@@ -15,7 +15,7 @@ from search_svc.index.index_dir import current
 from search_svc.index.journal import StoredItem
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.version import IndexVersion
-from search_svc.index.writes import Add, Delete, Written
+from search_svc.index.writes import Add, Delete, WriteResult
 from search_svc.voting.labels import parse
 from tests.search_svc.builds import build_version
 
@@ -66,7 +66,7 @@ class Index:
 
     def _commit(self, write):
         (done,) = self.writer.commit([write])
-        assert isinstance(done, Written), done
+        assert isinstance(done, WriteResult), done
         return done.sequence
 
     def _base(self):

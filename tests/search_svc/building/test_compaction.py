@@ -16,7 +16,7 @@ from search_svc.index.index_dir import BuildRunningError, current, only_builder,
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.retention import retire, roll_back, versions
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from search_svc.index.writes import Add, Delete
 from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
@@ -271,7 +271,7 @@ class TestRetention:
 
     def test_keeps_what_is_in_use_and_the_journal_for_it(self, index):
         gallery = grown(index, 3)
-        held = Holding(index / "versions" / "000002")
+        held = VersionLease(index / "versions" / "000002")
         assert retire(index, 1) == ["000001", "000003"]
         assert [kept.in_use for kept in versions(index)] == [True, False]
         assert replayed(index, base_of(index, "000002")) == gallery

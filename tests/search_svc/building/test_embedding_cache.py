@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from search_svc.building.embedding_cache import FILE, Remade, photo_key
+from search_svc.building.embedding_cache import FILE, EmbeddingCache, photo_key
 from svckit.artifact import ArtifactError
 
 MODEL = "c0ffee" + 58 * "0"
@@ -18,7 +18,7 @@ VECTORS = np.random.default_rng(0).standard_normal((2, D)).astype(np.float32)
 @pytest.fixture
 def folder(tmp_path):
     """Two photos, and a version that was built of them."""
-    with Remade(tmp_path, MODEL, D) as cache:
+    with EmbeddingCache(tmp_path, MODEL, D) as cache:
         cache.add(dict(zip(KEYS, VECTORS, strict=True)))
         cache.build_is_of("a gallery")
     return tmp_path
@@ -32,7 +32,7 @@ def change(folder, *statements):
 
 def read(folder):
     """All that a migration asks for."""
-    with Remade(folder, MODEL, D) as cache:
+    with EmbeddingCache(folder, MODEL, D) as cache:
         return cache.built, cache.rows(KEYS)[np.arange(2)].tolist()
 
 

@@ -20,7 +20,7 @@ from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import _copied, _is_well
-from search_svc.index.writes import Add, Delete, Written
+from search_svc.index.writes import Add, Delete, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, writer, written
@@ -173,8 +173,8 @@ def test_base_and_journal_are_the_gallery_a_dict_would_be_and_outcomes_count_wha
 def test_the_same_write_again_changes_nothing_and_says_so(tmp_path):
     base = DictBase({"base": stored("b")})
     add = Add({"x": stored("a"), "base": stored("b")})
-    assert written(tmp_path, add, add, base=base) == [Written(1, added=1, unchanged=1), Written(1, unchanged=2)]
-    assert written(tmp_path, Delete(("x",)), Delete(("x",)), base=base) == [Written(2, deleted=1), Written(2)]
+    assert written(tmp_path, add, add, base=base) == [WriteResult(1, added=1, unchanged=1), WriteResult(1, unchanged=2)]
+    assert written(tmp_path, Delete(("x",)), Delete(("x",)), base=base) == [WriteResult(2, deleted=1), WriteResult(2)]
 
 
 class TestPruning:
@@ -183,7 +183,7 @@ class TestPruning:
         prune(tmp_path, 3)
         with Journal.open(tmp_path) as journal:
             assert (journal.sequence(), journal.pruned, journal.read(3, 10)) == (3, 3, [])
-        assert written(tmp_path, Add({"z": stored()}), base=DictBase(journal_sequence=3)) == [Written(4, added=1)]
+        assert written(tmp_path, Add({"z": stored()}), base=DictBase(journal_sequence=3)) == [WriteResult(4, added=1)]
 
     def test_who_needs_what_was_pruned_is_told_so(self, tmp_path):
         written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
@@ -236,7 +236,7 @@ class TestRefusals:
 
         journal = writer(tmp_path, Failing())
         outcomes = journal.commit([Add({"x": stored()}), Add({"y": stored(), "bad": stored()}), Add({"z": stored()})])
-        assert [type(outcome) for outcome in outcomes] == [Written, ServiceError, Written]
+        assert [type(outcome) for outcome in outcomes] == [WriteResult, ServiceError, WriteResult]
         assert replayed(tmp_path).keys() == {"x", "z"}
 
     def test_what_a_failing_write_has_begun_is_not_there(self, tmp_path):
@@ -244,14 +244,14 @@ class TestRefusals:
         outcomes = writer(tmp_path).commit(
             [Add({"x": stored()}), Add({"y": stored(), "bad": unwritable}), Delete(("x",))]
         )
-        assert [type(outcome) for outcome in outcomes] == [Written, UnicodeEncodeError, Written]
+        assert [type(outcome) for outcome in outcomes] == [WriteResult, UnicodeEncodeError, WriteResult]
         assert replayed(tmp_path) == {}
         with Journal.open(tmp_path) as journal:
             assert journal.sequence() == 2
 
     def test_a_write_that_nobody_waits_for(self, tmp_path):
         late, due = writer(tmp_path).commit([Add({"x": stored()}, time.monotonic() - 1), Add({"y": stored()})])
-        assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, Written(1, added=1))
+        assert (late.reason, due) == (Reason.DEADLINE_EXCEEDED, WriteResult(1, added=1))
 
     def test_waiting_for_another_writer_ends_with_the_deadline(self, tmp_path, monkeypatch):
         monkeypatch.setattr("search_svc.index.journal_transactions.LONGEST_WAIT_S", 3600.0)
@@ -263,7 +263,7 @@ class TestRefusals:
         assert (outcome.reason, outcome.retry_after_s) == (Reason.JOURNAL_UNWRITABLE, 1.0)
         assert time.monotonic() - started >= 0.2
         other.execute("ROLLBACK")
-        assert written(tmp_path, Add({"y": stored()})) == [Written(2, added=1)]
+        assert written(tmp_path, Add({"y": stored()})) == [WriteResult(2, added=1)]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from search_svc.index import journal_file, repair
 from search_svc.index.journal import Journal
-from search_svc.index.journal_lease import alone_with_journal
+from search_svc.index.journal_lease import exclusive_journal
 from search_svc.index.writes import Add
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -28,7 +28,7 @@ def index(tmp_path):
 
 
 def alone(index):
-    with alone_with_journal(index) as found:
+    with exclusive_journal(index) as found:
         return found
 
 

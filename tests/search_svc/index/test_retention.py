@@ -14,7 +14,7 @@ from search_svc.index import locks, retention
 from search_svc.index.index_dir import current, version_names
 from search_svc.index.journal import Journal
 from search_svc.index.retention import UnreadableVersionError, retire, roll_back, versions
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from search_svc.index.writes import Add
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -73,7 +73,7 @@ class TestWhileAVersionThatStaysCannotBeRead:
         put_back = away(index, "000002", "items.arrow")
         with pytest.raises(UnreadableVersionError, match="version 000002"):
             retire(index, 2)
-        held = Holding(index / "versions" / "000002")
+        held = VersionLease(index / "versions" / "000002")
         with pytest.raises(UnreadableVersionError, match="version 000002"):
             retire(index, 1)
         held.release()
@@ -151,7 +151,7 @@ class TestRollback:
 
 def test_to_ask_which_versions_are_in_use_locks_none(index, monkeypatch):
     """A lock taken just to ask makes that of a server which starts fail, and others who ask see a version in use."""
-    held = Holding(index / "versions" / "000002")
+    held = VersionLease(index / "versions" / "000002")
     monkeypatch.setattr(locks.fcntl, "flock", lambda *_: pytest.fail("it locked"))
     assert [kept.in_use for kept in versions(index)] == [False, True, False]
     held.release()

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from search_svc.index.version_lease import Holding, alone_with, in_use
+from search_svc.index.version_lease import VersionLease, exclusive_version, in_use
 from svckit.artifact import ArtifactError
 
-HOLD = "import sys, pathlib; from search_svc.index.version_lease import Holding; h = Holding(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+HOLD = "import sys, pathlib; from search_svc.index.version_lease import VersionLease; h = VersionLease(pathlib.Path(sys.argv[1])); print(flush=True); input()"
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def version(tmp_path):
 
 
 def free(path):
-    with alone_with(path) as alone:
+    with exclusive_version(path) as alone:
         return alone
 
 
 def test_a_version_is_free_until_it_is_held_and_again_when_all_have_let_go(version):
     assert free(version)
-    first, second = Holding(version), Holding.current(version.parents[1])
+    first, second = VersionLease(version), VersionLease.current(version.parents[1])
     assert not free(version)
     first.release()
     assert not free(version)
@@ -49,7 +49,7 @@ def test_another_process_holds_it_until_it_is_killed(version):
 
 def test_whether_it_is_in_use_can_be_asked_while_others_hold_it_remove_it_or_ask(version):
     assert not in_use(version)
-    with alone_with(version) as alone:
+    with exclusive_version(version) as alone:
         assert alone
         assert not in_use(version)
     with subprocess.Popen(
@@ -68,16 +68,16 @@ def test_one_that_cannot_be_reached_is_not_told_to_be_gone(version, monkeypatch)
 
     monkeypatch.setattr("search_svc.index.version_lease.os.open", failing)
     with pytest.raises(ArtifactError, match="000001: Input/output error"):
-        Holding(version)
+        VersionLease(version)
 
 
 def test_what_is_being_removed_or_was_cannot_be_held_any_more(version):
-    with alone_with(version), pytest.raises(ArtifactError, match="is being removed"):
-        Holding(version)
-    with alone_with(version):
+    with exclusive_version(version), pytest.raises(ArtifactError, match="is being removed"):
+        VersionLease(version)
+    with exclusive_version(version):
         version.rename(version.with_name(".000001.tmp"))
     with pytest.raises(ArtifactError, match="no such index version"):
-        Holding(version)
+        VersionLease(version)
     assert not free(version)
 
 
@@ -92,13 +92,13 @@ def test_a_version_that_is_removed_while_it_is_reached_for_is_not_held(version, 
 
     monkeypatch.setattr("search_svc.index.version_lease.os.open", removed_meanwhile)
     with pytest.raises(ArtifactError, match="was removed"):
-        Holding(version)
+        VersionLease(version)
 
 
 def test_who_reaches_for_the_current_version_gets_the_one_that_became_it_meanwhile(version, monkeypatch):
     root, names = version.parents[1], iter(["000000", "000001"])
     monkeypatch.setattr("search_svc.index.version_lease.current", lambda _: next(names, "000001"))
-    held = Holding.current(root)
+    held = VersionLease.current(root)
     assert held.path == version
     held.release()
 
@@ -106,4 +106,4 @@ def test_who_reaches_for_the_current_version_gets_the_one_that_became_it_meanwhi
 def test_a_current_version_that_is_not_there_is_told(version):
     version.rmdir()
     with pytest.raises(ArtifactError, match="000001: there is no such index version"):
-        Holding.current(version.parents[1])
+        VersionLease.current(version.parents[1])

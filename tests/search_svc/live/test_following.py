@@ -21,7 +21,7 @@ from search_svc.index.index_dir import make_current, version_path
 from search_svc.index.journal import Journal
 from search_svc.index.retention import roll_back
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import alone_with
+from search_svc.index.version_lease import exclusive_version
 from search_svc.live.following import Follower, Replay
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.live.opening import Opener, warm
@@ -233,14 +233,14 @@ class TestVersions:
             kept = following.view
             compact(path)
             until(lambda: following.view.manifest.version == "000002")
-            with alone_with(version_path(path, "000001")) as free:
+            with exclusive_version(version_path(path, "000001")) as free:
                 assert not free
             assert "new" in following.names(kept)
             workers = kept.opened.engine._all_workers
             del kept
 
             def let_go():
-                with alone_with(version_path(path, "000001")) as free:
+                with exclusive_version(version_path(path, "000001")) as free:
                     return free
 
             until(let_go)

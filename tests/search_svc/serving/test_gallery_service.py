@@ -30,7 +30,7 @@ from search_svc.index.index_dir import BuildRunningError, only_builder, version_
 from search_svc.index.journal import Journal
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.version import IndexVersion
-from search_svc.index.version_lease import Holding
+from search_svc.index.version_lease import VersionLease
 from search_svc.index.writes import Add, Delete
 from search_svc.serving import gallery_service, item_reader
 from search_svc.serving.gallery_service import GalleryService
@@ -411,7 +411,7 @@ class TestCompaction:
     def test_begins_by_itself_when_much_was_written_and_old_versions_go(self, index, serve):
         process, client = serve(index, "--compact-at", "20", "--keep-versions", "1")
         # Held, so that the compaction itself, whose last step it is, cannot remove it: the server has to.
-        held = Holding(version_path(index, "000001"))
+        held = VersionLease(version_path(index, "000001"))
         client.add([item(str(n)) for n in range(20)], unit(20))
         process.first("switched version")
         process.first("compacted")
