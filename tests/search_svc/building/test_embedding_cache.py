@@ -20,7 +20,7 @@ def folder(tmp_path):
     """Two photos, and a version that was built of them."""
     with EmbeddingCache(tmp_path, MODEL, D) as cache:
         cache.add(dict(zip(KEYS, VECTORS, strict=True)))
-        cache.build_is_of("a gallery")
+        cache.record_build("a gallery")
     return tmp_path
 
 
@@ -33,7 +33,7 @@ def change(folder, *statements):
 def read(folder):
     """All that a migration asks for."""
     with EmbeddingCache(folder, MODEL, D) as cache:
-        return cache.built, cache.rows(KEYS)[np.arange(2)].tolist()
+        return cache.last_build, cache.rows(KEYS)[np.arange(2)].tolist()
 
 
 def test_what_was_added_is_had_again(folder):

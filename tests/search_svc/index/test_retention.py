@@ -102,7 +102,9 @@ class TestWhileAVersionThatStaysCannotBeRead:
         away(index, "000002", "items.arrow")
         away_, here = versions(index)[1], versions(index)[2]
         assert (away_.manifest, here.problem) == (None, "")
-        assert away_.problem == f"{index}/versions/000002/items.arrow: is missing"
+        missing = f"{index}/versions/000002/items.arrow: is missing"
+        way_out = f"`vmmr-search rollback {index} 000003` serves another version, and `vmmr-search restore` a backup"
+        assert away_.problem == f"{missing}: {way_out}"
         lines = retention.table(versions(index)).splitlines()
         assert lines[2].split() == ["000002", "cannot", "be", "read"]
         assert lines[4] == f"000002 cannot be read: {away_.problem}"
