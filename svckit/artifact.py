@@ -55,12 +55,12 @@ def atomic_write(path: Path, content: bytes) -> None:
     with _errors_name(path, draft):
         try:
             draft.write_bytes(content)
-            _flush(draft)
+            flush_one(draft)
             draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-    _flush(path.parent)
+    flush_one(path.parent)
 
 
 def publish(draft: Path, path: Path) -> None:
@@ -70,7 +70,7 @@ def publish(draft: Path, path: Path) -> None:
     """
     refuse_existing(path)
     draft.rename(path)
-    _flush(path.parent)
+    flush_one(path.parent)
 
 
 def refuse_existing(path: Path) -> None:
@@ -81,7 +81,7 @@ def refuse_existing(path: Path) -> None:
 
 def write_manifest(directory: Path, fields: Mapping[str, Any], filename: str = "manifest.json") -> None:
     """Write the directory's manifest: `fields`, the size and sha256 of every file in it, and the seal (see `sealed`)."""
-    names = [name for name in _file_names(directory) if name != filename]
+    names = [name for name in file_names(directory) if name != filename]
     paths = [directory / name for name in names]
     files = {
         name: {"sha256": digest, "bytes": path.stat().st_size}
@@ -159,8 +159,22 @@ def sha256_of(parts: Iterable[bytes]) -> str:
 def flush(path: Path) -> None:
     """Put a file, or a directory and all that is in it, on the disk: it is there then even if the power fails."""
     for inner in path.rglob("*") if path.is_dir() else ():
-        _flush(inner)
-    _flush(path)
+        flush_one(inner)
+    flush_one(path)
+
+
+def flush_one(path: Path) -> None:
+    """Put a file, or a directory's list of files, on the disk. Files in a directory are not put there."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_names(directory: Path) -> list[str]:
+    """Return the paths of all files below a directory, relative to it, sorted."""
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
 
 def _check_seal(path: Path, manifest: dict[str, Any]) -> None:
@@ -192,10 +206,6 @@ def _check_sha256(path: Path, actual: str, stated: str) -> None:
         raise ArtifactError(path, f"is damaged: its sha256 is {actual}, its manifest says {stated}")
 
 
-def _file_names(directory: Path) -> list[str]:
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-
-
 @contextmanager
 def _errors_name(path: Path, draft: Path) -> Iterator[None]:
     """Make errors about the draft, or a file in it, name `path` instead: its user does not know the draft's name."""
@@ -210,11 +220,3 @@ def _errors_name(path: Path, draft: Path) -> Iterator[None]:
 
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,7 +32,16 @@ from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_snapshot import checked
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
-from svckit.artifact import ArtifactError, atomic_directory, flush, read_manifest, read_object, sealed, sha256s
+from svckit.artifact import (
+    ArtifactError,
+    atomic_directory,
+    file_names,
+    flush,
+    read_manifest,
+    read_object,
+    sealed,
+    sha256s,
+)
 from svckit.cli import CommandError, progress
 
 _MANIFEST = "manifest.json"
@@ -59,11 +68,13 @@ def back_up(index_dir: Path, destination: str) -> Backup:
     try:
         version = IndexVersion.open(index_dir, lease.path.name)
         with tempfile.TemporaryDirectory() as work:
-            files = {f"versions/{version.path.name}/{name}": version.path / name for name in _names(version.path)}
+            files = {f"versions/{version.path.name}/{name}": version.path / name for name in file_names(version.path)}
             sequence = _copy_journal(index_dir, version, Path(work))
             make_current(Path(work), version.path.name)
             # Not what SQLite has made beside the copy to read it.
-            files |= {name: Path(work) / name for name in _names(Path(work)) if name in ("CURRENT", journal_file.FILE)}
+            files |= {
+                name: Path(work) / name for name in file_names(Path(work)) if name in ("CURRENT", journal_file.FILE)
+            }
             size = _upload(place, files, {"version": version.path.name, "journal_sequence": sequence})
     finally:
         lease.release()
@@ -234,7 +245,3 @@ def _inside(name: str, place: _Place) -> str:
     if path.is_absolute() or ".." in path.parts:
         raise CommandError(f"{place.root}: its manifest lists {name!r}, which is outside of it")
     return name
-
-
-def _names(directory: Path) -> list[str]:
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())

@@ -20,7 +20,7 @@ from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import Snapshot, reading, upgrade
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, flush_one
 
 FILE = "journal.db"
 _READ_BUSY_S = 5.0
@@ -229,7 +229,7 @@ def _make(connection: sqlite3.Connection, path: Path, meta: Meta) -> None:
                 raise
             time.sleep(_POLL_S)
         else:
-            journal_mark.flush_folder(path.parent)
+            flush_one(path.parent)
             return
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from svckit.artifact import ArtifactError, flush
+from svckit.artifact import ArtifactError, flush, flush_one
 
 NAME = "journal.mark"
 _SLOT = 512
@@ -77,7 +77,7 @@ def create(journal: Path, mark: Mark) -> None:
             os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    flush_folder(path.parent)
+    flush_one(path.parent)
 
 
 def replace(journal: Path, mark: Mark) -> None:
@@ -151,15 +151,6 @@ class MarkFile:
         if not self._slots:
             raise _damaged(self._journal)
         return self._slots
-
-
-def flush_folder(path: Path) -> None:
-    """Put a folder's list of files on the disk, so that a new file is still in it if the power fails."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _damaged(journal: Path) -> ArtifactError:

@@ -29,7 +29,7 @@ from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot, reading
 from search_svc.index.recovery import recover
 from search_svc.index.version import IndexVersion
-from svckit.artifact import ArtifactError, flush
+from svckit.artifact import ArtifactError, flush, flush_one
 from svckit.cli import CommandError
 
 
@@ -149,7 +149,7 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     for file in (_notes(path), made):
         flush(file)
     made.rename(journal_file.repaired(path))
-    journal_mark.flush_folder(index_dir)
+    flush_one(index_dir)
 
 
 def _rows(rows: Mapping[int, Row], pruned: int, last: int) -> Iterator[Row]:
@@ -173,10 +173,10 @@ def _take_place(path: Path) -> Saved:
         with suppress(FileNotFoundError):
             file.rename(kept)
     # Beside the WAL of the damaged one, the new one would take that for its own.
-    journal_mark.flush_folder(path.parent)
+    flush_one(path.parent)
     _set_mark(path, mark)
     made.replace(path)
-    journal_mark.flush_folder(path.parent)
+    flush_one(path.parent)
     notes.unlink(missing_ok=True)
     return Saved(entries, lost, unknown, damaged)
 
