@@ -10,7 +10,7 @@ CARS ?= ../shared/data/stanford_cars
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-demo: $(VENV)/.services  ## draw cars, build an index of them, start both services, identify held-out photos
+demo: $(VENV)/.services  ## ask the pair that ships; then draw cars, index them, serve them, identify photos it has not seen
 	$(BIN)/python -m demo
 
 test: $(VENV)/.dev  ## run all tests, print what they cover, fail if that falls
@@ -30,7 +30,7 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 docs: $(VENV)/.dev  ## the documentation site, at 127.0.0.1:8000, built anew as pages change
 	$(BIN)/mkdocs serve
 
-cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on the blog's split
+cars: $(VENV)/.services  ## the demo's chain on the real photos in CARS, scored on a tenth of them held out
 	$(BIN)/python -m demo --photos $(CARS)
 
 bench: $(VENV)/.dev  ## every ratio of served to raw, and to other servers, in one table (20 minutes)

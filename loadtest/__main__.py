@@ -12,7 +12,7 @@ from vmmr._cli.exits import SERVICE_FAILED, USAGE, exit_code
 from vmmr._types import SearchOptions
 
 from loadtest.arguments import parser
-from svckit.extras import install
+from svckit.extras import needing
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "vmmr-loadtest") -> NoReturn:
@@ -24,11 +24,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "vmmr-loadtest")
 
 def _run(args: argparse.Namespace, name: str) -> int:
     try:
-        from loadtest import command  # noqa: PLC0415  # needs the extra, which --help does without
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        print(f"{name}: error: loadtest needs {library}: {install('loadtest')}", file=sys.stderr)
-        return USAGE
+        with needing("loadtest", ValueError, "loadtest needs {library}"):
+            from loadtest import command  # noqa: PLC0415  # needs the extra, which --help does without
+    except ValueError as error:
+        return _failed(name, error, USAGE)
     try:
         if args.target == "compare":
             return command.compared(args)
@@ -38,10 +37,13 @@ def _run(args: argparse.Namespace, name: str) -> int:
     except BrokenPipeError:
         raise
     except command.WorkerError as error:
-        message, code = str(error), SERVICE_FAILED
+        return _failed(name, error, SERVICE_FAILED)
     except (OSError, ValueError) as error:
-        message, code = str(error), USAGE
-    print(f"{name}: error: {message}", file=sys.stderr)
+        return _failed(name, error, USAGE)
+
+
+def _failed(name: str, error: Exception, code: int) -> int:
+    print(f"{name}: error: {error}", file=sys.stderr)
     return code
 
 

@@ -1,8 +1,7 @@
 """Libraries that a command needs and that were not installed with it. Imports the standard library alone."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 _OURS = ("vmmr", "svckit", "embedder_svc", "search_svc", "loadtest")
 
@@ -13,12 +12,23 @@ def install(extra: str) -> str:
 
 
 @contextmanager
-def needing_services(program: str) -> Iterator[None]:
-    """Wrap the imports of a server's command: where a library is missing, end the process and name the extra."""
+def needing(
+    extra: str, failure: Callable[[str], BaseException], says: str = "{library} is not installed"
+) -> Iterator[None]:
+    """Wrap imports that need an extra: where a library is missing, raise `failure` of a message that names it and the extra.
+
+    `says` is the beginning of that message. Commands import what draws their pages in such a block before they begin, so that
+    nobody learns after hours of work that a library is missing. A module of ours that is missing is a bug, and passes as it is.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library in _OURS:
             raise
-        sys.exit(f"{program}: error: {library} is not installed: {install('cpu')}; or '.[gpu]'")
+        raise failure(f"{says.format(library=library)}: {install(extra)}") from error
+
+
+def needing_services(program: str) -> AbstractContextManager[None]:
+    """Wrap the imports of a server's command: where a library is missing, end the process and name the extra."""
+    return needing("cpu", lambda text: SystemExit(f"{program}: error: {text}; or '.[gpu]'"))

@@ -58,12 +58,12 @@ def main() -> None:
         new = drawn(gallery)
         with vmmr.Client(embedder, timeout_s=60) as client:
             held = [each for each in photos if each.split == "dev" and each.label not in new]
-            tests = [each for each in photos if each.split == "test"]
+            held_out = [each for each in photos if each.split == "test"]
             build(work / "index", gallery, new, held, embedded(client, args.photos, held))
-            asked = Asked(tests, embedded(client, args.photos, tests), new)
+            tests = TestPhotos(held_out, embedded(client, args.photos, held_out), new)
         search = stack.enter_context(serving("search_svc", "--index", work / "index", *QUIET)).address
         with vmmr.Client(embedder, search, timeout_s=60) as client:
-            report = measured(client, gallery, new, asked)
+            report = measured(client, gallery, new, tests)
     report = {"machine": machine.describe(), "classes": sorted(new), "draws": DRAWS, "seed": SEED} | report
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -78,7 +78,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TestPhotos:
     """Test photos: of the classes that are new, and of the others."""
 
     photos: Sequence[Photo]
@@ -137,7 +137,7 @@ def label_of(gallery: IndexVersion, row: int) -> str:
     return gallery.items.labels[gallery.items.label_of[row]].label
 
 
-def measured(client: vmmr.Client, gallery: IndexVersion, new: frozenset[str], asked: Asked) -> dict[str, Any]:
+def measured(client: vmmr.Client, gallery: IndexVersion, new: frozenset[str], tests: TestPhotos) -> dict[str, Any]:
     """Return, by photos enrolled, how many test photos of the new classes and of the others were right."""
     rows: dict[str, list[int]] = {label: [] for label in sorted(new)}
     for row in range(len(gallery.items)):
@@ -146,9 +146,9 @@ def measured(client: vmmr.Client, gallery: IndexVersion, new: frozenset[str], as
     result: dict[str, Any] = {}
     for count in ENROLLED:
         chosen = (choice(rows, count, draw) for draw in range(DRAWS if count else 1))
-        drawings = [one_draw(client, gallery, each, asked) for each in chosen]
+        drawings = [one_draw(client, gallery, each, tests) for each in chosen]
         result[str(count)] = {kind: summary([draw[kind] for draw in drawings]) for kind in ("new", "others")}
-    of_new, of_others = (len(asked.part(new=new)[0]) for new in (True, False))
+    of_new, of_others = (len(tests.part(new=new)[0]) for new in (True, False))
     return {"test photos": {"new": of_new, "others": of_others}, "enrolled": result}
 
 
@@ -162,7 +162,7 @@ def choice(rows: dict[str, list[int]], count: int, draw: int) -> list[int]:
     return [row for label in rows for row in rng.choice(rows[label], count, replace=False).tolist()]
 
 
-def one_draw(client: vmmr.Client, gallery: IndexVersion, chosen: Sequence[int], asked: Asked) -> dict[str, Marks]:
+def one_draw(client: vmmr.Client, gallery: IndexVersion, chosen: Sequence[int], tests: TestPhotos) -> dict[str, Marks]:
     """Add photos, ask for all test photos, and delete what was added."""
     sequence = 0
     if chosen:
@@ -173,7 +173,7 @@ def one_draw(client: vmmr.Client, gallery: IndexVersion, chosen: Sequence[int], 
         vectors = vmmr.Embeddings(gallery.manifest.model, gallery.embeddings[chosen].astype(np.float32))
         sequence = client.add_items(items, vectors).journal_sequence
     marks = {
-        kind: marked(client, gallery.manifest.model, *asked.part(new=kind == "new"), sequence)
+        kind: marked(client, gallery.manifest.model, *tests.part(new=kind == "new"), sequence)
         for kind in ("new", "others")
     }
     if chosen:

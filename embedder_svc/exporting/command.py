@@ -6,11 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
-from embedder_svc.exporting.extras import needing_train
 from embedder_svc.network.bundle import BundleInfo, Precision
 from embedder_svc.photos.resize import Rule
 from svckit.artifact import refuse_existing
-from svckit.cli import count
+from svckit.cli import CommandError, count
+from svckit.extras import needing
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -100,7 +100,7 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    with needing_train():
+    with needing("train", CommandError):
         from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # these import torch
         from embedder_svc.exporting.traits import Traits  # noqa: PLC0415  # as above
 

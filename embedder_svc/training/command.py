@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from embedder_svc.exporting.extras import needing_train
 from embedder_svc.training.recipe import Recipe
 from svckit import config
+from svckit.cli import CommandError
+from svckit.extras import needing
 
 _PREFIX = "VMMR_TRAIN"
 
@@ -46,7 +47,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(args: argparse.Namespace) -> None:
-    with needing_train():
+    with needing("train", CommandError):
         from embedder_svc.training.start import start  # noqa: PLC0415  # it imports torch
 
     weights = start(

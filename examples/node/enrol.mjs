@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import { call, embedder, gallery, main } from "./vmmr.mjs";
 
-main(async ([label, ...photos]) => {
+main("enrol.mjs LABEL PHOTO ...", 2, async ([label, ...photos]) => {
   const images = await Promise.all(photos.map(async (photo) => ({ content: await readFile(photo) })));
   const { embeddings } = await call(embedder, "Embed", { images });
   const items = photos.map((photo) => ({

@@ -49,16 +49,23 @@ export function details(error) {
 }
 
 /** Runs a program; if a call fails, prints why and exits with 1. Branch on the reason, never on the message. */
-export async function main(program) {
+export async function main(usage, least, program) {
+  const given = process.argv.slice(2);
+  if (given.length < least) {
+    console.error(`usage: node ${usage}`);
+    process.exitCode = 2;
+    return;
+  }
   try {
-    await program(process.argv.slice(2));
+    await program(given);
   } catch (error) {
+    process.exitCode = 1;
+    if (error.syscall) return console.error(error.message); // a photo that cannot be read
     if (error.code === undefined || !error.metadata) throw error;
     const { "google.rpc.ErrorInfo": info, "google.rpc.BadRequest": bad } = details(error);
     console.error(`${info?.reason ?? grpc.status[error.code]}: ${error.details}`);
     for (const { field, reason, description } of bad?.field_violations ?? []) {
       console.error(`  ${field}: ${reason}: ${description}`);
     }
-    process.exitCode = 1;
   }
 }

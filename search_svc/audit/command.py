@@ -12,9 +12,9 @@ from search_svc.audit.copies import Thumbnails
 from search_svc.audit.doubts import doubts, numbered
 from search_svc.audit.findings import Exclusion, Finding, Kind
 from search_svc.dataset.embeddings import Embeddings
-from search_svc.evaluation.report.extra import report_extra
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import needing
 
 FINDINGS_FILE, PAGE_FILE, EXCLUDE_FILE = "audit.csv", "audit.html", "exclude.csv"
 _NEIGHBOURS = 20
@@ -76,8 +76,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _page_maker() -> Callable[[Sequence[Finding], set[str], Path, Path], str]:
-    with report_extra("{library} is missing"):
-        from search_svc.audit.page import page  # noqa: PLC0415 - see report_extra
+    with needing("report", CommandError, "{library} is missing"):
+        from search_svc.audit.page import page  # noqa: PLC0415 - see needing
     return page
 
 

@@ -35,9 +35,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         nargs="+",
         default=["blog"],
         metavar=("blog|stratified|files", "LIST"),
-        help="blog (default): each label is cut after 80 and 90 %% of its photos, rounded down, so a label of few photos may"
-        " lack a split; stratified: every label of three photos or more is in every split; files TRAIN DEV TEST: as these"
-        " lists of <label>/<file> say",
+        help="blog (default): each label's photos are shuffled with a fixed seed and cut after 80 and 90 %%, rounded down, into"
+        " train, dev and test, so a label of few photos may lack a split; stratified: a tenth to dev and to test, but every"
+        " label of three photos or more is in every split; files TRAIN DEV TEST: as these lists of <label>/<file> say",
     )
     parser.add_argument(
         "--unseen",

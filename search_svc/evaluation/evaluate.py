@@ -17,11 +17,11 @@ from search_svc.engine.local import LocalEngine
 from search_svc.evaluation.examiner import ExaminedPhoto, Examiner
 from search_svc.evaluation.report.assembly import assemble
 from search_svc.evaluation.report.content import Report
-from search_svc.evaluation.report.extra import report_extra
 from search_svc.evaluation.report.table import table
 from search_svc.index.version import IndexVersion
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import needing
 
 _BATCH = 64
 
@@ -97,8 +97,8 @@ def evaluate(
 
 
 def _page_maker() -> Callable[[Report], str]:
-    with report_extra("--html needs {library}"):
-        from search_svc.evaluation.report.page import page  # noqa: PLC0415 - see report_extra
+    with needing("report", CommandError, "--html needs {library}"):
+        from search_svc.evaluation.report.page import page  # noqa: PLC0415 - see needing
     return page
 
 

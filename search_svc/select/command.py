@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from search_svc.building.build_source import BuildSource
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
-from search_svc.evaluation.report.extra import report_extra
 from search_svc.index.items import Items
 from search_svc.index.version import Metric
 from search_svc.select.choice import MIN_RECALL, Limits, human, nearest_miss, reason
@@ -32,6 +31,7 @@ from search_svc.select.table import table
 from search_svc.select.trial_indexes import TrialIndexes
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
+from svckit.extras import needing
 
 SPEC_FILE, POINTS_FILE, PAGE_FILE, PICTURE_FILE = "spec.json", "points.json", "select.html", "select.png"
 _WORK = ".select-work"
@@ -133,8 +133,8 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _page_makers() -> tuple[Callable[[Result], str], Callable[[Result], bytes]]:
-    with report_extra(f"{PAGE_FILE} needs {{library}}"):
-        from search_svc.select.page import page, picture  # noqa: PLC0415 - see report_extra
+    with needing("report", CommandError, f"{PAGE_FILE} needs {{library}}"):
+        from search_svc.select.page import page, picture  # noqa: PLC0415 - see needing
     return page, picture
 
 

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def flip_all(directory: Path, args: argparse.Namespace) -> bool:
-    """Whether nothing was silent or a riddle."""
+    """Flip bits, print what came of it, and return whether every answer was right or refused by name with a way out."""
     started = time.monotonic()
     counts: dict[tuple[str, str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
     bad: list[tuple[str, Place, Outcome]] = []
