@@ -48,7 +48,10 @@ export function details(error) {
   );
 }
 
-/** Runs a program; if a call fails, prints why and exits with 1. Branch on the reason, never on the message. */
+/**
+ * Runs a program; if a call fails, prints why and exits with 1. Branch on the reason, never on the message.
+ * With fewer than `least` arguments it prints the usage instead, and exits with 2.
+ */
 export async function main(usage, least, program) {
   const given = process.argv.slice(2);
   if (given.length < least) {
@@ -60,7 +63,7 @@ export async function main(usage, least, program) {
     await program(given);
   } catch (error) {
     process.exitCode = 1;
-    if (error.syscall) return console.error(error.message); // a photo that cannot be read
+    if (error.syscall) return console.error(error.message); // of a photo that cannot be read
     if (error.code === undefined || !error.metadata) throw error;
     const { "google.rpc.ErrorInfo": info, "google.rpc.BadRequest": bad } = details(error);
     console.error(`${info?.reason ?? grpc.status[error.code]}: ${error.details}`);

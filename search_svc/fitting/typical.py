@@ -1,4 +1,4 @@
-"""How near photos of one label are to each other, typically: what a query's nearest neighbour is measured against.
+"""Measure how near photos of one label typically are to each other; a query's nearest neighbour is compared with that.
 
 Labels differ: sports cars of one shape lie close together, vans of all colours and roofs far apart. A query as near as
 photos of its neighbour's label usually are is at home there; the same score may be far for another label.
@@ -14,7 +14,7 @@ from search_svc.index.version import Metric
 _NEAREST = 3
 """The neighbour that counts: the nearest may be a near-duplicate."""
 _MOST_PHOTOS = 200
-"""Of a label, drawn at random."""
+"""Photos of a label that are compared at most; they are drawn at random."""
 _SHRINKAGE = 5.0
 """Photos' worth of trust in the mean over all labels."""
 
@@ -22,9 +22,9 @@ _SHRINKAGE = 5.0
 def typical_scores(
     embeddings: NDArray[np.float16], label_of: NDArray[np.int32], labels: int, metric: Metric, seed: int
 ) -> NDArray[np.float64]:
-    """(labels,) the score of the third nearest photo of the same label, mean over a label's photos of the gallery.
+    """Return, for each label, the mean over its photos of the score of the third nearest photo of that label: (labels,).
 
-    Where a label has fewer photos it is the last of them; labels of few are drawn to the mean over all, a lone photo whole.
+    A label with fewer photos uses its farthest. A label with few photos is shrunk towards the mean over all labels; one with a lone photo gets that mean.
     """
     rng = np.random.default_rng(seed)
     rows_of = np.split(np.argsort(label_of, kind="stable"), np.cumsum(np.bincount(label_of, minlength=labels))[:-1])
@@ -40,13 +40,13 @@ def typical_scores(
 
 
 def mean_of(typical: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """The mean over all labels that typical scores were drawn to, which can be told from them; 0 if there are none."""
+    """Return the mean that typical scores were shrunk towards, computed from them; 0 if there are none."""
     weights = {label: _counted(sizes.get(label, 0)) + _SHRINKAGE for label in typical}
     return sum(weights[label] * score for label, score in typical.items()) / max(sum(weights.values()), 1)
 
 
 def typical_score(embeddings: NDArray[np.float16], mean: float, metric: Metric, seed: int) -> float:
-    """Of one label, with these embeddings, as `typical_scores` would have it beside labels with that mean."""
+    """Return the typical score of one label with these embeddings, shrunk towards `mean` as `typical_scores` does."""
     if len(embeddings) < 2:
         return mean
     chosen = np.random.default_rng(seed).choice(len(embeddings), _counted(len(embeddings)), replace=False)
@@ -55,12 +55,12 @@ def typical_score(embeddings: NDArray[np.float16], mean: float, metric: Metric, 
 
 
 def _counted(photos: int) -> int:
-    """Photos of a label that have a say: a lone one has no others to be near to."""
+    """Return how many photos of a label are counted: of a lone one none, because there is no other to compare it with."""
     return min(photos, _MOST_PHOTOS) if photos > 1 else 0
 
 
 def _to_own(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
-    """(N,) for each of N >= 2 photos of a label, its score with the third nearest of the others."""
+    """Return, for each of N >= 2 photos of a label, its score with the third nearest of the others: (N,)."""
     scores = vectors @ vectors.T
     if metric == "l2":
         squares = np.diagonal(scores).copy()

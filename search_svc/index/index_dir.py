@@ -1,4 +1,4 @@
-"""The index data directory: which version is current, and how the next one appears.
+"""The index data directory: read which version is current, and add the next one.
 
 ```
 INDEX/
@@ -31,7 +31,7 @@ EXIT_BUILD_RUNNING = 3
 
 
 class BuildRunningError(ArtifactError):
-    """Another process is building a version, or changes which there are."""
+    """Raised where another process is building or removing versions."""
 
 
 def version_path(index_dir: Path, version: str) -> Path:
@@ -41,7 +41,7 @@ def version_path(index_dir: Path, version: str) -> Path:
 def current(index_dir: Path) -> str:
     """Return the name of the version to serve.
 
-    Raises ArtifactError, with the way out, if `index_dir` is not an index data directory, or CURRENT is not what was written. One
+    Raise ArtifactError, with the way out, if `index_dir` is not an index data directory, or CURRENT is not what was written. One
     that has no checksum, by an earlier release or by hand, is believed.
     """
     path = index_dir / "CURRENT"
@@ -60,7 +60,7 @@ def current(index_dir: Path) -> str:
 
 
 def way_out(index_dir: Path, version: str) -> str:
-    """What an operator can do if a version is damaged or gone."""
+    """Return what an operator can do if a version is damaged or gone."""
     others = [name for name in version_names(index_dir) if name != version]
     if others:
         return f"`vmmr-search rollback {index_dir} {others[-1]}` serves another version, and `vmmr-search restore` a backup"
@@ -68,14 +68,14 @@ def way_out(index_dir: Path, version: str) -> str:
 
 
 def version_names(index_dir: Path) -> list[str]:
-    """Those that there are, oldest first."""
+    """Return the names of the versions on the disk, oldest first."""
     versions = index_dir / "versions"
     names = [path.name for path in versions.iterdir() if _VERSION.fullmatch(path.name)] if versions.is_dir() else []
     return sorted(names, key=int)
 
 
 def make_current(index_dir: Path, version: str) -> None:
-    """By one rename. For who is the only builder."""
+    """Make a version the current one, by one rename. Call it inside `only_builder`."""
     atomic_write(index_dir / "CURRENT", f"{version} {_checksum(version)}\n".encode())
 
 
@@ -84,7 +84,7 @@ def _checksum(version: str) -> str:
 
 
 def _name_one(index_dir: Path) -> str:
-    """The way out where CURRENT does not tell which version is to be served."""
+    """Return what an operator can do if CURRENT does not tell which version is to be served."""
     names = version_names(index_dir)
     return (
         f"`vmmr-search rollback {index_dir} {names[-1] if names else 'VERSION'}` names the newest version that is there"
@@ -92,7 +92,7 @@ def _name_one(index_dir: Path) -> str:
 
 
 def begun(index_dir: Path) -> Mapping[str, str]:
-    """The job of a version that was begun and not ended; empty if there is none."""
+    """Return the job of a version that was begun and not ended; empty if there is none."""
     return _begun(index_dir / "versions" / ".draft") or {}
 
 
@@ -106,16 +106,16 @@ class Draft:
     work: Path
     """A directory for what is needed on the way there."""
     discarded: tuple[str, ...]
-    """In what a draft that was found here differs from the job, and so was thrown away; empty if none was."""
+    """The fields in which a draft that was found here, and thrown away, differed from the job; empty if none was."""
 
 
 @contextmanager
 def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
-    """The next version, to be written into a draft.
+    """Yield a draft to write the next version into.
 
-    If an earlier block with the same job did not end, its draft is given, as it was left. When the block ends the directory
+    If an earlier block with the same job did not end, yield its draft, as it was left. When the block ends the directory
     appears in `versions/`, whole, and then CURRENT moves to it; each by one rename. So what CURRENT names is whole, whenever
-    the process is killed. Raises ArtifactError if another is building here, or if `index_dir` holds something else than an
+    the process is killed. Raise ArtifactError if another is building here, or if `index_dir` holds something else than an
     index.
     """
     versions = index_dir / "versions"
@@ -136,7 +136,7 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
 
 
 def _claim(index_dir: Path, place: Path, job: Mapping[str, str]) -> tuple[str, ...]:
-    """Makes the draft one for the job. Returns in what it differed if it was for another."""
+    """Make the draft one for the job. If it was for another, return the fields in which the jobs differ."""
     begun = _begun(place)
     different = tuple(name for name in job if begun and begun.get(name) != job[name])
     if begun == job:
@@ -150,7 +150,7 @@ def _claim(index_dir: Path, place: Path, job: Mapping[str, str]) -> tuple[str, .
 
 
 def _take_back(index_dir: Path, place: Path) -> None:
-    """Makes a draft again of a version that was moved to its place by a build that was killed before CURRENT was.
+    """Make a draft again of a version that was moved to its place by a build that was killed before CURRENT was.
 
     It was never served, and how it is searched may be another matter now.
     """
@@ -166,7 +166,10 @@ def _take_back(index_dir: Path, place: Path) -> None:
 
 
 def _begun(place: Path) -> dict[str, str] | None:
-    """None if there is no draft. Raises ArtifactError if it cannot be read: it may be as good as built."""
+    """Return the job of a draft, or None if there is no draft.
+
+    Raise ArtifactError if it cannot be read: the draft may be as good as built.
+    """
     try:
         job: dict[str, str] = json.loads((place / "job.json").read_bytes())
     except FileNotFoundError:
@@ -185,7 +188,7 @@ def _refuse_foreign(index_dir: Path) -> None:
 
 @contextmanager
 def only_builder(index_dir: Path) -> Iterator[None]:
-    """Raises BuildRunningError if there is one already."""
+    """Hold the lock of the only builder during the block. Raise BuildRunningError if another process holds it."""
     with (index_dir / "build.lock").open("w") as lock:
         if not locked(lock.fileno()):
             raise BuildRunningError(index_dir, "another process is building an index here")
@@ -193,6 +196,6 @@ def only_builder(index_dir: Path) -> Iterator[None]:
 
 
 def _next(versions: Path) -> str:
-    """One more than the highest there is."""
+    """Return the name of the next version: one more than the highest there is."""
     names = version_names(versions.parent)
     return f"{int(names[-1] if names else 0) + 1:06d}"

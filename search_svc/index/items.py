@@ -46,11 +46,11 @@ _ENROLLED = pa.schema(
 
 
 _FEW = 16
-"""So many rows are looked up one by one, in 0.7 microseconds a string. Arrow takes 10 to begin with, and hardly more for many."""
+"""Up to this many rows are looked up one by one, in 0.7 microseconds a string. Arrow takes 10 to begin with, and hardly more for many."""
 
 
 class Items:
-    """Ids, labels and uris by row number, 0 to N - 1."""
+    """Gives ids, labels and uris by row number, 0 to N - 1."""
 
     labels: tuple[Label, ...]
     """The distinct labels, sorted by their label string."""
@@ -69,7 +69,7 @@ class Items:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ArtifactError if the file cannot be read as items."""
+        """Open a file of items. Raise ArtifactError if it cannot be read as items."""
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
                 if reader.schema not in (_SCHEMA, _ENROLLED) or reader.num_record_batches != 1:
@@ -90,7 +90,7 @@ class Items:
         return uri
 
     def batch_id(self, row: int) -> str:
-        """Empty if it was added in none."""
+        """Return the batch that an item was added in; empty if it was added in none."""
         batch_id: str = self._batch_ids[row].as_py() if self._batch_ids is not None else ""
         return batch_id
 
@@ -98,18 +98,18 @@ class Items:
         return dict(self._attributes[row].as_py()) if self._attributes is not None else {}
 
     def rows_of_batch(self, batch_id: str) -> NDArray[np.int64]:
-        """Those that were added in that batch, ascending."""
+        """Return the rows that were added in a batch, ascending."""
         if self._batch_ids is None or not batch_id or batch_id not in (names := self._batch_ids.dictionary.to_pylist()):
             return np.empty(0, np.int64)
         return np.flatnonzero(self._batch_ids.indices.to_numpy() == names.index(batch_id))
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The labels of rows, as numbers."""
+        """Return the labels of rows, as indices into `labels`."""
         return self.label_of[rows]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """(labels,) photos of each."""
+        """Number of photos of each label: (labels,)."""
         return np.bincount(self.label_of, minlength=len(self.labels))
 
     @cached_property
@@ -119,12 +119,12 @@ class Items:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Of these labels, first; a living gallery adds to it."""
+        """The vocabulary of these labels; a gallery that changes adds new labels after them."""
         return Vocabulary(self.labels)
 
     @cached_property
     def years(self) -> Years:
-        """Of the models."""
+        """The years of each model."""
         return Years(self.labels)
 
     @cached_property
@@ -134,31 +134,31 @@ class Items:
         return order
 
     def row(self, item_id: str) -> int | None:
-        """The row of an item; None if there is none with that id."""
+        """Return the row of an item, or None if none has that id."""
         place = self.place_by_id(item_id)
         found = place < len(self) and self._id_bytes(place) == item_id.encode()
         return int(self.by_id[place]) if found else None
 
     def place_by_id(self, item_id: str) -> int:
-        """How many items have an id before that, in the order of `by_id`."""
+        """Return how many items have a lower id, in the order of `by_id`."""
         return bisect_left(range(len(self)), item_id.encode(), key=self._id_bytes)
 
     def _id_bytes(self, place: int) -> bytes:
-        """UTF-8, of the item at a place in the order of ids: bytes have the order of code points."""
+        """Return the UTF-8 id of the item at a place in the order of ids. Bytes have the order of code points."""
         offsets, content = self._raw_ids
         row = self.by_id[place]
         return bytes(content[offsets[row] : offsets[row + 1]])
 
     @cached_property
     def _raw_ids(self) -> tuple[NDArray[np.int64], memoryview]:
-        """As Arrow keeps them: five times faster to compare than strings made of them."""
+        """Ids as Arrow keeps them, offsets and bytes: five times faster to compare than strings made of them."""
         _, offsets, content = self._item_ids.buffers()
         first = self._item_ids.offset
         places = np.frombuffer(offsets, np.int64)[first : first + len(self) + 1]
         return places, memoryview(content) if content is not None else memoryview(b"")
 
     def take(self, rows: Sequence[int]) -> tuple[list[str], list[str]]:
-        """The item ids and the uris of rows."""
+        """Return the item ids and the uris of rows."""
         if len(rows) <= _FEW:
             return [self.item_id(row) for row in rows], [self.uri(row) for row in rows]
         positions = pa.array(rows, pa.int64())
@@ -174,7 +174,7 @@ def write_items(
     batch_ids: Sequence[str] = (),
     attributes: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Writes one row an item; the sequences are aligned. The last two are given together, or neither."""
+    """Write one row for each item; the sequences are aligned. Give the last two together, or neither."""
     columns = [pa.array(item_ids, pa.large_string()), pa.array(uris, pa.large_string()), _encoded(labels)]
     schema = _SCHEMA
     if batch_ids:

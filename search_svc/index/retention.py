@@ -1,4 +1,4 @@
-"""Which versions of an index there are, which of them stay, and which is served.
+"""List the versions of an index, remove those that need not stay, and choose the one that is served.
 
 However many stay: each of them, with the journal, is the whole gallery. So the journal keeps what the oldest of them lacks.
 While one that stays cannot be read, it is not known what it lacks, nor whether the others have to stand in for it: then all stays.
@@ -31,7 +31,7 @@ class Kept:
     """None if it cannot be read: if any of its files is gone or damaged, or its disk fails."""
     current: bool
     in_use: bool
-    """Some process serves it."""
+    """True if some process serves it."""
     problem: str = ""
     """Why it cannot be read; empty if it can."""
 
@@ -41,16 +41,16 @@ class UnreadableVersionError(ArtifactError):
 
 
 def versions(index_dir: Path) -> list[Kept]:
-    """Oldest first. Raises ArtifactError if it is no index data directory."""
+    """Return the versions, oldest first. Raise ArtifactError if it is no index data directory."""
     served = current(index_dir)
     found = (_kept(index_dir, name, served) for name in _names(index_dir, served))
     return [kept for kept in found if kept is not None]
 
 
 def retire(index_dir: Path, keep: int) -> list[str]:
-    """Removes versions but the current one, the newest others, `keep` in all, and those that are in use; returns which.
+    """Remove all versions but the current one, the newest others, `keep` in all, and those in use; return the names of the removed.
 
-    Then takes out of the journal what none needs that is left. Raises BuildRunningError if another process is changing versions,
+    Then take out of the journal what no remaining version needs. Raise BuildRunningError if another process is changing versions,
     and UnreadableVersionError, naming the version, the file and the reason, if one that is to stay cannot be read: nothing is
     removed then, nor taken out of the journal.
     """
@@ -65,9 +65,9 @@ def retire(index_dir: Path, keep: int) -> list[str]:
 
 
 def roll_back(index_dir: Path, version: str | None = None) -> str:
-    """Makes a version the current one: by default the newest of those before it. Returns its name.
+    """Make a version the current one, by default the newest of those before it, and return its name.
 
-    With the journal it is the gallery as it is now: nothing that was written is lost. Raises CommandError if there is no such
+    With the journal it is the gallery as it is now: nothing that was written is lost. Raise CommandError if there is no such
     version, and ArtifactError if it is damaged.
     """
     with only_builder(index_dir):
@@ -80,12 +80,12 @@ def roll_back(index_dir: Path, version: str | None = None) -> str:
 
 
 def _names(index_dir: Path, served: str) -> list[str]:
-    """Those that are there, oldest first, and the current one even if it is not."""
+    """Return the names of the versions on the disk, oldest first, and of the current one even if it is not there."""
     return sorted({*version_names(index_dir), served}, key=int)
 
 
 def _kept(index_dir: Path, name: str, served: str) -> Kept | None:
-    """None if it was removed just now."""
+    """Return what is known of a version, or None if it was removed just now."""
     try:
         held = in_use(version_path(index_dir, name))
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _check_readable(index_dir: Path, stay: Sequence[Kept]) -> None:
 
 
 def _remove(index_dir: Path, name: str) -> bool:
-    """Whether nobody used it, and it is gone."""
+    """Remove a version unless somebody uses it, and return whether it is gone."""
     path = version_path(index_dir, name)
     doomed = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
     with exclusive_version(path) as free:
@@ -121,7 +121,7 @@ def _remove(index_dir: Path, name: str) -> bool:
 
 
 def _needed_by_none(index_dir: Path) -> int:
-    """Journal entries up to here are in every version that can be served. Raises UnreadableVersionError if one cannot be read."""
+    """Return the last journal entry that every version holds, so that none needs it. Raise UnreadableVersionError if one cannot be read."""
     there = versions(index_dir)
     _check_readable(index_dir, there)
     return min(kept.manifest.journal_sequence for kept in there if kept.manifest)
@@ -136,7 +136,7 @@ def _before(index_dir: Path) -> str:
 
 
 def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
-    """Raises CommandError if the version and the journal are not the whole gallery, or if that cannot be known."""
+    """Raise CommandError if the version and the journal are not the whole gallery, or if that cannot be known."""
     with Journal.open(index_dir) as journal:
         if journal.pruned > manifest.journal_sequence:
             text = f"it holds the journal to {manifest.journal_sequence}, which was pruned up to {journal.pruned}"
@@ -151,10 +151,10 @@ def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
 
 
 def _newest(index_dir: Path, wanted: VersionManifest, *, there_is_a_journal: bool) -> int:
-    """The last journal entry that any version holds.
+    """Return the last journal entry that any version holds.
 
     A version that does not even tell that is passed over if there is a journal, which holds what was written since `wanted`.
-    Without one, that version may be all that is left of it: raises CommandError.
+    Without one, that version may be all that is left of it: raise CommandError.
     """
     newest = wanted.journal_sequence
     for name in version_names(index_dir):

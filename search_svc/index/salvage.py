@@ -15,15 +15,15 @@ from typing import Any
 from search_svc.index.journal_format import Row, is_true
 
 _PAGE_SIZE = 4096
-"""Of every journal that this code has made."""
+"""Page size of every journal that this code has made."""
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _COLUMNS = 9
 _BEGINNING = re.compile(rb"(?=[\x0a-\x1b]\x00)")
-"""Of a row: how long its header is, and that the first column is the row's number."""
+"""The beginning of a row: the length of its header, and a first column that stands for the row's number."""
 _SMALL = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 _LONGEST = 1 << 20
-"""Bytes of a row."""
+"""Most bytes of a row."""
 
 Pages = Mapping[int, bytes]
 
@@ -34,7 +34,7 @@ class _Image:
 
     content: bytes
     others: Sequence[Pages] = field(repr=False)
-    """Where its overflow pages are looked for."""
+    """Places to look for its overflow pages in, the likeliest first."""
 
 
 def rows(database: Path, log: Path, format_: int) -> dict[int, Row]:
@@ -52,7 +52,7 @@ def _content(path: Path) -> bytes:
 
 
 def _images(database: bytes, log: bytes) -> Iterator[_Image]:
-    """Oldest first: frames that an earlier round has left in the log, the database, and the frames of this round."""
+    """Yield pages, oldest first: frames that an earlier round has left in the log, the database, and the frames of this round."""
     base = {n + 1: database[at : at + _PAGE_SIZE] for n, at in enumerate(range(0, len(database), _PAGE_SIZE))}
     frames = list(_frames(log))
     rounds: tuple[list[tuple[int, bytes]], ...] = ([], [])
@@ -65,14 +65,14 @@ def _images(database: bytes, log: bytes) -> Iterator[_Image]:
 
 
 def _frames(log: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """Salt, page number and page."""
+    """Yield the salt, the page number and the page of each frame."""
     for at in range(_WAL_HEADER, len(log) - _FRAME_HEADER, _FRAME_HEADER + _PAGE_SIZE):
         page = log[at + _FRAME_HEADER : at + _FRAME_HEADER + _PAGE_SIZE]
         yield log[at + 8 : at + 16], int.from_bytes(log[at : at + 4], "big"), page
 
 
 def _rows_of(image: _Image) -> Iterator[Row]:
-    """What could be rows of entries."""
+    """Yield everything on a page that could be a row of entries."""
     for begins in _BEGINNING.finditer(image.content):
         with suppress(IndexError, KeyError, ValueError):  # it is none
             yield _row(image, begins.start())
@@ -84,7 +84,7 @@ def _row(image: _Image, at: int) -> Row:
 
 
 def _header(page: bytes, at: int) -> tuple[list[int], int]:
-    """What kinds of values a row has, and the bytes of header and values."""
+    """Return the kinds of a row's values, and the number of bytes of its header and values. Raise ValueError if it is no row."""
     ends, place, kinds = at + page[at], at + 1, []
     while place < ends:
         kind, place = _varint(page, place)
@@ -96,7 +96,10 @@ def _header(page: bytes, at: int) -> tuple[list[int], int]:
 
 
 def _number_before(page: bytes, at: int) -> int:
-    """The row's number: before it is the last byte of its size, which is below 128 as the last of every number is."""
+    """Return the row's number, which lies before its header.
+
+    The byte before the number ends the row's size, and is below 128, as the last byte of every number is.
+    """
     starts = at - 1
     while page[starts - 1] >= 0x80:
         starts -= 1
@@ -107,7 +110,7 @@ def _number_before(page: bytes, at: int) -> int:
 
 
 def _payload(image: _Image, at: int, size: int) -> bytes:
-    """Of a cell of a table's leaf: what does not fit into its page is in a chain of others."""
+    """Return the payload of a cell of a table's leaf. What does not fit into its page is in a chain of others."""
     most = _PAGE_SIZE - 35
     if size <= most:
         return image.content[at : at + size]
@@ -130,7 +133,7 @@ def _page(places: Sequence[Pages], number: int) -> bytes:
 
 
 def _decoded(sequence: int, kinds: Sequence[int], values: bytes) -> Row:
-    """Columns are in the order of the table, the row in that of COLUMNS."""
+    """Return a row in the order of COLUMNS; the values come in the order of the table's columns."""
     found, at = [], 0
     for kind in kinds:
         found.append(_value(kind, values[at : at + _size(kind)]))
@@ -150,7 +153,7 @@ def _value(kind: int, content: bytes) -> Any:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """SQLite's integer of one to nine bytes, and the place after it."""
+    """Return the integer of one to nine bytes that SQLite wrote at a place, and the place after it."""
     value = 0
     for place in range(at, at + 8):
         value = value << 7 | content[place] & 0x7F

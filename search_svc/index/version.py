@@ -39,7 +39,7 @@ _KIND = "index"
 
 @dataclass(frozen=True)
 class SearchParams:
-    """What faiss is told with each search; None where the kind of index has no such parameter, or for its default."""
+    """The parameters that faiss is given with each search; None where the kind of index has no such parameter, or for its default."""
 
     nprobe: int | None = None
     """Inverted lists to visit (IVF)."""
@@ -90,7 +90,7 @@ class VersionManifest:
     """Embeddings the index was trained on; 0 if it needs no training."""
     created: datetime
     journal_sequence: int = 0
-    """Of the last journal entry that the version holds; 0 also for versions that were built from photos alone."""
+    """Number of the last journal entry that the version holds; 0 also for versions that were built from photos alone."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ class IndexVersion:
 
     @property
     def typical(self) -> Mapping[str, float]:
-        """By label, how near its photos are to each other; empty if the index is not calibrated."""
+        """Label -> how near its photos are to each other, as a score; empty if the index is not calibrated."""
         return self.calibration.typical if self.calibration else {}
 
     @classmethod
     def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
-        """The version of that name, or the current one.
+        """Open the version of that name, or the current one.
 
-        Raises ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or, with
+        Raise ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or, with
         `verify`, is not what was written (sha256: reads every byte).
         """
         name = version or current(index_dir)
@@ -137,16 +137,16 @@ class IndexVersion:
 
 
 def stated(index_dir: Path, version: str) -> VersionManifest:
-    """Return what a version says of itself, whether or not its other files can be read.
+    """Return the manifest of a version, whether or not its other files can be read.
 
-    Raises ArtifactError, naming the file and the reason, if even that cannot be.
+    Raise ArtifactError, naming the file and the reason, if even that cannot be.
     """
     path = version_path(index_dir, version)
     return _manifest(path, read_sealed(path / _MANIFEST_FILE))
 
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
-    """The last file of a draft: it holds the sha256 of the others."""
+    """Write the manifest, the last file of a draft: it holds the sha256 of the others."""
     fields = {"kind": _KIND, **dataclasses.asdict(manifest), "created": manifest.created.isoformat()}
     write_manifest(draft, fields, _MANIFEST_FILE)
 
@@ -214,7 +214,7 @@ def _check(manifest: VersionManifest, directory: str) -> None:
 
 
 def _partition(shards: Sequence[range], items: int) -> bool:
-    """Whether the shards hold each row of the gallery once, in either of the two ways that it is divided."""
+    """Return whether the shards hold each row of the gallery once, in either of the two ways that it is divided."""
     steps = len(shards)
     strided = [range(start, items, steps) for start in range(steps)]
     edges = [*(rows.start for rows in shards), items]

@@ -118,3 +118,13 @@ def test_it_enrols_a_car_that_is_found_at_once(example, request, photos):
     neighbours = example("identify", photos[0]).stdout.splitlines()[1:]
     assert [near for near in neighbours if near.startswith("1.000 ") and label in near]
     assert example("enrol", label, *photos).stdout.startswith("0 added, 0 replaced"), "the same again changes nothing"
+
+
+def test_it_says_how_it_is_called_and_which_photo_is_not_there(example, tmp_path):
+    done = example("identify")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert done.stderr.startswith("usage: ")
+    gone = example("identify", tmp_path / "gone.jpg")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    (line,) = gone.stderr.splitlines()
+    assert str(tmp_path / "gone.jpg") in line
