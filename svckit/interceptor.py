@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from svckit import logs, streams
+from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 from svckit.gate import Gate
 from svckit.metrics import Metrics
@@ -174,6 +175,8 @@ def _foreseen() -> Iterator[None]:
         if _caller_left():
             raise
         raise _internal() from error
+    except ArtifactError as error:
+        raise _damaged(error) from error
     except Exception as error:
         raise _internal() from error
 
@@ -224,6 +227,12 @@ def _internal() -> ServiceError:
     """Log the exception, and return an error that only says where to look: its own message might tell a caller too much."""
     _log.exception("unforeseen error")
     return ServiceError(Reason.INTERNAL, "internal error; the server's log has it under this call's request id")
+
+
+def _damaged(error: ArtifactError) -> ServiceError:
+    """Log a file that is not as it should be, and return an error that names it and the way out, as the log does."""
+    _log.error("a file is damaged", extra={"reason": str(error)})
+    return ServiceError(Reason.GALLERY_DAMAGED, str(error))
 
 
 def _caller_left() -> bool:

@@ -58,7 +58,10 @@ def retire(index_dir: Path, keep: int) -> list[str]:
         there = versions(index_dir)
         others = [kept for kept in there if not kept.current]
         surplus = [kept.name for kept in others[: max(0, len(others) - keep + 1)] if not kept.in_use]
-        _check_readable(index_dir, [kept for kept in there if kept.name not in surplus])
+        stay = [kept for kept in there if kept.name not in surplus]
+        _check_readable(index_dir, stay)
+        if surplus:
+            _verify(index_dir, stay)
         removed = [name for name in surplus if _remove(index_dir, name)]
         prune(index_dir, _needed_by_none(index_dir))
     return removed
@@ -106,6 +109,17 @@ def _check_readable(index_dir: Path, stay: Sequence[Kept]) -> None:
             "nothing is removed, and nothing taken out of the journal, until it can be read or its folder is removed"
         )
         raise UnreadableVersionError(index_dir, f"{text}: {way_out}")
+
+
+def _verify(index_dir: Path, stay: Sequence[Kept]) -> None:
+    """Read every byte of the versions that would be fallen back on: sizes and manifests do not show a bit that flipped."""
+    for kept in stay:
+        try:
+            IndexVersion.open(index_dir, kept.name)
+        except ArtifactError as error:
+            text = f"version {kept.name} is damaged ({error.path}: {error.reason}), and would be among those that stay"
+            way_out = "nothing is removed until its folder is removed, or restored"
+            raise UnreadableVersionError(index_dir, f"{text}: {way_out}") from error
 
 
 def _remove(index_dir: Path, name: str) -> bool:

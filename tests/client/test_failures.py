@@ -27,6 +27,7 @@ BY_REASON = {
     Reason.JOURNAL_UNWRITABLE: vmmr.UnavailableError,
     Reason.COMPACTION_RUNNING: vmmr.CallError,
     Reason.COMPACTION_FAILED: vmmr.CallError,
+    Reason.GALLERY_DAMAGED: vmmr.ServerError,
     Reason.UNAUTHENTICATED: vmmr.UnauthenticatedError,
     Reason.QUEUE_FULL: vmmr.OverloadedError,
     Reason.TOO_MANY_STREAMS: vmmr.OverloadedError,

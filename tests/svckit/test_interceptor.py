@@ -2,6 +2,7 @@ import asyncio
 import logging
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from vmmr.embedder.v1 import embedder_pb2
 
+from svckit.artifact import ArtifactError
 from svckit.interceptor import deadline
 
 EMBED = "/vmmr.embedder.v1.EmbedderService/Embed"
@@ -235,6 +237,17 @@ async def test_an_unforeseen_error_tells_the_caller_nothing_and_the_log_everythi
     assert b"hunter2" not in rpc_status.from_call(error).SerializeToString()
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
     assert "hunter2" in str(record.exc_info[1])
+
+
+async def test_a_damaged_file_is_told_with_the_way_out(misbehave, caplog):
+    async def reads(self, request, context):
+        raise ArtifactError(Path("index/journal.db"), "entry 7 is not what was written", "`repair` saves the rest")
+
+    error = await error_of((await misbehave(reads)).Embed(photos(1)))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.DATA_LOSS, "GALLERY_DAMAGED")
+    assert error.details() == "index/journal.db: entry 7 is not what was written: `repair` saves the rest"
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert record.reason == error.details()
 
 
 async def test_a_response_that_is_none_is_an_internal_error(misbehave):

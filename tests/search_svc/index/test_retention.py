@@ -93,6 +93,18 @@ class TestWhileAVersionThatStaysCannotBeRead:
             retire(index, 2)
         assert pruned(index) == 0
 
+    def test_a_version_with_a_flipped_bit_does_not_take_the_place_of_a_good_one(self, index):
+        shard = index / "versions/000003/shard-000.faiss"
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(content)
+        roll_back(index, "000002")
+        with pytest.raises(
+            UnreadableVersionError, match=r"version 000003 is damaged \(.*shard-000\.faiss: .*nothing is removed"
+        ):
+            retire(index, 2)
+        assert version_names(index) == ["000001", "000002", "000003"]
+
     def test_one_that_goes_needs_not_be_read(self, index):
         away(index, "000001", "manifest.json")
         assert retire(index, 2) == ["000001"]
