@@ -45,6 +45,11 @@ def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: se
     assert importers(library) == allowed
 
 
+def test_torch_is_imported_by_export_and_training_alone() -> None:
+    rooms = {Path(module).parent.as_posix() for module in importers("torch") | importers("torchvision")}
+    assert rooms == {"embedder_svc/exporting", "embedder_svc/training"}
+
+
 def test_only_the_second_face_registers_the_messages_of_kserve() -> None:
     """A caller's own tritonclient registers them, too, and a process can have them only once."""
     sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

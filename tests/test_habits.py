@@ -130,6 +130,48 @@ def test_every_bench_is_in_the_list_of_benches():
     assert [name for name in names if f"`{name}" not in page] == []
 
 
+ROOMS = (
+    "tests",
+    "search_svc",
+    "embedder_svc",
+    "svckit",
+    "loadtest",
+    "bench",
+    "demo",
+    "client/vmmr",
+    "deploy",
+    "examples",
+)
+PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(ROOMS)})/[\w/.-]*[\w/]")
+MODULE = re.compile(rf"python3? -m ((?:{'|'.join(ROOMS)})(?:\.[a-z_]\w*)*)(?!\.?\w)")
+TEST_FILE = re.compile(r"(?<![\w/])test_\w+\.py")
+
+
+def absent(text: str) -> list[str]:
+    """Return the paths and modules of ours that a text names and that are not there. A path may lack its `.py`."""
+    paths = PATH.findall(text)
+    modules = [name.replace(".", "/") for name in MODULE.findall(text)]
+    gone = [path for path in paths if not ((ROOT / path).exists() or (ROOT / f"{path}.py").exists())]
+    gone += [path for path in modules if not ((ROOT / f"{path}.py").exists() or (ROOT / path / "__main__.py").exists())]
+    return gone + [name for name in TEST_FILE.findall(text) if not list((ROOT / "tests").rglob(name))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_and_module_that_a_page_names_exists(page):
+    assert absent((ROOT / page).read_text()) == []
+
+
+def test_what_a_page_names_is_found_in_its_text():
+    assert absent("`tests/gone.py`, search_svc/gone/, `bench/lib/paths`, `python -m tests.crash`, docs/live.md") == [
+        "tests/gone.py",
+        "search_svc/gone/",
+    ]
+    assert absent("`.venv/bin/python -m bench.gone --x`, `test_gone.py`") == [
+        "bench/gone",
+        "test_gone.py",
+    ]
+
+
 def test_every_decision_is_in_the_list_of_decisions():
     page = (ROOT / "docs/adr/README.md").read_text()
     assert [path.name for path in (ROOT / "docs/adr").glob("0*.md") if f"({path.name})" not in page] == []
