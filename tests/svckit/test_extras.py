@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from svckit.extras import install
+from svckit.extras import install, needing
 
 # A process in which the libraries of the servers cannot be imported, as where the SDK alone is installed.
 BARE = """
@@ -34,3 +34,11 @@ def test_a_server_without_its_libraries_names_the_extra(program, package, missin
 def test_a_module_of_ours_that_is_missing_is_a_bug_and_told_as_one():
     done = run("vmmr-search", "search_svc", "search_svc.engine.merge")
     assert "ModuleNotFoundError: import of search_svc.engine.merge halted" in done.stderr
+
+
+def test_what_needs_an_extra_raises_what_it_is_told_to_and_names_library_and_extra():
+    with pytest.raises(LookupError) as raised, needing("report", LookupError, "--html needs {library}"):
+        raise ModuleNotFoundError(name="jinja2.ext")
+    assert raised.value.args == (f"--html needs jinja2: {install('report')}",)
+    with pytest.raises(ModuleNotFoundError), needing("report", LookupError):
+        raise ModuleNotFoundError(name="search_svc.evaluation.report.page")
