@@ -3,10 +3,12 @@
 import shutil
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot
 from search_svc.index.turns import Turns
 
@@ -21,24 +23,25 @@ def accept(index_dir: Path) -> int:
     """
     path = index_dir / journal_file.FILE
     mark = journal_mark.read(path)
-    if mark is None or not path.exists() or _last(path) >= mark.sequence:
+    if mark is None or not path.exists() or _is_whole(path, mark):
         return 0
     _keep_log(path)
     with translate_sqlite_errors(path), closing(journal_file.connect_to_mend(path)) as connection:
         with closing(Turns(connection, path)) as turns:
             turns.begin(time.monotonic() + _PATIENCE_S)
-        lost = _fill_up(Snapshot.of(connection, path), mark.sequence)
+        lost = _fill_up(Snapshot.of(connection, path), mark)
         connection.execute("COMMIT")
     return lost
 
 
-def _last(path: Path) -> int:
-    """A connection that only reads leaves the log as it is."""
+def _is_whole(path: Path, mark: Mark) -> bool:
+    """Return whether the journal has all that was acknowledged. A connection that only reads leaves the log as it is."""
     connection = journal_file.connect_to_read(path)
     if connection is None:
-        return 0
+        return not mark.sequence
     with translate_sqlite_errors(path), closing(connection):
-        return Snapshot.of(connection, path).last
+        snapshot = Snapshot.of(connection, path)
+        return snapshot.last >= mark.sequence and snapshot.meta.pruned >= mark.pruned
 
 
 def _keep_log(path: Path) -> None:
@@ -47,10 +50,12 @@ def _keep_log(path: Path) -> None:
         shutil.copyfile(log, log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"))
 
 
-def _fill_up(snapshot: Snapshot, upto: int) -> int:
-    last = snapshot.last
+def _fill_up(snapshot: Snapshot, mark: Mark) -> int:
     snapshot.verify()
     snapshot.whole_writes(snapshot.meta.pruned, ALL)
-    rows = [journal_format.lost_row(number) for number in range(last + 1, upto + 1)]
+    meta = replace(snapshot.meta, pruned=max(snapshot.meta.pruned, mark.pruned))
+    journal_format.write_meta(snapshot.connection, meta)
+    last = max(snapshot.last, meta.pruned)
+    rows = [journal_format.lost_row(number) for number in range(last + 1, mark.sequence + 1)]
     snapshot.connection.executemany(journal_format.INSERT, rows)
     return len(rows)

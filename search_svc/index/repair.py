@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
@@ -114,8 +114,7 @@ def _is_well(copy: Path) -> bool:
         if connection is None:
             return not (mark and mark.needs_journal) and not _content(copy)
         with closing(connection), reading(connection, copy, mark) as snapshot:
-            snapshot.verify()
-            snapshot.whole_writes(snapshot.meta.pruned, ALL)
+            _check_all(snapshot)
     except (*ERRORS, ArtifactError):
         return False
     return True
@@ -136,6 +135,9 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
         meta = Meta(manifest.model, manifest.dimension, upto)
         if not found.mark:
             unknown.append(f"which entries up to {lowest - 1} were pruned, and which are lost, cannot be read")
+    elif found.mark:
+        # A prune that was only in the log may be lost with it.
+        meta = replace(meta, pruned=max(meta.pruned, found.mark.pruned))
     last = max(found.last, manifest.journal_sequence, meta.pruned)
     made = path.with_name(f".{path.name}.making")
     for file in journal_file.files(made):
@@ -145,11 +147,27 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
         target.executemany(journal_format.INSERT, _rows(found.rows, meta.pruned, last))
         target.execute("COMMIT")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _check_made(target, path, made, found.mark)
     _notes(path).write_text(json.dumps(unknown))
     for file in (_notes(path), made):
         flush(file)
     made.rename(journal_file.repaired(path))
     flush_one(index_dir)
+
+
+def _check_made(connection: sqlite3.Connection, path: Path, made: Path, mark: Mark | None) -> None:
+    """Raise CommandError if what was made would be refused, in the place of the damaged one, by those who open it."""
+    try:
+        with reading(connection, made, mark or journal_mark.NOTHING) as snapshot:
+            _check_all(snapshot)
+    except (*ERRORS, ArtifactError) as error:
+        text = f"{path}: nothing was changed, for what was saved of it would be refused ({error}): restore a backup"
+        raise CommandError(text) from error
+
+
+def _check_all(snapshot: Snapshot) -> None:
+    snapshot.verify()
+    snapshot.whole_writes(snapshot.meta.pruned, ALL)
 
 
 def _rows(rows: Mapping[int, Row], pruned: int, last: int) -> Iterator[Row]:

@@ -60,7 +60,7 @@ class Scene:
 
 
 def build_all(directory: Path) -> list[Scene]:
-    return [make(directory / make.__name__) for make in (killed, stopped, pruned, versions, drafted, backed_up)]
+    return [make(directory / make.__name__) for make in (killed, stopped, pruned, pruning, versions, drafted, backed_up)]
 
 
 def killed(directory: Path) -> Scene:
@@ -86,6 +86,15 @@ def pruned(directory: Path) -> Scene:
     with writing(gallery.index, gallery=gallery):
         later_writes(gallery)
     return gallery.left(directory, "pruned")
+
+
+def pruning(directory: Path) -> Scene:
+    """Killed right after a prune of all that was written, which is in the WAL, and so is what was pruned."""
+    with writing(directory / "live", photos(24)) as gallery:
+        seven_writes(gallery)
+        compact(gallery.index)
+        retire(gallery.index, 1)
+        return gallery.left(directory, "pruning")
 
 
 def versions(directory: Path) -> Scene:

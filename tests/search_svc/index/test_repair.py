@@ -13,6 +13,7 @@ from search_svc.building.compaction import compact
 from search_svc.index import repair as repairing
 from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
+from search_svc.index.journal_loss import accept
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import repair
 from search_svc.index.retention import retire
@@ -22,6 +23,8 @@ from svckit.cli import CommandError
 from tests.search_svc.journals import D, DictBase, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
+FRAME = 24 + 4096
+"""Bytes of a frame of the log, which has a header of 32."""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,53 @@ def test_what_comes_after_a_damaged_frame_of_the_log_is_saved(index):
     assert (saved.entries, saved.lost, saved.unknown) == (370, [], [])
     found = replayed(index, DictBase(journal_sequence=50))
     assert {key: item for key, item in found.items() if key.startswith("new")} == before
+
+
+@pytest.fixture
+def prune_in_the_log(built, tmp_path):
+    """As a kill leaves it right after all of nine entries were pruned, with the writes and the prune in the log."""
+    live = shutil.copytree(built, tmp_path / "live")
+    with contextlib.closing(writer(live)) as journal:
+        for n in range(9):
+            journal.commit([Add({f"{n}": stored(number=n)})])
+        prune(live, 9)
+        return shutil.copytree(live, tmp_path / "left")
+
+
+@pytest.mark.parametrize("mend", [repair, accept])
+def test_whichever_frame_of_a_prune_in_the_log_is_lost_the_journal_is_opened_again(prune_in_the_log, tmp_path, mend):
+    refused = 0
+    for number in range((prune_in_the_log / "journal.db-wal").stat().st_size // FRAME):
+        index = shutil.copytree(prune_in_the_log, tmp_path / "index")
+        damage(index, 32 + number * FRAME + 124, name="journal.db-wal")
+        if refuses(index):
+            refused += 1
+            mended = mend(index)
+            assert not mended or (mended.lost, mended.unknown) == ([], [])
+        (added,) = written(index, Add({"new": stored()}), base=DictBase(journal_sequence=9))
+        assert added.sequence == 10
+        with Journal.open(index) as journal:
+            assert [entry.item_id for entry in journal.read(9, 10)] == ["new"]
+        shutil.rmtree(index)
+    assert refused > 10
+
+
+def refuses(index):
+    try:
+        Journal.open(index).close()
+    except ArtifactError:
+        return True
+    return False
+
+
+def test_what_would_be_refused_does_not_take_the_place_of_the_damaged_journal(index, monkeypatch):
+    damage(index, b"42 2")
+    before = (index / "journal.db").read_bytes()
+    monkeypatch.setattr(repairing, "_rows", lambda rows, pruned, last: [rows[number] for number in (51, 53)])
+    with pytest.raises(CommandError, match="nothing was changed.* ends with entry 53, and .* 400 were .*: restore a backup"):
+        repair(index)
+    assert (index / "journal.db").read_bytes() == before
+    assert not list(index.glob("*.damaged-*"))
 
 
 @pytest.fixture
