@@ -96,6 +96,11 @@ def is_true(row: Sequence[Any], format_: int) -> bool:
         return False
 
 
+def true_format(row: Sequence[Any]) -> int:
+    """Return the newest format in which a row is as it was written; 0 if there is none."""
+    return next((form for form in (FORMAT, 1) if is_true(row, form)), 0)
+
+
 @cache
 def schema(format_: int) -> dict[str, str]:
     with closing(sqlite3.connect(":memory:")) as connection:

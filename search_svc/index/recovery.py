@@ -7,7 +7,7 @@ from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.journal_errors import ERRORS
-from search_svc.index.journal_format import Meta, Row
+from search_svc.index.journal_format import FORMAT, Meta, Row, is_true, true_format
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import read_meta
 from svckit.artifact import ArtifactError
@@ -31,23 +31,30 @@ def recover(path: Path, copy: Path) -> Recovered:
     mark, unknown = None, []
     with suppress(ArtifactError):
         mark = journal_mark.read(path)
-    form = _format(copy, marked=journal_mark.path_of(path).exists())
-    rows = salvage.rows(*journal_file.files(copy)[:2], form)
-    seen, meta, given = _seen(copy, form, max(rows, default=0))
+    form = _format_of_meta(copy, marked=journal_mark.path_of(path).exists())
+    salvaged = salvage.rows(*journal_file.files(copy)[:2])
+    seen, meta, given = _seen(copy, form, max(salvaged, default=0))
     if mark:
         # Of what nobody was told of, a write that was not committed may be there in parts.
-        rows = {number: row for number, row in rows.items() if number <= mark.sequence}
-    rows |= seen
-    last = max(given, mark.sequence if mark else 0, *rows, 0)
+        salvaged = {number: some for number, some in salvaged.items() if number <= mark.sequence}
+        # A checksum of format 1 does not cover the number.
+        seen = {number: row for number, row in seen.items() if number <= mark.sequence or is_true(row, FORMAT)}
+    rows = {number: some[0] for number, some in salvaged.items() if len(some) == 1} | seen
+    for number in sorted(salvaged.keys() - rows.keys()):
+        unknown.append(f"entry {number}: {len(salvaged[number])} are there, and which was acknowledged cannot be told")
+    last = max(given, mark.sequence if mark else 0, *rows, *salvaged, 0)
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
     return Recovered(rows, meta, mark, last, unknown)
 
 
-def _format(copy: Path, *, marked: bool) -> int:
-    """Of the file, if that can be told: its number is at a fixed place. Format 1 had no mark."""
+def _format_of_meta(copy: Path, *, marked: bool) -> int:
+    """Return the format that `meta` is read in: in format 1 it has no checksum, so that a mark is to be believed and not that.
+
+    The file's format is at a fixed place, but for a journal whose upgrade is in the log alone.
+    """
     stated = copy.read_bytes()[60:64] if copy.exists() else b""
-    return 1 if stated == b"\0\0\0\1" and not marked else journal_format.FORMAT
+    return 1 if stated == b"\0\0\0\1" and not marked else FORMAT
 
 
 def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | None, int]:
@@ -63,7 +70,7 @@ def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | N
         for number in range(meta.pruned + 1 if meta else 1, highest + 1):
             with suppress(*ERRORS):
                 row = source.execute(_ROW, (number,)).fetchone()
-                if row and journal_format.is_true(row, form):
+                if row and true_format(row):
                     rows[number] = row
     return rows, meta, given
 

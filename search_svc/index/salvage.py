@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search_svc.index.journal_format import Row, is_true
+from search_svc.index.journal_format import FORMAT, Row, true_format
 
 _PAGE_SIZE = 4096
 """Page size of every journal that this code has made."""
@@ -37,14 +37,17 @@ class _Image:
     """Places to look for its overflow pages in, the likeliest first."""
 
 
-def rows(database: Path, log: Path, format_: int) -> dict[int, Row]:
-    """Return, by sequence number, the rows of entries that are as they were written, the newest of each number."""
-    found: dict[int, Row] = {}
+def rows(database: Path, log: Path) -> dict[int, list[Row]]:
+    """Return, by sequence number, the rows of entries that are as they were written in any format: those of the newest that has one.
+
+    More than one that differ: writes that were killed before they were committed leave rows too, and the next gives their numbers anew.
+    """
+    found: dict[int, dict[int, dict[Row, None]]] = {form: {} for form in (1, FORMAT)}
     for image in _images(_content(database), _content(log)):
         for row in _rows_of(image):
-            if is_true(row, format_):
-                found[row[0]] = row
-    return found
+            if form := true_format(row):
+                found[form].setdefault(row[0], {})[row] = None
+    return {number: list(some) for number, some in (found[1] | found[FORMAT]).items()}
 
 
 def _content(path: Path) -> bytes:

@@ -1,10 +1,13 @@
 """A base of few items for journals under test, and what its gallery must be: a dict."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from search_svc.index import journal_format
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.writes import Add, Delete
@@ -46,6 +49,19 @@ def written(index_dir, *writes, base=None):
     outcomes = [outcome for write in writes for outcome in journal.commit([write])]
     journal.close()
     return outcomes
+
+
+def make_format_1(index_dir, items):
+    """A journal as it was made before there were marks, with an entry for each item."""
+    with closing(sqlite3.connect(index_dir / "journal.db", isolation_level=None)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+        made.executescript(journal_format._TABLES.format(" AUTOINCREMENT"))
+        made.executescript("PRAGMA application_id = 0x766D6D72; PRAGMA user_version = 1")
+        made.executemany("INSERT INTO meta VALUES (?, ?)", [("model", MODEL), ("dimension", D), ("pruned", 0)])
+        for number, (name, item) in enumerate(items.items(), 1):
+            values = (item.label, item.uri, item.batch_id, json.dumps(dict(item.attributes)), item.embedding)
+            row = (number, name, *values, 1, journal_format._checksum_1(name, values))
+            made.execute(journal_format.INSERT, row)
 
 
 def replayed(index_dir, base=None):

@@ -23,7 +23,7 @@ from search_svc.index.repair import _copied, _is_well
 from search_svc.index.writes import Add, Delete, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
-from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, writer, written
+from tests.search_svc.journals import DictBase, applied, make_format_1, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 
@@ -467,17 +467,7 @@ class TestFormat1:
     @pytest.fixture
     def old(self, tmp_path):
         """As it was made before there were marks."""
-        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as made:
-            made.execute("PRAGMA journal_mode = WAL")
-            made.executescript(journal_format._TABLES.format(" AUTOINCREMENT"))
-            made.executescript("PRAGMA application_id = 0x766D6D72; PRAGMA user_version = 1")
-            made.executemany("INSERT INTO meta VALUES (?, ?)", [("model", MODEL), ("dimension", D), ("pruned", 0)])
-            insert = f"INSERT INTO entries ({journal_format.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            for number, name in enumerate("xyz", 1):
-                item = stored(number=number)
-                values = (item.label, item.uri, item.batch_id, "{}", item.embedding)
-                row = (number, name, *values, 1, journal_format._checksum_1(name, values))
-                made.execute(insert, row)
+        make_format_1(tmp_path, {name: stored(number=number) for number, name in enumerate("xyz", 1)})
         return tmp_path
 
     def test_is_read_and_becomes_one_of_this_with_the_first_write(self, old):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from search_svc.building.compaction import compact
+from search_svc.index import journal_file
 from search_svc.index import repair as repairing
 from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
@@ -20,7 +21,7 @@ from search_svc.index.retention import retire
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
-from tests.search_svc.journals import D, DictBase, replayed, stored, writer, written
+from tests.search_svc.journals import D, DictBase, make_format_1, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 FRAME = 24 + 4096
@@ -157,6 +158,20 @@ def test_whichever_frame_of_a_prune_in_the_log_is_lost_the_journal_is_opened_aga
             assert [entry.item_id for entry in journal.read(9, 10)] == ["new"]
         shutil.rmtree(index)
     assert refused > 10
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_bad_entry_of_a_journal_of_format_1_costs_that_entry_with_a_mark_and_without(built, tmp_path, marked):
+    """With a mark it is what a restored backup is, or what an upgrade leaves that did not end."""
+    index = shutil.copytree(built, tmp_path / "index")
+    make_format_1(index, {f"item {n}": stored(number=n) for n in range(9)})
+    if marked:
+        journal_file.mark_copy(index / "journal.db")
+    damage(index, b"item 3")
+    saved = repair(index)
+    assert (saved.entries, saved.lost, saved.unknown) == (8, [4], [])
+    assert replayed(index) == {f"item {n}": stored(number=n) for n in range(9) if n != 3}
+    assert written(index, Add({"new": stored()}))[0].sequence == 10
 
 
 def refuses(index):
