@@ -60,7 +60,9 @@ class Scene:
 
 
 def build_all(directory: Path) -> list[Scene]:
-    return [make(directory / make.__name__) for make in (killed, stopped, pruned, pruning, versions, drafted, backed_up)]
+    return [
+        make(directory / make.__name__) for make in (killed, stopped, pruned, pruning, versions, drafted, backed_up)
+    ]
 
 
 def killed(directory: Path) -> Scene:
@@ -89,11 +91,12 @@ def pruned(directory: Path) -> Scene:
 
 
 def pruning(directory: Path) -> Scene:
-    """Killed right after a prune of all that was written, which is in the WAL, and so is what was pruned."""
+    """Killed soon after a prune of all but the last write: that prune, what it took out and the last write are in the WAL."""
     with writing(directory / "live", photos(24)) as gallery:
         seven_writes(gallery)
         compact(gallery.index)
         retire(gallery.index, 1)
+        gallery.add("after", 1)
         return gallery.left(directory, "pruning")
 
 

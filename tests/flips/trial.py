@@ -11,7 +11,7 @@ from pathlib import Path
 from search_svc.__main__ import PROGRAM, parser
 from search_svc.index.base import VersionBase
 from search_svc.index.index_dir import version_names
-from search_svc.index.journal import Journal
+from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.version import IndexVersion
 from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from svckit import cli
@@ -25,6 +25,7 @@ from tests.flips.scenes import Expected, Scene
 RIGHT, REFUSED, RIDDLE, SILENT = "right", "refused", "riddle", "silent"
 _NAMED = (ArtifactError, CommandError, ConfigError, ServiceError)
 _WAY_OUT = re.compile(r"vmmr-search (repair|rollback|restore|build)|backup")
+_LOST = re.compile(r"(\d+) lost")
 _PARSER = parser()
 
 
@@ -115,16 +116,14 @@ class Table:
             return
         if "saved" in text:
             check_what_is_left(self.index, self.scene.expected, text)
+            check_how_much_is_lost(self.index, self.scene.expected, text)
             text += " (all that is told to be saved is as it was; a backup has the rest)"
         raise CommandError(text)
 
 
 def check_what_is_left(index: Path, expected: Expected, text: str) -> None:
     """Raises WrongError unless every item is what it once was: what was lost can be a write, or the deletion after it."""
-    with Journal.open(index) as journal:
-        base = VersionBase(IndexVersion.open(index))
-        after = dict(GalleryReader(base, journal).page("", 10_000, ItemFilter()))
-        last = journal.sequence()
+    after, last = what_is_left(index)
     if last < expected.sequence:
         raise WrongError(f"after the repair {last} is the last number; {expected.sequence} was acknowledged ({text})")
     for item_id in expected.ever.keys() | after.keys():
@@ -132,6 +131,25 @@ def check_what_is_left(index: Path, expected: Expected, text: str) -> None:
             raise WrongError(f"after the repair {item_id!r} is what it never was ({text})")
     if "none lost" in text:
         raise WrongError(f"repair ends with code 1, and says: {text}")
+
+
+def check_how_much_is_lost(index: Path, expected: Expected, text: str) -> None:
+    """Raises WrongError if a bit cost more than an entry, which is found wherever it is, or the items that differ are more than was told."""
+    told = int(found[1]) if (found := _LOST.search(text)) else 0
+    if told > 1:
+        raise WrongError(f"one bit cost {told} entries ({text})")
+    after, _ = what_is_left(index)
+    items = expected.items
+    different = sorted(item_id for item_id in items.keys() | after.keys() if items.get(item_id) != after.get(item_id))
+    if len(different) > told:
+        raise WrongError(f"{len(different)} items differ {different[:3]}, and repair told of {told} ({text})")
+
+
+def what_is_left(index: Path) -> tuple[dict[str, StoredItem], int]:
+    """The items, by id, and the last number."""
+    with Journal.open(index) as journal:
+        base = VersionBase(IndexVersion.open(index))
+        return dict(GalleryReader(base, journal).page("", 10_000, ItemFilter())), journal.sequence()
 
 
 WAYS = {

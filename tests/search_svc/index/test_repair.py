@@ -1,5 +1,6 @@
 import contextlib
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -174,6 +175,35 @@ def test_a_bad_entry_of_a_journal_of_format_1_costs_that_entry_with_a_mark_and_w
     assert written(index, Add({"new": stored()}))[0].sequence == 10
 
 
+@pytest.fixture
+def number_written_twice(built, tmp_path):
+    """An entry, in the log before what is left of a larger write, which was killed before its commit, of the same number."""
+    live, killed = shutil.copytree(built, tmp_path / "live"), tmp_path / "killed"
+    rng = random.Random(0)
+    names = [f"{rng.getrandbits(64):016x}" for _ in range(3021)]
+    written(live, Add({name: stored() for name in names[:3000]}))
+    with contextlib.closing(writer(live)) as journal:
+        journal.commit([Add({names[3000]: stored()})])
+        mark = (live / "journal.mark").read_bytes()
+        journal.commit([Add({name: stored(uri="never acknowledged") for name in names[3001:3021]})])
+        shutil.copytree(live, killed)
+    (killed / "journal.mark").write_bytes(mark)
+    log = killed / "journal.db-wal"
+    log.write_bytes(log.read_bytes()[:-FRAME])
+    with contextlib.closing(writer(killed)) as journal:
+        assert journal.commit([Add({"true": stored(uri="acknowledged")})])[0].sequence == 3002
+        return shutil.copytree(killed, tmp_path / "left")
+
+
+def test_of_two_entries_of_a_number_none_takes_the_place_of_that_which_was_acknowledged(number_written_twice):
+    damage(number_written_twice, 32 + 2 * FRAME + 124, name="journal.db-wal")
+    done = command(number_written_twice)
+    assert done.returncode == 1
+    assert "3001 entries saved, 1 lost (3002); " in done.stdout
+    assert "entry 3002: 2 are there, and which was acknowledged cannot be told" in done.stdout
+    assert not {item.uri for item in replayed(number_written_twice).values()} & {"never acknowledged", "acknowledged"}
+
+
 def refuses(index):
     try:
         Journal.open(index).close()
@@ -186,7 +216,9 @@ def test_what_would_be_refused_does_not_take_the_place_of_the_damaged_journal(in
     damage(index, b"42 2")
     before = (index / "journal.db").read_bytes()
     monkeypatch.setattr(repairing, "_rows", lambda rows, pruned, last: [rows[number] for number in (51, 53)])
-    with pytest.raises(CommandError, match="nothing was changed.* ends with entry 53, and .* 400 were .*: restore a backup"):
+    with pytest.raises(
+        CommandError, match="nothing was changed.* ends with entry 53, and .* 400 were .*: restore a backup"
+    ):
         repair(index)
     assert (index / "journal.db").read_bytes() == before
     assert not list(index.glob("*.damaged-*"))
