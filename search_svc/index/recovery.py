@@ -41,8 +41,11 @@ def recover(path: Path, copy: Path) -> Recovered:
         seen = {number: row for number, row in seen.items() if number <= mark.sequence or is_true(row, FORMAT)}
     rows = {number: some[0] for number, some in salvaged.items() if len(some) == 1} | seen
     pruned = max(meta.pruned if meta else 0, mark.pruned if mark else 0)
-    for number in sorted(number for number in salvaged.keys() - rows.keys() if number > pruned):
-        unknown.append(f"entry {number}: {len(salvaged[number])} are there, and which was acknowledged cannot be told")
+    unknown += [
+        f"entry {number}: {len(salvaged[number])} are there, and which was acknowledged cannot be told"
+        for number in sorted(salvaged.keys() - rows.keys())
+        if number > pruned
+    ]
     last = max(given, mark.sequence if mark else 0, *rows, *salvaged, 0)
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")

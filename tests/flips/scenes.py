@@ -96,8 +96,9 @@ def pruning(directory: Path) -> Scene:
         seven_writes(gallery)
         compact(gallery.index)
         retire(gallery.index, 1)
-        gallery.add("after", 1)
-        return gallery.left(directory, "pruning")
+        with writing(gallery.index, gallery=gallery):
+            gallery.add("after", 1)
+            return gallery.left(directory, "pruning")
 
 
 def versions(directory: Path) -> Scene:
@@ -213,10 +214,10 @@ def writing(index: Path, items: Mapping[str, StoredItem] | None = None, gallery:
         build(index, items)
         gallery = Live(index, Expected.of(items))
     version = IndexVersion.open(index)
-    gallery.writer = JournalWriter(index, lambda: VersionBase(version))
+    writer = gallery.writer = JournalWriter(index, lambda: VersionBase(version))
     with Journal.open(index):
         yield gallery
-        gallery.writer.close()
+        writer.close()
 
 
 def seven_writes(gallery: Live) -> None:

@@ -123,7 +123,7 @@ class TestRepaired:
     def test_more_than_was_told(self, table):
         items = {**table.scene.expected.items, "gone": StoredItem("", "", "", {}, b"")}
         check_how_much_is_lost(table.index, dataclasses.replace(table.scene.expected, items=items), "1 lost")
-        with pytest.raises(WrongError, match="1 items differ .'gone'., and repair told of 0"):
+        with pytest.raises(WrongError, match=r"1 items differ .'gone'., and repair told of 0"):
             check_how_much_is_lost(table.index, dataclasses.replace(table.scene.expected, items=items), "more may be")
 
     def test_more_than_a_bit_can_cost(self, table):

@@ -217,7 +217,7 @@ def test_what_would_be_refused_does_not_take_the_place_of_the_damaged_journal(in
     before = (index / "journal.db").read_bytes()
     monkeypatch.setattr(repairing, "_rows", lambda rows, pruned, last: [rows[number] for number in (51, 53)])
     with pytest.raises(
-        CommandError, match="nothing was changed.* ends with entry 53, and .* 400 were .*: restore a backup"
+        CommandError, match=r"nothing was changed.* ends with entry 53, and .* 400 were .*: restore a backup"
     ):
         repair(index)
     assert (index / "journal.db").read_bytes() == before
