@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -58,11 +59,7 @@ def files(path: Path) -> tuple[Path, Path, Path]:
 
 def size(path: Path) -> int:
     """Return the bytes of all the files of a journal. SQLite makes and removes some as it likes."""
-    total = 0
-    for file in files(path):
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size
-    return total
+    return sum(map(_size, files(path)))
 
 
 def repaired(path: Path) -> Path:
@@ -72,19 +69,8 @@ def repaired(path: Path) -> Path:
 
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
     """Open the journal to read it; None if there is none yet, or only the beginnings of one. Raises ArtifactError if it cannot be read."""
-    _refuse_half_repaired(path)
-    if not path.exists():
-        return None
     with translate_sqlite_errors(path):
-        connection = _read_only(path)
-        try:
-            if _format(connection, path):
-                return connection
-        except BaseException:
-            connection.close()
-            raise
-        connection.close()
-    return None
+        return _readable(path)
 
 
 def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqlite3.Connection:
@@ -95,14 +81,19 @@ def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqli
     """
     _refuse_half_repaired(path)
     mark = journal_mark.read(path)
-    refuse_missing(path, mark, there=path.exists())
+    refuse_missing(path, mark, there=_is_begun(path))
+    with _log_kept(path, mark):
+        return _checked_writer(path, mark, Meta(model, dimension, after))
+
+
+def _checked_writer(path: Path, mark: Mark | None, new: Meta) -> sqlite3.Connection:
     connection = _connect(path, "rwc")
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         if not (found := _format(connection, path)):
             refuse_missing(path, mark, there=False)
-            meta = Meta(model, dimension, max(after, mark.sequence if mark else 0))
+            meta = replace(new, pruned=max(new.pruned, mark.sequence if mark else 0))
             journal_mark.create(path, Mark(meta.pruned, meta.pruned))
             _make(connection, path, meta)
         elif found < FORMAT:
@@ -145,10 +136,57 @@ def mark_copy(path: Path) -> None:
 
 def checkpoint(path: Path) -> None:
     """Put what is in the write-ahead log into the database, as far as nobody reads it just now."""
-    if not (path.exists() and _has_log(path)):
+    if not (_is_begun(path) and _has_log(path)):
         return
-    with suppress(sqlite3.Error), closing(_connect(path, "rw")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    # A journal that is damaged, or being repaired, keeps its log: a repair may find more in it than SQLite.
+    with suppress(sqlite3.Error, ArtifactError):
+        with _log_kept(path, journal_mark.read(path)):
+            pass
+        with closing(_connect(path, "rw")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextmanager
+def _log_kept(path: Path, mark: Mark | None) -> Iterator[None]:
+    """Raise ArtifactError if the journal lacks what was acknowledged. Within the block nobody's closing it removes the log.
+
+    Of a damaged log SQLite sees the beginning alone, and the last connection that could write removes it whole when it is closed. One that
+    only reads does not, and while it is open, no other is the last.
+    """
+    reader = _readable(path)
+    if reader is None:
+        yield
+        return
+    with closing(reader):
+        with reading(reader, path, mark):
+            pass
+        yield
+
+
+def _readable(path: Path) -> sqlite3.Connection | None:
+    _refuse_half_repaired(path)
+    if not _is_begun(path):
+        return None
+    connection = _read_only(path)
+    try:
+        if _format(connection, path):
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether there is a file that is not empty: beside an empty one SQLite removes the log, even to read it."""
+    return _size(path) > 0
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 def _refuse_half_repaired(path: Path) -> None:

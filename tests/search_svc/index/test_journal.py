@@ -386,6 +386,41 @@ class TestDamage:
         (outcome,) = written(kept, Add({"new": stored()}))
         assert isinstance(outcome, ArtifactError), "what is written now would come before what is lost"
 
+    @pytest.mark.parametrize("refused", ["a write", "a checkpoint"])
+    def test_the_log_of_one_that_is_refused_stays_for_a_repair(self, tmp_path, refused):
+        live, kept = tmp_path / "live", tmp_path / "kept"
+        live.mkdir()
+        journal = writer(live)
+        for number in range(6):
+            journal.commit([Add({str(number): stored(number=number)})])
+        shutil.copytree(live, kept, ignore=shutil.ignore_patterns("*-shm"))
+        log = bytearray((kept / "journal.db-wal").read_bytes())
+        log[len(log) // 2] ^= 1
+        (kept / "journal.db-wal").write_bytes(log)
+        database = (kept / "journal.db").read_bytes()
+        if refused == "a write":
+            (outcome,) = writer(kept).commit([Add({"new": stored()})])
+            assert "entries up to 6 were acknowledged" in str(outcome)
+        else:
+            journal_file.checkpoint(kept / "journal.db")
+        assert ((kept / "journal.db-wal").read_bytes(), (kept / "journal.db").read_bytes()) == (log, database)
+        journal.close()
+
+    def test_the_log_beside_an_empty_file_stays_for_a_repair(self, tmp_path):
+        live, kept = tmp_path / "live", tmp_path / "kept"
+        live.mkdir()
+        journal = writer(live)
+        journal.commit([Add({"x": stored()})])
+        shutil.copytree(live, kept, ignore=shutil.ignore_patterns("*-shm"))
+        journal.close()
+        log = (kept / "journal.db-wal").read_bytes()
+        (kept / "journal.db").write_bytes(b"")
+        with pytest.raises(ArtifactError, match="entries up to 1 were acknowledged"):
+            Journal.open(kept)
+        (outcome,) = written(kept, Add({"y": stored()}))
+        assert "entries up to 1 were acknowledged" in str(outcome)
+        assert (kept / "journal.db-wal").read_bytes() == log
+
     def test_a_journal_that_is_gone_is_missed(self, tmp_path):
         written(tmp_path, Add({"x": stored()}))
         (tmp_path / "journal.db").unlink()
