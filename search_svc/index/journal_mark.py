@@ -4,7 +4,7 @@ SQLite ends the recovery of its write-ahead log at the first frame that is damag
 number of the last entry that a caller was told of is kept here as well, on the disk before the caller is told; a journal that ends below
 it has lost something. The mark is never ahead of what is committed.
 
-Two slots, each in a sector of its own, are written in turn: a crash while one is written leaves the other, which is one commit behind.
+Two slots, each in a block of its own, are written in turn: a crash while one is written leaves the other, which is one commit behind.
 Each holds, in little-endian order, a magic number, a format, two sequence numbers and the CRC-32 of all that.
 """
 
@@ -21,7 +21,8 @@ from typing import Self
 from svckit.artifact import ArtifactError, flush, flush_one
 
 NAME = "journal.mark"
-_SLOT = 512
+_SLOT = 4096
+"""Bytes: a disk or a file system may write a block of this size at once, and tear all that is in it."""
 _FIELDS = struct.Struct("<8sIQQ")
 _CRC = struct.Struct("<I")
 _MAGIC = b"vmmrmark"
@@ -62,7 +63,7 @@ def read(journal: Path) -> Mark | None:
         raise ArtifactError(path, error.strerror or str(error)) from error
     slots = _slots(content)
     if not slots:
-        raise _damaged(journal)
+        raise _unreadable(journal, content)
     return max(slots.values())
 
 
@@ -125,13 +126,10 @@ class MarkFile:
 
         Raises OSError, or ArtifactError if the mark is damaged.
         """
-        # Held until the mark is on the disk: whoever finds it high enough relies on that.
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
-            before = max(self._read().values())
-            after = before.joined(mark)
-            if after != before:
-                self._write(after)
+            # Also if it is high enough: who raised it may have been killed, or told of a failure, before it was on the disk.
+            self._write(max(self._read().values()).joined(mark))
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -149,11 +147,15 @@ class MarkFile:
         if content != self._content:
             self._content, self._slots = content, _slots(content)
         if not self._slots:
-            raise _damaged(self._journal)
+            raise _unreadable(self._journal, content)
         return self._slots
 
 
-def _damaged(journal: Path) -> ArtifactError:
+def _unreadable(journal: Path, content: bytes) -> ArtifactError:
+    later = [form for form, _ in _whole(content).values()]
+    if later:
+        text = f"has format {max(later)}; this vmmr-search reads {_FORMAT}: use the one that wrote it"
+        return ArtifactError(path_of(journal), text)
     text = "is damaged: it says up to which entry the journal was acknowledged"
     return ArtifactError(path_of(journal), f"{text}. `vmmr-search repair {journal.parent}` makes it anew")
 
@@ -169,13 +171,18 @@ def _packed(mark: Mark) -> bytes:
 
 
 def _slots(content: bytes) -> dict[int, Mark]:
-    """Those that are as they were written, by place."""
+    """Return the marks of the slots that are as they were written, by place."""
+    return {slot: mark for slot, (form, mark) in _whole(content).items() if form == _FORMAT}
+
+
+def _whole(content: bytes) -> dict[int, tuple[int, Mark]]:
+    """Return format and mark of the slots that are as they were written, by place; of a later format the mark may be none."""
     found = {}
     for slot in range(2):
         part = content[slot * _SLOT : (slot + 1) * _SLOT]
         fields, rest = part[: _FIELDS.size], part[_FIELDS.size :]
         if len(part) == _SLOT and rest == _CRC.pack(zlib.crc32(fields)).ljust(len(rest), b"\0"):
             magic, form, sequence, pruned = _FIELDS.unpack(fields)
-            if (magic, form) == (_MAGIC, _FORMAT):
-                found[slot] = Mark(sequence, pruned)
+            if magic == _MAGIC:
+                found[slot] = (form, Mark(sequence, pruned))
     return found

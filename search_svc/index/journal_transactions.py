@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from search_svc.index import journal_mark
+from search_svc.index import journal_format, journal_mark
 from search_svc.index.journal_errors import CommitError, error_code
 from search_svc.index.journal_file import connect_to_write
 from search_svc.index.journal_mark import MarkFile
@@ -66,7 +66,11 @@ class JournalTransactions:
         try:
             snapshot = Snapshot.of(self.connection, self._path)
             # Nobody else commits now, so the mark cannot have passed what is seen here.
-            snapshot.check(self._mark.read())
+            mark = self._mark.read()
+            snapshot.check(mark)
+            if snapshot.last > mark.sequence:
+                # Nobody was told of its end, which may not be on the disk: with any change SQLite flushes the whole log.
+                journal_format.write_meta(self.connection, snapshot.meta)
             yield snapshot
             self._commit()
         except BaseException:

@@ -437,7 +437,7 @@ class TestMark:
         mark = tmp_path / "journal.mark"
         content = bytearray(mark.read_bytes())
         content[0] ^= 1
-        content[512] ^= 1
+        content[4096] ^= 1
         for break_, said in ((lambda: mark.write_bytes(content), "is damaged"), (mark.unlink, "is missing")):
             break_()
             with pytest.raises(ArtifactError, match=rf"journal\.mark: {said}.*`vmmr-search repair"):
@@ -448,7 +448,7 @@ class TestMark:
     def test_one_slot_that_is_damaged_costs_nothing(self, tmp_path):
         written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
         content = (tmp_path / "journal.mark").read_bytes()
-        for at in (20, 532):
+        for at in (20, 4116):
             (tmp_path / "journal.mark").write_bytes(content[:at] + b"?" + content[at + 1 :])
             assert replayed(tmp_path).keys() == {"x", "y"}
         assert written(tmp_path, Add({"z": stored()}))[0].sequence == 3
@@ -496,6 +496,62 @@ class TestMark:
         (outcome,) = written(tmp_path, Add({"y": stored()}))
         assert outcome.reason is Reason.JOURNAL_UNWRITABLE
         assert "may be there after a crash; send it again" in str(outcome)
+
+    def test_the_retry_of_a_write_whose_mark_did_not_get_on_the_disk_puts_it_there(self, tmp_path, monkeypatch):
+        journal, flushed = writer(tmp_path), []
+        journal.commit([Add({"x": stored()})])
+
+        def fail(_):
+            raise OSError(5, "Input/output error")
+
+        def flush(descriptor):
+            flushed.append(os.pread(descriptor, 8192, 0))
+
+        monkeypatch.setattr(journal_mark.os, "fdatasync", fail)
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert "send it again" in str(outcome)
+        lost = (tmp_path / "journal.mark").read_bytes()
+        assert journal_mark.read(tmp_path / "journal.db") == Mark(2, 0)
+        monkeypatch.setattr(journal_mark.os, "fdatasync", flush)
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert (outcome.sequence, outcome.unchanged) == (2, 1)
+        (content,) = flushed
+        # What a flush has failed to write may count as written: only what was written again since is on the disk.
+        assert [slot for slot in (0, 1) if content[slot * 4096 :][:4096] != lost[slot * 4096 :][:4096]]
+        assert journal_mark.read(tmp_path / "journal.db") == Mark(2, 0)
+        journal.close()
+
+    def test_the_retry_of_a_write_that_nobody_was_told_of_flushes_the_log(self, tmp_path, monkeypatch):
+        log = tmp_path / "journal.db-wal"
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        with monkeypatch.context() as failing:
+            failing.setattr(journal_mark.MarkFile, "advance", lambda *_: (_ for _ in ()).throw(OSError(5, "broken")))
+            journal.commit([Add({"y": stored()})])
+        with Journal.open(tmp_path):
+            before = log.stat().st_size
+            (outcome,) = journal.commit([Add({"y": stored()})])
+            assert (outcome.sequence, outcome.unchanged) == (2, 1)
+            assert log.stat().st_size > before, "SQLite flushes the log only when it adds to it"
+            after = log.stat().st_size
+            journal.commit([Add({"y": stored()})])
+            assert log.stat().st_size == after
+        journal.close()
+
+    def test_one_of_a_later_format_is_not_called_damaged(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as later:
+            later.setattr(journal_mark, "_FORMAT", 7)
+            written(tmp_path, Add({"x": stored()}))
+        with pytest.raises(ArtifactError, match=r"journal\.mark: has format 7; this vmmr-search reads 1: use the one"):
+            Journal.open(tmp_path)
+
+    def test_a_block_that_is_torn_leaves_the_other_slot(self, tmp_path):
+        """Disks and file systems write 4 KiB at once."""
+        written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
+        content = (tmp_path / "journal.mark").read_bytes()
+        for at in (0, 4096):
+            (tmp_path / "journal.mark").write_bytes(content[:at] + bytes(4096) + content[at + 4096 :])
+            assert journal_mark.read(tmp_path / "journal.db") in (Mark(1, 0), Mark(2, 0))
 
 
 class TestFormat1:
