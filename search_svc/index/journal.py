@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_errors import older, translate_sqlite_errors
 from search_svc.index.journal_format import Row
 from search_svc.index.journal_snapshot import Snapshot, reading
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row, last_rows_by_id
@@ -137,8 +137,8 @@ class Journal:
     def read(self, after: int, limit: int) -> list[Entry]:
         """The entries after a sequence number, in order: so many, and then as many as end the write of the last.
 
-        Those that were lost are left out, but for one at the end. Raises ArtifactError if one is damaged or missing, or if
-        some of those that were asked for were pruned.
+        Those that were lost are left out, but for one at the end. Raises ArtifactError if one is damaged or missing, if
+        some of those that were asked for were pruned, or if it ends before the number.
         """
         with self._snapshot() as snapshot:
             if snapshot is None:
@@ -146,6 +146,8 @@ class Journal:
             if after < (pruned := snapshot.meta.pruned):
                 reason = f"its entries up to {pruned} were pruned, and those after {after} are asked for"
                 raise ArtifactError(self.path, reason)
+            if after > snapshot.last:
+                raise older(self.path, snapshot.last, after)
             entries = [_entry(row) for row in snapshot.whole_writes(after, limit)]
         return [each for each in entries[:-1] if each.item_id != journal_format.LOST] + entries[-1:]
 

@@ -1,9 +1,13 @@
 """Reading the journal through to a known end: an end that comes before it is an error, never "nothing new"."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+from search_svc.index import journal_file
 from search_svc.index.journal import Entry, Journal
+from search_svc.index.journal_errors import translate_sqlite_errors
+from search_svc.index.journal_snapshot import Snapshot
 from svckit.artifact import ArtifactError
 
 _READ_AT_ONCE = 10_000
@@ -20,6 +24,15 @@ def read_through(journal: Journal, after: int, upto: int) -> Iterator[list[Entry
             raise ArtifactError(journal.path, f"ends with entry {after}, and {upto} were written")
         yield some
         after = some[-1].sequence
+
+
+def reaches(journal: Path, sequence: int) -> bool:
+    """Return whether a journal that can be read ends no earlier than with that entry; one that is not there does."""
+    connection = journal_file.connect_to_read(journal)
+    if connection is None:
+        return True
+    with translate_sqlite_errors(journal), closing(connection):
+        return Snapshot.of(connection, journal).last >= sequence
 
 
 def verify(index_dir: Path) -> int:

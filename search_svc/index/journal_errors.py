@@ -44,6 +44,12 @@ def ends_early(path: Path, last: int, mark: Mark) -> ArtifactError:
     return ArtifactError(path, f"{text}: {_way_out(path)}")
 
 
+def older(path: Path, last: int, sequence: int) -> ArtifactError:
+    """Return the error for a journal that ends before what a version holds, as one does that was put back from an earlier copy."""
+    text = f"ends with entry {last}, and the index holds {sequence}: it is the journal of another, or an earlier copy"
+    return ArtifactError(path, f"{text}: {_way_out(path)}")
+
+
 def _way_out(path: Path) -> str:
     return f"`vmmr-search repair {path.parent}` saves what can be read of it; a backup may have more"
 

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from search_svc.index import journal_file, journal_format
 from search_svc.index.journal import StoredItem, item_of
-from search_svc.index.journal_errors import ERRORS, is_damage, unwritable
+from search_svc.index.journal_errors import ERRORS, is_damage, older, unwritable
 from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
@@ -79,8 +79,8 @@ def _check(snapshot: Snapshot, base: Base) -> None:
     """Raise ServiceError if the base and the entries after it are not the gallery that is written to."""
     meta, last = snapshot.meta, snapshot.last
     if last < base.journal_sequence:
-        text = f"ends with entry {last}, and the index holds {base.journal_sequence}: it is the journal of another"
-        raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"the journal {text}; nothing was written")
+        error = older(snapshot.path, last, base.journal_sequence)
+        raise ServiceError(Reason.JOURNAL_UNWRITABLE, f"{error}; nothing was written")
     if meta.pruned > base.journal_sequence:
         text = "this server has not heard yet of the version that took over what it would write to: nothing was written"
         raise ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)

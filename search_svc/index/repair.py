@@ -22,6 +22,7 @@ from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.index_dir import only_builder
+from search_svc.index.journal_check import reaches
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
 from search_svc.index.journal_lease import exclusive_journal
@@ -71,7 +72,8 @@ def _alone(index_dir: Path) -> Iterator[None]:
 def _repaired(index_dir: Path, path: Path) -> Saved | None:
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            if _is_well(copy):
+            sequence = IndexVersion.open(index_dir, verify=False).manifest.journal_sequence
+            if _is_well(copy) and reaches(copy, sequence):
                 return None
             _repair(index_dir, path, copy)
     return _take_place(path)

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -274,6 +275,24 @@ def test_of_a_journal_that_is_gone_all_is_lost(index):
     saved = repair(index)
     assert (saved.entries, len(saved.lost)) == (0, 350)
     assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
+
+
+def test_one_that_was_put_back_from_an_earlier_copy_than_its_version_is_told_and_repaired(built, tmp_path):
+    index, kept = shutil.copytree(built, tmp_path / "index"), tmp_path / "kept"
+    written(index, Add({"a": stored()}))
+    shutil.copytree(index, kept)
+    written(index, Add({"b": stored()}))
+    compact(index)
+    for name in ("journal.db", "journal.mark"):
+        shutil.copyfile(kept / name, index / name)
+    said = "ends with entry 1, and the index holds 2: .*an earlier copy: `vmmr-search repair"
+    with Journal.open(index) as journal, pytest.raises(ArtifactError, match=said):
+        journal.read(2, 10)
+    (outcome,) = written(index, Add({"c": stored()}), base=DictBase(journal_sequence=2))
+    assert re.search(said, str(outcome))
+    assert repair(index).lost == [2]
+    assert repair(index) is None
+    assert written(index, Add({"c": stored()}), base=DictBase(journal_sequence=2))[0].sequence == 3
 
 
 def test_a_journal_that_is_well_stays_as_it_is(index):
