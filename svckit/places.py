@@ -1,4 +1,7 @@
-"""The bounds on streams that are open at once: of one connection, and in all."""
+"""The bounds on streams that are open at once: of one connection, and in all.
+
+The last quarter of the places is for connections that have none, as it is in the gate: so that few connections keep no other out.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ class Places:
     def __init__(self, *, per_connection: int, in_all: int) -> None:
         self._per_connection = per_connection
         self._in_all = in_all
+        self._shared = in_all - in_all // 4
+        """Places that any connection may take."""
         self._taken_of: Counter[str] = Counter()
 
     @property
@@ -39,6 +44,8 @@ class Places:
             _refuse(f"this connection has {own} streams open, as many as one connection may have")
         if (taken := self.taken) >= self._in_all:
             _refuse(f"{taken} streams are open, as many as the server takes")
+        if taken >= self._shared and own:
+            _refuse(f"{taken} streams are open, {own} of this connection: the last places are for other connections")
 
 
 def _refuse(message: str) -> None:

@@ -11,6 +11,7 @@ from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot
 from search_svc.index.turns import Turns
+from svckit.artifact import flush
 
 _PATIENCE_S = 10.0
 
@@ -25,11 +26,14 @@ def accept(index_dir: Path) -> int:
     mark = journal_mark.read(path)
     if mark is None or not path.exists() or _is_whole(path, mark):
         return 0
-    _keep_log(path)
     with translate_sqlite_errors(path), closing(journal_file.connect_to_mend(path)) as connection:
         with closing(Turns(connection, path)) as turns:
             turns.begin(time.monotonic() + _PATIENCE_S)
-        lost = _fill_up(Snapshot.of(connection, path), mark)
+        snapshot = Snapshot.of(connection, path)
+        if snapshot.last >= mark.sequence and snapshot.meta.pruned >= mark.pruned:
+            return 0  # another process has come first
+        _keep_log(path)
+        lost = _fill_up(snapshot, mark)
         connection.execute("COMMIT")
     return lost
 
@@ -45,9 +49,14 @@ def _is_whole(path: Path, mark: Mark) -> bool:
 
 
 def _keep_log(path: Path) -> None:
+    """Copy the log, on the disk, under a name that no copy has; within a transaction, so that nobody else writes to it."""
     log = journal_file.files(path)[1]
     if log.exists():
-        shutil.copyfile(log, log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"))
+        kept = log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+        with log.open("rb") as source, kept.open("xb") as target:
+            shutil.copyfileobj(source, target)
+        flush(kept)
+        journal_mark.flush_folder(kept.parent)
 
 
 def _fill_up(snapshot: Snapshot, mark: Mark) -> int:

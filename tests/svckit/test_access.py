@@ -126,10 +126,13 @@ async def test_watches_without_a_token_on_many_connections_shut_out_nobody_who_h
     monkeypatch.setattr("svckit.server._MAX_STREAMS", 3 * PLACES)
     served = await serve(token_file=token_file)
     channels = [await connect(served) for _ in range(6)]
-    watches = [watch(channel) for channel in channels for _ in range(PLACES)]
-    assert await outcomes(watches) == {"answered": 3 * PLACES, "TOO_MANY_STREAMS": 3 * PLACES}
+    watches, answered = [], []
+    for channel in channels:
+        watches.append([watch(channel) for _ in range(PLACES)])
+        answered.append((await outcomes(watches[-1])).get("answered", 0))
+    assert answered == [PLACES, PLACES, PLACES // 4, 1, 1, 1], "the last quarter is for connections that have none"
     fresh = await connect(served)
-    assert await outcome(watch(fresh)) == "TOO_MANY_STREAMS"
+    assert await outcome(watch(fresh)) == "answered"
     assert await outcome(watch(fresh, TOKEN)) == "answered"
     assert await listed(reflection(fresh))
     assert await healthy(fresh)

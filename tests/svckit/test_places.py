@@ -25,6 +25,20 @@ def test_no_connection_has_more_than_its_part_and_all_together_no_more_than_ther
     assert places.taken == 0
 
 
+def test_the_last_quarter_is_for_connections_that_have_none():
+    places = Places(per_connection=4, in_all=8)
+    with ExitStack() as held:
+        for connection in 4 * ["one"] + 2 * ["two"]:
+            held.enter_context(places.taken_by(connection))
+        said = r"^6 streams are open, 2 of this connection: the last places are for other connections"
+        with pytest.raises(ServiceError, match=said), places.taken_by("two"):
+            pass
+        held.enter_context(places.taken_by("three"))
+        held.enter_context(places.taken_by("four"))
+        with pytest.raises(ServiceError, match=r"^8 streams are open, as many"), places.taken_by("five"):
+            pass
+
+
 def test_a_stream_that_fails_leaves_its_place():
     places = Places(per_connection=1, in_all=1)
     with pytest.raises(ZeroDivisionError), places.taken_by("one"):

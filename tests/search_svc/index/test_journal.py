@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.index import journal_file, journal_mark
+from search_svc.index import journal_file, journal_format, journal_loss, journal_mark
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
@@ -429,6 +429,50 @@ class TestDamage:
             Journal.open(tmp_path)
         (outcome,) = written(tmp_path, Add({"y": stored()}))
         assert said in str(outcome)
+
+
+class TestLoss:
+    @pytest.fixture
+    def torn(self, tmp_path):
+        """Three writes, of which the log has lost the last."""
+        live, kept = tmp_path / "live", tmp_path / "kept"
+        live.mkdir()
+        journal = writer(live)
+        for name in "xyz":
+            journal.commit([Add({name: stored()})])
+        shutil.copytree(live, kept, ignore=shutil.ignore_patterns("*-shm"))
+        journal.close()
+        log = kept / "journal.db-wal"
+        log.write_bytes(log.read_bytes()[:-4000])
+        return kept
+
+    def test_of_two_processes_that_accept_it_at_once_one_does(self, torn, monkeypatch):
+        log = (torn / "journal.db-wal").read_bytes()
+        seen = journal_loss._last
+
+        def overtaken(path):
+            last = seen(path)
+            monkeypatch.setattr(journal_loss, "_last", seen)
+            assert journal_loss.accept(torn) == 1
+            return last
+
+        monkeypatch.setattr(journal_loss, "_last", overtaken)
+        with closing(journal_file.connect_to_read(torn / "journal.db")):  # so the log stays
+            assert journal_loss.accept(torn) == 0
+        (copy,) = torn.glob("journal.db-wal.damaged-*")
+        assert copy.read_bytes() == log
+        with Journal.open(torn) as journal:
+            assert (journal.sequence(), journal.lost()) == (3, 1)
+
+    def test_a_copy_of_the_log_takes_no_other_one_s_place(self, torn, monkeypatch):
+        monkeypatch.setattr(journal_loss.time, "strftime", lambda _: "now")
+        before = torn / "journal.db-wal.damaged-now"
+        before.write_bytes(b"before")
+        with pytest.raises(FileExistsError):
+            journal_loss.accept(torn)
+        assert before.read_bytes() == b"before"
+        monkeypatch.undo()
+        assert journal_loss.accept(torn) == 1
 
 
 class TestMark:
