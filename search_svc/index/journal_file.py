@@ -229,7 +229,8 @@ def _alone(path: Path) -> sqlite3.Connection:
 
 
 def _has_log(path: Path) -> bool:
-    return files(path)[1].exists()
+    """Whether the log holds anything: SQLite may leave an empty one when it stops."""
+    return _size(files(path)[1]) > 0
 
 
 def _as_it_is(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot
 from search_svc.index.turns import Turns
-from svckit.artifact import flush
+from svckit.artifact import flush_one
 
 _PATIENCE_S = 10.0
 
@@ -55,8 +55,8 @@ def _keep_log(path: Path) -> None:
         kept = log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
         with log.open("rb") as source, kept.open("xb") as target:
             shutil.copyfileobj(source, target)
-        flush(kept)
-        journal_mark.flush_folder(kept.parent)
+        flush_one(kept)
+        flush_one(kept.parent)
 
 
 def _fill_up(snapshot: Snapshot, mark: Mark) -> int:

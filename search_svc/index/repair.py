@@ -64,7 +64,7 @@ def _alone(index_dir: Path) -> Iterator[None]:
     """Raises CommandError if somebody has the journal open; nobody can open it meanwhile."""
     with exclusive_journal(index_dir) as alone:
         if not alone:
-            who = "a process that cannot be seen from here, of another container or user,"
+            who = "a compaction, or a process that cannot be seen from here, of another container or user,"
             raise CommandError(f"{index_dir}: {who} has the journal open: stop it first")
         yield
 

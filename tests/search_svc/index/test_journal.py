@@ -76,6 +76,17 @@ class TestReading:
                 assert told() == "True 3 3"
                 reader.stdin.close()
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="being another user takes root")
+    def test_who_may_not_write_beside_it_reads_it_beside_an_empty_log(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            written(folder, Add({"x": stored()}))
+            (folder / "journal.db-wal").touch()
+            command = [sys.executable, "-c", READING_ALONE, folder]
+            done = subprocess.run(command, cwd=ROOT, input="\n", capture_output=True, text=True, check=False)
+            assert done.stdout == "True 1 1\n", done.stderr
+
     def test_what_was_written_is_read_in_order(self, tmp_path):
         item = stored(uri="a.jpg", batch_id="may", attributes={"dealer": "ü"})
         written(tmp_path, Add({"x": item}), Delete(("x",)), Add({"y": stored()}))
