@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.index_dir import only_builder
+from search_svc.index.index_dir import only_builder, version_names
 from search_svc.index.journal_check import reaches
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
@@ -72,8 +72,7 @@ def _alone(index_dir: Path) -> Iterator[None]:
 def _repaired(index_dir: Path, path: Path) -> Saved | None:
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            sequence = IndexVersion.open(index_dir, verify=False).manifest.journal_sequence
-            if _is_well(copy) and reaches(copy, sequence):
+            if _is_well(copy) and reaches(copy, _held(index_dir)):
                 return None
             _repair(index_dir, path, copy)
     return _take_place(path)
@@ -91,6 +90,13 @@ def _is_same(file: Path, path: Path) -> bool:
     with suppress(OSError):
         return file.samefile(path)
     return False
+
+
+def _held(index_dir: Path) -> int:
+    """Return the number of the last entry that the current version holds; 0 if no version was ever made."""
+    if not (index_dir / "CURRENT").exists() and not version_names(index_dir):
+        return 0
+    return IndexVersion.open(index_dir, verify=False).manifest.journal_sequence
 
 
 @contextmanager
