@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.index import journal_file, journal_format, journal_loss, journal_mark
+from search_svc.index import journal_file, journal_loss, journal_mark
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
@@ -459,15 +459,15 @@ class TestLoss:
 
     def test_of_two_processes_that_accept_it_at_once_one_does(self, torn, monkeypatch):
         log = (torn / "journal.db-wal").read_bytes()
-        seen = journal_loss._last
+        is_whole = journal_loss._is_whole
 
-        def overtaken(path):
-            last = seen(path)
-            monkeypatch.setattr(journal_loss, "_last", seen)
+        def overtaken(path, mark):
+            whole = is_whole(path, mark)
+            monkeypatch.setattr(journal_loss, "_is_whole", is_whole)
             assert journal_loss.accept(torn) == 1
-            return last
+            return whole
 
-        monkeypatch.setattr(journal_loss, "_last", overtaken)
+        monkeypatch.setattr(journal_loss, "_is_whole", overtaken)
         with closing(journal_file.connect_to_read(torn / "journal.db")):  # so the log stays
             assert journal_loss.accept(torn) == 0
         (copy,) = torn.glob("journal.db-wal.damaged-*")
