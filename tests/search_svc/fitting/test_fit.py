@@ -241,7 +241,7 @@ def test_the_threshold_follows_the_rate_that_is_stated(tmp_path, monkeypatch, ra
 
 def test_errors_are_stated_by_level_and_calibrating_mends_a_temperature_that_is_wrong(tmp_path):
     errors = world(tmp_path, spec=IndexSpec(k=20, temperature=5.0))[0].calibration.errors
-    assert tuple(errors) == LEVELS
+    assert tuple(errors) == tuple(LEVELS)
     assert errors["label"].before > 0.1
     assert errors["label"].after < 0.6 * errors["label"].before
 
