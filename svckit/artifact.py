@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,18 +98,21 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
-def read_manifest(directory: Path, filename: str = "manifest.json", *, verify: bool = True) -> dict[str, Any]:
+def read_manifest(
+    directory: Path, filename: str = "manifest.json", *, verify: bool = True, always: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the manifest's content, after checking its seal and that every file it lists is there in its size.
 
-    With `verify`, check the files' sha256 too, which reads them all. Raise ArtifactError naming the file that is wrong.
+    With `verify`, check the files' sha256 too, which reads them all; those named in `always` are checked in any case. Raise
+    ArtifactError naming the file that is wrong.
     """
     manifest = read_sealed(directory / filename)
     files = {directory / name: entry for name, entry in _listed_files(directory / filename, manifest).items()}
     for path, entry in files.items():
         _check_size(path, entry["bytes"])
-    if verify:
-        for path, actual in zip(files, sha256s(list(files)), strict=True):
-            _check_sha256(path, actual, files[path]["sha256"])
+    read = [path for path in files if verify or path.name in always]
+    for path, actual in zip(read, sha256s(read), strict=True):
+        _check_sha256(path, actual, files[path]["sha256"])
     return manifest
 
 

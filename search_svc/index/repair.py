@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.index_dir import only_builder, version_names
+from search_svc.index.index_dir import current, only_builder, version_names
 from search_svc.index.journal_check import reaches
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
@@ -29,7 +29,7 @@ from search_svc.index.journal_lease import exclusive_journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot, reading
 from search_svc.index.recovery import recover
-from search_svc.index.version import IndexVersion
+from search_svc.index.version import stated
 from svckit.artifact import ArtifactError, flush, flush_one
 from svckit.cli import CommandError
 
@@ -96,7 +96,7 @@ def _held(index_dir: Path) -> int:
     """Return the number of the last entry that the current version holds; 0 if no version was ever made."""
     if not (index_dir / "CURRENT").exists() and not version_names(index_dir):
         return 0
-    return IndexVersion.open(index_dir, verify=False).manifest.journal_sequence
+    return stated(index_dir, current(index_dir)).journal_sequence
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _content(path: Path) -> bool:
 
 def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     """Make the new journal, whole and on the disk."""
-    manifest = IndexVersion.open(index_dir, verify=False).manifest
+    manifest = stated(index_dir, current(index_dir))
     found = recover(path, copy)
     meta, unknown = found.meta, list(found.unknown)
     if meta is None:

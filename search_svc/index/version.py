@@ -33,6 +33,8 @@ Metric = Literal["ip", "l2"]
 CALIBRATION_FILE = "calibration.json"
 EMBEDDINGS_FILE = "embeddings.npy"
 ITEMS_FILE = "items.arrow"
+_ALWAYS_VERIFIED = (ITEMS_FILE, CALIBRATION_FILE)
+"""Files that are read whole when a version is opened, and small beside the others. pyarrow ends the process over some damage."""
 _MANIFEST_FILE = "manifest.json"
 _KIND = "index"
 
@@ -116,8 +118,8 @@ class IndexVersion:
     def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
         """Open the version of that name, or the current one.
 
-        Raise ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or, with
-        `verify`, is not what was written (sha256: reads every byte).
+        Raise ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or is not
+        what was written. Of the shards and the embeddings that is asked (by sha256, of every byte) with `verify` alone.
         """
         name = version or current(index_dir)
         try:
@@ -129,7 +131,7 @@ class IndexVersion:
     def _at(cls, path: Path, *, verify: bool) -> Self:
         if not path.is_dir():
             raise ArtifactError(path, "there is no such index version")
-        fields = read_manifest(path, _MANIFEST_FILE, verify=verify)
+        fields = read_manifest(path, _MANIFEST_FILE, verify=verify, always=_ALWAYS_VERIFIED)
         manifest = _manifest(path, fields)
         items = _items(path, manifest)
         calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
@@ -139,10 +141,13 @@ class IndexVersion:
 def stated(index_dir: Path, version: str) -> VersionManifest:
     """Return the manifest of a version, whether or not its other files can be read.
 
-    Raise ArtifactError, naming the file and the reason, if even that cannot be.
+    Raise ArtifactError, naming the file, the reason and the way out, if even that cannot be.
     """
     path = version_path(index_dir, version)
-    return _manifest(path, read_sealed(path / _MANIFEST_FILE))
+    try:
+        return _manifest(path, read_sealed(path / _MANIFEST_FILE))
+    except ArtifactError as error:
+        raise ArtifactError(error.path, error.reason, way_out(index_dir, version)) from error
 
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:

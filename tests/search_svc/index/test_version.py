@@ -91,6 +91,16 @@ def test_a_missing_or_shortened_file_is_found_without_reading_it(index_dir, file
     assert reason_of_refusal(index_dir, f"versions/000001/{file}", verify=verify) == "is missing"
 
 
+def test_a_changed_bit_of_the_items_is_found_without_reading_the_embeddings(index_dir):
+    """Damage in some places of an Arrow file ends the process that opens it: nobody may get so far."""
+    path = index_dir / "versions" / "000001" / "items.arrow"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    reason = reason_of_refusal(index_dir, "versions/000001/items.arrow", verify=False)
+    assert reason.startswith("is damaged: its sha256 is")
+
+
 def part(start, stop):
     return {"file": "shard-000.faiss", "start": start, "stop": stop}
 
