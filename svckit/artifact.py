@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import tokenize
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from svckit.cores import cores
+
+NPY_ERRORS = (OSError, ValueError, SyntaxError, tokenize.TokenError)
+"""numpy.load raises one of these over a damaged .npy file, because it reads the header as Python."""
 
 
 class ArtifactError(Exception):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from search_svc.dataset import photo_list
 from search_svc.dataset.photo_list import Photo
-from svckit.artifact import ArtifactError, read_manifest
+from svckit.artifact import NPY_ERRORS, ArtifactError, read_manifest
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -55,7 +55,7 @@ class Embeddings:
 def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:
     try:
         matrix: NDArray[Any] = np.load(file, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except NPY_ERRORS as error:
         raise ArtifactError(file, str(error)) from error
     if matrix.shape != shape or matrix.dtype not in _DTYPES:
         raise ArtifactError(file, f"must be float16 or float32 {shape}, is {matrix.dtype} {matrix.shape}")

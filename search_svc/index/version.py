@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from search_svc.index.index_dir import current, version_path, way_out
 from search_svc.index.items import Items
 from search_svc.voting.calibration import Calibration
-from svckit.artifact import ArtifactError, read_manifest, read_sealed, write_manifest
+from svckit.artifact import NPY_ERRORS, ArtifactError, read_manifest, read_sealed, write_manifest
 
 Metric = Literal["ip", "l2"]
 """Scores are inner products, or minus squared Euclidean distances."""
@@ -237,7 +237,7 @@ def _embeddings(path: Path, manifest: VersionManifest) -> NDArray[np.float16]:
     file = path / EMBEDDINGS_FILE
     try:
         matrix: NDArray[np.float16] = np.load(file, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except NPY_ERRORS as error:
         raise ArtifactError(file, str(error)) from error
     expected = (manifest.items, manifest.dimension)
     if matrix.shape != expected or matrix.dtype != np.float16:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -99,6 +100,18 @@ def test_a_changed_bit_of_the_items_is_found_without_reading_the_embeddings(inde
     path.write_bytes(content)
     reason = reason_of_refusal(index_dir, "versions/000001/items.arrow", verify=False)
     assert reason.startswith("is damaged: its sha256 is")
+
+
+@pytest.mark.parametrize("place", range(10, 128, 3))
+@pytest.mark.parametrize("bit", [1, 8, 64])
+def test_a_changed_bit_of_the_embeddings_header_is_no_riddle(index_dir, place, bit):
+    """Numpy reads it as Python, and says of some damage what a tokenizer says."""
+    path = index_dir / "versions" / "000001" / "embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[place] ^= bit
+    path.write_bytes(content)
+    with contextlib.suppress(ArtifactError):
+        IndexVersion.open(index_dir, verify=False)
 
 
 def part(start, stop):
