@@ -25,31 +25,45 @@ _sym_db = _symbol_database.Default()
 from vmmr.embedding.v1 import embedding_pb2 as vmmr_dot_embedding_dot_v1_dot_embedding__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvmmr/embedder/v1/embedder.proto\x12\x10vmmr.embedder.v1\x1a!vmmr/embedding/v1/embedding.proto\"?\n\x03\x42ox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\"=\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12#\n\x04\x63rop\x18\x02 \x01(\x0b\x32\x15.vmmr.embedder.v1.Box\"7\n\x0c\x45mbedRequest\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.vmmr.embedder.v1.Image\"o\n\rEmbedResponse\x12\x31\n\nembeddings\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12+\n\x05times\x18\x02 \x01(\x0b\x32\x1c.vmmr.embedder.v1.EmbedTimes\"C\n\nEmbedTimes\x12\x11\n\tdecode_ms\x18\x01 \x01(\x02\x12\x10\n\x08queue_ms\x18\x02 \x01(\x02\x12\x10\n\x08infer_ms\x18\x03 \x01(\x02\"\x11\n\x0fGetModelRequest\"d\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.vmmr.embedder.v1.Model\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.vmmr.embedder.v1.Limits\"\x9a\x01\n\x05Model\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x12\n\ninput_size\x18\x05 \x01(\r\x12\x0e\n\x06resize\x18\x06 \x01(\t\x12\x12\n\nnormalized\x18\x07 \x01(\x08\x12\x10\n\x08provider\x18\x08 \x01(\t\"\x84\x01\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x04\x12\x18\n\x10max_aspect_ratio\x18\x04 \x01(\x02\x12\x19\n\x11max_request_bytes\x18\x05 \x01(\x04\x32\xae\x01\n\x0f\x45mbedderService\x12H\n\x05\x45mbed\x12\x1e.vmmr.embedder.v1.EmbedRequest\x1a\x1f.vmmr.embedder.v1.EmbedResponse\x12Q\n\x08GetModel\x12!.vmmr.embedder.v1.GetModelRequest\x1a\".vmmr.embedder.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvmmr/embedder/v1/embedder.proto\x12\x10vmmr.embedder.v1\x1a!vmmr/embedding/v1/embedding.proto\"?\n\x03\x42ox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\"i\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12#\n\x04\x63rop\x18\x02 \x01(\x0b\x32\x15.vmmr.embedder.v1.Box\x12*\n\x07subject\x18\x03 \x01(\x0e\x32\x19.vmmr.embedder.v1.Subject\"7\n\x0c\x45mbedRequest\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.vmmr.embedder.v1.Image\"\x9e\x01\n\rEmbedResponse\x12\x31\n\nembeddings\x18\x01 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\x12+\n\x05times\x18\x02 \x01(\x0b\x32\x1c.vmmr.embedder.v1.EmbedTimes\x12-\n\x05parts\x18\x03 \x03(\x0b\x32\x1e.vmmr.embedder.v1.EmbeddedPart\"B\n\x0c\x45mbeddedPart\x12\r\n\x05image\x18\x01 \x01(\r\x12#\n\x03\x63ut\x18\x02 \x01(\x0b\x32\x16.vmmr.embedding.v1.Cut\"V\n\nEmbedTimes\x12\x11\n\tdecode_ms\x18\x01 \x01(\x02\x12\x10\n\x08queue_ms\x18\x02 \x01(\x02\x12\x10\n\x08infer_ms\x18\x03 \x01(\x02\x12\x11\n\tdetect_ms\x18\x04 \x01(\x02\"8\n\rDetectRequest\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.vmmr.embedder.v1.Image\"o\n\x0e\x44\x65tectResponse\x12\x30\n\ndetections\x18\x01 \x03(\x0b\x32\x1c.vmmr.embedder.v1.Detections\x12+\n\x05times\x18\x02 \x01(\x0b\x32\x1c.vmmr.embedder.v1.EmbedTimes\"7\n\nDetections\x12)\n\x04\x63\x61rs\x18\x01 \x03(\x0b\x32\x1b.vmmr.embedder.v1.Detection\">\n\tDetection\x12\"\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x15.vmmr.embedder.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\"\x11\n\x0fGetModelRequest\"d\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.vmmr.embedder.v1.Model\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.vmmr.embedder.v1.Limits\"\xc8\x01\n\x05Model\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x12\n\ninput_size\x18\x05 \x01(\r\x12\x0e\n\x06resize\x18\x06 \x01(\t\x12\x12\n\nnormalized\x18\x07 \x01(\x08\x12\x10\n\x08provider\x18\x08 \x01(\t\x12,\n\x08\x64\x65tector\x18\t \x01(\x0b\x32\x1a.vmmr.embedder.v1.Detector\";\n\x08\x44\x65tector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x02\x12\x0e\n\x06margin\x18\x03 \x01(\x02\"\x96\x01\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x03 \x01(\x04\x12\x18\n\x10max_aspect_ratio\x18\x04 \x01(\x02\x12\x19\n\x11max_request_bytes\x18\x05 \x01(\x04\x12\x10\n\x08max_cars\x18\x06 \x01(\r*b\n\x07Subject\x12\x17\n\x13SUBJECT_UNSPECIFIED\x10\x00\x12\x11\n\rSUBJECT_WHOLE\x10\x01\x12\x14\n\x10SUBJECT_MAIN_CAR\x10\x02\x12\x15\n\x11SUBJECT_EVERY_CAR\x10\x03\x32\xfb\x01\n\x0f\x45mbedderService\x12H\n\x05\x45mbed\x12\x1e.vmmr.embedder.v1.EmbedRequest\x1a\x1f.vmmr.embedder.v1.EmbedResponse\x12K\n\x06\x44\x65tect\x12\x1f.vmmr.embedder.v1.DetectRequest\x1a .vmmr.embedder.v1.DetectResponse\x12Q\n\x08GetModel\x12!.vmmr.embedder.v1.GetModelRequest\x1a\".vmmr.embedder.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vmmr.embedder.v1.embedder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SUBJECT']._serialized_start=1464
+  _globals['_SUBJECT']._serialized_end=1562
   _globals['_BOX']._serialized_start=88
   _globals['_BOX']._serialized_end=151
   _globals['_IMAGE']._serialized_start=153
-  _globals['_IMAGE']._serialized_end=214
-  _globals['_EMBEDREQUEST']._serialized_start=216
-  _globals['_EMBEDREQUEST']._serialized_end=271
-  _globals['_EMBEDRESPONSE']._serialized_start=273
-  _globals['_EMBEDRESPONSE']._serialized_end=384
-  _globals['_EMBEDTIMES']._serialized_start=386
-  _globals['_EMBEDTIMES']._serialized_end=453
-  _globals['_GETMODELREQUEST']._serialized_start=455
-  _globals['_GETMODELREQUEST']._serialized_end=472
-  _globals['_GETMODELRESPONSE']._serialized_start=474
-  _globals['_GETMODELRESPONSE']._serialized_end=574
-  _globals['_MODEL']._serialized_start=577
-  _globals['_MODEL']._serialized_end=731
-  _globals['_LIMITS']._serialized_start=734
-  _globals['_LIMITS']._serialized_end=866
-  _globals['_EMBEDDERSERVICE']._serialized_start=869
-  _globals['_EMBEDDERSERVICE']._serialized_end=1043
+  _globals['_IMAGE']._serialized_end=258
+  _globals['_EMBEDREQUEST']._serialized_start=260
+  _globals['_EMBEDREQUEST']._serialized_end=315
+  _globals['_EMBEDRESPONSE']._serialized_start=318
+  _globals['_EMBEDRESPONSE']._serialized_end=476
+  _globals['_EMBEDDEDPART']._serialized_start=478
+  _globals['_EMBEDDEDPART']._serialized_end=544
+  _globals['_EMBEDTIMES']._serialized_start=546
+  _globals['_EMBEDTIMES']._serialized_end=632
+  _globals['_DETECTREQUEST']._serialized_start=634
+  _globals['_DETECTREQUEST']._serialized_end=690
+  _globals['_DETECTRESPONSE']._serialized_start=692
+  _globals['_DETECTRESPONSE']._serialized_end=803
+  _globals['_DETECTIONS']._serialized_start=805
+  _globals['_DETECTIONS']._serialized_end=860
+  _globals['_DETECTION']._serialized_start=862
+  _globals['_DETECTION']._serialized_end=924
+  _globals['_GETMODELREQUEST']._serialized_start=926
+  _globals['_GETMODELREQUEST']._serialized_end=943
+  _globals['_GETMODELRESPONSE']._serialized_start=945
+  _globals['_GETMODELRESPONSE']._serialized_end=1045
+  _globals['_MODEL']._serialized_start=1048
+  _globals['_MODEL']._serialized_end=1248
+  _globals['_DETECTOR']._serialized_start=1250
+  _globals['_DETECTOR']._serialized_end=1309
+  _globals['_LIMITS']._serialized_start=1312
+  _globals['_LIMITS']._serialized_end=1462
+  _globals['_EMBEDDERSERVICE']._serialized_start=1565
+  _globals['_EMBEDDERSERVICE']._serialized_end=1816
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbedderServiceStub:
-    """Turns photos into embeddings with one ONNX model.
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class EmbedderServiceStub:
                 request_serializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Detect = channel.unary_unary(
+                '/vmmr.embedder.v1.EmbedderService/Detect',
+                request_serializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectRequest.SerializeToString,
+                response_deserializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/vmmr.embedder.v1.EmbedderService/GetModel',
                 request_serializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.GetModelRequest.SerializeToString,
@@ -48,11 +53,11 @@ class EmbedderServiceStub:
 
 
 class EmbedderServiceServicer:
-    """Turns photos into embeddings with one ONNX model.
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network.
     """
 
     def Embed(self, request, context):
-        """Embeds 1..N photos. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
+        """Embeds 1..N photos: of each its main car, every car, the whole photo or a given part. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
         detail names every bad photo by its index and what is wrong with it. A full queue answers RESOURCE_EXHAUSTED,
         reason QUEUE_FULL, at once, with a RetryInfo detail.
         """
@@ -60,8 +65,16 @@ class EmbedderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Detect(self, request, context):
+        """Finds the cars in 1..N photos, and embeds none. All or nothing, as Embed; limits and errors are the same. FAILED_PRECONDITION, reason
+        NO_DETECTOR, if the model has no detector.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
-        """Describes the model being served and the limits that apply to Embed.
+        """Describes the model being served and the limits that apply to Embed and Detect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +87,11 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedRequest.FromString,
                     response_serializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Detect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detect,
+                    request_deserializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectRequest.FromString,
+                    response_serializer=vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -89,7 +107,7 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbedderService:
-    """Turns photos into embeddings with one ONNX model.
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network.
     """
 
     @staticmethod
@@ -109,6 +127,33 @@ class EmbedderService:
             '/vmmr.embedder.v1.EmbedderService/Embed',
             vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedRequest.SerializeToString,
             vmmr_dot_embedder_dot_v1_dot_embedder__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vmmr.embedder.v1.EmbedderService/Detect',
+            vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectRequest.SerializeToString,
+            vmmr_dot_embedder_dot_v1_dot_embedder__pb2.DetectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,35 +27,43 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EmbedderServiceStub:
-    """Turns photos into embeddings with one ONNX model."""
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbedderServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]
-    """Embeds 1..N photos. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
+    """Embeds 1..N photos: of each its main car, every car, the whole photo or a given part. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
     detail names every bad photo by its index and what is wrong with it. A full queue answers RESOURCE_EXHAUSTED,
     reason QUEUE_FULL, at once, with a RetryInfo detail.
     """
+    Detect: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.DetectRequest, _embedder_pb2.DetectResponse]
+    """Finds the cars in 1..N photos, and embeds none. All or nothing, as Embed; limits and errors are the same. FAILED_PRECONDITION, reason
+    NO_DETECTOR, if the model has no detector.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.GetModelRequest, _embedder_pb2.GetModelResponse]
-    """Describes the model being served and the limits that apply to Embed."""
+    """Describes the model being served and the limits that apply to Embed and Detect."""
 
 @_typing.type_check_only
 class EmbedderServiceAsyncStub(EmbedderServiceStub):
-    """Turns photos into embeddings with one ONNX model."""
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embeds 1..N photos. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
+    """Embeds 1..N photos: of each its main car, every car, the whole photo or a given part. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
     detail names every bad photo by its index and what is wrong with it. A full queue answers RESOURCE_EXHAUSTED,
     reason QUEUE_FULL, at once, with a RetryInfo detail.
     """
+    Detect: _aio.UnaryUnaryMultiCallable[_embedder_pb2.DetectRequest, _embedder_pb2.DetectResponse]  # type: ignore[assignment]
+    """Finds the cars in 1..N photos, and embeds none. All or nothing, as Embed; limits and errors are the same. FAILED_PRECONDITION, reason
+    NO_DETECTOR, if the model has no detector.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_embedder_pb2.GetModelRequest, _embedder_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Describes the model being served and the limits that apply to Embed."""
+    """Describes the model being served and the limits that apply to Embed and Detect."""
 
 class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns photos into embeddings with one ONNX model."""
+    """Turns photos into embeddings with one model: a detector that finds the cars, if the model has one, and a network."""
 
     @_abc_1.abstractmethod
     def Embed(
@@ -63,9 +71,19 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_pb2.EmbedResponse, _abc.Awaitable[_embedder_pb2.EmbedResponse]]:
-        """Embeds 1..N photos. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
+        """Embeds 1..N photos: of each its main car, every car, the whole photo or a given part. All or nothing: if any photo is bad the call fails with INVALID_ARGUMENT, and its BadRequest
         detail names every bad photo by its index and what is wrong with it. A full queue answers RESOURCE_EXHAUSTED,
         reason QUEUE_FULL, at once, with a RetryInfo detail.
+        """
+
+    @_abc_1.abstractmethod
+    def Detect(
+        self,
+        request: _embedder_pb2.DetectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedder_pb2.DetectResponse, _abc.Awaitable[_embedder_pb2.DetectResponse]]:
+        """Finds the cars in 1..N photos, and embeds none. All or nothing, as Embed; limits and errors are the same. FAILED_PRECONDITION, reason
+        NO_DETECTOR, if the model has no detector.
         """
 
     @_abc_1.abstractmethod
@@ -74,6 +92,6 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_pb2.GetModelResponse, _abc.Awaitable[_embedder_pb2.GetModelResponse]]:
-        """Describes the model being served and the limits that apply to Embed."""
+        """Describes the model being served and the limits that apply to Embed and Detect."""
 
 def add_EmbedderServiceServicer_to_server(servicer: EmbedderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vmmr/embedding/v1/embedding.proto\x12\x11vmmr.embedding.v1\"<\n\nEmbeddings\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vmmr/embedding/v1/embedding.proto\x12\x11vmmr.embedding.v1\"<\n\nEmbeddings\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"{\n\x03\x43ut\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05right\x18\x03 \x01(\x02\x12\x0e\n\x06\x62ottom\x18\x04 \x01(\x02\x12\x16\n\tcar_score\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x0cno_car_found\x18\x06 \x01(\x08\x42\x0c\n\n_car_scoreb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +33,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDDINGS']._serialized_start=56
   _globals['_EMBEDDINGS']._serialized_end=116
+  _globals['_CUT']._serialized_start=118
+  _globals['_CUT']._serialized_end=241
 # @@protoc_insertion_point(module_scope)

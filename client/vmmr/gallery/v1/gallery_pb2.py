@@ -27,7 +27,7 @@ from vmmr.embedding.v1 import embedding_pb2 as vmmr_dot_embedding_dot_v1_dot_emb
 from vmmr.search.v1 import search_pb2 as vmmr_dot_search_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvmmr/gallery/v1/gallery.proto\x12\x0fvmmr.gallery.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!vmmr/embedding/v1/embedding.proto\x1a\x1bvmmr/search/v1/search.proto\"\xb3\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\t\x12\x39\n\nattributes\x18\x05 \x03(\x0b\x32%.vmmr.gallery.v1.Item.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x0f\x41\x64\x64ItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.vmmr.gallery.v1.Item\x12\x31\n\nembeddings\x18\x02 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\"`\n\x10\x41\x64\x64ItemsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\r\x12\x10\n\x08replaced\x18\x02 \x01(\r\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x04\x12\x11\n\tunchanged\x18\x04 \x01(\r\"\x1b\n\x07ItemIds\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"s\n\x12\x44\x65leteItemsRequest\x12,\n\x08item_ids\x18\x01 \x01(\x0b\x32\x18.vmmr.gallery.v1.ItemIdsH\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\tH\x00\x42\n\n\x08selector\"@\n\x13\x44\x65leteItemsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x18\n\x10journal_sequence\x18\x02 \x01(\x04\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"6\n\x0fGetItemResponse\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.vmmr.gallery.v1.Item\"\x86\x01\n\x10ListItemsRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.vmmr.search.v1.Filter\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x16\n\tpage_size\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"R\n\x11ListItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.vmmr.gallery.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x10\n\x0e\x43ompactRequest\"\x82\x01\n\x0f\x43ompactResponse\x12\x15\n\rindex_version\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10journal_sequence\x18\x04 \x01(\x04\"\x15\n\x13ListVersionsRequest\"\xbb\x01\n\x07Version\x12\x15\n\rindex_version\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10journal_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x63urrent\x18\x06 \x01(\x08\x12\x0e\n\x06in_use\x18\x07 \x01(\x08\x12\x0f\n\x07problem\x18\x08 \x01(\t\"\x8a\x01\n\x14ListVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.vmmr.gallery.v1.Version\x12\x18\n\x10journal_sequence\x18\x02 \x01(\x04\x12\x15\n\rjournal_depth\x18\x03 \x01(\x04\x12\x15\n\rjournal_bytes\x18\x04 \x01(\x04\x32\x88\x04\n\x0eGalleryService\x12O\n\x08\x41\x64\x64Items\x12 .vmmr.gallery.v1.AddItemsRequest\x1a!.vmmr.gallery.v1.AddItemsResponse\x12X\n\x0b\x44\x65leteItems\x12#.vmmr.gallery.v1.DeleteItemsRequest\x1a$.vmmr.gallery.v1.DeleteItemsResponse\x12L\n\x07GetItem\x12\x1f.vmmr.gallery.v1.GetItemRequest\x1a .vmmr.gallery.v1.GetItemResponse\x12R\n\tListItems\x12!.vmmr.gallery.v1.ListItemsRequest\x1a\".vmmr.gallery.v1.ListItemsResponse\x12L\n\x07\x43ompact\x12\x1f.vmmr.gallery.v1.CompactRequest\x1a .vmmr.gallery.v1.CompactResponse\x12[\n\x0cListVersions\x12$.vmmr.gallery.v1.ListVersionsRequest\x1a%.vmmr.gallery.v1.ListVersionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvmmr/gallery/v1/gallery.proto\x12\x0fvmmr.gallery.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!vmmr/embedding/v1/embedding.proto\x1a\x1bvmmr/search/v1/search.proto\"\xd8\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\t\x12\x39\n\nattributes\x18\x05 \x03(\x0b\x32%.vmmr.gallery.v1.Item.AttributesEntry\x12#\n\x03\x63ut\x18\x06 \x01(\x0b\x32\x16.vmmr.embedding.v1.Cut\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x0f\x41\x64\x64ItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.vmmr.gallery.v1.Item\x12\x31\n\nembeddings\x18\x02 \x01(\x0b\x32\x1d.vmmr.embedding.v1.Embeddings\"`\n\x10\x41\x64\x64ItemsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\r\x12\x10\n\x08replaced\x18\x02 \x01(\r\x12\x18\n\x10journal_sequence\x18\x03 \x01(\x04\x12\x11\n\tunchanged\x18\x04 \x01(\r\"\x1b\n\x07ItemIds\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"s\n\x12\x44\x65leteItemsRequest\x12,\n\x08item_ids\x18\x01 \x01(\x0b\x32\x18.vmmr.gallery.v1.ItemIdsH\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\tH\x00\x42\n\n\x08selector\"@\n\x13\x44\x65leteItemsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x18\n\x10journal_sequence\x18\x02 \x01(\x04\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"6\n\x0fGetItemResponse\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.vmmr.gallery.v1.Item\"\x86\x01\n\x10ListItemsRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.vmmr.search.v1.Filter\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x16\n\tpage_size\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"R\n\x11ListItemsResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.vmmr.gallery.v1.Item\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x10\n\x0e\x43ompactRequest\"\x82\x01\n\x0f\x43ompactResponse\x12\x15\n\rindex_version\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10journal_sequence\x18\x04 \x01(\x04\"\x15\n\x13ListVersionsRequest\"\xbb\x01\n\x07Version\x12\x15\n\rindex_version\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10journal_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x63urrent\x18\x06 \x01(\x08\x12\x0e\n\x06in_use\x18\x07 \x01(\x08\x12\x0f\n\x07problem\x18\x08 \x01(\t\"\x8a\x01\n\x14ListVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.vmmr.gallery.v1.Version\x12\x18\n\x10journal_sequence\x18\x02 \x01(\x04\x12\x15\n\rjournal_depth\x18\x03 \x01(\x04\x12\x15\n\rjournal_bytes\x18\x04 \x01(\x04\x32\x88\x04\n\x0eGalleryService\x12O\n\x08\x41\x64\x64Items\x12 .vmmr.gallery.v1.AddItemsRequest\x1a!.vmmr.gallery.v1.AddItemsResponse\x12X\n\x0b\x44\x65leteItems\x12#.vmmr.gallery.v1.DeleteItemsRequest\x1a$.vmmr.gallery.v1.DeleteItemsResponse\x12L\n\x07GetItem\x12\x1f.vmmr.gallery.v1.GetItemRequest\x1a .vmmr.gallery.v1.GetItemResponse\x12R\n\tListItems\x12!.vmmr.gallery.v1.ListItemsRequest\x1a\".vmmr.gallery.v1.ListItemsResponse\x12L\n\x07\x43ompact\x12\x1f.vmmr.gallery.v1.CompactRequest\x1a .vmmr.gallery.v1.CompactResponse\x12[\n\x0cListVersions\x12$.vmmr.gallery.v1.ListVersionsRequest\x1a%.vmmr.gallery.v1.ListVersionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,37 +37,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_ITEM']._serialized_start=148
-  _globals['_ITEM']._serialized_end=327
-  _globals['_ITEM_ATTRIBUTESENTRY']._serialized_start=278
-  _globals['_ITEM_ATTRIBUTESENTRY']._serialized_end=327
-  _globals['_ADDITEMSREQUEST']._serialized_start=329
-  _globals['_ADDITEMSREQUEST']._serialized_end=435
-  _globals['_ADDITEMSRESPONSE']._serialized_start=437
-  _globals['_ADDITEMSRESPONSE']._serialized_end=533
-  _globals['_ITEMIDS']._serialized_start=535
-  _globals['_ITEMIDS']._serialized_end=562
-  _globals['_DELETEITEMSREQUEST']._serialized_start=564
-  _globals['_DELETEITEMSREQUEST']._serialized_end=679
-  _globals['_DELETEITEMSRESPONSE']._serialized_start=681
-  _globals['_DELETEITEMSRESPONSE']._serialized_end=745
-  _globals['_GETITEMREQUEST']._serialized_start=747
-  _globals['_GETITEMREQUEST']._serialized_end=780
-  _globals['_GETITEMRESPONSE']._serialized_start=782
-  _globals['_GETITEMRESPONSE']._serialized_end=836
-  _globals['_LISTITEMSREQUEST']._serialized_start=839
-  _globals['_LISTITEMSREQUEST']._serialized_end=973
-  _globals['_LISTITEMSRESPONSE']._serialized_start=975
-  _globals['_LISTITEMSRESPONSE']._serialized_end=1057
-  _globals['_COMPACTREQUEST']._serialized_start=1059
-  _globals['_COMPACTREQUEST']._serialized_end=1075
-  _globals['_COMPACTRESPONSE']._serialized_start=1078
-  _globals['_COMPACTRESPONSE']._serialized_end=1208
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1210
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1231
-  _globals['_VERSION']._serialized_start=1234
-  _globals['_VERSION']._serialized_end=1421
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1424
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1562
-  _globals['_GALLERYSERVICE']._serialized_start=1565
-  _globals['_GALLERYSERVICE']._serialized_end=2085
+  _globals['_ITEM']._serialized_end=364
+  _globals['_ITEM_ATTRIBUTESENTRY']._serialized_start=315
+  _globals['_ITEM_ATTRIBUTESENTRY']._serialized_end=364
+  _globals['_ADDITEMSREQUEST']._serialized_start=366
+  _globals['_ADDITEMSREQUEST']._serialized_end=472
+  _globals['_ADDITEMSRESPONSE']._serialized_start=474
+  _globals['_ADDITEMSRESPONSE']._serialized_end=570
+  _globals['_ITEMIDS']._serialized_start=572
+  _globals['_ITEMIDS']._serialized_end=599
+  _globals['_DELETEITEMSREQUEST']._serialized_start=601
+  _globals['_DELETEITEMSREQUEST']._serialized_end=716
+  _globals['_DELETEITEMSRESPONSE']._serialized_start=718
+  _globals['_DELETEITEMSRESPONSE']._serialized_end=782
+  _globals['_GETITEMREQUEST']._serialized_start=784
+  _globals['_GETITEMREQUEST']._serialized_end=817
+  _globals['_GETITEMRESPONSE']._serialized_start=819
+  _globals['_GETITEMRESPONSE']._serialized_end=873
+  _globals['_LISTITEMSREQUEST']._serialized_start=876
+  _globals['_LISTITEMSREQUEST']._serialized_end=1010
+  _globals['_LISTITEMSRESPONSE']._serialized_start=1012
+  _globals['_LISTITEMSRESPONSE']._serialized_end=1094
+  _globals['_COMPACTREQUEST']._serialized_start=1096
+  _globals['_COMPACTREQUEST']._serialized_end=1112
+  _globals['_COMPACTRESPONSE']._serialized_start=1115
+  _globals['_COMPACTRESPONSE']._serialized_end=1245
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1247
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1268
+  _globals['_VERSION']._serialized_start=1271
+  _globals['_VERSION']._serialized_end=1458
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1461
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1599
+  _globals['_GALLERYSERVICE']._serialized_start=1602
+  _globals['_GALLERYSERVICE']._serialized_end=2122
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Item(_message.Message):
-    __slots__ = ("item_id", "label", "uri", "batch_id", "attributes")
+    __slots__ = ("item_id", "label", "uri", "batch_id", "attributes", "cut")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -25,12 +25,14 @@ class Item(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     label: str
     uri: str
     batch_id: str
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, item_id: _Optional[str] = ..., label: _Optional[str] = ..., uri: _Optional[str] = ..., batch_id: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    cut: _embedding_pb2.Cut
+    def __init__(self, item_id: _Optional[str] = ..., label: _Optional[str] = ..., uri: _Optional[str] = ..., batch_id: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., cut: _Optional[_Union[_embedding_pb2.Cut, _Mapping]] = ...) -> None: ...
 
 class AddItemsRequest(_message.Message):
     __slots__ = ("items", "embeddings")

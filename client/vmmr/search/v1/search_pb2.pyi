@@ -116,16 +116,18 @@ class SearchResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Neighbours, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., times: _Optional[_Union[SearchTimes, _Mapping]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("queries", "options", "fuse", "min_confidence")
+    __slots__ = ("queries", "options", "fuse", "min_confidence", "cuts")
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     FUSE_FIELD_NUMBER: _ClassVar[int]
     MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
     queries: _embedding_pb2.Embeddings
     options: SearchOptions
     fuse: bool
     min_confidence: float
-    def __init__(self, queries: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ..., fuse: _Optional[bool] = ..., min_confidence: _Optional[float] = ...) -> None: ...
+    cuts: _containers.RepeatedCompositeFieldContainer[_embedding_pb2.Cut]
+    def __init__(self, queries: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ..., fuse: _Optional[bool] = ..., min_confidence: _Optional[float] = ..., cuts: _Optional[_Iterable[_Union[_embedding_pb2.Cut, _Mapping]]] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("make", "model", "label", "confidence")
@@ -140,7 +142,7 @@ class Candidate(_message.Message):
     def __init__(self, make: _Optional[str] = ..., model: _Optional[str] = ..., label: _Optional[_Union[Label, _Mapping]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("answer", "make_confidence", "model_confidence", "label_confidence", "makes", "models", "labels", "neighbours", "verdict", "known_score", "first_year", "last_year", "years_confidence")
+    __slots__ = ("answer", "make_confidence", "model_confidence", "label_confidence", "makes", "models", "labels", "neighbours", "verdict", "known_score", "first_year", "last_year", "years_confidence", "no_car_found")
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     MAKE_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +156,7 @@ class Classification(_message.Message):
     FIRST_YEAR_FIELD_NUMBER: _ClassVar[int]
     LAST_YEAR_FIELD_NUMBER: _ClassVar[int]
     YEARS_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    NO_CAR_FOUND_FIELD_NUMBER: _ClassVar[int]
     answer: Label
     make_confidence: float
     model_confidence: float
@@ -167,7 +170,8 @@ class Classification(_message.Message):
     first_year: int
     last_year: int
     years_confidence: float
-    def __init__(self, answer: _Optional[_Union[Label, _Mapping]] = ..., make_confidence: _Optional[float] = ..., model_confidence: _Optional[float] = ..., label_confidence: _Optional[float] = ..., makes: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., known_score: _Optional[float] = ..., first_year: _Optional[int] = ..., last_year: _Optional[int] = ..., years_confidence: _Optional[float] = ...) -> None: ...
+    no_car_found: bool
+    def __init__(self, answer: _Optional[_Union[Label, _Mapping]] = ..., make_confidence: _Optional[float] = ..., model_confidence: _Optional[float] = ..., label_confidence: _Optional[float] = ..., makes: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., known_score: _Optional[float] = ..., first_year: _Optional[int] = ..., last_year: _Optional[int] = ..., years_confidence: _Optional[float] = ..., no_car_found: _Optional[bool] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "provenance", "times")
@@ -216,7 +220,7 @@ class GetIndexResponse(_message.Message):
     def __init__(self, index: _Optional[_Union[Index, _Mapping]] = ..., limits: _Optional[_Union[QueryLimits, _Mapping]] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration", "nprobe", "ef_search", "rerank", "delta_items", "problem", "lost_entries")
+    __slots__ = ("version", "model", "dimension", "items", "labels", "shards", "factory", "metric", "k", "temperature", "journal_sequence", "create_time", "calibration", "nprobe", "ef_search", "rerank", "delta_items", "problem", "lost_entries", "cuts")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +240,7 @@ class Index(_message.Message):
     DELTA_ITEMS_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     LOST_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     model: str
     dimension: int
@@ -255,7 +260,22 @@ class Index(_message.Message):
     delta_items: int
     problem: str
     lost_entries: int
-    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., delta_items: _Optional[int] = ..., problem: _Optional[str] = ..., lost_entries: _Optional[int] = ...) -> None: ...
+    cuts: CutCounts
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., items: _Optional[int] = ..., labels: _Optional[int] = ..., shards: _Optional[int] = ..., factory: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., journal_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., nprobe: _Optional[int] = ..., ef_search: _Optional[int] = ..., rerank: _Optional[int] = ..., delta_items: _Optional[int] = ..., problem: _Optional[str] = ..., lost_entries: _Optional[int] = ..., cuts: _Optional[_Union[CutCounts, _Mapping]] = ...) -> None: ...
+
+class CutCounts(_message.Message):
+    __slots__ = ("car", "whole", "no_car_found", "given", "unknown")
+    CAR_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    NO_CAR_FOUND_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    car: int
+    whole: int
+    no_car_found: int
+    given: int
+    unknown: int
+    def __init__(self, car: _Optional[int] = ..., whole: _Optional[int] = ..., no_car_found: _Optional[int] = ..., given: _Optional[int] = ..., unknown: _Optional[int] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("photos", "false_alarm_rate", "unknown_threshold")
