@@ -64,9 +64,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     config.add_arguments(serve, EmbedderConfig, PREFIX)
-    serve.set_defaults(
-        run=lambda args: supervisor.serve(_serve, config.from_namespace(EmbedderConfig, PREFIX, args), PROGRAM)
-    )
+    serve.set_defaults(run=lambda args: supervisor.serve(_serve, EmbedderConfig, PREFIX, args, PROGRAM))
     for command in (info_command, export_command, embed_command, train_command):
         command.add(commands)
     return program
@@ -74,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
     if not settings.model.is_dir():
-        raise ConfigError(f"--model (EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
+        raise ConfigError(f"--model (VMMR_EMBEDDER_MODEL): there is no folder {settings.model.absolute()}")
     server = Server(settings, name="embedder", worker=worker)
     native = EmbedderService(settings)
     server.add(

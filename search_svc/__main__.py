@@ -77,9 +77,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     config.add_arguments(serve, SearchConfig, PREFIX)
-    serve.set_defaults(
-        run=lambda args: supervisor.serve(_serve, config.from_namespace(SearchConfig, PREFIX, args), PROGRAM)
-    )
+    serve.set_defaults(run=lambda args: supervisor.serve(_serve, SearchConfig, PREFIX, args, PROGRAM))
     for step in (
         split,
         audit,
@@ -137,7 +135,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
 def _opener(settings: SearchConfig) -> Opener:
     gpus = all_gpus() if settings.device == "cuda" else ()
     if not settings.index.is_dir():
-        raise ConfigError(f"--index (SEARCH_INDEX): there is no folder {settings.index.absolute()}")
+        raise ConfigError(f"--index (VMMR_SEARCH_INDEX): there is no folder {settings.index.absolute()}")
     return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
 
 

@@ -1,16 +1,17 @@
 """Configuration: one frozen dataclass per program, from flags over environment variables over defaults.
 
-The field `max_batch` of a class loaded with the prefix `EMBEDDER` is the flag `--max-batch` and the variable
-`EMBEDDER_MAX_BATCH`. Types are int, float, str, bool and Path, and each of them `| None`.
+The field `max_batch` of a class loaded with the prefix `VMMR_EMBEDDER` is the flag `--max-batch` and the variable
+`VMMR_EMBEDDER_MAX_BATCH`. Types are int, float, str, bool and Path, and each of them `| None`.
 """
 
 import argparse
 import dataclasses
+import difflib
 import os
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,10 @@ _REQUIRED: Any = dataclasses.MISSING
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 _FLAG = re.compile(r"--[a-z][a-z-]*")
+# Kubernetes tells every container of a namespace's Services in variables named after them: a Service `vmmr-embedder` sets
+# VMMR_EMBEDDER_PORT=tcp://10.0.0.1:50051, and others. No setting of ours is such an address.
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SERVICE_VARIABLE = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -51,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> No
 def from_namespace(
     cls: type[Config], prefix: str, args: argparse.Namespace, env: Mapping[str, str] = os.environ
 ) -> Config:
-    """Build the configuration from parsed flags and the environment; an empty variable counts as not set.
+    """Build the configuration from parsed flags and the environment.
+
+    A variable that is empty, or that Kubernetes has set to the address of a Service, counts as not set.
 
     Raise ConfigError if a setting is wrong. If the class itself raises it, of several settings that do not go together, the
     variables are added to the message, behind the flags that it names.
@@ -64,6 +71,32 @@ def from_namespace(
     except ConfigError as error:
         variables = {setting.flag: setting.variable for setting in settings}
         raise ConfigError(_FLAG.sub(lambda flag: f"{flag[0]} ({variables[flag[0]]})", str(error))) from error
+
+
+def unheeded(cls: type, prefix: str, env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a warning for each variable that seems to be meant for the class, and is not read.
+
+    These are variables with the prefix that name no field, and fields named without the prefix's first word, as they were
+    before there was one.
+    """
+    known = {setting.variable for setting in _settings(cls, prefix)}
+    strangers = sorted(name for name in env if name.startswith(f"{prefix}_") and name not in known)
+    return [
+        *(_stranger(name, known) for name in strangers if not _SERVICE_VARIABLE.fullmatch(name[len(prefix) + 1 :])),
+        *_without_first_word(known, env),
+    ]
+
+
+def _stranger(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{name} is not read: there is no such setting" + (f"; {near[0]} is one" if near else "")
+
+
+def _without_first_word(known: Collection[str], env: Mapping[str, str]) -> Iterator[str]:
+    for variable in sorted(known):
+        _, short = variable.split("_", 1)
+        if short in env and not _SERVICE_ADDRESS.match(env[short]):
+            yield f"{short} is not read: the setting is {variable}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +129,8 @@ class _Setting:
         given = getattr(args, self.name)
         if given is not None:
             return given if self.kind is bool else self._parse(self.flag, given)
-        if env.get(self.variable):
-            return self._parse(self.variable, env[self.variable])
+        if (text := env.get(self.variable)) and not _SERVICE_ADDRESS.match(text):
+            return self._parse(self.variable, text)
         if self.default is _REQUIRED:
             raise ConfigError(f"{self.flag} or {self.variable} must be given")
         return dataclasses.MISSING

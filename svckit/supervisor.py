@@ -2,6 +2,7 @@
 for all of them to callers and operators.
 """
 
+import argparse
 import asyncio
 import dataclasses
 import itertools
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from svckit import logs, ports
+from svckit import config, logs, ports
 from svckit.cores import shares
 from svckit.metrics import Endpoint
 from svckit.server import ServerConfig
@@ -36,12 +37,22 @@ _BESIDES_DRAIN_S = 10.0
 """Time that workers have to end, on top of the drain, before they are killed."""
 
 
-def serve(main: Callable[[Settings, Worker | None], Awaitable[None]], settings: Settings, program: str) -> None:
-    """Run `main` until it ends: in this process, or, if `settings.workers` is more than 1, in so many processes of its own.
+def serve(
+    main: Callable[[Settings, Worker | None], Awaitable[None]],
+    config_class: type[Settings],
+    prefix: str,
+    args: argparse.Namespace,
+    program: str,
+) -> None:
+    """Read the settings and run `main` until it ends: in this process, or, with more `workers` than 1, in so many of its own.
 
-    `main` must be at the top level of its module, because the processes are spawned. Raise what it raises; with several
-    processes, SystemExit with the message of the first that fails before all are ready.
+    `main` must be at the top level of its module, because the processes are spawned. Raise ConfigError, and what `main`
+    raises; with several processes, SystemExit with the message of the first that fails before all are ready.
     """
+    settings = config.from_namespace(config_class, prefix, args)
+    logs.configure(settings.log_level, settings.log_format)
+    for warning in config.unheeded(config_class, prefix):
+        _log.warning(warning)
     if settings.workers == 1:
         asyncio.run(_alone(main, settings))
         return
@@ -56,7 +67,6 @@ async def _alone(main: Callable[[Settings, Worker | None], Awaitable[None]], set
 
 
 async def _together(main: Main, settings: ServerConfig) -> None:
-    logs.configure(settings.log_level, settings.log_format)
     with ports.shared(settings.host, settings.port) as port:
         await _Supervisor(main, dataclasses.replace(settings, port=port)).run()
 

@@ -9,7 +9,7 @@ from embedder_svc.photos.preprocess import Limits
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 
-PREFIX = "EMBEDDER"
+PREFIX = "VMMR_EMBEDDER"
 
 # From 89.5 million pixels on, Pillow's own guard against decompression bombs warns.
 _MAX_PIXELS = 89_000_000

@@ -66,7 +66,7 @@ class Opener:
     def _check(self, version: IndexVersion) -> None:
         if self._max_k < version.manifest.k:
             raise ConfigError(
-                f"--max-k (SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {self._max_k}"
+                f"--max-k (VMMR_SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {self._max_k}"
             )
 
     def _open_engine(self, version: IndexVersion) -> LocalEngine:

@@ -8,7 +8,7 @@ from search_svc.index.retention import KEEP_VERSIONS
 from svckit.config import ConfigError, option
 from svckit.server import ServerConfig
 
-PREFIX = "SEARCH"
+PREFIX = "VMMR_SEARCH"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ class Service:
 
     @property
     def prefix(self) -> str:
-        return self.name.upper()
+        return f"VMMR_{self.name}".upper()
 
     @property
     def dockerfile(self) -> list[tuple[str, str]]:
@@ -225,7 +225,7 @@ def test_the_command_is_one_of_ours_and_takes_its_arguments(service):
 
 
 def test_every_variable_is_a_setting(service):
-    ours = [name for name in service.environment if name.startswith(("EMBEDDER_", "SEARCH_"))]
+    ours = [name for name in service.environment if name.startswith(f"{service.prefix}_")]
     assert ours
     assert all(map(service.is_setting, ours))
 
@@ -334,7 +334,7 @@ def test_the_gpu_variant_is_built_and_demands_a_gpu():
     embedder = GPU["embedder"]
     assert embedder["build"]["args"] == {"VARIANT": "gpu"}
     assert embedder["image"] != COMPOSE["embedder"]["image"]
-    assert embedder["environment"] == {"EMBEDDER_DEVICE": "cuda"}
+    assert embedder["environment"] == {"VMMR_EMBEDDER_DEVICE": "cuda"}
     (device,) = embedder["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 

@@ -138,16 +138,31 @@ class TestRefusesToStart:
 
     def test_with_no_model(self, spawn, tmp_path):
         message = self.error(spawn("--model", "none", cwd=tmp_path))
-        assert message == f"vmmr-embedder: error: --model (EMBEDDER_MODEL): there is no folder {tmp_path}/none"
+        assert message == f"vmmr-embedder: error: --model (VMMR_EMBEDDER_MODEL): there is no folder {tmp_path}/none"
 
     def test_with_a_wrong_setting(self, spawn):
-        process = spawn(env={"EMBEDDER_MAX_BATCH": "0"})
-        assert self.error(process) == "vmmr-embedder: error: EMBEDDER_MAX_BATCH must be >= 1, got 0"
+        process = spawn(env={"VMMR_EMBEDDER_MAX_BATCH": "0"})
+        assert self.error(process) == "vmmr-embedder: error: VMMR_EMBEDDER_MAX_BATCH must be >= 1, got 0"
 
     @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA")
     def test_without_the_gpu_it_was_told_to_use(self, spawn, tiny_bundle):
         message = self.error(spawn("--model", tiny_bundle, "--device", "cuda"))
         assert message.startswith("vmmr-embedder: error: device cuda: this onnxruntime has no CUDAExecutionProvider")
+
+
+def test_a_variable_that_is_no_setting_is_logged_and_one_that_kubernetes_sets_changes_nothing(spawn, tiny_bundle):
+    """Beside Services called `embedder` and `vmmr-embedder`, with a setting that is misspelt."""
+    address = "tcp://10.0.0.11:50051"
+    services = {
+        "EMBEDDER_PORT": address,
+        "VMMR_EMBEDDER_METRICS_PORT": address,
+        "VMMR_EMBEDDER_SERVICE_HOST": "10.0.0.11",
+    }
+    process = spawn("--model", tiny_bundle, env={"VMMR_EMBEDDER_MAXBATCH": "2", **services})
+    assert process.ready()
+    told = "VMMR_EMBEDDER_MAXBATCH is not read: there is no such setting; VMMR_EMBEDDER_MAX_BATCH is one"
+    assert [line["level"] for line in process.logged(told)] == ["WARNING"]
+    assert len([line for line in process.lines if "is not read" in line]) == 1
 
 
 DECODING_HELD = """

@@ -173,15 +173,15 @@ class TestRefusesToStart:
 
     def test_without_the_folder(self, tmp_path, spawn):
         message = self.error(spawn("--index", tmp_path / "none"))
-        assert message == f"vmmr-search: error: --index (SEARCH_INDEX): there is no folder {tmp_path}/none"
+        assert message == f"vmmr-search: error: --index (VMMR_SEARCH_INDEX): there is no folder {tmp_path}/none"
 
     def test_when_its_index_asks_for_more_than_it_allows(self, version, spawn):
-        message = self.error(spawn("--index", version.path.parents[1], env={"SEARCH_MAX_K": "9"}))
-        assert message == "vmmr-search: error: --max-k (SEARCH_MAX_K) must be >= 10, the k of the index, got 9"
+        message = self.error(spawn("--index", version.path.parents[1], env={"VMMR_SEARCH_MAX_K": "9"}))
+        assert message == "vmmr-search: error: --max-k (VMMR_SEARCH_MAX_K) must be >= 10, the k of the index, got 9"
 
     def test_when_the_largest_call_would_never_fit(self, version, spawn):
         message = self.error(spawn("--index", version.path.parents[1], "--max-queue", "100"))
-        assert message.startswith("vmmr-search: error: --max-queue (SEARCH_MAX_QUEUE) must be >= --max-queries ")
+        assert message.startswith("vmmr-search: error: --max-queue (VMMR_SEARCH_MAX_QUEUE) must be >= --max-queries ")
 
 
 def test_health_and_metrics_tell_of_the_service(version, spawn, dial):

@@ -99,7 +99,7 @@ async def warm_up(settings: EchoConfig) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     config.add_arguments(parser, EchoConfig, "ECHO")
-    supervisor.serve(serve, config.from_namespace(EchoConfig, "ECHO", parser.parse_args()), "echo")
+    supervisor.serve(serve, EchoConfig, "ECHO", parser.parse_args(), "echo")
 
 
 async def serve(settings: EchoConfig, worker: Worker | None) -> None:

@@ -113,3 +113,53 @@ def test_the_help_names_flag_variable_and_default():
     assert "--device {auto,cpu} where to run (default auto, env EMBEDDER_DEVICE)" in text
     assert "--exact, --no-exact search exactly (default False, env EMBEDDER_EXACT)" in text
     assert "--threads N threads (not set by default, env EMBEDDER_THREADS)" in text
+
+
+class TestUnheeded:
+    def of(self, **env: str) -> list[str]:
+        return config.unheeded(Sample, "VMMR_EMBEDDER", env)
+
+    def test_a_misspelt_variable_is_told_with_the_nearest_setting(self):
+        assert self.of(VMMR_EMBEDDER_MAXBATCH="3", VMMR_EMBEDDER_DEVICE="cpu", HOME="/") == [
+            "VMMR_EMBEDDER_MAXBATCH is not read: there is no such setting; VMMR_EMBEDDER_MAX_BATCH is one"
+        ]
+
+    def test_a_variable_like_no_setting_is_told_as_well(self):
+        assert self.of(VMMR_EMBEDDER_QQ="1") == ["VMMR_EMBEDDER_QQ is not read: there is no such setting"]
+
+    def test_a_setting_without_the_prefix_s_first_word_is_told(self):
+        assert self.of(EMBEDDER_MAX_BATCH="3") == [
+            "EMBEDDER_MAX_BATCH is not read: the setting is VMMR_EMBEDDER_MAX_BATCH"
+        ]
+
+    def test_nothing_is_told_of_what_kubernetes_sets(self):
+        """For Services called `embedder` and `vmmr-embedder`, in the forms that it documents."""
+        address = "tcp://10.0.0.11:50051"
+        services = {
+            f"{service}_{name}": value
+            for service in ("EMBEDDER", "VMMR_EMBEDDER")
+            for name, value in {
+                "SERVICE_HOST": "10.0.0.11",
+                "SERVICE_PORT": "50051",
+                "SERVICE_PORT_GRPC": "50051",
+                "PORT": address,
+                "PORT_50051_TCP": address,
+                "PORT_50051_TCP_PROTO": "tcp",
+                "PORT_50051_TCP_PORT": "50051",
+                "PORT_50051_TCP_ADDR": "10.0.0.11",
+            }.items()
+        }
+        assert config.unheeded(WithPort, "VMMR_EMBEDDER", services) == []
+
+
+@dataclass(frozen=True)
+class WithPort:
+    port: int = option(50051, help="the port")
+
+
+def test_the_address_of_a_kubernetes_service_is_no_setting():
+    """A Service called `vmmr-embedder` sets the variable of the port in every container beside it."""
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser, WithPort, "VMMR_EMBEDDER")
+    env = {"VMMR_EMBEDDER_PORT": "tcp://10.0.0.11:50051"}
+    assert config.from_namespace(WithPort, "VMMR_EMBEDDER", parser.parse_args([]), env) == WithPort()

@@ -23,7 +23,7 @@ def test_the_defaults_serve_the_model_that_ships():
 
 
 def test_settings_come_from_variables_too():
-    config = load(["--max-images", "3"], {"EMBEDDER_MAX_IMAGES": "5", "EMBEDDER_DEVICE": "cpu"})
+    config = load(["--max-images", "3"], {"VMMR_EMBEDDER_MAX_IMAGES": "5", "VMMR_EMBEDDER_DEVICE": "cpu"})
     assert (config.max_images, config.device) == (3, "cpu")
 
 
@@ -37,33 +37,37 @@ def test_the_worst_photos_fit_the_memory_that_compose_gives():
 @pytest.mark.parametrize(
     ("flags", "env", "message"),
     [
-        ([], {"EMBEDDER_MAX_BATCH": "0"}, "EMBEDDER_MAX_BATCH must be >= 1, got 0"),
+        ([], {"VMMR_EMBEDDER_MAX_BATCH": "0"}, "VMMR_EMBEDDER_MAX_BATCH must be >= 1, got 0"),
         (["--device", "tpu"], {}, "--device must be one of auto, cpu, cuda, tensorrt, got tpu"),
         (["--max-image-pixels", "100000000"], {}, "--max-image-pixels must be <= 89000000, got 100000000"),
         (
             ["--max-images", "300"],
             {},
-            "--max-images (EMBEDDER_MAX_IMAGES) must be <= --max-queue (EMBEDDER_MAX_QUEUE), got 300 and 256",
+            "--max-images (VMMR_EMBEDDER_MAX_IMAGES) must be <= --max-queue (VMMR_EMBEDDER_MAX_QUEUE), got 300 and 256",
         ),
         (
             ["--max-request-bytes", "1000"],
             {},
             (
-                "--max-image-bytes (EMBEDDER_MAX_IMAGE_BYTES) must be <= "
-                "--max-request-bytes (EMBEDDER_MAX_REQUEST_BYTES), got 20000000 and 1000"
+                "--max-image-bytes (VMMR_EMBEDDER_MAX_IMAGE_BYTES) must be <= "
+                "--max-request-bytes (VMMR_EMBEDDER_MAX_REQUEST_BYTES), got 20000000 and 1000"
             ),
         ),
         (
             ["--tls-cert", "a"],
             {},
-            "--tls-cert (EMBEDDER_TLS_CERT) and --tls-key (EMBEDDER_TLS_KEY) go together, only one is given",
+            "--tls-cert (VMMR_EMBEDDER_TLS_CERT) and --tls-key (VMMR_EMBEDDER_TLS_KEY) go together, only one is given",
         ),
         (
             [],
-            {"EMBEDDER_MAX_REQUEST_BYTES": "3000000000"},
-            "EMBEDDER_MAX_REQUEST_BYTES must be <= 2147483647, got 3000000000",
+            {"VMMR_EMBEDDER_MAX_REQUEST_BYTES": "3000000000"},
+            "VMMR_EMBEDDER_MAX_REQUEST_BYTES must be <= 2147483647, got 3000000000",
         ),
-        ([], {"EMBEDDER_MAX_IMAGES": "4294967296"}, "EMBEDDER_MAX_IMAGES must be <= 4294967295, got 4294967296"),
+        (
+            [],
+            {"VMMR_EMBEDDER_MAX_IMAGES": "4294967296"},
+            "VMMR_EMBEDDER_MAX_IMAGES must be <= 4294967295, got 4294967296",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(flags, env, message):

@@ -244,7 +244,7 @@ def test_serving_on_a_gpu_that_is_not_there_ends_at_once_with_the_reason(tmp_pat
     (tmp_path / "index").mkdir()  # what is in it is looked at later
     done = subprocess.run(
         [sys.executable, "-m", "search_svc", "serve", "--port", "0", "--index", tmp_path / "index"],
-        env=os.environ | {"SEARCH_DEVICE": "cuda"},
+        env=os.environ | {"VMMR_SEARCH_DEVICE": "cuda"},
         capture_output=True,
         text=True,
         check=False,

@@ -264,7 +264,7 @@ class TestVersions:
     def test_one_whose_k_the_server_does_not_allow_is_told_and_not_served(self, following, path):
         build(path, IndexSpec("Flat", k=500), GALLERY)
         until(lambda: following.follower.problem)
-        assert "--max-k (SEARCH_MAX_K) must be >= 500" in following.follower.problem
+        assert "--max-k (VMMR_SEARCH_MAX_K) must be >= 500" in following.follower.problem
         assert following.view.manifest.version == "000001"
 
     def test_what_was_written_with_another_model_is_not_laid_over_it(self, following, path):
