@@ -186,7 +186,7 @@ class Server:
         """
         await self._health.enter_graceful_shutdown()
         if self._gate.opened:
-            await asyncio.sleep(self._config.drain_pause_s)
+            await self._pause()
         if self._server:
             await self._drain()
             await self._server.stop(_LAST_BYTES_S)
@@ -203,7 +203,15 @@ class Server:
         if not await self._gate.drain(self._config.drain_s):
             _log.warning("calls were still running at the end of the drain")
         if self._gate.opened:
-            await asyncio.sleep(_REFUSING_S)
+            await self._refuse()
+
+    async def _pause(self) -> None:
+        """Serve on, for as long as load balancers take to hear that the server stops."""
+        await asyncio.sleep(self._config.drain_pause_s)
+
+    async def _refuse(self) -> None:
+        """Refuse calls a moment longer."""
+        await asyncio.sleep(_REFUSING_S)
 
     def _at_second_signal(self, signum: signal.Signals) -> None:
         # A worker gets a signal to its process group twice, the second time from its supervisor, which has other means to end it.

@@ -207,17 +207,23 @@ def wait_for(condition):
     timer.cancel()
 
 
-REFUSING_FOR_LONG = """
-from svckit import server
-server._REFUSING_S = 3.0  # callers of a busy machine take their time to call again
+REFUSING = """
+import asyncio, pathlib, sys
+from svckit.server import Server
 from embedder_svc.__main__ import main
+all_have_heard = pathlib.Path(sys.argv.pop(1))
+async def refuse(server):
+    while not all_have_heard.exists():
+        await asyncio.sleep(0.01)
+Server._refuse = refuse
 main()
 """
+"""Refuses calls, when it stops, until the file is there that it is given."""
 
 
-def test_sigterm_under_load_loses_no_accepted_call(run, dial, tiny_bundle, photo):
+def test_sigterm_under_load_loses_no_accepted_call(run, dial, tiny_bundle, photo, tmp_path):
     flags = ("--port", 0, "--model", tiny_bundle, "--drain-pause-s", 0.2)
-    process = run("-c", REFUSING_FOR_LONG, "serve", *flags)
+    process = run("-c", REFUSING, tmp_path / "all have heard", "serve", *flags)
     port = process.ready()["port"]
     codes, flowing = [], threading.Semaphore(0)
 
@@ -239,6 +245,7 @@ def test_sigterm_under_load_loses_no_accepted_call(run, dial, tiny_bundle, photo
     process.popen.send_signal(signal.SIGTERM)
     for caller in callers:
         caller.join(TIMEOUT_S)
+    (tmp_path / "all have heard").touch()
     assert process.wait() == 0
     answered = [line["code"] for line in process.logged("call")]
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}

@@ -12,13 +12,13 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 from svckit import cli, config, supervisor
-from svckit import server as servers
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.interceptor import deadline
@@ -34,9 +34,8 @@ class EchoConfig(ServerConfig):
     warm_up: str = config.option(
         "quick", choices=("quick", "never", "fails", "breaks", "dies"), help="how the warm-up goes"
     )
-    refusing_s: float = config.option(
-        servers._REFUSING_S, minimum=0, help="how long calls are refused after the drain, before the server is gone"
-    )
+    pauses_until: Path | None = config.option(None, help="file that ends the pause before the drain, once it is there")
+    refuses_until: Path | None = config.option(None, help="file that ends the refusing after it, once it is there")
     fails_with: Path | None = config.option(None, help="file with which the warm-up fails while it is there")
 
 
@@ -102,8 +101,15 @@ def main() -> None:
     supervisor.serve(serve, EchoConfig, "ECHO", parser.parse_args(), "echo")
 
 
+async def _appears(file: Path) -> None:
+    while not file.exists():  # noqa: ASYNC110, ASYNC240 (nothing tells of it)
+        await asyncio.sleep(0.01)
+
+
 async def serve(settings: EchoConfig, worker: Worker | None) -> None:
-    servers._REFUSING_S = settings.refusing_s
+    for step, file in (("_pause", settings.pauses_until), ("_refuse", settings.refuses_until)):
+        if file:
+            setattr(Server, step, partial(_appears, file))
     server, batcher = build(settings, worker)
 
     async def close() -> None:

@@ -138,9 +138,21 @@ def test_scores_do_not_depend_on_how_many_pairs_are_compared_at_a_time(monkeypat
 
 @pytest.fixture
 def stuck(monkeypatch):
-    """An event; until it is set, reading embeddings blocks."""
-    free = threading.Event()
-    monkeypatch.setattr(local, "rescored", lambda *asked: free.wait(60) and rescored(*asked))
+    """An event; until it is set, reading embeddings blocks. Nothing but that is late, and only once it has begun."""
+    free, begun, as_usual = threading.Event(), threading.Semaphore(0), local._abandon_late
+
+    def blocks(*asked):
+        begun.release()
+        assert free.wait(60)
+        return rescored(*asked)
+
+    def late(workers, futures, timeout_s):
+        reads = [worker.name for worker in workers] == ["embeddings.npy"]
+        assert not reads or begun.acquire(timeout=60)
+        return as_usual(workers, futures, timeout_s if reads and not free.is_set() else None)
+
+    monkeypatch.setattr(local, "rescored", blocks)
+    monkeypatch.setattr(local, "_abandon_late", late)
     yield free
     free.set()
 
@@ -149,7 +161,7 @@ def test_embeddings_that_cannot_be_read_fail_what_is_reranked_and_nothing_else(o
     with open_shards(spread(300), factory="SQ4", shards=2) as engine:
         for allow_partial in (False, True):
             with pytest.raises(ServiceError, match=r"not answered in time by embeddings\.npy") as caught:
-                engine.search(spread(1), 5, params=SearchParams(rerank=2), timeout_s=1, allow_partial=allow_partial)
+                engine.search(spread(1), 5, params=SearchParams(rerank=2), timeout_s=0.1, allow_partial=allow_partial)
             assert (caught.value.reason, caught.value.metadata) == (Reason.SHARD_TIMEOUT, {"shards": "embeddings.npy"})
         assert engine.abandoned == 2
         assert engine.search(spread(1), 5).shards == 2

@@ -360,7 +360,7 @@ class TestReaching:
         await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT_S)
 
     async def test_a_view_that_is_shown_just_as_somebody_begins_to_wait_is_not_missed(self, gallery, monkeypatch):
-        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", 2.0)
+        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", TIMEOUT_S)
         lock = gallery._changing
 
         class Between:

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -383,15 +382,27 @@ def test_without_the_extra_it_is_told_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+KEEPS_ONE = """
+import sys, threading
+from search_svc.__main__ import main
+from search_svc.select.points import Store
+add = Store.add
+def kept(*args):
+    add(*args)
+    print("kept", flush=True)
+    threading.Event().wait()
+Store.add = kept
+main()
+"""
+"""Goes no further than the first points that it keeps."""
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_stopped_goes_on(select, embeddings, tmp_path, by):
     """Runs the real grid, and stops it once points are kept."""
-    argv = [sys.executable, "-m", "search_svc", "select", embeddings, "--out", tmp_path / "out"]
-    kept = tmp_path / "out" / POINTS_FILE
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored, which children inherit
+    argv = [sys.executable, "-c", KEEPS_ONE, "select", embeddings, "--out", tmp_path / "out"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
-        while not kept.exists() and run.poll() is None:
-            time.sleep(0.01)
+        assert run.stdout.readline() == "kept\n", run.communicate()
         run.send_signal(by)
         _, told = run.communicate()
     before = {json.dumps(point["setting"]): point for point in points(tmp_path / "out")}

@@ -422,25 +422,57 @@ class TestCompaction:
         assert [each.index_version for each in client.versions().versions] == ["000002"]
         assert client.nearest(unit(20)[3])[0].item_id == "3"
 
-    def test_ends_with_the_server_that_began_it(self, index, serve, tmp_path):
-        process, client = serve(index)
+    def test_ends_with_the_server_that_began_it(self, index, serve, run, connect, tmp_path):
+        for name, text in {"python": HELD_COMPACTION, "server.py": SERVER_OF_ANOTHER_PYTHON}.items():
+            (tmp_path / name).write_text(f"#!{sys.executable}\n{text}")
+            (tmp_path / name).chmod(0o700)
+        flags = ("--index", index, "--port", 0, "--drain-pause-s", 0)
+        process = run(tmp_path / "server.py", tmp_path / "python", "serve", *flags, env={"PYTHONPATH": str(ROOT)})
+        client = Client(connect(process.ready()["port"]))
         client.add([item("new")], unit(1))
         call = client.gallery.Compact.future(gallery_pb2.CompactRequest(), timeout=TIMEOUT_S)
-        process.first("compacting")
+        until(lambda: is_built(index))
         process.popen.kill()
         process.wait()
         assert call.exception() is not None
-        end = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                with only_builder(index):
-                    break
-            except BuildRunningError:
-                assert time.monotonic() < end
-                time.sleep(0.05)
+        until(lambda: not is_built(index))
         _, client = serve(index)
         assert client.get("new").item_id == "new"
         assert client.compact().items == 61
+
+
+HELD_COMPACTION = """
+import sys, threading
+from search_svc.__main__ import main
+from search_svc.building import build
+build.copy_embeddings = lambda *_, **__: threading.Event().wait()
+del sys.argv[1:3]  # -m search_svc
+main()
+"""
+"""Stands for Python, and never ends what it is to do if that is a compaction."""
+SERVER_OF_ANOTHER_PYTHON = """
+import sys
+from search_svc.__main__ import main
+sys.executable = sys.argv.pop(1)
+main()
+"""
+
+
+def is_built(index):
+    """Whether a process builds a version of the index."""
+    try:
+        with only_builder(index):
+            return False
+    except BuildRunningError:
+        return True
+
+
+def until(condition):
+    """Wait for what other processes do."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class TestDisk:

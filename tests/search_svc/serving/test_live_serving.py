@@ -168,7 +168,7 @@ class TestSwitching:
             caller.join(TIMEOUT_S)
         assert (failed, wrong) == ([], [])
         assert {*asked} == {f"{version:06d}" for version in range(1, 6)}
-        assert len(process.logged("switched version")) == 4
+        until(lambda: len(process.logged("switched version")) == 4)
 
     def test_versions_that_were_left_can_be_removed_while_the_server_is_idle(self, served, spawn, dial):
         stub = dial(spawn("--index", served.path).ready()["port"])
