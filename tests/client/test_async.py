@@ -8,7 +8,7 @@ import vmmr
 
 
 async def test_identifications_run_side_by_side(services):
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     services.embedder.script.then(*[lambda *_: both.wait() and None] * 2)
     async with vmmr.AsyncClient(*services.targets) as client:
         first, second = await asyncio.gather(client.identify(b"1"), client.identify(b"2"))
@@ -21,7 +21,7 @@ async def test_a_slow_photo_does_not_block_the_loop(services):
             self.proceed = threading.Event()
 
         def read(self, size: int = -1, /) -> bytes:
-            assert self.proceed.wait(10)
+            assert self.proceed.wait(60)
             return b"1"
 
     slow = Slow()
@@ -39,7 +39,7 @@ def stuck(services):
     def behaviour(_, context):
         context.add_callback(left.set)
         waits.set()
-        leave.wait(30)
+        leave.wait(60)
 
     services.embedder.script.marked[b"2222"] = behaviour
     return waits, left, leave

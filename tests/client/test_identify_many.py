@@ -177,13 +177,13 @@ def test_a_photo_is_read_before_the_next_is_asked_for(client, tmp_path):
 
 def when(event):
     """Answers as usual once the event is set; fails if that takes long."""
-    return lambda *_: None if event.wait(10) else 1 / 0
+    return lambda *_: None if event.wait(60) else 1 / 0
 
 
 def test_while_a_batch_is_classified_one_is_embedded_and_one_waits_at_the_embedder(client, services):
     classifying, waiting = threading.Event(), threading.Event()
     embedder, search = services.embedder.script, services.search.script
-    embedder.marked |= {b"2222": when(waiting), b"3333": lambda *_: waiting.set() if classifying.wait(10) else 1 / 0}
+    embedder.marked |= {b"2222": when(waiting), b"3333": lambda *_: waiting.set() if classifying.wait(60) else 1 / 0}
     search.marked[np.float32(1111).tobytes()] = lambda *_: classifying.set() or when(waiting)()
     assert years(client.identify_many([b"1111", b"2222", b"3333"], batch=1)) == [3111, 4222, 5333]
 
@@ -201,7 +201,7 @@ def test_the_services_go_on_while_the_caller_is_busy(services):
     with vmmr.Client(*services.targets) as client:
         outcomes = client.identify_many([b"1111", b"2222", b"3333"], batch=1)
         next(outcomes)
-        assert third_is_classified.wait(10)
+        assert third_is_classified.wait(60)
         assert years(outcomes) == [4222, 5333]
 
 
@@ -215,7 +215,7 @@ def test_outcomes_do_not_wait_for_photos_that_have_yet_to_come(services):
         for n in range(3, 7):
             first_is_seen.wait(0.2)
             yield b"%d" % n
-        assert first_is_seen.wait(10)
+        assert first_is_seen.wait(60)
         yield b"7"
 
     with vmmr.Client(*services.targets) as client:
@@ -263,16 +263,16 @@ def test_who_stops_listening_cancels_what_is_under_way_in_both_services(services
     def stuck(_, context):
         context.add_callback(cancelled.release)
         waits.release()
-        leave.wait(30)
+        leave.wait(60)
 
     services.embedder.script.marked[b"3333"] = stuck
     services.search.script.marked[np.float32(2222).tobytes()] = stuck
     with vmmr.Client(*services.targets) as client:
         outcomes = client.identify_many([b"1111", b"2222", b"3333", b"4444"], batch=1, timeout_s=60)
         next(outcomes)
-        assert all(waits.acquire(timeout=10) for _ in range(2))
+        assert all(waits.acquire(timeout=60) for _ in range(2))
         outcomes.close()
-        assert all(cancelled.acquire(timeout=10) for _ in range(2))
+        assert all(cancelled.acquire(timeout=60) for _ in range(2))
         leave.set()
 
 
@@ -284,11 +284,11 @@ def test_who_stops_listening_ends_waits_for_an_overloaded_service(services, fail
     with vmmr.Client(*services.targets, timeout_s=60) as client:
         outcomes = client.identify_many([b"1111", b"2222"], batch=1)
         next(outcomes)
-        assert refused.wait(10)
+        assert refused.wait(60)
         batches = [each for each in threading.enumerate() if each not in threads and each.name.startswith("vmmr-batch")]
         outcomes.close()
         for each in batches:
-            each.join(10)
+            each.join(60)
         assert batches
         assert not any(each.is_alive() for each in batches)
         assert len(services.embedder.script.of("Embed")) == 2

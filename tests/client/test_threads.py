@@ -20,7 +20,7 @@ def test_threads_may_be_the_first_to_use_a_client_together(services):
     start = threading.Barrier(8)
 
     def first(n: int) -> int:
-        start.wait(10)
+        start.wait(60)
         return client.identify(b"%d" % n).answer.year
 
     with vmmr.Client(*services.targets) as client, ThreadPoolExecutor(8) as threads:
@@ -29,11 +29,11 @@ def test_threads_may_be_the_first_to_use_a_client_together(services):
 
 def test_closing_the_client_is_an_error_of_calls_in_other_threads(services):
     waits, leave = threading.Event(), threading.Event()
-    services.embedder.script.then(lambda *_: waits.set() or (leave.wait(30) and None))
+    services.embedder.script.then(lambda *_: waits.set() or (leave.wait(60) and None))
     client = vmmr.Client(*services.targets, timeout_s=60)
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(client.identify, b"1")
-        assert waits.wait(10)
+        assert waits.wait(60)
         client.close()
         with pytest.raises(vmmr.CallError) as caught:
             call.result(10)
