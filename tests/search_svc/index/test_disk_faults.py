@@ -238,14 +238,21 @@ def test_a_folder_that_turns_read_only_is_read_and_written_again_once_it_can_be(
     assert client.nearest(unit(1)[0]) == "new"
 
 
-@pytest.fixture
-def killed(index, serve):
+@pytest.fixture(scope="module")
+def left(built, tmp_path_factory, module_spawn, module_connect):
     """A journal whose server was killed as it had acknowledged 40 writes of three items each, all in its log."""
-    process, client = serve(index)
+    index = shutil.copytree(built, tmp_path_factory.mktemp("left") / "index")
+    process = module_spawn("--index", index)
+    client = Client(module_connect(process.ready()["port"]))
     for number in range(40):
         client.add([f"{number} {part}" for part in range(3)], seed=number)
     kill(process)
     return index
+
+
+@pytest.fixture
+def killed(left, tmp_path):
+    return shutil.copytree(left, tmp_path / "killed")
 
 
 WRITTEN = [f"{number} {part}" for number in range(40) for part in range(3)]

@@ -36,13 +36,18 @@ def built(build_index, tmp_path_factory):
     return build_index(vectors, directory=tmp_path_factory.mktemp("built")).path.parents[1]
 
 
-@pytest.fixture
-def index(built, tmp_path):
+@pytest.fixture(scope="module")
+def journalled(built, tmp_path_factory):
     """With a journal of 400 entries, of which the first 50 are pruned."""
-    index = shutil.copytree(built, tmp_path / "index")
+    index = shutil.copytree(built, tmp_path_factory.mktemp("journalled") / "index")
     written(index, *(Add({f"{n} {part}": stored(number=n) for part in range(4)}) for n in range(100)))
     prune(index, 50)
     return index
+
+
+@pytest.fixture
+def index(journalled, tmp_path):
+    return shutil.copytree(journalled, tmp_path / "index")
 
 
 def damage(index, at, size=1, name="journal.db"):
