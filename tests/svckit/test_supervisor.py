@@ -92,13 +92,19 @@ def replaced(process, number, pid):
     return until(lambda: (now := workers_of(process)[number]) != pid and now)
 
 
-def metrics(process):
-    """Samples by name, each with its labels and value."""
+def metrics(process, workers=("0", "1")):
+    """Samples by name, each with its labels and value, once it is these workers that answer."""
+
+    def found():
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            text = response.read().decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        by_name = {name: [(s.labels, s.value) for s in samples if s.name == name] for name in {s.name for s in samples}}
+        answering = {labels["worker"] for labels, _ in by_name.get("vmmr_calls_in_flight", [])}
+        return answering == set(workers) and by_name
+
     url = f"http://127.0.0.1:{process.first('ready')['metrics_port']}/metrics"
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
-        text = response.read().decode()
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {name: [(s.labels, s.value) for s in samples if s.name == name] for name in {s.name for s in samples}}
+    return until(found)
 
 
 def can_be_taken(port):
@@ -244,8 +250,7 @@ def test_one_endpoint_tells_the_metrics_of_all_workers(start, connect):
     assert before["vmmr_worker_restarts_total"] == [({"worker": "0"}, 0), ({"worker": "1"}, 0)]
     handled = {labels["worker"]: value for labels, value in before["grpc_server_handled_total"]}
     assert handled.keys() == {"0", "1"}
-    calls = int(sum(handled.values()))
-    assert len(process.so_many(calls, "call")) == calls
+    until(lambda: len(process.logged("call")) == sum(handled.values()))
     assert {labels["worker"] for labels, _ in before["vmmr_batch_seconds_bucket"]} == {"0", "1"}
     pid = workers_of(process)[1]
     os.kill(pid, signal.SIGKILL)
@@ -260,7 +265,7 @@ def test_a_worker_that_does_not_answer_is_left_out_of_the_metrics(start):
     pid = workers_of(process)[0]
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert [labels for labels, _ in metrics(process)["vmmr_calls_in_flight"]] == [{"worker": "1"}]
+        assert metrics(process, workers=("1",))["vmmr_workers"] == [({}, 2)]
     finally:
         os.kill(pid, signal.SIGCONT)
 

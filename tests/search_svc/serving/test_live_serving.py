@@ -17,6 +17,7 @@ from vmmr.search.v1 import search_pb2
 
 from search_svc.building.build import IndexSpec
 from search_svc.building.compaction import compact
+from search_svc.index.index_dir import make_current
 from search_svc.index.retention import retire, versions
 
 _found = importlib.util.spec_from_file_location("live_index", Path(__file__).parents[1] / "live_index.py")
@@ -201,7 +202,7 @@ class TestSwitching:
 def test_a_server_is_told_to_be_at_fault_while_it_cannot_follow(served, spawn, dial):
     process = spawn("--index", served.path)
     stub = dial(process.ready()["port"])
-    (served.path / "CURRENT").write_text("000007\n")
+    make_current(served.path, "000007")
     until(lambda: "000007: there is no such index version" in stub.GetIndex(search_pb2.GetIndexRequest()).index.problem)
     assert process.first("the current version cannot be served")["reason"].startswith(
         f"{served.path}/versions/000007: there is no such index version: `vmmr-search rollback {served.path} "
