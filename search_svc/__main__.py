@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import time
+from functools import partial
 
 from svckit.extras import needing_services
 
@@ -24,9 +25,11 @@ with needing_services("vmmr-search"):
     from search_svc.index import info_command as info
     from search_svc.index.base import VersionBase
     from search_svc.index.journal import Journal
+    from search_svc.index.journal_check import verify
     from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
     from search_svc.index.writes import Write, WriteResult
+    from search_svc.live.damage import DamageWatch
     from search_svc.live.following import Follower, Replay
     from search_svc.live.live_gallery import LiveGallery
     from search_svc.live.opening import Opener, warm, warm_up_queries
@@ -100,22 +103,24 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     server = Server(settings, name="search", worker=worker)
     _accept_loss(settings)
     # The follower has one journal, calls that read items have another: neither waits for the other.
-    with Journal.open(settings.index) as journal, Journal.open(settings.index) as items:
+    damage = DamageWatch(partial(verify, settings.index))
+    with Journal.open(settings.index) as journal, Journal.open(settings.index, damage.suspect) as items:
         items.verify()
         follower = _follower(settings, opener, journal)
         gallery = follower.gallery
         queries = _queries(settings, server.metrics, gallery)
-        writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version))
+        writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version), damage.suspect)
         writes = server.metrics.batcher("writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue)
-        compactor = _compactor(settings, items, gallery)
-        _add_search_service(server, settings, follower, queries)
+        compactor = _compactor(settings, items, gallery, damage)
+        _add_search_service(server, settings, follower, queries, damage)
         _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
-        _add_metrics(server.metrics, opener, follower)
+        _add_metrics(server.metrics, opener, follower, damage)
         server.claim(WHOLE, lambda: not follower.lost)
 
         async def warm_up() -> None:
             await _warm_up(gallery.view, queries)
             follower.start()
+            damage.start()
             compactor.start()
 
         async def close() -> None:
@@ -129,6 +134,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
 
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
+        damage.stop()
     _end(opener, follower)
 
 
@@ -171,28 +177,38 @@ def _queries(settings: SearchConfig, metrics: Metrics, gallery: LiveGallery) -> 
     return metrics.batcher("search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue)
 
 
-def _compactor(settings: SearchConfig, items: Journal, gallery: LiveGallery) -> Compactor:
+def _compactor(settings: SearchConfig, items: Journal, gallery: LiveGallery, damage: DamageWatch) -> Compactor:
     return Compactor(
         settings.index,
         items,
         lambda: gallery.view.manifest,
         keep_versions=settings.keep_versions,
         compact_at=0 if settings.read_only else settings.compact_at,
+        on_failure=damage.suspect,
     )
 
 
 def _add_search_service(
-    server: Server, settings: SearchConfig, follower: Follower, queries: Batcher[Query, SearchOutcome]
+    server: Server,
+    settings: SearchConfig,
+    follower: Follower,
+    queries: Batcher[Query, SearchOutcome],
+    damage: DamageWatch,
 ) -> None:
     servicer = SearchService(
         follower.gallery,
         queries,
         limits=_limits(settings),
         on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
-        problem=lambda: follower.problem,
+        problem=lambda: _problem(follower, damage),
         lost=lambda: follower.lost,
     )
     server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
+
+
+def _problem(follower: Follower, damage: DamageWatch) -> str:
+    """Return what is wrong with the index; empty if nothing is known to be."""
+    return "; ".join(filter(None, (follower.problem, damage.problem)))
 
 
 def _add_gallery_service(
@@ -216,7 +232,7 @@ def _add_gallery_service(
     server.add(gallery_pb2_grpc.add_GalleryServiceServicer_to_server, servicer, gallery_service.SERVICE)
 
 
-def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower) -> None:
+def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower, damage: DamageWatch) -> None:
     gallery = follower.gallery
     metrics.gauge(
         "vmmr_abandoned_searches", "Searches of shards that took too long, and still run", lambda: opener.abandoned
@@ -242,7 +258,9 @@ def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower) -> None:
         lambda: follower.lost,
     )
     metrics.gauge(
-        "vmmr_index_problem", "1 if the server is not at what the index holds", lambda: float(bool(follower.problem))
+        "vmmr_index_problem",
+        "1 if the server is not at what the index holds, or the journal is damaged",
+        lambda: float(bool(_problem(follower, damage))),
     )
 
 

@@ -6,7 +6,7 @@ version and the entries after the version's `journal_sequence`, in order: the la
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,21 +48,23 @@ class Entry:
 class Journal:
     """Reads the journal of an index, which may not be there yet. Any number of processes may; thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_error: Callable[[ArtifactError], None] = lambda _: None) -> None:
+        """`on_error` hears of each error that reading it has raised."""
         self.path = path
+        self._on_error = on_error
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._seen: int | None = None
         self._verified = False
 
     @classmethod
-    def open(cls, index_dir: Path) -> Self:
+    def open(cls, index_dir: Path, on_error: Callable[[ArtifactError], None] = lambda _: None) -> Self:
         """Raises ArtifactError, naming the file and the reason, if there is a journal and it is damaged.
 
         That includes one that ends before what was acknowledged. Its entries are checked when they are read, and its indexes,
         once, before they are asked.
         """
-        journal = cls(index_dir / journal_file.FILE)
+        journal = cls(index_dir / journal_file.FILE, on_error)
         try:
             with journal._snapshot():
                 pass
@@ -186,7 +188,7 @@ class Journal:
     @contextmanager
     def _snapshot(self) -> Iterator[Snapshot | None]:
         """None if there is no journal. Raises ArtifactError if it lacks what was acknowledged."""
-        with self._lock, translate_sqlite_errors(self.path):
+        with self._told(), self._lock, translate_sqlite_errors(self.path):
             mark = journal_mark.read(self.path)
             connection = self._connected()
             if connection is None:
@@ -195,6 +197,14 @@ class Journal:
                 return
             with reading(connection, self.path, mark) as snapshot:
                 yield snapshot
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactError as error:
+            self._on_error(error)
+            raise
 
     def _connected(self) -> "sqlite3.Connection | None":
         if self._connection and journal_file.outdated(self._connection, self.path):

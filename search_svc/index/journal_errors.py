@@ -23,6 +23,12 @@ def error_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def says_nothing_of_the_file(error: Exception) -> bool:
+    """Return whether a transaction failed for want of room or of its turn: the connection is as good as before."""
+    codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+    return isinstance(error, sqlite3.Error) and error_code(error) in codes and not isinstance(error, CommitError)
+
+
 def is_damage(error: Exception) -> bool:
     """Return whether an error says that the file is not what SQLite wrote."""
     if not isinstance(error, sqlite3.Error):
@@ -41,6 +47,13 @@ def damaged(path: Path, what: str) -> ArtifactError:
 def ends_early(path: Path, last: int, mark: Mark) -> ArtifactError:
     """Return the error for a journal that ends before what was acknowledged."""
     text = f"ends with entry {last}, and entries up to {mark.sequence} were acknowledged"
+    return ArtifactError(path, f"{text}: {_way_out(path)}")
+
+
+def gone(path: Path, mark: Mark) -> ArtifactError:
+    """Return the error for a journal that is not there, or empty, although entries were acknowledged that no version need hold."""
+    what = "is empty" if path.exists() else "is missing"
+    text = f"{what}, and entries up to {mark.sequence} were acknowledged"
     return ArtifactError(path, f"{text}: {_way_out(path)}")
 
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
 from search_svc.index import journal_mark
-from search_svc.index.journal_errors import ends_early, error_code, translate_sqlite_errors
+from search_svc.index.journal_errors import error_code, gone, translate_sqlite_errors
 from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
 from search_svc.index.journal_mark import Mark
@@ -65,6 +66,13 @@ def size(path: Path) -> int:
 def repaired(path: Path) -> Path:
     """Return the path of a repaired journal until it has taken the place of the damaged one."""
     return path.with_name(f".{path.name}.repaired")
+
+
+def kept(path: Path) -> Path:
+    """Return a name, which no file has, to keep a damaged file of a journal under."""
+    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(place for place in map(path.with_name, names) if not place.exists())
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
@@ -124,7 +132,7 @@ def new(path: Path, meta: Meta) -> sqlite3.Connection:
 def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
     """Raise ArtifactError if there is no journal, and entries were acknowledged that only a journal can hold."""
     if mark and mark.needs_journal and not there:
-        raise ends_early(path, mark.pruned, mark)
+        raise gone(path, mark)
 
 
 def mark_copy(path: Path) -> None:

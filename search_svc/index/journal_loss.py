@@ -52,7 +52,7 @@ def _keep_log(path: Path) -> None:
     """Copy the log, on the disk, under a name that no copy has; within a transaction, so that nobody else writes to it."""
     log = journal_file.files(path)[1]
     if log.exists():
-        kept = log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+        kept = journal_file.kept(log)
         with log.open("rb") as source, kept.open("xb") as target:
             shutil.copyfileobj(source, target)
         flush_one(kept)

@@ -48,12 +48,16 @@ class Mark:
 NOTHING = Mark(0, 0)
 
 
+class LaterFormatError(ArtifactError):
+    """The mark was written by a later vmmr-search: it is not damaged, and must not be replaced."""
+
+
 def path_of(journal: Path) -> Path:
     return journal.with_name(NAME)
 
 
 def read(journal: Path) -> Mark | None:
-    """Return the mark beside a journal, or None if there is no such file. Raise ArtifactError if it is damaged."""
+    """Return the mark beside a journal, or None if there is no such file. Raise ArtifactError if it is damaged or of a later format."""
     path = path_of(journal)
     try:
         content = path.read_bytes()
@@ -65,6 +69,16 @@ def read(journal: Path) -> Mark | None:
     if not slots:
         raise _unreadable(journal, content)
     return max(slots.values())
+
+
+def refuse_later_format(journal: Path) -> None:
+    """Raise LaterFormatError if the mark beside a journal was written by a later vmmr-search."""
+    try:
+        read(journal)
+    except LaterFormatError:
+        raise
+    except ArtifactError:
+        return
 
 
 def create(journal: Path, mark: Mark) -> None:
@@ -155,7 +169,7 @@ def _unreadable(journal: Path, content: bytes) -> ArtifactError:
     later = [form for form, _ in _whole(content).values()]
     if later:
         text = f"has format {max(later)}; this vmmr-search reads {_FORMAT}: use the one that wrote it"
-        return ArtifactError(path_of(journal), text)
+        return LaterFormatError(path_of(journal), text)
     text = "is damaged: it says up to which entry the journal was acknowledged"
     return ArtifactError(path_of(journal), f"{text}. `vmmr-search repair {journal.parent}` makes it anew")
 

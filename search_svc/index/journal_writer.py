@@ -12,7 +12,7 @@ from typing import assert_never
 
 from search_svc.index import journal_file, journal_format
 from search_svc.index.journal import StoredItem, item_of
-from search_svc.index.journal_errors import ERRORS, is_damage, older, unwritable
+from search_svc.index.journal_errors import ERRORS, is_damage, older, says_nothing_of_the_file, unwritable
 from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
@@ -24,10 +24,13 @@ from svckit.errors import Reason, ServiceError
 class JournalWriter:
     """Carries out batches of writes, in one thread. The first write makes the journal; other processes may write too."""
 
-    def __init__(self, index_dir: Path, base: Callable[[], Base]) -> None:
-        """`base` gives the version that is served, which stays on the disk while it is."""
+    def __init__(
+        self, index_dir: Path, base: Callable[[], Base], on_damage: Callable[[Exception], None] = lambda _: None
+    ) -> None:
+        """`base` gives the version that is served, which stays on the disk while it is. `on_damage` hears of damage that a write has met."""
         self.path = index_dir / journal_file.FILE
         self._base = base
+        self._on_damage = on_damage
         self._transactions: JournalTransactions | None = None
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
@@ -35,7 +38,10 @@ class JournalWriter:
         outcomes = self._commit(writes)
         if len(writes) > 1 and all(_is_full(outcome) for outcome in outcomes):
             # The largest may be what does not fit.
-            return [outcome for write in writes for outcome in self._commit([write])]
+            outcomes = [outcome for write in writes for outcome in self._commit([write])]
+        for outcome in outcomes:
+            if isinstance(outcome, ArtifactError):
+                self._on_damage(outcome)
         return outcomes
 
     def close(self) -> None:
@@ -55,16 +61,20 @@ class JournalWriter:
                 _check(snapshot, base)
                 changes = _Changes(snapshot, base)
                 outcomes = [changes.outcome(write) for write in writes]
+        except ServiceError as error:
+            return [error] * len(writes)
         except (*ERRORS, OSError) as error:
-            self._disconnect()
+            if not says_nothing_of_the_file(error):
+                self._disconnect()
             return [self._unwritable(error)] * len(writes)
-        except (ArtifactError, ServiceError) as error:
+        except ArtifactError as error:
             self._disconnect()
             return [error] * len(writes)
         return outcomes
 
     def _unwritable(self, error: Exception) -> Exception:
         if is_damage(error):
+            self._on_damage(error)
             text = f"{self.path.name} is damaged ({error}): who runs the server saves what can be read with `vmmr-search repair`"
             return ServiceError(Reason.JOURNAL_UNWRITABLE, text)
         return unwritable(self.path, error)

@@ -1,6 +1,7 @@
 """What can be had of a damaged journal: the rows that SQLite reaches, those that `salvage` finds in the pages, and the mark."""
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import read_meta
 from svckit.artifact import ArtifactError
 
+_LEAST_ROW, _SPARE = 16, 100_000
+"""Bytes that a row takes at least; rows that may have been in a part of the file that is gone."""
 _ROW = f"SELECT {journal_format.COLUMNS} FROM entries WHERE sequence = ?"  # noqa: S608
+
+_REMAINS = "SELECT CAST(item_id AS BLOB), CAST(label AS BLOB) FROM entries WHERE sequence = ?"
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,26 @@ class Recovered:
     last: int
     """The last number that was given, as far as it can be told."""
     unknown: list[str]
+    remains: dict[int, str]
+    """Of entries that are not as they were written: the item and its label as they are there now, by number."""
 
 
-def recover(path: Path, copy: Path) -> Recovered:
-    """Return what can be had of a journal by whatever means; `copy` is one of its files that SQLite may open."""
+def recover(path: Path, copy: Path, held: int) -> Recovered:
+    """Return what can be had of a journal by whatever means; `copy` is one of its files that SQLite may open.
+
+    `held` is the last entry that the current version holds: no more was ever pruned.
+    """
     mark, unknown = None, []
     with suppress(ArtifactError):
         mark = journal_mark.read(path)
     form = _format_of_meta(copy, marked=journal_mark.path_of(path).exists())
     salvaged = salvage.rows(*journal_file.files(copy)[:2])
-    seen, meta, given = _seen(copy, form, max(salvaged, default=0))
+    with closing(sqlite3.connect(copy, isolation_level=None)) as source:
+        meta = _meta(source, copy, form, held)
+        numbers = _believable(copy, meta, mark, salvaged)
+        salvaged = {number: some for number, some in salvaged.items() if number < numbers.stop}
+        given = _given(source, numbers) if form == 1 else 0
+        seen, remains = _seen(source, numbers, max(given, *salvaged, 0))
     if mark:
         # Of what nobody was told of, a write that was not committed may be there in parts.
         salvaged = {number: some for number, some in salvaged.items() if number <= mark.sequence}
@@ -49,7 +64,7 @@ def recover(path: Path, copy: Path) -> Recovered:
     last = max(given, mark.sequence if mark else 0, *rows, *salvaged, 0)
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
-    return Recovered(rows, meta, mark, last, unknown)
+    return Recovered(rows, meta, mark, last, unknown, remains)
 
 
 def _format_of_meta(copy: Path, *, marked: bool) -> int:
@@ -61,22 +76,53 @@ def _format_of_meta(copy: Path, *, marked: bool) -> int:
     return 1 if stated == b"\0\0\0\1" and not marked else FORMAT
 
 
-def _seen(copy: Path, form: int, highest: int) -> tuple[dict[int, Row], Meta | None, int]:
-    """What SQLite sees: rows, asked for one by one, for a bad page costs what is on it; `meta`; the last number given."""
+def _meta(source: sqlite3.Connection, copy: Path, form: int, held: int) -> Meta | None:
+    with suppress(*ERRORS, ArtifactError):
+        meta = read_meta(source, copy, form)
+        # In format 1 a flipped bit in it is not noticed otherwise.
+        return None if form == 1 and meta.pruned > held else meta
+    return None
+
+
+def _believable(copy: Path, meta: Meta | None, mark: Mark | None, salvaged: Iterable[int]) -> range:
+    """Return the numbers that entries can have: there are no gaps, so no more than rows that fit into the files.
+
+    A checksum of format 1 does not cover an entry's number, and the last number given has none.
+    """
+    first = 1 + (meta.pruned if meta else mark.pruned if mark else min(salvaged, default=1) - 1)
+    size = sum(file.stat().st_size for file in journal_file.files(copy)[:2] if file.exists())
+    return range(first, first + size // _LEAST_ROW + _SPARE)
+
+
+def _given(source: sqlite3.Connection, numbers: range) -> int:
+    """Return the last number that was given, as SQLite keeps it for format 1; 0 if it cannot be, or cannot be read."""
+    given = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
+    return given if given < numbers.stop else 0
+
+
+def _seen(source: sqlite3.Connection, numbers: range, highest: int) -> tuple[dict[int, Row], dict[int, str]]:
+    """Return the rows that SQLite sees, asked for one by one, for a bad page costs what is on it; and what remains of others."""
     rows: dict[int, Row] = {}
-    meta, given = None, 0
-    with closing(sqlite3.connect(copy, isolation_level=None)) as source:
-        with suppress(*ERRORS, ArtifactError):
-            meta = read_meta(source, copy, form)
-        if form == 1:
-            given = _value(source, "SELECT seq FROM sqlite_sequence WHERE name = 'entries'")
-        highest = max(highest, given, _value(source, "SELECT max(sequence) FROM entries"))
-        for number in range(meta.pruned + 1 if meta else 1, highest + 1):
-            with suppress(*ERRORS):
-                row = source.execute(_ROW, (number,)).fetchone()
-                if row and true_format(row):
-                    rows[number] = row
-    return rows, meta, given
+    remains: dict[int, str] = {}
+    highest = max(highest, _value(source, "SELECT max(sequence) FROM entries"))
+    for number in range(numbers.start, min(highest + 1, numbers.stop)):
+        with suppress(*ERRORS):
+            row = source.execute(_ROW, (number,)).fetchone()
+            if row and true_format(row):
+                rows[number] = row
+        if number not in rows and (left := _remains(source, number)):
+            remains[number] = left
+    return rows, remains
+
+
+def _remains(source: sqlite3.Connection, number: int) -> str:
+    """Return the item and the label of an entry as they are there, also if they are no text any more; empty if nothing is."""
+    with suppress(*ERRORS):
+        row = source.execute(_REMAINS, (number,)).fetchone()
+        if row:
+            item, label = (None if each is None else each.decode(errors="replace") for each in row)
+            return f"item {item!r}, " + ("deleted" if label is None else f"label {label!r}")
+    return ""
 
 
 def _value(source: sqlite3.Connection, sql: str) -> int:

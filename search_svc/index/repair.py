@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -39,6 +38,8 @@ class Saved:
     entries: int
     lost: list[int]
     """Sequence numbers of entries that were there and cannot be read."""
+    remains: dict[int, str]
+    """What a disk has left of some of them, by number: the item and its label, either of which may be what is damaged."""
     unknown: list[str]
     """What cannot be told, so that more may be lost."""
     damaged: Path
@@ -48,7 +49,7 @@ class Saved:
 def repair(index_dir: Path) -> Saved | None:
     """Repair the journal of an index; None if there was nothing to repair.
 
-    Raises CommandError if there is no journal, or a process has it open.
+    Raises CommandError if there is no journal, or a process has it open; ArtifactError if its mark is of a later format.
     """
     path = index_dir / journal_file.FILE
     if not any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path))):
@@ -70,6 +71,7 @@ def _alone(index_dir: Path) -> Iterator[None]:
 
 
 def _repaired(index_dir: Path, path: Path) -> Saved | None:
+    journal_mark.refuse_later_format(path)
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
             if _is_well(copy) and reaches(copy, _held(index_dir)):
@@ -135,13 +137,13 @@ def _content(path: Path) -> bool:
 def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     """Make the new journal, whole and on the disk."""
     manifest = stated(index_dir, current(index_dir))
-    found = recover(path, copy)
+    found = recover(path, copy, manifest.journal_sequence)
     meta, unknown = found.meta, list(found.unknown)
     if meta is None:
         lowest = min(found.rows, default=manifest.journal_sequence + 1)
         upto = found.mark.pruned if found.mark else min(manifest.journal_sequence, lowest - 1)
         meta = Meta(manifest.model, manifest.dimension, upto)
-        if not found.mark:
+        if not found.mark and lowest > upto + 1:
             unknown.append(f"which entries up to {lowest - 1} were pruned, and which are lost, cannot be read")
     elif found.mark:
         # A prune that was only in the log may be lost with it.
@@ -156,7 +158,7 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
         target.execute("COMMIT")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         _check_made(target, path, made, found.mark)
-    _notes(path).write_text(json.dumps(unknown))
+    _notes(path).write_text(json.dumps({"unknown": unknown, "remains": found.remains}))
     for file in (_notes(path), made):
         flush(file)
     made.rename(journal_file.repaired(path))
@@ -192,8 +194,9 @@ def _take_place(path: Path) -> Saved:
     """Put the repaired journal in the place of the damaged one, which is kept. Steps that were taken before are not repeated."""
     made = journal_file.repaired(path)
     notes = _notes(path)
-    unknown = json.loads(notes.read_bytes()) if notes.exists() else []
+    noted = json.loads(notes.read_bytes()) if notes.exists() else {"unknown": [], "remains": {}}
     entries, lost, mark = _count(made)
+    remains = {int(number): text for number, text in noted["remains"].items() if int(number) in lost}
     damaged = _damaged(path)
     for file, kept in zip(journal_file.files(path)[1:], journal_file.files(damaged)[1:], strict=True):
         with suppress(FileNotFoundError):
@@ -204,11 +207,11 @@ def _take_place(path: Path) -> Saved:
     made.replace(path)
     flush_one(path.parent)
     notes.unlink(missing_ok=True)
-    return Saved(entries, lost, unknown, damaged)
+    return Saved(entries, lost, remains, noted["unknown"], damaged)
 
 
 def _notes(path: Path) -> Path:
-    """Return the path of the list of what could not be told, for the repair that goes on after one was killed."""
+    """Return the path of what else is to be told, for the repair that goes on after one was killed."""
     return path.with_name(f".{path.name}.unknown")
 
 
@@ -225,7 +228,7 @@ def _set_mark(path: Path, mark: Mark) -> None:
 
 def _damaged(path: Path) -> Path:
     """Return the name that the damaged journal is kept under; a repair that was killed may have given it one."""
-    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    damaged = journal_file.kept(path)
     if not path.exists():
         return damaged
     for there in path.parent.glob(f"{path.name}.damaged-*"):

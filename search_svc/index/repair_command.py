@@ -6,6 +6,9 @@ from pathlib import Path
 
 from search_svc.index.repair import Saved, repair
 
+_MOST_TOLD = 20
+"""Most lost entries that are named."""
+
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
@@ -24,6 +27,8 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{args.index}: the journal is well, and stays as it is")
         return
     print(f"{args.index}: {saved.entries} entries saved, {_lost(saved)}; {saved.damaged} is what it was")
+    for number, text in list(saved.remains.items())[:_MOST_TOLD]:
+        print(f"{args.index}: entry {number} was, as far as it can be read: {text}")
     for text in saved.unknown:
         print(f"{args.index}: {text}")
     if saved.lost or saved.unknown:
@@ -32,6 +37,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _lost(saved: Saved) -> str:
     if saved.lost:
-        numbers = f"{', '.join(map(str, saved.lost[:20]))}{', ...' if len(saved.lost) > 20 else ''}"
+        more = ", ..." if len(saved.lost) > _MOST_TOLD else ""
+        numbers = f"{', '.join(map(str, saved.lost[:_MOST_TOLD]))}{more}"
         return f"{len(saved.lost)} lost ({numbers})"
     return "more may be lost" if saved.unknown else "none lost"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from search_svc.index.index_dir import current, make_current, only_builder, version_names, version_path
 from search_svc.index.journal import Journal
+from search_svc.index.journal_check import read_through
 from search_svc.index.journal_pruning import prune
 from search_svc.index.version import IndexVersion, VersionManifest, stated
 from search_svc.index.version_lease import exclusive_version, in_use
@@ -71,7 +72,7 @@ def roll_back(index_dir: Path, version: str | None = None) -> str:
     """Make a version the current one, by default the newest of those before it, and return its name.
 
     With the journal it is the gallery as it is now: nothing that was written is lost. Raise CommandError if there is no such
-    version, and ArtifactError if it is damaged.
+    version, and ArtifactError if it is damaged, or what it needs of the journal is.
     """
     with only_builder(index_dir):
         name = version or _before(index_dir)
@@ -162,6 +163,10 @@ def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
         if manifest.journal_sequence < newest and journal.sequence() < newest:
             text = f"it holds the journal to {manifest.journal_sequence}, and what came up to {newest} is not there any more"
             raise CommandError(f"version {manifest.version} can't be served: {text}")
+        # The version that is current now may hold an entry that is damaged in the journal, where nobody has read it since.
+        journal.verify()
+        for _ in read_through(journal, manifest.journal_sequence, journal.sequence()):
+            pass
 
 
 def _newest(index_dir: Path, wanted: VersionManifest, *, there_is_a_journal: bool) -> int:

@@ -38,8 +38,9 @@ class Compactor:
         *,
         keep_versions: int,
         compact_at: int,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make a compactor. `served` returns the version that is served.
+        """Make a compactor. `served` returns the version that is served; `on_failure` is called when no version could be built.
 
         `compact_at` is the number of journal entries beyond that version at which to compact by itself; 0 for never.
         """
@@ -48,6 +49,7 @@ class Compactor:
         self._served = served
         self._keep = keep_versions
         self._compact_at = compact_at
+        self._on_failure = on_failure
         self._running: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._pause_s = _FIRST_PAUSE_S
@@ -96,6 +98,7 @@ class Compactor:
         if code:
             reason = stderr.strip().rpartition("\n")[2] or f"it ended with code {code}"
             _log.error("compaction failed", extra={"code": code, "said": stderr[-2000:]})
+            self._on_failure()
             raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
         # The process removes old versions, too; if it could not, this logs the reason.

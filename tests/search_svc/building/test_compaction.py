@@ -1,4 +1,6 @@
+import contextlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -259,6 +261,12 @@ def grown(index, count):
     return replayed(index, base_of(index))
 
 
+def flip_entry(index, sequence):
+    """Change an entry of the journal as a disk does: by itself."""
+    with contextlib.closing(sqlite3.connect(index / "journal.db")) as journal, journal:
+        journal.execute("UPDATE entries SET uri = 'flipped' WHERE sequence = ?", [sequence])
+
+
 class TestRetention:
     def test_keeps_the_newest_and_the_journal_that_the_oldest_of_them_lacks(self, index):
         gallery = grown(index, 4)
@@ -292,6 +300,14 @@ class TestRetention:
 
 
 class TestRollback:
+    def test_is_refused_where_the_journal_does_not_hold_whole_what_the_older_version_needs(self, index):
+        grown(index, 2)
+        flip_entry(index, 1)
+        with pytest.raises(ArtifactError, match=r"journal\.db: is damaged \(entry 1 is not .*`vmmr-search repair"):
+            roll_back(index, "000001")
+        assert current(index) == "000003"
+        assert roll_back(index, "000002") == "000002", "which holds the entry"
+
     def test_loses_nothing_that_was_written(self, index):
         gallery = grown(index, 2)
         assert (roll_back(index), current(index)) == ("000002", "000002")

@@ -7,7 +7,9 @@ import contextlib
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -76,6 +78,9 @@ class Client:
         status = self.health.Check(request, timeout=TIMEOUT_S).status
         index = self.search.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S).index
         return index.lost_entries, health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+
+    def index(self):
+        return self.search.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S).index
 
     def compact(self):
         return self.gallery.Compact(gallery_pb2.CompactRequest(), timeout=TIMEOUT_S)
@@ -321,6 +326,50 @@ class TestTornPage:
         assert set(client.names(label="lada_niva_1999")) == kept - {*BASE}
         assert client.compact().journal_sequence == 120
         assert set(client.names()) == kept
+
+
+def flip(index, item_id, uri):
+    """Change an entry of the journal as a disk does: by itself."""
+    with contextlib.closing(sqlite3.connect(index / "journal.db")) as journal, journal:
+        journal.execute("UPDATE entries SET uri = ? WHERE item_id = ?", [uri, item_id])
+
+
+class TestDamageUnderAServer:
+    @pytest.fixture
+    def damaged(self, index, serve):
+        process, client = serve(index)
+        client.add(["new", "newer"])
+        assert client.nearest(unit(2)[1]) == "newer"
+        flip(index, "new", "flipped")
+        assert client.index().problem == "", "nobody has read it since"
+        return process, client
+
+    def told(self, process, client):
+        said = f"{process.first('the journal is damaged')['reason']}"
+        assert "entry 1 is not what was written" in said
+        assert client.index().problem == f"the journal is damaged: {said}"
+        address = f"http://127.0.0.1:{process.ready()['metrics_port']}/metrics"
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as metrics:
+            assert "\nvmmr_index_problem 1.0\n" in metrics.read().decode()
+        return True
+
+    def test_that_a_call_has_met_is_told_to_the_operator(self, damaged):
+        process, client = damaged
+        with refused("GALLERY_DAMAGED"):
+            client.names()
+        assert self.told(process, client)
+
+    def test_that_a_compaction_has_met_is_told_to_the_operator(self, damaged):
+        process, client = damaged
+        with refused("COMPACTION_FAILED"):
+            client.compact()
+        assert self.told(process, client)
+
+    def test_that_a_write_has_met_is_told_to_the_operator(self, damaged):
+        process, client = damaged
+        with refused("GALLERY_DAMAGED"):
+            client.add(["new"], seed=3)
+        assert self.told(process, client)
 
 
 def test_at_a_clean_stop_nothing_is_left_in_the_log(index, serve):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.index import journal_file, journal_loss, journal_mark
+from search_svc.index import journal_file, journal_loss, journal_mark, journal_writer
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
@@ -311,6 +311,60 @@ class TestDiskErrors:
         assert str(outcome) == "journal.db cannot be written (disk I/O error): nothing was written"
 
 
+class TestRefusalsForNow:
+    """What says nothing of the file needs no other connection, which would read all of it first."""
+
+    @pytest.fixture
+    def connections(self, monkeypatch):
+        """Counts those that are made to write."""
+        made, transactions = [], journal_writer.JournalTransactions
+
+        def counted(*arguments):
+            made.append(transactions(*arguments))
+            return made[-1]
+
+        monkeypatch.setattr(journal_writer, "JournalTransactions", counted)
+        return made
+
+    def test_for_want_of_room_leave_the_connection_as_it_is(self, tmp_path, connections):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        (first,) = connections
+        ((pages,),) = first.connection.execute("PRAGMA page_count")
+        first.connection.execute(f"PRAGMA max_page_count = {pages}")
+        large = [Add({f"{n} {part}": stored(uri=5000 * "u") for part in range(9)}) for n in range(3)]
+        assert [outcome.reason for outcome in journal.commit(large)] == [Reason.JOURNAL_FULL] * 3
+        first.connection.execute("PRAGMA max_page_count = 1000000")
+        assert journal.commit([Add({"y": stored()})]) == [WriteResult(2, added=1)]
+        journal.close()
+        assert len(connections) == 1
+        assert replayed(tmp_path).keys() == {"x", "y"}
+
+    def test_of_a_server_that_is_behind_leave_the_connection_as_it_is(self, tmp_path, connections):
+        base = DictBase()
+        journal = writer(tmp_path, base)
+        journal.commit([Add({"x": stored()})])
+        base.journal_sequence = 9
+        for _ in range(3):
+            (outcome,) = journal.commit([Add({"y": stored()})])
+            assert outcome.reason is Reason.JOURNAL_UNWRITABLE
+        base.journal_sequence = 0
+        assert journal.commit([Add({"y": stored()})]) == [WriteResult(2, added=1)]
+        journal.close()
+        assert len(connections) == 1
+
+    def test_while_another_writes_leave_the_connection_as_it_is(self, tmp_path, connections):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            (outcome,) = journal.commit([Add({"y": stored()}, time.monotonic())])
+        assert (outcome.reason, outcome.retry_after_s) == (Reason.JOURNAL_UNWRITABLE, 1.0)
+        assert journal.commit([Add({"y": stored()})]) == [WriteResult(2, added=1)]
+        journal.close()
+        assert len(connections) == 1
+
+
 class TestDamage:
     def test_a_file_that_is_none_is_named(self, tmp_path):
         (tmp_path / "journal.db").write_bytes(b"no database" * 1000)
@@ -426,7 +480,7 @@ class TestDamage:
         journal.close()
         log = (kept / "journal.db-wal").read_bytes()
         (kept / "journal.db").write_bytes(b"")
-        with pytest.raises(ArtifactError, match="entries up to 1 were acknowledged"):
+        with pytest.raises(ArtifactError, match="is empty, and entries up to 1 were acknowledged"):
             Journal.open(kept)
         (outcome,) = written(kept, Add({"y": stored()}))
         assert "entries up to 1 were acknowledged" in str(outcome)
@@ -435,7 +489,7 @@ class TestDamage:
     def test_a_journal_that_is_gone_is_missed(self, tmp_path):
         written(tmp_path, Add({"x": stored()}))
         (tmp_path / "journal.db").unlink()
-        said = "ends with entry 0, and entries up to 1 were acknowledged"
+        said = "is missing, and entries up to 1 were acknowledged"
         with pytest.raises(ArtifactError, match=said):
             Journal.open(tmp_path)
         (outcome,) = written(tmp_path, Add({"y": stored()}))
@@ -476,14 +530,13 @@ class TestLoss:
             assert (journal.sequence(), journal.lost()) == (3, 1)
 
     def test_a_copy_of_the_log_takes_no_other_one_s_place(self, torn, monkeypatch):
-        monkeypatch.setattr(journal_loss.time, "strftime", lambda _: "now")
+        monkeypatch.setattr(journal_file.time, "strftime", lambda _: "now")
         before = torn / "journal.db-wal.damaged-now"
         before.write_bytes(b"before")
-        with pytest.raises(FileExistsError):
-            journal_loss.accept(torn)
-        assert before.read_bytes() == b"before"
-        monkeypatch.undo()
+        log = (torn / "journal.db-wal").read_bytes()
         assert journal_loss.accept(torn) == 1
+        assert before.read_bytes() == b"before"
+        assert (torn / "journal.db-wal.damaged-now-2").read_bytes() == log
 
 
 class TestMark:

@@ -4,8 +4,10 @@ import random
 import re
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,7 @@ def test_one_bad_entry_is_left_out_and_all_others_are_saved_under_their_numbers(
     done = command(index)
     assert done.returncode == 1
     assert "349 entries saved, 1 lost (171); " in done.stdout, done.stderr
+    assert f"{index}: entry 171 was, as far as it can be read: " in done.stdout
     with Journal.open(index) as journal:
         entries = journal.read(50, 10**6)
         assert {entry.item_id: entry.sequence for entry in entries} == {k: n for k, n in numbers.items() if k != "42 2"}
@@ -179,6 +182,72 @@ def test_a_bad_entry_of_a_journal_of_format_1_costs_that_entry_with_a_mark_and_w
     assert (saved.entries, saved.lost, saved.unknown) == (8, [4], [])
     assert replayed(index) == {f"item {n}": stored(number=n) for n in range(9) if n != 3}
     assert written(index, Add({"new": stored()}))[0].sequence == 10
+
+
+@pytest.fixture
+def format_1(built, tmp_path):
+    """A journal of nine entries that has no mark yet, whose values that steer reading are in no checksum."""
+    index = shutil.copytree(built, tmp_path / "format 1")
+    make_format_1(index, {f"item {n}": stored(number=n) for n in range(9)})
+    return index
+
+
+def changed(index, sql):
+    with contextlib.closing(sqlite3.connect(index / "journal.db")) as journal, journal:
+        journal.execute(sql)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("sql", "entries", "lost", "unknown"),
+    [
+        ("UPDATE sqlite_sequence SET seq = seq + (1 << 40)", 9, [], ["any after 9 are lost"]),
+        ("UPDATE sqlite_sequence SET seq = 11", 9, [10, 11], []),
+        ("UPDATE entries SET sequence = sequence + (1 << 40) WHERE sequence = 9", 8, [9], []),
+        ("UPDATE meta SET value = 1 << 40 WHERE name = 'pruned'", 9, [], []),
+    ],
+)
+def test_a_number_of_a_journal_of_format_1_that_cannot_be_is_not_counted_up_to(format_1, sql, entries, lost, unknown):
+    changed(format_1, sql)
+    saved = repair(format_1)
+    assert (saved.entries, saved.lost) == (entries, lost)
+    assert len(saved.unknown) == len(unknown)
+    assert all(text in told for text, told in zip(unknown, saved.unknown, strict=True))
+    assert replayed(format_1).keys() == {f"item {n}" for n in range(entries)}
+    assert repair(format_1) is None
+
+
+def test_of_a_lost_entry_it_is_told_what_is_left_of_it(index):
+    changed(index, "UPDATE entries SET uri = 'flipped' WHERE item_id = '42 2'")
+    written(index, Delete(("1 1",)), base=DictBase(journal_sequence=50))
+    changed(index, "UPDATE entries SET checksum = 7 WHERE sequence = 172")
+    assert repair(index).remains == {
+        171: "item '42 2', label 'honda_pilot_2011'",
+        172: "item '42 3', label 'honda_pilot_2011'",
+    }
+
+
+def test_a_mark_of_a_later_format_is_left_alone(index):
+    damage(index, b"42 2")
+    fields = struct.pack("<8sIQQ", b"vmmrmark", 2, 400, 50)
+    mark = 2 * (fields + struct.pack("<I", zlib.crc32(fields))).ljust(4096, b"\0")
+    (index / "journal.mark").write_bytes(mark)
+    before = (index / "journal.db").read_bytes()
+    done = command(index)
+    assert done.returncode == 1
+    assert f"{index}/journal.mark: has format 2; this vmmr-search reads 1: use the one that wrote it" in done.stderr
+    assert (index / "journal.mark").read_bytes() == mark
+    assert (index / "journal.db").read_bytes() == before
+
+
+def test_two_repairs_within_a_second_keep_both_damaged_journals(index, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "20261129T000000")
+    kept = []
+    for name in (b"42 2", b"43 2"):
+        damage(index, name)
+        kept.append(repair(index).damaged)
+    assert [each.name for each in kept] == [f"journal.db.damaged-20261129T000000{more}" for more in ("", "-2")]
+    assert all(each.exists() for each in kept)
 
 
 @pytest.fixture
