@@ -10,32 +10,18 @@ from pathlib import Path
 
 import onnx
 
-from embedder_svc.exporting.resnet import FEATURES
+from embedder_svc.exporting import graph, heads
 from embedder_svc.network import bundle
 
 
 def main(source: Path, out: Path) -> None:
     info = bundle.read(source)
-    graph = onnx.load(source / bundle.GRAPH)
-    _unproject(graph.graph)
-    onnx.checker.check_model(graph)
+    pooled = heads.without_products(onnx.load(source / bundle.GRAPH))
     fields = {
         field.name: getattr(info, field.name) for field in dataclasses.fields(info) if field.name != "fingerprint"
     }
-    fields |= {"name": f"{info.name}-pooled", "dimension": FEATURES, "parity": {}, "metrics": {}}
-    print(bundle.write(out, graph.SerializeToString(), **fields).fingerprint)
-
-
-def _unproject(graph: onnx.GraphProto) -> None:
-    """Take out the last matrix product: what read its result now reads its input."""
-    product = next(node for node in reversed(graph.node) if node.op_type == "Gemm")
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            if name == product.output[0]:
-                node.input[place] = product.input[0]
-    graph.node.remove(product)
-    del graph.value_info[:]
-    graph.output[0].type.tensor_type.shape.dim[-1].dim_value = FEATURES
+    fields |= {"name": f"{info.name}-pooled", "dimension": graph.dimension(pooled), "parity": {}, "metrics": {}}
+    print(bundle.write(out, pooled.SerializeToString(), **fields).fingerprint)
 
 
 if __name__ == "__main__":

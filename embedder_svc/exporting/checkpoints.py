@@ -1,8 +1,9 @@
 """Weights from every supported source, loaded into a headless network that is ready to run."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,14 @@ class Checkpoint:
     @property
     def pixels(self) -> PixelNorm:
         return PIXELS[self.traits.pixels]
+
+    def unprojected(self) -> Self:
+        """Return the checkpoint without its learned projection, if it has one: its embeddings are the pooled features."""
+        if not hasattr(self.network, "projection"):
+            return self
+        network = copy.deepcopy(self.network)
+        network.projection = nn.Identity()
+        return replace(self, network=network)
 
 
 def load(name: str, **given: Any) -> Checkpoint:

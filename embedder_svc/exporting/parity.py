@@ -1,6 +1,7 @@
 """The comparison of a model's embeddings with those of the network it was made from."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,26 @@ def cosines(embedder: Embedder, model: Model, batches: Iterable[NDArray[np.uint8
 
     Raise CommandError if an embedding is not finite.
     """
-    return np.concatenate([_cosines(_reference(embedder, batch), model.embed(batch)) for batch in batches])
+    return np.concatenate([between(_reference(embedder, batch), model.embed(batch)) for batch in batches])
+
+
+def between(expected: NDArray[Any], actual: NDArray[Any]) -> Cosines:
+    """Return the cosine (N,) of each row of one matrix (N, D) with that of the other. Raise CommandError if one is not finite."""
+    a, b = expected.astype(np.float64), actual.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise CommandError("an embedding is not finite: the weights don't fit the network, or not this precision")
+    cosine: Cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cosine
+
+
+def described(found: Cosines, reference: str, images: str) -> dict[str, Any]:
+    """Return the entry `parity` of model.json."""
+    return {
+        "reference": reference,
+        "images": f"{len(found)} {images}",
+        "cosine_mean": round(float(found.mean()), 7),
+        "cosine_min": round(float(found.min()), 7),
+    }
 
 
 def drawn(size: int, count: int) -> Iterator[NDArray[np.uint8]]:
@@ -34,11 +54,3 @@ def _reference(embedder: Embedder, batch: NDArray[np.uint8]) -> NDArray[np.float
     with torch.inference_mode():
         embeddings: NDArray[np.float32] = embedder(torch.from_numpy(batch)).numpy()
     return embeddings
-
-
-def _cosines(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Cosines:
-    a, b = expected.astype(np.float64), actual.astype(np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise CommandError("an embedding is not finite: the weights don't fit the network, or not this precision")
-    cosine: Cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return cosine

@@ -47,6 +47,8 @@ class BundleInfo:
     training_data: str
     parity: Mapping[str, Any] = field(default_factory=dict)
     """How the embeddings compare with those of the network it was exported from."""
+    head: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe of the head that was fitted to the features at export; empty if there is none."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Figures measured of the weights before export, at the size and resize rule that they were trained with."""
 
@@ -55,7 +57,7 @@ class BundleInfo:
         return Resize(self.resize, self.input_size)
 
 
-_OPTIONAL = {"flip": BundleInfo.flip}
+_OPTIONAL = {"flip": BundleInfo.flip, "head": {}}
 """Values of fields that older bundles do not have."""
 
 

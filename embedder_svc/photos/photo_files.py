@@ -26,17 +26,26 @@ def find(source: Path, folder: Path | None) -> list[Path]:
     if source.is_dir():
         paths = sorted(path for path in source.rglob("*") if has_photo_name(path))
     else:
-        paths = [(folder or source.parent) / name for name in _train_paths(Manifest.read(source))]
+        paths = [(folder or source.parent) / name for name in _of_train(Manifest.read(source), "path")]
     if not paths:
         raise CommandError(f"{source}: there are no photos")
     return paths
 
 
-def _train_paths(manifest: Manifest) -> Sequence[str]:
+def labels(source: Path) -> list[str] | None:
+    """Return the labels of the photos that `find` returns; None for a directory, or if the manifest has none."""
+    if source.is_dir():
+        return None
+    manifest = Manifest.read(source)
+    return list(_of_train(manifest, "label")) if "label" in manifest.columns else None
+
+
+def _of_train(manifest: Manifest, column: str) -> Sequence[str]:
+    """Return a column of a manifest's train photos; of all photos if it has no splits."""
+    values = manifest.column(column)
     if "split" not in manifest.columns:
-        return manifest.paths
-    rows = zip(manifest.paths, manifest.column("split"), strict=True)
-    return [name for name, split in rows if split == "train"]
+        return values
+    return [value for value, split in zip(values, manifest.column("split"), strict=True) if split == "train"]
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:

@@ -19,11 +19,14 @@ from embedder_svc.__main__ import main
 from embedder_svc.exporting import command as export_command
 from embedder_svc.exporting import export, graph, half, parity, quantize
 from embedder_svc.exporting.checkpoints import Checkpoint
-from embedder_svc.exporting.export import Photos, Plan
+from embedder_svc.exporting.export import Plan
 from embedder_svc.exporting.graph import Embedder
+from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.traits import PIXELS, Traits
+from embedder_svc.exporting.whitening import Whitening
 from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
+from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -238,6 +241,58 @@ class TestProjection:
         assert embeddings.shape == (5, 640)
 
 
+class TestHead:
+    """A head that is fitted at export takes the place of the projection, in every precision."""
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+    @pytest.mark.parametrize("flip", [False, True])
+    def test_it_is_fitted_to_what_the_graph_gives_and_agrees_with_torch(
+        self, projected, labelled, tmp_path, precision, flip
+    ):
+        checkpoint = Checkpoint(projected, Traits(pixels="caffe", input_size=SIZE), "chance")
+        recipe = Whitening(within=0.5, shrinkage=0.5, directions=8)
+        plan = Plan("small", precision, normalize=True, photos=labelled, flip=flip, head=recipe)
+        info = export.export(checkpoint, tmp_path / "out", plan)
+        assert info.head == {
+            "kind": "whitened",
+            "within": 0.5,
+            "shrinkage": 0.5,
+            "directions": 8,
+            "photos": 16,
+            "labels": 4,
+        }
+        assert info.dimension == 8
+        assert info.parity["cosine_min"] > {"fp32": 0.999999, "fp16": 0.999, "int8": 0.9}[precision]
+        weights = {w.name: w for w in onnx.load(tmp_path / "out" / "model.onnx").graph.initializer}
+        assert not [name for name in weights if "projection" in name]
+        matrix = weights["head.matrix" if precision == "fp32" else "head.matrix_half"]
+        assert (list(matrix.dims), len(matrix.raw_data)) == ([24, 8], 24 * 8 * (4 if precision == "fp32" else 2))
+
+    def test_the_checkpoint_keeps_its_projection(self, projected, labelled, tmp_path):
+        checkpoint = Checkpoint(projected, Traits(pixels="caffe", input_size=SIZE), "chance")
+        export.export(checkpoint, tmp_path / "out", Plan("a", "fp32", True, labelled, head=Whitening()))
+        assert isinstance(projected.projection, nn.Linear)
+
+    def test_it_needs_photos(self):
+        with pytest.raises(CommandError, match="--head needs --calibration"):
+            Plan("small", "fp32", normalize=True, photos=None, head=Whitening())
+
+    def test_a_folder_has_no_labels_to_fit_within(self, projected, folder, tmp_path):
+        checkpoint = Checkpoint(projected, Traits(pixels="caffe", input_size=SIZE), "chance")
+        plan = Plan("small", "fp32", True, Photos.choose(folder, None, 4), head=Whitening(within=0.5))
+        with pytest.raises(CommandError, match="--head needs the photos' labels, unless within is 0"):
+            export.export(checkpoint, tmp_path / "out", plan)
+
+
+@pytest.fixture(scope="module")
+def labelled(folder, tmp_path_factory):
+    """The photos of a manifest: sixteen of four labels in the split train, and others."""
+    manifest = tmp_path_factory.mktemp("manifest") / "manifest.csv"
+    lines = [f"{number:02}/car.PNG,car {number % 4},train" for number in range(16)]
+    manifest.write_text("\n".join(["path,label,split", *lines, "99/car.PNG,another,test", ""]))
+    return Photos.choose(manifest, folder, 12)
+
+
 class TestFloat16:
     def test_it_agrees_with_torch_at_half_the_size(self, exported, embedder, photos):
         converted = half.to_float16(exported)
@@ -390,7 +445,7 @@ class TestPhotos:
     def test_a_photo_that_can_not_be_read_is_named(self, folder, tmp_path):
         (tmp_path / "bad.jpg").write_bytes(b"text")
         with pytest.raises(CommandError, match=r"bad\.jpg: IMAGE_FORMAT: the file is no JPEG"):
-            list(export.photo_files.batches([tmp_path / "bad.jpg"], Resize("squash", 8), 1))
+            list(photo_files.batches([tmp_path / "bad.jpg"], Resize("squash", 8), 1))
 
 
 class TestExport:

@@ -1,0 +1,44 @@
+"""Fits a head to the features that a graph gives in the precision in which it is served: what int8 rounds away is in the fit."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from embedder_svc.exporting import graph, heads, whitening
+from embedder_svc.exporting.photos import Photos, batches
+from embedder_svc.exporting.whitening import Head, Whitening
+from embedder_svc.network import bundle
+from embedder_svc.network.model import Model
+from svckit.cli import CommandError
+
+
+@contextmanager
+def opened(model: onnx.ModelProto, fields: Mapping[str, Any]) -> Iterator[Model]:
+    """Open a graph as the server would on a CPU. `fields` are those of its bundle; the dimension is the graph's."""
+    with tempfile.TemporaryDirectory() as directory:
+        draft = Path(directory) / "draft"
+        bundle.write(draft, model.SerializeToString(), **{**fields, "dimension": graph.dimension(model)})
+        yield Model.open(draft, device="cpu")
+
+
+def fitted(model: onnx.ModelProto, recipe: Whitening, photos: Photos, fields: Mapping[str, Any]) -> Head:
+    """Fit a head to the features of all the photos. Raise CommandError if they don't suffice."""
+    with opened(heads.without_length(model), {**fields, "normalized": False}) as network:
+        features = [network.embed(batch) for batch in batches(photos.all, network.info.resizing, "head")]
+    try:
+        return whitening.fit(np.concatenate(features), photos.labels, recipe)
+    except ValueError as error:
+        raise CommandError(f"--head {error}") from error
+
+
+def described(recipe: Whitening, head: Head, photos: Photos) -> dict[str, Any]:
+    """Return the entry `head` of model.json: the recipe, and on how many photos and labels it was fitted."""
+    labels = len(set(photos.labels)) if photos.labels else None
+    used = {"directions": head.matrix.shape[1], "photos": len(photos.all), "labels": labels}
+    return {"kind": "whitened", **asdict(recipe), **used}

@@ -1,0 +1,44 @@
+"""A model bundle made of another: its graph as it is, but for the head. It serves models whose checkpoint is gone."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from embedder_svc.exporting import fitting, graph, half, heads, parity, photos
+from embedder_svc.exporting.photos import Photos
+from embedder_svc.exporting.whitening import Head, Whitening
+from embedder_svc.network import bundle
+from embedder_svc.network.bundle import BundleInfo
+
+
+def with_new_head(source: Path, out: Path, name: str, recipe: Whitening, chosen: Photos) -> BundleInfo:
+    """Write the bundle `out`: the one in `source`, with a head fitted to its pooled features in place of a projection or head.
+
+    Raise CommandError, or ArtifactError if `source` is no whole bundle or `out` exists.
+    """
+    info = bundle.read(source)
+    body = heads.without_products(onnx.load(source / bundle.GRAPH))
+    described = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "fingerprint"}
+    described |= {"name": name, "parity": {}}
+    head = fitting.fitted(body, recipe, chosen, described)
+    model = heads.with_head(body, head)
+    if info.precision != "fp32":
+        model = half.with_stored_matrices(model)
+    described |= {"head": fitting.described(recipe, head, chosen), "dimension": graph.dimension(model)}
+    described["parity"] = _parity(body, head, model, described, chosen)
+    return bundle.write(out, model.SerializeToString(), **described)
+
+
+def _parity(
+    body: onnx.ModelProto, head: Head, model: onnx.ModelProto, described: Mapping[str, Any], chosen: Photos
+) -> dict[str, Any]:
+    """Compare the graph with its two steps done apart; return the entry `parity` of model.json."""
+    raw = {**described, "normalized": False}
+    with fitting.opened(heads.without_length(body), raw) as features, fitting.opened(model, described) as whole:
+        pixels = photos.batches(chosen.parity, whole.info.resizing, "parity")
+        found = [parity.between(head.apply(features.embed(batch)), whole.embed(batch)) for batch in pixels]
+    return parity.described(np.concatenate(found), "the features and the head, one after the other", "photos")
