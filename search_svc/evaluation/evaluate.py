@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
 from search_svc.engine.local import LocalEngine
+from search_svc.evaluation.enrolment import DRAWS, Enroller, Enrolment, Photos
 from search_svc.evaluation.examiner import ExaminedPhoto, Examiner
-from search_svc.evaluation.report.assembly import assemble
+from search_svc.evaluation.report.assembly import SEED, assemble
 from search_svc.evaluation.report.content import Report
 from search_svc.evaluation.report.table import table
 from search_svc.index.version import IndexVersion
+from search_svc.live.view import Opened
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, progress
 from svckit.extras import needing
@@ -46,20 +48,53 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--not-cars", metavar="EMBEDDINGS", type=Path, help="embeddings of pictures that show no car, of any split"
     )
+    parser.add_argument(
+        "--enrol",
+        metavar="COUNTS",
+        type=_counts,
+        default=(),
+        help="add so many photos of each label that the index lacks, and ask for its others, for example 1,2,5,10,20",
+    )
+    parser.add_argument(
+        "--enrol-from",
+        metavar="EMBEDDINGS",
+        type=Path,
+        help="embeddings of the cars to enrol, of any split (default: those of --split whose labels the index lacks)",
+    )
     exclude.add_flag(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the report there, as JSON")
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write the report there, as one standalone page")
     parser.set_defaults(run=_run)
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    """Return the numbers of photos to enrol, ascending. Raise ValueError or ArgumentTypeError if they are none."""
+    counts = tuple(sorted(set(map(int, text.split(",")))))
+    if counts[0] < 1:
+        raise argparse.ArgumentTypeError(f"must be numbers of photos, 1 or more, got {text!r}")
+    return counts
+
+
 def _run(args: argparse.Namespace) -> None:
+    if args.enrol_from and not args.enrol:
+        raise CommandError("--enrol-from needs --enrol, the numbers of photos to add of each car")
     page = _page_maker() if args.html else None
     version = IndexVersion.open(args.index)
     embeddings = Embeddings.open(args.embeddings)
     not_cars = Embeddings.open(args.not_cars) if args.not_cars else None
+    cars = Embeddings.open(args.enrol_from) if args.enrol_from else None
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
     with LocalEngine.open(version) as shards:
-        report = evaluate(embeddings, version, shards, args.split, not_cars=not_cars, left_out=left_out)
+        report = evaluate(
+            embeddings,
+            version,
+            shards,
+            args.split,
+            not_cars=not_cars,
+            left_out=left_out,
+            enrol=args.enrol,
+            enrol_from=cars,
+        )
     print(table(report))
     if args.json:
         _write(args.json, f"{json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False)}\n")
@@ -75,16 +110,22 @@ def evaluate(
     *,
     not_cars: Embeddings | None = None,
     left_out: Collection[str] = (),
+    enrol: Sequence[int] = (),
+    enrol_from: Embeddings | None = None,
 ) -> Report:
     """Ask an index for all photos of the splits in `split` (separated by commas), as a caller of the service would.
 
-    Photos with the paths `left_out` are not asked for. Raises CommandError if embeddings are of another model than the
-    index, if there is no photo of a split, or if no photo has a label that the index knows.
+    Photos with the paths `left_out` are not asked for. For each number in `enrol`, so many photos of each car that the index
+    lacks are added, and the car's others are asked for; the cars are those of `enrol_from`, or else of the splits. Raises
+    CommandError if embeddings are of another model than the index, if there is no photo of a split, if no photo has a label
+    that the index knows, or if no new label has more photos than are to be enrolled.
     """
     rows = _rows(embeddings, split, left_out)
     _check(embeddings, "photos", version)
     if not_cars:
         _check(not_cars, "pictures of --not-cars", version)
+    if enrol_from:
+        _check(enrol_from, "photos of --enrol-from", version)
     examiner = Examiner(version, shards)
     with progress(total=len(rows) + (len(not_cars.photos) if not_cars else 0), desc="evaluate", unit="photo") as bar:
         photos = _examine(examiner, embeddings, rows, bar)
@@ -93,7 +134,12 @@ def evaluate(
         raise CommandError(
             f"the index has no label of the photos of the split {split}, other than of themselves: ask for known cars too"
         )
-    return assemble(version, examiner.answerer, split, photos, others)
+    enrolled: list[Enrolment] = []
+    if enrol:
+        known = _photos(embeddings, rows, [photo.known and not photo.in_gallery for photo in photos])
+        new = _new_photos(version, *((enrol_from, None) if enrol_from else (embeddings, rows)))
+        enrolled = _enrolled(Opened(version, shards), known, new, enrol)
+    return assemble(version, examiner.answerer, split, photos, others, enrolment=enrolled)
 
 
 def _page_maker() -> Callable[[Report], str]:
@@ -130,6 +176,31 @@ def _examine(
         examined += examiner.examine(embeddings.matrix[batch].astype(np.float32), photos, cars=cars)
         bar.update(len(batch))
     return examined
+
+
+def _photos(embeddings: Embeddings, rows: NDArray[np.int64], wanted: Sequence[bool]) -> Photos:
+    kept = rows[np.array(wanted, np.bool_)]
+    return Photos([embeddings.photos[row] for row in kept.tolist()], embeddings.matrix[kept].astype(np.float32))
+
+
+def _new_photos(version: IndexVersion, embeddings: Embeddings, rows: NDArray[np.int64] | None) -> Photos:
+    """Return the photos in `rows`, or all, whose labels the index lacks. Raise CommandError if there are none."""
+    rows = np.arange(len(embeddings.photos)) if rows is None else rows
+    sizes = version.items.sizes
+    new = _photos(embeddings, rows, [not sizes.get(embeddings.photos[row].label.label, 0) for row in rows.tolist()])
+    if not new.photos:
+        raise CommandError(
+            "--enrol needs photos of labels that the index lacks: ask for a split that has some, or give --enrol-from"
+        )
+    return new
+
+
+def _enrolled(opened: Opened, known: Photos, new: Photos, counts: Sequence[int]) -> list[Enrolment]:
+    """Enrol the new photos. Raise CommandError if no label has more than so many photos."""
+    once = len(known.photos) + len(new.photos)
+    with progress(total=once * (1 + DRAWS * len(counts)), desc="enrol", unit="photo") as bar:
+        enroller = Enroller(opened, known, new, seed=SEED, asked=bar.update)
+        return [enroller.enrol(count) for count in counts]
 
 
 def _write(path: Path, text: str) -> None:

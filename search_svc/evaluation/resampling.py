@@ -54,6 +54,11 @@ def paired_difference(one: NDArray[Any], other: NDArray[Any], seed: int) -> Esti
     return estimate(float(difference.mean()), drawn)
 
 
+def mean(values: NDArray[Any], seed: int) -> Estimate:
+    """Estimate the mean of values, one a photo."""
+    return paired_difference(values, np.zeros(len(values)), seed)
+
+
 def resampled(figure: Callable[..., float], *samples: NDArray[Any], seed: int) -> Estimate:
     """Estimate a figure of several samples, which are drawn independently. A sample is an array with a photo a row."""
     return estimate(figure(*samples), _drawn(figure, samples, seed))

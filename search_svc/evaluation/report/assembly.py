@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from search_svc.evaluation.accuracy import CLASSES, NEAREST, RECALL_AT, VOTE, scores
+from search_svc.evaluation.enrolment import Enrolment
 from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.report.confidence import confidences
 from search_svc.evaluation.report.content import Calibrated, Gain, Recall, Report, Years
@@ -26,6 +27,8 @@ def assemble(
     split: str,
     photos: Sequence[ExaminedPhoto],
     not_cars: Sequence[ExaminedPhoto],
+    *,
+    enrolment: Sequence[Enrolment] = (),
 ) -> Report:
     """Make the report on the photos of a split, one of which at least is of a known label, and on pictures without cars."""
     known = [photo for photo in photos if photo.known]
@@ -50,6 +53,7 @@ def assemble(
         unknown=detections(known, kinds, SEED),
         distribution=distribution(known, kinds, calibration.unknown_threshold if calibration else None),
         fused=fused(known, answerer, SEED),
+        enrolment=list(enrolment),
         makes=makes(known, SEED),
         mistakes=len(mistaken),
         confused=confused(known),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from search_svc.evaluation.accuracy import Score
+from search_svc.evaluation.enrolment import Enrolment
 from search_svc.evaluation.report.confidence import Confidence
 from search_svc.evaluation.report.fusing import Fused
 from search_svc.evaluation.report.mistakes import Make, Mistake, Pair
@@ -109,6 +110,8 @@ class Report:
     unknown: list[Detection]
     distribution: Distribution | None
     fused: list[Fused]
+    enrolment: list[Enrolment]
+    """What became of labels that the index lacks when photos of them were added; empty if that was not asked for."""
     makes: list[Make]
     mistakes: int
     """How many photos have an answer of another label."""

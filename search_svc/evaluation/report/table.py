@@ -9,7 +9,7 @@ from search_svc.evaluation.resampling import Estimate
 
 
 def table(report: Report) -> str:
-    return "\n".join([*_head(report), "", *_accuracy(report), "", *_figures(report)])
+    return "\n".join([*_head(report), "", *_accuracy(report), "", *_figures(report), *_enrolment(report)])
 
 
 def percent(estimate: Estimate | Score) -> str:
@@ -65,6 +65,22 @@ def _figures(report: Report) -> Iterator[str]:
         if groups.level == "label":
             gain = f"{points(groups.gain)} over single, {groups.groups} groups"
             yield _figure(f"{groups.size} photos of one car", f"{percent(groups.fused)}, {gain}")
+
+
+def _enrolment(report: Report) -> Iterator[str]:
+    """Yield a line for each number of photos that were added of new labels."""
+    for row in report.enrolment:
+        if row is report.enrolment[0]:
+            yield from ("", "new labels, % [95 % interval], by photos added of each")
+            yield _line(
+                "photos, of labels",
+                ["label right", "unknown before", "unknown after", "known labels right", "they lose"],
+            )
+        verdicts = (row.called_unknown_before, row.called_unknown)
+        known = percent(row.known_right) if row.known_right else "-"
+        lost = points(row.known_lost) if row.known_lost else "-"
+        shares = [percent(row.right), *(percent(each) if each else "-" for each in verdicts), known, lost]
+        yield _line(f"{row.enrolled}, {row.photos} of {row.labels}", shares)
 
 
 def _reliability(level: Confidence) -> str:
