@@ -98,14 +98,10 @@ class Process:
 
     def first(self, message: str) -> dict[str, Any]:
         """The first log line with this message, as soon as there is one."""
-        return self.so_many(1, message)[0]
-
-    def so_many(self, count: int, message: str) -> list[dict[str, Any]]:
-        """The JSON log lines with this message, as soon as there are `count` of them."""
         with self._more:
-            assert self._more.wait_for(lambda: self._ended or len(self.logged(message)) >= count, TIMEOUT_S), self.lines
-        assert len(self.logged(message)) >= count, "".join(self.lines)
-        return self.logged(message)
+            assert self._more.wait_for(lambda: self._ended or self.logged(message), TIMEOUT_S), self.lines
+        assert self.logged(message), "".join(self.lines)
+        return self.logged(message)[0]
 
     def ready(self) -> dict[str, Any]:
         """A server's log line that says it is ready, with its ports."""
