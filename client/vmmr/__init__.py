@@ -35,12 +35,25 @@ from vmmr._errors import (
 from vmmr._fetch import URL
 from vmmr._gallery import AddOutcome, AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions, NewItem
 from vmmr._photos import Photo, PhotoSource
-from vmmr._served import Calibration, EmbedLimits, IndexInfo, Info, LabelCount, ModelInfo, QueryLimits
+from vmmr._served import (
+    Calibration,
+    CutCounts,
+    Detector,
+    EmbedLimits,
+    IndexInfo,
+    Info,
+    LabelCount,
+    ModelInfo,
+    QueryLimits,
+)
 from vmmr._types import (
     Box,
     Candidate,
     Classification,
     ClassifyResult,
+    Cut,
+    Detection,
+    EmbeddedPart,
     Embeddings,
     EmbedTimes,
     Filter,
@@ -52,6 +65,7 @@ from vmmr._types import (
     SearchOptions,
     SearchResult,
     SearchTimes,
+    Subject,
     Times,
     Verdict,
 )
@@ -71,10 +85,15 @@ __all__ = [
     "ClassifyResult",
     "Client",
     "Compaction",
+    "Cut",
+    "CutCounts",
     "DeadlineExceededError",
     "DeleteResult",
+    "Detection",
+    "Detector",
     "EmbedLimits",
     "EmbedTimes",
+    "EmbeddedPart",
     "Embeddings",
     "FetchError",
     "Filter",
@@ -106,6 +125,7 @@ __all__ = [
     "SearchResult",
     "SearchTimes",
     "ServerError",
+    "Subject",
     "Times",
     "UnauthenticatedError",
     "UnavailableError",

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import grpc.aio
 
@@ -29,11 +29,12 @@ from vmmr._gallery import (
     check_rows,
     check_selector,
 )
-from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, several
+from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, one_car, several
 from vmmr._served import Info, LabelCount, ModelInfo
 from vmmr._types import (
     Box,
     ClassifyResult,
+    Detection,
     Embeddings,
     Filter,
     Identification,
@@ -60,15 +61,30 @@ class AsyncClient(BaseClient):
         photo: PhotoSource,
         *,
         crop: Box | None = None,
+        subject: Literal["whole", "main_car"] | None = None,
         options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
         """See `Client.identify`."""
         time_left = self._within(timeout_s)
-        image = await _loaded(Photo(photo, crop), partial(load, max_bytes=self._max_message_bytes, time_left=time_left))
+        image = await self._load(one_car(Photo(photo, crop, subject)), time_left)
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
         return await self._run(_flows.identify_car([image], classify), time_left)
+
+    async def identify_every_car(
+        self,
+        photo: PhotoSource,
+        *,
+        options: SearchOptions = DEFAULTS,
+        min_confidence: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> list[Identification]:
+        """See `Client.identify_every_car`."""
+        time_left = self._within(timeout_s)
+        image = await self._load(Photo(photo, subject="every_car"), time_left)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return await self._run(_flows.identify_every_car(image, classify), time_left)
 
     async def identify_car(
         self,
@@ -108,6 +124,14 @@ class AsyncClient(BaseClient):
         time_left = self._within(timeout_s)
         images = await _load_all(several(photos), self._max_message_bytes, time_left)
         return await self._run(_flows.value(_calls.embed(images)), time_left)
+
+    async def detect(
+        self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """See `Client.detect`."""
+        time_left = self._within(timeout_s)
+        images = await _load_all(several(photos), self._max_message_bytes, time_left)
+        return await self._run(_flows.value(_calls.detect(images)), time_left)
 
     async def search(
         self, embeddings: Embeddings, *, options: SearchOptions = DEFAULTS, timeout_s: float | None = None
@@ -241,6 +265,9 @@ class AsyncClient(BaseClient):
             for entry in page.entries:
                 yield entry
             token = page.next_token
+
+    async def _load(self, photo: Photo, time_left: TimeLeft) -> Image:
+        return await _loaded(photo, partial(load, max_bytes=self._max_message_bytes, time_left=time_left))
 
     async def _ask(self, call: Call[T], timeout_s: float | None) -> T:
         return await self._run(_flows.value(call), self._within(timeout_s))

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from vmmr._deadlines import unlimited
 from vmmr._errors import MessageTooLargeError, PhotoError, VmmrError
-from vmmr._photos import Photo, PhotoSource, load
+from vmmr._photos import Photo, PhotoSource, load, one_car
 from vmmr._types import Identification, Image
 
-# An upper bound on what protobuf adds to a photo's bytes: tags, lengths and the crop.
+# An upper bound on what protobuf adds to a photo's bytes: tags, lengths, the crop and the subject.
 _FRAMING_BYTES = 64
 
 READ_AHEAD = 8
@@ -56,9 +56,12 @@ class Limits:
 
 
 def read_entry(position: int, photo: Photo | PhotoSource, limits: Limits) -> Entry:
-    """Read a photo. If it can't be read, or would be refused for its size, return an entry with the error."""
+    """Read a photo. If it can't be read, or would be refused for its size, return an entry with the error.
+
+    Raise ValueError if every car of it is asked for.
+    """
     try:
-        image = load(photo, min(limits.bytes_in_photo, limits.bytes_in_request - _FRAMING_BYTES), unlimited)
+        image = load(one_car(photo), min(limits.bytes_in_photo, limits.bytes_in_request - _FRAMING_BYTES), unlimited)
     except PhotoError as error:
         return Entry(position, photo, error=error)
     return Entry(position, photo, image, len(image.content) + _FRAMING_BYTES)
@@ -68,13 +71,13 @@ def photos_of_car(photos: Iterable[Photo | PhotoSource], limits: Limits) -> Iter
     """Yield the photos of one car, which go in one request.
 
     Take each only when it is asked for, since a generator may close its files. Raise ValueError if there are none, or more
-    than the services accept.
+    than the services accept, or if every car of one is asked for.
     """
     count = 0
     for count, photo in enumerate(photos, start=1):
         if count > limits.photos:
             raise _not_a_car(limits, f"more than {limits.photos}")
-        yield photo
+        yield one_car(photo)
     if count == 0:
         raise _not_a_car(limits, "none")
 

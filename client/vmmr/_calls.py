@@ -1,14 +1,14 @@
 """Each remote procedure as a value: what to send, where, and how to read the reply. Nothing is sent here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from vmmr import _replies, _requests
 from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersions
 from vmmr._served import IndexInfo, LabelCount, ModelInfo
-from vmmr._types import ClassifyResult, Embeddings, Filter, Image, Item, SearchOptions, SearchResult
+from vmmr._types import ClassifyResult, Detection, Embeddings, Filter, Image, Item, SearchOptions, SearchResult
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
@@ -44,7 +44,12 @@ class Page(Generic[T_co]):
 
 
 def embed(images: Sequence[Image]) -> Call[Embeddings]:
-    return Call("embedder", "Embed", _requests.embed(images), partial(_replies.embeddings, photos=len(images)))
+    parse = partial(_replies.embeddings, subjects=[image.subject for image in images])
+    return Call("embedder", "Embed", _requests.embed(images), parse)
+
+
+def detect(images: Sequence[Image]) -> Call[list[tuple[Detection, ...]]]:
+    return Call("embedder", "Detect", _requests.detect(images), partial(_replies.detections, photos=len(images)))
 
 
 def get_model() -> Call[ModelInfo]:
@@ -64,6 +69,7 @@ def classify(
         options=_requests.options(options),
         min_confidence=min_confidence,
         fuse=fuse,
+        cuts=_requests.cuts(embeddings),
     )
     cars = 1 if fuse else len(embeddings)
     return Call("search", "Classify", request, partial(_replies.classify_result, cars=cars))
@@ -79,6 +85,9 @@ def list_labels(page_token: str) -> Call[Page[LabelCount]]:
 
 
 def add_items(items: Sequence[Item], embeddings: Embeddings) -> Call[AddResult]:
+    if embeddings.parts is not None:
+        pairs = zip(items, embeddings.parts, strict=True)
+        items = [item if item.cut else replace(item, cut=part.cut) for item, part in pairs]
     request = gallery_pb2.AddItemsRequest(items=map(_requests.item, items), embeddings=_requests.embeddings(embeddings))
     return Call("search", "AddItems", request, _replies.add_result)
 

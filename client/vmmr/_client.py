@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import grpc
 
@@ -26,12 +26,13 @@ from vmmr._gallery import (
     check_rows,
     check_selector,
 )
-from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, several
+from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, one_car, several
 from vmmr._served import Info, LabelCount, ModelInfo
 from vmmr._threads import Flows, blocking, run
 from vmmr._types import (
     Box,
     ClassifyResult,
+    Detection,
     Embeddings,
     Filter,
     Identification,
@@ -62,15 +63,38 @@ class Client(BaseClient):
         photo: PhotoSource,
         *,
         crop: Box | None = None,
+        subject: Literal["whole", "main_car"] | None = None,
         options: SearchOptions = DEFAULTS,
         min_confidence: float = 0.0,
         timeout_s: float | None = None,
     ) -> Identification:
-        """Return make, model and year of the car on a photo, or on the part of it within `crop`."""
+        """Return make, model and year of the car that a photo is of, or of what is within `crop`.
+
+        By default the main car is looked for if the embedder's model has a detector, and the whole photo is looked at if it has
+        none; `subject` asks for one of the two.
+        """
         time_left = self._within(timeout_s)
-        image = load(Photo(photo, crop), self._max_message_bytes, time_left)
+        image = load(one_car(Photo(photo, crop, subject)), self._max_message_bytes, time_left)
         classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
         return self._run(_flows.identify_car([image], classify), time_left)
+
+    def identify_every_car(
+        self,
+        photo: PhotoSource,
+        *,
+        options: SearchOptions = DEFAULTS,
+        min_confidence: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> list[Identification]:
+        """Return make, model and year of each car on a photo, the main one first.
+
+        If no car is found, there is one identification, with `no_car_found`. Raise CallError with the reason NO_DETECTOR if
+        the embedder's model has no detector.
+        """
+        time_left = self._within(timeout_s)
+        image = load(Photo(photo, subject="every_car"), self._max_message_bytes, time_left)
+        classify = partial(_calls.classify, options=options, min_confidence=min_confidence)
+        return self._run(_flows.identify_every_car(image, classify), time_left)
 
     def identify_car(
         self,
@@ -119,10 +143,24 @@ class Client(BaseClient):
         return self._in_batches(several(photos), limits, answer, self._per_call(timeout_s))
 
     def embed(self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None) -> Embeddings:
-        """Return one embedding for each photo, in one call. Raise InvalidPhotoError, which names all bad photos, if any is."""
+        """Return one embedding for each photo, and for each car of a photo whose subject is "every_car", in one call.
+
+        Raise InvalidPhotoError, which names all bad photos, if any is bad.
+        """
         time_left = self._within(timeout_s)
         images = _load_all(several(photos), self._max_message_bytes, time_left)
         return self._run(_flows.value(_calls.embed(images)), time_left)
+
+    def detect(
+        self, photos: Iterable[Photo | PhotoSource], *, timeout_s: float | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """Return the cars in each photo, the main one first, in one call. None are told of a photo in which none was found.
+
+        Raise as `embed` does, and CallError with the reason NO_DETECTOR if the embedder's model has no detector.
+        """
+        time_left = self._within(timeout_s)
+        images = _load_all(several(photos), self._max_message_bytes, time_left)
+        return self._run(_flows.value(_calls.detect(images)), time_left)
 
     def search(
         self, embeddings: Embeddings, *, options: SearchOptions = DEFAULTS, timeout_s: float | None = None
@@ -139,7 +177,10 @@ class Client(BaseClient):
         fuse: bool = False,
         timeout_s: float | None = None,
     ) -> ClassifyResult:
-        """Return make, model and year for each embedding; with `fuse`, for the one car that all of them show."""
+        """Return make, model and year for each embedding; with `fuse`, for the one car that all of them show.
+
+        An embedding of a photo without a car, as `embeddings.parts` says, is "unknown".
+        """
         call = _calls.classify(embeddings, options=options, min_confidence=min_confidence, fuse=fuse)
         return self._ask(call, timeout_s)
 
@@ -158,6 +199,7 @@ class Client(BaseClient):
     def add_items(self, items: Sequence[Item], embeddings: Embeddings, *, timeout_s: float | None = None) -> AddResult:
         """Add items, or replace those with the same ids: all of them or none. Each item has one embedding, in the same order.
 
+        An item without a `cut` gets that of its embedding (`embeddings.parts`).
         Adding the same items again changes nothing. All go in one request: no more than 10,000, nor more bytes than
         `max_message_bytes`. When this returns, they are on the service's disk, and soon searched: a search with
         `SearchOptions.min_sequence` waits for that. Raise ModelMismatchError if the embeddings are of another model than

@@ -97,6 +97,11 @@ def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identifica
     return identification
 
 
+def identify_every_car(image: Image, classify: Classify) -> Flow[list[Identification]]:
+    """Identify each car of a photo, the main one first."""
+    return (yield from _identify([image], classify, ask))
+
+
 def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: float) -> Flow[list[Outcome]]:
     """Identify the photos of a batch. Return one outcome for each entry.
 
@@ -147,6 +152,8 @@ def _add(entries: Sequence[Entry], ask: Ask) -> Flow[list[tuple[Item, int]]]:
     embedded = (yield from ask(_calls.embed(_images(entries)))).value
     rows = list(last.values())
     vectors = Embeddings(embedded.model, embedded.vectors[rows])
+    if embedded.parts is not None:
+        items = [replace(item, cut=part.cut) for item, part in zip(items, embedded.parts, strict=True)]
     added = yield from ask(_calls.add_items([items[row] for row in rows], vectors))
     return [(item, added.value.journal_sequence) for item in items]
 
@@ -163,6 +170,8 @@ def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[lis
     embedded = yield from ask(_calls.embed(images))
     classified = yield from ask(classify(embedded.value))
     assert embedded.value.times is not None
+    answers, parts = classified.value.classifications, embedded.value.parts
+    cuts = [part.cut for part in parts] if parts and len(parts) == len(answers) else [None] * len(answers)
     return [
         Identification(
             **vars(classification),
@@ -173,8 +182,9 @@ def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[lis
                 round_trip_ms=embedded.round_trip_ms + classified.round_trip_ms,
             ),
             request_id=classified.request_id,
+            cut=cut,
         )
-        for classification in classified.value.classifications
+        for classification, cut in zip(answers, cuts, strict=True)
     ]
 
 

@@ -90,6 +90,7 @@ class NewItem(Photo):
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.label:
             raise ValueError("label must not be empty")
 

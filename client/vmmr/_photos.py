@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, get_args
 
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
-from vmmr._types import Box, Image
+from vmmr._types import Box, Image, Subject
 
 """What the name of a photo's file ends in, in lower case, where a folder is searched for photos."""
 
@@ -26,11 +26,21 @@ PhotoSource: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo, and the part of it to look at."""
+    """A photo, and what of it to look at: a part that is given, or a subject that the embedder looks for.
+
+    Without either, it is the main car if the embedder's model has a detector, and otherwise all of the photo.
+    """
 
     source: PhotoSource
     crop: Box | None = None
-    """None: all of the photo."""
+    """The part to look at."""
+    subject: Subject | None = None
+
+    def __post_init__(self) -> None:
+        if self.subject not in (None, *get_args(Subject)):
+            raise ValueError(f"subject must be one of {', '.join(get_args(Subject))}, got {self.subject!r}")
+        if self.crop and self.subject:
+            raise ValueError(f"crop and subject both say what to look at: give one of them, got {self.subject!r} too")
 
 
 def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
@@ -40,7 +50,7 @@ def load(photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Ima
     fetch.
     """
     wanted = photo if isinstance(photo, Photo) else Photo(photo)
-    return Image(_read(wanted.source, max_bytes, time_left), wanted.crop)
+    return Image(_read(wanted.source, max_bytes, time_left), wanted.crop, wanted.subject)
 
 
 def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_left: TimeLeft) -> Image:
@@ -49,6 +59,14 @@ def load_one_of(position: int, photo: Photo | PhotoSource, max_bytes: int, time_
         return load(photo, max_bytes, time_left)
     except UnreadablePhotoError as error:
         raise type(error)(f"photos[{position}]: {error}") from error
+
+
+def one_car(photo: Photo | PhotoSource) -> Photo:
+    """Return the photo. Raise ValueError if every car of it is asked for, where there is one answer for each photo."""
+    wanted = photo if isinstance(photo, Photo) else Photo(photo)
+    if wanted.subject == "every_car":
+        raise ValueError("there is one answer for each photo here: identify_every_car and embed take every car of one")
+    return wanted
 
 
 def is_url(photo: Photo | PhotoSource) -> bool:

@@ -1,6 +1,7 @@
 """Turn reply messages into plain values. Raise ProtocolError for a reply that breaks the contract."""
 
-from collections.abc import Iterable, Sized
+from collections import Counter
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
@@ -9,11 +10,15 @@ from typing import Any, Literal, TypeVar
 from vmmr import wire
 from vmmr._errors import ProtocolError
 from vmmr._gallery import AddResult, Compaction, DeleteResult, IndexVersion, IndexVersions
-from vmmr._served import Calibration, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
+from vmmr._served import Calibration, CutCounts, Detector, EmbedLimits, IndexInfo, LabelCount, ModelInfo, QueryLimits
 from vmmr._types import (
+    Box,
     Candidate,
     Classification,
     ClassifyResult,
+    Cut,
+    Detection,
+    EmbeddedPart,
     Embeddings,
     EmbedTimes,
     Item,
@@ -22,9 +27,11 @@ from vmmr._types import (
     Provenance,
     SearchResult,
     SearchTimes,
+    Subject,
     Verdict,
 )
 from vmmr.embedder.v1 import embedder_pb2
+from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2
 from vmmr.search.v1 import search_pb2
 
@@ -41,13 +48,20 @@ _VERDICTS: dict[int, Verdict | None] = {
 _DEFAULTS: tuple[Literal["nprobe", "ef_search", "rerank"], ...] = ("nprobe", "ef_search", "rerank")
 
 
-def embeddings(reply: embedder_pb2.EmbedResponse, photos: int) -> Embeddings:
+def embeddings(reply: embedder_pb2.EmbedResponse, subjects: Sequence[Subject | None]) -> Embeddings:
+    """Return the embeddings of photos with these subjects."""
     try:
         vectors = wire.unpack(reply.embeddings)
     except ValueError as error:
         raise ProtocolError(f"the embedder's embeddings are malformed: {error}") from error
-    _check_count(vectors, photos, "embedder")
-    return Embeddings(reply.embeddings.model, vectors, _copy(EmbedTimes, reply.times))
+    parts = _parts(reply, subjects)
+    _check_count(vectors, len(subjects) if parts is None else len(parts), "embedder")
+    return Embeddings(reply.embeddings.model, vectors, _copy(EmbedTimes, reply.times), parts)
+
+
+def detections(reply: embedder_pb2.DetectResponse, photos: int) -> list[tuple[Detection, ...]]:
+    _check_count(reply.detections, photos, "embedder")
+    return [tuple(Detection(_copy(Box, car.box), car.score) for car in found.cars) for found in reply.detections]
 
 
 class _Labels:
@@ -78,7 +92,8 @@ def classify_result(reply: search_pb2.ClassifyResponse, cars: int) -> ClassifyRe
 
 
 def model_info(reply: embedder_pb2.GetModelResponse) -> ModelInfo:
-    return _copy(ModelInfo, reply.model, limits=_copy(EmbedLimits, reply.limits))
+    detector = _copy(Detector, reply.model.detector) if reply.model.HasField("detector") else None
+    return _copy(ModelInfo, reply.model, limits=_copy(EmbedLimits, reply.limits), detector=detector)
 
 
 def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
@@ -94,6 +109,7 @@ def index_info(reply: search_pb2.GetIndexResponse) -> IndexInfo:
         created=_time(reply.index),
         calibration=_copy(Calibration, reply.index.calibration) if reply.index.HasField("calibration") else None,
         limits=_copy(QueryLimits, reply.limits),
+        cuts=_copy(CutCounts, reply.index.cuts) if reply.index.HasField("cuts") else None,
     )
 
 
@@ -110,7 +126,8 @@ def delete_result(reply: gallery_pb2.DeleteItemsResponse) -> DeleteResult:
 
 
 def item(message: gallery_pb2.Item) -> Item:
-    return _copy(Item, message, attributes=dict(message.attributes))
+    cut = _cut(message.cut) if message.HasField("cut") else None
+    return _copy(Item, message, attributes=dict(message.attributes), cut=cut)
 
 
 def items(reply: gallery_pb2.ListItemsResponse) -> list[Item]:
@@ -123,6 +140,25 @@ def compaction(reply: gallery_pb2.CompactResponse) -> Compaction:
 
 def versions(reply: gallery_pb2.ListVersionsResponse) -> IndexVersions:
     return _copy(IndexVersions, reply, versions=tuple(map(_version, reply.versions)))
+
+
+def _parts(reply: embedder_pb2.EmbedResponse, subjects: Sequence[Subject | None]) -> tuple[EmbeddedPart, ...] | None:
+    """Return the part that each row is of; None if the embedder, of an earlier version, does not say."""
+    if not reply.parts:
+        if "main_car" in subjects or "every_car" in subjects:
+            raise ProtocolError("the embedder does not look for cars: it is of an earlier version than this SDK")
+        return None
+    rows = Counter(part.image for part in reply.parts)
+    fits = all(rows[n] == 1 or (rows[n] > 1 and subject == "every_car") for n, subject in enumerate(subjects))
+    ordered = [part.image for part in reply.parts] == sorted(rows.elements())
+    if not fits or not ordered or len(rows) != len(subjects):
+        raise ProtocolError(f"the embedder's parts are not those of {len(subjects)} photos: {dict(rows)}")
+    return tuple(EmbeddedPart(part.image, _cut(part.cut)) for part in reply.parts)
+
+
+def _cut(message: embedding_pb2.Cut) -> Cut:
+    score = message.car_score if message.HasField("car_score") else None
+    return Cut(_copy(Box, message), score, message.no_car_found)
 
 
 def _version(message: gallery_pb2.Version) -> IndexVersion:

@@ -16,6 +16,19 @@ class EmbedLimits:
     max_image_pixels: int
     max_aspect_ratio: float
     max_request_bytes: int
+    max_cars: int = 0
+    """The most cars of one photo that are embedded, or told. 0 if the model has no detector."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What finds the cars in photos. It is part of the model: the fingerprint covers it."""
+
+    name: str
+    threshold: float
+    """The least score of what is taken for a car."""
+    margin: float
+    """What is left around a car on each side, as a fraction of its width or height."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class ModelInfo:
     normalized: bool
     provider: str
     limits: EmbedLimits
+    detector: Detector | None = None
+    """None: photos are embedded whole unless a crop is given."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,22 @@ class Calibration:
     """The share of photos of known cars that the threshold is chosen to call "unknown", wrongly. Aimed at, not measured."""
     unknown_threshold: float
     """The least `known_score` of a photo that is not unknown."""
+
+
+@dataclass(frozen=True)
+class CutCounts:
+    """Gallery photos by the part of them that was embedded."""
+
+    car: int
+    """Cut out by the detector."""
+    whole: int
+    """Whole: the car fills them, or they were embedded whole."""
+    no_car_found: int
+    """Whole, because the detector found no car in them."""
+    given: int
+    """Cut out as their owner said."""
+    unknown: int
+    """Not known: they were embedded by a version of vmmr that did not say."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +120,8 @@ class IndexInfo:
     """Why the service answers from what it had: a journal or a version that it can't read. Empty: nothing is wrong."""
     lost_entries: int = 0
     """Entries of the journal that were acknowledged and are lost, as far as the service knows."""
+    cuts: CutCounts | None = None
+    """None: the service is of an earlier version, and does not say."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 Verdict: TypeAlias = Literal["known", "unsure", "unknown"]
 """What an answer is worth. `known`: the car is in the gallery. `unsure`: it is, but the confidence is below what was asked
-for. `unknown`: no such car is in the gallery."""
+for. `unknown`: no such car is in the gallery, or no car was found in the photo."""
+
+Subject: TypeAlias = Literal["whole", "main_car", "every_car"]
+"""What of a photo to look at. `whole`: all of it. `main_car`: the car that it is of. `every_car`: each car, the main one first."""
 
 _LONGEST_S = 2**31 // 1000
 
@@ -25,11 +28,33 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """The part of a photo that an embedding is of."""
+
+    box: Box
+    car_score: float | None = None
+    """How sure the detector is that it is a car, above 0 and at most 1. None if no detector chose this part."""
+    no_car_found: bool = False
+    """The detector found no car, so the embedding is of the whole photo, and whatever is nearest to it means little."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A car in a photo."""
+
+    box: Box
+    """Where it is, without the margin that is left around it when it is embedded."""
+    score: float
+    """How sure the detector is, at most 1."""
+
+
+@dataclass(frozen=True)
 class Image:
-    """A photo's bytes and crop, ready to be sent."""
+    """A photo's bytes and what of it to look at, ready to be sent."""
 
     content: bytes
     crop: Box | None = None
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,8 @@ class Item:
     """The batch that it was added in, and can be deleted with."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Anything else that its owner keeps with it."""
+    cut: Cut | None = None
+    """The part of the photo that its embedding is of. None: not known."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,8 @@ class EmbedTimes:
     decode_ms: float
     queue_ms: float
     infer_ms: float
+    detect_ms: float = 0.0
+    """0 if no car was looked for."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,15 @@ class Times:
     """Milliseconds of both calls as this client saw them, network and retries included."""
 
 
+@dataclass(frozen=True)
+class EmbeddedPart:
+    """What an embedding is of."""
+
+    image: int
+    """The photo: its position among those that were embedded together."""
+    cut: Cut
+
+
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Embeddings of photos, and the model that made them."""
@@ -128,14 +166,18 @@ class Embeddings:
     model: str
     """The fingerprint of that model. The search service refuses embeddings of another model than its index's."""
     vectors: NDArray[np.float32]
-    """`(photos, dimension)`."""
+    """`(photos, dimension)`: a row for each photo, and for each car of a photo whose subject is `every_car`."""
     times: EmbedTimes | None = None
+    parts: tuple[EmbeddedPart, ...] | None = None
+    """What each row is of. None: not known, for an embedder of an earlier version does not say."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.vectors, np.ndarray):
             raise TypeError(f"vectors must be a numpy array, got {type(self.vectors).__name__}")
         if self.vectors.ndim != 2:
             raise ValueError(f"vectors must be a (photos, dimension) matrix, got shape {self.vectors.shape}")
+        if self.parts is not None and len(self.parts) != len(self.vectors):
+            raise ValueError(f"parts must be one for each of the {len(self.vectors)} vectors, got {len(self.parts)}")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -231,8 +273,12 @@ class Classification:
     labels: tuple[Candidate, ...]
     neighbours: tuple[Neighbour, ...]
     """The voters, nearest first: the evidence."""
+    no_car_found: bool = field(default=False, kw_only=True)
+    """No car was found in the photo; if several were classified as one car, in none of them. The verdict is "unknown" then."""
 
     def __str__(self) -> str:
+        if self.no_car_found:
+            return "no car found in the photo" + (f" (nearest: {self.answer})" if self.answer else "")
         if self.answer is None:
             return "no gallery photo to compare with"
         if self.verdict == "unknown":
@@ -249,6 +295,8 @@ class Identification(Classification):
     times: Times
     request_id: str
     """The id of both calls in the services' logs."""
+    cut: Cut | None = field(default=None, kw_only=True)
+    """The part of the photo that was looked at. None if it was several photos, or if the embedder did not say."""
 
     def __str__(self) -> str:
         return super().__str__() + reservation(self.provenance)

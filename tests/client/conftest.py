@@ -20,6 +20,7 @@ import vmmr
 from grpc_status import rpc_status
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
@@ -78,10 +79,15 @@ class Script:
 
 
 class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Embeds a photo whose content is the number n as (n, 0, 0, 0); a photo that is no number is a bad one."""
+    """Embeds a photo whose content is the number n as (n, 0, 0, 0); a photo that is no number is a bad one.
+
+    A second car of a photo is (n + 1, 0, 0, 0), and so on.
+    """
 
     def __init__(self) -> None:
         self.script = Script()
+        self.cars: dict[int, list[embedder_pb2.Detection]] | None = None
+        """The cars of photos, by their numbers, where they are not the usual one. None: an embedder of an earlier version."""
         self.limits = embedder_pb2.Limits(
             max_images=8,
             max_image_bytes=2**20,
@@ -97,10 +103,40 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
         bad = [index for index, image in enumerate(request.images) if not image.content.strip(b" ").isdigit()]
         if bad:
             abort(context, ServiceError(Reason.INVALID_IMAGE, "bad photos", violations=[violation(i) for i in bad]))
-        vectors = np.zeros((len(request.images), DIMENSION), np.float32)
-        vectors[:, 0] = [int(image.content) for image in request.images]
+        rows = [row for n, image in enumerate(request.images) for row in self.rows(n, image)]
+        vectors = np.zeros((len(rows), DIMENSION), np.float32)
+        vectors[:, 0] = [value for value, _ in rows]
+        parts = None if self.cars is None else [part for _, part in rows]
         times = embedder_pb2.EmbedTimes(decode_ms=1, queue_ms=2, infer_ms=3)
-        return embedder_pb2.EmbedResponse(embeddings=wire.pack(MODEL, vectors), times=times)
+        return embedder_pb2.EmbedResponse(embeddings=wire.pack(MODEL, vectors), times=times, parts=parts)
+
+    def rows(self, n: int, image: Any) -> list[tuple[int, Any]]:
+        """The first value of each row of a photo, and the part that it is of."""
+        return [
+            (int(image.content) + car, embedder_pb2.EmbeddedPart(image=n, cut=cut))
+            for car, cut in enumerate(self.cuts(image))
+        ]
+
+    def cuts(self, image: Any) -> list[Any]:
+        whole = {"left": 0, "top": 0, "right": 1, "bottom": 1}
+        if image.HasField("crop"):
+            box = image.crop
+            return [embedding_pb2.Cut(left=box.left, top=box.top, right=box.right, bottom=box.bottom)]
+        if self.cars is None or image.subject == embedder_pb2.SUBJECT_WHOLE:
+            return [embedding_pb2.Cut(**whole)]
+        found = self.found(image)
+        if not found:
+            return [embedding_pb2.Cut(**whole, no_car_found=True)]
+        return [cut(each) for each in found[: None if image.subject == embedder_pb2.SUBJECT_EVERY_CAR else 1]]
+
+    def found(self, image: Any) -> list[Any]:
+        assert self.cars is not None
+        return self.cars.get(int(image.content), [car(0.25, 0.875)])
+
+    def Detect(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
+        return self.script.play("Detect", request, context) or embedder_pb2.DetectResponse(
+            detections=[embedder_pb2.Detections(cars=self.found(image)) for image in request.images]
+        )
 
     def GetModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("GetModel", request, context) or embedder_pb2.GetModelResponse(
@@ -131,6 +167,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
         self.problem = ""
         self.lost_entries = 0
         self.calibration: search_pb2.Calibration | None = None
+        self.cuts: search_pb2.CutCounts | None = None
         self.items: dict[str, tuple[gallery_pb2.Item, float]] = {}
         """What was added, by id, with its embedding's first value."""
         self.sequence = 0
@@ -146,8 +183,14 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         cars = numbers(request)[:1] if request.fuse else numbers(request)
+        empty = [cut.no_car_found for cut in request.cuts] or [False] * len(cars)
+        without = {True: {"no_car_found": True, "verdict": search_pb2.VERDICT_UNKNOWN}, False: {}}
+        empty = [all(empty)] if request.fuse else empty
         return self.script.play("Classify", request, context) or search_pb2.ClassifyResponse(
-            results=[classification(n, **self.says.get(n, {})) for n in cars],
+            results=[
+                classification(n, **self.says.get(n, {}), **without[no_car])
+                for n, no_car in zip(cars, empty, strict=True)
+            ],
             provenance=self.provenance(),
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2, vote_ms=3),
         )
@@ -168,6 +211,7 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
             calibration=self.calibration,
             problem=self.problem,
             lost_entries=self.lost_entries,
+            cuts=self.cuts,
         )
         index.create_time.FromJsonString("2026-11-22T10:00:00Z")
         reply = search_pb2.GetIndexResponse(index=index, limits=self.limits)
@@ -248,6 +292,17 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
             journal_depth=2,
             journal_bytes=4096,
         )
+
+
+def car(left: float, score: float) -> embedder_pb2.Detection:
+    """A car that reaches from there to the photo's middle, and as far beyond."""
+    box = embedder_pb2.Box(left=left, top=left, right=1 - left, bottom=1 - left)
+    return embedder_pb2.Detection(box=box, score=score)
+
+
+def cut(found: embedder_pb2.Detection) -> embedding_pb2.Cut:
+    box = found.box
+    return embedding_pb2.Cut(left=box.left, top=box.top, right=box.right, bottom=box.bottom, car_score=found.score)
 
 
 def rows(embeddings: Any) -> list[float]:

@@ -24,12 +24,12 @@ COMMAND = str(Path(sys.executable).parent / "vmmr")
 def test_identify_prints_an_aligned_table_with_as_many_neighbours_as_asked(run):
     done = run("identify", "1.jpg", "2.jpg", "-", "--neighbours", "1", stdin="3")
     assert done.stdout.splitlines() == [
-        "PHOTO  MAKE  MODEL  LABEL  NEAREST  ANSWER",
-        "1.jpg   90%    80%    70%    0.900  honda pilot 2001",
+        "PHOTO  MAKE  MODEL  LABEL  NEAREST   CAR  BOX                  ANSWER",
+        "1.jpg   90%    80%    70%    0.900     -  -                    honda pilot 2001",
         "  0.9000  honda pilot 2001  photos/1.jpg",
-        "2.jpg   90%    80%    70%    0.900  honda pilot 2002",
+        "2.jpg   90%    80%    70%    0.900     -  -                    honda pilot 2002",
         "  0.9000  honda pilot 2002  photos/2.jpg",
-        "-       90%    80%    70%    0.900  honda pilot 2003",
+        "-       90%    80%    70%    0.900     -  -                    honda pilot 2003",
         "  0.9000  honda pilot 2003  photos/3.jpg",
     ]
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,6 +45,7 @@ def judged(services):
         3: {"verdict": search_pb2.VERDICT_UNSURE, "label_confidence": 0.5, "years_confidence": 0.5},
         4: {**unknown, "known_score": -1.5},
     }
+    services.embedder.cars = {}
 
 
 @pytest.mark.usefixtures("judged")
@@ -52,7 +53,9 @@ def test_no_unsure_or_unknown_photo_looks_like_an_answer(run):
     done = run("identify", "1.jpg", "2.jpg", "3.jpg", "-", "--min-confidence", "0.6", stdin="4")
     documented = re.search(r"^\$ vmmr identify .*\n((?:.+\n)+)```", DOCS.read_text(), re.MULTILINE)[1]
     assert done.stdout.splitlines()[:-1] == documented.splitlines()[:-1]
-    assert done.stdout.splitlines()[-1] == "-         -      -      -    0.900  unknown (nearest: honda pilot 2004)"
+    assert done.stdout.splitlines()[-1] == (
+        "-         -      -      -    0.900   88%  0.25,0.25,0.75,0.75  unknown (nearest: honda pilot 2004)"
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -67,8 +70,8 @@ def test_json_tells_the_verdict_and_the_years(run):
 def test_several_photos_of_one_car_get_one_answer(run, services):
     done = run("identify", "--fuse", "3.jpg", "1.jpg", "--min-confidence", "0.25", "2.jpg", "--neighbours", "1")
     assert done.stdout.splitlines() == [
-        "PHOTO       MAKE  MODEL  LABEL  NEAREST  ANSWER",
-        "3.jpg (+2)   90%    80%    70%    0.900  honda pilot 2003",
+        "PHOTO       MAKE  MODEL  LABEL  NEAREST   CAR  BOX                  ANSWER",
+        "3.jpg (+2)   90%    80%    70%    0.900     -  -                    honda pilot 2003",
         "  0.9000  honda pilot 2003  photos/3.jpg",
     ]
     assert (done.returncode, done.stderr) == (0, "")
@@ -155,7 +158,7 @@ def test_identify_json_prints_one_object_a_photo_with_everything(run):
     assert first["label_confidence"] == 0.7
     assert first["neighbours"][1]["item_id"] == "item-2"
     assert first["provenance"]["index_version"] == "000001"
-    assert first["times"]["embed"] == {"decode_ms": 1, "queue_ms": 2, "infer_ms": 3}
+    assert first["times"]["embed"] == {"decode_ms": 1, "queue_ms": 2, "infer_ms": 3, "detect_ms": 0}
     assert second["photo"] == "bad.jpg"
     assert second["error"]["type"] == "InvalidPhotoError"
     assert second["error"]["violations"] == [
@@ -178,7 +181,10 @@ def test_a_photo_without_an_answer_says_so(run, services):
     empty = search_pb2.ClassifyResponse(results=[search_pb2.Classification()])
     services.search.script.then(lambda *_: None, lambda *_: empty)
     done = run("identify", "1.jpg")
-    assert done.stdout.splitlines()[1] == "1.jpg     -      -      -        -  no gallery photo to compare with"
+    assert (
+        done.stdout.splitlines()[1]
+        == "1.jpg     -      -      -        -     -  -                    no gallery photo to compare with"
+    )
     assert done.returncode == 0
 
 

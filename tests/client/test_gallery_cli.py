@@ -153,7 +153,14 @@ def test_the_crop_goes_with_every_photo(run, services):
 def test_add_as_json_has_an_object_a_photo(run):
     done = run("add", "1.jpg", "bad.jpg", "--label", PILOT, "--batch-id", "b", "--json")
     good, bad = sorted(map(json.loads, done.stdout.splitlines()), key=lambda line: "error" in line)
-    assert good["item"] == {"item_id": sha(b"1"), "label": PILOT, "uri": "1.jpg", "batch_id": "b", "attributes": {}}
+    assert good["item"] == {
+        "item_id": sha(b"1"),
+        "label": PILOT,
+        "uri": "1.jpg",
+        "batch_id": "b",
+        "attributes": {},
+        "cut": None,
+    }
     assert good["journal_sequence"] == 1
     assert (bad["photo"], bad["error"]["type"]) == ("bad.jpg", "InvalidPhotoError")
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vmmr._types import Box
@@ -12,7 +13,7 @@ from vmmr._version import __version__
 
 EXIT_CODES = """exit codes:
   0    every photo was answered, be it with "unknown" or "unsure", or added
-  1    photos could not be read, fetched or embedded; the others were answered or added
+  1    photos could not be read, fetched, embedded or drawn; the others were answered or added
   2    the command line or the environment makes no sense
   3    a service could not be reached, or failed, or refused
   130  interrupted
@@ -98,7 +99,8 @@ def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., 
 
 
 def _add_identify(command: Arguments) -> None:
-    _add_photos(command)
+    subject = _add_photos(command)
+    subject.add_argument("--every-car", action="store_true", help="an answer for each car, the main one first")
     command.add_argument("--fuse", action="store_true", help="all photos show one car: one answer")
     command.add_argument(
         "--min-confidence",
@@ -110,7 +112,20 @@ def _add_identify(command: Arguments) -> None:
     command.add_argument(
         "--neighbours", metavar="N", type=integer(0), default=0, help="show the N nearest gallery photos (default: 0)"
     )
+    command.add_argument(
+        "--save-boxes", metavar="DIR", type=Path, help="write the photos there, with boxes and answers drawn"
+    )
     _add_batch(command)
+
+
+def _add_detect(command: Arguments) -> None:
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help=_PHOTO_HELP)
+    _add_json(command)
+    _add_fetch(command.add_argument_group("photos from URLs"))
+
+
+def _add_search(command: Arguments) -> None:
+    _add_photos(command)
 
 
 def _add_batch(command: Arguments) -> None:
@@ -119,16 +134,24 @@ def _add_batch(command: Arguments) -> None:
     )
 
 
-def _add_photos(command: Arguments) -> None:
+def _add_photos(command: Arguments) -> Any:
+    """Add photos to ask about. Return the group of what to look at, one of which can be given."""
     command.add_argument("photos", nargs="+", metavar="PHOTO", help=_PHOTO_HELP)
-    _add_crop(command)
+    subject = _add_subject(command)
     _add_json(command)
     add_search(command.add_argument_group("search"))
     _add_fetch(command.add_argument_group("photos from URLs"))
+    return subject
 
 
-def _add_crop(command: Arguments) -> None:
-    command.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
+def _add_subject(command: Arguments) -> Any:
+    group = command.add_argument_group(
+        "what to look at", "default: the main car, if the model has a detector; otherwise the whole photo"
+    )
+    subject = group.add_mutually_exclusive_group()
+    subject.add_argument("--crop", metavar="L,T,R,B", type=_box, help="the part to look at, as fractions, 0,0 top left")
+    subject.add_argument("--whole", action="store_true", help="the whole photo")
+    return subject
 
 
 def _add_new(command: Arguments) -> None:
@@ -141,7 +164,7 @@ def _add_new(command: Arguments) -> None:
     command.add_argument(
         "--batch-id", metavar="B", help="a name to remove or go on with them by (default: one that is told)"
     )
-    _add_crop(command)
+    _add_subject(command)
     _add_batch(command)
     _add_json(command)
     _add_fetch(command.add_argument_group("photos from URLs"))
@@ -224,7 +247,8 @@ def add_connection(command: Arguments) -> None:
 
 _COMMANDS: Mapping[str, tuple[str, Callable[[Arguments], None]]] = {
     "identify": ("make, model and year of the cars on photos", _add_identify),
-    "search": ("the gallery photos nearest to photos", _add_photos),
+    "search": ("the gallery photos nearest to photos", _add_search),
+    "detect": ("where the cars on photos are", _add_detect),
     "info": ("the model and the index being served", _add_json),
     "labels": ("the labels of the gallery", _add_json),
     "add": ("add photos to the gallery", _add_new),

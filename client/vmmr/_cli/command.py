@@ -3,20 +3,19 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from vmmr._cli import gallery_commands, report, settings
+from vmmr._cli import gallery_commands, identifying, report, settings
 from vmmr._cli.arguments import parser
 from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
+from vmmr._cli.sources import photos
 from vmmr._client import Client
-from vmmr._errors import InvalidPhotoError, PhotoError
-from vmmr._fetch import URL
-from vmmr._photos import Photo, PhotoSource
-from vmmr._types import Identification, SearchResult, reservation
+from vmmr._errors import PhotoError
+from vmmr._types import Cut, SearchResult, reservation
 
 _NO_LOADTEST = "vmmr: error: loadtest is not installed: pip install ./client '.[loadtest]', in a checkout of vmmr"
 
@@ -41,61 +40,18 @@ def _run_loadtest(arguments: Sequence[str]) -> NoReturn:
     sys.exit(USAGE)
 
 
-def identify(client: Client, args: argparse.Namespace) -> int:
-    return _identify_car(client, args) if args.fuse else _identify_each(client, args)
-
-
-def _identify_car(client: Client, args: argparse.Namespace) -> int:
-    """Print one answer from all photos, or none."""
-    try:
-        found = client.identify_car(
-            _photos(args), options=settings.search_options(args), min_confidence=args.min_confidence
-        )
-    except PhotoError as error:
-        _report_errors_of_car(error, args)
-        return PHOTOS_FAILED
-    except ValueError as error:
-        # The services accept fewer photos.
-        print(f"vmmr: error: {error}", file=sys.stderr)
-        return USAGE
-    first, *others = args.photos
-    name = f"{first} (+{len(others)})" if others else first
-    if not args.json:
-        report.show(report.identification_heading(len(name)))
-    _report_identification(name, found, args, len(name))
-    return ANSWERED
-
-
-def _identify_each(client: Client, args: argparse.Namespace) -> int:
-    width = max(map(len, ["PHOTO", *args.photos]))
-    heading = None if args.json else report.identification_heading(width)
-    code = ANSWERED
-    outcomes = client.identify_many(
-        _photos(args), options=settings.search_options(args), min_confidence=args.min_confidence, batch=args.batch
-    )
-    for name, outcome in zip(args.photos, outcomes, strict=True):
-        if isinstance(outcome.error, PhotoError):
-            code = PHOTOS_FAILED
-            report.photo_error(name, outcome.error, as_json=args.json)
-            continue
-        found = outcome.result()
-        if heading is not None:
-            report.show(heading)
-            heading = None
-        _report_identification(name, found, args, width)
-    return code
-
-
 def search(client: Client, args: argparse.Namespace) -> int:
     code = ANSWERED
-    for name, photo in zip(args.photos, _photos(args), strict=True):
+    for name, photo in zip(args.photos, photos(args), strict=True):
         try:
-            result = client.search(client.embed([photo]), options=settings.search_options(args))
+            embeddings = client.embed([photo])
+            result = client.search(embeddings, options=settings.search_options(args))
         except PhotoError as error:
             code = PHOTOS_FAILED
             report.photo_error(name, error, as_json=args.json)
         else:
-            _report_neighbours(name, result, args)
+            cut = embeddings.parts[0].cut if embeddings.parts else None
+            _report_neighbours(name, result, cut, args)
     return code
 
 
@@ -139,61 +95,24 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
     )
 
 
-def _photos(args: argparse.Namespace) -> Iterator[Photo]:
-    return (Photo(_source(name, args), args.crop) for name in args.photos)
-
-
-def _source(name: str, args: argparse.Namespace) -> PhotoSource:
-    if name == "-":
-        return sys.stdin.buffer
-    if name.startswith(("http://", "https://")):
-        return URL(
-            name,
-            timeout_s=args.fetch_timeout,
-            max_bytes=args.fetch_max_bytes,
-            max_redirects=args.fetch_max_redirects,
-            allow_private=args.allow_private,
-        )
-    return name
-
-
-def _report_identification(name: str, found: Identification, args: argparse.Namespace, width: int) -> None:
-    if args.json:
-        report.show(report.json_line(**_shown(args, name), **asdict(found)))
-    else:
-        shown = report.neighbour_lines(found.neighbours[: args.neighbours])
-        report.show("\n".join([report.identification_line(name, found, width), *shown]))
-
-
-def _report_neighbours(name: str, result: SearchResult, args: argparse.Namespace) -> None:
+def _report_neighbours(name: str, result: SearchResult, cut: Cut | None, args: argparse.Namespace) -> None:
     [neighbours] = result.neighbours
     if args.json:
-        report.show(report.json_line(photo=name, **(asdict(result) | {"neighbours": list(map(asdict, neighbours))})))
+        fields = asdict(result) | {"neighbours": list(map(asdict, neighbours)), "cut": cut and asdict(cut)}
+        report.show(report.json_line(photo=name, **fields))
     else:
-        report.show("\n".join([name + reservation(result.provenance), *report.neighbour_lines(neighbours)]))
-
-
-def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
-    """Report each bad photo by its name, if the error tells them apart."""
-    if args.json:
-        report.show(report.json_line(photos=args.photos, error=report.error_fields(error)))
-    elif isinstance(error, InvalidPhotoError) and error.photos:
-        for position in error.photos:
-            report.photo_error(args.photos[position], error.of(position), as_json=args.json)
-    else:
-        print(f"vmmr: {error}", file=sys.stderr)
-
-
-def _shown(args: argparse.Namespace, name: str) -> dict[str, object]:
-    return {"photos": args.photos} if args.fuse else {"photo": name}
+        without = " (no car found in the photo)" if cut and cut.no_car_found else ""
+        heading = name + without + reservation(result.provenance)
+        report.show("\n".join([heading, *report.neighbour_lines(neighbours)]))
 
 
 COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
-    "identify": identify,
+    "identify": identifying.identify,
+    "detect": identifying.detect,
     "search": search,
     "info": info,
     "labels": labels,
-    "add": partial(gallery_commands.add, source=_source),
+    "add": gallery_commands.add,
     "remove": gallery_commands.remove,
     "list": gallery_commands.list_items,
     "compact": gallery_commands.compact,

@@ -15,13 +15,12 @@ from pathlib import Path
 from vmmr._cli import report
 from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE
 from vmmr._cli.labelled import Labelled, labelled
-from vmmr._cli.settings import chosen
+from vmmr._cli.settings import chosen, subject
+from vmmr._cli.sources import source
 from vmmr._client import Client
 from vmmr._errors import ItemNotFoundError, PhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
-from vmmr._photos import PhotoSource
 
-Source = Callable[[str, argparse.Namespace], PhotoSource]
 LabelOf = Callable[[str], str | None]
 """Returns the label of an item that is there already, by its id."""
 
@@ -29,8 +28,8 @@ _AT_ONCE = 1000
 _TELL_S = 10.0
 
 
-def add(client: Client, args: argparse.Namespace, source: Source) -> int:
-    """Add photos to the gallery. `source` makes a photo of a name on the command line."""
+def add(client: Client, args: argparse.Namespace) -> int:
+    """Add photos to the gallery."""
     try:
         photos = labelled(args.photos, args.label)
     except (OSError, ValueError) as error:
@@ -43,7 +42,7 @@ def add(client: Client, args: argparse.Namespace, source: Source) -> int:
     batch_id = args.batch_id or _new_batch_id()
     label_of = _labels_of_batch(client, batch_id) if args.batch_id else partial(_label_in_gallery, client)
     print(f"vmmr: batch {batch_id}; `vmmr remove --batch-id {batch_id}` takes it out again", file=sys.stderr)
-    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, label_of, batch_id, args, source))
+    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, label_of, batch_id, args))
 
 
 def _new_batch_id() -> str:
@@ -62,7 +61,7 @@ def _label_in_gallery(client: Client, item_id: str) -> str | None:
 
 
 def _wanted(
-    photos: Sequence[Labelled], label_of: LabelOf, batch_id: str, args: argparse.Namespace, source: Source
+    photos: Sequence[Labelled], label_of: LabelOf, batch_id: str, args: argparse.Namespace
 ) -> Iterator[NewItem]:
     """Yield the photos to add: all but those that are there already with the same label.
 
@@ -75,7 +74,8 @@ def _wanted(
             print(f"vmmr: {photo.name}: was {there}, is {photo.label} now", file=sys.stderr)
         if there != photo.label:
             uri = "" if photo.name == "-" else photo.name
-            yield NewItem(source(photo.name, args), args.crop, label=photo.label, uri=uri, batch_id=batch_id)
+            looked_at = (args.crop, subject(args))
+            yield NewItem(source(photo.name, args), *looked_at, label=photo.label, uri=uri, batch_id=batch_id)
 
 
 def _id_of_file(name: str) -> str:
@@ -116,6 +116,8 @@ class _Adding:
             report.photo_error(name, outcome.error, as_json=self._args.json)
         else:
             self._added[outcome.item.label] += 1
+            if outcome.item.cut and outcome.item.cut.no_car_found:
+                print(f"vmmr: {name}: no car found in the photo; it was added whole", file=sys.stderr)
             if self._args.json:
                 item = {"item": asdict(outcome.item), "journal_sequence": outcome.journal_sequence}
                 report.show(report.json_line(photo=name, **item))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vmmr._errors import CallError, InvalidRequestError, PhotoError, VmmrError
+from vmmr._errors import CallError, InvalidPhotoError, InvalidRequestError, PhotoError, VmmrError
 from vmmr._served import Info, LabelCount
-from vmmr._types import Identification, Neighbour
+from vmmr._types import Box, Cut, Detection, Identification, Neighbour
 
 _FLAGS = {
     "filter.makes": "--make",
@@ -42,11 +42,17 @@ def show(text: str) -> None:
 
 
 def photo_error(name: str, error: PhotoError, *, as_json: bool) -> None:
-    """Print the error of a photo on standard error, or as a JSON object among the others."""
+    """Print the error of a photo on standard error, or as a JSON object among the others.
+
+    Of a call, it must have been the only photo.
+    """
+    if isinstance(error, InvalidPhotoError) and error.photos:
+        error = error.of(0)
     if as_json:
         show(json_line(photo=name, error=error_fields(error)))
     else:
-        print(f"vmmr: {name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+        said = str(error).removeprefix("photos[0]: ").removeprefix(f"{name}: ")
+        print(f"vmmr: {name}: {said}", file=sys.stderr)
 
 
 def error_fields(error: VmmrError) -> dict[str, Any]:
@@ -66,11 +72,11 @@ def explained(error: VmmrError) -> str:
 
 
 def identification_heading(width: int) -> str:
-    return f"{'PHOTO':{width}}  MAKE  MODEL  LABEL  NEAREST  ANSWER"
+    return f"{'PHOTO':{width}}  MAKE  MODEL  LABEL  NEAREST  {'CAR':>4}  {'BOX':19}  ANSWER"
 
 
 def identification_line(name: str, found: Identification, width: int) -> str:
-    """Return a line with the answer, how sure each level is, and the score of the nearest photo.
+    """Return a line with the answer, how sure each level is, the score of the nearest photo, and what was looked at.
 
     The columns have the same width for every photo.
     """
@@ -78,7 +84,43 @@ def identification_line(name: str, found: Identification, width: int) -> str:
     levels = (found.make_confidence, found.model_confidence, found.years_confidence)
     confidences = [f"{level:.0%}" if known else "-" for level in levels]
     nearest = f"{found.neighbours[0].score:.3f}" if found.neighbours else "-"
-    return "  ".join([f"{name:{width}}", *map(str.rjust, [*confidences, nearest], (4, 5, 5, 7)), str(found)])
+    numbers = map(str.rjust, [*confidences, nearest, _car(found.cut)], (4, 5, 5, 7, 4))
+    return "  ".join([f"{name:{width}}", *numbers, f"{_box_of(found.cut):19}", str(found)])
+
+
+def detection_heading(width: int) -> str:
+    return f"{'PHOTO':{width}}  {'CAR':>4}  BOX"
+
+
+def detection_lines(name: str, cars: Sequence[Detection], width: int) -> list[str]:
+    """Return a line for each car of a photo, or one that says that there is none."""
+    if not cars:
+        return [f"{name:{width}}  none  -"]
+    return [f"{name:{width}}  {car.score:>4.0%}  {_fractions(car.box)}" for car in cars]
+
+
+def drawn_text(found: Identification) -> str:
+    """Return what is drawn into a photo: the answer, and how sure it is where that means something."""
+    known = found.answer is not None and found.verdict != "unknown"
+    return f"{found} {found.years_confidence:.0%}" if known else str(found)
+
+
+def _car(cut: Cut | None) -> str:
+    """Return how sure the detector is of the car: `none` if it found none, `-` if it was not asked."""
+    if cut is None or (cut.car_score is None and not cut.no_car_found):
+        return "-"
+    return "none" if cut.car_score is None else f"{cut.car_score:.0%}"
+
+
+def _box_of(cut: Cut | None) -> str:
+    """Return the box as --crop takes it; `-` if the embedder did not say."""
+    return _fractions(cut.box) if cut else "-"
+
+
+def _fractions(box: Box) -> str:
+    if (box.left, box.top, box.right, box.bottom) == (0, 0, 1, 1):
+        return "whole"
+    return ",".join(f"{side:.2f}" for side in (box.left, box.top, box.right, box.bottom))
 
 
 def neighbour_lines(neighbours: Iterable[Neighbour]) -> list[str]:
@@ -98,10 +140,20 @@ def _info_rows(section: str, fields: dict[str, Any] | str) -> list[tuple[str, st
         return [(section, fields)]
     flat = fields | fields.pop("limits", {})
     return [
-        (f"{section} {name.replace('_', ' ')}", str(_rounded(entry)))
+        (f"{section} {_spaced(name)}", _in_words(entry))
         for name, entry in flat.items()
         if entry is not None and entry != ""
     ]
+
+
+def _in_words(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(_rounded(entry))
+    return ", ".join(f"{_spaced(name)} {_rounded(value)}" for name, value in entry.items())
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def mismatch(info: Info) -> str:

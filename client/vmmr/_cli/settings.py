@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vmmr._channel import TLS
-from vmmr._types import Filter, SearchOptions
+from vmmr._types import Filter, SearchOptions, Subject
 
 
 def tls(args: argparse.Namespace) -> TLS | None:
@@ -17,6 +17,11 @@ def token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | Non
     """Return the bearer token, if there is one. Raise OSError if the file that should hold it can't be read."""
     given = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
     return given or None
+
+
+def subject(args: argparse.Namespace) -> Subject | None:
+    """Return what of each photo to look at; None: what the service looks at by default, or the crop."""
+    return "whole" if args.whole else None
 
 
 def chosen(args: argparse.Namespace) -> Filter:
