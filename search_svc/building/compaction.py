@@ -25,10 +25,10 @@ from search_svc.index.index_dir import begun
 from search_svc.index.items import Items
 from search_svc.index.journal import Entry, Journal, StoredItem
 from search_svc.index.journal_check import read_through
+from search_svc.index.journal_errors import of_another_model
 from search_svc.index.version import IndexVersion, VersionManifest
 from search_svc.voting.calibration import Calibration
 from search_svc.voting.labels import Label, parse
-from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
 _READ_AT_ONCE = 10_000
@@ -162,9 +162,7 @@ def merge_journal(base: IndexVersion, journal: Journal, upto: int) -> MergedGall
     Raises ArtifactError if the journal is not of this index, or damaged.
     """
     if upto > base.manifest.journal_sequence and journal.model != base.manifest.model:
-        raise ArtifactError(
-            journal.path, f"is of another model ({journal.model}) than the index ({base.manifest.model})"
-        )
+        raise of_another_model(journal.path, journal.model, base.manifest.model)
     last: dict[str, Entry] = {}
     for some in read_through(journal, base.manifest.journal_sequence, upto):
         for entry in some:

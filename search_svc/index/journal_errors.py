@@ -63,6 +63,13 @@ def older(path: Path, last: int, sequence: int) -> ArtifactError:
     return ArtifactError(path, f"{text}: {_way_out(path)}")
 
 
+def of_another_model(path: Path, model: str | None, index_s: str) -> ArtifactError:
+    """Return the error for a journal that is not of the index's model."""
+    text = f"is of another model ({model}) than the index ({index_s})"
+    way_out = "`vmmr-search rollback` serves a version of its model, if there is one; a backup may have the journal of this one"
+    return ArtifactError(path, f"{text}: {way_out}")
+
+
 def _way_out(path: Path) -> str:
     return f"`vmmr-search repair {path.parent}` saves what can be read of it; a backup may have more"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search_svc.index import journal_mark
-from search_svc.index.journal_errors import error_code, gone, translate_sqlite_errors
+from search_svc.index.journal_errors import damaged, error_code, gone, translate_sqlite_errors
 from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
 from search_svc.index.journal_mark import Mark
@@ -27,6 +27,8 @@ from svckit.artifact import ArtifactError, flush_one
 FILE = "journal.db"
 _READ_BUSY_S = 5.0
 _POLL_S = 0.001
+_MOST_FORMATS = 15
+"""Far more than there will be: a number beyond is no later format."""
 _CHECKPOINT_PAGES = 256
 """Of the write-ahead log: what is in the database is not lost with the log."""
 
@@ -258,8 +260,11 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
         return 0
     if application != APPLICATION:
         raise ArtifactError(path, "is an SQLite file, but no journal of an index")
+    if FORMAT < found <= _MOST_FORMATS:
+        text = f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it"
+        raise ArtifactError(path, f"{text}. If none did, it is damaged, and a backup helps")
     if not 1 <= found <= FORMAT:
-        raise ArtifactError(path, f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it")
+        raise damaged(path, f"it says that its format is {found}")
     return int(found)
 
 

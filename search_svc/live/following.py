@@ -14,6 +14,7 @@ from pathlib import Path
 
 from search_svc.index.index_dir import current
 from search_svc.index.journal import Journal
+from search_svc.index.journal_errors import of_another_model
 from search_svc.live.delta import Delta
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.live.view import Opened, View
@@ -52,7 +53,7 @@ class Replay:
         if not entries:
             return False
         if (model := self._journal.model) != self._model:
-            raise ArtifactError(self._journal.path, f"is of another model ({model}) than the index ({self._model})")
+            raise of_another_model(self._journal.path, model, self._model)
         for entry in entries:
             if problem := self._delta.problem(entry):
                 raise ArtifactError(self._journal.path, problem)

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +15,17 @@ from search_svc.building.build_source import BuildSource
 from search_svc.building.compaction import compact
 from search_svc.building.spec import IndexSpec
 from search_svc.fitting.held_out import HeldOutPhotos
+from search_svc.index import journal_file, journal_mark, journal_snapshot
 from search_svc.index.backup import back_up
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_writer import JournalWriter
 from search_svc.index.retention import retire
 from search_svc.index.version import IndexVersion
 from search_svc.index.writes import Add, Delete, Write, WriteResult
 from search_svc.voting.labels import parse
+from tests.search_svc.journals import make_format_1
 
 D = 8
 MODEL = "c0ffee" + 58 * "0"
@@ -61,7 +65,8 @@ class Scene:
 
 def build_all(directory: Path) -> list[Scene]:
     return [
-        make(directory / make.__name__) for make in (killed, stopped, pruned, pruning, versions, drafted, backed_up)
+        make(directory / make.__name__)
+        for make in (killed, stopped, pruned, pruning, upgrading, versions, drafted, backed_up)
     ]
 
 
@@ -99,6 +104,23 @@ def pruning(directory: Path) -> Scene:
         with writing(gallery.index, gallery=gallery):
             gallery.add("after", 1)
             return gallery.left(directory, "pruning")
+
+
+def upgrading(directory: Path) -> Scene:
+    """A journal of format 1, killed while it was upgraded: it has a mark, and rows of format 2 are in the WAL that nobody committed."""
+    with writing(directory / "live", photos(24)) as gallery:
+        seven_writes(gallery)
+    path = gallery.index / journal_file.FILE
+    with Journal.open(gallery.index) as journal:
+        items = {entry.item_id: entry.item for entry in journal.read(0, 100) if entry.item}
+    for file in (path, journal_mark.path_of(path)):
+        file.unlink()
+    make_format_1(gallery.index, items)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 2")  # so that pages are written before the end
+        connection.execute("BEGIN IMMEDIATE")
+        journal_snapshot.upgrade(Snapshot.of(connection, path))
+        return gallery.left(directory, "upgrading")
 
 
 def versions(directory: Path) -> Scene:

@@ -25,7 +25,7 @@ from tests.flips.trial import (
 
 PLACES = 3
 """Of each file, with each of the things that can be done with an index."""
-SCENES = ("killed", "stopped", "pruned", "pruning", "versions", "drafted", "backup")
+SCENES = ("killed", "stopped", "pruned", "pruning", "upgrading", "versions", "drafted", "backup")
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,12 @@ def test_the_scenes_are_what_they_are_said_to_be(scenes):
         return {str(path.relative_to(scenes[scene].index)) for path in files(scenes[scene].index)}
 
     assert {name: scene.expected.sequence for name, scene in scenes.items()} == {
-        "killed": 46, "stopped": 46, "pruned": 58, "pruning": 47, "versions": 62, "drafted": 46, "backup": 58,
+        "killed": 46, "stopped": 46, "pruned": 58, "pruning": 47, "upgrading": 46, "versions": 62, "drafted": 46, "backup": 58,
     }  # fmt: skip
     assert (scenes["killed"].index / "journal.db-wal").stat().st_size > 40_000
     assert (scenes["pruning"].index / "journal.db-wal").stat().st_size > 40_000
+    assert (scenes["upgrading"].index / "journal.db-wal").stat().st_size > 10_000
+    assert (scenes["upgrading"].index / "journal.db").read_bytes()[60:64] == b"\0\0\0\1"
     assert not (scenes["stopped"].index / "journal.db-wal").exists()
     assert {f"versions/00000{n}/{file}" for n in (1, 2, 3) for file in VERSION} <= there("versions")
     assert {"versions/.draft/version/shard-001.faiss", "versions/.draft/work/shard-001.json"} <= there("drafted")

@@ -396,7 +396,17 @@ class TestDamage:
         later = sqlite3.connect(tmp_path / "journal.db")
         later.execute("PRAGMA user_version = 3")
         later.close()
-        with pytest.raises(ArtifactError, match="has format 3; this vmmr-search reads 2"):
+        with pytest.raises(
+            ArtifactError, match=r"has format 3; this vmmr-search reads 2: use the .*, and a backup helps"
+        ):
+            Journal.open(tmp_path)
+
+    @pytest.mark.parametrize("form", [0, 130])
+    def test_a_format_that_there_cannot_be_is_damage(self, tmp_path, form):
+        written(tmp_path, Add({"x": stored()}))
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as other:
+            other.execute(f"PRAGMA user_version = {form}")
+        with pytest.raises(ArtifactError, match=f"is damaged .*its format is {form}.: `vmmr-search repair"):
             Journal.open(tmp_path)
 
     @pytest.mark.parametrize(
