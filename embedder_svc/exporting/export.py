@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from embedder_svc.exporting import fitting, graph, half, heads, parity, photos, quantize
+from embedder_svc.exporting import fitting, graph, half, heads, parity, photos, pixels, quantize
 from embedder_svc.exporting.checkpoints import Checkpoint
 from embedder_svc.exporting.graph import Embedder
 from embedder_svc.exporting.photos import PARITY_PHOTOS, Photos
@@ -58,7 +58,7 @@ def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
 
 
 def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
-    exported = graph.export(embedder, resize.size)
+    exported = pixels.cheapened(graph.export(embedder, resize.size))
     if plan.precision == "fp32":
         return exported
     if plan.precision == "fp16":

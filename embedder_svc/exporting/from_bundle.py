@@ -1,4 +1,4 @@
-"""A model bundle made of another: its graph as it is, but for the head. It serves models whose checkpoint is gone."""
+"""A model bundle made of another: its graph with another head. It serves models whose checkpoint is gone."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from embedder_svc.exporting import fitting, graph, half, heads, parity, photos
+from embedder_svc.exporting import fitting, graph, half, heads, parity, photos, pixels
 from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
@@ -21,7 +21,7 @@ def with_new_head(source: Path, out: Path, name: str, recipe: Whitening, chosen:
     Raise CommandError, or ArtifactError if `source` is no whole bundle or `out` exists.
     """
     info = bundle.read(source)
-    body = heads.without_products(onnx.load(source / bundle.GRAPH))
+    body = pixels.cheapened(heads.without_products(onnx.load(source / bundle.GRAPH)))
     described = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "fingerprint"}
     described |= {"name": name, "parity": {}}
     head = fitting.fitted(body, recipe, chosen, described)
@@ -39,6 +39,6 @@ def _parity(
     """Compare the graph with its two steps done apart; return the entry `parity` of model.json."""
     raw = {**described, "normalized": False}
     with fitting.opened(heads.without_length(body), raw) as features, fitting.opened(model, described) as whole:
-        pixels = photos.batches(chosen.parity, whole.info.resizing, "parity")
-        found = [parity.between(head.apply(features.embed(batch)), whole.embed(batch)) for batch in pixels]
+        batches = photos.batches(chosen.parity, whole.info.resizing, "parity")
+        found = [parity.between(head.apply(features.embed(batch)), whole.embed(batch)) for batch in batches]
     return parity.described(np.concatenate(found), "the features and the head, one after the other", "photos")

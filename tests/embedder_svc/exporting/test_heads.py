@@ -180,7 +180,7 @@ class TestCommand:
         info = bundle.read(tmp_path / "new")
         assert info.head["shrinkage"] == 0.2
         assert (info.name, info.dimension) == ("new", 4)
-        assert "parity with the features and the head, one after the other on 4 photos" in capsys.readouterr().out
+        assert "parity with the features and the head, one after the other on 12 photos" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("flags", "message"),
