@@ -22,9 +22,9 @@ _LEAST_PHOTOS = 2
 class Whitening:
     """The recipe of a whitened head. Raise ValueError if a field has no value that it may have."""
 
-    within: float = 0.5
+    within: float = 0.0
     """The share of the covariance within labels; the rest is the total one, scaled to the same trace."""
-    shrinkage: float = 0.15
+    shrinkage: float = 0.1
     """Added to each variance, in units of the mean variance: how little the small ones are trusted."""
     directions: int | None = None
     """How many directions to keep, those in which whitened photos vary most; None keeps as many as there are features."""
