@@ -150,7 +150,7 @@ def cpu(run: Callable[[], object], batch: int) -> float:
 def view(opened: Opened, *, written: int = 0, deleted: int = 0) -> View:
     if not written + deleted:
         return View(opened)
-    delta = Delta(opened.version.items, D, "ip")
+    delta = Delta(opened.version)
     for row, vector in enumerate(vectors(written, 5)):
         delta.write(entry(row, vector))
     rows = np.random.default_rng(7).choice(len(opened.version.items), deleted, replace=False)
@@ -198,7 +198,7 @@ def stages(opened: Opened, delta: Delta, entries: Sequence[Entry]) -> dict[str, 
 
 
 def filled(version: IndexVersion, count: int) -> Delta:
-    delta = Delta(version.items, D, "ip")
+    delta = Delta(version)
     for start in range(0, count, 10_000):
         for row, vector in enumerate(vectors(min(10_000, count - start), start), start):
             delta.write(entry(row, vector))

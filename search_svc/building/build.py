@@ -25,6 +25,7 @@ from search_svc.index.version import (
     CALIBRATION_FILE,
     EMBEDDINGS_FILE,
     ITEMS_FILE,
+    SUMS_FILE,
     IndexVersion,
     SearchParams,
     ShardInfo,
@@ -32,6 +33,7 @@ from search_svc.index.version import (
     write_version_manifest,
 )
 from search_svc.voting.calibration import Calibration
+from search_svc.voting.means import sum_by_label
 from svckit.artifact import read_manifest
 from svckit.cli import CommandError, progress
 
@@ -111,6 +113,7 @@ def _write_index(
     mean_square = copy_embeddings(draft.files / EMBEDDINGS_FILE, source, draft.work)
     _write_items(draft.files, source)
     embeddings: NDArray[np.float16] = np.load(draft.files / EMBEDDINGS_FILE, mmap_mode="r")
+    _write_sums(draft.files, embeddings)
     manifest = _manifest(source, spec, mean_square)
     shards = _write_shards(draft, embeddings, spec, parts, resources=resources, trained=trained)
     return embeddings, dataclasses.replace(manifest, version=draft.version, shards=shards)
@@ -210,6 +213,11 @@ def _write_items(files: Path, source: BuildSource) -> None:
     )
 
 
+def _write_sums(files: Path, embeddings: NDArray[np.float16]) -> None:
+    items = Items.open(files / ITEMS_FILE)
+    np.save(files / SUMS_FILE, sum_by_label(embeddings, items.label_of, len(items.labels)))
+
+
 def _report_progress(draft: Draft, shards: int) -> None:
     """Say on stderr what an earlier build left, and whether this build continues or discards it."""
     if draft.discarded:
@@ -268,4 +276,5 @@ def _inherit_calibration(
 
 def _open_draft(draft: Path, manifest: VersionManifest, embeddings: NDArray[np.float16]) -> IndexVersion:
     """Return the version that is being built, which is not yet in its place."""
-    return IndexVersion(draft, manifest, embeddings, Items.open(draft / ITEMS_FILE))
+    sums = np.load(draft / SUMS_FILE, mmap_mode="r")
+    return IndexVersion(draft, manifest, embeddings, Items.open(draft / ITEMS_FILE), sums=sums)

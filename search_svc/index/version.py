@@ -5,6 +5,7 @@ manifest.json       VersionManifest, and size and sha256 of the other files
 shard-000.faiss     rows [start, stop) of the gallery, one in `step`, in faiss' own format
 items.arrow         id, label and uri of every row
 embeddings.npy      (items, dimension) float16: what the shards hold, before they compress it
+sums.npy            (labels, dimension) float64: the sum of the embeddings of each label; absent from older versions
 calibration.json    Calibration; absent if the index is not calibrated
 ```
 
@@ -15,9 +16,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,10 @@ from numpy.typing import NDArray
 from search_svc.index.index_dir import current, version_path, way_out
 from search_svc.index.items import Items
 from search_svc.voting.calibration import Calibration
+from search_svc.voting.means import Means, sum_by_label
 from svckit.artifact import NPY_ERRORS, ArtifactError, read_manifest, read_sealed, write_manifest
+
+Kind = TypeVar("Kind", np.float16, np.float64)
 
 Metric = Literal["ip", "l2"]
 """Scores are inner products, or minus squared Euclidean distances."""
@@ -33,6 +38,7 @@ Metric = Literal["ip", "l2"]
 CALIBRATION_FILE = "calibration.json"
 EMBEDDINGS_FILE = "embeddings.npy"
 ITEMS_FILE = "items.arrow"
+SUMS_FILE = "sums.npy"
 _ALWAYS_VERIFIED = (ITEMS_FILE, CALIBRATION_FILE)
 """Files that are read whole when a version is opened, and small beside the others. pyarrow ends the process over some damage."""
 _MANIFEST_FILE = "manifest.json"
@@ -104,6 +110,8 @@ class IndexVersion:
     items: Items
     calibration: Calibration | None = None
     """None if the index is not calibrated."""
+    sums: NDArray[np.float64] | None = None
+    """(labels, dimension), memory-mapped, read-only; None in versions that were built before there were any."""
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
@@ -113,6 +121,13 @@ class IndexVersion:
     def typical(self) -> Mapping[str, float]:
         """Label -> how near its photos are to each other, as a score; empty if the index is not calibrated."""
         return self.calibration.typical if self.calibration else {}
+
+    @cached_property
+    def means(self) -> Means:
+        """The means of the labels. A version without sums reads all its embeddings for them, once."""
+        labels = len(self.items.labels)
+        sums = sum_by_label(self.embeddings, self.items.label_of, labels) if self.sums is None else self.sums
+        return Means(sums)
 
     @classmethod
     def open(cls, index_dir: Path, version: str | None = None, *, verify: bool = True) -> Self:
@@ -135,7 +150,10 @@ class IndexVersion:
         manifest = _manifest(path, fields)
         items = _items(path, manifest)
         calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
-        return cls(path, manifest, _embeddings(path, manifest), items, calibration)
+        embeddings = _matrix(path / EMBEDDINGS_FILE, np.float16, (manifest.items, manifest.dimension))
+        has_sums = SUMS_FILE in fields["files"]
+        sums = _matrix(path / SUMS_FILE, np.float64, (manifest.labels, manifest.dimension)) if has_sums else None
+        return cls(path, manifest, embeddings, items, calibration, sums)
 
 
 def stated(index_dir: Path, version: str) -> VersionManifest:
@@ -233,15 +251,14 @@ def _check_listed(manifest: VersionManifest, files: Mapping[str, Any]) -> None:
         raise ValueError(f"files has no entry for {', '.join(missing)}")
 
 
-def _embeddings(path: Path, manifest: VersionManifest) -> NDArray[np.float16]:
-    file = path / EMBEDDINGS_FILE
+def _matrix(file: Path, kind: type[Kind], shape: tuple[int, int]) -> NDArray[Kind]:
+    """Map a matrix into memory. Raise ArtifactError if the file does not hold one of that kind and shape."""
     try:
-        matrix: NDArray[np.float16] = np.load(file, mmap_mode="r")
+        matrix: NDArray[Kind] = np.load(file, mmap_mode="r")
     except NPY_ERRORS as error:
         raise ArtifactError(file, str(error)) from error
-    expected = (manifest.items, manifest.dimension)
-    if matrix.shape != expected or matrix.dtype != np.float16:
-        raise ArtifactError(file, f"must be float16 {expected}, is {matrix.dtype} {matrix.shape}")
+    if matrix.shape != shape or matrix.dtype != kind:
+        raise ArtifactError(file, f"must be {np.dtype(kind)} {shape}, is {matrix.dtype} {matrix.shape}")
     return matrix
 
 

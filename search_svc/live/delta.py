@@ -2,11 +2,12 @@
 
 An item that is written is appended as a row of the delta, and the row that it had before becomes a tombstone: it is marked
 as dead if it was a row of the delta, as gone if it was a row of the version. All of it only grows, so a snapshot is a few
-numbers and the labels' counts, however much was written: nothing else is copied, and readers of older snapshots are not
-disturbed.
+numbers, the labels' counts and the sums of the labels that were written to, however much was written: nothing else is
+copied, and readers of older snapshots are not disturbed.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.engine.blocks import Blocks
-from search_svc.index.items import Items
 from search_svc.index.journal import Entry
-from search_svc.index.version import Metric
+from search_svc.index.version import IndexVersion
 from search_svc.voting.growing import Growing
 from search_svc.voting.labels import parse
+from search_svc.voting.means import Means, Sum
 
 _NONE = -1
 _MOST_DEAD = 1024
@@ -43,13 +44,12 @@ class Delta:
     The public attributes are for snapshots to read.
     """
 
-    def __init__(self, base: Items, dimension: int, metric: Metric) -> None:
-        """Begin with no rows over the version's items, `base`. New labels are added to the vocabulary of `base`."""
-        self.base = base
-        self.dimension = dimension
-        self.metric = metric
+    def __init__(self, version: IndexVersion) -> None:
+        """Begin with no rows over a version. New labels are added to the vocabulary of its items, `base`."""
+        self.version = version
+        self.base = version.items
         self.items: list[DeltaItem] = []
-        self.blocks = Blocks(dimension, metric)
+        self.blocks = Blocks(version.manifest.dimension, version.manifest.metric)
         self.label_of = Growing(np.int32)
         self.dead = Growing(np.int64)
         """Rows of the delta, in the order in which they died."""
@@ -61,12 +61,14 @@ class Delta:
         """Row of the version -> its place in `gone`."""
         self.newest: dict[str, int] = {}
         """Item id -> the last row of the delta that the item got, dead or not."""
-        self._counts = base.counts.copy()  # (at least as many as there are labels,)
+        self._counts = self.base.counts.copy()  # (at least as many as there are labels,)
+        self._sums: dict[int, Sum] = {}
         self._longest = 0.0
 
     def problem(self, entry: Entry) -> str | None:
         """Return why the entry cannot be of this gallery, or None if it can."""
-        expected, got = 2 * self.dimension, len(entry.item.embedding) if entry.item else 2 * self.dimension
+        expected = 2 * self.version.manifest.dimension
+        got = len(entry.item.embedding) if entry.item else expected
         if got == expected:
             return None
         return f"entry {entry.sequence} ({entry.item_id!r}) has an embedding of {got} bytes, those of the index have {expected}"
@@ -84,7 +86,7 @@ class Delta:
     def snapshot(self) -> "Snapshot":
         """Return the delta as it is now."""
         counts = self._counts[: len(self.base.vocabulary)].copy()
-        return Snapshot(self, len(self.items), len(self.dead), len(self.gone), counts, self._longest)
+        return Snapshot(self, len(self.items), len(self.dead), len(self.gone), counts, dict(self._sums), self._longest)
 
     @property
     def needs_rewrite(self) -> bool:
@@ -93,7 +95,7 @@ class Delta:
 
     def without_tombstones(self) -> "Delta":
         """Return a delta without the dead rows; the live ones keep their order, and what is gone stays gone."""
-        new = Delta(self.base, self.dimension, self.metric)
+        new = Delta(self.version)
         for row in self.gone.first(len(self.gone)).tolist():
             new._mark_gone(row)
         embeddings = self.blocks.embeddings.first(len(self.items))
@@ -115,13 +117,13 @@ class Delta:
         if row not in self.died:
             self.died[row] = len(self.dead)
             self.dead.append(row)
-            self._counts[self.items[row].label] -= 1
+            self._count(self.items[row].label, -1, self.blocks.embeddings.first(row + 1)[row])
 
     def _mark_gone(self, row: int) -> None:
         if row not in self.went:
             self.went[row] = len(self.gone)
             self.gone.append(row)
-            self._counts[self.base.label_of[row]] -= 1
+            self._count(int(self.base.label_of[row]), -1, self.version.embeddings[row])
 
     def _append(self, item: DeltaItem, vector: NDArray[np.float16]) -> None:
         self.newest[item.item_id] = len(self.items)
@@ -130,8 +132,15 @@ class Delta:
         self.items.append(item)
         if item.label >= len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros(item.label + 1, np.int64)])
-        self._counts[item.label] += 1
+        self._count(item.label, 1, vector)
         self._longest = max(self._longest, math.sqrt(np.square(vector, dtype=np.float32).sum()))
+
+    def _count(self, label: int, photos: int, vector: NDArray[np.float16]) -> None:
+        """Let a label have one photo more (1) or less (-1). Sums are replaced, not written to: snapshots share them."""
+        self._counts[label] += photos
+        sum_ = self._sums.get(label)
+        before = self.version.means.sum_of(label) if sum_ is None else sum_
+        self._sums[label] = before + photos * vector.astype(np.float64)
 
     def _label(self, name: str) -> int:
         place = self.base.vocabulary.place(name)
@@ -151,8 +160,14 @@ class Snapshot:
     """Number of rows of the version that are gone."""
     counts: NDArray[np.int64]
     """(labels,) photos of each label in the gallery, those of the version included; 0 for a label that lost its last."""
+    sums: Mapping[int, Sum]
+    """The sums of the labels that were written to since the version was built; the other labels have the version's."""
     longest: float
     """Upper bound of the embeddings' lengths."""
+
+    @cached_property
+    def means(self) -> Means:
+        return self.delta.version.means.with_changes(self.sums)
 
     @property
     def live_items(self) -> int:

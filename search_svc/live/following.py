@@ -35,10 +35,9 @@ class Replay:
     def __init__(self, opened: Opened, journal: Journal) -> None:
         self._journal = journal
         self._opened = opened
-        manifest = opened.version.manifest
-        self._delta = Delta(opened.version.items, manifest.dimension, manifest.metric)
-        self._sequence = manifest.journal_sequence
-        self._model = manifest.model
+        self._delta = Delta(opened.version)
+        self._sequence = opened.version.manifest.journal_sequence
+        self._model = opened.version.manifest.model
 
     @property
     def version(self) -> str:

@@ -22,6 +22,7 @@ from search_svc.live.delta import Snapshot
 from search_svc.live.filters import FilterReader
 from search_svc.live.live_items import LiveItems
 from search_svc.voting.calibration import Calibration
+from search_svc.voting.means import Means
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,11 @@ class View:
         """Label -> how near its photos are to each other, as a score; empty if the index is not calibrated."""
         fitted = self.opened.version.typical
         return _Typical(fitted, self.opened, self.written) if fitted and self.written else fitted
+
+    @property
+    def means(self) -> Means:
+        """The means of the labels."""
+        return self.written.means if self.written else self.opened.version.means
 
     @cached_property
     def filters(self) -> FilterReader:

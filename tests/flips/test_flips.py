@@ -180,4 +180,12 @@ def test_the_scenes_are_what_they_are_said_to_be(scenes):
     assert {"manifest.json", "journal.db", *(f"versions/000002/{file}" for file in VERSION)} <= there("backup")
 
 
-VERSION = ("calibration.json", "embeddings.npy", "items.arrow", "manifest.json", "shard-000.faiss", "shard-001.faiss")
+VERSION = (
+    "calibration.json",
+    "embeddings.npy",
+    "items.arrow",
+    "manifest.json",
+    "shard-000.faiss",
+    "shard-001.faiss",
+    "sums.npy",
+)

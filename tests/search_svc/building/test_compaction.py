@@ -20,6 +20,8 @@ from search_svc.index.retention import retire, roll_back, versions
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
 from search_svc.index.writes import Add, Delete
+from search_svc.live.following import Replay
+from search_svc.live.view import Opened
 from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -87,6 +89,20 @@ some_writes = st.lists(
 )
 
 
+def served_sums(index_dir):
+    """The sum of each label that has photos, by label, in the view of the index as it is now."""
+    version = IndexVersion.open(index_dir)
+    with Journal.open(index_dir) as journal:
+        replay = Replay(Opened(version, None), journal)
+        replay.finish()
+    view = replay.view()
+    return sums(view.items.labels, view.means, view.items.counts)
+
+
+def sums(labels, means, counts):
+    return {label.label: means.sum_of(n).tobytes() for n, label in enumerate(labels) if counts[n]}
+
+
 @settings(max_examples=25)
 @given(kind=st.integers(0, len(SPECS) - 1), rounds=st.lists(some_writes, min_size=1, max_size=2))
 def test_versions_in_a_row_hold_what_a_dict_would_and_the_journal_what_each_lacks(
@@ -98,9 +114,11 @@ def test_versions_in_a_row_hold_what_a_dict_would_and_the_journal_what_each_lack
         for each in writes:
             gallery = applied(gallery, each)
         write(index_dir, *writes)
+        served = served_sums(index_dir)
         compact(index_dir)
         made = IndexVersion.open(index_dir)
         assert dict(rows(made)) == gallery
+        assert sums(made.items.labels, made.means, made.items.counts) == served
         with Journal.open(index_dir) as journal:
             assert made.manifest.journal_sequence == journal.sequence()
         for name in version_names(index_dir):

@@ -12,7 +12,7 @@ from search_svc.building.spec import IndexSpec
 from search_svc.index.version import IndexVersion, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
-FILES = ["embeddings.npy", "items.arrow", "shard-000.faiss", "shard-001.faiss"]
+FILES = ["embeddings.npy", "items.arrow", "shard-000.faiss", "shard-001.faiss", "sums.npy"]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_version_of_the_first_release_opens(root):
     assert version.manifest.search.rerank is None
 
 
-CALIBRATED_FILES = ["calibration.json", "embeddings.npy", "items.arrow", "manifest.json", "shard-000.faiss"]
+CALIBRATED_FILES = ["calibration.json", "embeddings.npy", "items.arrow", "manifest.json", "shard-000.faiss", "sums.npy"]
 
 
 @pytest.mark.parametrize("file", CALIBRATED_FILES)
@@ -232,6 +232,24 @@ def test_embeddings_of_another_kind_are_refused_even_if_the_manifest_lists_them(
     np.save(path / "embeddings.npy", matrix)
     write_manifest(path, json.loads((path / "manifest.json").read_text()))
     assert reason_of_refusal(index_dir, "versions/000001/embeddings.npy") == reason
+
+
+def test_sums_of_another_shape_are_refused_even_if_the_manifest_lists_them(index_dir):
+    path = index_dir / "versions" / "000001"
+    np.save(path / "sums.npy", np.zeros((21, 9)))
+    write_manifest(path, json.loads((path / "manifest.json").read_text()))
+    reason = "must be float64 (21, 8), is float64 (21, 9)"
+    assert reason_of_refusal(index_dir, "versions/000001/sums.npy") == reason
+
+
+def test_a_version_that_was_built_before_there_were_sums_has_the_same_means(index_dir, built):
+    path = index_dir / "versions" / "000001"
+    (path / "sums.npy").unlink()
+    write_manifest(path, json.loads((path / "manifest.json").read_text()))
+    older = IndexVersion.open(index_dir)
+    assert older.sums is None
+    assert isinstance(built.sums, np.memmap)
+    assert [older.means.sum_of(label).tolist() for label in range(21)] == built.sums.tolist()
 
 
 def test_an_older_version_can_be_opened_by_name(built, build_index, tmp_path):

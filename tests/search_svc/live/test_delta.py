@@ -1,23 +1,37 @@
 import numpy as np
 import pytest
 
-from search_svc.index.items import Items, write_items
+from search_svc.building.spec import IndexSpec
 from search_svc.index.journal import Entry, StoredItem
 from search_svc.live.delta import Delta
 from search_svc.voting.growing import Growing
 from search_svc.voting.labels import parse
+from tests.search_svc.builds import build_version
 
 D = 4
 
 
 @pytest.fixture
 def delta(tmp_path):
-    write_items(tmp_path / "items.arrow", ["a", "b", "c"], [parse(name) for name in ("x", "y", "x")], ["", "", ""])
-    return Delta(Items.open(tmp_path / "items.arrow"), D, "ip")
+    version = build_version(
+        tmp_path,
+        embeddings=np.eye(3, D, dtype=np.float32),
+        item_ids=["a", "b", "c"],
+        labels=[parse(name) for name in ("x", "y", "x")],
+        uris=["", "", ""],
+        model="m",
+        model_name="test",
+        spec=IndexSpec(),
+    )
+    return Delta(version)
 
 
 def entry(item_id, label="x", value=1.0):
     return Entry(1, item_id, StoredItem(label, f"{item_id}.jpg", "", {}, np.full(D, value, "<f2").tobytes()))
+
+
+def sums_of(snapshot):
+    return np.stack([snapshot.means.sum_of(label) for label in range(len(snapshot.counts))])
 
 
 def test_growing_arrays_keep_what_was_told_of_them():
@@ -34,12 +48,12 @@ def test_a_snapshot_is_of_its_moment_whatever_is_written_after(delta):
     delta.write(entry("n"))
     delta.write(entry("a", "z"))
     before = delta.snapshot()
-    told = (before.live.copy(), before.counts.copy(), before.embeddings.copy())
+    told = (before.live.copy(), before.counts.copy(), before.embeddings.copy(), sums_of(before))
     for number in range(100):
         delta.write(entry("n", "w", number))
         delta.write(entry(f"more {number}", f"label {number}"))
     delta.write(Entry(9, "b", None))
-    for was, now in zip(told, (before.live, before.counts, before.embeddings), strict=True):
+    for was, now in zip(told, (before.live, before.counts, before.embeddings, sums_of(before)), strict=True):
         assert was.tolist() == now.tolist()
     assert (before.row("n"), before.row("a"), before.row("b"), before.row("more 1")) == (3, 4, 1, None)
     after = delta.snapshot()
@@ -72,6 +86,7 @@ def test_made_anew_it_holds_the_same_in_the_same_order_without_the_dead(delta):
     assert [new.delta.items[row].item_id for row in new.live] == ["a", "n"]
     assert new.gone_rows.tolist() == old.gone_rows.tolist() == [0, 1]
     assert new.counts.tolist() == old.counts.tolist() == [1, 0, 2]
+    assert sums_of(new).tolist() == sums_of(old).tolist() == [[0, 0, 1, 0], [0] * 4, [2] * 4]
     assert [new.row(item_id) for item_id in "abcnm"] == [3, None, 2, 4, None]
     again = delta.without_tombstones()
     again.write(entry("b", "x"))

@@ -82,9 +82,7 @@ class Gallery:
             (items.item_id(row), items.labels[items.label_of[row]].label, version.embeddings[row].astype(np.float32))
             for row in range(len(version.items))
         ]
-        return cls(
-            Opened(version, engine), Model(rows), Delta(items, version.manifest.dimension, version.manifest.metric)
-        )
+        return cls(Opened(version, engine), Model(rows), Delta(version))
 
     def write(self, item_id, item):
         self.sequence += 1
@@ -165,6 +163,10 @@ def check(view, model, metric, draw):
         counts[label] = counts.get(label, 0) + 1
     assert {name: count for name, count in view.items.sizes.items() if count} == counts
     assert (view.size, view.labels) == (len(model.live), len(counts))
+    assert [view.means.sum_of(view.items.vocabulary.place(label)).tobytes() for label in sorted(counts)] == [
+        np.sum([row[2] for row in model.live if row[1] == label], axis=0, dtype=np.float64).tobytes()
+        for label in sorted(counts)
+    ]
     listed = LabelPages(view).page(search_pb2.ListLabelsRequest()).labels
     assert [(each.label.label, each.items) for each in listed] == sorted(counts.items())
     live = {row[0] for row in model.live}
@@ -207,7 +209,7 @@ def test_over_a_flat_base_the_answer_is_that_of_one_scan_over_all_to_the_bit(tmp
     everything[500:600] = everything[:100]  # copies tie, to the bit
     version = build(tmp_path, IndexSpec("Flat", metric=metric, shards=2), everything[:400])
     with LocalEngine.open(version) as engine:
-        delta = Delta(version.items, 24, metric)
+        delta = Delta(version)
         for row in range(400, 900):
             delta.write(Entry(row, f"new {row}", stored("misc", everything[row])))
         for row in range(0, 100, 3):
@@ -296,7 +298,7 @@ class TestCalibrated:
         version = calibrated.version
         with LocalEngine.open(version) as engine:
             opened = Opened(version, engine)
-            delta = Delta(version.items, 32, "ip")
+            delta = Delta(version)
             before = View(opened, delta.snapshot())
             for row in range(5):  # strangers come in fives of one car
                 delta.write(Entry(row + 1, f"new {row}", stored("lada_niva_1990", calibrated.strangers[row])))
@@ -313,7 +315,7 @@ class TestCalibrated:
 
     def test_is_near_to_itself_as_it_would_be_had_it_been_fitted_with_the_others(self, calibrated):
         version = calibrated.version
-        delta = Delta(version.items, 32, "ip")
+        delta = Delta(version)
         place = next(place for place, label in enumerate(version.items.labels))
         rows = np.flatnonzero(version.items.label_of == place)
         for row in rows.tolist():
