@@ -132,9 +132,13 @@ class TestTwoProcesses:
         assert not served.wrong(WHOLE[:1], stub.Search(request(WHOLE[:1], min_sequence=1), timeout=TIMEOUT_S))
 
 
+KEEPS_ALL = ("--keep-versions", "99")
+"""The server removes no versions by itself, for which it would keep others from making some."""
+
+
 class TestSwitching:
     def test_under_load_no_call_fails_and_none_is_answered_wrong(self, served, spawn, dial):
-        process = spawn("--index", served.path)
+        process = spawn("--index", served.path, *KEEPS_ALL)
         port = process.ready()["port"]
         done, asked, wrong, failed = threading.Event(), [], [], []
 
@@ -172,7 +176,7 @@ class TestSwitching:
         until(lambda: len(process.logged("switched version")) == 4)
 
     def test_versions_that_were_left_can_be_removed_while_the_server_is_idle(self, served, spawn, dial):
-        stub = dial(spawn("--index", served.path).ready()["port"])
+        stub = dial(spawn("--index", served.path, *KEEPS_ALL).ready()["port"])
         for vector in WHOLE[:2]:
             served.add(new=vector)
             stub.Search(request(WHOLE[:20]), timeout=TIMEOUT_S)
