@@ -27,7 +27,7 @@ from svckit.artifact import ArtifactError, flush_one
 FILE = "journal.db"
 _READ_BUSY_S = 5.0
 _POLL_S = 0.001
-_MOST_FORMATS = 15
+MOST_FORMATS = 15
 """Far more than there will be: a number beyond is no later format."""
 _CHECKPOINT_PAGES = 256
 """Of the write-ahead log: what is in the database is not lost with the log."""
@@ -114,6 +114,12 @@ def _checked_writer(path: Path, mark: Mark | None, new: Meta) -> sqlite3.Connect
         connection.close()
         raise
     return connection
+
+
+def later_format(path: Path, found: int) -> ArtifactError:
+    """Return the error for a journal that a later vmmr-search wrote."""
+    text = f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it"
+    return ArtifactError(path, f"{text}. If none did, it is damaged, and a backup helps")
 
 
 def connect_to_mend(path: Path) -> sqlite3.Connection:
@@ -260,9 +266,8 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
         return 0
     if application != APPLICATION:
         raise ArtifactError(path, "is an SQLite file, but no journal of an index")
-    if FORMAT < found <= _MOST_FORMATS:
-        text = f"has format {found}; this vmmr-search reads {FORMAT}: use the one that wrote it"
-        raise ArtifactError(path, f"{text}. If none did, it is damaged, and a backup helps")
+    if FORMAT < found <= MOST_FORMATS:
+        raise later_format(path, found)
     if not 1 <= found <= FORMAT:
         raise damaged(path, f"it says that its format is {found}")
     return int(found)

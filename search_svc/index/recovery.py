@@ -36,13 +36,16 @@ class Recovered:
 def recover(path: Path, copy: Path, held: int) -> Recovered:
     """Return what can be had of a journal by whatever means; `copy` is one of its files that SQLite may open.
 
-    `held` is the last entry that the current version holds: no more was ever pruned.
+    `held` is the last entry that the current version holds: no more was ever pruned. Raises ArtifactError if the journal is of a later format:
+    none of its entries can be told to be as it was written.
     """
     mark, unknown = None, []
     with suppress(ArtifactError):
         mark = journal_mark.read(path)
     form = _format_of_meta(copy, marked=journal_mark.path_of(path).exists())
     salvaged = salvage.rows(*journal_file.files(copy)[:2])
+    if not salvaged and FORMAT < (stated := _stated_format(copy)) <= journal_file.MOST_FORMATS:
+        raise journal_file.later_format(path, stated)
     with closing(sqlite3.connect(copy, isolation_level=None)) as source:
         meta = _meta(source, copy, form, held)
         numbers = _believable(copy, meta, mark, salvaged)
@@ -72,8 +75,11 @@ def _format_of_meta(copy: Path, *, marked: bool) -> int:
 
     The file's format is at a fixed place, but for a journal whose upgrade is in the log alone.
     """
-    stated = copy.read_bytes()[60:64] if copy.exists() else b""
-    return 1 if stated == b"\0\0\0\1" and not marked else FORMAT
+    return 1 if _stated_format(copy) == 1 and not marked else FORMAT
+
+
+def _stated_format(copy: Path) -> int:
+    return int.from_bytes(copy.read_bytes()[60:64], "big") if copy.exists() else 0
 
 
 def _meta(source: sqlite3.Connection, copy: Path, form: int, held: int) -> Meta | None:

@@ -129,7 +129,7 @@ def test_ctrl_c_ends_it_quietly_and_it_is_gone_on_with(stopped, undisturbed, tmp
     build = stopped(stop, processes)
     children = psutil.Process(build.pid).children(recursive=True)
     os.killpg(build.pid, signal.SIGINT)  # a terminal tells all of them
-    _, said = build.communicate(timeout=30)
+    _, said = build.communicate(timeout=60)
     assert build.returncode == 130
     assert "Traceback" not in said
     assert psutil.wait_procs(children, timeout=20)[1] == []
@@ -141,7 +141,7 @@ def test_a_worker_that_is_killed_ends_the_build_with_the_reason_and_it_is_gone_o
     workers = [each for each in psutil.Process(build.pid).children() if "spawn_main" in " ".join(each.cmdline())]
     assert len(workers) == 2
     workers[0].kill()
-    _, said = build.communicate(timeout=30)
+    _, said = build.communicate(timeout=60)
     assert build.returncode == 1
     assert "builder: error: a process that this command had started was killed, perhaps for want of memory" in said
     assert "Traceback" not in said

@@ -240,6 +240,17 @@ def test_a_mark_of_a_later_format_is_left_alone(index):
     assert (index / "journal.db").read_bytes() == before
 
 
+def test_a_journal_of_a_later_format_is_left_alone(index):
+    """Its entries' checksums are others; here each is changed."""
+    changed(index, "UPDATE entries SET checksum = checksum + 1")
+    changed(index, "PRAGMA user_version = 3")
+    before = (index / "journal.db").read_bytes()
+    with pytest.raises(ArtifactError, match=r"journal\.db: has format 3; .*: use the one that wrote it"):
+        repair(index)
+    assert (index / "journal.db").read_bytes() == before
+    assert not list(index.glob("*.damaged-*"))
+
+
 def test_two_repairs_within_a_second_keep_both_damaged_journals(index, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda _: "20261129T000000")
     kept = []

@@ -60,7 +60,7 @@ def evaluate(*arguments):
     """Run the command as a process that prints whether matplotlib and jinja2 were imported."""
     code = "import sys; from search_svc.__main__ import main; main(); print(sorted({'matplotlib', 'jinja2'} & {*sys.modules}))"
     command = [sys.executable, "-c", code, "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture
