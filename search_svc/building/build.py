@@ -15,6 +15,7 @@ from search_svc.building.build_source import BuildSource, copied_rows, copy_embe
 from search_svc.building.shard_files import progress_of, write_shards
 from search_svc.building.sharding import balanced, by_label
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size
+from search_svc.dataset.cuts import CutCounts
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.fit import fit
 from search_svc.fitting.held_out import HeldOutPhotos
@@ -138,6 +139,7 @@ def _manifest(source: BuildSource, spec: IndexSpec, mean_square: float) -> Versi
         train_sample=0,
         created=datetime.now(UTC),
         journal_sequence=0,
+        cuts=CutCounts(unknown=len(source)) if source.cuts is None else CutCounts.of(source.cuts.kinds),
     )
 
 
@@ -210,6 +212,7 @@ def _write_items(files: Path, source: BuildSource) -> None:
         source.uris,
         batch_ids=source.batch_ids,
         attributes=source.attributes,
+        cuts=source.cuts,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from search_svc.building.checkpoints import Checkpoints, Pace
 from search_svc.building.mapped import drop_pages
+from search_svc.dataset.cuts import Cuts
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import sha256_of
@@ -48,6 +49,8 @@ class BuildSource:
     batch_ids: Sequence[str] = ()
     """Batches of items that were added while a gallery was served. Given together with the attributes, or not at all."""
     attributes: Sequence[Mapping[str, str]] = ()
+    cuts: Cuts | None = None
+    """What of each photo was embedded; None if that is known of none."""
     embeddings_fingerprint: str | None = None
     """A text that changes with the embeddings' values; None: it is computed from them."""
 
@@ -64,6 +67,7 @@ class BuildSource:
             item_ids=paths,
             labels=[photo.label for photo in photos],
             uris=paths,
+            cuts=None if embeddings.cuts is None else embeddings.cuts.take(rows),
             embeddings_fingerprint=embeddings.fingerprint,
         )
 
@@ -122,7 +126,9 @@ class BuildSource:
         selected: dict[str, Any] = {
             name: [values[place] for place in places] for name in columns if (values := getattr(self, name))
         }
-        return replace(self, rows=self.rows[np.array(places, np.int64)], **selected)
+        chosen = np.array(places, np.int64)
+        cuts = None if self.cuts is None else self.cuts.take(chosen)
+        return replace(self, rows=self.rows[chosen], cuts=cuts, **selected)
 
 
 def copy_embeddings(path: Path, source: BuildSource, work: Path) -> float:

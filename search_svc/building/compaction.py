@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from search_svc.building.build import Inherited, build_version
 from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec, Resources
+from search_svc.dataset.cuts import Cuts
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting.typical import mean_of, typical_score
 from search_svc.index.index_dir import begun
@@ -120,7 +121,13 @@ class MergedGallery:
             labels=[*labels, *map(_label_reader(items), (item.label for _, item in self.written))],
             batch_ids=[*map(items.batch_id, kept), *(item.batch_id for _, item in self.written)],
             attributes=[*map(items.attributes, kept), *(item.attributes for _, item in self.written)],
+            cuts=self._cuts(),
         )
+
+    def _cuts(self) -> Cuts:
+        before = self.base.items.cuts
+        kept = Cuts.unknown(len(self.kept)) if before is None else before.take(self.kept)
+        return kept.joined(Cuts.of(item.cut for _, item in self.written))
 
     def _embeddings(self) -> "_JoinedRows":
         dimension = self.base.manifest.dimension

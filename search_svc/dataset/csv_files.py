@@ -28,6 +28,20 @@ def read_rows(path: Path, columns: Sequence[str], *, strict: bool = False) -> It
         raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
 
 
+def has_columns(path: Path, columns: Sequence[str]) -> bool:
+    """Return whether the file has all of these columns, rather than none. Raises ArtifactError if it has some of them."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            found = set(next(csv.reader(file), ())) & set(columns)
+    except OSError as error:
+        raise ArtifactError(path, error.strerror or str(error)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(path, f"not a CSV file in UTF-8: {error}") from error
+    if found and (missing := [column for column in columns if column not in found]):
+        raise ArtifactError(path, f"has no column {', '.join(missing)} beside {', '.join(sorted(found))}")
+    return bool(found)
+
+
 def text_of(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """Return the text of a CSV file with these columns and rows."""
     content = io.StringIO(newline="")

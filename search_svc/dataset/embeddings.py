@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.dataset import photo_list
+from search_svc.dataset.cuts import Cuts
 from search_svc.dataset.photo_list import Photo
 from svckit.artifact import NPY_ERRORS, ArtifactError, read_manifest
 
@@ -26,6 +27,8 @@ class Embeddings:
     """Whether the embeddings have unit length."""
     fingerprint: str
     """The sha256 of the manifest, which holds the sha256 of every other file."""
+    cuts: Cuts | None = None
+    """What of each photo was embedded; None if that is not known."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -47,9 +50,13 @@ class Embeddings:
         photos = photo_list.read(path / "items.csv")
         if len(photos) != shape[0]:
             raise ArtifactError(path / "items.csv", f"lists {len(photos)} photos, its manifest says {shape[0]}")
-        return cls(
-            _matrix(path / "embeddings.npy", shape), tuple(photos), model, model_name, normalized, fields["sha256"]
-        )
+        matrix, cuts = _matrix(path / "embeddings.npy", shape), Cuts.read(path / "items.csv")
+        return cls(matrix, tuple(photos), model, model_name, normalized, fields["sha256"], cuts)
+
+    @property
+    def no_car(self) -> NDArray[np.bool_]:
+        """(photos,) in which photos no car was found, as far as that is known."""
+        return np.zeros(len(self.photos), np.bool_) if self.cuts is None else self.cuts.no_car
 
 
 def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:

@@ -38,6 +38,7 @@ class VersionBase:
             batch_id=items.batch_id(row),
             attributes=items.attributes(row),
             embedding=self.version.embeddings[row].tobytes(),
+            cut=items.cut(row),
         )
 
     def of_label(self, label: str) -> list[str]:

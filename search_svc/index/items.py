@@ -2,7 +2,8 @@
 
 One record batch, a row an item: `item_id` and `uri` (large_string), and `label`, dictionary-encoded: an int32 index into
 the distinct labels (label, make, model, year), which are sorted by their label string. Two columns more, if any item was
-added through the GalleryService with what they hold: `batch_id`, dictionary-encoded, and `attributes`, a map.
+added through the GalleryService with what they hold: `batch_id`, dictionary-encoded, and `attributes`, a map. One more, if it is known
+of any item what of its photo was embedded: `cut`, a struct, null where that is not known.
 """
 
 from bisect import bisect_left
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from search_svc.dataset.cuts import Cut, CutKind, Cuts
 from search_svc.voting.labels import Label
 from search_svc.voting.vocabulary import Vocabulary
 from search_svc.voting.years import Years
@@ -36,13 +38,21 @@ _SCHEMA = pa.schema(
         pa.field("label", pa.dictionary(pa.int32(), _LABEL), nullable=False),
     ]
 )
-_ENROLLED = pa.schema(
-    [
-        *_SCHEMA,
-        pa.field("batch_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
-    ]
+_ENROLLED = (
+    pa.field("batch_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+    pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
 )
+_CUT = pa.field(
+    "cut",
+    pa.struct(
+        [
+            *(pa.field(side, pa.float32(), nullable=False) for side in ("left", "top", "right", "bottom")),
+            pa.field("car_score", pa.float32()),
+            pa.field("no_car_found", pa.bool_(), nullable=False),
+        ]
+    ),
+)
+_SCHEMAS = [pa.schema([*_SCHEMA, *enrolled, *cut]) for enrolled in ((), _ENROLLED) for cut in ((), (_CUT,))]
 
 
 _FEW = 16
@@ -63,16 +73,17 @@ class Items:
         column = batch.column("label")
         self.labels = tuple(Label(**fields) for fields in column.dictionary.to_pylist())
         self.label_of = column.indices.to_numpy()
-        enrolled = batch.schema.names == _ENROLLED.names
-        self._batch_ids = batch.column("batch_id") if enrolled else None
-        self._attributes = batch.column("attributes") if enrolled else None
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        self._batch_ids = columns.get("batch_id")
+        self._attributes = columns.get("attributes")
+        self._cuts = columns.get("cut")
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a file of items. Raise ArtifactError if it cannot be read as items."""
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-                if reader.schema not in (_SCHEMA, _ENROLLED) or reader.num_record_batches != 1:
+                if reader.schema not in _SCHEMAS or reader.num_record_batches != 1:
                     raise ArtifactError(path, "not the items of an index version")
                 return cls(reader.get_batch(0))
         except (OSError, pa.ArrowException) as error:
@@ -96,6 +107,20 @@ class Items:
 
     def attributes(self, row: int) -> dict[str, str]:
         return dict(self._attributes[row].as_py()) if self._attributes is not None else {}
+
+    def cut(self, row: int) -> Cut | None:
+        """Return what of an item's photo was embedded; None if that is not known."""
+        return None if self.cuts is None else self.cuts[row]
+
+    @cached_property
+    def cuts(self) -> Cuts | None:
+        """What of each item's photo was embedded; None if that is known of none."""
+        return None if self._cuts is None else _decoded_cuts(self._cuts)
+
+    @cached_property
+    def cut_kinds(self) -> NDArray[np.uint8]:
+        """(N,) the CutKind of each item."""
+        return np.full(len(self), CutKind.UNKNOWN, np.uint8) if self.cuts is None else self.cuts.kinds
 
     def rows_of_batch(self, batch_id: str) -> NDArray[np.int64]:
         """Return the rows that were added in a batch, ascending."""
@@ -173,14 +198,18 @@ def write_items(
     *,
     batch_ids: Sequence[str] = (),
     attributes: Sequence[Mapping[str, str]] = (),
+    cuts: Cuts | None = None,
 ) -> None:
-    """Write one row for each item; the sequences are aligned. Give the last two together, or neither."""
+    """Write one row for each item; the sequences are aligned. Give `batch_ids` and `attributes` together, or neither."""
     columns = [pa.array(item_ids, pa.large_string()), pa.array(uris, pa.large_string()), _encoded(labels)]
     schema = _SCHEMA
     if batch_ids:
-        schema = _ENROLLED
+        schema = pa.schema([*schema, *_ENROLLED])
         columns.append(pa.array(batch_ids, pa.string()).dictionary_encode())
         columns.append(pa.array([list(each.items()) for each in attributes], schema.field("attributes").type))
+    if cuts is not None and cuts.known.any():
+        schema = schema.append(_CUT)
+        columns.append(_encoded_cuts(cuts))
     batch = pa.record_batch(columns, schema=schema)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
@@ -195,3 +224,18 @@ def _encoded(labels: Sequence[Label]) -> pa.DictionaryArray:
     ]
     label_of = pa.array((position[label.label] for label in labels), pa.int32(), size=len(labels))
     return pa.DictionaryArray.from_arrays(label_of, pa.array(rows, _LABEL))
+
+
+def _encoded_cuts(cuts: Cuts) -> pa.StructArray:
+    sides = [pa.array(cuts.table[side]) for side in ("left", "top", "right", "bottom")]
+    scores = pa.array(cuts.table["car_score"], from_pandas=True)  # NaN becomes null
+    arrays = [*sides, scores, pa.array(cuts.no_car)]
+    return pa.StructArray.from_arrays(arrays, fields=list(_CUT.type), mask=pa.array(~cuts.known))
+
+
+def _decoded_cuts(column: pa.StructArray) -> Cuts:
+    numbers = [
+        column.field(side).to_numpy(zero_copy_only=False) for side in ("left", "top", "right", "bottom", "car_score")
+    ]
+    no_car = column.field("no_car_found").to_numpy(zero_copy_only=False)
+    return Cuts.of_columns(numbers, no_car, column.is_valid().to_numpy(zero_copy_only=False))

@@ -4,7 +4,6 @@ One file, `journal.db`, beside `versions/`, made by the first write; docs/live.m
 version and the entries after the version's `journal_sequence`, in order: the last entry of an item counts.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from search_svc.dataset.cuts import Cut
 from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.journal_errors import older, translate_sqlite_errors
 from search_svc.index.journal_format import Row
@@ -35,6 +35,8 @@ class StoredItem:
     attributes: Mapping[str, str] = field(hash=False)
     embedding: bytes = field(repr=False)
     """float16, little-endian."""
+    cut: Cut | None = None
+    """The part of the photo that the embedding is of; None if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,11 @@ class Journal:
 
 def item_of(row: Row) -> StoredItem | None:
     """Return the item of a row that is as it was written; None if it was deleted."""
-    label, uri, batch_id, attributes, embedding = row[2:7]
-    return None if label is None else StoredItem(label, uri, batch_id, json.loads(attributes), embedding)
+    label, uri, batch_id, text, embedding = row[2:7]
+    if label is None:
+        return None
+    attributes, cut = journal_format.read_attributes(text)
+    return StoredItem(label, uri, batch_id, attributes, embedding, cut)
 
 
 def _entry(row: Row) -> Entry:

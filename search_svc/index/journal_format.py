@@ -5,10 +5,13 @@ Rows of `entries`, whose numbers have no gaps:
 ```
 sequence    1, 2, 3 ...; never given twice, not even after all was pruned
 item_id     the item that was written or deleted; empty for an entry that was lost, which changes nothing
-label, uri, batch_id, attributes (JSON), embedding (float16, little-endian)     NULL where it was deleted
+label, uri, batch_id, attributes, embedding (float16, little-endian)     NULL where it was deleted
 checksum    CRC-32 of all the rest of the row: SQLite does not notice a bit that flipped within a value
 closes      1 in the last row of a write, which is whole or not at all
 ```
+
+`attributes` is a JSON object; of an item whose cut is known, a list of that object and the cut: [left, top, right, bottom, car_score, no_car_found].
+So the checksum covers the cut, an entry without one is what it was before there were cuts, and the table is the same.
 
 `meta` has the model and the dimension of the embeddings, the entry up to which all was pruned, and a checksum of these.
 In format 1, the checksum of an entry did not cover its number nor `closes`, and `meta` had none; SQLite kept the last number.
@@ -17,11 +20,13 @@ In format 1, the checksum of an entry did not cover its number nor `closes`, and
 import json
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from search_svc.dataset.cuts import Cut
 
 FORMAT = 2
 APPLICATION = 0x766D6D72  # "vmmr"
@@ -64,6 +69,23 @@ class Meta:
     @property
     def checksum(self) -> int:
         return zlib.crc32(json.dumps([self.model, self.dimension, self.pruned]).encode())
+
+
+def attributes_text(attributes: Mapping[str, str], cut: Cut | None) -> str:
+    """Return what stands in the column `attributes`."""
+    said: Any = dict(attributes)
+    if cut:
+        said = [said, [cut.left, cut.top, cut.right, cut.bottom, cut.car_score, cut.no_car_found]]
+    return json.dumps(said, sort_keys=True, ensure_ascii=False)
+
+
+def read_attributes(text: str) -> tuple[dict[str, str], Cut | None]:
+    """Return the attributes and the cut in a text that `attributes_text` made, of this version or of one before it."""
+    found = json.loads(text)
+    if isinstance(found, list):
+        attributes, cut = found
+        return attributes, Cut(*cut)
+    return found, None
 
 
 def row_of(sequence: int, item_id: str, values: Values, *, closes: bool) -> Row:

@@ -4,7 +4,6 @@ A commit waits for the disk, whatever is in it. So the more callers write at onc
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -197,7 +196,7 @@ class _Changes:
 def _values(item: StoredItem | None) -> journal_format.Values:
     if item is None:
         return (None, None, None, None, None)
-    attributes = json.dumps(dict(item.attributes), sort_keys=True, ensure_ascii=False)
+    attributes = journal_format.attributes_text(item.attributes, item.cut)
     return (item.label, item.uri, item.batch_id, attributes, item.embedding)
 
 

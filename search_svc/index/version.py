@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.dataset.cuts import CutCounts
 from search_svc.index.index_dir import current, version_path, way_out
 from search_svc.index.items import Items
 from search_svc.voting.calibration import Calibration
@@ -99,6 +100,8 @@ class VersionManifest:
     created: datetime
     journal_sequence: int = 0
     """Number of the last journal entry that the version holds; 0 also for versions that were built from photos alone."""
+    cuts: CutCounts | None = None
+    """Photos by what of them was embedded; None in versions that were built before that was known."""
 
 
 @dataclass(frozen=True)
@@ -188,10 +191,11 @@ def _parse(fields: Mapping[str, Any]) -> VersionManifest:
     if fields.get("kind") != _KIND:
         raise ValueError(f"kind must be {_KIND!r}, got {fields.get('kind')!r}")
     try:
-        fields = {"journal_sequence": 0, **fields}  # older versions do not have it
+        fields = {"journal_sequence": 0, "cuts": None, **fields}  # older versions do not have them
         values = {name: _typed(name, fields[name], kind) for name, kind in get_type_hints(VersionManifest).items()}
         values["shards"] = tuple(_shard(shard) for shard in values["shards"])
         values["search"] = _search(values["search"])
+        values["cuts"] = _cuts(values["cuts"])
         values["created"] = datetime.fromisoformat(values["created"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"a field is missing or of the wrong type: {error}") from error
@@ -205,6 +209,12 @@ def _shard(fields: Mapping[str, Any]) -> ShardInfo:
     if shard.longest is not None:
         _typed("longest", shard.longest, float)
     return shard
+
+
+def _cuts(fields: Mapping[str, Any] | None) -> CutCounts | None:
+    if fields is None:
+        return None
+    return CutCounts(**{name: _typed(name, count, int) for name, count in fields.items()})
 
 
 def _search(fields: Mapping[str, Any]) -> SearchParams:
@@ -234,6 +244,8 @@ def _check(manifest: VersionManifest, directory: str) -> None:
         raise ValueError(f"journal_sequence must be >= 0, got {manifest.journal_sequence}")
     if not _partition([shard.rows for shard in manifest.shards], manifest.items):
         raise ValueError(f"the shards do not hold each of the rows 0 to {manifest.items - 1} once")
+    if manifest.cuts and manifest.cuts.total != manifest.items:
+        raise ValueError(f"cuts counts {manifest.cuts.total} photos, items says {manifest.items}")
 
 
 def _partition(shards: Sequence[range], items: int) -> bool:

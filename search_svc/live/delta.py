@@ -6,6 +6,7 @@ numbers, the labels' counts and the sums of the labels that were written to, how
 copied, and readers of older snapshots are not disturbed.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.dataset.cuts import CutKind, kind_of
 from search_svc.engine.blocks import Blocks
 from search_svc.index.journal import Entry
 from search_svc.index.version import IndexVersion
@@ -36,6 +38,8 @@ class DeltaItem:
     uri: str
     before: int
     """The row of the delta that the item had before; -1 if it had none."""
+    cut: CutKind = CutKind.UNKNOWN
+    """What of its photo was embedded."""
 
 
 class Delta:
@@ -63,6 +67,7 @@ class Delta:
         """Item id -> the last row of the delta that the item got, dead or not."""
         self._counts = self.base.counts.copy()  # (at least as many as there are labels,)
         self._sums: dict[int, Sum] = {}
+        self._cuts = np.bincount(self.base.cut_kinds, minlength=len(CutKind))
         self._longest = 0.0
 
     def problem(self, entry: Entry) -> str | None:
@@ -81,12 +86,13 @@ class Delta:
             return
         vector = np.frombuffer(item.embedding, np.dtype("<f2"))
         label = self._label(item.label)
-        self._append(DeltaItem(entry.item_id, label, item.uri, before), vector)
+        self._append(DeltaItem(entry.item_id, label, item.uri, before, kind_of(item.cut)), vector)
 
     def snapshot(self) -> "Snapshot":
         """Return the delta as it is now."""
         counts = self._counts[: len(self.base.vocabulary)].copy()
-        return Snapshot(self, len(self.items), len(self.dead), len(self.gone), counts, dict(self._sums), self._longest)
+        sums, cuts = dict(self._sums), self._cuts.copy()
+        return Snapshot(self, len(self.items), len(self.dead), len(self.gone), counts, sums, self._longest, cuts)
 
     @property
     def needs_rewrite(self) -> bool:
@@ -101,7 +107,7 @@ class Delta:
         embeddings = self.blocks.embeddings.first(len(self.items))
         for row, item in enumerate(self.items):
             if row not in self.died:
-                new._append(DeltaItem(item.item_id, item.label, item.uri, _NONE), embeddings[row])
+                new._append(dataclasses.replace(item, before=_NONE), embeddings[row])
         return new
 
     def _withdraw(self, item_id: str) -> int:
@@ -118,12 +124,14 @@ class Delta:
             self.died[row] = len(self.dead)
             self.dead.append(row)
             self._count(self.items[row].label, -1, self.blocks.embeddings.first(row + 1)[row])
+            self._cuts[self.items[row].cut] -= 1
 
     def _mark_gone(self, row: int) -> None:
         if row not in self.went:
             self.went[row] = len(self.gone)
             self.gone.append(row)
             self._count(int(self.base.label_of[row]), -1, self.version.embeddings[row])
+            self._cuts[self.base.cut_kinds[row]] -= 1
 
     def _append(self, item: DeltaItem, vector: NDArray[np.float16]) -> None:
         self.newest[item.item_id] = len(self.items)
@@ -133,6 +141,7 @@ class Delta:
         if item.label >= len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros(item.label + 1, np.int64)])
         self._count(item.label, 1, vector)
+        self._cuts[item.cut] += 1
         self._longest = max(self._longest, math.sqrt(np.square(vector, dtype=np.float32).sum()))
 
     def _count(self, label: int, photos: int, vector: NDArray[np.float16]) -> None:
@@ -164,6 +173,8 @@ class Snapshot:
     """The sums of the labels that were written to since the version was built; the other labels have the version's."""
     longest: float
     """Upper bound of the embeddings' lengths."""
+    cuts: NDArray[np.int64]
+    """(kinds,) photos in the gallery by what of them was embedded, those of the version included."""
 
     @cached_property
     def means(self) -> Means:

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.dataset.cuts import CutCounts
 from search_svc.engine.engine import Answered, Engine
 from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, merge, top_k
 from search_svc.engine.scanning import Scan
@@ -70,6 +71,13 @@ class View:
     def labels(self) -> int:
         """Number of labels that have photos."""
         return int(np.count_nonzero(self.items.counts))
+
+    @property
+    def cuts(self) -> CutCounts:
+        """Photos in the gallery by what of them was embedded."""
+        if self.written is None:
+            return CutCounts.of(self.opened.version.items.cut_kinds)
+        return CutCounts(*self.written.cuts.tolist())
 
     @cached_property
     def typical(self) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ from search_svc.live.filters import Filter
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.serving import item_reader
 from search_svc.serving.compactor import Compactor
+from search_svc.serving.cut_messages import cut_message
 from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from search_svc.serving.pages import PageRequest, token_after
 from svckit.batcher import Batcher
@@ -198,7 +199,12 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
 def _message(item_id: str, item: StoredItem) -> gallery_pb2.Item:
     return gallery_pb2.Item(
-        item_id=item_id, label=item.label, uri=item.uri, batch_id=item.batch_id, attributes=item.attributes
+        item_id=item_id,
+        label=item.label,
+        uri=item.uri,
+        batch_id=item.batch_id,
+        attributes=item.attributes,
+        cut=cut_message(item.cut) if item.cut else None,
     )
 
 

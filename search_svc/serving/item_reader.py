@@ -14,6 +14,7 @@ from vmmr.gallery.v1 import gallery_pb2
 from search_svc.index.journal import StoredItem
 from search_svc.index.version import VersionManifest
 from search_svc.index.writes import Add, Delete
+from search_svc.serving.cut_messages import read_cut
 from search_svc.serving.embedding_checks import check_lengths, check_model, dimension_violation
 from svckit.errors import Reason, Violation, rejected
 
@@ -62,6 +63,8 @@ def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
         yield from _length_faults(f"{path}.uri", item.uri, LONGEST_URI)
         yield from _length_faults(f"{path}.batch_id", item.batch_id, LONGEST_NAME)
         yield from _attribute_faults(f"{path}.attributes", item.attributes)
+        if item.HasField("cut") and (problem := read_cut(item.cut).problem):
+            yield _fault(f"{path}.cut", problem)
         if (before := first.setdefault(item.item_id, place)) != place and item.item_id:
             yield _fault(f"{path}.item_id", f"is that of items[{before}] too: an item can be added once in a call")
 
@@ -126,7 +129,8 @@ def _to_float16(matrix: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def _stored(item: gallery_pb2.Item, embedding: bytes) -> StoredItem:
-    return StoredItem(item.label, item.uri, item.batch_id, dict(item.attributes), embedding)
+    cut = read_cut(item.cut) if item.HasField("cut") else None
+    return StoredItem(item.label, item.uri, item.batch_id, dict(item.attributes), embedding, cut)
 
 
 def _fault(path: str, text: str) -> Violation:

@@ -14,6 +14,7 @@ from search_svc.engine.engine import MOST_CANDIDATES
 from search_svc.index.version import IndexVersion, SearchParams
 from search_svc.live.filters import Filter
 from search_svc.live.view import View
+from search_svc.serving.cut_messages import read_cut
 from search_svc.serving.embedding_checks import check_lengths, check_model, dimension_violation
 from svckit.errors import Reason, Violation, rejected
 
@@ -101,6 +102,7 @@ class QueryReader:
             *self._option_violations(options, len(vectors)),
             *(view.filters.violations(wanted) if wanted else ()),
             *self._confidence_violations(request),
+            *_cut_violations(request, len(vectors)),
         ]
         if violations:
             raise rejected(violations)
@@ -168,3 +170,16 @@ class QueryReader:
         if name == "rerank" and value > (most := max(1, MOST_CANDIDATES // max(1, k))):
             return f"must be 1 to {most} for k = {k}, got {value}: a query has at most {MOST_CANDIDATES} candidates"
         return None
+
+
+def _cut_violations(
+    request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, queries: int
+) -> Iterator[Violation]:
+    if not isinstance(request, search_pb2.ClassifyRequest) or not request.cuts:
+        return
+    if queries and len(request.cuts) != queries:
+        text = f"must be one for each of the {queries} queries, or none at all, got {len(request.cuts)}"
+        yield Violation("cuts", Reason.INVALID_CUTS, text)
+    for place, cut in enumerate(request.cuts):
+        if problem := read_cut(cut).problem:
+            yield Violation(f"cuts[{place}]", Reason.INVALID_CUTS, problem)

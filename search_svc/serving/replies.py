@@ -8,7 +8,7 @@ from vmmr.search.v1 import search_pb2
 
 from search_svc.index.version import IndexVersion
 from search_svc.live.view import View
-from search_svc.voting.answer import Answer, VerdictName
+from search_svc.voting.answer import Answer, VerdictName, no_car
 from search_svc.voting.labels import Label
 from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import Candidate
@@ -44,14 +44,17 @@ class Replies:
     ) -> search_pb2.ClassifyResponse:
         """Return a reply with a result for each car, of which there are one or several photos.
 
-        The result of a car for which nothing was found is empty.
+        The result of a car for which nothing was found is empty, but for whether there was a car to be found.
         """
         reply = search_pb2.ClassifyResponse()
         neighbours = [merge_neighbours(photos) for photos in cars]
-        for answer, each, names in zip(answers, neighbours, self._names(neighbours), strict=True):
+        for photos, answer, each, names in zip(cars, answers, neighbours, self._names(neighbours), strict=True):
             result = reply.results.add()
             if answer is not None:
                 self._set_answer(result, answer)
+            if no_car(photos):
+                result.no_car_found = True
+                result.verdict = search_pb2.VERDICT_UNKNOWN
             self._add_neighbours(result.neighbours, each, names)
         return reply
 

@@ -5,7 +5,7 @@ import asyncio
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -88,7 +88,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
 
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
         found = await self._find(request, context)
-        write = partial(_classifications, fuse=request.fuse, min_confidence=request.min_confidence)
+        no_car = [cut.no_car_found for cut in request.cuts]
+        write = partial(_classifications, fuse=request.fuse, min_confidence=request.min_confidence, no_car=no_car)
         return await self._reply(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
@@ -138,10 +139,19 @@ def _neighbours(context: ReplyContext, found: Batched[SearchOutcome]) -> search_
 
 
 def _classifications(
-    context: ReplyContext, found: Batched[SearchOutcome], *, fuse: bool, min_confidence: float
+    context: ReplyContext,
+    found: Batched[SearchOutcome],
+    *,
+    fuse: bool,
+    min_confidence: float,
+    no_car: Sequence[bool],
 ) -> search_pb2.ClassifyResponse:
+    """Answer the queries. `no_car` says in which of their photos no car was found; empty: it is not known of any."""
     started = time.perf_counter()
     photos = _photos(found)
+    if any(no_car):
+        pairs = zip(photos, no_car, strict=True)
+        photos = [dataclasses.replace(photo, no_car_found=without) for photo, without in pairs]
     cars = [photos] if fuse else [[photo] for photo in photos]
     answers = [context.answerer.answer(car, min_confidence) for car in cars]
     times = _times(found, vote_s=time.perf_counter() - started)
@@ -188,6 +198,7 @@ def _index(view: View, limits: Limits, problem: str, lost: int) -> search_pb2.Ge
         temperature=manifest.temperature,
         create_time=manifest.created,
         calibration=_calibration(view.calibration),
+        cuts=search_pb2.CutCounts(**dataclasses.asdict(view.cuts)),
         **dataclasses.asdict(manifest.search),
     )
     allowed = search_pb2.QueryLimits(**dataclasses.asdict(limits), max_neighbours=MAX_NEIGHBOURS)

@@ -64,7 +64,7 @@ class Answer:
     model_confidence: float
     label_confidence: float
     verdict: VerdictName | None
-    """Whether the gallery knows the car; None if the index is not calibrated."""
+    """Whether the gallery knows the car; None if the index is not calibrated. `unknown` if no photo shows a car."""
     known_score: float | None
     """How surely the gallery knows the car, 0 to 1. Below the calibration's threshold the verdict is `unknown`."""
     years: tuple[int, int] | None
@@ -97,7 +97,7 @@ class Answerer:
             make_confidence=make,
             model_confidence=model,
             label_confidence=label,
-            verdict=_verdict(score, label, min_confidence, fitted) if fitted else None,
+            verdict="unknown" if no_car(found) else _verdict(score, label, min_confidence, fitted) if fitted else None,
             known_score=score,
             years=(years.first, years.last) if years else None,
             years_confidence=_between(label, model, vote, years.share) if years else label,
@@ -115,6 +115,11 @@ class Answerer:
         if self._calibration:
             scores["combined"] = known_score(evidence, self._calibration)
         return scores
+
+
+def no_car(photos: Sequence[QueryNeighbours]) -> bool:
+    """Return whether no car was found in any of the photos, so that there is nothing to know."""
+    return all(photo.no_car_found for photo in photos)
 
 
 def confidences(evidence: Evidence, levels: Mapping[str, LogisticModel] | None) -> tuple[float, float, float]:

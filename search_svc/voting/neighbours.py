@@ -14,3 +14,5 @@ class QueryNeighbours:
     labels: list[Label]
     scores: list[float]
     """Similarities; higher is nearer."""
+    no_car_found: bool = False
+    """No car was found in the photo that was asked about: its neighbours mean little."""

@@ -14,6 +14,7 @@ from search_svc.building.build import build_version
 from search_svc.building.build_source import BuildSource
 from search_svc.building.compaction import compact
 from search_svc.building.spec import IndexSpec
+from search_svc.dataset.cuts import Cut
 from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index import journal_file, journal_mark, journal_snapshot
 from search_svc.index.backup import back_up
@@ -30,6 +31,7 @@ from tests.search_svc.journals import make_format_1
 D = 8
 MODEL = "c0ffee" + 58 * "0"
 LABELS = tuple(f"{car}_{year}" for car in ("honda_civic", "honda_pilot", "lada_niva") for year in (2005, 2006))
+CUTS = (None, Cut(0.25, 0.125, 0.75, 1.0, 0.875), Cut(0.0, 0.0, 1.0, 1.0, no_car_found=True))
 
 
 @dataclass
@@ -205,7 +207,8 @@ class Live:
             n = 1000 + self.written
             batch = f"batch {n // 8}" if n % 2 else ""
             attributes = {"n": str(n)} if n % 3 else {}
-            items[f"{prefix} {n}"] = StoredItem(LABELS[n % 4], f"late/{n}.jpg", batch, attributes, half(n))
+            cut = CUTS[n % 3]
+            items[f"{prefix} {n}"] = StoredItem(LABELS[n % 4], f"late/{n}.jpg", batch, attributes, half(n), cut)
             self.written += 1
         self.commit(Add(items), dict(items))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from search_svc.dataset.cuts import Cut
 from search_svc.index import journal_format
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
@@ -33,9 +34,13 @@ class DictBase:
         return [item_id for item_id, item in self.items.items() if item.batch_id == batch_id]
 
 
-def stored(label="honda_pilot_2011", number=0, *, uri="", batch_id="", attributes=None):
+CAR = Cut(0.25, 0.125, 0.75, 1.0, 0.875)
+NO_CAR = Cut(0.0, 0.0, 1.0, 1.0, no_car_found=True)
+
+
+def stored(label="honda_pilot_2011", number=0, *, uri="", batch_id="", attributes=None, cut=None):
     embedding = np.random.default_rng(number).standard_normal(D).astype("<f2").tobytes()
-    return StoredItem(label, uri, batch_id, attributes or {}, embedding)
+    return StoredItem(label, uri, batch_id, attributes or {}, embedding, cut)
 
 
 def writer(index_dir, base=None):
@@ -96,5 +101,8 @@ def applied(gallery, write):
 def line(gallery):
     """A gallery as text, to be compared across processes."""
     return json.dumps(
-        {key: [i.label, i.uri, i.batch_id, dict(i.attributes), i.embedding.hex()] for key, i in sorted(gallery.items())}
+        {
+            key: [i.label, i.uri, i.batch_id, dict(i.attributes), i.embedding.hex(), repr(i.cut)]
+            for key, i in sorted(gallery.items())
+        }
     )

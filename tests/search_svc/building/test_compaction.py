@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from search_svc.building import build, compaction
 from search_svc.building.compaction import compact, compact_all
 from search_svc.building.spec import IndexSpec
+from search_svc.dataset.cuts import CutCounts, CutKind
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import BuildRunningError, current, only_builder, version_names
 from search_svc.index.journal import Journal, StoredItem
@@ -26,7 +28,7 @@ from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 from tests.search_svc.builds import build_version
-from tests.search_svc.journals import MODEL, D, DictBase, applied, replayed, stored, written
+from tests.search_svc.journals import CAR, MODEL, NO_CAR, D, DictBase, applied, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]
 SPECS = [IndexSpec(shards=2), IndexSpec("IVF4,Flat", shards=2, nprobe=2), IndexSpec(shards=2, shard_by="label")]
@@ -59,7 +61,7 @@ def rows(version):
         embedding = version.embeddings[row].tobytes()
         yield (
             items.item_id(row),
-            StoredItem(label, items.uri(row), items.batch_id(row), items.attributes(row), embedding),
+            StoredItem(label, items.uri(row), items.batch_id(row), items.attributes(row), embedding, items.cut(row)),
         )
 
 
@@ -76,6 +78,7 @@ items = st.builds(
     st.integers(0, 3),
     batch_id=st.sampled_from(["", "may"]),
     attributes=st.sampled_from([{}, {"dealer": "7"}]),
+    cut=st.sampled_from([None, CAR, NO_CAR]),
 )
 some_writes = st.lists(
     st.one_of(
@@ -119,6 +122,8 @@ def test_versions_in_a_row_hold_what_a_dict_would_and_the_journal_what_each_lack
         made = IndexVersion.open(index_dir)
         assert dict(rows(made)) == gallery
         assert sums(made.items.labels, made.means, made.items.counts) == served
+        kinds = Counter(item.cut.kind if item.cut else CutKind.UNKNOWN for item in gallery.values())
+        assert made.manifest.cuts == CutCounts(*(kinds[kind] for kind in CutKind))
         with Journal.open(index_dir) as journal:
             assert made.manifest.journal_sequence == journal.sequence()
         for name in version_names(index_dir):

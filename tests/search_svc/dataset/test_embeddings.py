@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from search_svc.building.build_source import BuildSource
 from search_svc.dataset import photo_list as manifest
+from search_svc.dataset.cuts import COLUMNS, Cut
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import Photo
 from search_svc.voting.labels import parse
@@ -28,6 +30,34 @@ def test_a_row_of_the_matrix_is_a_photo(tmp_path, dtype):
     assert isinstance(embeddings.matrix, np.memmap)
     assert np.array_equal(embeddings.matrix, np.eye(3, 4))
     assert (embeddings.model, embeddings.model_name, embeddings.normalized) == ("f" * 64, "m", True)
+
+
+def with_cuts(directory, lines):
+    """Adds the columns of cuts to the artifact."""
+    write(directory)
+    path = directory / "items.csv"
+    heading, *rows = path.read_text().splitlines()
+    rows = [f"{row},{line}" for row, line in zip(rows, lines, strict=True)]
+    path.write_text("\n".join([f"{heading},{','.join(COLUMNS)}", *rows, ""]))
+    write_manifest(directory, FIELDS)
+    return directory
+
+
+def test_what_of_the_photos_was_embedded_is_in_more_columns(tmp_path):
+    lines = ["0.25,0.125,0.75,1,0.875,false", "0,0,1,1,,true", "0,0,1,1,0.5,false"]
+    embeddings = Embeddings.open(with_cuts(tmp_path / "e", lines))
+    assert embeddings.photos == tuple(PHOTOS)
+    assert embeddings.cuts[0] == Cut(0.25, 0.125, 0.75, 1, 0.875)
+    assert embeddings.no_car.tolist() == [False, True, False]
+    source = BuildSource.of(embeddings, np.array([2, 1]))
+    assert [source.cuts[0], source.cuts[1]] == [Cut(0, 0, 1, 1, 0.5), Cut(0, 0, 1, 1, no_car_found=True)]
+    assert source.select([1]).cuts[0].no_car_found
+
+
+def test_of_embeddings_without_them_it_is_not_known(tmp_path):
+    embeddings = Embeddings.open(write(tmp_path / "e"))
+    assert (embeddings.cuts, embeddings.no_car.tolist()) == (None, [False] * 3)
+    assert BuildSource.of(embeddings, np.array([0])).cuts is None
 
 
 @pytest.mark.parametrize(

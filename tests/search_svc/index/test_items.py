@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_svc.dataset.cuts import Cut, CutKind, Cuts
 from search_svc.index.items import Items, write_items
 from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
@@ -58,6 +59,28 @@ def test_items_that_were_not_have_neither(tmp_path):
     write_items(tmp_path / "items.arrow", ["x"], [parse("a")], [""])
     items = Items.open(tmp_path / "items.arrow")
     assert (items.batch_id(0), items.attributes(0), items.rows_of_batch("may").tolist()) == ("", {}, [])
+
+
+CUTS = [Cut(0.25, 0.125, 0.75, 1, 0.875), None, Cut(0, 0, 1, 1, no_car_found=True), Cut(0, 0, 0.5, 1), Cut(0, 0, 1, 1)]
+
+
+@pytest.mark.parametrize("enrolled", [{}, {"batch_ids": [""] * 5, "attributes": [{"a": "b"}, {}, {}, {}, {}]}])
+def test_items_keep_what_of_their_photos_was_embedded(tmp_path, enrolled):
+    path = tmp_path / "items.arrow"
+    write_items(path, "abcde", [parse("x")] * 5, [""] * 5, cuts=Cuts.of(CUTS), **enrolled)
+    items = Items.open(path)
+    assert [items.cut(row) for row in range(5)] == CUTS
+    kinds = [CutKind.CAR, CutKind.UNKNOWN, CutKind.NO_CAR_FOUND, CutKind.GIVEN, CutKind.WHOLE]
+    assert items.cut_kinds.tolist() == kinds
+    assert items.attributes(0) == ({"a": "b"} if enrolled else {})
+
+
+def test_items_of_which_it_is_not_known_are_written_as_before_and_say_so(tmp_path):
+    for name, cuts in (("before", None), ("now", Cuts.unknown(2))):
+        write_items(tmp_path / name, "ab", [parse("x")] * 2, ["", ""], cuts=cuts)
+    assert (tmp_path / "before").read_bytes() == (tmp_path / "now").read_bytes()
+    items = Items.open(tmp_path / "before")
+    assert (items.cuts, items.cut(1), items.cut_kinds.tolist()) == (None, None, [CutKind.UNKNOWN] * 2)
 
 
 def test_labels_by_row_are_int32_straight_from_the_file_and_outlive_what_opened_them(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 import random
 import resource
@@ -8,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from search_svc.index.repair import _copied, _is_well
 from search_svc.index.writes import Add, Delete, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
-from tests.search_svc.journals import DictBase, applied, make_format_1, replayed, stored, writer, written
+from tests.search_svc.journals import CAR, NO_CAR, DictBase, applied, make_format_1, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,6 +97,59 @@ class TestReading:
             assert journal.read(0, 10) == [Entry(1, "x", item), Entry(2, "x", None), Entry(3, "y", stored())]
             assert journal.read(2, 10) == [Entry(3, "y", stored())]
             assert journal.sequence() == 3
+
+    @pytest.mark.parametrize("cut", [None, CAR, NO_CAR])
+    @pytest.mark.parametrize("attributes", [{}, {"dealer": "7", "a": "ü"}])
+    def test_what_of_a_photo_was_embedded_is_kept_with_it(self, tmp_path, cut, attributes):
+        item = stored(attributes=attributes, cut=cut)
+        written(tmp_path, Add({"x": item}))
+        assert replayed(tmp_path) == {"x": item}
+
+    def test_an_item_without_a_cut_is_written_as_before_there_were_cuts(self, tmp_path):
+        """So a vmmr of before reads all that is written without them, and its journals are read here."""
+        item = stored("honda_pilot_2011", uri="a.jpg", batch_id="may", attributes={"b": "ü", "a": "1"})
+        written(tmp_path, Add({"x": item}))
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+            ((text, stated),) = connection.execute("SELECT attributes, checksum FROM entries")
+        assert text == '{"a": "1", "b": "ü"}'
+        named = json.dumps([1, "x", "honda_pilot_2011", "a.jpg", "may", text, 1]).encode()
+        assert stated == zlib.crc32(item.embedding, zlib.crc32(named))
+
+    def test_a_cut_is_in_a_row_that_a_vmmr_of_before_takes_for_true(self, tmp_path):
+        written(tmp_path, Add({"x": stored(attributes={"a": "1"}, cut=CAR), "y": stored(cut=NO_CAR)}))
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+            ((form,),) = connection.execute("PRAGMA user_version")
+            found = list(
+                connection.execute(
+                    "SELECT sequence, item_id, label, uri, batch_id, attributes, embedding, closes, checksum FROM entries"
+                )
+            )
+        assert form == 2
+        for *texts, embedding, closes, stated in found:
+            assert stated == zlib.crc32(embedding, zlib.crc32(json.dumps([*texts, closes]).encode()))
+        assert [row[5] for row in found] == [
+            '[{"a": "1"}, [0.25, 0.125, 0.75, 1.0, 0.875, false]]',
+            "[{}, [0.0, 0.0, 1.0, 1.0, null, true]]",
+        ]
+
+    def test_a_cut_that_has_become_another_is_found(self, tmp_path):
+        written(tmp_path, Add({"x": stored(cut=CAR)}))
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+            connection.execute("UPDATE entries SET attributes = replace(attributes, '0.875', '0.625')")
+            connection.commit()
+        with Journal.open(tmp_path) as journal, pytest.raises(ArtifactError, match="entry 1 is not what was written"):
+            journal.read(0, 10)
+
+    def test_the_same_item_cut_another_way_is_another(self, tmp_path):
+        whole = stored(number=1)
+        first, again, other = written(
+            tmp_path, Add({"x": whole}), Add({"x": whole}), Add({"x": dataclasses.replace(whole, cut=CAR)})
+        )
+        assert [(done.added, done.replaced, done.unchanged) for done in (first, again, other)] == [
+            (1, 0, 0),
+            (0, 0, 1),
+            (0, 1, 0),
+        ]
 
     def test_a_write_is_never_read_in_parts(self, tmp_path):
         written(tmp_path, Add({f"a{n}": stored() for n in range(5)}), Add({f"b{n}": stored() for n in range(5)}))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_svc.building.spec import IndexSpec
+from search_svc.dataset.cuts import CutCounts
 from search_svc.index.version import IndexVersion, SearchParams, ShardInfo
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
@@ -40,6 +41,27 @@ def reason_of_refusal(index_dir, file, *, verify=True):
         IndexVersion.open(index_dir, verify=verify)
     assert caught.value.path == index_dir / file
     return caught.value.reason
+
+
+def test_a_version_says_how_its_photos_were_cut_and_an_older_one_that_it_does_not_know(index_dir):
+    assert IndexVersion.open(index_dir).manifest.cuts == CutCounts(unknown=30)
+    fields = json.loads((index_dir / "versions/000001/manifest.json").read_text())
+    del fields["cuts"], fields["sha256"]
+    (index_dir / "versions/000001/manifest.json").write_text(json.dumps(sealed(fields)))
+    assert IndexVersion.open(index_dir).manifest.cuts is None
+
+
+@pytest.mark.parametrize(
+    ("cuts", "reason"),
+    [
+        ({"car": 29}, "cuts counts 29 photos, items says 30"),
+        ({"car": "30"}, "a field is missing or of the wrong type: car is '30'"),
+        ({"cars": 30}, "a field is missing or of the wrong type: "),
+    ],
+)
+def test_cuts_that_cannot_be_are_refused(index_dir, cuts, reason):
+    rewrite(index_dir, cuts=cuts)
+    assert reason in reason_of_refusal(index_dir, "versions/000001/manifest.json")
 
 
 def test_what_was_built_is_what_is_opened(built):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from search_svc.building.spec import IndexSpec
+from search_svc.dataset.cuts import Cut, CutCounts, Cuts
 from search_svc.index.journal import Entry, StoredItem
 from search_svc.live.delta import Delta
 from search_svc.voting.growing import Growing
@@ -11,23 +12,27 @@ from tests.search_svc.builds import build_version
 D = 4
 
 
-@pytest.fixture
-def delta(tmp_path):
-    version = build_version(
-        tmp_path,
+def version(directory, labels, **fields):
+    return build_version(
+        directory,
         embeddings=np.eye(3, D, dtype=np.float32),
         item_ids=["a", "b", "c"],
-        labels=[parse(name) for name in ("x", "y", "x")],
+        labels=[parse(name) for name in labels],
         uris=["", "", ""],
         model="m",
         model_name="test",
         spec=IndexSpec(),
+        **fields,
     )
-    return Delta(version)
 
 
-def entry(item_id, label="x", value=1.0):
-    return Entry(1, item_id, StoredItem(label, f"{item_id}.jpg", "", {}, np.full(D, value, "<f2").tobytes()))
+@pytest.fixture
+def delta(tmp_path):
+    return Delta(version(tmp_path, "xyx"))
+
+
+def entry(item_id, label="x", value=1.0, cut=None):
+    return Entry(1, item_id, StoredItem(label, f"{item_id}.jpg", "", {}, np.full(D, value, "<f2").tobytes(), cut))
 
 
 def sums_of(snapshot):
@@ -73,6 +78,27 @@ def test_what_was_deleted_twice_is_counted_once_and_may_come_back(delta):
     delta.write(entry("a", "y"))
     assert delta.snapshot().counts.tolist() == [1, 2]
     assert delta.snapshot().live_items == 1
+
+
+def test_photos_are_counted_by_how_they_were_cut_whatever_is_written_and_deleted(tmp_path):
+    car, no_car = Cut(0.25, 0.25, 0.75, 1, 0.875), Cut(0, 0, 1, 1, no_car_found=True)
+    whole, given = Cut(0, 0, 1, 1, 0.5), Cut(0, 0, 0.5, 1)
+    delta = Delta(version(tmp_path, "xxx", cuts=Cuts.of([car, None, no_car])))
+
+    def counts(delta):
+        return CutCounts(*delta.snapshot().cuts.tolist())
+
+    before = delta.snapshot()
+    delta.write(entry("a", cut=given))
+    delta.write(entry("n", cut=whole))
+    assert counts(delta) == CutCounts(car=0, whole=1, no_car_found=1, given=1, unknown=1)
+    for item_id in ("c", "c", "n", "nobody"):
+        delta.write(Entry(1, item_id, None))
+    delta.write(entry("n", cut=car))
+    delta.write(entry("n", cut=no_car))
+    assert counts(delta) == CutCounts(car=0, whole=0, no_car_found=1, given=1, unknown=1)
+    assert counts(delta.without_tombstones()) == counts(delta)
+    assert CutCounts(*before.cuts.tolist()) == CutCounts(car=1, no_car_found=1, unknown=1)
 
 
 def test_made_anew_it_holds_the_same_in_the_same_order_without_the_dead(delta):

@@ -267,6 +267,46 @@ def flat(pages):
 
 
 LONG = 513 * "x"
+CAR = embedding_pb2.Cut(left=0.25, top=0.1, right=0.75, bottom=1, car_score=0.875)
+NO_CAR = embedding_pb2.Cut(right=1, bottom=1, no_car_found=True)
+
+
+class TestCuts:
+    """The parts of photos that embeddings are of."""
+
+    def test_are_kept_with_the_items_through_a_restart_and_a_compaction_and_counted(self, index, serve):
+        cuts = {"a": CAR, "b": NO_CAR, "c": None, "d": embedding_pb2.Cut(right=0.5, bottom=1)}
+        server, client = serve(index)
+        client.add([item(name, cut=cut) for name, cut in cuts.items()], unit(4))
+        counts = search_pb2.CutCounts(car=1, no_car_found=1, given=1, unknown=61)
+
+        def told(client):
+            found = {name: client.get(name) for name in cuts}
+            return {name: each.cut if each.HasField("cut") else None for name, each in found.items()}
+
+        def counted(client):
+            return client.search.GetIndex(search_pb2.GetIndexRequest(), timeout=TIMEOUT_S).index
+
+        client.nearest(unit(1)[0], sequence=4)
+        assert (told(client), counted(client).cuts) == (cuts, counts)
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        _, client = serve(index)
+        assert (told(client), counted(client).cuts) == (cuts, counts)
+        client.compact()
+        assert (told(client), counted(client).cuts, counted(client).delta_items) == (cuts, counts, 0)
+        page = client.gallery.ListItems(gallery_pb2.ListItemsRequest(page_size=2), timeout=TIMEOUT_S)
+        assert [each.cut for each in page.items] == [CAR, NO_CAR]
+        client.delete("a", "d")
+        client.nearest(unit(1)[0], sequence=6)
+        assert counted(client).cuts == search_pb2.CutCounts(no_car_found=1, unknown=61)
+
+    def test_the_same_item_cut_another_way_replaces_it(self, index, serve):
+        _, client = serve(index)
+        assert client.add([item("a", cut=CAR)], unit(1)).added == 1
+        assert client.add([item("a", cut=CAR)], unit(1)).unchanged == 1
+        assert client.add([item("a")], unit(1)).replaced == 1
+        assert not client.get("a").HasField("cut")
 
 
 class TestBadInput:
@@ -282,6 +322,8 @@ class TestBadInput:
             ([item("a", attributes={"name": LONG})], ["items[0].attributes['name']"]),
             ([item("a"), item("b"), item("a")], ["items[2].item_id"]),
             ([item("a\nb", "honda\x7f")], ["items[0].item_id", "items[0].label"]),
+            ([item("a", cut=CAR), item("b", cut=embedding_pb2.Cut())], ["items[1].cut"]),
+            ([item("a", cut=embedding_pb2.Cut(right=1, bottom=1, car_score=2))], ["items[0].cut"]),
         ],
     )
     def test_items_are_refused_with_every_fault(self, shared, items, violations):

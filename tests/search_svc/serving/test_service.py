@@ -62,6 +62,10 @@ class Served:
         )
         return self.stub.Classify(request, **{"timeout": TIMEOUT_S, **call})
 
+    def classify_cuts(self, queries, *cuts, options=None, fuse=False):
+        request = search_pb2.ClassifyRequest(queries=self.pack(queries), cuts=cuts, options=options, fuse=fuse)
+        return self.stub.Classify(request, timeout=TIMEOUT_S)
+
     def pack(self, queries, model=None):
         if isinstance(queries, embedding_pb2.Embeddings):
             return queries
@@ -288,6 +292,56 @@ class TestFused:
         assert (await served.classify(unit(3), options=options, fuse=True)).results == [search_pb2.Classification()]
 
 
+CAR = embedding_pb2.Cut(left=0.25, top=0.25, right=0.75, bottom=1, car_score=0.875)
+NO_CAR = embedding_pb2.Cut(right=1, bottom=1, no_car_found=True)
+
+
+class TestCuts:
+    """The parts of photos that the queries are of."""
+
+    async def test_a_photo_without_a_car_is_unknown_though_the_index_is_not_calibrated(self, served):
+        with_car, without = (await served.classify_cuts(unit(2), CAR, NO_CAR)).results
+        plain = (await served.classify(unit(2))).results
+        assert (with_car, with_car.no_car_found) == (plain[0], False)
+        assert (without.verdict, without.no_car_found) == (search_pb2.VERDICT_UNKNOWN, True)
+        without.ClearField("verdict")
+        without.ClearField("no_car_found")
+        assert without == plain[1], "what comes nearest is given all the same"
+
+    async def test_several_photos_of_a_car_are_unknown_if_none_shows_it(self, served):
+        [none] = (await served.classify_cuts(unit(2), NO_CAR, NO_CAR, fuse=True)).results
+        [one] = (await served.classify_cuts(unit(2), NO_CAR, CAR, fuse=True)).results
+        assert (none.verdict, none.no_car_found) == (search_pb2.VERDICT_UNKNOWN, True)
+        assert [one] == list((await served.classify(unit(2), fuse=True)).results)
+
+    async def test_it_is_told_where_the_filter_left_no_neighbour_too(self, served):
+        options = Options(filter=Filter(makes=["honda"], models=["camry"]))
+        found = (await served.classify_cuts(unit(2), CAR, NO_CAR, options=options)).results
+        unknown = search_pb2.Classification(no_car_found=True, verdict=search_pb2.VERDICT_UNKNOWN)
+        assert list(found) == [search_pb2.Classification(), unknown]
+
+    @pytest.mark.parametrize(
+        ("cuts", "fields"),
+        [
+            ([CAR], ["cuts"]),
+            ([CAR] * 3, ["cuts"]),
+            ([CAR, embedding_pb2.Cut()], ["cuts[1]"]),
+            (
+                [embedding_pb2.Cut(right=1, bottom=2), embedding_pb2.Cut(right=1, bottom=1, car_score=2)],
+                ["cuts[0]", "cuts[1]"],
+            ),
+            (
+                [embedding_pb2.Cut(right=1, bottom=1, car_score=0.5, no_car_found=True)] * 3,
+                ["cuts", *(f"cuts[{n}]" for n in range(3))],
+            ),
+        ],
+    )
+    async def test_cuts_that_are_not_one_a_query_or_no_parts_of_a_photo_are_refused(self, served, cuts, fields):
+        code, reason, violations = await refusal(served.classify_cuts(unit(2), *cuts))
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CUTS")
+        assert violations == [(field, "INVALID_CUTS") for field in fields]
+
+
 class TestWithoutCalibration:
     async def test_there_is_no_verdict(self, served):
         for result in (await served.classify(unit(6))).results:
@@ -331,6 +385,7 @@ class TestGetIndex:
             max_queries=6, max_k=20, max_request_bytes=32 * 2**20, max_neighbours=65536, max_shard_timeout_ms=9000
         )
         assert not index.HasField("calibration")
+        assert index.cuts == search_pb2.CutCounts(unknown=40)
         assert not any(index.HasField(name) for name in ("nprobe", "ef_search", "rerank"))
 
     async def test_tells_what_a_search_does_that_does_not_say_otherwise(self, build_index, tmp_path):

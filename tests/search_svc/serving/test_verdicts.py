@@ -6,6 +6,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from vmmr import wire
+from vmmr.embedding.v1 import embedding_pb2
 from vmmr.search.v1 import search_pb2
 
 from search_svc.engine.local import LocalEngine
@@ -71,6 +72,16 @@ def test_verdicts_follow_from_the_known_score_and_the_confidence_that_is_asked_f
         assert each.verdict == expected
         seen.add(expected)
     assert len(seen) == 3
+
+
+def test_a_photo_without_a_car_is_unknown_however_surely_its_neighbours_agree(stub, calibrated):
+    whole = {"left": 0, "top": 0, "right": 1, "bottom": 1}
+    cuts = [embedding_pb2.Cut(**whole, no_car_found=row % 2 == 0) for row in range(len(calibrated.photos))]
+    plain = classify(stub, calibrated, calibrated.photos)
+    for each, before, cut in zip(classify(stub, calibrated, calibrated.photos, cuts=cuts), plain, cuts, strict=True):
+        assert each.no_car_found == cut.no_car_found
+        assert each.verdict == (search_pb2.VERDICT_UNKNOWN if cut.no_car_found else before.verdict)
+        assert (each.known_score, each.answer) == (before.known_score, before.answer)
 
 
 def test_levels_and_years_never_contradict_each_other(stub, calibrated):

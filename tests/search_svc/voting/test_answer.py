@@ -97,6 +97,16 @@ def test_the_verdict_is_known_unsure_or_unknown(answerer):
     assert answers.answer([far]).vote.answer == a(2001), "the nearest label is given all the same"
 
 
+def test_photos_without_a_car_are_unknown_however_near_their_neighbours_and_calibrated_or_not(answerer, version):
+    near = seen([(0.8, a(2001))])
+    without = dataclasses.replace(near, no_car_found=True)
+    for answers in (answerer(), Answerer(version)):
+        alone, with_car = answers.answer([without]), answers.answer([near])
+        assert alone.verdict == answers.answer([without, without], min_confidence=0.0).verdict == "unknown"
+        assert dataclasses.replace(alone, verdict=with_car.verdict) == with_car, "the nearest is given all the same"
+        assert answers.answer([without, near]).verdict == with_car.verdict, "one that shows the car is enough"
+
+
 def test_at_the_threshold_a_car_is_known(answerer):
     photo = seen([(0.6, a(2001))])
     score = answerer().answer([photo]).known_score
