@@ -109,8 +109,7 @@ class Enroller:
 
     def _with(self, rows: NDArray[np.int64]) -> View:
         """Return a view of the gallery with these photos in it."""
-        manifest = self._opened.version.manifest
-        delta = Delta(self._opened.version.items, manifest.dimension, manifest.metric)
+        delta = Delta(self._opened.version)
         for sequence, row in enumerate(rows.tolist(), start=1):
             photo, embedding = self._new.photos[row], self._new.vectors[row].astype("<f2").tobytes()
             # An id of its own: a photo of another collection may have the path of one in the gallery.
