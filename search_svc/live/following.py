@@ -189,6 +189,8 @@ class Follower:
                 # Otherwise the error's traceback would refer to this frame and so to the error itself, and that circle
                 # would keep the version that failed from being closed.
                 del opened
+        if opened.version == self._replay.version:
+            return  # it became current again just as another one was to be opened
         opened.finish()
         before, self._replay = self._replay.version, opened
         self.gallery.show(opened.view())

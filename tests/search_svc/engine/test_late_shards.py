@@ -159,7 +159,7 @@ def test_stopping_while_shards_are_stuck_ends_in_order(serve, build_index, tmp_p
     served.hold()
     assert served.refusal(unit(1), shard_timeout_ms=SOON_MS)[0] == LATE
     refusals = []
-    waiting = threading.Thread(target=lambda: refusals.append(served.refusal(unit(1))[0]))
+    waiting = threading.Thread(target=lambda: refusals.append(served.refusal(unit(1), timeout=600)[0]))
     waiting.start()
     served.process.first("held 2")
     served.process.popen.send_signal(signal.SIGTERM)

@@ -261,6 +261,28 @@ class TestVersions:
         until(lambda: not following.follower.problem)
         assert following.follower.switches == 0
 
+    def test_the_one_that_is_served_is_not_switched_to_if_it_is_current_again_before_another_is_opened(
+        self, following, path
+    ):
+        opening, go = threading.Event(), threading.Event()
+        opened = following.opener.current
+
+        def slow():
+            opening.set()
+            assert go.wait(TIMEOUT_S)
+            return opened()
+
+        following.open = slow
+        make_current(path, "000009")
+        assert opening.wait(TIMEOUT_S)
+        make_current(path, "000001")
+        go.set()
+        until(lambda: not following.follower.opening)
+        last = following.index.add(new=("misc", GALLERY[0]))
+        until(lambda: following.view.sequence == last)
+        assert following.follower.switches == 0
+        assert following.names() == sorted([*PHOTOS, "new"])
+
     def test_one_whose_k_the_server_does_not_allow_is_told_and_not_served(self, following, path):
         build(path, IndexSpec("Flat", k=500), GALLERY)
         until(lambda: following.follower.problem)
