@@ -21,6 +21,7 @@ from bench.lib import machine
 from bench.lib.paths import RESULTS
 from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
+from search_svc.engine.threads import use_one_core
 
 OUT = RESULTS / "head-costs.json"
 GALLERY, K, BATCH = 6396, 30, 64
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    faiss.omp_set_num_threads(1)
+    use_one_core()
     rows = [about(path) for path in args.bundles]
     steps = [work(path, row["dimension"]) for path, row in zip(args.bundles, rows, strict=True)]
     timed = in_turns(steps, args.rounds)

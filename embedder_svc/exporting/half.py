@@ -40,7 +40,7 @@ def with_stored_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
     changed.CopyFrom(model)
     weights = {weight.name: weight for weight in changed.graph.initializer}
     used = {name for node in changed.graph.node if node.op_type in _MATRICES for name in node.input}
-    for name in sorted(weights.keys() & used):
+    for name in sorted(name for name in weights.keys() & used if len(weights[name].dims) > 1):  # a bias stays as it is
         _halve(weights[name])
         weights[name].name = f"{name}_half"
         cast = helper.make_node("Cast", [f"{name}_half"], [name], name=f"cast_{name}", to=TensorProto.FLOAT)

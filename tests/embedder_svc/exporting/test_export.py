@@ -267,6 +267,7 @@ class TestHead:
         assert not [name for name in weights if "projection" in name]
         matrix = weights["head.matrix" if precision == "fp32" else "head.matrix_half"]
         assert (list(matrix.dims), len(matrix.raw_data)) == ([24, 8], 24 * 8 * (4 if precision == "fp32" else 2))
+        assert (list(weights["head.bias"].dims), len(weights["head.bias"].raw_data)) == ([8], 8 * 4)
 
     def test_the_checkpoint_keeps_its_projection(self, projected, labelled, tmp_path):
         checkpoint = Checkpoint(projected, Traits(pixels="caffe", input_size=SIZE), "chance")

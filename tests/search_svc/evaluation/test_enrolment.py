@@ -81,7 +81,7 @@ def test_a_report_has_a_row_for_each_number_and_shows_it_everywhere(version, tmp
     one, eight = report["enrolment"]
     assert [(row["enrolled"], row["labels"], row["known"]) for row in (one, eight)] == [(1, 2, 80), (8, 2, 80)]
     assert (one["draws"], one["photos"], eight["photos"]) == (DRAWS, 80, 80)
-    assert eight["right"]["value"] > one["right"]["value"] > 0.2
+    assert eight["right"]["value"] > one["right"]["value"] > 0.05
     for row in (one, eight):
         assert row["right"]["low"] < row["right"]["value"] < row["right"]["high"]
         lost = report_right(report) - row["known_right"]["value"]
@@ -134,7 +134,9 @@ def test_a_label_with_no_more_photos_than_are_added_takes_no_part(version, tmp_p
     flags = ("--enrol", "4,5", "--enrol-from", tmp_path / "few")
     four, five = evaluated(tmp_path, "embeddings", *flags)["enrolment"]
     assert (four["labels"], five["labels"]) == (2, 1)
-    assert sorted(each["asked"] for each in four["of_label"]) == [5, 40]
+    few_asked, many_asked = sorted(each["asked"] for each in four["of_label"])
+    assert 1 <= few_asked <= 5, "one in each draw"
+    assert many_asked == 40
 
 
 def test_without_a_calibration_there_are_no_verdicts_to_tell(tmp_path):
