@@ -135,13 +135,20 @@ def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:
 
 
 def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]) -> HeldOutPhotos:
-    """Return the dev photos with labels of the gallery that are neither in the gallery nor left out."""
+    """Return the dev photos with labels of the gallery that are neither in the gallery nor left out, and show a car.
+
+    A photo without one is unknown, whatever is nearest to it: confidences and thresholds are for the others.
+    """
     photos, indexed = embeddings.photos, set(gallery.tolist())
     labels = {photos[row].label.label for row in indexed}
     rows = [
         row
         for row, photo in enumerate(photos)
-        if photo.split == "dev" and row not in indexed and photo.label.label in labels and photo.path not in left_out
+        if photo.split == "dev"
+        and row not in indexed
+        and photo.label.label in labels
+        and photo.path not in left_out
+        and not photo.no_car_found
     ]
     return HeldOutPhotos(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
 

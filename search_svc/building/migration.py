@@ -283,12 +283,12 @@ def _job(gallery: BuildSource, keys: Sequence[bytes], spec: IndexSpec, held: Hel
 
 
 def _held(gallery: BuildSource, dev: Embeddings) -> HeldOutPhotos:
-    """Return the dev photos with labels of the gallery that are not in the gallery."""
+    """Return the dev photos with labels of the gallery that are not in the gallery, and show a car."""
     known = {label.label: label for label in gallery.labels}
     there = {*gallery.item_ids, *gallery.uris}
     rows = [
         row
         for row, photo in enumerate(dev.photos)
-        if photo.split == "dev" and photo.label.label in known and photo.path not in there
+        if photo.split == "dev" and photo.label.label in known and photo.path not in there and not photo.no_car_found
     ]
     return HeldOutPhotos(dev.matrix, np.array(rows, np.int64), [known[dev.photos[row].label.label] for row in rows])

@@ -53,11 +53,6 @@ class Embeddings:
         matrix, cuts = _matrix(path / "embeddings.npy", shape), Cuts.read(path / "items.csv")
         return cls(matrix, tuple(photos), model, model_name, normalized, fields["sha256"], cuts)
 
-    @property
-    def no_car(self) -> NDArray[np.bool_]:
-        """(photos,) in which photos no car was found, as far as that is known."""
-        return np.zeros(len(self.photos), np.bool_) if self.cuts is None else self.cuts.no_car
-
 
 def _matrix(file: Path, shape: tuple[int, int]) -> NDArray[Any]:
     try:

@@ -24,6 +24,8 @@ class Photo:
     """The path relative to the folder of the collection, with `/`."""
     label: Label
     split: Split
+    no_car_found: bool = False
+    """The embedder looked for a car and found none; False also where it is not known."""
 
 
 def split_names(names: str) -> set[str]:
@@ -39,7 +41,7 @@ def write(path: Path, photos: Iterable[Photo]) -> None:
 
 
 def read(path: Path) -> list[Photo]:
-    """Read the photos; columns beyond `COLUMNS` are ignored.
+    """Read the photos; columns beyond `COLUMNS` are ignored, but for `no_car_found`, which `items.csv` may have.
 
     Raises ArtifactError, with the line, if something is wrong: also if two photos of one label differ in make, model or
     year.
@@ -88,4 +90,5 @@ def _photo(row: Row, labels: dict[Label, Label]) -> Photo:
     if year and not year.isdecimal():
         raise ValueError(f"year must be a number or nothing, got {year!r}")
     car = Label(label, make or "", model or "", int(year) if year else None)
-    return Photo(path, labels.setdefault(car, car), SPLITS[SPLITS.index(split)])
+    no_car_found = row.get("no_car_found") == "true"
+    return Photo(path, labels.setdefault(car, car), SPLITS[SPLITS.index(split)], no_car_found)

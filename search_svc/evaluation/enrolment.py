@@ -6,7 +6,7 @@ photos are asked for among all labels, by the code that serves, and so are the p
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,8 @@ class Enroller:
         vectors = photos.vectors[start : start + _BATCH]
         found = [_whole(each) for each in Searcher(lambda: view).run([Query(vector, plan) for vector in vectors])]
         self._asked(len(vectors))
-        return [answerer.answer([each.neighbours]) for each in found]
+        pairs = zip(found, photos.photos[start : start + _BATCH], strict=True)
+        return [answerer.answer([replace(each.neighbours, no_car_found=photo.no_car_found)]) for each, photo in pairs]
 
     def _summary(self, count: int, rows_of: Mapping[str, NDArray[np.int64]], draws: Sequence["_Draw"]) -> Enrolment:
         right, unknown = self._mean(draws, "right"), self._mean(draws, "unknown")

@@ -1,5 +1,6 @@
 """Asks an index for photos whose labels are known, as a caller of the service would, and judges its answers."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class ExaminedPhoto:
     in_gallery: bool
     """Whether the photo is in the gallery itself; it was then left out of its own neighbours."""
     found: QueryNeighbours
-    """The neighbours that vote; fewer than k if the gallery has no more."""
+    """The neighbours that vote, fewer than k if the gallery has no more; and whether a car was found in the photo."""
     answer: Answer | None
     known_scores: Mapping[str, float]
     """Scores of how surely the gallery knows the car: see Answerer.known_scores."""
@@ -59,7 +60,10 @@ class Examiner:
         If they are not `cars`, their labels and paths mean nothing: none is known, and none is in the gallery.
         """
         own = np.array([self._rows.get(photo.path, -1) if cars else -1 for photo in photos], np.int64)
-        found = self._neighbours(queries, own, self._k)
+        found = [
+            dataclasses.replace(each, no_car_found=photo.no_car_found)
+            for each, photo in zip(self._neighbours(queries, own, self._k), photos, strict=True)
+        ]
         known = [cars and self._knows(photo.label, row) for photo, row in zip(photos, own.tolist(), strict=True)]
         nearest = self._nearest(queries, own, np.flatnonzero(known))
         return [

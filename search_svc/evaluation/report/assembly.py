@@ -33,6 +33,7 @@ def assemble(
     """Make the report on the photos of a split, one of which at least is of a known label, and on pictures without cars."""
     known = [photo for photo in photos if photo.known]
     unknown = [photo for photo in photos if not photo.known]
+    with_car = _with_car(known)
     kinds: Kinds = {kind: found for kind, found in ((UNKNOWN, unknown), (NOT_CARS, not_cars)) if found}
     calibration, mistaken = version.calibration, wrong(known)
     return Report(
@@ -44,12 +45,15 @@ def assemble(
         costly_resamples=COSTLY_RESAMPLES,
         **_photo_counts(photos, known),
         not_cars=len(not_cars),
+        no_car_found=sum(photo.found.no_car_found for photo in known),
         scores=scores([photo.right for photo in known], SEED),
+        scores_with_car=scores([photo.right for photo in with_car], SEED),
         vote_gain=_gains(known),
         recall=_recall(known),
         years=_years(known),
         confidence=confidences(known, unknown, calibrated=calibration is not None, seed=SEED),
         false_alarms=called_unknown(known, SEED),
+        false_alarms_with_car=called_unknown(with_car, SEED),
         unknown=detections(known, kinds, SEED),
         distribution=distribution(known, kinds, calibration.unknown_threshold if calibration else None),
         fused=fused(known, answerer, SEED),
@@ -60,6 +64,12 @@ def assemble(
         worst=worst(mistaken, version.items),
         intruders=intruders([*unknown, *not_cars], version.items),
     )
+
+
+def _with_car(known: Sequence[ExaminedPhoto]) -> list[ExaminedPhoto]:
+    """Return the photos in which a car was found; none if one was found in all."""
+    found = [photo for photo in known if not photo.found.no_car_found]
+    return found if len(found) < len(known) else []
 
 
 def _index_facts(version: IndexVersion) -> dict[str, Any]:

@@ -100,13 +100,19 @@ class Report:
     """How many of the photos asked for have a label that the index does not have: unknown cars."""
     not_cars: int
     """How many pictures without a car were asked for."""
+    no_car_found: int
+    """In how many of the known photos no car was found. They count: their verdict is `unknown`."""
     scores: list[Score]
+    scores_with_car: list[Score]
+    """The scores without the photos in which no car was found; empty if there are none."""
     vote_gain: list[Gain]
     recall: list[Recall]
     years: Years | None
     confidence: list[Confidence]
     false_alarms: Estimate | None
-    """The share of the known photos with the verdict `unknown`; None if the index is not calibrated."""
+    """The share of the known photos with the verdict `unknown`; None if no answer has a verdict."""
+    false_alarms_with_car: Estimate | None
+    """The same without the photos in which no car was found; None also if there are none."""
     unknown: list[Detection]
     distribution: Distribution | None
     fused: list[Fused]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from search_svc.evaluation.accuracy import CLASSES, MEASURES, Score
+from search_svc.evaluation.accuracy import CLASSES, MEASURES, VOTE, Score
 from search_svc.evaluation.report.confidence import Confidence
 from search_svc.evaluation.report.content import Report
 from search_svc.evaluation.resampling import Estimate
@@ -29,6 +29,8 @@ def _head(report: Report) -> Iterator[str]:
         yield f"{report.in_gallery} are in the index themselves; each was left out of its own neighbours"
     if report.fitted_on:
         yield "the calibration was fitted on dev photos: what it says of them is a little too good"
+    if report.no_car_found:
+        yield f"in {report.no_car_found} no car was found: their verdict is unknown, and below they count as all others do"
     if report.unknown_label:
         yield f"{report.unknown_label} more have a label that the index does not have: unknown cars"
 
@@ -38,6 +40,9 @@ def _accuracy(report: Report) -> Iterator[str]:
     yield _line("% right [95 % interval]", CLASSES)
     for measure in MEASURES:
         yield _line(measure, [cells.get((measure, level), "-") for level in CLASSES])
+    with_car = {(score.measure, score.level): percent(score) for score in report.scores_with_car}
+    if with_car:
+        yield _line("vote, where a car is", [with_car.get((VOTE, level), "-") for level in CLASSES])
     gains = {gain.level: points(gain.gain) for gain in report.vote_gain}
     yield _line("vote minus nearest", [gains.get(level, "-") for level in CLASSES])
 
@@ -55,6 +60,8 @@ def _figures(report: Report) -> Iterator[str]:
         yield _figure(f"AURC, {level.level}", percent(level.aurc))
     if report.false_alarms:
         yield _figure("known, called unknown", percent(report.false_alarms))
+    if report.false_alarms_with_car:
+        yield _figure("  where a car is", percent(report.false_alarms_with_car))
     for kind in report.unknown:
         yield f"{kind.photos} photos of {kind.kind}"
         for score in kind.detectors:

@@ -46,9 +46,8 @@ def with_cuts(directory, lines):
 def test_what_of_the_photos_was_embedded_is_in_more_columns(tmp_path):
     lines = ["0.25,0.125,0.75,1,0.875,false", "0,0,1,1,,true", "0,0,1,1,0.5,false"]
     embeddings = Embeddings.open(with_cuts(tmp_path / "e", lines))
-    assert embeddings.photos == tuple(PHOTOS)
+    assert embeddings.photos == (PHOTOS[0], replace(PHOTOS[1], no_car_found=True), PHOTOS[2])
     assert embeddings.cuts[0] == Cut(0.25, 0.125, 0.75, 1, 0.875)
-    assert embeddings.no_car.tolist() == [False, True, False]
     source = BuildSource.of(embeddings, np.array([2, 1]))
     assert [source.cuts[0], source.cuts[1]] == [Cut(0, 0, 1, 1, 0.5), Cut(0, 0, 1, 1, no_car_found=True)]
     assert source.select([1]).cuts[0].no_car_found
@@ -56,7 +55,7 @@ def test_what_of_the_photos_was_embedded_is_in_more_columns(tmp_path):
 
 def test_of_embeddings_without_them_it_is_not_known(tmp_path):
     embeddings = Embeddings.open(write(tmp_path / "e"))
-    assert (embeddings.cuts, embeddings.no_car.tolist()) == (None, [False] * 3)
+    assert embeddings.cuts is None
     assert BuildSource.of(embeddings, np.array([0])).cuts is None
 
 

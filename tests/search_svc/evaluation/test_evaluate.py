@@ -4,17 +4,20 @@ import json
 import numpy as np
 import pytest
 
+from search_svc.dataset.cuts import CutCounts
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import Photo
 from search_svc.engine.local import LocalEngine
 from search_svc.evaluation.accuracy import MEASURES
 from search_svc.evaluation.examiner import Examiner
 from search_svc.evaluation.report.unknown import VERDICT_SCORE
+from search_svc.index.version import IndexVersion
 from search_svc.live.view import Opened, View
 from search_svc.serving.queries import Plan, Query
 from search_svc.serving.searcher import Searcher
 from search_svc.voting.answer import Answerer
 from search_svc.voting.labels import parse
+from svckit.artifact import write_manifest
 from tests.search_svc.evaluation.evaluations import build_calibrated, evaluated, run, write_embeddings
 
 NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")
@@ -234,6 +237,46 @@ def test_photos_are_asked_for_as_the_service_asks(calibrated, tmp_path):
     assert [each.found for each in found] == served
     assert [each.answer for each in found] == [Answerer(calibrated).answer([each]) for each in served]
     assert {each.answer.known_score == each.known_scores[VERDICT_SCORE] for each in found} == {True}
+
+
+def with_no_car(folder, rows):
+    """Writes into the artifact that no car was found in the photos of these rows, and one in all others."""
+    path = folder / "items.csv"
+    heading, *lines = path.read_text().splitlines()
+    lines = [f"{line},0,0,1,1,{',true' if row in rows else '0.9,false'}" for row, line in enumerate(lines)]
+    path.write_text("\n".join([f"{heading},left,top,right,bottom,car_score,no_car_found", *lines, ""]))
+    fields = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, {name: fields[name] for name in fields if name not in ("files", "sha256")})
+
+
+def test_photos_without_a_car_count_as_unknown_and_are_told_with_and_without_them(calibrated, tmp_path, capsys):
+    before = evaluated(tmp_path, "embeddings", "--split", "test")
+    embeddings = Embeddings.open(tmp_path / "embeddings")
+    known = [row for row, photo in enumerate(embeddings.photos) if photo.split == "test"]
+    without = known[::4]
+    with_no_car(tmp_path / "embeddings", without)
+    capsys.readouterr()
+    found = evaluated(tmp_path, "embeddings", "--split", "test")
+    told = capsys.readouterr().out
+    assert (before["no_car_found"], before["scores_with_car"], before["false_alarms_with_car"]) == (0, [], None)
+    assert found["no_car_found"] == len(without)
+    assert found["scores"] == before["scores"], "the nearest is given all the same"
+    assert {each["photos"] for each in found["scores_with_car"]} == {len(known) - len(without)}
+    called = found["false_alarms"]["value"] * len(known)
+    assert called == pytest.approx(found["false_alarms_with_car"]["value"] * (len(known) - len(without)) + len(without))
+    assert f"in {len(without)} no car was found: their verdict is unknown" in told
+    assert "\nvote, where a car is " in told
+    assert "\n  where a car is " in told
+
+
+def test_a_calibration_is_fitted_on_photos_that_show_a_car(calibrated, tmp_path, capsys):
+    embeddings = Embeddings.open(tmp_path / "embeddings")
+    dev = [row for row, photo in enumerate(embeddings.photos) if photo.split == "dev"]
+    with_no_car(tmp_path / "embeddings", dev[:20])
+    run("build", tmp_path / "embeddings", "--out", tmp_path / "anew")
+    fitted = IndexVersion.open(tmp_path / "anew")
+    assert fitted.calibration.photos == calibrated.calibration.photos - 20
+    assert fitted.manifest.cuts == CutCounts(whole=fitted.manifest.items)
 
 
 def test_a_calibrated_index_is_reported_with_its_verdicts(calibrated, tmp_path):
