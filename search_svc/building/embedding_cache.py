@@ -4,7 +4,9 @@ The cache is one SQLite file, `migration.db`, in the directory of the new index.
 deleted. Each row has a checksum: a bit that flipped on the disk must not get into the new index.
 """
 
+import dataclasses
 import hashlib
+import json
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from search_svc.dataset.cuts import Cut, Cuts
 from search_svc.index.journal_errors import translate_sqlite_errors
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -23,8 +26,17 @@ from svckit.cli import CommandError
 FILE = "migration.db"
 _SETUP = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value NOT NULL, checksum INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS remade (photo BLOB PRIMARY KEY, embedding BLOB NOT NULL, checksum INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS remade (photo BLOB PRIMARY KEY, embedding BLOB NOT NULL, checksum INTEGER NOT NULL DEFAULT 0, cut TEXT);
 """
+
+
+@dataclass(frozen=True)
+class Remade:
+    """The new embedding of a photo."""
+
+    embedding: NDArray[np.float32]  # (dimension,)
+    cut: Cut | None
+    """What of the photo it is of; None if the embedder did not say."""
 
 
 def photo_key(item_id: str, uri: str, embedding: bytes) -> bytes:
@@ -34,7 +46,7 @@ def photo_key(item_id: str, uri: str, embedding: bytes) -> bytes:
 
 
 class EmbeddingCache:
-    """Photo key -> float16 embedding, all of one model. What was added is on the disk once `add` has returned."""
+    """Photo key -> float16 embedding and cut, all of one model. What was added is on the disk once `add` has returned."""
 
     def __init__(self, directory: Path, model: str, dimension: int) -> None:
         """Open the cache, or make it. Raises CommandError if it is of another model, ArtifactError if it cannot be read."""
@@ -45,7 +57,7 @@ class EmbeddingCache:
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SETUP)
-            self._add_checksums()
+            self._upgrade()
             if not self._meta("model"):
                 self._set_meta("model", model)
         if (before := self._meta("model")) != model:
@@ -65,10 +77,15 @@ class EmbeddingCache:
     def close(self) -> None:
         self._connection.close()
 
+    def _upgrade(self) -> None:
+        """Add to a file that an earlier vmmr made what it did not have: checksums, and then cuts."""
+        self._add_checksums()
+        if not self._has_column("remade", "cut"):
+            self._connection.execute("ALTER TABLE remade ADD COLUMN cut TEXT")
+
     def _add_checksums(self) -> None:
-        """Add checksums to a file that an earlier vmmr made without them."""
         for table, columns in (("meta", "name, value"), ("remade", "photo, embedding")):
-            if any(name == "checksum" for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")):
+            if self._has_column(table, "checksum"):
                 continue
             self._connection.create_function("checksum", 2, _checksum)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -76,27 +93,41 @@ class EmbeddingCache:
             self._connection.execute(f"UPDATE {table} SET checksum = checksum({columns})")  # noqa: S608
             self._connection.execute("COMMIT")
 
+    def _has_column(self, table: str, column: str) -> bool:
+        return any(name == column for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})"))
+
     def has(self, photo: bytes) -> bool:
         with translate_sqlite_errors(self.path, _damaged):
             return bool(self._connection.execute("SELECT 1 FROM remade WHERE photo = ?", (photo,)).fetchone())
 
-    def add(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
-        made = [(photo, vector.astype("<f2").tobytes()) for photo, vector in embeddings.items()]
-        rows = [(photo, embedding, _checksum(photo, embedding)) for photo, embedding in made]
+    def add(self, remade: Mapping[bytes, Remade]) -> None:
+        made = [(photo, each.embedding.astype("<f2").tobytes(), _text(each.cut)) for photo, each in remade.items()]
+        rows = [(photo, embedding, _row_checksum(photo, embedding, cut), cut) for photo, embedding, cut in made]
         with translate_sqlite_errors(self.path, _damaged):
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO remade VALUES (?, ?, ?)", rows)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO remade (photo, embedding, checksum, cut) VALUES (?, ?, ?, ?)", rows
+            )
             self._connection.execute("COMMIT")
 
     def get(self, photo: bytes) -> NDArray[np.float16]:
         """Return an embedding that was added, (dimension,). Raises ArtifactError if it is not what was added."""
+        return np.frombuffer(self._row(photo)[0], "<f2")
+
+    def cuts(self, photos: Sequence[bytes]) -> Cuts:
+        """Return what of each photo was embedded. Raises ArtifactError if it is not what was added."""
+        texts = (self._row(photo)[1] for photo in photos)
+        return Cuts.of(None if text is None else Cut(*json.loads(text)) for text in texts)
+
+    def _row(self, photo: bytes) -> tuple[bytes, str | None]:
+        """Return the embedding and the cut of a photo, as they are in the file."""
         with translate_sqlite_errors(self.path, _damaged):
             row = self._connection.execute(
-                "SELECT photo, embedding, checksum FROM remade WHERE photo = ?", (photo,)
+                "SELECT photo, embedding, checksum, cut FROM remade WHERE photo = ?", (photo,)
             ).fetchone()
-        if row is None or row[0] != photo or _checksum(photo, row[1]) != row[2]:
+        if row is None or row[0] != photo or _row_checksum(photo, row[1], row[3]) != row[2]:
             raise _damaged(self.path, "an embedding is not what was written")
-        return np.frombuffer(row[1], "<f2")
+        return row[1], row[3]
 
     def rows(self, photos: Sequence[bytes]) -> "_CachedRows":
         """Return the embeddings of photos, in their order, (photos, dimension); each is read when it is asked for."""
@@ -126,6 +157,15 @@ class EmbeddingCache:
 def _checksum(key: object, value: object) -> int:
     """Return the CRC-32 of a row. It depends on the types of the values, which SQLite may change, too."""
     return zlib.crc32(repr((key, value)).encode("utf-8", "surrogatepass"))
+
+
+def _row_checksum(photo: bytes, embedding: object, cut: object) -> int:
+    """Return the checksum of a row of `remade`: without a cut, that of a file that an earlier vmmr made."""
+    return _checksum(photo, embedding if cut is None else (embedding, cut))
+
+
+def _text(cut: Cut | None) -> str | None:
+    return None if cut is None else json.dumps(dataclasses.astuple(cut))
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:

@@ -1,6 +1,7 @@
 """Migration: builds an index for another model from the gallery of an index, beside that index.
 
-Every photo is fetched from its uri and embedded anew by a running embedder; labels, ids and attributes of the items stay. The
+Every photo is fetched from its uri and embedded anew by a running embedder, which looks for its main car if the new model has a detector;
+a part that its owner gave is kept. Labels, ids and attributes of the items stay. The
 old index is only read, and serves on. Photos are embedded once: run again, a migration takes in what changed since.
 """
 
@@ -13,13 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import vmmr
-from numpy.typing import NDArray
 
 from search_svc.building.build import build_version
 from search_svc.building.build_source import BuildSource
 from search_svc.building.compaction import MergedGallery, merge_journal, spec_like
-from search_svc.building.embedding_cache import EmbeddingCache, photo_key
+from search_svc.building.embedding_cache import EmbeddingCache, Remade, photo_key
 from search_svc.building.spec import IndexSpec, Resources
+from search_svc.dataset.cuts import Cut, CutKind
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.index.index_dir import version_names
@@ -84,8 +85,8 @@ class Migration:
     """Number of the last entry of the old index's journal that is in the new index."""
 
 
-Vectors = dict[int, NDArray[np.float32]]
-"""Row -> embedding, (dimension,)."""
+Embedded = dict[int, Remade]
+"""Row -> its new embedding."""
 Failures = dict[int, str]
 """Row -> why its photo cannot be fetched or embedded."""
 
@@ -111,17 +112,17 @@ class GalleryEmbedder:
         batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
         failed: list[FailedPhoto] = []
         with progress(initial=len(keys) - len(rows), total=len(keys), desc="embed", unit="photo") as bar:
-            for vectors, failures in _map_in_order(lambda some: self._embed(gallery.uris, some), batches):
-                cache.add({keys[row]: vector for row, vector in vectors.items()})
+            for embedded, failures in _map_in_order(lambda some: self._embed(gallery, some), batches):
+                cache.add({keys[row]: remade for row, remade in embedded.items()})
                 failed += [FailedPhoto(gallery.item_ids[row], reason) for row, reason in failures.items()]
-                bar.update(len(vectors) + len(failures))
+                bar.update(len(embedded) + len(failures))
         return len(rows) - len(failed), failed
 
-    def _embed(self, uris: Sequence[str], rows: Iterable[int]) -> tuple[Vectors, Failures]:
-        fetched, failures = self._fetch(uris, rows)
+    def _embed(self, gallery: BuildSource, rows: Iterable[int]) -> tuple[Embedded, Failures]:
+        fetched, failures = self._fetch(gallery, rows)
         while fetched:
             try:
-                vectors = self.client.embed(list(fetched.values())).vectors
+                embeddings = self.client.embed(list(fetched.values()))
             except vmmr.InvalidPhotoError as error:
                 refused = {list(fetched)[position]: str(error.of(position)) for position in error.photos}
                 if not refused:
@@ -129,18 +130,38 @@ class GalleryEmbedder:
                 failures |= refused
                 fetched = {row: photo for row, photo in fetched.items() if row not in failures}
             else:
-                return dict(zip(fetched, vectors, strict=True)), failures
+                return dict(zip(fetched, _remade(embeddings), strict=True)), failures
         return {}, failures
 
-    def _fetch(self, uris: Sequence[str], rows: Iterable[int]) -> tuple[dict[int, bytes], Failures]:
-        fetched: dict[int, bytes] = {}
+    def _fetch(self, gallery: BuildSource, rows: Iterable[int]) -> tuple[dict[int, vmmr.Photo], Failures]:
+        fetched: dict[int, vmmr.Photo] = {}
         failures: Failures = {}
         for row in rows:
             try:
-                fetched[row] = self.photos.fetch(uris[row])
+                crop = _given(gallery.cuts[row] if gallery.cuts else None)
+                fetched[row] = vmmr.Photo(self.photos.fetch(gallery.uris[row]), crop)
             except (vmmr.PhotoError, OSError, ValueError) as error:
                 failures[row] = str(error)
         return fetched, failures
+
+
+def _given(cut: Cut | None) -> vmmr.Box | None:
+    """Return the part of a photo that its owner gave, if one was given."""
+    if cut is None or cut.kind is not CutKind.GIVEN:
+        return None
+    return vmmr.Box(cut.left, cut.top, cut.right, cut.bottom)
+
+
+def _remade(embeddings: vmmr.Embeddings) -> list[Remade]:
+    if embeddings.parts is None:
+        return [Remade(vector, None) for vector in embeddings.vectors]
+    pairs = zip(embeddings.vectors, embeddings.parts, strict=True)
+    return [Remade(vector, _cut(part.cut)) for vector, part in pairs]
+
+
+def _cut(cut: vmmr.Cut) -> Cut:
+    box = cut.box
+    return Cut(box.left, box.top, box.right, box.bottom, cut.car_score, cut.no_car_found)
 
 
 def migrate(
@@ -215,8 +236,8 @@ def _photo_keys(gallery: BuildSource) -> list[bytes]:
 
 
 def _map_in_order(
-    work: Callable[[list[int]], tuple[Vectors, Failures]], batches: Sequence[list[int]]
-) -> Iterator[tuple[Vectors, Failures]]:
+    work: Callable[[list[int]], tuple[Embedded, Failures]], batches: Sequence[list[int]]
+) -> Iterator[tuple[Embedded, Failures]]:
     """Yield the results of `work` in the order of the batches; run few batches ahead of what was taken."""
     with ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="embed") as pool:
         try:
@@ -244,6 +265,7 @@ def _with_new_embeddings(
         model_name=model_name,
         embeddings=cache.rows(keys),
         rows=np.arange(len(keys)),
+        cuts=cache.cuts(keys),
     )
 
 
@@ -279,7 +301,8 @@ def _job(gallery: BuildSource, keys: Sequence[bytes], spec: IndexSpec, held: Hel
     names = zip(gallery.labels, gallery.batch_ids, gallery.attributes, strict=True)
     others = (repr((label.label, batch, sorted(more.items()))).encode() for label, batch, more in names)
     dev = held.embeddings[held.rows].tobytes() if held else b""
-    return sha256_of([*keys, *others, repr(spec).encode(), dev])
+    cuts = b"" if gallery.cuts is None else gallery.cuts.table.tobytes()
+    return sha256_of([*keys, *others, cuts, repr(spec).encode(), dev])
 
 
 def _held(gallery: BuildSource, dev: Embeddings) -> HeldOutPhotos:

@@ -17,6 +17,7 @@ So the checksum covers the cut, an entry without one is what it was before there
 In format 1, the checksum of an entry did not cover its number nor `closes`, and `meta` had none; SQLite kept the last number.
 """
 
+import dataclasses
 import json
 import sqlite3
 import zlib
@@ -75,7 +76,7 @@ def attributes_text(attributes: Mapping[str, str], cut: Cut | None) -> str:
     """Return what stands in the column `attributes`."""
     said: Any = dict(attributes)
     if cut:
-        said = [said, [cut.left, cut.top, cut.right, cut.bottom, cut.car_score, cut.no_car_found]]
+        said = [said, dataclasses.astuple(cut)]
     return json.dumps(said, sort_keys=True, ensure_ascii=False)
 
 

@@ -6,12 +6,14 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from search_svc.building.embedding_cache import FILE, EmbeddingCache, photo_key
+from search_svc.building.embedding_cache import FILE, EmbeddingCache, Remade, photo_key
+from search_svc.dataset.cuts import Cut
 from svckit.artifact import ArtifactError
 
 MODEL = "c0ffee" + 58 * "0"
 D = 8
 KEYS = [photo_key(name, f"{name}.jpg", b"old") for name in "ab"]
+CUTS = [Cut(0.25, 0.125, 0.75, 1.0, 0.875), None]
 VECTORS = np.random.default_rng(0).standard_normal((2, D)).astype(np.float32)
 
 
@@ -19,7 +21,7 @@ VECTORS = np.random.default_rng(0).standard_normal((2, D)).astype(np.float32)
 def folder(tmp_path):
     """Two photos, and a version that was built of them."""
     with EmbeddingCache(tmp_path, MODEL, D) as cache:
-        cache.add(dict(zip(KEYS, VECTORS, strict=True)))
+        cache.add({key: Remade(vector, cut) for key, vector, cut in zip(KEYS, VECTORS, CUTS, strict=True)})
         cache.record_build("a gallery")
     return tmp_path
 
@@ -38,6 +40,23 @@ def read(folder):
 
 def test_what_was_added_is_had_again(folder):
     assert read(folder) == ("a gallery", VECTORS.astype(np.float16).tolist())
+
+
+def test_what_of_a_photo_was_embedded_is_had_again_and_a_change_of_it_is_found(folder):
+    with EmbeddingCache(folder, MODEL, D) as cache:
+        assert [cache.cuts(KEYS)[row] for row in range(2)] == CUTS
+    change(folder, "UPDATE remade SET cut = replace(cut, '0.875', '0.625')")
+    with EmbeddingCache(folder, MODEL, D) as cache, pytest.raises(ArtifactError, match="not what was written"):
+        cache.cuts(KEYS)
+
+
+def test_a_file_of_before_there_were_cuts_goes_on_being_used(folder):
+    change(folder, "DELETE FROM remade WHERE cut IS NOT NULL", "ALTER TABLE remade DROP COLUMN cut")
+    with EmbeddingCache(folder, MODEL, D) as cache:
+        assert (cache.has(KEYS[0]), cache.cuts(KEYS[1:])[0]) == (False, None)
+        assert cache.get(KEYS[1]).tolist() == VECTORS[1].astype(np.float16).tolist()
+        cache.add({KEYS[0]: Remade(VECTORS[0], CUTS[0])})
+        assert [cache.cuts(KEYS)[row] for row in range(2)] == CUTS
 
 
 def test_a_bit_of_an_embedding_that_flipped_is_found_and_the_file_named_with_what_helps(folder):
@@ -77,7 +96,12 @@ def test_embeddings_that_have_changed_places_are_found(folder):
 
 
 def test_a_file_that_was_made_without_checksums_gets_them(folder):
-    change(folder, "ALTER TABLE remade DROP COLUMN checksum", "ALTER TABLE meta DROP COLUMN checksum")
+    change(
+        folder,
+        "ALTER TABLE remade DROP COLUMN cut",
+        "ALTER TABLE remade DROP COLUMN checksum",
+        "ALTER TABLE meta DROP COLUMN checksum",
+    )
     assert read(folder) == ("a gallery", VECTORS.astype(np.float16).tolist())
     change(folder, "UPDATE meta SET value = 'another' WHERE name = 'built'")
     with pytest.raises(ArtifactError, match="`meta` is not what was written"):
