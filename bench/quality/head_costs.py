@@ -1,8 +1,9 @@
 """What an embedding's dimension costs: `python -m bench.quality.head_costs BUNDLE BUNDLE ...`, bundles that differ in their heads.
 
-CPU milliseconds, medians of rounds in which the bundles take turns, one thread: the network for one photo, and a search of one query and of
-64 at once, by exact search (Flat) and by HNSW32, among as many photos as the gallery that ships has, with vectors drawn at random. Bytes are
-those of the bundle, and of one photo of the gallery: its embedding in float16, and again in a Flat index in float32.
+CPU milliseconds, medians of rounds in which the bundles take turns, one thread: the network for one photo, and a search of one query among as
+many photos as the gallery that ships has, by several kinds of index; vectors are drawn at random. Bytes are those of the bundle, and of
+one photo of the gallery: its embedding in float16, and again in a Flat index in float32. Run it with OMP_NUM_THREADS=1: threads that wait
+for each other would count.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from embedder_svc.network.model import Model
 from search_svc.engine.threads import use_one_core
 
 OUT = RESULTS / "head-costs.json"
-GALLERY, K, BATCH = 6396, 30, 64
+GALLERY, K = 6396, 30
+KINDS = ("Flat", "SQfp16", "SQ8", "IVF80,Flat", "HNSW32,Flat")
+NPROBE = 8
 
 
 def main() -> None:
@@ -67,15 +70,18 @@ def work(path: Path, dimension: int) -> dict[str, Step]:
     photo = rng.integers(0, 256, (1, side, side, 3), np.uint8)
     vectors = rng.standard_normal((GALLERY, dimension), np.float32)
     faiss.normalize_L2(vectors)
-    flat, hnsw = (faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT) for kind in ("Flat", "HNSW32,Flat"))
-    flat.add(vectors)
-    hnsw.add(vectors)
-    return {
-        "network ms": lambda: model.embed_in_lane(photo),
-        "Flat, one, ms": searching(flat, vectors[:1]),
-        "Flat, 64, ms each": searching(flat, vectors[:BATCH]),
-        "HNSW32, one, ms": searching(hnsw, vectors[:1]),
+    return {"network ms": lambda: model.embed_in_lane(photo)} | {
+        f"{kind} ms": searching(index(kind, vectors), vectors[:1]) for kind in KINDS
     }
+
+
+def index(kind: str, vectors: NDArray[np.float32]) -> Any:
+    made = faiss.index_factory(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    made.train(vectors)
+    made.add(vectors)
+    if kind.startswith("IVF"):
+        made.nprobe = NPROBE
+    return made
 
 
 def searching(index: Any, queries: NDArray[np.float32]) -> Step:
@@ -83,7 +89,7 @@ def searching(index: Any, queries: NDArray[np.float32]) -> Step:
 
 
 def in_turns(steps: Sequence[dict[str, Step]], rounds: int) -> list[dict[str, float]]:
-    """Return the median CPU milliseconds of each step; those of a batch are divided by its queries."""
+    """Return the median CPU milliseconds of each step."""
     found: list[dict[str, list[float]]] = [{name: [] for name in each} for each in steps]
     for _ in range(rounds):
         for each, times in zip(steps, found, strict=True):
@@ -91,7 +97,7 @@ def in_turns(steps: Sequence[dict[str, Step]], rounds: int) -> list[dict[str, fl
                 step()
                 started = time.process_time()
                 step()
-                times[name].append(1e3 * (time.process_time() - started) / (BATCH if "64" in name else 1))
+                times[name].append(1e3 * (time.process_time() - started))
     return [{name: round(median(values), 3) for name, values in times.items()} for times in found]
 
 

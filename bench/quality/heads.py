@@ -26,7 +26,7 @@ from search_svc.dataset.embeddings import Embeddings
 from search_svc.fitting.calibration_metrics import auroc, fpr_at_tpr
 
 OUT = RESULTS / "heads.json"
-RECIPES = [(0.0, 0.05), (0.0, 0.1), (0.0, 0.2), (0.25, 0.1), (0.5, 0.15), (0.8, 0.2), (1.0, 0.3)]
+RECIPES = [(0.0, 0.01), (0.0, 0.02), (0.0, 0.05), (0.0, 0.1), (0.0, 0.2), (0.25, 0.1), (0.5, 0.15), (1.0, 0.3)]
 DIRECTIONS = (2048, 1024, 512)
 COUNTS, DRAWS = (1, 2, 5, 10, 20), 5
 MOST_ASKED = 300

@@ -24,7 +24,7 @@ class Whitening:
 
     within: float = 0.0
     """The share of the covariance within labels; the rest is the total one, scaled to the same trace."""
-    shrinkage: float = 0.1
+    shrinkage: float = 0.05
     """Added to each variance, in units of the mean variance: how little the small ones are trusted."""
     directions: int | None = None
     """How many directions to keep, those in which whitened photos vary most; None keeps as many as there are features."""

@@ -91,11 +91,11 @@ def test_a_report_has_a_row_for_each_number_and_shows_it_everywhere(version, tmp
         )
     assert eight["called_unknown"]["value"] < eight["called_unknown_before"]["value"]
     assert eight["called_unknown_before"]["value"] == report["unknown"][0]["called_unknown"]["value"]
-    text, page = capsys.readouterr().out, (tmp_path / "r.html").read_text()
+    text, page = capsys.readouterr().out, (tmp_path / "r.html").read_text().replace("<wbr>", "")
     shown = (
         f"{100 * eight['right']['value']:.1f} [{100 * eight['right']['low']:.1f}, {100 * eight['right']['high']:.1f}]"
     )
-    assert f"8, 80 of 2{' ':>30}"[:10] in text
+    assert "\n8, 80 of 2 " in text
     assert shown in text
     assert f'<data value="{eight["right"]["value"]}">' in page.split('id="enrolment"')[1].split("</table>")[0]
     assert all(each["label"] in page.split('id="enrolled-labels"')[1] for each in one["of_label"])
