@@ -107,6 +107,11 @@ def _add_sent(target: Arguments, name: str) -> None:
     )
     if photos:
         group.add_argument(
+            "--subject",
+            choices=("whole", "main_car", "every_car"),
+            help="what of each photo to look at (default: what the embedder looks at by itself)",
+        )
+        group.add_argument(
             "--size", metavar="WxH", type=_size, default=(500, 375), help="of drawn photos (default: 500x375)"
         )
 

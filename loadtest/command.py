@@ -5,7 +5,6 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from vmmr import _channel
 from vmmr._channel import TLS
@@ -73,7 +72,7 @@ def access(args: argparse.Namespace, tls: TLS | None, token: str | None) -> Acce
 
 
 def _plan(args: argparse.Namespace, access: Access, options: SearchOptions) -> Plan:
-    settings: dict[str, Any] = {"size": args.size} if "size" in args else {}
+    settings = {name: getattr(args, name) for name in ("size", "subject") if name in args}
     return Plan(
         target=args.target,
         loads=_loads(args),

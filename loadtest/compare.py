@@ -10,7 +10,7 @@ from loadtest.result import FORMAT
 from loadtest.table import ABSENT, aligned
 
 _SAME = (
-    *("target", "batch", "photos", "distinct", "size", "options"),
+    *("target", "batch", "photos", "distinct", "size", "subject", "options"),
     *("arrivals", "duration_s", "slo_p99_ms", "processes", "connections"),
 )
 """Settings that should be equal in both results: otherwise the figures measure different things."""
@@ -145,8 +145,9 @@ def _share(old: float | None, new: float | None) -> float | None:
 
 def _remarks(old: dict[str, Any], new: dict[str, Any], before: Any, after: Any) -> Iterator[str]:
     for name in _SAME:
-        if old["plan"][name] != new["plan"][name]:
-            yield f"! {name} was {old['plan'][name]}, is {new['plan'][name]}: these are figures of different things"
+        was, now = (each["plan"].get(name) for each in (old, new))  # older results lack later settings
+        if was != now:
+            yield f"! {name} was {was}, is {now}: these are figures of different things"
     if old["machine"] != new["machine"]:
         yield "! the two were measured from different machines"
     for name, result in (("old", old), ("new", new)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vmmr._channel import TLS
-from vmmr._types import SearchOptions
+from vmmr._types import SearchOptions, Subject
 
 Target: TypeAlias = Literal["embed", "search", "classify", "identify"]
 Arrivals: TypeAlias = Literal["uniform", "poisson"]
@@ -71,6 +71,8 @@ class Plan:
     """How many different photos or vectors are sent, in turn."""
     size: tuple[int, int] = (500, 375)
     """Width and height of drawn photos, in pixels."""
+    subject: Subject | None = None
+    """What of each photo to look at. None: what the embedder looks at by itself."""
     batch: int = 1
     """How many photos, or queries, are in one call."""
     options: SearchOptions = field(default_factory=SearchOptions)

@@ -114,7 +114,7 @@ class Services:
 
 def _embed_requests(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:
     pictures = _photos(plan, services)
-    images = [Image(content) for content in pictures.contents]
+    images = [Image(content, subject=plan.subject) for content in pictures.contents]
     return tuple(embed(batch).SerializeToString() for batch in batches(images, plan.batch)), pictures.source
 
 

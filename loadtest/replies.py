@@ -1,5 +1,6 @@
 """Check a reply, and read from it what a load test measures."""
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from vmmr.embedder.v1 import embedder_pb2
@@ -13,15 +14,28 @@ class MalformedReplyError(ValueError):
     """A reply that does not answer as many questions as were asked."""
 
 
-def embedded(reply: bytes, photos: int) -> tuple[embedding_pb2.Embeddings, dict[str, float]]:
-    """Return the embeddings and the embedder's times in ms. Raise MalformedReplyError or DecodeError."""
+@dataclass(frozen=True)
+class Embedded:
+    """What a reply of the embedder says."""
+
+    embeddings: embedding_pb2.Embeddings
+    cuts: list[embedding_pb2.Cut]
+    """What each embedding is of; empty if the embedder did not say."""
+    rows: int
+    times: dict[str, float]
+    """In ms."""
+
+
+def embedded(reply: bytes, photos: int) -> Embedded:
+    """Read a reply about so many photos. Raise MalformedReplyError or DecodeError."""
     message = embedder_pb2.EmbedResponse.FromString(reply)
-    embeddings = message.embeddings
-    if len(embeddings.data) != 4 * embeddings.dimension * photos:
+    embeddings, parts = message.embeddings, message.parts
+    rows = len(parts) or photos
+    if rows < photos or len(embeddings.data) != 4 * embeddings.dimension * rows:
         raise MalformedReplyError(
-            f"the embedder's reply does not have {photos} embeddings of {embeddings.dimension} floats"
+            f"the embedder's reply does not have {rows} embeddings of {embeddings.dimension} floats, of {photos} photos"
         )
-    return embeddings, _times(message.times)
+    return Embedded(embeddings, [part.cut for part in parts], rows, _times(message.times))
 
 
 def answered(reply: bytes, kind: SearchReply, queries: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The call of each target: bytes out, bytes in, and the figures that the reply holds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,8 +66,7 @@ def _method(channel: Any, name: str, metadata: Any) -> Any:
 def _embed(method: Any, batch: int) -> Ask:
     async def embed(request: bytes, deadline: float) -> Answer:
         reply = await method(request, deadline)
-        _, times = replies.embedded(reply, batch)
-        return Answer(len(request), len(reply), times)
+        return Answer(len(request), len(reply), replies.embedded(reply, batch).times)
 
     return embed
 
@@ -88,17 +87,17 @@ def _identify(channels: Mapping[str, Any], plan: Plan, metadata: Any) -> Ask:
 
     async def identify(request: bytes, deadline: float) -> Answer:
         began = time.monotonic()
-        embedded = await embed(request, deadline)
-        embeddings, embedding = replies.embedded(embedded, plan.batch)
+        reply = await embed(request, deadline)
+        embedded = replies.embedded(reply, plan.batch)
         between = time.monotonic()
-        question = _search_request(embeddings, options)
+        question = _search_request(embedded.embeddings, options, embedded.cuts)
         answer = await classify(question, deadline)
-        searching = replies.answered(answer, search_pb2.ClassifyResponse, plan.batch)
-        stages = {f"e.{name}": ms for name, ms in embedding.items()} | {
+        searching = replies.answered(answer, search_pb2.ClassifyResponse, embedded.rows)
+        stages = {f"e.{name}": ms for name, ms in embedded.times.items()} | {
             f"s.{name}": ms for name, ms in searching.items()
         }
         calls = {EMBED: 1e3 * (between - began), CLASSIFY: 1e3 * (time.monotonic() - between)}
-        return Answer(len(request) + len(question), len(embedded) + len(answer), stages | calls)
+        return Answer(len(request) + len(question), len(reply) + len(answer), stages | calls)
 
     return identify
 
@@ -108,5 +107,7 @@ def search_request(embeddings: embedding_pb2.Embeddings, options: SearchOptions)
     return _search_request(embeddings, _requests.options(options))
 
 
-def _search_request(embeddings: embedding_pb2.Embeddings, options: search_pb2.SearchOptions) -> bytes:
-    return search_pb2.ClassifyRequest(queries=embeddings, options=options).SerializeToString()
+def _search_request(
+    embeddings: embedding_pb2.Embeddings, options: search_pb2.SearchOptions, cuts: Sequence[embedding_pb2.Cut] = ()
+) -> bytes:
+    return search_pb2.ClassifyRequest(queries=embeddings, options=options, cuts=cuts).SerializeToString()

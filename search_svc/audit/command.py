@@ -24,9 +24,9 @@ _LEAST_PHOTOS = 2
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "audit",
-        help="find copies, wrong labels and pictures of no car",
+        help="find copies, wrong labels, and photos of no car or several",
         description="Looks through a collection for photos that are there twice, labels that look wrong, and pictures that"
-        f" show no car. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take"
+        f" show no car; and, if the model has a detector, for photos in which it found none, or several. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take"
         " with --exclude.",
     )
     parser.add_argument(
@@ -110,7 +110,8 @@ def _summary(out: Path, embeddings: Embeddings, result: Audit, excluded: Sequenc
             " of them are found",
             file=sys.stderr,
         )
+    found = f", {counts['no-car']} without a car, {counts['cars']} with several" if embeddings.cuts else ""
     return (
         f"{out}: {len(embeddings.photos)} photos: {counts['copy']} pairs of copies, {counts['label']} labels that look wrong,"
-        f" {counts['odd']} like no car here; {len(excluded)} photos in {EXCLUDE_FILE}"
+        f" {counts['odd']} like no car here{found}; {len(excluded)} photos in {EXCLUDE_FILE}"
     )

@@ -11,7 +11,7 @@ from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.dataset.csv_files import text_of
 from search_svc.dataset.photo_list import Photo
 
-Kind = Literal["copy", "label", "odd"]
+Kind = Literal["cars", "copy", "label", "no-car", "odd"]
 COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split")
 
 LABEL_SCORE = 0.3
@@ -25,7 +25,7 @@ class Finding:
     score: float
     photo: Photo
     other: Photo | None
-    """The copy, for kind `copy`; a photo of the likelier label, for `label`; the nearest photo, for `odd`."""
+    """The copy, for kind `copy`; a photo of the likelier label, for `label`; the nearest photo, for `odd`; None for the others."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,15 @@ def found(photos: Sequence[Photo], pairs: Iterable[Copy], doubts: Doubts, near: 
             findings.append(Finding("odd", float(doubts.odd[row]), photo, _at(photos, int(near.rows[row, 0]))))
         elif doubts.label[row] >= LABEL_SCORE:
             findings.append(Finding("label", float(doubts.label[row]), photo, _at(photos, int(doubts.witness[row]))))
+        findings += _by_the_detector(photo)
     return sorted(findings, key=lambda each: (each.kind, -each.score, each.photo.path))
+
+
+def _by_the_detector(photo: Photo) -> Iterator[Finding]:
+    if photo.no_car_found:
+        yield Finding("no-car", 1.0, photo, None)
+    if (photo.cars or 0) > 1:
+        yield Finding("cars", float(photo.cars or 0), photo, None)
 
 
 def exclusions(

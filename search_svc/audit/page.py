@@ -47,4 +47,14 @@ def _parts(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:
             "Far from its label and from every other: interiors, parts, no car. Beside it, the nearest photo.",
             [each for each in findings if each.kind == "odd"],
         ),
+        (
+            "No car found",
+            "The detector found none, so they were embedded whole.",
+            [each for each in findings if each.kind == "no-car"],
+        ),
+        (
+            "Several cars",
+            "The main one was embedded, which may not be the one that the label names. The score is the number of cars.",
+            [each for each in findings if each.kind == "cars"],
+        ),
     ]

@@ -26,6 +26,8 @@ class Photo:
     split: Split
     no_car_found: bool = False
     """The embedder looked for a car and found none; False also where it is not known."""
+    cars: int | None = None
+    """How many cars the embedder found; None where it is not known."""
 
 
 def split_names(names: str) -> set[str]:
@@ -41,7 +43,7 @@ def write(path: Path, photos: Iterable[Photo]) -> None:
 
 
 def read(path: Path) -> list[Photo]:
-    """Read the photos; columns beyond `COLUMNS` are ignored, but for `no_car_found`, which `items.csv` may have.
+    """Read the photos; columns beyond `COLUMNS` are ignored, but for `no_car_found` and `cars`, which `items.csv` may have.
 
     Raises ArtifactError, with the line, if something is wrong: also if two photos of one label differ in make, model or
     year.
@@ -90,5 +92,14 @@ def _photo(row: Row, labels: dict[Label, Label]) -> Photo:
     if year and not year.isdecimal():
         raise ValueError(f"year must be a number or nothing, got {year!r}")
     car = Label(label, make or "", model or "", int(year) if year else None)
+    cars = row.get("cars") or ""
+    if cars and not cars.isdecimal():
+        raise ValueError(f"cars must be a number or nothing, got {cars!r}")
     no_car_found = row.get("no_car_found") == "true"
-    return Photo(path, labels.setdefault(car, car), SPLITS[SPLITS.index(split)], no_car_found)
+    return Photo(
+        path,
+        labels.setdefault(car, car),
+        SPLITS[SPLITS.index(split)],
+        no_car_found=no_car_found,
+        cars=int(cars) if cars else None,
+    )

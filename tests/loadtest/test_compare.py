@@ -88,6 +88,14 @@ def test_a_change_that_may_be_chance_is_told_as_such():
     assert (p99.regressed, p99.unsure) == (True, False)
 
 
+def test_a_result_of_before_there_was_a_setting_has_its_default():
+    old = copy.deepcopy(OLD)
+    del old["plan"]["subject"]
+    assert compare.compare(old, OLD, Allowed()).remarks == ()
+    (remark,) = compare.compare(old, result(step(Open(100)), step(Closed(4)), subject="whole"), Allowed()).remarks
+    assert remark == "! subject was None, is whole: these are figures of different things"
+
+
 def test_results_of_different_things_are_told_apart():
     other = result(step(Open(100)), batch=4) | {"machine": {"cores": 64}, "doubts": ["100/s: late"], "ended_early": "x"}
     remarks = "\n".join(compare.compare(OLD, other, Allowed()).remarks)

@@ -21,11 +21,24 @@ def test_embeddings_and_times_of_the_embedder(rows, dimension, decode, queue, in
     times = embedder_pb2.EmbedTimes(decode_ms=decode, queue_ms=queue, infer_ms=infer)
     embeddings = wire.pack("m" * 64, np.ones((rows, dimension), np.float32))
     reply = embedder_pb2.EmbedResponse(embeddings=embeddings, times=times).SerializeToString()
-    content, found = embedded(reply, rows)
-    assert content == embeddings
-    assert found == {"decode": decode, "queue": queue, "infer": infer}
+    found = embedded(reply, rows)
+    assert (found.embeddings, found.rows, found.cuts) == (embeddings, rows, [])
+    assert found.times == {"decode": decode, "queue": queue, "infer": infer, "detect": 0}
     with pytest.raises(MalformedReplyError, match=f"does not have {rows + 1} embeddings"):
         embedded(reply, rows + 1)
+
+
+def test_a_photo_may_have_several_embeddings_and_none_has_fewer_than_one():
+    def reply(rows, parts):
+        embeddings = wire.pack("m" * 64, np.ones((rows, 3), np.float32))
+        parts = [embedder_pb2.EmbeddedPart(image=n) for n in parts]
+        return embedder_pb2.EmbedResponse(embeddings=embeddings, parts=parts).SerializeToString()
+
+    found = embedded(reply(3, [0, 0, 1]), 2)
+    assert (found.rows, len(found.cuts)) == (3, 3)
+    for rows, parts in ((3, [0, 1]), (1, [0])):
+        with pytest.raises(MalformedReplyError, match="floats, of 2 photos"):
+            embedded(reply(rows, parts), 2)
 
 
 @given(st.integers(1, 70), MS, MS)

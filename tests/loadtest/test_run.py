@@ -11,6 +11,7 @@ import pytest
 import trustme
 from vmmr._channel import TLS
 from vmmr._errors import UnavailableError
+from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
 from loadtest import measure as measuring
@@ -21,7 +22,7 @@ from loadtest.recorder import Record, record
 from loadtest.result import Step
 from loadtest.run import _is_unproven, run
 from svckit.errors import Reason, ServiceError
-from tests.client.conftest import FakeEmbedder, FakeSearch, abort
+from tests.client.conftest import FakeEmbedder, FakeSearch, abort, car
 
 METHODS = {"embed": ["Embed"], "search": ["Search"], "classify": ["Classify"], "identify": ["Embed", "Classify"]}
 STAGES = {
@@ -55,6 +56,14 @@ def test_identify_sends_the_embeddings_that_it_got_to_the_search_service(one, se
     one("identify", Open(20))
     asked = {call.request.queries.data for call in services.search.script.of("Classify")}
     assert len(asked) == 6, "as many as there are photos"
+
+
+def test_photos_are_looked_at_as_asked_and_the_search_service_told_what_was(one, services):
+    services.embedder.cars = {n: [car(0.25, 0.75), car(0.375, 0.5)] for n in range(6)}
+    assert one("identify", Open(20), subject="every_car").failed == 0
+    embeds, classifies = services.embedder.script.of("Embed"), services.search.script.of("Classify")
+    assert {image.subject for call in embeds for image in call.request.images} == {embedder_pb2.SUBJECT_EVERY_CAR}
+    assert {tuple(cut.car_score for cut in call.request.cuts) for call in classifies} == {(0.75, 0.5)}
 
 
 def test_queries_of_photos_are_embedded_once_beforehand_and_random_ones_are_of_the_index_s_model(one, services, photos):

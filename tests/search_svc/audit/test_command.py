@@ -77,6 +77,26 @@ def planted(tmp_path):
     return collection
 
 
+def test_photos_without_a_car_and_with_several_are_listed_if_the_embedder_said_so(tmp_path, capsys):
+    directory = Collection(tmp_path).written()
+    run(directory, "--photos", tmp_path / "photos", "--out", tmp_path / "before")
+    assert "several" not in capsys.readouterr().out
+    path = directory / "items.csv"
+    heading, *lines = path.read_text().splitlines()
+    said = {3: "0,0,1,1,,true,0", 7: "0,0,0.5,1,0.9,false,3"}
+    lines = [f"{line},{said.get(row, '0,0,1,1,0.9,false,1')}" for row, line in enumerate(lines)]
+    path.write_text("\n".join([f"{heading},left,top,right,bottom,car_score,no_car_found,cars", *lines, ""]))
+    fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 64, "normalized": True}
+    write_manifest(directory, {**fields, "count": 120})
+    run(directory, "--photos", tmp_path / "photos", "--out", tmp_path / "out")
+    assert ", 1 without a car, 1 with several; " in capsys.readouterr().out
+    found = {row["kind"]: row for row in rows(tmp_path / "out/audit.csv") if row["kind"] in ("no-car", "cars")}
+    assert (found["no-car"]["path"], found["no-car"]["other"]) == (f"{LABELS[0]}/3.jpg", "")
+    assert (found["cars"]["path"], found["cars"]["score"]) == (f"{LABELS[0]}/7.jpg", "3.000")
+    assert {row["path"] for row in found.values()}.isdisjoint(row["path"] for row in rows(tmp_path / "out/exclude.csv"))
+    assert "Several cars" in (tmp_path / "out/audit.html").read_text()
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
