@@ -172,8 +172,8 @@ def test_boxes_are_drawn_into_copies_of_the_photos(run, tmp_path, picture):
     assert done.returncode == 1, "1.jpg holds a number, which the fake embedder takes for a photo, and Pillow does not"
     assert re.match(r"vmmr: 1.jpg: its boxes are not drawn: cannot identify image file", done.stderr)
     assert len(done.stdout.splitlines()) == 4
-    assert [path.name for path in (tmp_path / "boxes").iterdir()] == ["0002-street.png.jpg"]
-    seen = drawn(tmp_path / "boxes/0002-street.png.jpg")
+    assert [path.name for path in (tmp_path / "boxes").iterdir()] == ["0002-street.jpg"]
+    seen = drawn(tmp_path / "boxes/0002-street.jpg")
     assert seen.size == (200, 100)
     edges = [(50, 60), (149, 60), (75, 60), (124, 60)]
     assert [is_coloured(seen.getpixel(at)) for at in edges] == [True] * 4
@@ -183,7 +183,7 @@ def test_boxes_are_drawn_into_copies_of_the_photos(run, tmp_path, picture):
 
 def test_without_every_car_the_main_one_is_drawn(run, tmp_path, picture):
     assert lines(run("identify", "street.png", "--save-boxes", "a/b"))[1].endswith("honda pilot 2002")
-    seen = drawn(tmp_path / "a/b/0001-street.png.jpg")
+    seen = drawn(tmp_path / "a/b/0001-street.jpg")
     assert [is_coloured(seen.getpixel(at)) for at in ((50, 60), (124, 70))] == [True, False]
 
 
@@ -207,7 +207,7 @@ def test_a_photo_that_is_turned_is_drawn_upright(run, tmp_path, picture, service
     exif[274] = 6  # a quarter turn
     turned.save(tmp_path / "street.png", exif=exif)
     assert run("identify", "street.png", "--save-boxes", "boxes").returncode == 0
-    assert drawn(tmp_path / "boxes/0001-street.png.jpg").size == (100, 200)
+    assert drawn(tmp_path / "boxes/0001-street.jpg").size == (100, 200)
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_sent(run, services):

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from vmmr._cli import report
@@ -57,7 +57,7 @@ class Album:
     def save(self, name: str, photo: Photo, answers: Sequence[Identification]) -> str:
         """Write a photo with its answers. Return why it can't be; empty if it was written."""
         self._saved += 1
-        stem = re.sub(r"[^\w.-]+", "_", "stdin" if name == "-" else name.rstrip("/").rpartition("/")[2])
+        stem = re.sub(r"[^\w.-]+", "_", "stdin" if name == "-" else PurePosixPath(name).stem)
         assert isinstance(photo.source, _Kept)
         try:
             drawn = _drawn(photo.source.content, answers)
