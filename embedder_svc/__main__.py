@@ -18,6 +18,7 @@ with needing_services("vmmr-embedder"):
     from embedder_svc.exporting import command as export_command
     from embedder_svc.network import info_command
     from embedder_svc.network.choice import choose_bundle
+    from embedder_svc.network.detector import Detector, View
     from embedder_svc.network.model import Model
     from embedder_svc.network.runtime import on_gpu
     from embedder_svc.offline import command as embed_command
@@ -26,6 +27,7 @@ with needing_services("vmmr-embedder"):
     from embedder_svc.serving.config import PREFIX, EmbedderConfig
     from embedder_svc.serving.decoder import Decoder, Pixels
     from embedder_svc.serving.kserve import KServeService
+    from embedder_svc.serving.looking import Finder
     from embedder_svc.serving.pipeline import Embedding, Pipeline
     from embedder_svc.serving.service import SERVICE, EmbedderService
     from embedder_svc.training import command as train_command
@@ -37,6 +39,7 @@ with needing_services("vmmr-embedder"):
     from svckit.worker import Worker
 
 if TYPE_CHECKING:
+    from embedder_svc.network.cars import Car
     from embedder_svc.network.choice import PrecisionSetting
     from embedder_svc.network.runtime import Device
     from svckit.batcher import Batcher
@@ -79,7 +82,7 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
         embedder_pb2_grpc.add_EmbedderServiceServicer_to_server,
         native,
         SERVICE,
-        before={"Embed": native.check_room},
+        before={"Embed": native.check_room, "Detect": native.check_room},
     )
     open_inference = KServeService(lambda: server.ready)
     server.add(
@@ -128,8 +131,28 @@ async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) ->
         max_queue=settings.max_queue,
     )
     with closing(Decoder(model.info.resizing, settings.limits, threads=threads)) as decoder:
-        async with batcher:
-            yield Pipeline(model, decoder, batcher, max_images=settings.max_images, cache=cache)
+        async with batcher, _finder(model.detector, decoder, settings, metrics) as finder:
+            yield Pipeline(model, decoder, batcher, max_images=settings.max_images, finder=finder, cache=cache)
+
+
+@asynccontextmanager
+async def _finder(
+    detector: Detector | None, decoder: Decoder, settings: EmbedderConfig, metrics: Metrics
+) -> AsyncIterator[Finder | None]:
+    """Yield what finds the cars, if the model has a detector; afterwards, stop its threads."""
+    if detector is None:
+        yield None
+        return
+    if settings.max_queue < detector.info.max_cars:
+        raise ConfigError(
+            f"--max-queue must be >= {detector.info.max_cars}, the most cars of a photo, got {settings.max_queue}"
+        )
+    batcher: Batcher[View, list[Car]] = metrics.batcher(
+        "detect", detector.find, lanes=detector.lanes, max_batch=detector.max_batch, max_queue=settings.max_queue
+    )
+    without = metrics.counter("vmmr_photos_without_car", "Photos in which cars were looked for, and none was found")
+    async with batcher:
+        yield Finder(decoder, detector, batcher, without)
 
 
 if __name__ == "__main__":

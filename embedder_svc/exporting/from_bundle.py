@@ -1,4 +1,4 @@
-"""A model bundle made of another: its graph with another head. It serves models whose checkpoint is gone."""
+"""A model bundle made of another: its graph with another head, or with a detector beside it. It serves models whose checkpoint is gone."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from embedder_svc.exporting import fitting, graph, half, heads, parity, photos, pixels
+from embedder_svc.exporting.detectors import Source
 from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
@@ -23,14 +24,27 @@ def with_new_head(source: Path, out: Path, name: str, recipe: Whitening, chosen:
     info = bundle.read(source)
     body = pixels.cheapened(heads.without_products(onnx.load(source / bundle.GRAPH)))
     described = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "fingerprint"}
-    described |= {"name": name, "parity": {}}
+    described |= {"name": name, "parity": {}, "detector": None}
     head = fitting.fitted(body, recipe, chosen, described)
     model = heads.with_head(body, head)
     if info.precision != "fp32":
         model = half.with_stored_matrices(model)
     described |= {"head": fitting.described(recipe, head, chosen), "dimension": graph.dimension(model)}
     described["parity"] = _parity(body, head, model, described, chosen)
-    return bundle.write(out, model.SerializeToString(), **described)
+    detector = (source / bundle.DETECTOR).read_bytes() if info.detector else None
+    return bundle.write(out, model.SerializeToString(), detector, **{**described, "detector": info.detector})
+
+
+def with_detector(source: Path, out: Path, name: str, detector: Source, chosen: Photos | None) -> BundleInfo:
+    """Write the bundle `out`: the one in `source`, its network as it is to the byte, with this detector.
+
+    Raise CommandError, or ArtifactError if `source` is no whole bundle or `out` exists.
+    """
+    info = bundle.read(source)
+    made = detector.made_for(info.precision, chosen)
+    described = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "fingerprint"}
+    described |= {"name": name, "detector": made.info}
+    return bundle.write(out, (source / bundle.GRAPH).read_bytes(), made.onnx, **described)
 
 
 def _parity(

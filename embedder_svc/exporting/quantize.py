@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-_OPERATORS = ("Conv", "Add", "MaxPool", "Relu")
+_OPERATORS = ("Conv", "Add", "MaxPool", "Relu", "Clip")
 _LATEST = 0.05
 """The weight of the latest batch in the moving average of a range, so that one strange photo does not widen it for all."""
 

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc.network import bundle
+from embedder_svc.network.batches import buckets, filled_up, signature
 from embedder_svc.network.bound_session import BoundSession
 from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.network.detector import Detector
 from embedder_svc.network.runtime import CPU, Device, Runtime
 from svckit.artifact import ArtifactError
 from svckit.cores import cores
@@ -48,11 +50,13 @@ class Model:
         """The number of batches that are best run at once."""
         self.max_batch = max_batch
         """Most photos in one run of the network."""
-        self.buckets: tuple[int, ...] = () if self.provider == CPU else _buckets(max_batch)
+        self.buckets: tuple[int, ...] = () if self.provider == CPU else buckets(max_batch)
         """The batch sizes a GPU is given, smaller batches being padded: each new one costs it a slow first run."""
         self._session = session
         self._whole = whole
         self._graph = graph
+        self.detector: Detector | None = None
+        """What finds the cars; None if the model has none."""
         self._bound: BoundSession | None = None
         self._pool = ThreadPoolExecutor(lanes, "network")
 
@@ -78,6 +82,10 @@ class Model:
             model.check_threads()
         if model.buckets:
             model.bind(runtime.bound(session, sizes=model.buckets, dimension=info.dimension))
+        if info.detector:
+            model.detector = Detector.open(
+                path / bundle.DETECTOR, info.detector, device="cpu" if on_cpu else device, lanes=lanes, max_batch=most
+            )
         about = {"model": info.name, "fingerprint": info.fingerprint, "provider": model.provider}
         if on_cpu and info.precision == "int8":
             about["arithmetic"] = runtime.int8
@@ -103,6 +111,8 @@ class Model:
 
     def warm_up(self) -> None:
         """Run every batch size once. Raise ArtifactError if the embeddings are not finite, or of another shape."""
+        if self.detector:
+            self.detector.warm_up()
         side = self.info.input_size
         for count in self.buckets or (1,):
             if not np.isfinite(self._run(self._session, np.zeros((count, side, side, 3), np.uint8))).all():
@@ -131,33 +141,16 @@ class Model:
         if self._bound:
             return self._bound.run(pixels)
         size = next((bucket for bucket in self.buckets if bucket >= len(pixels)), len(pixels))
-        embeddings: Embeddings = session.run(["embeddings"], {"images": _batch(pixels, size)})[0]
+        embeddings: Embeddings = session.run(["embeddings"], {"images": filled_up(pixels, size)})[0]
         expected = (size, self.info.dimension)
         if embeddings.shape != expected:
             raise ArtifactError(self._graph, f"gives embeddings {embeddings.shape}, not {expected} as `dimension` says")
         return embeddings[: len(pixels)]
 
 
-def _batch(pixels: Sequence[Pixels] | Pixels, size: int) -> Pixels:
-    """Return a batch (size, height, width, 3) of at most `size` photos, filled up with black; copied only if necessary."""
-    if isinstance(pixels, np.ndarray) and len(pixels) == size:
-        return pixels
-    if size == 1:
-        return pixels[0][None]
-    batch = np.zeros((size, *pixels[0].shape), np.uint8)
-    for row, photo in zip(batch, pixels, strict=False):
-        row[:] = photo
-    return batch
-
-
-def _buckets(most: int) -> tuple[int, ...]:
-    """Return the powers of two below `most`, and `most`: at worst half of a batch is padding."""
-    return (*(1 << power for power in range((most - 1).bit_length())), most)
-
-
 def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
     """Raise ArtifactError unless the graph's input and output are as `embedder_svc.network.bundle` says."""
-    inputs, outputs = _signature(session.get_inputs()), _signature(session.get_outputs())
+    inputs, outputs = signature(session.get_inputs()), signature(session.get_outputs())
     side = info.input_size
     if inputs != [("images", "tensor(uint8)", (None, side, side, 3))]:
         raise ArtifactError(graph, f"its input must be `images`, uint8 (N, {side}, {side}, 3), it has {inputs}")
@@ -165,11 +158,3 @@ def _check_contract(session: Any, info: BundleInfo, graph: Path) -> None:
     named = [output[:2] for output in outputs] == [("embeddings", "tensor(float)")]
     if not named or width not in ((info.dimension,), (None,), ()):
         raise ArtifactError(graph, f"its output must be `embeddings`, float32 (N, {info.dimension}), it has {outputs}")
-
-
-def _signature(values: Sequence[Any]) -> list[tuple[str, str, tuple[int | None, ...]]]:
-    """Return name, type and shape of each input or output; None stands for a side of any length."""
-    return [
-        (value.name, value.type, tuple(side if isinstance(side, int) else None for side in value.shape))
-        for value in values
-    ]

@@ -13,23 +13,74 @@ from PIL import Image
 from embedder_svc.photos.photo import Limits, Photo, PhotoError, PhotoReason
 from embedder_svc.photos.resize import Box, Region, Resize, Size, reductions
 
-__all__ = ["VERSION", "Box", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
+__all__ = ["VERSION", "Box", "Decoded", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 
 VERSION = 1
 """The version of the preprocessing, part of every model's fingerprint. A change that alters a pixel must raise it."""
 
 _WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+_LOOKING_GAP = 2.0
+"""For the detector a photo is scaled coarsely to this many times its input, then exactly (Pillow's `reducing_gap`)."""
 
 
 def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: Limits) -> NDArray[np.uint8]:
     """Return the `(size, size, 3)` RGB pixels of an encoded photo, or of the part of it in `crop`. Raise PhotoError."""
     photo = Photo.open(content, limits)
     region = (crop or _WHOLE).region(photo.size)
-    size = (region[2] - region[0], region[3] - region[1])
-    _check_aspect(size, crop, limits)
-    target = resize.scaled(size)
-    divisor = next(filter(photo.reducible_by, reductions(size, target)), 1)
-    return np.asarray(resize.finish(_scale(photo.decode(divisor), divisor, region, target)))
+    _check_aspect(_size(region), crop, limits)
+    divisor = _divisor(photo, _size(region), resize)
+    return _pixels(photo.decode(divisor), divisor, region, resize)
+
+
+class Decoded:
+    """A photo that is decoded to be looked at by a detector, and then cut. It holds 4 bytes a pixel."""
+
+    def __init__(self, content: bytes, *, resize: Resize, limits: Limits) -> None:
+        """Decode the photo. Raise PhotoError."""
+        photo = Photo.open(content, limits)
+        _check_aspect(photo.size, None, limits)
+        self.size = photo.size
+        """Upright (width, height), of the photo as it was sent."""
+        self._content, self._limits, self._resize = content, limits, resize
+        self._divisor = _divisor(photo, photo.size, resize)
+        self._image = photo.decode(self._divisor)
+
+    def view(self, side: int) -> NDArray[np.uint8]:
+        """Return the pixels (side, side, 3) of the whole photo, squashed."""
+        scaled = self._image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=_LOOKING_GAP)
+        return np.asarray(scaled)
+
+    def cut(self, box: Box) -> NDArray[np.uint8]:
+        """Return the pixels of a part, exactly as `decode` does with `box` as crop."""
+        region = box.region(self.size)
+        image, divisor = self._image_for(_size(region))
+        return _pixels(image, divisor, region, self._resize)
+
+    def _image_for(self, size: Size) -> tuple[Image.Image, int]:
+        """Return the image to cut a part of this size from: for a small part of a large JPEG, one that is decoded again."""
+        if self._divisor > 1:
+            photo = Photo.open(self._content, self._limits)
+            if (divisor := _divisor(photo, size, self._resize)) < self._divisor:
+                return photo.decode(divisor), divisor
+        return self._image, self._divisor
+
+
+def _divisor(photo: Photo, size: Size, resize: Resize) -> int:
+    """Return the number by which the photo's sides are divided in decoding, if a part of this size is wanted."""
+    wanted = _reduction(photo, size, resize)
+    return min(wanted, max(1, _reduction(photo, photo.size, resize) // 2)) if resize.fine else wanted
+
+
+def _reduction(photo: Photo, size: Size, resize: Resize) -> int:
+    return next(filter(photo.reducible_by, reductions(size, resize.scaled(size))), 1)
+
+
+def _size(region: Region) -> Size:
+    return region[2] - region[0], region[3] - region[1]
+
+
+def _pixels(image: Image.Image, divisor: int, region: Region, resize: Resize) -> NDArray[np.uint8]:
+    return np.asarray(resize.finish(_scale(image, divisor, region, resize.scaled(_size(region)))))
 
 
 def _check_aspect(size: Size, crop: Box | None, limits: Limits) -> None:

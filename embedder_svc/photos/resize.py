@@ -58,6 +58,8 @@ class Resize:
 
     rule: Rule
     size: int
+    fine: bool = False
+    """Decode large photos at twice the scale that the whole needs, so that cars in them can be cut from the same decode."""
 
     def scaled(self, size: Size) -> Size:
         """Return the size that a photo of this size is scaled to."""

@@ -21,18 +21,32 @@ _SHARE_OF_DEADLINE = 0.75
 _SHARE_TO_WAIT = 1 / 3
 
 
+class Stay:
+    """The photos of one call that are inside."""
+
+    def __init__(self, admission: "Admission", photos: int) -> None:
+        self.photos = photos
+        self._admission = admission
+        admission.inside += photos
+
+    def become(self, photos: int) -> None:
+        """Give up the room that turned out not to be needed: photos of which every car is wanted come in with room for all they may have."""
+        self._admission.inside += photos - self.photos
+        self.photos = photos
+
+
 class Admission:
     """Admits at most `limit` photos, each from before it is decoded until it is answered, and refuses the others at once.
 
     That bounds memory, and no photo is decoded only to find the next queue full. A call that could not be answered before
     its deadline is refused as well, rather than given up half-way: a caller's deadline says how long a queue is worth while.
-    For one event loop.
+    For one event loop. Each embedding counts as a photo: one of which several cars are embedded, as so many.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
-        self._inside = 0
+        self.inside = 0
         self._stay_s = _FIRST_GUESS_S  # how long a call is inside, a moving average
         self._photo_s = (
             0.0  # time between two answered photos while there is work, a moving average; 0 before the first
@@ -44,36 +58,36 @@ class Admission:
 
         While nothing is inside every deadline is met, by estimate: else one slow photo might keep all later ones out.
         """
-        if self._inside + photos > self._limit:
+        if self.inside + photos > self._limit:
             raise ServiceError(
                 Reason.QUEUE_FULL,
-                f"no room for {photos} more photos: {self._inside} of {self._limit} are being embedded",
+                f"no room for {photos} more photos: {self.inside} of {self._limit} are being embedded",
                 retry_after_s=self._stay_s,
             )
-        if self._inside and deadline is not None:
+        if self.inside and deadline is not None:
             self._check_time(photos, deadline - self._clock())
 
     def _check_time(self, photos: int, left_s: float) -> None:
-        wait_s, needed_s = self._inside * self._photo_s, (self._inside + photos) * self._photo_s
+        wait_s, needed_s = self.inside * self._photo_s, (self.inside + photos) * self._photo_s
         if wait_s > _SHARE_TO_WAIT * left_s or needed_s > _SHARE_OF_DEADLINE * left_s:
             raise ServiceError(
                 Reason.QUEUE_FULL,
-                f"too late for {photos} more photos: with the {self._inside} before them they take about {needed_s:.2f} s, "
+                f"too late for {photos} more photos: with the {self.inside} before them they take about {needed_s:.2f} s, "
                 f"and the deadline is in {left_s:.2f} s, a third of which may pass waiting",
                 retry_after_s=self._stay_s,
             )
 
     @contextmanager
-    def admit(self, photos: int, deadline: float | None = None) -> Iterator[None]:
+    def admit(self, photos: int, deadline: float | None = None) -> Iterator[Stay]:
         """Count so many photos as inside while the block runs. Raise what `check` raises."""
         self.check(photos, deadline)
         entered = self._clock()
-        self._inside += photos
+        stay = Stay(self, photos)
         try:
-            yield
-            self._answered(photos, entered)
+            yield stay
+            self._answered(stay.photos, entered)
         finally:
-            self._inside -= photos
+            stay.become(0)
 
     def _answered(self, photos: int, entered: float) -> None:
         """Learn the pace from a call that was answered; one that failed or was given up says nothing about it."""

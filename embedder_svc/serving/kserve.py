@@ -70,9 +70,9 @@ class KServeService(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: inference_pb2.ModelInferRequest, context: Context
     ) -> inference_pb2.ModelInferResponse:
         _check_model(self._info, request.model_name, request.model_version)
-        count = tensors.count(request)
+        count = tensors.count(request, self._info)
         self._pipeline.check_count(count, "inputs[0].shape")
-        photos = [(content, None) for content in tensors.elements(request, count)]
+        photos = [(content, self._pipeline.default) for content in tensors.elements(request, count)]
         embedded = await self._pipeline.embed(photos, deadline=deadline(context))
         return tensors.response(request, self._info, embedded)
 

@@ -3,22 +3,31 @@
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple
 
 import numpy as np
+from numpy.typing import NDArray
 from vmmr.inference.v2 import inference_pb2
 
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.serving.pipeline import Embedded
 from svckit.errors import Reason, ServiceError, Violation
 
-INPUT, OUTPUT = "images", "embeddings"
+INPUT, OUTPUT, BOXES = "images", "embeddings", "boxes"
 
 _Request = inference_pb2.ModelInferRequest
 
 # Triton's parameters that change where data is or what is sent: to ignore them would give another answer than was asked for.
 _REFUSED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
 _LENGTH = struct.Struct("<I")
+_BOX_WIDTH = 5
+"""Left, top, right, bottom, and the car's score; 0 for the score if no car was found."""
 _MAX_INT32 = 2**31 - 1
+
+
+def outputs(info: BundleInfo) -> dict[str, int]:
+    """Return the width of each output: the embeddings, and, of a model with a detector, the boxes that they were cut to."""
+    return {OUTPUT: info.dimension, BOXES: _BOX_WIDTH} if info.detector else {OUTPUT: info.dimension}
 
 
 def metadata(info: BundleInfo) -> inference_pb2.ModelMetadataResponse:
@@ -29,14 +38,17 @@ def metadata(info: BundleInfo) -> inference_pb2.ModelMetadataResponse:
         versions=[info.fingerprint],
         platform="onnx_onnxv1",
         inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1, 1])],
-        outputs=[tensor(name=OUTPUT, datatype="FP32", shape=[-1, info.dimension])],
+        outputs=[tensor(name=name, datatype="FP32", shape=[-1, width]) for name, width in outputs(info).items()],
     )
 
 
 def configuration(info: BundleInfo, max_images: int) -> inference_pb2.ModelConfigResponse:
     """Return the same as `metadata`, in the form of Triton's extension ModelConfig."""
     photos = inference_pb2.ModelInput(name=INPUT, data_type=inference_pb2.TYPE_STRING, dims=[1])
-    rows = inference_pb2.ModelOutput(name=OUTPUT, data_type=inference_pb2.TYPE_FP32, dims=[info.dimension])
+    rows = [
+        inference_pb2.ModelOutput(name=name, data_type=inference_pb2.TYPE_FP32, dims=[width])
+        for name, width in outputs(info).items()
+    ]
     return inference_pb2.ModelConfigResponse(
         config=inference_pb2.ModelConfig(
             name=info.name,
@@ -44,17 +56,17 @@ def configuration(info: BundleInfo, max_images: int) -> inference_pb2.ModelConfi
             backend="onnxruntime",
             max_batch_size=min(max_images, _MAX_INT32),
             input=[photos],
-            output=[rows],
+            output=rows,
         )
     )
 
 
-def count(request: _Request) -> int:
+def count(request: _Request, info: BundleInfo) -> int:
     """Return the number of photos in a request, as its shape says.
 
     Raise ServiceError, INVALID_TENSOR, naming every field that is not as `metadata` says.
     """
-    if violations := [*_inputs(request), *_outputs(request), *_contents(request)]:
+    if violations := [*_inputs(request), *_outputs(request, outputs(info)), *_contents(request)]:
         raise _invalid(*violations)
     return math.prod(request.inputs[0].shape)
 
@@ -73,23 +85,29 @@ def elements(request: _Request, expected: int) -> list[bytes]:
 
 
 def response(request: _Request, info: BundleInfo, embedded: Embedded) -> inference_pb2.ModelInferResponse:
-    """Return the response: embeddings as raw bytes if the photos were raw, else as numbers, which any client can read."""
-    times = {"decode_ms": embedded.decode_ms, "queue_ms": embedded.queue_ms, "infer_ms": embedded.infer_ms}
-    output = inference_pb2.ModelInferResponse.InferOutputTensor(
-        name=OUTPUT, datatype="FP32", shape=embedded.embeddings.shape
-    )
+    """Return the response: the outputs that the request names, or all; as raw bytes if the photos were raw, else as numbers,
+    which any client can read.
+    """
+    tensors = {OUTPUT: embedded.embeddings, BOXES: _boxes(embedded)}
+    wanted = [output.name for output in request.outputs] or list(outputs(info))
     answer = inference_pb2.ModelInferResponse(
         model_name=info.name,
         model_version=info.fingerprint,
         id=request.id,
-        parameters={name: inference_pb2.InferParameter(double_param=ms) for name, ms in times.items()},
-        outputs=[output],
+        parameters={name: inference_pb2.InferParameter(double_param=ms) for name, ms in asdict(embedded.times).items()},
     )
-    if request.raw_input_contents:
-        answer.raw_output_contents.append(np.asarray(embedded.embeddings, "<f4").tobytes())
-    else:
-        answer.outputs[0].contents.fp32_contents.extend(embedded.embeddings.ravel().tolist())
+    for name in wanted:
+        tensor = answer.outputs.add(name=name, datatype="FP32", shape=tensors[name].shape)
+        if request.raw_input_contents:
+            answer.raw_output_contents.append(np.asarray(tensors[name], "<f4").tobytes())
+        else:
+            tensor.contents.fp32_contents.extend(tensors[name].ravel().tolist())
     return answer
+
+
+def _boxes(embedded: Embedded) -> NDArray[np.float32]:
+    rows = [(*astuple(cut.box), cut.car_score or 0.0) for cut in embedded.cuts]
+    return np.array(rows, np.float32)  # (N, 5)
 
 
 def _inputs(request: _Request) -> Iterator[Violation]:
@@ -108,10 +126,11 @@ def _inputs(request: _Request) -> Iterator[Violation]:
         yield from _parameters(f"inputs[{i}]", tensor.parameters)
 
 
-def _outputs(request: _Request) -> Iterator[Violation]:
+def _outputs(request: _Request, known: Mapping[str, int]) -> Iterator[Violation]:
+    names = " or ".join(repr(name) for name in known)
     for i, tensor in enumerate(request.outputs):
-        if tensor.name != OUTPUT:
-            yield Violation(f"outputs[{i}].name", "TENSOR_NAME", f"must be {OUTPUT!r}, got {tensor.name!r}")
+        if tensor.name not in known:
+            yield Violation(f"outputs[{i}].name", "TENSOR_NAME", f"must be {names}, got {tensor.name!r}")
         yield from _parameters(f"outputs[{i}]", tensor.parameters)
 
 

@@ -1,12 +1,15 @@
 """The embedder over gRPC: `vmmr.embedder.v1.EmbedderService`."""
 
+from dataclasses import asdict
+
 from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+from vmmr.embedding.v1 import embedding_pb2
 
+from embedder_svc.network.cars import Car, Cut, DetectorInfo
 from embedder_svc.network.model import Model
-from embedder_svc.photos.preprocess import Box
+from embedder_svc.serving import requests
 from embedder_svc.serving.config import EmbedderConfig
-from embedder_svc.serving.decoder import EncodedPhoto
 from embedder_svc.serving.pipeline import Pipeline
 from svckit.interceptor import deadline
 from svckit.streams import Context
@@ -32,11 +35,22 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
     async def Embed(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
-        embedded = await self._pipeline.embed(_photos(request), deadline=deadline(context))
-        times = {"decode_ms": embedded.decode_ms, "queue_ms": embedded.queue_ms, "infer_ms": embedded.infer_ms}
+        photos = requests.photos(request.images, self._pipeline.default)
+        embedded = await self._pipeline.embed(photos, deadline=deadline(context))
+        parts = zip(embedded.images, embedded.cuts, strict=True)
         return embedder_pb2.EmbedResponse(
             embeddings=wire.pack(self._fingerprint, embedded.embeddings),
-            times=embedder_pb2.EmbedTimes(**times),
+            times=embedder_pb2.EmbedTimes(**asdict(embedded.times)),
+            parts=[embedder_pb2.EmbeddedPart(image=image, cut=_cut(cut)) for image, cut in parts],
+        )
+
+    async def Detect(  # noqa: N802 (the protocol's name)
+        self, request: embedder_pb2.DetectRequest, context: Context
+    ) -> embedder_pb2.DetectResponse:
+        detected = await self._pipeline.detect(requests.contents(request.images), deadline=deadline(context))
+        return embedder_pb2.DetectResponse(
+            detections=[embedder_pb2.Detections(cars=map(_detection, found)) for found in detected.cars],
+            times=embedder_pb2.EmbedTimes(**asdict(detected.times)),
         )
 
     async def GetModel(  # noqa: N802 (the protocol's name)
@@ -57,6 +71,7 @@ def describe(config: EmbedderConfig, model: Model) -> embedder_pb2.GetModelRespo
             resize=info.resize,
             normalized=info.normalized,
             provider=model.provider,
+            detector=_detector(info.detector),
         ),
         limits=embedder_pb2.Limits(
             max_images=config.max_images,
@@ -64,13 +79,18 @@ def describe(config: EmbedderConfig, model: Model) -> embedder_pb2.GetModelRespo
             max_image_pixels=config.max_image_pixels,
             max_aspect_ratio=config.max_aspect_ratio,
             max_request_bytes=config.max_request_bytes,
+            max_cars=info.detector.max_cars if info.detector else 0,
         ),
     )
 
 
-def _photos(request: embedder_pb2.EmbedRequest) -> list[EncodedPhoto]:
-    return [(image.content, _box(image.crop) if image.HasField("crop") else None) for image in request.images]
+def _detector(info: DetectorInfo | None) -> embedder_pb2.Detector | None:
+    return embedder_pb2.Detector(name=info.name, threshold=info.threshold, margin=info.margin) if info else None
 
 
-def _box(box: embedder_pb2.Box) -> Box:
-    return Box(box.left, box.top, box.right, box.bottom)
+def _cut(cut: Cut) -> embedding_pb2.Cut:
+    return embedding_pb2.Cut(**asdict(cut.box), car_score=cut.car_score, no_car_found=cut.no_car_found)
+
+
+def _detection(car: Car) -> embedder_pb2.Detection:
+    return embedder_pb2.Detection(box=embedder_pb2.Box(**asdict(car.box)), score=car.score)

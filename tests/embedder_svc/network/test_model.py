@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from embedder_svc.network import bundle
-from embedder_svc.network.model import Model, _buckets
+from embedder_svc.network.batches import buckets
+from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import DeviceError
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -53,7 +54,7 @@ class TestEmbed:
 
     @pytest.mark.parametrize(("most", "sizes"), [(1, (1,)), (8, (1, 2, 4, 8)), (11, (1, 2, 4, 8, 11))])
     def test_buckets_double_up_to_the_largest_batch(self, most, sizes):
-        assert _buckets(most) == sizes
+        assert buckets(most) == sizes
 
     def test_one_lane_all_lanes_and_any_batch_give_the_same_bits(self, tiny_bundle, photos):
         model = Model.open(tiny_bundle, device="cpu", threads=3, max_batch=4)

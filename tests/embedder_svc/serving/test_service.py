@@ -35,7 +35,7 @@ class Served:
 
     @property
     def photos_inside(self):
-        return self.pipeline._admission._inside
+        return self.pipeline._admission.inside
 
     def embed(self, *images, **options):
         request = embedder_pb2.EmbedRequest(images=[as_image(image) for image in images])
