@@ -217,8 +217,8 @@ def _traits() -> list[str]:
 def _print(info: BundleInfo, out: Path) -> None:
     finder = f", finds cars by {info.detector.name}" if info.detector else ""
     print(f"{out}: {info.name}, {info.precision}{finder}, fingerprint {info.fingerprint}")
-    parity = info.parity
-    print(
-        f"parity with {parity['reference']} on {parity['images']}: "
-        f"cosine mean {parity['cosine_mean']:.7f}, min {parity['cosine_min']:.7f}"
-    )
+    if parity := info.parity:
+        print(
+            f"parity with {parity['reference']} on {parity['images']}: "
+            f"cosine mean {parity['cosine_mean']:.7f}, min {parity['cosine_min']:.7f}"
+        )

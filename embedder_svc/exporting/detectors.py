@@ -26,7 +26,7 @@ _SETTINGS: dict[str, Any] = {
     "margin": 0.03,
     "whole_from": 0.8,
     "max_cars": 8,
-    "size_weight": 1.0,
+    "size_weight": 0.25,
     "centre_weight": 2.0,
 }
 """Settings of the detector; docs/embedder.md says how they were chosen, and bench/quality/detector.py measures them."""

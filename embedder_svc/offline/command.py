@@ -25,7 +25,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "embed",
         help="embed the photos of a manifest",
-        description="Writes a directory with embeddings.npy, items.csv (the manifest's lines, row by row), "
+        description="Writes a directory with embeddings.npy, items.csv (the manifest's lines, row by row, "
+        "and, if the model finds cars, the part of each photo), "
         "unreadable.csv (photos that were left out, and why) and manifest.json. If it is stopped, the same command goes on from there.",
         allow_abbrev=False,
     )
@@ -50,6 +51,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--workers", metavar="N", type=count, default=cores(), help="threads that decode photos (default: one a core)"
     )
+    parser.add_argument(
+        "--whole", action="store_true", help="embed whole photos, also with a model that finds the car in them"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -64,12 +68,15 @@ def _run(args: argparse.Namespace) -> None:
     model = Model.open(args.model, device=args.device, threads=args.threads, max_batch=args.batch)
     bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
     try:
-        made = embed(manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar)
+        made = embed(
+            manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar, whole=args.whole
+        )
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         raise
     _warn_of_unreadable(args.out / UNREADABLE_FILE)
-    print(f"{args.out}: {made['count']} embeddings of {made['model_name']}, {made['skipped']} photos unreadable")
+    cut = f", {made['cut']} cut to their car, {made['no_car_found']} without a car" if "cut" in made else ""
+    print(f"{args.out}: {made['count']} embeddings of {made['model_name']}{cut}, {made['skipped']} photos unreadable")
 
 
 def _warn_of_unreadable(table: Path) -> None:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ class Job:
     dimension: int
     photo_folder: str
     """The absolute path of the folder where the manifest's paths start."""
+    subject: str = "whole"
+    """The part of a photo that is embedded: `whole` or `main car`."""
 
     @property
     def element(self) -> np.dtype[Any]:
@@ -75,6 +77,8 @@ class Draft:
         """Rows of the manifest that are done, from the first on."""
         self.unreadable: dict[int, str] = {}
         """Those of them that have no embedding, with the reason."""
+        self.cuts: list[list[str]] = []
+        """For each embedding, the cells that say which part of the photo it is of; none if the model has no detector."""
         self._replay()
         self._matrix = self._open_matrix()
 
@@ -101,14 +105,20 @@ class Draft:
     def embedded(self) -> int:
         return self.done - len(self.unreadable)
 
-    def append(self, embeddings: NDArray[Any], unreadable: Mapping[int, str]) -> None:
-        """Add the next rows of the manifest: embeddings (n, D) of those that could be read, in order, and why the others could not."""
+    def append(
+        self, embeddings: NDArray[Any], unreadable: Mapping[int, str], cuts: Sequence[Sequence[str]] = ()
+    ) -> None:
+        """Add the next rows of the manifest: embeddings (n, D) of those that could be read, in order, and why the others could not.
+
+        `cuts`, if given, has the cells that say which part of the photo each embedding is of.
+        """
         self._matrix.write(np.ascontiguousarray(embeddings, self.job.element).tobytes())
         _flush(self._matrix)
         self.done += len(embeddings) + len(unreadable)
         self.unreadable.update(unreadable)
-        line = json.dumps({"done": self.done, "unreadable": {str(row): why for row, why in unreadable.items()}})
-        self._journal.write(f"{line}\n".encode())
+        self.cuts.extend(map(list, cuts))
+        entry = {"done": self.done, "unreadable": {str(row): why for row, why in unreadable.items()}, "cuts": cuts}
+        self._journal.write(f"{json.dumps(entry)}\n".encode())
         _flush(self._journal)
 
     def finish(self, tables: Mapping[str, bytes], fields: Mapping[str, Any]) -> None:
@@ -141,6 +151,7 @@ class Draft:
             entry = json.loads(line)
             self.done = int(entry["done"])
             self.unreadable |= {int(row): str(why) for row, why in entry["unreadable"].items()}
+            self.cuts.extend([str(cell) for cell in cut] for cut in entry.get("cuts", ()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(Path(self._journal.name), "is damaged: delete the directory to start over") from error
 
@@ -202,7 +213,9 @@ def _check_job(directory: Path, job: Job) -> None:
     mine = asdict(job)
     if not path.exists():
         artifact.atomic_write(path, f"{json.dumps(mine)}\n".encode())
-    begun = json.loads(path.read_bytes())
+    begun = {"subject": Job.subject} | json.loads(
+        path.read_bytes()
+    )  # drafts from before there were detectors have none
     if different := [name.replace("_", " ") for name in mine if begun.get(name) != mine[name]]:
         raise CommandError(
             f"{directory} was begun with another {' and '.join(different)}: go on as it was begun, or delete it"

@@ -1,7 +1,8 @@
 """Photos for the offline steps: the files to take, and their pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=50.0)
 """The limits offline, where the photos are one's own collection: wider than those for callers."""
 
 Pixels = NDArray[np.uint8]
+Made = TypeVar("Made")
 
 
 def find(source: Path, folder: Path | None) -> list[Path]:
@@ -69,11 +71,16 @@ def _pixels(path: Path, resize: Resize) -> Pixels:
 
 
 def read_pixels(path: Path, resize: Resize) -> Pixels | str:
-    """Return the pixels (side, side, 3) of a photo, or why it has none. A file that is too large is not read to its end."""
+    """Return the pixels (side, side, 3) of a photo, or why it has none."""
+    return attempt(path, lambda content: preprocess.decode(content, resize=resize, limits=LIMITS))
+
+
+def attempt(path: Path, use: Callable[[bytes], Made]) -> Made | str:
+    """Return what `use` makes of a photo's content, or why it can't. A file that is too large is not read to its end."""
     try:
         with path.open("rb") as file:
             content = file.read(LIMITS.max_bytes + 1)
-        return preprocess.decode(content, resize=resize, limits=LIMITS)
+        return use(content)
     except PhotoError as error:
         return f"{error.reason}: {error.description}"
     except OSError as error:

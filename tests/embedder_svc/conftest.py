@@ -22,6 +22,29 @@ def tiny_bundle(make_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def car_bundle(make_bundle, tmp_path_factory):
+    """A bundle with a detector, to which red is a car."""
+    path = tmp_path_factory.mktemp("models") / "tiny-cars"
+    make_bundle(path, detector={})
+    return path
+
+
+@pytest.fixture(scope="session")
+def street():
+    """`street({(column, row): red, ...})`: a picture (128, 128, 3), blue and green, with cars in some of its 4 x 4 fields."""
+
+    def drawn(cars):
+        y, x = np.mgrid[0:128, 0:128]
+        pixels = np.stack([np.zeros_like(x), 60 + x // 2, 200 - y], axis=-1).astype(np.uint8)
+        for (column, row), red in cars.items():
+            field = pixels[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            field[..., 0], field[..., 1] = red, field[..., 1] // 8
+        return pixels
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
 def real_photos(stanford_cars):
     """Two hundred real car photos, the same ones every time."""
     paths = sorted(stanford_cars.glob("train/*/*.jpg"))

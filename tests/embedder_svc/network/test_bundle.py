@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from embedder_svc.network import bundle
+from embedder_svc.network.cars import DetectorInfo
 from embedder_svc.photos import preprocess
 from svckit.artifact import ArtifactError, sealed
 
@@ -23,6 +24,8 @@ FIELDS = {
     "metrics": {"top_1": 0.37},
 }
 ONNX = b"a graph"
+BEFORE_DETECTORS = "16fb5be3522400f41b0367f78c6a79e730015efd3d80316ab72f4d79c78170db"
+"""The fingerprint of these, as it was made before a bundle could have a detector."""
 
 
 @pytest.fixture
@@ -149,3 +152,100 @@ class TestDamage:
     def test_a_bundle_for_another_preprocessing(self, path, written):
         edit(path, preprocess=2)
         assert damage(path).reason == "is for preprocessing 2, this vmmr does 1"
+
+
+DETECTOR = {
+    "name": "finder",
+    "source": "here",
+    "licence": "MIT",
+    "input_size": 300,
+    "threshold": 0.35,
+    "overlap": 0.5,
+    "margin": 0.03,
+    "whole_from": 0.8,
+    "max_cars": 8,
+    "size_weight": 0.25,
+    "centre_weight": 2.0,
+}
+
+
+class TestDetector:
+    """A detector is part of the model: the fingerprint covers its graph and its settings."""
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        def written(folder, graph=b"a detector", **changes):
+            detector = DetectorInfo(**DETECTOR | changes)
+            return bundle.write(tmp_path / folder, ONNX, graph, **FIELDS, detector=detector)
+
+        return written
+
+    def test_what_is_written_is_read(self, write, tmp_path):
+        info = write("a")
+        assert bundle.read(tmp_path / "a") == info
+        assert asdict(bundle.read(tmp_path / "a").detector) == DETECTOR
+        assert (tmp_path / "a" / "detector.onnx").read_bytes() == b"a detector"
+
+    def test_a_bundle_without_one_has_the_fingerprint_that_it_had_before_there_were_any(self, written):
+        assert written.detector is None
+        assert written.fingerprint == BEFORE_DETECTORS
+
+    def test_a_description_from_before_there_were_any_is_read(self, path, written):
+        edit(path, detector=None)
+        assert "detector" not in json.loads((path / "model.json").read_text())
+        assert bundle.read(path) == written
+
+    @pytest.mark.parametrize("name", [name for name in DETECTOR if name not in ("name", "source", "licence")])
+    def test_each_setting_changes_the_fingerprint(self, write, name):
+        other = DETECTOR[name] + 1 if isinstance(DETECTOR[name], int) else DETECTOR[name] / 2
+        assert write("a").fingerprint != write("b", **{name: other}).fingerprint
+
+    def test_the_graph_changes_the_fingerprint(self, write, written):
+        prints = {written.fingerprint, write("a").fingerprint, write("b", b"another").fingerprint}
+        assert len(prints) == 3
+
+    @pytest.mark.parametrize("name", ["name", "source", "licence"])
+    def test_what_is_for_people_does_not(self, write, name):
+        assert write("a").fingerprint == write("b", **{name: "other"}).fingerprint
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("threshold", 0.0),
+            ("threshold", "0.5"),
+            ("max_cars", 0),
+            ("margin", -1),
+            ("whole_from", float("inf")),
+            ("name", 3),
+        ],
+    )
+    def test_a_setting_that_cannot_be_is_named(self, write, tmp_path, field, value):
+        write("a")
+        edit(tmp_path / "a", detector=DETECTOR | {field: value})
+        assert f"`detector.{field}` is {value!r}" in str(damage(tmp_path / "a"))
+
+    def test_a_description_that_is_none_is_named(self, write, tmp_path):
+        write("a")
+        edit(tmp_path / "a", detector="yes")
+        assert "`detector` is 'yes'" in str(damage(tmp_path / "a"))
+
+    def test_settings_that_were_changed_are_found(self, write, tmp_path):
+        write("a")
+        edit(tmp_path / "a", detector=DETECTOR | {"threshold": 0.2})
+        assert "says fingerprint" in str(damage(tmp_path / "a"))
+
+    def test_a_detector_that_was_taken_away_is_found(self, write, tmp_path):
+        write("a")
+        edit(tmp_path / "a", detector=None)
+        assert "says fingerprint" in str(damage(tmp_path / "a"))
+
+    def test_a_graph_that_is_not_listed_is_found(self, write, tmp_path):
+        write("a")
+        files = json.loads((tmp_path / "a" / "model.json").read_text())["files"]
+        edit(tmp_path / "a", files={"model.onnx": files["model.onnx"]})
+        assert "`files` does not list detector.onnx" in str(damage(tmp_path / "a"))
+
+    def test_a_damaged_graph_is_named(self, write, tmp_path):
+        write("a")
+        (tmp_path / "a" / "detector.onnx").write_bytes(b"a detectoR")
+        assert damage(tmp_path / "a").path.name == "detector.onnx"

@@ -18,14 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedder_svc.__main__ import _pipeline
 from embedder_svc.network.model import Model
 from embedder_svc.offline import command as embed_command
 from embedder_svc.offline import draft as embed_draft
 from embedder_svc.offline import embed
 from embedder_svc.photos import photo_files, preprocess
 from embedder_svc.photos.manifest import Manifest
+from embedder_svc.serving.config import EmbedderConfig
 from svckit.artifact import ArtifactError, read_manifest
 from svckit.cli import CommandError
+from svckit.metrics import Metrics
 
 COUNT = 150  # three chunks, the last not full
 BROKEN = {3: b"", 70: b"not a photo", 149: None}  # None: not there
@@ -73,6 +76,17 @@ def collection(tmp_path_factory, encode, tiny_bundle):
             if content is not None:
                 made.path(number).write_bytes(content)
             writer.writerow(["citroën_2cv, 1980", f"car {number}.png", f'"{number}"'])
+    return made
+
+
+@pytest.fixture
+def plain(tmp_path, encode, tiny_bundle):
+    """Photos for a model without a detector."""
+    made = Collection(tmp_path / "plain", tiny_bundle)
+    made.photos.mkdir(parents=True)
+    for number in range(70):
+        made.path(number).write_bytes(encode(np.full((6, 8, 3), number, np.uint8), "PNG"))
+    made.manifest.write_text("path\n" + "".join(f"car {number}.png\n" for number in range(70)))
     return made
 
 
@@ -172,6 +186,107 @@ class TestArtifact:
         np.testing.assert_allclose(
             np.load(tmp_path / "out" / "embeddings.npy"), np.load(whole / "embeddings.npy"), atol=2e-3
         )
+
+
+class TestCars:
+    """With a model that finds cars, the main car of each photo is embedded, and the table says where it was."""
+
+    CARS = ({(1, 1): 255}, {}, {(0, 3): 255, (2, 2): 200})
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def collection(tmp_path_factory, encode, street, car_bundle):
+        made = Collection(tmp_path_factory.mktemp("cars"), car_bundle)
+        made.photos.mkdir()
+        rows = [["path", "label"]]
+        for number in range(COUNT):
+            content = encode(street(TestCars.CARS[number % 3]), "JPEG", quality=80 + number % 15)
+            made.path(number).write_bytes(b"" if number == 4 else content)
+            rows.append([made.path(number).name, "a car"])
+        with made.manifest.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return made
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def embedded(collection):
+        collection.embed(collection.root / "out")
+        return collection.root / "out"
+
+    def test_items_say_where_the_car_was_after_the_manifests_own_columns(self, embedded):
+        items = table(embedded / "items.csv")
+        assert list(items[0]) == ["path", "label", "left", "top", "right", "bottom", "car_score", "no_car_found"]
+        first, second, third = items[:3]
+        assert [first[name] for name in ("left", "top", "right", "bottom")] == ["0.25", "0.25", "0.5", "0.5"]
+        assert (0.35 < float(first["car_score"]) < 1, first["no_car_found"]) == (True, "false")
+        assert [second[name] for name in list(second)[2:]] == ["0", "0", "1", "1", "", "true"]
+        assert [third[name] for name in ("left", "top")] == ["0.5", "0.5"]
+
+    def test_the_manifest_says_how_the_photos_were_cut(self, embedded):
+        fields = read_manifest(embedded)
+        assert (fields["subject"], fields["cut"], fields["no_car_found"], fields["skipped"]) == ("main car", 100, 49, 1)
+
+    async def test_served_and_offline_are_equal(self, collection, embedded, tmp_path):
+        collection.embed(tmp_path / "exact", "--dtype=float32")
+        matrix, items = np.load(tmp_path / "exact" / "embeddings.npy"), table(tmp_path / "exact" / "items.csv")
+        config = EmbedderConfig(model=collection.model)
+        async with _pipeline(Model.open(collection.model, device="cpu"), config, Metrics()) as pipeline:
+            photos = [(collection.photos / item["path"]).read_bytes() for item in items[:32]]
+            photos = [(content, pipeline.default) for content in photos]
+            served = await pipeline.embed(photos, deadline=None)
+        np.testing.assert_array_equal(served.embeddings, matrix[:32])
+        for cut, item in zip(served.cuts, items, strict=False):
+            assert np.float32(cut.box.left) == np.float32(item["left"])
+            assert np.float32(cut.box.bottom) == np.float32(item["bottom"])
+            assert np.float32(cut.car_score or 0) == np.float32(item["car_score"] or 0)
+            assert cut.no_car_found is (item["no_car_found"] == "true")
+
+    def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(self, collection, embedded, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        collection.embed(tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(embedded)
+
+    def test_whole_photos_are_embedded_if_asked_for(self, collection, embedded, tmp_path, capsys):
+        collection.embed(tmp_path / "out", "--whole")
+        items = table(tmp_path / "out" / "items.csv")
+        assert {tuple(item[name] for name in list(item)[2:]) for item in items} == {("0", "0", "1", "1", "", "false")}
+        fields = read_manifest(tmp_path / "out")
+        assert (fields["subject"], fields["cut"], fields["no_car_found"]) == ("whole", 0, 0)
+        model = Model.open(collection.model, device="cpu")
+        content = collection.path(0).read_bytes()
+        pixels = preprocess.decode(content, resize=model.info.resizing, limits=photo_files.LIMITS)
+        row = np.load(tmp_path / "out" / "embeddings.npy")[0]
+        np.testing.assert_array_equal(row, model.embed([pixels])[0].astype(np.float16))
+        assert not np.array_equal(row, np.load(embedded / "embeddings.npy")[0])
+
+    def test_a_draft_of_whole_photos_is_not_gone_on_with_by_cars(self, collection, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(collection, tmp_path / "out", 1)
+        with pytest.raises(CommandError, match="begun with another subject"):
+            collection.embed(tmp_path / "out", "--whole")
+
+    def test_a_draft_from_before_there_were_detectors_is_gone_on_with(self, plain, tmp_path):
+        with pytest.raises(StopError):
+            stop_after(plain, tmp_path / "out", 1)
+        job = tmp_path / "out.partial" / "job.json"
+        described = json.loads(job.read_text())
+        assert described.pop("subject") == "whole"
+        job.write_text(json.dumps(described))
+        plain.embed(tmp_path / "out")
+
+    def test_a_manifest_that_has_such_a_column_is_refused(self, collection, tmp_path):
+        changed = Collection(collection.root, collection.model)
+        changed.manifest = tmp_path / "manifest.csv"
+        changed.manifest.write_text("path,left\ncar 0.png,1\n")
+        with pytest.raises(CommandError, match="the manifest has a column `left` already"):
+            changed.embed(tmp_path / "out")
+        assert not (tmp_path / "out.partial").exists()
+
+    def test_the_last_line_tells_how_many_were_cut(self, collection, tmp_path, capsys):
+        collection.embed(tmp_path / "out")
+        last = capsys.readouterr().out
+        assert "149 embeddings of tiny, 100 cut to their car, 49 without a car, 1 photos unreadable" in last
 
 
 class TestResuming:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from embedder_svc.exporting.torchvision_guard import import_torchvision
 from embedder_svc.photos.photo import Photo
-from embedder_svc.photos.preprocess import Box, Limits, PhotoError, PhotoReason, Resize, decode
+from embedder_svc.photos.preprocess import Box, Decoded, Limits, PhotoError, PhotoReason, Resize, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -185,7 +185,7 @@ class TestAnyBytes:
         self.pixels_or_photo_error(head + tail)
 
     @BUDGET
-    @given(st.data())
+    @given(data=st.data())
     def test_a_photo_with_bytes_changed_and_cut(self, encoded, data):
         content = bytearray(data.draw(st.sampled_from(encoded)))
         for _ in range(data.draw(st.integers(1, 8))):
@@ -193,3 +193,84 @@ class TestAnyBytes:
             content[place] = data.draw(st.integers(0, 255))
         cut = data.draw(st.integers(0, len(content))) if data.draw(st.booleans()) else len(content)
         self.pixels_or_photo_error(bytes(content[:cut]))
+
+
+class TestDecoded:
+    """A photo that is decoded once, to be looked at and cut."""
+
+    FINE = tuple(Resize(rule, 64, fine=True) for rule in ("squash", "pad", "crop"))
+
+    @given(data=st.data())
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_a_cut_is_the_photo_decoded_with_that_crop_to_the_pixel(self, data, encode):
+        size = data.draw(st.tuples(st.integers(4, 90), st.integers(4, 90)))
+        size = tuple(side * data.draw(st.sampled_from([1, 8, 16])) + data.draw(st.integers(0, 1)) for side in size)
+        rng = np.random.default_rng(size)
+        image = Image.fromarray(rng.integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), np.uint8)).resize(size)
+        exif = Image.Exif()
+        exif[0x0112] = data.draw(st.integers(1, 8))
+        content = encode(image, data.draw(st.sampled_from(["JPEG", "PNG"])), exif=exif)
+        edges = st.lists(st.floats(0, 1), min_size=4, max_size=4).map(lambda e: (*sorted(e[::2]), *sorted(e[1::2])))
+        left, right, top, bottom = data.draw(edges)
+        box = Box(left, top, right, bottom)
+        limits = Limits(20_000_000, 50_000_000, 1000)
+        for resize in self.FINE:
+            photo = Decoded(content, resize=resize, limits=limits)
+            try:
+                expected = decode(content, resize=resize, crop=box, limits=limits)
+            except PhotoError:
+                continue
+            np.testing.assert_array_equal(photo.cut(box), expected)
+            np.testing.assert_array_equal(photo.cut(Box(0, 0, 1, 1)), decode(content, resize=resize, limits=limits))
+
+    def test_a_large_jpeg_is_decoded_at_twice_the_scale_that_the_whole_needs(self, mosaic, encode, monkeypatch):
+        divisors = self.counted(monkeypatch)
+        content = encode(mosaic, "JPEG")
+        decode(content, resize=SQUASH, limits=LIMITS)
+        photo = Decoded(content, resize=Resize("squash", 224, fine=True), limits=LIMITS)
+        assert divisors == [4, 2]
+        photo.view(300)
+        photo.cut(Box(0, 0, 1, 1))
+        photo.cut(Box(0.2, 0.2, 0.7, 0.7))
+        assert divisors == [4, 2]  # one decode
+
+    def test_a_small_part_of_a_large_jpeg_is_decoded_again_at_full_scale(self, mosaic, encode, monkeypatch):
+        divisors = self.counted(monkeypatch)
+        photo = Decoded(encode(mosaic, "JPEG"), resize=Resize("squash", 224, fine=True), limits=LIMITS)
+        photo.cut(Box(0.4, 0.4, 0.5, 0.5))
+        assert divisors == [2, 1]
+
+    def counted(self, monkeypatch):
+        divisors = []
+        plain = Photo.decode
+
+        def recorded(photo, divisor=1):
+            divisors.append(divisor)
+            return plain(photo, divisor)
+
+        monkeypatch.setattr(Photo, "decode", recorded)
+        return divisors
+
+    def test_the_detector_sees_all_of_it_squashed(self, scene, encode):
+        photo = Decoded(encode(scene, "PNG"), resize=SQUASH, limits=LIMITS)
+        assert photo.size == (96, 72)
+        expected = Image.fromarray(scene).resize((30, 30), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(photo.view(30), np.asarray(expected))
+
+    def test_what_it_sees_of_a_large_photo_is_nearly_the_same(self, mosaic, encode):
+        photo = Decoded(encode(mosaic, "JPEG", quality=95), resize=Resize("squash", 224, fine=True), limits=LIMITS)
+        expected = np.asarray(mosaic.resize((300, 300), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(photo.view(300) - expected).mean() < 2.5
+
+    def test_it_is_upright(self, scene, encode):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo = Decoded(encode(scene, "PNG", exif=exif), resize=SQUASH, limits=LIMITS)
+        assert photo.size == (72, 96)
+        turned = Image.fromarray(np.rot90(scene, -1)).resize((30, 30), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(photo.view(30), np.asarray(turned))
+
+    def test_without_cars_to_find_large_photos_are_decoded_as_small_as_before(self, mosaic, encode, monkeypatch):
+        divisors = self.counted(monkeypatch)
+        decode(encode(mosaic, "JPEG"), resize=SQUASH, limits=LIMITS)
+        assert divisors == [4]

@@ -13,6 +13,7 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.inference.v2 import inference_pb2, inference_pb2_grpc
 
+from embedder_svc.__main__ import _pipeline
 from embedder_svc.network.model import Model
 from embedder_svc.serving import kserve
 from embedder_svc.serving.config import EmbedderConfig
@@ -195,13 +196,78 @@ class TestInfer:
         answer = await served.infer(photos[0], id="of mine", model_version=served.fingerprint)
         assert (answer.id, answer.model_name, answer.model_version) == ("of mine", "tiny", served.fingerprint)
         assert answer.parameters["decode_ms"].double_param > 0
-        assert answer.parameters.keys() == {"decode_ms", "queue_ms", "infer_ms"}
+        assert answer.parameters.keys() == {"decode_ms", "detect_ms", "queue_ms", "infer_ms"}
 
     async def test_the_output_may_be_asked_for_by_name_and_strange_parameters_are_not_heeded(self, served, photos):
         parameter = {"priority": inference_pb2.InferParameter(uint64_param=1)}
         asked = [Wanted(name="embeddings", parameters=parameter)]
         answer = await served.infer(photos[0], outputs=asked, parameters=parameter)
         assert [output.name for output in answer.outputs] == ["embeddings"]
+
+
+class TestBoxes:
+    """A model that finds cars has a second output: the part of each photo that was embedded."""
+
+    @pytest.fixture
+    async def served(self, car_bundle):
+        config = EmbedderConfig(port=0, max_images=4, max_queue=6, drain_pause_s=0.0)
+        model = Model.open(car_bundle, device="cpu", threads=1)
+        server = Server(config, name="embedder")
+        native, second = EmbedderService(config), KServeService(lambda: server.ready)
+        server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, native, SERVICE)
+        server.add(inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, second, kserve.SERVICE)
+        await server.start()
+        async with _pipeline(model, config, server.metrics) as pipeline:
+            native.open(pipeline)
+            second.open(pipeline)
+            await server.open()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+                yield Served(server, stub, embedder_pb2_grpc.EmbedderServiceStub(channel), model.info.fingerprint)
+            await server.stop()
+
+    @pytest.fixture
+    def photos(self, street, encode):
+        return [encode(street(cars), "PNG") for cars in ({(1, 2): 255, (3, 0): 200}, {})]
+
+    async def test_the_default_is_the_main_car_and_the_boxes_say_where_it_was(self, served, photos):
+        answer = await served.infer(*photos)
+        assert [(each.name, each.datatype, list(each.shape)) for each in answer.outputs] == [
+            ("embeddings", "FP32", [2, 16]),
+            ("boxes", "FP32", [2, 5]),
+        ]
+        rows, boxes = (np.frombuffer(content, "<f4").reshape(2, -1) for content in answer.raw_output_contents)
+        assert np.array_equal(rows, await served.embed(*photos))
+        assert boxes[0, :4].tolist() == [0.25, 0.5, 0.5, 0.75]
+        assert boxes[0, 4] > 0.35
+        assert boxes[1].tolist() == [0, 0, 1, 1, 0]
+
+    async def test_typed_contents_give_typed_boxes(self, served, photos):
+        answer = await served.infer(*photos, contents=True)
+        assert list(answer.outputs[1].contents.fp32_contents)[5:] == [0, 0, 1, 1, 0]
+
+    @pytest.mark.parametrize("names", [["boxes"], ["boxes", "embeddings"], ["embeddings"]])
+    async def test_outputs_that_are_named_are_given_alone_and_in_that_order(self, served, photos, names):
+        answer = await served.infer(photos[0], outputs=[Wanted(name=name) for name in names])
+        assert [output.name for output in answer.outputs] == names
+        widths = {"boxes": 5, "embeddings": 16}
+        assert [len(content) // 4 for content in answer.raw_output_contents] == [widths[name] for name in names]
+
+    async def test_metadata_and_configuration_tell_of_them(self, served):
+        named = {"name": "tiny"}
+        metadata = await served.stub.ModelMetadata(inference_pb2.ModelMetadataRequest(**named), timeout=TIMEOUT_S)
+        assert [(each.name, list(each.shape)) for each in metadata.outputs] == [
+            ("embeddings", [-1, 16]),
+            ("boxes", [-1, 5]),
+        ]
+        config = (await served.stub.ModelConfig(inference_pb2.ModelConfigRequest(**named), timeout=TIMEOUT_S)).config
+        assert [(each.name, list(each.dims)) for each in config.output] == [("embeddings", [16]), ("boxes", [5])]
+
+    async def test_a_model_without_a_detector_has_none(self, cold, photos):
+        await cold.server.open()
+        violation = [("outputs[0].name", "TENSOR_NAME")]
+        refused = await refusal(cold.infer(photos[0], outputs=[Wanted(name="boxes")]))
+        assert refused == (INVALID, "INVALID_TENSOR", violation)
 
 
 def tensor(**fields):

@@ -1,0 +1,72 @@
+"""The part of each photo of a collection that is embedded: the main car, if the model has a detector, or the whole photo."""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_svc.network import cars
+from embedder_svc.network.cars import WHOLE, Cut, Subject
+from embedder_svc.network.detector import Detector, View
+from embedder_svc.network.model import Model
+from embedder_svc.photos import preprocess
+from embedder_svc.photos.photo_files import LIMITS
+from embedder_svc.photos.preprocess import Decoded
+from svckit.cli import CommandError
+
+COLUMNS = ("left", "top", "right", "bottom", "car_score", "no_car_found")
+"""The columns of items.csv that say which part of the photo an embedding is of."""
+
+Part = tuple[NDArray[np.uint8], list[str]]
+"""Pixels (side, side, 3) for the network, and the cells of COLUMNS; none if the model has no detector."""
+
+
+class Cutter:
+    """Makes of a photo the part that is embedded, with the code that the server runs. `part` may be called from several threads."""
+
+    def __init__(self, model: Model, *, whole: bool) -> None:
+        self.model = model
+        self._resize = model.info.resizing
+        self.subject = Subject.MAIN_CAR.value if model.detector and not whole else Subject.WHOLE.value
+        self.columns = COLUMNS if model.detector else ()
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Raise CommandError if a manifest with these columns has one that is to be written."""
+        if taken := [name for name in self.columns if name in columns]:
+            raise CommandError(
+                f"the manifest has a column `{taken[0]}` already, which says here where the car is: rename it"
+            )
+
+    def part(self, content: bytes) -> Part:
+        """Return the part of an encoded photo. Raise PhotoError."""
+        if self.model.detector is None:
+            return preprocess.decode(content, resize=self._resize, limits=LIMITS), []
+        if self.subject == Subject.WHOLE.value:
+            return preprocess.decode(content, resize=self._resize, limits=LIMITS), _cells(Cut(WHOLE))
+        return _main_car(Decoded(content, resize=self._resize, limits=LIMITS), self.model.detector)
+
+    def counts(self, cuts: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Return the entries of the artifact's manifest that say how its photos were cut; `cuts` has the cells of each."""
+        if not self.columns:
+            return {}
+        boxes = [cells[:4] for cells in cuts]
+        whole = _cells(Cut(WHOLE))[:4]
+        return {
+            "subject": self.subject,
+            "cut": sum(box != whole for box in boxes),
+            "no_car_found": sum(cells[-1] == "true" for cells in cuts),
+        }
+
+
+def _main_car(photo: Decoded, detector: Detector) -> Part:
+    (found,) = detector.find([View(photo.view(detector.info.input_size), photo.size)])
+    (cut,) = cars.cuts(found[:1], photo.size, detector.info)
+    return photo.cut(cut.box), _cells(cut)
+
+
+def _cells(cut: Cut) -> list[str]:
+    """Return the cells of COLUMNS: numbers with as many digits as a float32 has, so that they name the same pixels."""
+    score = "" if cut.car_score is None else f"{cut.car_score:.9g}"
+    return [*(f"{edge:.9g}" for edge in astuple(cut.box)), score, "true" if cut.no_car_found else "false"]
