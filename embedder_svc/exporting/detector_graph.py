@@ -91,6 +91,12 @@ def with_folded_casts(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
+def first_layer(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the first convolution, and of the activation after it. On three channels int8 is slower than float32."""
+    nodes = model.graph.node
+    return [next(node.name for node in nodes if node.op_type == kind) for kind in ("Conv", "Clip")]
+
+
 def _of_map(number: int, cells: int) -> Iterator[tuple[float, float, float, float]]:
     """Yield the anchors of one map of features: cells by rows, in each cell one anchor a shape."""
     shapes = _shapes(number)

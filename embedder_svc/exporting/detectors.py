@@ -79,6 +79,7 @@ class Source:
         """Return the detector, in int8 if there are photos (N, side, side, 3) to calibrate it on. Raise CommandError."""
         graph = detector_graph.served(self.graph)
         if calibration is not None:
-            graph = quantize.to_int8(detector_graph.with_folded_casts(graph), calibration)
+            folded = detector_graph.with_folded_casts(graph)
+            graph = quantize.to_int8(folded, calibration, leaving=detector_graph.first_layer(folded))
         info = DetectorInfo(name=self.name, source=self.source, licence=self.licence, input_size=self.side, **_SETTINGS)
         return Detector(graph.SerializeToString(), info)

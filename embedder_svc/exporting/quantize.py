@@ -4,7 +4,7 @@ Only the body of the network changes: the pixels' normalisation and the embeddin
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ _LATEST = 0.05
 """The weight of the latest batch in the moving average of a range, so that one strange photo does not widen it for all."""
 
 
-def to_int8(model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
-    """Quantise the graph statically. An activation's range is a moving average of its extremes over `photos`, batches (N, H, W, 3).
+def to_int8(
+    model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]], leaving: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """Quantise the graph statically, but for the nodes with the names in `leaving`. An activation's range is a moving average of its extremes over `photos`, batches (N, H, W, 3).
 
     Activations are unsigned and weights signed, with a scale for each channel: x86 has instructions for this pair.
     """
@@ -35,6 +37,7 @@ def to_int8(model: onnx.ModelProto, photos: Iterable[NDArray[np.uint8]]) -> onnx
             _Photos(photos),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_OPERATORS),
+            nodes_to_exclude=list(leaving),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -147,7 +147,7 @@ class TestServedGraph:
         assert np.abs(boxes - expected_boxes).max() < 0.02
         assert np.abs(scores - expected_scores).max() < 0.05
 
-    @pytest.mark.parametrize("changes", [{"count": COUNT - 1}, {"classes": 23}, {"side": 31}])
+    @pytest.mark.parametrize("changes", [{"count": COUNT - 1}, {"classes": 23}, {"side": 64}])
     def test_another_form_is_refused(self, changes):
         with pytest.raises(CommandError, match="a detector has the input `image`"):
             detector_graph.served(small(**changes))

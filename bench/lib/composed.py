@@ -89,7 +89,11 @@ def _place(rng: np.random.Generator, taken: list[Any], main: float, shape: float
         else:
             width = main * rng.uniform(0.35, most)
             box = _box((rng.uniform(width / 2, 1 - width / 2), rng.uniform(0.35, 0.8)), width, shape)
-        if all(_covered(box, other) < 0.1 and _covered(other, box) < 0.1 for other in taken) and 0 <= box[1] and box[3] <= 1:
+        if (
+            all(_covered(box, other) < 0.1 and _covered(other, box) < 0.1 for other in taken)
+            and box[1] >= 0
+            and box[3] <= 1
+        ):
             return box
     return None
 
