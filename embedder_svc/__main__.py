@@ -82,7 +82,7 @@ async def _serve(settings: EmbedderConfig, worker: Worker | None) -> None:
         embedder_pb2_grpc.add_EmbedderServiceServicer_to_server,
         native,
         SERVICE,
-        before={"Embed": native.check_room, "Detect": native.check_room},
+        before=native.before,
     )
     open_inference = KServeService(lambda: server.ready)
     server.add(

@@ -22,6 +22,8 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
+        self.before = {"Embed": self.check_room, "Detect": self.check_room}
+        """What to ask before a call's message is read; see `Server.add`."""
 
     def open(self, pipeline: Pipeline) -> None:
         self._fingerprint = pipeline.model.info.fingerprint

@@ -88,7 +88,7 @@ def serve(car_bundle):
         server = Server(config, name="embedder")
         servicer = EmbedderService(config)
         add = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
-        server.add(add, servicer, SERVICE, before={"Embed": servicer.check_room, "Detect": servicer.check_room})
+        server.add(add, servicer, SERVICE, before=servicer.before)
         await server.start()
         async with _pipeline(model, config, server.metrics) as pipeline:
             servicer.open(pipeline)
@@ -331,8 +331,20 @@ class TestRoom:
         await refusal(served.embed((two_cars, EVERY), b""))
         assert served.inside == 0
 
-    async def test_a_full_server_refuses_detect_too(self, served, two_cars):
+    async def test_photos_that_are_only_looked_at_count_too(self, serve, two_cars, monkeypatch):
+        async with serve() as served:
+            looking = Held(served.model.detector.find)
+            monkeypatch.setattr(served.pipeline._finder._batcher, "_run", looking)
+            call = asyncio.ensure_future(served.detect(*[two_cars] * 3))
+            await until(lambda: looking.entered)
+            assert served.inside == 3
+            looking.go.set()
+            assert len((await call).detections) == 3
+            assert served.inside == 0
+
+    async def test_a_full_server_refuses_detect_too_before_its_photos_are_read(self, served, two_cars, monkeypatch):
         served.pipeline._admission.inside = MAX_QUEUE
+        monkeypatch.setattr("svckit.interceptor._request", None)  # what would read them
         status, reason, _ = await refusal(served.detect(two_cars))
         assert (status, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
 

@@ -93,7 +93,7 @@ async def served(tiny_bundle):
     pipeline = Pipeline(model, decoder, batcher, max_images=config.max_images)
     servicer.open(pipeline)
     add_to_server = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
-    server.add(add_to_server, servicer, SERVICE, before={"Embed": servicer.check_room})
+    server.add(add_to_server, servicer, SERVICE, before=servicer.before)
     await server.start()
     await server.open()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
