@@ -187,7 +187,7 @@ class TestAddedToABundle:
     def test_an_int8_bundle_gets_an_int8_detector(self, make_bundle, file, folder, tmp_path, monkeypatch):
         make_bundle(tmp_path / "int8", precision="int8")
         flags = ("--weights", tmp_path / "int8", "--detector", file, "--out", tmp_path / "out")
-        with pytest.raises(SystemExit, match="--precision int8 needs --calibration"):
+        with pytest.raises(SystemExit, match="an int8 detector needs --calibration"):
             self.export(monkeypatch, *flags)
         self.export(monkeypatch, *flags, "--calibration", folder)
         graph = onnx.load(tmp_path / "out" / "detector.onnx").graph
@@ -197,10 +197,10 @@ class TestAddedToABundle:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [
-            ((), "is a bundle already: say which --detector to add to it"),
-            (("--detector", "FILE", "--flip", "--precision", "fp16"), "without --precision, --flip"),
-            (("--detector", "FILE", "--no-normalize"), "without --no-normalize"),
-            (("--detector", "FILE", "--resize", "pad"), "without --resize"),
+            ((), "is a bundle: it needs --head, and --calibration to fit that on, or a --detector"),
+            (("--detector", "FILE", "--flip", "--precision", "fp16"), "--precision can.t be chosen for"),
+            (("--detector", "FILE", "--no-normalize"), "--no-normalize can.t be chosen for"),
+            (("--detector", "FILE", "--resize", "pad"), "--resize can.t be chosen for"),
         ],
     )
     def test_what_cannot_be_changed_is_named(self, tiny_bundle, file, tmp_path, monkeypatch, flags, said):  # noqa: PLR0917 (fixtures)
