@@ -23,8 +23,8 @@ NONE = "none"
 _SETTINGS: dict[str, Any] = {
     "threshold": 0.35,
     "overlap": 0.5,
-    "margin": 0.03,
-    "whole_from": 0.8,
+    "margin": 0.0,
+    "whole_from": 0.95,
     "max_cars": 8,
     "size_weight": 0.25,
     "centre_weight": 2.0,

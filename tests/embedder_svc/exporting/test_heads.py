@@ -140,6 +140,13 @@ class TestBundles:
         assert first.dimension == FEATURES
         assert again == direct
 
+    def test_a_detector_stays_with_the_bundle_that_gets_a_head(self, car_bundle, photos, tmp_path):
+        chosen = Photos.choose(photos, None, 8)
+        info = from_bundle.with_new_head(car_bundle, tmp_path / "new", "new", RECIPE, chosen)
+        assert info.detector == bundle.read(car_bundle).detector
+        assert (tmp_path / "new" / "detector.onnx").read_bytes() == (car_bundle / "detector.onnx").read_bytes()
+        assert bundle.read(tmp_path / "new") == info
+
     def test_a_bundle_without_a_head_says_nothing_of_one(self, tiny_bundle):
         assert bundle.read(tiny_bundle).head == {}
 
