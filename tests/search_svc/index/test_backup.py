@@ -21,7 +21,7 @@ from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError, sha256
 from svckit.cli import CommandError
 from tests.search_svc.building.test_compaction import base_of, write
-from tests.search_svc.journals import D, replayed, stored, written
+from tests.search_svc.journals import CAR, NO_CAR, D, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,7 +36,7 @@ def built(build_index, tmp_path_factory):
 def index(built, tmp_path):
     """Of 60 items, one of which was replaced since, one deleted, and one added."""
     index = shutil.copytree(built, tmp_path / "index")
-    write(index, Add({"photo 1.jpg": stored(), "new": stored()}), Delete(("photo 2.jpg",)))
+    write(index, Add({"photo 1.jpg": stored(cut=CAR), "new": stored(cut=NO_CAR)}), Delete(("photo 2.jpg",)))
     return index
 
 
@@ -71,6 +71,15 @@ class TestABackup:
         assert restored == done
         assert done.journal_sequence == 3
         assert items(tmp_path / "restored") == items(index)
+
+    def test_keeps_what_of_photos_was_embedded_in_the_journal_and_in_a_version(self, index, tmp_path):
+        back_up(index, str(tmp_path / "journal"))
+        compact(index)
+        back_up(index, str(tmp_path / "version"))
+        for name in ("journal", "version"):
+            restore(str(tmp_path / name), tmp_path / f"restored {name}")
+            found = items(tmp_path / f"restored {name}")
+            assert [found[item_id].cut for item_id in ("photo 1.jpg", "new", "photo 0.jpg")] == [CAR, NO_CAR, None]
 
     def test_holds_nothing_but_what_it_lists(self, index, tmp_path):
         back_up(index, str(tmp_path / "backup"))
