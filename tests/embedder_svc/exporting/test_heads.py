@@ -14,6 +14,8 @@ from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
+from embedder_svc.photos import photo_files
+from embedder_svc.photos.resize import Resize
 from svckit.cli import CommandError
 
 ROOT = Path(__file__).parents[3]
@@ -123,6 +125,13 @@ class TestBundles:
         assert info.head == recipe
         assert info.parity["cosine_min"] > 1 - 1e-6
         assert info.fingerprint != before.fingerprint
+
+    def test_it_is_fitted_to_the_features_as_they_are(self, tiny_bundle, photos, tmp_path):
+        chosen = Photos.choose(photos, None, 8)
+        from_bundle.with_new_head(tiny_bundle, tmp_path / "new", "new", RECIPE, chosen)
+        raw = heads.without_length(onnx.load(tmp_path / "new" / bundle.GRAPH))
+        mapped = run(raw, np.concatenate(list(photo_files.batches(chosen.all, Resize("squash", 32), 12))))
+        np.testing.assert_allclose(mapped.mean(axis=0), 0, atol=1e-3 * np.abs(mapped).max())
 
     def test_another_head_is_another_fingerprint_and_the_same_one_the_same(self, tiny_bundle, photos, tmp_path):
         chosen = Photos.choose(photos, None, 8)
