@@ -13,6 +13,7 @@ from search_svc.evaluation.accuracy import CLASSES, RECALL_AT, TOP, Outcomes, di
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.labels import Label
+from search_svc.voting.means import Means
 from search_svc.voting.neighbours import QueryNeighbours
 
 _DEPTHS = (64, 256, 1024, 4096)
@@ -47,6 +48,7 @@ class Examiner:
     def __init__(self, version: IndexVersion, shards: LocalEngine) -> None:
         self.answerer = Answerer(version)
         self._k = version.manifest.k
+        self._version = version
         self._items = version.items
         self._shards = shards
         self._rows = {version.items.item_id(row): row for row in range(len(version.items))}
@@ -106,13 +108,25 @@ class Examiner:
         hits = self._shards.search(queries, k + bool((own >= 0).any())).hits
         keep = (hits.ids >= 0) & (hits.ids != own[:, None])
         return [
-            self._found(ids[kept][:k], scores[kept][:k])
-            for ids, scores, kept in zip(hits.ids, hits.scores, keep, strict=True)
+            self._found(query, row, ids[kept][:k], scores[kept][:k])
+            for query, row, ids, scores, kept in zip(queries, own.tolist(), hits.ids, hits.scores, keep, strict=True)
         ]
 
-    def _found(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> QueryNeighbours:
-        labels = [self._items.labels[position] for position in self._items.label_of[rows].tolist()]
-        return QueryNeighbours(rows.tolist(), labels, scores.tolist())
+    def _found(
+        self, query: NDArray[np.float32], own: int, rows: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> QueryNeighbours:
+        positions = self._items.label_of[rows]
+        labels = [self._items.labels[position] for position in positions.tolist()]
+        (means,) = self._means_without(own).similarities(query[None], positions[None]).tolist()
+        return QueryNeighbours(rows.tolist(), labels, scores.tolist(), means)
+
+    def _means_without(self, own: int) -> Means:
+        """Return the means of the gallery less the photo in a row (-1: of the gallery as it is)."""
+        means = self._version.means
+        if own < 0:
+            return means
+        label = int(self._items.label_of[own])
+        return means.with_changes({label: means.sum_of(label) - self._version.embeddings[own].astype(np.float64)})
 
 
 def _few(labels: Sequence[Label]) -> bool:

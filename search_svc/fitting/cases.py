@@ -5,17 +5,16 @@ lacked its label, or its make.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from search_svc.fitting.held_out import HeldOutNeighbours
-from search_svc.voting.evidence import Evidence, VoteContext, gather
+from search_svc.fitting.trials import Trial
+from search_svc.voting.evidence import Evidence, gather
 from search_svc.voting.labels import Label
 from search_svc.voting.neighbours import QueryNeighbours
-from search_svc.voting.vote import LEVELS, path
+from search_svc.voting.vote import LEVELS, Weighting, path
 
 GROUPS = (1, 2, 3, 4, 5)
 """Numbers of photos that are fused into one case, to learn what fused votes are worth."""
@@ -35,15 +34,16 @@ class Case:
 
 
 def cases(
-    neighbours: HeldOutNeighbours, labels: Sequence[Label], k: int, context: VoteContext, rng: np.random.Generator
+    trial: Trial, k: int, weighting: Weighting, rng: np.random.Generator, sizes: Sequence[int] = GROUPS
 ) -> list[list[Case]]:
-    """Return, for each size of GROUPS, cases of so many photos of one label.
+    """Return, for each of the `sizes`, cases of so many photos of one label.
 
     For each size a label has as many cases as it has photos, less where the draw gave the same photos twice.
     """
+    context = trial.context(weighting)
     photos_of: dict[Label, list[QueryNeighbours]] = defaultdict(list)
-    for scores, positions, truth in _photos(neighbours):
-        photos_of[labels[truth]].append(_found(scores[:k], positions[:k], labels))
+    for found, truth in zip(_nearest(trial, k), trial.neighbours.truth.tolist(), strict=True):
+        photos_of[trial.labels[truth]].append(found)
     return [
         [
             Case(truth, evidence)
@@ -51,8 +51,14 @@ def cases(
             for group in _groups(len(photos), size, rng)
             if (evidence := gather([photos[place] for place in group], context))
         ]
-        for size in GROUPS
+        for size in sizes
     ]
+
+
+def _nearest(trial: Trial, k: int) -> list[QueryNeighbours]:
+    """Return the k nearest neighbours of each photo."""
+    photos, depth = trial.neighbours.scores.shape
+    return trial.found(np.arange(photos), np.broadcast_to(np.arange(min(k, depth)), (photos, min(k, depth))))
 
 
 def _groups(photos: int, size: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
@@ -64,27 +70,17 @@ def _groups(photos: int, size: int, rng: np.random.Generator) -> list[tuple[int,
     return sorted({tuple(sorted(rng.choice(photos, size, replace=False).tolist())) for _ in range(photos)})
 
 
-def strangers(neighbours: HeldOutNeighbours, labels: Sequence[Label], k: int, context: VoteContext) -> list[Evidence]:
+def strangers(trial: Trial, k: int, weighting: Weighting) -> list[Evidence]:
     """Return the evidence that photos would have in a gallery without their label, and in one without their make.
 
     Photos for which fewer than k such neighbours were found are left out.
     """
-    makes = [path(label)[0] for label in labels]
-    number = np.unique(makes, return_inverse=True)[1]
-    found = []
-    for scores, positions, truth in _photos(neighbours):
-        for foreign in (positions != truth, number[positions] != number[truth]):
-            others = np.flatnonzero((positions >= 0) & foreign)[:k]
-            if len(others) == k and (evidence := gather([_found(scores[others], positions[others], labels)], context)):
-                found.append(evidence)
-    return found
-
-
-def _photos(neighbours: HeldOutNeighbours) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
-    """Yield the scores and the label positions of each photo's neighbours, and the position of its own label."""
-    return zip(neighbours.scores, neighbours.positions, neighbours.truth.tolist(), strict=True)
-
-
-def _found(scores: NDArray[np.float64], positions: NDArray[np.int64], labels: Sequence[Label]) -> QueryNeighbours:
-    kept = positions >= 0
-    return QueryNeighbours([], [labels[position] for position in positions[kept].tolist()], scores[kept].tolist())
+    positions, truth = trial.neighbours.positions, trial.neighbours.truth[:, None]
+    number = np.unique([path(label)[0] for label in trial.labels], return_inverse=True)[1]
+    context = trial.context(weighting)
+    evidence = []
+    for own in (positions == truth, number[positions] == number[truth]):
+        columns = np.argsort((positions < 0) | own, axis=1, kind="stable")[:, :k]
+        photos = np.flatnonzero(((positions >= 0) & ~own).sum(axis=1) >= k)
+        evidence += [gather([found], context) for found in trial.found(photos, columns[photos])]
+    return [each for each in evidence if each]

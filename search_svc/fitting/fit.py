@@ -15,14 +15,14 @@ from search_svc.fitting import logistic
 from search_svc.fitting.calibration_metrics import ece
 from search_svc.fitting.cases import Case, cases, strangers
 from search_svc.fitting.held_out import LEAST_LABELS, HeldOutPhotos, search_held_out
+from search_svc.fitting.trials import ThinnedTrials, Trial, thinned
 from search_svc.fitting.typical import typical_scores
-from search_svc.fitting.weighing import KS, fit_weighting
+from search_svc.fitting.weighing import KS, Voters, fit_weighting
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import DEFAULT_YEAR_RATIO, confidences
 from search_svc.voting.calibration import Calibration, Ece, LogisticModel, sigmoid
-from search_svc.voting.evidence import Evidence, VoteContext
 from search_svc.voting.labels import Label
-from search_svc.voting.vote import LEVELS
+from search_svc.voting.vote import LEVELS, Weighting
 from search_svc.voting.years import Years
 
 FALSE_ALARM_RATE = 0.05
@@ -45,14 +45,14 @@ def fit(
     manifest, items = version.manifest, version.items
     rng = np.random.default_rng(manifest.seed)
     neighbours = search_held_out(version, shards, held_out, max(*KS, k or 0), rng)
-    photos = items.sizes
-    unit = _mean_square(version.embeddings)
-    k, weighting = fit_weighting(neighbours, items.labels, list(photos.values()), unit, k=k, temperature=temperature)
     typical = typical_scores(version.embeddings, items.label_of, len(items.labels), manifest.metric, manifest.seed)
-    context = VoteContext(weighting, photos, dict(zip(photos, typical.tolist(), strict=True)))
-    groups = cases(neighbours, items.labels, k, context, rng)
+    whole = Trial(neighbours, items.labels, items.counts, version.means, typical)
+    thin = thinned(version, whole, rng)
+    voters = Voters.of([*thin.new, *thin.others], max(*KS, k or 0))
+    k, weighting = fit_weighting(voters, items.labels, _mean_square(version.embeddings), k=k, temperature=temperature)
+    groups = cases(whole, k, weighting, rng)
     singles, every = groups[0], [case for group in groups for case in group]
-    known = _known(singles, strangers(neighbours, items.labels, k, context))
+    known = _fit_known(singles, whole, thin, k, weighting)
     cuts = [_cut(group, known) for group in groups]
     ratio, year_photos = _year_ratio(singles, items.labels)
     return Calibration(
@@ -67,8 +67,9 @@ def fit(
         unknown_threshold=0.0 if cuts[0] is None else sigmoid(cuts[0]),
         year_ratio=ratio,
         year_photos=year_photos,
-        typical=context.typical,
+        typical=dict(zip(whole.names, typical.tolist(), strict=True)),
         errors=_errors(every, rng),
+        mean_weight=weighting.mean_weight,
     )
 
 
@@ -90,12 +91,18 @@ def _levels(every: Sequence[Case]) -> dict[str, LogisticModel]:
     }
 
 
-def _known(singles: Sequence[Case], unknown: Sequence[Evidence]) -> LogisticModel:
-    """Fit what tells known cars from unknown ones. With few unknown ones it is closeness alone."""
+def _fit_known(
+    singles: Sequence[Case], whole: Trial, thin: ThinnedTrials, k: int, weighting: Weighting
+) -> LogisticModel:
+    """Fit what tells known cars, those of thinned labels too, from unknown ones. With few unknown ones it is closeness alone."""
+    known = [case.evidence for case in singles]
+    for trial in thin.new:
+        known += [case.evidence for case in cases(trial, k, weighting, np.random.default_rng(0), (1,))[0]]
+    unknown = [each for trial in (whole, *thin.others) for each in strangers(trial, k, weighting)]
     if len(unknown) < _LEAST_GROUPS:
-        return LogisticModel(0.0, (1.0, 0.0))
-    features = [case.evidence.known_features for case in singles] + [each.known_features for each in unknown]
-    return _logistic(features, [True] * len(singles) + [False] * len(unknown), (0.0, 0.0))
+        return LogisticModel(0.0, (1.0, 0.0, 0.0, 0.0))
+    features = [each.known_features for each in (*known, *unknown)]
+    return _logistic(features, [True] * len(known) + [False] * len(unknown), (0.0, 0.0, 0.0, 0.0))
 
 
 def _logistic(features: Sequence[tuple[float, ...]], right: Sequence[bool], slopes: Sequence[float]) -> LogisticModel:

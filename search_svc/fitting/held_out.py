@@ -40,9 +40,28 @@ class HeldOutPhotos:
 class HeldOutNeighbours:
     """The neighbours of held-out photos, nearest first. Labels are given as positions in the gallery's list of labels."""
 
+    queries: NDArray[np.float32]  # (Q, dimension)
+    rows: NDArray[np.int64]  # (Q, K): the neighbours' rows in the gallery; -1 where there are fewer than K
     scores: NDArray[np.float64]  # (Q, K)
     positions: NDArray[np.int64]  # (Q, K): the labels of the neighbours; -1 where there are fewer than K
     truth: NDArray[np.int64]  # (Q,): the labels of the photos
+
+    def part(self, photos: NDArray[np.bool_]) -> "HeldOutNeighbours":
+        """Return the neighbours of some photos, a mask (Q,)."""
+        return HeldOutNeighbours(
+            self.queries[photos], self.rows[photos], self.scores[photos], self.positions[photos], self.truth[photos]
+        )
+
+    def among(self, kept: NDArray[np.bool_]) -> "HeldOutNeighbours":
+        """Return the neighbours that are left if the gallery has only the rows `kept`, a mask (items,)."""
+        gone = (self.rows < 0) | ~kept[self.rows]
+        order = np.argsort(gone, axis=1, kind="stable")
+        rows, scores, positions = (
+            np.take_along_axis(np.where(gone, nothing, of), order, 1)
+            for nothing, of in ((-1, self.rows), (-np.inf, self.scores), (-1, self.positions))
+        )
+        left = HeldOutNeighbours(self.queries, rows, scores, positions, self.truth)
+        return left.part(rows[:, 0] >= 0)
 
 
 def search_held_out(
@@ -60,6 +79,6 @@ def search_held_out(
     ids = np.concatenate([each.ids for each in hits])
     scores = np.concatenate([each.scores for each in hits]).astype(np.float64)
     positions = np.where(ids >= 0, version.items.label_of[ids], -1).astype(np.int64)
-    answered = ids[:, 0] >= 0
     truth = np.array([place[held_out.labels[row].label] for row in chosen], np.int64)
-    return HeldOutNeighbours(scores[answered], positions[answered], truth[answered])
+    queries = held_out.embeddings[rows].astype(np.float32)
+    return HeldOutNeighbours(queries, ids, scores, positions, truth).part(ids[:, 0] >= 0)

@@ -65,6 +65,8 @@ class Query:
     """When the caller stops waiting, as a time of `time.monotonic`."""
     call: Call | None = None
     """None: the newest view answers."""
+    means: bool = True
+    """Whether to compare with the means of the neighbours' labels, which count in a vote."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class QueryReader:
         plan = self._plan(options, wanted)
         end = math.inf if deadline is None else deadline
         call = Call(view)
-        return [Query(vector, plan, end, call) for vector in vectors]
+        votes = isinstance(request, search_pb2.ClassifyRequest)
+        return [Query(vector, plan, end, call, means=votes) for vector in vectors]
 
     def _plan(self, options: search_pb2.SearchOptions, wanted: Filter | None) -> Plan:
         defaults = self._manifest.search

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search_svc.engine.merge import Hits
 from search_svc.live.view import View
@@ -67,21 +68,42 @@ def _search(view: View, plan: Plan, queries: Sequence[Query]) -> list[SearchOutc
         timeout_s=_timeout_s(plan, queries),
         allow_partial=plan.allow_partial,
     )
-    return _to_outcomes(view, answered.hits, view.opened.engine.shards - answered.shards)
+    return _to_outcomes(view, answered.hits, queries, view.opened.engine.shards - answered.shards)
 
 
-def _to_outcomes(view: View, hits: Hits, missing: int) -> list[SearchOutcome]:
+def _to_outcomes(view: View, hits: Hits, queries: Sequence[Query], missing: int) -> list[SearchOutcome]:
     # Labels are looked up for all queries at once, since a batch holds hundreds of neighbours.
     counts = np.count_nonzero(hits.ids >= 0, axis=1).tolist()
-    positions = view.items.positions(hits.ids).tolist()
-    queries = zip(counts, hits.ids.tolist(), positions, hits.scores.tolist(), strict=True)
+    positions = view.items.positions(hits.ids)
+    each = zip(
+        counts,
+        hits.ids.tolist(),
+        positions.tolist(),
+        hits.scores.tolist(),
+        _means(view, queries, hits, positions),
+        strict=True,
+    )
     labels = view.items.labels
     return [
         SearchOutcome(
-            QueryNeighbours(rows[:count], [labels[position] for position in of[:count]], scores[:count]), view, missing
+            QueryNeighbours(rows[:count], [labels[position] for position in of[:count]], scores[:count], means[:count]),
+            view,
+            missing,
         )
-        for count, rows, of, scores in queries
+        for count, rows, of, scores, means in each
     ]
+
+
+def _means(view: View, queries: Sequence[Query], hits: Hits, positions: NDArray[np.int32]) -> list[list[float]]:
+    """Return the cosines of each query with the means of its neighbours' labels; none for a query that does not ask."""
+    found: list[list[float]] = [[] for _ in queries]
+    asking = [place for place, query in enumerate(queries) if query.means]
+    if asking:
+        vectors = np.stack([queries[place].vector for place in asking])
+        labels = np.where(hits.ids >= 0, positions, -1)[asking]
+        for place, means in zip(asking, view.means.similarities(vectors, labels).tolist(), strict=True):
+            found[place] = means
+    return found
 
 
 def _timeout_s(plan: Plan, queries: Sequence[Query]) -> float | None:

@@ -79,7 +79,8 @@ class Answerer:
     def __init__(self, gallery: Gallery) -> None:
         fitted = gallery.calibration
         self._calibration = fitted
-        weighting = Weighting(gallery.manifest.temperature, fitted.prior if fitted else 0.0)
+        temperature = gallery.manifest.temperature
+        weighting = fitted.weighting(temperature) if fitted else Weighting(temperature)
         self._context = VoteContext(weighting, gallery.items.sizes, gallery.typical)
         self._years = gallery.items.years
 
@@ -136,8 +137,8 @@ def confidences(evidence: Evidence, levels: Mapping[str, LogisticModel] | None) 
 
 def known_score(evidence: Evidence, fitted: Calibration) -> float:
     """Return how surely the gallery knows the car, 0 to 1, comparable for any number of fused photos."""
-    offsets = fitted.known_offsets
-    return sigmoid(fitted.known.logit(evidence.known_features) + offsets[min(evidence.photos, len(offsets)) - 1])
+    offsets, features = fitted.known_offsets, evidence.known_features[: len(fitted.known.slopes)]
+    return sigmoid(fitted.known.logit(features) + offsets[min(evidence.photos, len(offsets)) - 1])
 
 
 def _verdict(score: float | None, confidence: float, min_confidence: float, fitted: Calibration) -> VerdictName:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from search_svc.voting.vote import LEVELS
+from search_svc.voting.vote import LEVELS, Weighting
 from svckit.artifact import ArtifactError, atomic_write
 
-_CONFIDENCE_SLOPES, _KNOWN_SLOPES = 3, 2
-"""The numbers of features in Evidence's `confidence_features` and `known_features`."""
+_CONFIDENCE_SLOPES, _KNOWN_SLOPES = (3,), (2, 4)
+"""The numbers of features in Evidence's `confidence_features` and `known_features`; older calibrations have fewer."""
 
 LARGEST_LOGIT = 30.0
 """Logits are cut off here, where a chance is 1 for all purposes, so that exp cannot overflow."""
@@ -69,6 +69,11 @@ class Calibration:
     """The score that photos of a label typically have with each other, by label."""
     errors: Mapping[str, Ece]
     """The calibration errors, by level."""
+    mean_weight: float = 0.0
+    """What the means of labels add to scores: see search_svc.voting.vote.Weighting. 0 in older calibrations."""
+
+    def weighting(self, temperature: float) -> Weighting:
+        return Weighting(temperature, self.prior, self.mean_weight)
 
     def write(self, path: Path) -> None:
         atomic_write(path, f"{json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)}\n".encode())
@@ -77,7 +82,7 @@ class Calibration:
     def read(cls, path: Path) -> Self:
         """Read a calibration. Raises ArtifactError, naming the file and the reason, if the file does not hold one."""
         try:
-            fields = json.loads(path.read_bytes())
+            fields = _LATER | json.loads(path.read_bytes())
             calibration = cls(
                 **{field.name: _READERS[field.name](fields[field.name]) for field in dataclasses.fields(cls)}
             )
@@ -88,6 +93,10 @@ class Calibration:
             reason = f"no calibration: {type(error).__name__}: {error}"
             raise ArtifactError(path, reason) from error
         return calibration
+
+
+_LATER = {"mean_weight": 0.0}
+"""Values of fields that older calibrations do not have."""
 
 
 def sigmoid(logit: float) -> float:
@@ -104,9 +113,9 @@ def _check(calibration: Calibration) -> None:
     _check_slopes("known", calibration.known, _KNOWN_SLOPES)
 
 
-def _check_slopes(name: str, line: LogisticModel, slopes: int) -> None:
-    if len(line.slopes) != slopes:
-        raise ValueError(f"{name} must have {slopes} slopes, got {len(line.slopes)}")
+def _check_slopes(name: str, line: LogisticModel, slopes: Sequence[int]) -> None:
+    if len(line.slopes) not in slopes:
+        raise ValueError(f"{name} must have {' or '.join(map(str, slopes))} slopes, got {len(line.slopes)}")
 
 
 def _number(value: Any) -> float:
@@ -131,7 +140,9 @@ def _error(fields: Any) -> Ece:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("photos", "k", "year_photos"), _count),
-    **dict.fromkeys(("temperature", "prior", "false_alarm_rate", "unknown_threshold", "year_ratio"), _number),
+    **dict.fromkeys(
+        ("temperature", "prior", "mean_weight", "false_alarm_rate", "unknown_threshold", "year_ratio"), _number
+    ),
     "levels": lambda by_level: {level: _line(by_level[level]) for level in LEVELS},
     "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),

@@ -5,6 +5,7 @@ their votes (a linear opinion pool, Stone 1961).
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,10 @@ class Evidence:
     """The score of the last neighbour, the k-th: the mean over the photos."""
     closeness: float
     """The score of the nearest neighbour less what is typical of its label: the mean over the photos."""
+    mean: float
+    """The cosine with the mean of the label that a photo's neighbours elect: the mean over the photos."""
+    size: float
+    """The logarithm of the number of photos that this label has: the mean over the photos."""
 
     def confidence_features(self, level: str) -> tuple[float, ...]:
         """Return the features for the chance that the answer is right at a level: label, model or make."""
@@ -46,8 +51,11 @@ class Evidence:
 
     @property
     def known_features(self) -> tuple[float, ...]:
-        """The features for the chance that the gallery knows the car."""
-        return self.closeness, -self.make_entropy
+        """The features for the chance that the gallery knows the car.
+
+        A calibration that was fitted before there were means has slopes for the first two.
+        """
+        return self.closeness, -self.make_entropy, self.mean, -self.size
 
     @cached_property
     def make_entropy(self) -> float:
@@ -63,27 +71,49 @@ class Evidence:
 def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence | None:
     """Return the evidence for one car from the neighbours of each photo, in any order; None if no photo has any."""
     answered = [each for each in found if each.scores]
-    vote = elect([ballot for each in answered for ballot in _ballots(each, context)])
+    ballots = [_ballots(each, context) for each in answered]
+    vote = elect([ballot for of_photo in ballots for ballot in of_photo])
     if vote is None:
         return None
+    favourites = [_favourite(of_photo) for of_photo in ballots]
+    means = [_mean(each, label) for each, label in zip(answered, favourites, strict=True)]
+    sizes = [math.log(max(1, context.sizes.get(label.label, 1))) for label in favourites]
     return Evidence(
         vote,
         len(answered),
         math.fsum(min(each.scores) for each in answered) / len(answered),
         math.fsum(_closeness(each, context.typical) for each in answered) / len(answered),
+        math.fsum(means) / len(answered),
+        math.fsum(sizes) / len(answered),
     )
 
 
 def _ballots(found: QueryNeighbours, context: VoteContext) -> list[tuple[Label, float]]:
     """Return the label and the weight of each neighbour of one photo. The weights sum to 1."""
-    prior = context.weighting.prior
-    given = weights(found.scores, context.weighting.temperature)
+    prior, mean_weight = context.weighting.prior, context.weighting.mean_weight
+    scores: Sequence[float] = found.scores
+    if mean_weight:
+        scores = [score + mean_weight * mean for score, mean in zip(found.scores, found.means, strict=True)]
+    given = weights(scores, context.weighting.temperature)
     if prior:
         given = [
             weight * context.sizes[label.label] ** -prior for weight, label in zip(given, found.labels, strict=True)
         ]
     total = math.fsum(given)
     return [(label, weight / total) for label, weight in zip(found.labels, given, strict=True)]
+
+
+def _favourite(ballots: Sequence[tuple[Label, float]]) -> Label:
+    """Return the label that one photo's neighbours elect, whatever its make and model have."""
+    given = defaultdict(list)
+    for label, weight in ballots:
+        given[label].append(weight)
+    return min(given, key=lambda label: (-math.fsum(given[label]), label.label))
+
+
+def _mean(found: QueryNeighbours, label: Label) -> float:
+    """Return the cosine with the mean of a neighbour's label; 0 if it was not asked for."""
+    return found.means[found.labels.index(label)] if found.means else 0.0
 
 
 def _closeness(found: QueryNeighbours, typical: Mapping[str, float]) -> float:

@@ -1,6 +1,7 @@
 """The vote: the neighbours of a query elect its make, model and label.
 
-A neighbour votes with weight `exp(score / temperature)` for its label, and thereby for the label's model and make. Makes,
+A neighbour votes with weight `exp(score / temperature)` for its label, and thereby for the label's model and make. To the score is
+added how similar the query is to the mean of the label's photos (`Weighting.mean_weight`). Makes,
 models and labels are the three levels of a tree. The answer is read from the top down: the heaviest make, its heaviest
 model, and that model's heaviest label, so that the levels cannot contradict each other. Equal weights are ordered by name.
 """
@@ -53,7 +54,9 @@ class Weighting:
     temperature: float
     """The difference in score that makes a vote e times as heavy."""
     prior: float = 0.0
-    """The exponent of the class size, 0 to 1: a vote for a label of n photos weighs n ** -prior as much."""
+    """The exponent of the class size: a vote for a label of n photos weighs n ** -prior as much."""
+    mean_weight: float = 0.0
+    """How much a cosine of 1 with the mean of a label's photos adds to the score of each of them; 0: means do not count."""
 
 
 def weights(scores: Sequence[float], temperature: float) -> list[float]:

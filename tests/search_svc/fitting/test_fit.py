@@ -60,7 +60,7 @@ def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
     known = [not label.make.endswith(tuple(map(str, UNKNOWN_MAKES))) for label in labels]
     names = [label for label, is_known in zip(labels, known, strict=True) if is_known]
     gallery, of = photos(names, places[known], PHOTOS, noise, 0)
-    held, held_of = photos(names, places[known], 6, noise, 2)
+    held, held_of = photos(names, places[known], 12, noise, 2)
     version = build_version(
         tmp_path,
         embeddings=gallery,
@@ -87,9 +87,12 @@ def look(version, embeddings):
     with LocalEngine.open(version) as shards:
         hits = shards.search(embeddings, version.manifest.k).hits
     items = version.items
+    positions = items.label_of[hits.ids]
     return [
-        QueryNeighbours(ids.tolist(), [items.labels[place] for place in items.label_of[ids].tolist()], scores.tolist())
-        for ids, scores in zip(hits.ids, hits.scores, strict=True)
+        QueryNeighbours(ids.tolist(), [items.labels[place] for place in of.tolist()], scores.tolist(), means.tolist())
+        for ids, of, scores, means in zip(
+            hits.ids, positions, hits.scores, version.means.similarities(embeddings, positions), strict=True
+        )
     ]
 
 
@@ -106,7 +109,7 @@ def test_the_version_holds_its_calibration_and_what_was_fitted(made):
         version.calibration.k,
         version.calibration.temperature,
     )
-    assert version.calibration.photos == 432
+    assert version.calibration.photos == 864
     assert version.calibration.typical.keys() == {label.label for label in version.items.labels}
 
 

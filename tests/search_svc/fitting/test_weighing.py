@@ -1,10 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.fitting.held_out import HeldOutNeighbours
-from search_svc.fitting.weighing import KS, PRIORS, TEMPERATURES, _brier, _level, _weights, fit_weighting
+from search_svc.fitting.weighing import (
+    KS,
+    MEAN_WEIGHTS,
+    PRIORS,
+    TEMPERATURES,
+    Voters,
+    _brier,
+    _level,
+    _weights,
+    fit_weighting,
+)
 from search_svc.voting.evidence import VoteContext, gather
 from search_svc.voting.labels import parse
 from search_svc.voting.neighbours import QueryNeighbours
@@ -21,23 +32,37 @@ def asked(rng, photos, neighbours, right):
     positions = np.where(hit, truth[:, None], rng.integers(0, len(LABELS), (photos, neighbours)))
     scores = rng.random((photos, neighbours)) * 0.3 + 0.1 * hit
     order = np.argsort(-scores, axis=1)
-    return HeldOutNeighbours(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1), truth)
+    means = rng.random((photos, len(LABELS)))
+    return voters(np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1), truth, means)
 
 
-@given(st.integers(0, 999), st.sampled_from(KS), st.floats(0.01, 1), st.sampled_from(PRIORS))
-def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, temperature, prior):
+def voters(scores, positions, truth, means=None):
+    """`means` are the cosines of each photo with the mean of each label."""
+    means = np.zeros((len(truth), len(LABELS))) if means is None else means
+    of = np.take_along_axis(means, positions, 1)
+    return Voters(scores, positions, of, np.array(SIZES)[positions], truth)
+
+
+@given(
+    st.integers(0, 999),
+    st.sampled_from(KS),
+    st.floats(0.01, 1),
+    st.sampled_from(PRIORS),
+    st.sampled_from(MEAN_WEIGHTS),
+)
+def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, temperature, prior, mean_weight):
     of = asked(np.random.default_rng(seed), 3, 30, 0.5)
-    scale = VoteContext(
-        Weighting(temperature, prior), {label.label: n for label, n in zip(LABELS, SIZES, strict=True)}, {}
-    )
-    weights = _weights(of, k, scale.weighting, SIZES)
+    weighting = Weighting(temperature, prior, mean_weight)
+    scale = VoteContext(weighting, {label.label: n for label, n in zip(LABELS, SIZES, strict=True)}, {})
+    weights = _weights(of, k, scale.weighting)
     for depth, level in enumerate(("makes", "models", "labels"), 1):
         nodes = _level(LABELS, depth)
         positions = nodes[of.positions[:, :k]]
         loss = _brier(weights, positions[:, :, None] == positions[:, None], positions == nodes[of.truth][:, None])
         expected = []
         for row, truth in enumerate(of.truth):
-            found = QueryNeighbours([], [LABELS[place] for place in of.positions[row, :k]], of.scores[row, :k].tolist())
+            labels = [LABELS[place] for place in of.positions[row, :k]]
+            found = QueryNeighbours([], labels, of.scores[row, :k].tolist(), of.means[row, :k].tolist())
             shares = {
                 (each.make, each.model, each.label.label if each.label else "")[:depth]: each.confidence
                 for each in getattr(gather([found], scale).vote, level)
@@ -49,16 +74,15 @@ def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, tempera
 
 def test_where_all_neighbours_are_right_the_fewest_do():
     of = asked(np.random.default_rng(0), 200, 30, 1.0)
-    k, weighting = fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)
-    assert (k, weighting.prior) == (min(KS), 0.0)
+    assert fit_weighting(of, LABELS, 1.0, k=None, temperature=None)[0] == min(KS)
 
 
 def test_where_each_neighbour_says_little_many_are_asked():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, len(LABELS), 1000)
     said = rng.integers(0, len(LABELS), (1000, 30))
-    of = HeldOutNeighbours(np.zeros((1000, 30)), np.where(rng.random((1000, 30)) < 0.3, truth[:, None], said), truth)
-    assert fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)[0] >= 20
+    of = voters(np.zeros((1000, 30)), np.where(rng.random((1000, 30)) < 0.3, truth[:, None], said), truth)
+    assert fit_weighting(of, LABELS, 1.0, k=None, temperature=None)[0] >= 20
 
 
 def test_where_big_labels_crowd_out_small_ones_there_is_a_prior():
@@ -67,34 +91,42 @@ def test_where_big_labels_crowd_out_small_ones_there_is_a_prior():
     # Of 30 neighbours, those of the right label are twice as many as its size says, and no nearer.
     odds = np.array(SIZES) * (1 + 2.0 * np.eye(len(SIZES)))[truth]
     positions = np.array([rng.choice(len(LABELS), 30, p=each / each.sum()) for each in odds])
-    of = HeldOutNeighbours(np.zeros((2000, 30)), positions, truth)
-    assert fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)[1].prior > 0
+    of = voters(np.zeros((2000, 30)), positions, truth)
+    assert fit_weighting(of, LABELS, 1.0, k=None, temperature=None)[1].prior > 0
+
+
+def test_where_neighbours_say_nothing_and_means_all_the_means_decide():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, len(LABELS), 500)
+    positions = rng.integers(0, len(LABELS), (500, 30))
+    of = voters(np.zeros((500, 30)), positions, truth, np.eye(len(LABELS))[truth])
+    assert fit_weighting(of, LABELS, 1.0, k=None, temperature=None)[1].mean_weight > 0
+    nothing = voters(np.zeros((500, 30)), positions, truth, rng.random((500, len(LABELS))))
+    assert fit_weighting(nothing, LABELS, 1.0, k=None, temperature=None)[1].mean_weight == 0
 
 
 def test_temperatures_are_in_units_of_the_embeddings_squared_length():
     of = asked(np.random.default_rng(0), 300, 30, 0.5)
-    longer = HeldOutNeighbours(of.scores * 9, of.positions, of.truth)
-    one, other = (
-        fit_weighting(each, LABELS, SIZES, unit, k=None, temperature=None) for each, unit in ((of, 1), (longer, 9))
-    )
+    longer = dataclasses.replace(of, scores=9 * of.scores)
+    one, other = (fit_weighting(each, LABELS, unit, k=None, temperature=None) for each, unit in ((of, 1), (longer, 9)))
     assert other[0] == one[0]
     assert other[1].temperature == pytest.approx(9 * one[1].temperature)
+    assert other[1].mean_weight == pytest.approx(9 * one[1].mean_weight)
     assert one[1].temperature in TEMPERATURES
+    assert one[1].mean_weight in MEAN_WEIGHTS
 
 
 def test_what_is_given_is_kept():
     of = asked(np.random.default_rng(0), 300, 30, 0.5)
-    k, weighting = fit_weighting(of, LABELS, SIZES, 1.0, k=4, temperature=0.123)
+    k, weighting = fit_weighting(of, LABELS, 1.0, k=4, temperature=0.123)
     assert (k, weighting.temperature) == (4, 0.123)
 
 
 def test_neighbours_that_are_missing_do_not_vote():
-    of = HeldOutNeighbours(np.array([[0.5, 0.4, -np.inf]]), np.array([[0, 1, -1]]), np.array([0]))
-    assert _weights(of, 3, Weighting(0.1), SIZES)[0].tolist() == pytest.approx(
-        [1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0]
-    )
+    of = voters(np.array([[0.5, 0.4, -np.inf]]), np.array([[0, 1, -1]]), np.array([0]))
+    assert _weights(of, 3, Weighting(0.1))[0].tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0])
 
 
 def test_an_index_that_finds_fewer_than_any_k_is_fitted_with_what_it_finds():
     of = asked(np.random.default_rng(0), 100, 3, 0.9)
-    assert fit_weighting(of, LABELS, SIZES, 1.0, k=None, temperature=None)[0] == 3
+    assert fit_weighting(of, LABELS, 1.0, k=None, temperature=None)[0] == 3

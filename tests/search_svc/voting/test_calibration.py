@@ -7,6 +7,7 @@ import pytest
 
 from search_svc.index.version import IndexVersion
 from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, sigmoid
+from search_svc.voting.vote import Weighting
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
 CALIBRATION = Calibration(
@@ -23,6 +24,7 @@ CALIBRATION = Calibration(
     year_photos=0,
     typical={"make_model 0_2000": 0.75},
     errors={"label": Ece(0.05, 0.04)},
+    mean_weight=1.5,
 )
 
 
@@ -37,7 +39,17 @@ def test_what_was_written_is_what_is_read(path):
     assert path.read_bytes().endswith(b"}\n")
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Calibration)])
+def test_a_calibration_from_before_there_were_means_is_read_and_gives_them_no_weight(path):
+    fields = json.loads(path.read_text())
+    del fields["mean_weight"]
+    path.write_text(json.dumps(fields))
+    assert Calibration.read(path).mean_weight == 0
+    assert Calibration.read(path).weighting(0.1) == Weighting(0.1, prior=0.25, mean_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    "field", [field.name for field in dataclasses.fields(Calibration) if field.name != "mean_weight"]
+)
 def test_a_missing_field_is_named(path, field):
     fields = json.loads(path.read_text())
     del fields[field]
