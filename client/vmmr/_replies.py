@@ -198,7 +198,15 @@ def _neighbours(messages: Iterable[search_pb2.Neighbour], labels: _Labels) -> tu
 
 def _candidates(messages: Iterable[search_pb2.Candidate], labels: _Labels) -> tuple[Candidate, ...]:
     return tuple(
-        Candidate(m.make, m.model, labels(m.label) if m.HasField("label") else None, m.confidence) for m in messages
+        Candidate(
+            m.make,
+            m.model,
+            labels(m.label) if m.HasField("label") else None,
+            m.confidence,
+            m.nearest_score if m.HasField("nearest_score") else None,
+            m.mean_similarity if m.HasField("mean_similarity") else None,
+        )
+        for m in messages
     )
 
 

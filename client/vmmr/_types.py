@@ -241,6 +241,10 @@ class Candidate:
     """None among makes and models."""
     confidence: float
     """Its share of the vote, 0 to 1. Never a calibrated probability."""
+    nearest_score: float | None = None
+    """The score of the label's nearest photo. None among makes and models, and from a service that doesn't tell it."""
+    mean_similarity: float | None = None
+    """How similar the photo is to the mean of all photos of the label: a cosine, -1 to 1. None like `nearest_score`."""
 
 
 @dataclass(frozen=True)

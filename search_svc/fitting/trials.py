@@ -5,7 +5,7 @@ A gallery is built of labels with dozens of photos, and then gets labels with a 
 thinned to a handful stand for photos of those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,13 +61,14 @@ class Trial:
         scores = self.neighbours.scores[photos[:, None], columns]
         means = self.similarities(photos, positions)
         return [
-            QueryNeighbours([], [self.labels[place] for place in of[of >= 0].tolist()], *_lists(of >= 0, *numbers))
-            for of, *numbers in zip(positions, scores, means, strict=True)
+            QueryNeighbours(
+                [],
+                [self.labels[place] for place in of[of >= 0].tolist()],
+                of_scores[of >= 0].tolist(),
+                of_means[of >= 0].tolist(),
+            )
+            for of, of_scores, of_means in zip(positions, scores, means, strict=True)
         ]
-
-
-def _lists(kept: NDArray[np.bool_], *numbers: NDArray[np.float64]) -> Iterator[list[float]]:
-    return (each[kept].tolist() for each in numbers)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
 }
 
 
+Similarities = dict[str, tuple[float, float]]
+"""Label -> the highest score of its photos, and the highest cosine of a query with their mean."""
+
+
 class Replies:
     """Writes replies from one gallery."""
 
@@ -51,14 +55,14 @@ class Replies:
         for photos, answer, each, names in zip(cars, answers, neighbours, self._names(neighbours), strict=True):
             result = reply.results.add()
             if answer is not None:
-                self._set_answer(result, answer)
+                self._set_answer(result, answer, _similarities(photos))
             if no_car(photos):
                 result.no_car_found = True
                 result.verdict = search_pb2.VERDICT_UNKNOWN
             self._add_neighbours(result.neighbours, each, names)
         return reply
 
-    def _set_answer(self, result: search_pb2.Classification, answer: Answer) -> None:
+    def _set_answer(self, result: search_pb2.Classification, answer: Answer, similarities: Similarities) -> None:
         vote = answer.vote
         result.answer.CopyFrom(self._messages[vote.answer.label])
         result.make_confidence = answer.make_confidence
@@ -69,7 +73,7 @@ class Replies:
             (result.models, vote.models),
             (result.labels, vote.labels),
         ):
-            self._add_candidates(candidates, voted)
+            self._add_candidates(candidates, voted, similarities)
         result.verdict = _VERDICTS[answer.verdict]
         if answer.known_score is not None:
             result.known_score = answer.known_score
@@ -91,7 +95,7 @@ class Replies:
             neighbour.uri = uri
             neighbour.score = score
 
-    def _add_candidates(self, candidates: Any, voted: Sequence[Candidate]) -> None:
+    def _add_candidates(self, candidates: Any, voted: Sequence[Candidate], similarities: Similarities) -> None:
         for each in voted:
             candidate = candidates.add()
             candidate.make = each.make
@@ -99,6 +103,16 @@ class Replies:
             candidate.confidence = each.confidence
             if each.label is not None:
                 candidate.label.CopyFrom(self._messages[each.label.label])
+                candidate.nearest_score, candidate.mean_similarity = similarities[each.label.label]
+
+
+def _similarities(photos: Sequence[QueryNeighbours]) -> Similarities:
+    best: Similarities = {}
+    for found in photos:
+        for label, score, mean in zip(found.labels, found.scores, found.means, strict=True):
+            before = best.get(label.label)
+            best[label.label] = (max(before[0], score), max(before[1], mean)) if before else (score, mean)
+    return best
 
 
 def merge_neighbours(photos: Sequence[QueryNeighbours]) -> QueryNeighbours:

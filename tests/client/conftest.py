@@ -328,7 +328,11 @@ def classification(n: int, **others: Any) -> search_pb2.Classification:
         answer=label(n),
         makes=[search_pb2.Candidate(make="honda", confidence=0.9)],
         models=[search_pb2.Candidate(make="honda", model="pilot", confidence=0.8)],
-        labels=[search_pb2.Candidate(make="honda", model="pilot", label=label(n), confidence=0.7)],
+        labels=[
+            search_pb2.Candidate(
+                make="honda", model="pilot", label=label(n), confidence=0.7, nearest_score=0.75, mean_similarity=0.0
+            )
+        ],
         neighbours=[neighbour(n), neighbour(n + 1)],
         **{**usual, **years, **others},
     )

@@ -151,6 +151,7 @@ def test_every_flag_of_a_search_is_known_by_its_field():
 def test_identify_json_prints_one_object_a_photo_with_everything(run):
     done = run("identify", "1.jpg", "bad.jpg", "2.jpg", "--json")
     first, second, third = map(json.loads, done.stdout.splitlines())
+    assert (first["labels"][0]["nearest_score"], first["labels"][0]["mean_similarity"]) == (0.75, 0.0)
     assert (first["photo"], first["answer"]) == (
         "1.jpg",
         {"label": "honda_pilot_2001", "make": "honda", "model": "pilot", "year": 2001},

@@ -19,6 +19,7 @@ def test_identify_gives_the_answer_and_where_it_came_from(client, services):
     assert found.models[0].model == "pilot"
     assert found.models[0].label is None
     assert found.labels[0].label == label
+    assert [(c.nearest_score, c.mean_similarity) for c in (*found.labels, *found.makes)] == [(0.75, 0.0), (None, None)]
     assert [n.item_id for n in found.neighbours] == ["item-11", "item-12"]
     assert found.neighbours[0].uri == "photos/11.jpg"
     assert found.provenance == vmmr.Provenance("ab" * 32, "000001", 0, 2, 2)

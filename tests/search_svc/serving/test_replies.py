@@ -87,6 +87,18 @@ def test_each_car_gets_its_own_answer_and_evidence(version, photos):
 
 
 @given(car=cars())
+def test_each_label_tells_the_score_of_its_nearest_photo_and_its_mean_and_no_make_or_model_does(version, car):
+    photos = [found(version, photo) for photo in car]
+    message = classification(version, photos, Answerer(version).answer(photos))
+    for candidate in message.labels:
+        of_label = [score for row, score in itertools.chain(*car) if LABELS[row % len(LABELS)] == candidate.label.label]
+        assert candidate.nearest_score == max(of_label)
+        position = [label.label for label in version.items.labels].index(candidate.label.label)
+        assert candidate.mean_similarity == MEANS[position % len(MEANS)]
+    assert not any(each.HasField("nearest_score") for each in (*message.makes, *message.models))
+
+
+@given(car=cars())
 def test_evidence_is_each_neighbour_once_with_its_best_score_nearest_first(version, car):
     merged = merge_neighbours([found(version, photo) for photo in car])
     hits = list(itertools.chain(*car))

@@ -130,16 +130,20 @@ class ClassifyRequest(_message.Message):
     def __init__(self, queries: _Optional[_Union[_embedding_pb2.Embeddings, _Mapping]] = ..., options: _Optional[_Union[SearchOptions, _Mapping]] = ..., fuse: _Optional[bool] = ..., min_confidence: _Optional[float] = ..., cuts: _Optional[_Iterable[_Union[_embedding_pb2.Cut, _Mapping]]] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("make", "model", "label", "confidence")
+    __slots__ = ("make", "model", "label", "confidence", "nearest_score", "mean_similarity")
     MAKE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_SCORE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     make: str
     model: str
     label: Label
     confidence: float
-    def __init__(self, make: _Optional[str] = ..., model: _Optional[str] = ..., label: _Optional[_Union[Label, _Mapping]] = ..., confidence: _Optional[float] = ...) -> None: ...
+    nearest_score: float
+    mean_similarity: float
+    def __init__(self, make: _Optional[str] = ..., model: _Optional[str] = ..., label: _Optional[_Union[Label, _Mapping]] = ..., confidence: _Optional[float] = ..., nearest_score: _Optional[float] = ..., mean_similarity: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("answer", "make_confidence", "model_confidence", "label_confidence", "makes", "models", "labels", "neighbours", "verdict", "known_score", "first_year", "last_year", "years_confidence", "no_car_found")
