@@ -64,7 +64,8 @@ def make_format_1(index_dir, items):
         made.executescript("PRAGMA application_id = 0x766D6D72; PRAGMA user_version = 1")
         made.executemany("INSERT INTO meta VALUES (?, ?)", [("model", MODEL), ("dimension", D), ("pruned", 0)])
         for number, (name, item) in enumerate(items.items(), 1):
-            values = (item.label, item.uri, item.batch_id, json.dumps(dict(item.attributes)), item.embedding)
+            text = journal_format.attributes_text(item.attributes, item.cut)
+            values = (item.label, item.uri, item.batch_id, text, item.embedding)
             row = (number, name, *values, 1, journal_format._checksum_1(name, values))
             made.execute(journal_format.INSERT, row)
 
