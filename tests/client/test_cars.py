@@ -240,21 +240,8 @@ def test_the_model_says_what_finds_the_cars_and_the_index_how_its_photos_were_cu
     assert served.index.cuts == vmmr.CutCounts(20, 5, 1, 1, 3)
 
 
-def test_a_model_without_a_detector_is_told_by_the_reason(client, services, embedder):
-    def refuse(_, context):
-        import grpc
-        from google.protobuf import any_pb2
-        from google.rpc import error_details_pb2, status_pb2
-        from grpc_status import rpc_status
-
-        packed = any_pb2.Any()
-        packed.Pack(error_details_pb2.ErrorInfo(reason="NO_DETECTOR", domain="vmmr"))
-        code = grpc.StatusCode.FAILED_PRECONDITION.value[0]
-        context.abort_with_status(
-            rpc_status.to_status(status_pb2.Status(code=code, message="it has none", details=[packed]))
-        )
-
-    services.embedder.script.then(refuse, refuse)
+def test_a_model_without_a_detector_is_told_by_the_reason(client, services, fail):
+    services.embedder.script.then(*[fail("NO_DETECTOR", "it has none")] * 2)
     for ask in (lambda: client.detect([b"1"]), lambda: client.identify_every_car(b"1")):
         with pytest.raises(vmmr.CallError, match="it has none") as refused:
             ask()

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import dataclasses
 import io
 import os
 import runpy
@@ -132,6 +133,8 @@ class TestSideBySide:
         with vmmr.Client(embedders["old"], old_search, timeout_s=30) as before:
             fresh = vmmr.Item("from the street", "lada_niva_1999", uri(2), batch_id="may", attributes={"dealer": "7"})
             before.add_items([fresh], before.embed([photo(2)]))
+            kept = before.get_item("from the street")
+            assert kept == dataclasses.replace(fresh, cut=vmmr.Cut(vmmr.Box(0, 0, 1, 1)))
             written = before.delete_items(item_ids=[uri(0), uri(2)]).journal_sequence
             done = migrate()
             assert done.returncode == 0, done.stderr
@@ -142,7 +145,8 @@ class TestSideBySide:
                 right = [uri(1), "from the street", *map(uri, range(3, PHOTOS))]
                 assert answers(after, range(1, PHOTOS)) == right
                 assert answers(before, range(1, PHOTOS), written) == right
-                assert after.get_item("from the street") == fresh
+                assert after.get_item("from the street") == kept
+                assert after.info().index.cuts == vmmr.CutCounts(0, 11, 0, 0, 0), "the new embedder says what it took"
                 assert after.info().index.k == 3
             with vmmr.Client(embedders["old"], new_search, timeout_s=30) as mixed:
                 with pytest.raises(vmmr.ModelMismatchError) as caught:
