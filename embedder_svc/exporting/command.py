@@ -148,7 +148,9 @@ def _add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     with needing("train", CommandError):
-        from embedder_svc.exporting import photos  # noqa: PLC0415  # the extra brings what this imports, torch and onnx
+        import torch  # noqa: F401, PLC0415  # to say what to install before anything else is done
+
+        from embedder_svc.exporting import photos  # noqa: PLC0415  # imports no torch itself
 
     refuse_existing(args.out)
     choose = photos.Photos.choose
