@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from search_svc.fitting.held_out import LEAST_LABELS
 from search_svc.fitting.trials import Trial
 from search_svc.voting.evidence import Evidence, gather
 from search_svc.voting.labels import Label
 from search_svc.voting.neighbours import QueryNeighbours
 from search_svc.voting.vote import LEVELS, Weighting, path
 
+FOLDS = LEAST_LABELS
 GROUPS = (1, 2, 3, 4, 5)
 """Numbers of photos that are fused into one case, to learn what fused votes are worth."""
 
@@ -70,17 +72,27 @@ def _groups(photos: int, size: int, rng: np.random.Generator) -> list[tuple[int,
     return sorted({tuple(sorted(rng.choice(photos, size, replace=False).tolist())) for _ in range(photos)})
 
 
-def strangers(trial: Trial, k: int, weighting: Weighting) -> list[Evidence]:
-    """Return the evidence that photos would have in a gallery without their label, and in one without their make.
+def folds(singles: Sequence[Case], rng: np.random.Generator) -> dict[str, int]:
+    """Divide the labels of cases into FOLDS parts for cross-validation, and return the part of each label."""
+    names = sorted({case.truth.label for case in singles})
+    return dict(zip(names, (rng.permutation(len(names)) % FOLDS).tolist(), strict=True))
+
+
+def strangers(trial: Trial, k: int, weighting: Weighting, level: str) -> list[Case]:
+    """Return the evidence that photos would have in a gallery without their label, or their make: a `level`.
 
     Photos for which fewer than k such neighbours were found are left out.
     """
-    positions, truth = trial.neighbours.positions, trial.neighbours.truth[:, None]
-    number = np.unique([path(label)[0] for label in trial.labels], return_inverse=True)[1]
+    depth = LEVELS[level]
+    numbers: dict[tuple[str, ...], int] = {}
+    number = np.array([numbers.setdefault(path(label)[:depth], len(numbers)) for label in trial.labels])
+    positions, truth = trial.neighbours.positions, trial.neighbours.truth
+    own = (positions < 0) | (number[positions] == number[truth][:, None])
+    columns = np.argsort(own, axis=1, kind="stable")[:, :k]
+    photos = np.flatnonzero((~own).sum(axis=1) >= k)
     context = trial.context(weighting)
-    evidence = []
-    for own in (positions == truth, number[positions] == number[truth]):
-        columns = np.argsort((positions < 0) | own, axis=1, kind="stable")[:, :k]
-        photos = np.flatnonzero(((positions >= 0) & ~own).sum(axis=1) >= k)
-        evidence += [gather([found], context) for found in trial.found(photos, columns[photos])]
-    return [each for each in evidence if each]
+    return [
+        Case(trial.labels[of], made)
+        for of, found in zip(truth[photos].tolist(), trial.found(photos, columns[photos]), strict=True)
+        if (made := gather([found], context))
+    ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.voting.calibration import LARGEST_LOGIT
+from search_svc.voting.calibration import LARGEST_LOGIT, LogisticModel
 
 _RIDGE = 5.0
 """The weight of the penalty that draws standardised slopes to their defaults, in photos."""
@@ -30,6 +30,10 @@ def fit(
     weights = _newton(design, target, np.array([centre @ slopes, *(spread * slopes)]))
     fitted = weights[1:] / spread
     return float(weights[0] - fitted @ centre), tuple(fitted.tolist())
+
+
+def fitted(features: Sequence[tuple[float, ...]], right: Sequence[bool], slopes: Sequence[float]) -> LogisticModel:
+    return LogisticModel(*fit(np.array(features), np.array(right), slopes))
 
 
 def _newton(

@@ -45,6 +45,7 @@ class Opener:
             lease.release()
             raise
         opened = Opened(version, engine)
+        _ = version.means  # an older version reads all its embeddings for them: now, and not while a caller waits
         self._engines[id(engine)] = engine
         weakref.finalize(opened, self._close_in_background, engine, lease).atexit = False
         return opened

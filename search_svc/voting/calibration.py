@@ -43,6 +43,19 @@ class Ece:
 
 
 @dataclass(frozen=True)
+class Strangers:
+    """How well unknown cars are told from known ones: held-out photos whose own label the gallery is taken to lack.
+
+    It is cross-validated: each fifth of the labels by a fit on the other four fifths.
+    """
+
+    auroc: float
+    """The chance that a known car has a higher known score than an unknown one."""
+    called_unknown: float
+    """The share of unknown cars that get the verdict `unknown`."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     photos: int
     """How many photos it was fitted on."""
@@ -72,6 +85,9 @@ class Calibration:
     mean_weight: float = 0.0
     """What the means of labels add to scores: see search_svc.voting.vote.Weighting. 0 in older calibrations."""
 
+    strangers: Strangers | None = None
+    """How well unknown cars are told; None if there were too few photos to say, and in older calibrations."""
+
     def weighting(self, temperature: float) -> Weighting:
         return Weighting(temperature, self.prior, self.mean_weight)
 
@@ -95,7 +111,7 @@ class Calibration:
         return calibration
 
 
-_LATER = {"mean_weight": 0.0}
+_LATER = {"mean_weight": 0.0, "strangers": None}
 """Values of fields that older calibrations do not have."""
 
 
@@ -146,6 +162,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "levels": lambda by_level: {level: _line(by_level[level]) for level in LEVELS},
     "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),
+    "strangers": lambda fields: fields and Strangers(_number(fields["auroc"]), _number(fields["called_unknown"])),
     "typical": lambda by_label: {label: _number(value) for label, value in by_label.items()},
     "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},
 }

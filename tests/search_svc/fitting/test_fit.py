@@ -1,19 +1,22 @@
+import dataclasses
 import itertools
 
 import faiss
 import numpy as np
 import pytest
 
+from search_svc.building.build_command import describe_verdicts
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting import fit as fitting
 from search_svc.fitting import held_out as holding
+from search_svc.fitting import known
 from search_svc.fitting.calibration_metrics import auroc
-from search_svc.fitting.fit import FALSE_ALARM_RATE
 from search_svc.fitting.held_out import HeldOutPhotos
+from search_svc.fitting.known import FALSE_ALARM_RATE
 from search_svc.index.version import IndexVersion
 from search_svc.voting.answer import Answerer
-from search_svc.voting.calibration import LEVELS
+from search_svc.voting.calibration import LEVELS, Strangers
 from search_svc.voting.labels import parse
 from search_svc.voting.neighbours import QueryNeighbours
 from tests.search_svc.builds import build_version
@@ -54,13 +57,18 @@ def photos(labels, places, each, noise, seed):
     ]
 
 
-def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
-    """A calibrated index of the known makes, other photos of these makes, and photos of unknown makes."""
+def world(tmp_path, *, alike=0.3, noise=0.22, spec=None, lacking=False):
+    """A calibrated index of the known makes, other photos of these makes, and photos of unknown makes.
+
+    With `lacking`, what is unknown are some years of models that are known.
+    """
     labels, places = cars(alike)
-    known = [not label.make.endswith(tuple(map(str, UNKNOWN_MAKES))) for label in labels]
-    names = [label for label, is_known in zip(labels, known, strict=True) if is_known]
-    gallery, of = photos(names, places[known], PHOTOS, noise, 0)
-    held, held_of = photos(names, places[known], 12, noise, 2)
+    is_known = [not label.make.endswith(tuple(map(str, UNKNOWN_MAKES))) for label in labels]
+    if lacking:
+        is_known = [place >= 16 for place in np.random.default_rng(0).permutation(len(labels)).tolist()]
+    names = [label for label, each in zip(labels, is_known, strict=True) if each]
+    gallery, of = photos(names, places[is_known], PHOTOS, noise, 0)
+    held, held_of = photos(names, places[is_known], 12, noise, 2)
     version = build_version(
         tmp_path,
         embeddings=gallery,
@@ -72,10 +80,10 @@ def world(tmp_path, *, alike=0.3, noise=0.22, spec=None):
         spec=spec or IndexSpec(),
         held=HeldOutPhotos(held, np.arange(len(held)), held_of),
     )
-    test = photos(names, places[known], 10, noise, 3)
+    test = photos(names, places[is_known], 10, noise, 3)
     strange = photos(
-        [label for label, is_known in zip(labels, known, strict=True) if not is_known],
-        places[~np.array(known)],
+        [label for label, each in zip(labels, is_known, strict=True) if not each],
+        places[~np.array(is_known)],
         10,
         noise,
         4,
@@ -234,7 +242,8 @@ def test_of_many_photos_some_are_drawn(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rate", [0.02, 0.2])
 def test_the_threshold_follows_the_rate_that_is_stated(tmp_path, monkeypatch, rate):
-    monkeypatch.setattr(fitting, "FALSE_ALARM_RATE", rate)
+    for module in (fitting, known):
+        monkeypatch.setattr(module, "FALSE_ALARM_RATE", rate)
     version, (test, _), _ = world(tmp_path)
     answers = Answerer(version)
     assert version.calibration.false_alarm_rate == rate
@@ -271,5 +280,34 @@ def test_too_few_photos_or_labels_calibrate_nothing(tmp_path):
 
 
 def test_offsets_bring_the_cut_of_every_number_of_photos_to_that_of_one():
-    assert fitting._offsets([1.0, 1.5, 0.5, None, 2.0]) == (0.0, -0.5, 0.5)
-    assert fitting._offsets([None, None]) == (0.0,)
+    assert known.offsets([1.0, 1.5, 0.5, None, 2.0]) == (0.0, -0.5, 0.5)
+    assert known.offsets([None, None]) == (0.0,)
+
+
+class TestStrangers:
+    """What a calibration says of how well unknown cars are told."""
+
+    def test_it_is_what_becomes_of_labels_that_the_gallery_lacks(self, tmp_path):
+        version, (test, _), (strange, _) = world(tmp_path, lacking=True)
+        answers = Answerer(version)
+        ours, others = (
+            np.array([answers.answer([found]).known_score for found in look(version, photos)])
+            for photos in (test, strange)
+        )
+        said = version.calibration.strangers
+        assert said.auroc == pytest.approx(auroc(ours, others), abs=0.05)
+        called = np.mean(others < version.calibration.unknown_threshold)
+        assert said.called_unknown == pytest.approx(called, abs=0.1)
+
+    def test_where_all_labels_look_alike_the_verdict_is_worth_little_and_build_warns(self, tmp_path):
+        version = world(tmp_path, noise=2.0)[0]
+        said = version.calibration.strangers
+        assert said.auroc < 0.8
+        warning = describe_verdicts(version.calibration)
+        assert f"AUROC {said.auroc:.2f}, {said.called_unknown:.0%} of them called unknown" in warning
+
+    def test_where_it_is_worth_something_or_there_is_none_build_warns_not(self, made):
+        calibration = made[0].calibration
+        sure = dataclasses.replace(calibration, strangers=Strangers(0.95, 0.7))
+        assert describe_verdicts(sure) == describe_verdicts(None) == ""
+        assert "too few photos to say" in describe_verdicts(dataclasses.replace(calibration, strangers=None))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search_svc.index.version import IndexVersion
-from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, sigmoid
+from search_svc.voting.calibration import LEVELS, Calibration, Ece, LogisticModel, Strangers, sigmoid
 from search_svc.voting.vote import Weighting
 from svckit.artifact import ArtifactError, sealed, write_manifest
 
@@ -25,7 +25,9 @@ CALIBRATION = Calibration(
     typical={"make_model 0_2000": 0.75},
     errors={"label": Ece(0.05, 0.04)},
     mean_weight=1.5,
+    strangers=Strangers(0.95, 0.5),
 )
+LATER = ("mean_weight", "strangers")
 
 
 @pytest.fixture
@@ -41,15 +43,15 @@ def test_what_was_written_is_what_is_read(path):
 
 def test_a_calibration_from_before_there_were_means_is_read_and_gives_them_no_weight(path):
     fields = json.loads(path.read_text())
-    del fields["mean_weight"]
+    for field in LATER:
+        del fields[field]
     path.write_text(json.dumps(fields))
     assert Calibration.read(path).mean_weight == 0
+    assert Calibration.read(path).strangers is None
     assert Calibration.read(path).weighting(0.1) == Weighting(0.1, prior=0.25, mean_weight=0.0)
 
 
-@pytest.mark.parametrize(
-    "field", [field.name for field in dataclasses.fields(Calibration) if field.name != "mean_weight"]
-)
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Calibration) if field.name not in LATER])
 def test_a_missing_field_is_named(path, field):
     fields = json.loads(path.read_text())
     del fields[field]
