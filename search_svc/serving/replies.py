@@ -10,7 +10,7 @@ from search_svc.index.version import IndexVersion
 from search_svc.live.view import View
 from search_svc.voting.answer import Answer, VerdictName, no_car
 from search_svc.voting.labels import Label
-from search_svc.voting.neighbours import QueryNeighbours
+from search_svc.voting.neighbours import QueryNeighbours, voting
 from search_svc.voting.vote import Candidate
 
 _VERDICTS: Mapping[VerdictName | None, search_pb2.Verdict] = {
@@ -51,11 +51,11 @@ class Replies:
         The result of a car for which nothing was found is empty, but for whether there was a car to be found.
         """
         reply = search_pb2.ClassifyResponse()
-        neighbours = [merge_neighbours(photos) for photos in cars]
+        neighbours = [merge_neighbours(voting(photos)) for photos in cars]
         for photos, answer, each, names in zip(cars, answers, neighbours, self._names(neighbours), strict=True):
             result = reply.results.add()
             if answer is not None:
-                self._set_answer(result, answer, _similarities(photos))
+                self._set_answer(result, answer, _similarities(voting(photos)))
             if no_car(photos):
                 result.no_car_found = True
                 result.verdict = search_pb2.VERDICT_UNKNOWN

@@ -1,7 +1,7 @@
 """Evidence: the vote of the neighbours of one car's photos, and the features that the calibration uses.
 
 Each photo has one whole vote, whatever the scores of its neighbours are. Several photos of one car are fused by the mean of
-their votes (a linear opinion pool, Stone 1961).
+their votes (a linear opinion pool, Stone 1961). Photos in which no car was found do not vote beside photos with a car.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from search_svc.voting.labels import Label
-from search_svc.voting.neighbours import QueryNeighbours
+from search_svc.voting.neighbours import QueryNeighbours, voting
 from search_svc.voting.vote import Candidate, Vote, Weighting, elect, weights
 
 _SHARES = (1e-3, 1 - 1e-3)
@@ -33,7 +33,7 @@ class VoteContext:
 class Evidence:
     vote: Vote
     photos: int
-    """How many photos are fused."""
+    """How many photos are fused: those that vote."""
     farthest: float
     """The score of the last neighbour, the k-th: the mean over the photos."""
     closeness: float
@@ -70,7 +70,7 @@ class Evidence:
 
 def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence | None:
     """Return the evidence for one car from the neighbours of each photo, in any order; None if no photo has any."""
-    answered = [each for each in found if each.scores]
+    answered = [each for each in voting(found) if each.scores]
     ballots = [_ballots(each, context) for each in answered]
     vote = elect([ballot for of_photo in ballots for ballot in of_photo])
     if vote is None:

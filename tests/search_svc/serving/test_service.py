@@ -310,9 +310,16 @@ class TestCuts:
 
     async def test_several_photos_of_a_car_are_unknown_if_none_shows_it(self, served):
         [none] = (await served.classify_cuts(unit(2), NO_CAR, NO_CAR, fuse=True)).results
-        [one] = (await served.classify_cuts(unit(2), NO_CAR, CAR, fuse=True)).results
         assert (none.verdict, none.no_car_found) == (search_pb2.VERDICT_UNKNOWN, True)
-        assert [one] == list((await served.classify(unit(2), fuse=True)).results)
+        none.ClearField("verdict")
+        none.ClearField("no_car_found")
+        assert [none] == list((await served.classify(unit(2), fuse=True)).results), "all of them vote"
+
+    async def test_of_several_photos_of_a_car_those_without_it_neither_vote_nor_give_neighbours(self, served):
+        near, other = unit(2)
+        assert near @ other < 0.5, "they have other neighbours"
+        [fused] = (await served.classify_cuts(unit(2), CAR, NO_CAR, fuse=True)).results
+        assert [fused] == list((await served.classify(unit(2)[:1], fuse=True)).results)
 
     async def test_it_is_told_where_the_filter_left_no_neighbour_too(self, served):
         options = Options(filter=Filter(makes=["honda"], models=["camry"]))

@@ -104,7 +104,16 @@ def test_photos_without_a_car_are_unknown_however_near_their_neighbours_and_cali
         alone, with_car = answers.answer([without]), answers.answer([near])
         assert alone.verdict == answers.answer([without, without], min_confidence=0.0).verdict == "unknown"
         assert dataclasses.replace(alone, verdict=with_car.verdict) == with_car, "the nearest is given all the same"
-        assert answers.answer([without, near]).verdict == with_car.verdict, "one that shows the car is enough"
+        assert answers.answer([without, near]) == with_car, "one that shows the car is enough"
+
+
+def test_a_photo_without_a_car_does_not_vote_beside_one_with_it(answerer, version):
+    near, other = seen([(0.8, a(2001))]), seen([(0.9, a(2003, "ford"))])
+    without = dataclasses.replace(other, no_car_found=True)
+    for answers in (answerer(), Answerer(version)):
+        assert answers.answer([near, without]) == answers.answer([near])
+        assert answers.known_scores([near, without]) == answers.known_scores([near])
+        assert answers.answer([near, other]) != answers.answer([near]), "it is left out for having no car"
 
 
 def test_at_the_threshold_a_car_is_known(answerer):
