@@ -16,8 +16,9 @@ from embedder_svc.photos.photo_files import LIMITS
 from embedder_svc.photos.preprocess import Decoded
 from svckit.cli import CommandError
 
-COLUMNS = ("left", "top", "right", "bottom", "car_score", "no_car_found")
-"""The columns of items.csv that say which part of the photo an embedding is of."""
+COLUMNS = ("left", "top", "right", "bottom", "car_score", "no_car_found", "cars")
+"""The columns of items.csv that say which part of the photo an embedding is of, and how many cars were found in the photo."""
+_NO_CAR_FOUND = COLUMNS.index("no_car_found")
 
 Part = tuple[NDArray[np.uint8], list[str]]
 """Pixels (side, side, 3) for the network, and the cells of COLUMNS; none if the model has no detector."""
@@ -36,7 +37,7 @@ class Cutter:
         """Raise CommandError if a manifest with these columns has one that is to be written."""
         if taken := [name for name in self.columns if name in columns]:
             raise CommandError(
-                f"the manifest has a column `{taken[0]}` already, which says here where the car is: rename it"
+                f"the manifest has a column `{taken[0]}` already, which here says what was found in the photo: rename it"
             )
 
     def part(self, content: bytes) -> Part:
@@ -44,7 +45,7 @@ class Cutter:
         if self.model.detector is None:
             return preprocess.decode(content, resize=self._resize, limits=LIMITS), []
         if self.subject == Subject.WHOLE.value:
-            return preprocess.decode(content, resize=self._resize, limits=LIMITS), _cells(Cut(WHOLE))
+            return preprocess.decode(content, resize=self._resize, limits=LIMITS), _cells(Cut(WHOLE), cars_found=None)
         return _main_car(Decoded(content, resize=self._resize, limits=LIMITS), self.model.detector)
 
     def counts(self, cuts: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -52,21 +53,27 @@ class Cutter:
         if not self.columns:
             return {}
         boxes = [cells[:4] for cells in cuts]
-        whole = _cells(Cut(WHOLE))[:4]
+        whole = _edges(Cut(WHOLE))
         return {
             "subject": self.subject,
             "cut": sum(box != whole for box in boxes),
-            "no_car_found": sum(cells[-1] == "true" for cells in cuts),
+            "no_car_found": sum(cells[_NO_CAR_FOUND] == "true" for cells in cuts),
         }
 
 
 def _main_car(photo: Decoded, detector: Detector) -> Part:
     (found,) = detector.find([View(photo.view(detector.info.input_size), photo.size)])
     (cut,) = cars.cuts(found[:1], photo.size, detector.info)
-    return photo.cut(cut.box), _cells(cut)
+    return photo.cut(cut.box), _cells(cut, cars_found=len(found))
 
 
-def _cells(cut: Cut) -> list[str]:
-    """Return the cells of COLUMNS: numbers with as many digits as a float32 has, so that they name the same pixels."""
+def _cells(cut: Cut, *, cars_found: int | None) -> list[str]:
+    """Return the cells of COLUMNS. `cars_found` is None if no car was looked for."""
     score = "" if cut.car_score is None else f"{cut.car_score:.9g}"
-    return [*(f"{edge:.9g}" for edge in astuple(cut.box)), score, "true" if cut.no_car_found else "false"]
+    found = "" if cars_found is None else str(cars_found)
+    return [*_edges(cut), score, "true" if cut.no_car_found else "false", found]
+
+
+def _edges(cut: Cut) -> list[str]:
+    """Return the edges of a part with as many digits as a float32 has, so that they name the same pixels."""
+    return [f"{edge:.9g}" for edge in astuple(cut.box)]

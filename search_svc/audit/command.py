@@ -110,7 +110,8 @@ def _summary(out: Path, embeddings: Embeddings, result: Audit, excluded: Sequenc
             " of them are found",
             file=sys.stderr,
         )
-    found = f", {counts['no-car']} without a car, {counts['cars']} with several" if embeddings.cuts else ""
+    looked = any(photo.cars is not None for photo in embeddings.photos)
+    found = f", {counts['no-car']} without a car, {counts['cars']} with several" if looked else ""
     return (
         f"{out}: {len(embeddings.photos)} photos: {counts['copy']} pairs of copies, {counts['label']} labels that look wrong,"
         f" {counts['odd']} like no car here{found}; {len(excluded)} photos in {EXCLUDE_FILE}"

@@ -215,12 +215,23 @@ class TestCars:
 
     def test_items_say_where_the_car_was_after_the_manifests_own_columns(self, embedded):
         items = table(embedded / "items.csv")
-        assert list(items[0]) == ["path", "label", "left", "top", "right", "bottom", "car_score", "no_car_found"]
+        assert list(items[0]) == [
+            "path",
+            "label",
+            "left",
+            "top",
+            "right",
+            "bottom",
+            "car_score",
+            "no_car_found",
+            "cars",
+        ]
         first, second, third = items[:3]
         assert [first[name] for name in ("left", "top", "right", "bottom")] == ["0.25", "0.25", "0.5", "0.5"]
         assert (0.35 < float(first["car_score"]) < 1, first["no_car_found"]) == (True, "false")
-        assert [second[name] for name in list(second)[2:]] == ["0", "0", "1", "1", "", "true"]
+        assert [second[name] for name in list(second)[2:]] == ["0", "0", "1", "1", "", "true", "0"]
         assert [third[name] for name in ("left", "top")] == ["0.5", "0.5"]
+        assert [item["cars"] for item in (first, second, third)] == ["1", "0", "2"]
 
     def test_the_manifest_says_how_the_photos_were_cut(self, embedded):
         fields = read_manifest(embedded)
@@ -250,7 +261,9 @@ class TestCars:
     def test_whole_photos_are_embedded_if_asked_for(self, collection, embedded, tmp_path, capsys):
         collection.embed(tmp_path / "out", "--whole")
         items = table(tmp_path / "out" / "items.csv")
-        assert {tuple(item[name] for name in list(item)[2:]) for item in items} == {("0", "0", "1", "1", "", "false")}
+        assert {tuple(item[name] for name in list(item)[2:]) for item in items} == {
+            ("0", "0", "1", "1", "", "false", "")
+        }
         fields = read_manifest(tmp_path / "out")
         assert (fields["subject"], fields["cut"], fields["no_car_found"]) == ("whole", 0, 0)
         model = Model.open(collection.model, device="cpu")
@@ -275,11 +288,12 @@ class TestCars:
         job.write_text(json.dumps(described))
         plain.embed(tmp_path / "out")
 
-    def test_a_manifest_that_has_such_a_column_is_refused(self, collection, tmp_path):
+    @pytest.mark.parametrize("column", ["left", "cars"])
+    def test_a_manifest_that_has_such_a_column_is_refused(self, collection, tmp_path, column):
         changed = Collection(collection.root, collection.model)
         changed.manifest = tmp_path / "manifest.csv"
-        changed.manifest.write_text("path,left\ncar 0.png,1\n")
-        with pytest.raises(CommandError, match="the manifest has a column `left` already"):
+        changed.manifest.write_text(f"path,{column}\ncar 0.png,1\n")
+        with pytest.raises(CommandError, match=f"the manifest has a column `{column}` already"):
             changed.embed(tmp_path / "out")
         assert not (tmp_path / "out.partial").exists()
 

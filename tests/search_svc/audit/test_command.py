@@ -97,6 +97,18 @@ def test_photos_without_a_car_and_with_several_are_listed_if_the_embedder_said_s
     assert "Several cars" in (tmp_path / "out/audit.html").read_text()
 
 
+def test_photos_that_were_embedded_whole_are_not_told_to_have_one_car_each(tmp_path, capsys):
+    directory = Collection(tmp_path).written()
+    path = directory / "items.csv"
+    heading, *lines = path.read_text().splitlines()
+    heading = f"{heading},left,top,right,bottom,car_score,no_car_found,cars"
+    path.write_text("\n".join([heading, *(f"{line},0,0,1,1,,false," for line in lines), ""]))
+    fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 64, "normalized": True}
+    write_manifest(directory, {**fields, "count": 120})
+    run(directory, "--photos", tmp_path / "photos", "--out", tmp_path / "out")
+    assert "like no car here; " in capsys.readouterr().out, "nothing of cars: none was looked for"
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
