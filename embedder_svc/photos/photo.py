@@ -106,6 +106,8 @@ class Photo:
         width, height = image.size
         self.size = (height, width) if self._transpose in _SWAPS_SIDES else (width, height)
         """Upright (width, height)."""
+        self.divisors = frozenset(divisor for divisor in (2, 4, 8) if self._divides(divisor))
+        """The numbers that `decode` can divide the sides by."""
 
     @classmethod
     def open(cls, content: bytes, limits: Limits) -> Self:
@@ -117,14 +119,6 @@ class Photo:
             if isinstance(image, PngImageFile):
                 image.load()  # a PNG's orientation may come after its pixels
             return cls(image)
-
-    def reducible_by(self, divisor: int) -> bool:
-        """Return whether `decode` can divide the sides by `divisor`, 2, 4 or 8.
-
-        A decoder that divides fills up the last row and column, which must still be the last ones once the photo is upright.
-        """
-        stays = self._transpose is None or all(side % divisor == 0 for side in self.size)
-        return isinstance(self._image, JpegImageFile) and stays
 
     def decode(self, divisor: int = 1) -> Image.Image:
         """Return the upright RGB image, its sides divided, and rounded up, which costs less than decoding all of it.
@@ -138,6 +132,11 @@ class Photo:
             self._image.load()
             rgb = _rgb(self._image)
         return rgb if self._transpose is None else rgb.transpose(self._transpose)
+
+    def _divides(self, divisor: int) -> bool:
+        # A decoder that divides fills up the last row and column, which must still be the last ones once the photo is upright.
+        stays = self._transpose is None or all(side % divisor == 0 for side in self.size)
+        return isinstance(self._image, JpegImageFile) and stays
 
 
 class _CountedReads(io.BytesIO):

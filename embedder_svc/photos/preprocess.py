@@ -5,6 +5,7 @@ scale; docs/embedder.md says how far they may differ then.
 """
 
 import math
+from collections.abc import Container
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ VERSION = 1
 _WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 _LOOKING_GAP = 2.0
 """For the detector a photo is scaled coarsely to this many times its input, then exactly (Pillow's `reducing_gap`)."""
+_MOST_KEPT = 6_250_000
+"""A photo of more pixels than this is let go once it was looked at, and decoded again to be cut: many at once wait for the detector.
+A JPEG of four times as many is decoded at half its size, and kept."""
 
 
 def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: Limits) -> NDArray[np.uint8]:
@@ -28,12 +32,12 @@ def decode(content: bytes, *, resize: Resize, crop: Box | None = None, limits: L
     photo = Photo.open(content, limits)
     region = (crop or _WHOLE).region(photo.size)
     _check_aspect(_size(region), crop, limits)
-    divisor = _divisor(photo, _size(region), resize)
+    divisor = _divisor(photo.divisors, photo.size, _size(region), resize)
     return _pixels(photo.decode(divisor), divisor, region, resize)
 
 
 class Decoded:
-    """A photo that is decoded to be looked at by a detector, and then cut. It holds 4 bytes a pixel."""
+    """A photo that is decoded to be looked at by a detector, and then cut. Between the two it holds 25 MB of pixels at most."""
 
     def __init__(self, content: bytes, *, resize: Resize, limits: Limits) -> None:
         """Decode the photo. Raise PhotoError."""
@@ -42,37 +46,38 @@ class Decoded:
         self.size = photo.size
         """Upright (width, height), of the photo as it was sent."""
         self._content, self._limits, self._resize = content, limits, resize
-        self._divisor = _divisor(photo, photo.size, resize)
-        self._image = photo.decode(self._divisor)
+        self._divisors = photo.divisors
+        self._divisor = _divisor(photo.divisors, photo.size, photo.size, resize)
+        self._images = {self._divisor: photo.decode(self._divisor)}
 
     def view(self, side: int) -> NDArray[np.uint8]:
         """Return the pixels (side, side, 3) of the whole photo, squashed."""
-        scaled = self._image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=_LOOKING_GAP)
-        return np.asarray(scaled)
+        image = self._image(self._divisor)
+        if image.width * image.height > _MOST_KEPT:
+            self._images.clear()
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=_LOOKING_GAP))
 
     def cut(self, box: Box) -> NDArray[np.uint8]:
         """Return the pixels of a part, exactly as `decode` does with `box` as crop."""
         region = box.region(self.size)
-        image, divisor = self._image_for(_size(region))
-        return _pixels(image, divisor, region, self._resize)
+        divisor = _divisor(self._divisors, self.size, _size(region), self._resize)
+        return _pixels(self._image(divisor), divisor, region, self._resize)
 
-    def _image_for(self, size: Size) -> tuple[Image.Image, int]:
-        """Return the image to cut a part of this size from: for a small part of a large JPEG, one that is decoded again."""
-        if self._divisor > 1:
-            photo = Photo.open(self._content, self._limits)
-            if (divisor := _divisor(photo, size, self._resize)) < self._divisor:
-                return photo.decode(divisor), divisor
-        return self._image, self._divisor
+    def _image(self, divisor: int) -> Image.Image:
+        """Return the photo with its sides divided. It is decoded again for a small part of a large JPEG, and if it was let go."""
+        if divisor not in self._images:
+            self._images[divisor] = Photo.open(self._content, self._limits).decode(divisor)
+        return self._images[divisor]
 
 
-def _divisor(photo: Photo, size: Size, resize: Resize) -> int:
-    """Return the number by which the photo's sides are divided in decoding, if a part of this size is wanted."""
-    wanted = _reduction(photo, size, resize)
-    return min(wanted, max(1, _reduction(photo, photo.size, resize) // 2)) if resize.fine else wanted
+def _divisor(divisors: Container[int], whole: Size, part: Size, resize: Resize) -> int:
+    """Return the number, one of `divisors` or 1, by which a photo's sides are divided in decoding, if a part of this size is wanted."""
+    wanted = _reduction(divisors, part, resize)
+    return min(wanted, max(1, _reduction(divisors, whole, resize) // 2)) if resize.fine else wanted
 
 
-def _reduction(photo: Photo, size: Size, resize: Resize) -> int:
-    return next(filter(photo.reducible_by, reductions(size, resize.scaled(size))), 1)
+def _reduction(divisors: Container[int], size: Size, resize: Resize) -> int:
+    return next((divisor for divisor in reductions(size, resize.scaled(size)) if divisor in divisors), 1)
 
 
 def _size(region: Region) -> Size:

@@ -1,5 +1,7 @@
+import gc
 import io
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -239,6 +241,29 @@ class TestDecoded:
         photo = Decoded(encode(mosaic, "JPEG"), resize=Resize("squash", 224, fine=True), limits=LIMITS)
         photo.cut(Box(0.4, 0.4, 0.5, 0.5))
         assert divisors == [2, 1]
+        photo.cut(Box(0.6, 0.6, 0.7, 0.7))
+        assert divisors == [2, 1], "once more, however many small parts are cut"
+
+    @pytest.mark.parametrize(("height", "kept"), [(2500, True), (2501, False)])
+    def test_large_pixels_are_not_kept_while_they_wait_for_the_detector(self, encode, monkeypatch, height, kept):
+        images = []
+        plain = Photo.decode
+
+        def recorded(photo, divisor=1):
+            image = plain(photo, divisor)
+            images.append(weakref.ref(image))
+            return image
+
+        monkeypatch.setattr(Photo, "decode", recorded)
+        content = encode(Image.linear_gradient("L").resize((2500, height)), "PNG")
+        photo = Decoded(content, resize=Resize("squash", 224, fine=True), limits=LIMITS)
+        assert photo.view(30).shape == (30, 30, 3)
+        gc.collect()
+        assert (images[0]() is not None) is kept
+        box = Box(0.2, 0.2, 0.7, 0.7)
+        cut = photo.cut(box)
+        assert len(images) == (1 if kept else 2)
+        np.testing.assert_array_equal(cut, decode(content, resize=SQUASH, crop=box, limits=LIMITS))
 
     def counted(self, monkeypatch):
         divisors = []
