@@ -76,7 +76,7 @@ class View:
     def cuts(self) -> CutCounts:
         """Photos in the gallery by what of them was embedded."""
         if self.written is None:
-            return CutCounts.of(self.opened.version.items.cut_kinds)
+            return self.manifest.cuts or CutCounts(unknown=self.manifest.items)
         return CutCounts(*self.written.cuts.tolist())
 
     @cached_property

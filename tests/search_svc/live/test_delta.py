@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from search_svc.building.spec import IndexSpec
 from search_svc.dataset.cuts import Cut, CutCounts, Cuts
 from search_svc.index.journal import Entry, StoredItem
 from search_svc.live.delta import Delta
+from search_svc.live.view import Opened, View
 from search_svc.voting.growing import Growing
 from search_svc.voting.labels import parse
 from tests.search_svc.builds import build_version
@@ -99,6 +102,14 @@ def test_photos_are_counted_by_how_they_were_cut_whatever_is_written_and_deleted
     assert counts(delta) == CutCounts(car=0, whole=0, no_car_found=1, given=1, unknown=1)
     assert counts(delta.without_tombstones()) == counts(delta)
     assert CutCounts(*before.cuts.tolist()) == CutCounts(car=1, no_car_found=1, unknown=1)
+
+
+def test_a_gallery_that_was_not_written_to_is_counted_without_looking_at_its_photos(tmp_path):
+    made = version(tmp_path, "xxx", cuts=Cuts.of([Cut(0.25, 0.25, 0.75, 1, 0.875), None, None]))
+    assert View(Opened(made, None)).cuts == CutCounts(car=1, unknown=2)
+    assert "cuts" not in vars(made.items), "GetIndex asks for it on the event loop, and there may be millions"
+    older = dataclasses.replace(made, manifest=dataclasses.replace(made.manifest, cuts=None))
+    assert View(Opened(older, None)).cuts == CutCounts(unknown=3)
 
 
 def test_made_anew_it_holds_the_same_in_the_same_order_without_the_dead(delta):
