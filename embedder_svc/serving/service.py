@@ -37,6 +37,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
     async def Embed(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
+        self._pipeline.check_count(len(request.images), "images")
         photos = requests.photos(request.images, self._pipeline.default)
         embedded = await self._pipeline.embed(photos, deadline=deadline(context))
         parts = zip(embedded.images, embedded.cuts, strict=True)
@@ -49,6 +50,7 @@ class EmbedderService(embedder_pb2_grpc.EmbedderServiceServicer):
     async def Detect(  # noqa: N802 (the protocol's name)
         self, request: embedder_pb2.DetectRequest, context: Context
     ) -> embedder_pb2.DetectResponse:
+        self._pipeline.check_count(len(request.images), "images")
         detected = await self._pipeline.detect(requests.contents(request.images), deadline=deadline(context))
         return embedder_pb2.DetectResponse(
             detections=[embedder_pb2.Detections(cars=map(_detection, found)) for found in detected.cars],

@@ -178,11 +178,13 @@ class QueryReader:
 def _cut_violations(
     request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, queries: int
 ) -> Iterator[Violation]:
-    if not isinstance(request, search_pb2.ClassifyRequest) or not request.cuts:
+    """Yield what is wrong with the cuts. Without good queries nothing is: they are not looked at, for there may be millions."""
+    if not isinstance(request, search_pb2.ClassifyRequest) or not request.cuts or not queries:
         return
-    if queries and len(request.cuts) != queries:
+    if len(request.cuts) != queries:
         text = f"must be one for each of the {queries} queries, or none at all, got {len(request.cuts)}"
         yield Violation("cuts", Reason.INVALID_CUTS, text)
+        return
     for place, cut in enumerate(request.cuts):
         if problem := read_cut(cut).problem:
             yield Violation(f"cuts[{place}]", Reason.INVALID_CUTS, problem)

@@ -238,6 +238,12 @@ class TestRequests:
             grpc.StatusCode.INVALID_ARGUMENT, "INVALID_IMAGE", [("images[0].crop", "INVALID_CROP")],
         )  # fmt: skip
 
+    @pytest.mark.parametrize("ask", ["embed", "detect"])
+    async def test_too_many_images_are_refused_before_each_is_looked_at(self, served, ask):
+        many = [embedder_pb2.Image(subject=99)] * 1000  # a message may hold millions
+        _, reason, violations = await refusal(getattr(served, ask)(*many))
+        assert (reason, violations) == ("INVALID_IMAGE_COUNT", [("images", "INVALID_IMAGE_COUNT")])
+
     async def test_every_car_of_more_photos_than_may_fit_is_refused_before_anything_is_decoded(self, served):
         _, reason, violations = await refusal(served.embed(*[(b"never read", EVERY)] * 3))
         assert (reason, violations) == ("INVALID_IMAGE_COUNT", [("images", "INVALID_IMAGE_COUNT")])
