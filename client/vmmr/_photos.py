@@ -11,8 +11,6 @@ from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
 from vmmr._types import Box, Image, Subject
 
-"""What the name of a photo's file ends in, in lower case, where a folder is searched for photos."""
-
 
 class BinaryReader(Protocol):
     """An object with the `read` method of a binary file."""
