@@ -24,6 +24,14 @@ Part = tuple[NDArray[np.uint8], list[str]]
 """Pixels (side, side, 3) for the network, and the cells of COLUMNS; none if the model has no detector."""
 
 
+def refuse_columns(columns: Sequence[str]) -> None:
+    """Raise CommandError if a manifest with these columns has one of COLUMNS: what it says would be taken for what was found here."""
+    if taken := [name for name in COLUMNS if name in columns]:
+        raise CommandError(
+            f"the manifest has a column `{taken[0]}` already, which in items.csv says what was found in the photo: rename it"
+        )
+
+
 class Cutter:
     """Makes of a photo the part that is embedded, with the code that the server runs. `part` may be called from several threads."""
 
@@ -32,13 +40,6 @@ class Cutter:
         self._resize = model.info.resizing
         self.subject = Subject.MAIN_CAR.value if model.detector and not whole else Subject.WHOLE.value
         self.columns = COLUMNS if model.detector else ()
-
-    def check(self, columns: Sequence[str]) -> None:
-        """Raise CommandError if a manifest with these columns has one that is to be written."""
-        if taken := [name for name in self.columns if name in columns]:
-            raise CommandError(
-                f"the manifest has a column `{taken[0]}` already, which here says what was found in the photo: rename it"
-            )
 
     def part(self, content: bytes) -> Part:
         """Return the part of an encoded photo. Raise PhotoError."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc.network.model import Model
-from embedder_svc.offline.cutter import Cutter, Part
+from embedder_svc.offline.cutter import Cutter, Part, refuse_columns
 from embedder_svc.offline.draft import Draft, Dtype, Job
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.manifest import Manifest
@@ -45,8 +45,8 @@ def embed(
     that are still to do. Photos that can't be read are left out and listed. Of each photo the main car is embedded if the model has
     a detector, unless `whole`. Raise CommandError or ArtifactError.
     """
+    refuse_columns(manifest.columns)
     cutter = Cutter(model, whole=whole)
-    cutter.check(manifest.columns)
     job = Job(
         manifest.sha256, model.info.fingerprint, dtype, model.info.dimension, str(folder.resolve()), cutter.subject
     )

@@ -297,6 +297,11 @@ class TestCars:
             changed.embed(tmp_path / "out")
         assert not (tmp_path / "out.partial").exists()
 
+    def test_a_table_of_another_model_is_no_manifest_for_one_without_a_detector(self, plain, embedded, tmp_path):
+        plain.manifest = embedded / "items.csv"
+        with pytest.raises(CommandError, match="the manifest has a column `left` already"):
+            plain.embed(tmp_path / "out")
+
     def test_the_last_line_tells_how_many_were_cut(self, collection, tmp_path, capsys):
         collection.embed(tmp_path / "out")
         last = capsys.readouterr().out
