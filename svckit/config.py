@@ -81,15 +81,15 @@ def unheeded(cls: type, prefix: str, env: Mapping[str, str] = os.environ) -> lis
     """
     known = {setting.variable for setting in _settings(cls, prefix)}
     strangers = sorted(name for name in env if name.startswith(f"{prefix}_") and name not in known)
-    return [
-        *(_stranger(name, known) for name in strangers if not _SERVICE_VARIABLE.fullmatch(name[len(prefix) + 1 :])),
-        *_without_first_word(known, env),
-    ]
+    told = [_stranger(prefix, name.removeprefix(f"{prefix}_"), known) for name in strangers]
+    return [*filter(None, told), *_without_first_word(known, env)]
 
 
-def _stranger(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"{name} is not read: there is no such setting" + (f"; {near[0]} is one" if near else "")
+def _stranger(prefix: str, name: str, known: Collection[str]) -> str | None:
+    if _SERVICE_VARIABLE.fullmatch(name):
+        return None
+    near = difflib.get_close_matches(name, [each.removeprefix(f"{prefix}_") for each in known], n=1)
+    return f"{prefix}_{name} is not read: there is no such setting" + (f"; {prefix}_{near[0]} is one" if near else "")
 
 
 def _without_first_word(known: Collection[str], env: Mapping[str, str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ BY_REASON = {
     Reason.MODEL_MISMATCH: vmmr.ModelMismatchError,
     Reason.ITEM_NOT_FOUND: vmmr.ItemNotFoundError,
     Reason.UNKNOWN_MODEL: vmmr.CallError,
+    Reason.NO_DETECTOR: vmmr.CallError,
     Reason.JOURNAL_FULL: vmmr.OverloadedError,
     Reason.JOURNAL_UNWRITABLE: vmmr.UnavailableError,
     Reason.COMPACTION_RUNNING: vmmr.CallError,

@@ -302,6 +302,7 @@ def test_an_index_is_written_without_work_of_its_own_left_over(tmp_path):
     assert {path.name for path in version.path.iterdir()} == {
         "manifest.json",
         "embeddings.npy",
+        "sums.npy",
         "items.arrow",
         *(f"shard-{number:03d}.faiss" for number in range(3)),
     }
