@@ -37,7 +37,7 @@ def held_out(root, stanford_cars, tmp_path_factory):
 def test_the_gallery_is_of_the_model_and_calibrated(shipped):
     info = shipped.info()
     assert info.same_model
-    assert (info.index.labels, info.index.dimension) == (196, 512)
+    assert (info.index.labels, info.index.dimension) == (196, 2048)
     assert info.index.calibration is not None
 
 
