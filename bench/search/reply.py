@@ -65,7 +65,7 @@ def measure(version: IndexVersion, queries: np.ndarray) -> None:
     index = faiss.read_index(str(version.shard_paths[0]))
     if version.manifest.search.nprobe:
         index.nprobe = version.manifest.search.nprobe
-    request = search_pb2.SearchRequest(
+    request = search_pb2.ClassifyRequest(
         queries=wire.pack(MODEL, queries / np.linalg.norm(queries, axis=1, keepdims=True)),
         options=search_pb2.SearchOptions(k=K),
     )

@@ -22,7 +22,7 @@ TEMPERATURES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 PRIORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 MEAN_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Weights of the means that are tried, in units of the mean squared length of the embeddings."""
-_TOLERANCE = 0.01
+_TOLERANCE = 0.02
 """Losses that exceed the best by no more count as equal for the choice of k; then the least k wins, for it costs less."""
 
 

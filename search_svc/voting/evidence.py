@@ -5,7 +5,6 @@ their votes (a linear opinion pool, Stone 1961). Photos in which no car was foun
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,8 +75,8 @@ def gather(found: Sequence[QueryNeighbours], context: VoteContext) -> Evidence |
     if vote is None:
         return None
     favourites = [_favourite(of_photo) for of_photo in ballots]
-    means = [_mean(each, label) for each, label in zip(answered, favourites, strict=True)]
-    sizes = [math.log(max(1, context.sizes.get(label.label, 1))) for label in favourites]
+    means = [_mean(each, name) for each, name in zip(answered, favourites, strict=True)]
+    sizes = [math.log(max(1, context.sizes.get(name, 1))) for name in favourites]
     return Evidence(
         vote,
         len(answered),
@@ -103,17 +102,17 @@ def _ballots(found: QueryNeighbours, context: VoteContext) -> list[tuple[Label, 
     return [(label, weight / total) for label, weight in zip(found.labels, given, strict=True)]
 
 
-def _favourite(ballots: Sequence[tuple[Label, float]]) -> Label:
+def _favourite(ballots: Sequence[tuple[Label, float]]) -> str:
     """Return the label that one photo's neighbours elect, whatever its make and model have."""
-    given = defaultdict(list)
+    given: dict[str, list[float]] = {}
     for label, weight in ballots:
-        given[label].append(weight)
-    return min(given, key=lambda label: (-math.fsum(given[label]), label.label))
+        given.setdefault(label.label, []).append(weight)
+    return min(given, key=lambda name: (-math.fsum(given[name]), name))
 
 
-def _mean(found: QueryNeighbours, label: Label) -> float:
+def _mean(found: QueryNeighbours, name: str) -> float:
     """Return the cosine with the mean of a neighbour's label; 0 if it was not asked for."""
-    return found.means[found.labels.index(label)] if found.means else 0.0
+    return next((mean for label, mean in zip(found.labels, found.means, strict=False) if label.label == name), 0.0)
 
 
 def _closeness(found: QueryNeighbours, typical: Mapping[str, float]) -> float:

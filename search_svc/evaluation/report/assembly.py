@@ -128,4 +128,4 @@ def _years(known: Sequence[ExaminedPhoto]) -> Years | None:
 def _calibrated(version: IndexVersion) -> Calibrated | None:
     if not (fitted := version.calibration):
         return None
-    return Calibrated(fitted.photos, fitted.false_alarm_rate, fitted.unknown_threshold)
+    return Calibrated(fitted.photos, fitted.false_alarm_rate, fitted.unknown_threshold, fitted.strangers)

@@ -10,6 +10,7 @@ from search_svc.evaluation.report.mistakes import Make, Mistake, Pair
 from search_svc.evaluation.report.unknown import Detection, Distribution
 from search_svc.evaluation.resampling import Estimate
 from search_svc.index.version import SearchParams
+from search_svc.voting.calibration import Strangers
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Calibrated:
     """The share of known cars that the threshold was set to call unknown."""
     unknown_threshold: float
     """The threshold of the verdict's score."""
+    strangers: Strangers | None
+    """What the verdict was worth on the photos that it was fitted on; None if there were too few to say."""
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,24 @@ def _figures(report: Report) -> Iterator[str]:
         yield _figure("known, called unknown", percent(report.false_alarms))
     if report.false_alarms_with_car:
         yield _figure("  where a car is", percent(report.false_alarms_with_car))
+    yield from _unknown(report)
+    for groups in report.fused:
+        if groups.level == "label":
+            gain = f"{points(groups.gain)} over single, {groups.groups} groups"
+            yield _figure(f"{groups.size} photos of one car", f"{percent(groups.fused)}, {gain}")
+
+
+def _unknown(report: Report) -> Iterator[str]:
+    """Yield lines on how well unknown cars are told."""
+    if report.calibration and (told := report.calibration.strangers):
+        measured = f"AUROC {100 * told.auroc:.1f}, {100 * told.called_unknown:.1f} called unknown"
+        yield _figure("unknown, as built", f"{measured}, of dev photos without their own label")
     for kind in report.unknown:
         yield f"{kind.photos} photos of {kind.kind}"
         for score in kind.detectors:
             yield _figure(f"  {score.score}", f"AUROC {percent(score.auroc)}, FPR95 {percent(score.fpr95)}")
         if kind.called_unknown:
             yield _figure("  called unknown", percent(kind.called_unknown))
-    for groups in report.fused:
-        if groups.level == "label":
-            gain = f"{points(groups.gain)} over single, {groups.groups} groups"
-            yield _figure(f"{groups.size} photos of one car", f"{percent(groups.fused)}, {gain}")
 
 
 def _enrolment(report: Report) -> Iterator[str]:

@@ -269,6 +269,23 @@ def test_photos_without_a_car_count_as_unknown_and_are_told_with_and_without_the
     assert "\n  where a car is " in told
 
 
+def test_a_photo_of_the_gallery_is_left_out_of_its_labels_mean_too(calibrated):
+    version, row = calibrated, 3
+    label = int(version.items.label_of[row])
+    path = version.items.item_id(row)
+    with LocalEngine.open(version) as engine:
+        query = version.embeddings[row : row + 1].astype(np.float32)
+        photo = Photo(path, version.items.labels[label], "train")
+        (found,) = Examiner(version, engine).examine(query, [photo])
+        (outside,) = Examiner(version, engine).examine(query, [photo], cars=False)
+    others = version.embeddings[(version.items.label_of == label) & (np.arange(len(version.items)) != row)]
+    sum_ = others.astype(np.float64).sum(axis=0)
+    expected = query[0] @ sum_ / np.linalg.norm(query[0].astype(np.float64)) / np.linalg.norm(sum_)
+    names = [each.label for each in found.found.labels]
+    assert found.found.means[names.index(photo.label.label)] == pytest.approx(expected, abs=1e-9)
+    assert max(outside.found.means) > expected + 1e-3
+
+
 def test_a_calibration_is_fitted_on_photos_that_show_a_car(calibrated, tmp_path, capsys):
     embeddings = Embeddings.open(tmp_path / "embeddings")
     dev = [row for row, photo in enumerate(embeddings.photos) if photo.split == "dev"]
@@ -279,13 +296,16 @@ def test_a_calibration_is_fitted_on_photos_that_show_a_car(calibrated, tmp_path,
     assert fitted.manifest.cuts == CutCounts(whole=fitted.manifest.items)
 
 
-def test_a_calibrated_index_is_reported_with_its_verdicts(calibrated, tmp_path):
+def test_a_calibrated_index_is_reported_with_its_verdicts(calibrated, tmp_path, capsys):
     found = evaluated(tmp_path, "embeddings", "--split", "test,unseen-test")
     fitted = calibrated.calibration
+    said = f"AUROC {100 * fitted.strangers.auroc:.1f}, {100 * fitted.strangers.called_unknown:.1f} called unknown"
+    assert f"{said}, of dev photos without their own label" in capsys.readouterr().out
     assert found["calibration"] == {
         "photos": fitted.photos,
         "false_alarm_rate": fitted.false_alarm_rate,
         "unknown_threshold": fitted.unknown_threshold,
+        "strangers": dataclasses.asdict(fitted.strangers),
     }
     (kind,) = found["unknown"]
     assert kind["detectors"][0]["score"] == VERDICT_SCORE

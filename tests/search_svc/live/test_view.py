@@ -151,6 +151,25 @@ writes = st.tuples(item_ids, st.none() | st.builds(stored, st.sampled_from(NAMES
 steps = st.lists(writes | st.sampled_from(["look", "renew"]), max_size=40)
 
 
+def check_means(view, model, queries, k):
+    """The cosines that vote, and that a label without photos has none."""
+    of_label = {}
+    for _, label, vector in model.live:
+        of_label.setdefault(label, []).append(vector)
+    sums = {label: np.sum(vectors, axis=0, dtype=np.float64) for label, vectors in of_label.items()}
+    plan = Plan(k, view.manifest.search, exact=False)
+    for query, found in zip(queries, Searcher(lambda: view).run([Query(each, plan) for each in queries]), strict=True):
+        expected = [cosine(query, sums[label.label]) for label in found.neighbours.labels]
+        assert found.neighbours.means == pytest.approx(expected, abs=1e-12)
+    (silent,) = Searcher(lambda: view).run([Query(queries[0], plan, means=False)])
+    assert silent.neighbours.means == []
+
+
+def cosine(query, sum_):
+    lengths = np.linalg.norm(query.astype(np.float64)) * np.linalg.norm(sum_)
+    return query @ sum_ / lengths if lengths else 0.0
+
+
 def check(view, model, metric, draw):
     """Everything that a view tells, against the model."""
     queries = np.stack([draw(vectors), draw(vectors)])
@@ -158,6 +177,7 @@ def check(view, model, metric, draw):
     expected = [model.nearest(query, k, metric) for query in queries]
     assert answers(view, queries, k) == expected
     assert answers(view, queries, k, exact=True) == expected
+    check_means(view, model, queries, k)
     counts = {}
     for _, label, _ in model.live:
         counts[label] = counts.get(label, 0) + 1

@@ -23,7 +23,8 @@ from search_svc.index.retention import retire, versions
 _found = importlib.util.spec_from_file_location("live_index", Path(__file__).parents[1] / "live_index.py")
 live_index = importlib.util.module_from_spec(_found)
 _found.loader.exec_module(live_index)
-MODEL, Index, build, unit = live_index.MODEL, live_index.Index, live_index.build, live_index.unit
+MODEL, NAMES, Index = live_index.MODEL, live_index.NAMES, live_index.Index
+build, unit = live_index.build, live_index.unit
 
 TIMEOUT_S = 60
 D = 8
@@ -130,6 +131,49 @@ class TestTwoProcesses:
             stub.Search(request(WHOLE[:1], min_sequence=99), timeout=0.5)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert not served.wrong(WHOLE[:1], stub.Search(request(WHOLE[:1], min_sequence=1), timeout=TIMEOUT_S))
+
+
+class TestMeans:
+    def test_every_server_tells_those_of_the_photos_that_are_there_after_any_writes_and_compactions(
+        self, tmp_path, spawn, dial
+    ):
+        build(tmp_path / "index", IndexSpec("Flat", shards=3, k=K, temperature=1.0), WHOLE)
+        index, rng = Index(tmp_path / "index"), np.random.default_rng(4)
+        gallery = {f"photo {row}": (NAMES[row % 4], vector) for row, vector in enumerate(WHOLE)}
+        stubs = [dial(spawn("--index", index.path, "--compact-at", "0").ready()["port"]) for _ in range(2)]
+        for round_ in range(4):
+            for _ in range(20):
+                name = f"photo {rng.integers(0, 60)}"
+                gallery[name] = (rng.choice([*NAMES, "kia_rio_2020"]).item(), WHOLE[rng.integers(0, 60)])
+                index.add(**{name: gallery[name]})
+                if gone := [f"photo {row}" for row in rng.integers(0, 60, 2) if f"photo {row}" in gallery]:
+                    sequence = index.delete(*gone)
+                    gallery = {name: item for name, item in gallery.items() if name not in gone}
+            if round_ % 2:
+                compact(index.path)
+            asked = search_pb2.ClassifyRequest(
+                queries=wire.pack(MODEL, WHOLE[:5]), options=Options(k=60, min_sequence=sequence)
+            )
+            for stub in stubs:
+                results = stub.Classify(asked, timeout=TIMEOUT_S).results
+                assert [told(result) for result in results] == [expected(gallery, query) for query in WHOLE[:5]]
+
+
+def told(result):
+    return {
+        each.label.label: (each.nearest_score, pytest.approx(each.mean_similarity, abs=1e-6)) for each in result.labels
+    }
+
+
+def expected(gallery, query):
+    """Label -> (the score of its nearest photo, the cosine with the mean of its photos)."""
+    found = {}
+    for label in {label for label, _ in gallery.values()}:
+        vectors = [vector for of, vector in gallery.values() if of == label]
+        mean = np.mean(vectors, axis=0, dtype=np.float64)
+        cosine = query @ mean / (np.linalg.norm(query) * np.linalg.norm(mean) or 1)
+        found[label] = (float(max(vector @ query for vector in vectors)), float(cosine))
+    return found
 
 
 KEEPS_ALL = ("--keep-versions", "99")

@@ -614,3 +614,13 @@ async def until(condition):
     async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110 (nothing tells when a call has reached the servicer)
             await asyncio.sleep(0.001)
+
+
+async def test_classify_asks_for_means_and_search_does_not(served, monkeypatch):
+    asked = []
+    means = View.means
+    monkeypatch.setattr(View, "means", property(lambda view: asked.append(view) or means.fget(view)))
+    await served.search(unit(1))
+    assert not asked
+    await served.classify(unit(1))
+    assert asked

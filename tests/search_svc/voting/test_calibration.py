@@ -41,6 +41,10 @@ def test_what_was_written_is_what_is_read(path):
     assert path.read_bytes().endswith(b"}\n")
 
 
+def test_the_vote_is_weighted_as_it_was_fitted():
+    assert CALIBRATION.weighting(0.1) == Weighting(0.1, prior=0.25, mean_weight=1.5)
+
+
 def test_a_calibration_from_before_there_were_means_is_read_and_gives_them_no_weight(path):
     fields = json.loads(path.read_text())
     for field in LATER:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -65,6 +66,28 @@ def test_the_prior_makes_labels_of_many_photos_weigh_less():
     weighed = gather([seen(neighbours)], scale(prior=1.0)).vote
     assert weighed.answer == CAMRY
     assert weighed.label_confidence == pytest.approx(40 / 45)
+
+
+def test_the_mean_of_a_label_lifts_each_of_its_neighbours():
+    neighbours, means = [(0.5, CIVIC), (0.4, CAMRY), (0.4, CIVIC)], [0.1, 0.4, 0.1]
+    photo = dataclasses.replace(seen(neighbours), means=means)
+    lifted = [score + 2 * mean for (score, _), mean in zip(neighbours, means, strict=True)]
+    expected = elect([(label, w) for (_, label), w in zip(neighbours, weights(lifted, 0.1), strict=True)])
+    context = VoteContext(Weighting(0.1, mean_weight=2.0), SIZES, TYPICAL)
+    found = gather([photo], context).vote
+    assert found.answer == CAMRY != gather([photo], scale()).vote.answer
+    assert [each.confidence for each in found.labels] == pytest.approx([each.confidence for each in expected.labels])
+    with pytest.raises(ValueError, match="zip"):
+        gather([seen(neighbours)], context)  # no answer without what was to count
+
+
+def test_what_tells_known_cars_is_of_the_label_that_each_photo_elects():
+    one = dataclasses.replace(seen([(0.9, CAMRY), (0.5, CIVIC)]), means=[0.75, 0.25])
+    other = dataclasses.replace(seen([(0.6, PILOT_2011), (0.6, CIVIC), (0.6, CIVIC)]), means=[0.9, 0.5, 0.5])
+    evidence = gather([one, other], scale())
+    assert evidence.mean == pytest.approx((0.75 + 0.5) / 2)
+    assert evidence.size == pytest.approx((math.log(5) + math.log(40)) / 2)
+    assert evidence.known_features[2:] == (evidence.mean, -evidence.size)
 
 
 def test_closeness_is_the_nearest_score_beyond_what_is_typical_of_its_label():

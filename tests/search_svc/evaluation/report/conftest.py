@@ -53,7 +53,11 @@ def assembled(version):
     """Assemble the report on some photos, of an index that is calibrated or not."""
 
     def made(photos, not_cars=(), *, calibrated=False):
-        fitted = SimpleNamespace(photos=77, false_alarm_rate=0.05, unknown_threshold=0.4) if calibrated else None
+        fitted = (
+            SimpleNamespace(photos=77, false_alarm_rate=0.05, unknown_threshold=0.4, strangers=None)
+            if calibrated
+            else None
+        )
         answerer = Answerer(version)
         return assemble(dataclasses.replace(version, calibration=fitted), answerer, "test", photos, not_cars)
 
