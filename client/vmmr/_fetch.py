@@ -93,7 +93,8 @@ def _endpoints(host: str, port: int, allowed: Callable[[IPAddress], bool], deadl
     for endpoint in endpoints:
         if not allowed(endpoint.address):
             raise ValueError(
-                f"{host} leads to {endpoint.address}, which is not a public address: allow_private permits it"
+                f"{host} leads to {endpoint.address}, which is not a public address: "
+                "allow_private (--allow-private) permits it"
             )
     return endpoints
 

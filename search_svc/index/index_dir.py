@@ -61,6 +61,10 @@ def current(index_dir: Path) -> str:
 
 def way_out(index_dir: Path, version: str) -> str:
     """Return what an operator can do if a version is damaged or gone."""
+    with suppress(ArtifactError):
+        if (served := current(index_dir)) != version:
+            lost = f"if {version} is lost for good, remove {version_path(index_dir, version)}"
+            return f"version {served} is the current one; {lost}; `vmmr-search restore` makes an index of a backup"
     others = [name for name in version_names(index_dir) if name != version]
     if others:
         return f"`vmmr-search rollback {index_dir} {others[-1]}` serves another version, and `vmmr-search restore` a backup"

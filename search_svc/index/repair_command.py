@@ -26,13 +26,19 @@ def _run(args: argparse.Namespace) -> None:
     if saved is None:
         print(f"{args.index}: the journal is well, and stays as it is")
         return
-    print(f"{args.index}: {saved.entries} entries saved, {_lost(saved)}; {saved.damaged} is what it was")
+    print(f"{args.index}: {saved.entries} entries saved, {_lost(saved)}; {_kept(saved)}")
     for number, text in list(saved.remains.items())[:_MOST_TOLD]:
         print(f"{args.index}: entry {number} was, as far as it can be read: {text}")
     for text in saved.unknown:
         print(f"{args.index}: {text}")
     if saved.lost or saved.unknown:
         sys.exit(1)
+
+
+def _kept(saved: Saved) -> str:
+    if saved.damaged.exists():
+        return f"{saved.damaged} is what it was"
+    return "its file was gone, and is made anew"
 
 
 def _lost(saved: Saved) -> str:

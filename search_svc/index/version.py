@@ -137,7 +137,7 @@ class IndexVersion:
         """Open the version of that name, or the current one.
 
         Raise ArtifactError, naming the file, the reason and the way out, if a file is missing, does not fit the others, or is not
-        what was written. Of the shards and the embeddings that is asked (by sha256, of every byte) with `verify` alone.
+        what was written. Of the shards, the embeddings and the sums that is asked (by sha256, of every byte) with `verify` alone.
         """
         name = version or current(index_dir)
         try:

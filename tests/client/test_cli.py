@@ -254,6 +254,8 @@ def test_info_warns_of_an_index_that_the_service_cannot_follow(run, services):
 
 def test_info_warns_of_changes_that_the_gallery_has_lost(run, services):
     assert run("info").stderr == ""
+    services.search.lost_entries = 1
+    assert run("info").stderr == "vmmr: warning: the gallery has lost 1 change that was acknowledged\n"
     services.search.lost_entries = 3
     for done in (run("info"), run("info", "--json")):
         assert done.stderr == "vmmr: warning: the gallery has lost 3 changes that were acknowledged\n"
@@ -302,8 +304,8 @@ def test_a_url_is_fetched_but_not_from_a_private_address_unless_allowed(run):
         thread.join()
     assert "honda pilot 2002" in allowed.stdout
     assert (
-        refused.stderr
-        == f"vmmr: {url}: 127.0.0.1 leads to 127.0.0.1, which is not a public address: allow_private permits it\n"
+        refused.stderr == f"vmmr: {url}: 127.0.0.1 leads to 127.0.0.1, which is not a public address: "
+        "allow_private (--allow-private) permits it\n"
     )
     assert (allowed.returncode, refused.returncode) == (0, 1)
 

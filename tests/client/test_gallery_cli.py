@@ -119,7 +119,7 @@ def test_what_is_there_already_stays_in_the_batch_that_it_came_with(run, service
     first = batch_of(run("add", "1.jpg", "--label", PILOT))
     done = run("add", "1.jpg", "2.jpg", "--label", PILOT)
     assert done.stdout.splitlines()[1:] == ["honda_pilot_2027  1"]
-    assert "vmmr: 1 photos were there already, with that label" in done.stderr
+    assert "vmmr: 1 photo was there already, with that label" in done.stderr
     assert run("remove", "--batch-id", batch_of(done)).stdout == "1 photo removed\n"
     assert stored() == {sha(b"1"): PILOT}
     assert [item.batch_id for item, _ in services.search.items.values()] == [first]
@@ -129,6 +129,15 @@ def test_a_photo_that_gets_another_label_is_told_of(run, stored):
     run("add", "1.jpg", "--label", PILOT)
     assert f"vmmr: 1.jpg: was {PILOT}, is lexus_ls_2027 now" in run("add", "1.jpg", "--label", "lexus_ls_2027").stderr
     assert stored() == {sha(b"1"): "lexus_ls_2027"}
+
+
+def test_a_photo_whose_new_label_was_not_taken_is_not_told_to_have_it(run, services, stored, fail):
+    run("add", "1.jpg", "--label", PILOT)
+    services.search.script.marked[np.float32(1).tobytes()] = fail("JOURNAL_FULL")
+    done = run("add", "1.jpg", "--label", "lexus_ls_2027")
+    assert (done.returncode, stored()) == (3, {sha(b"1"): PILOT})
+    assert "vmmr: 0 of 1 photos are in the gallery" in done.stderr
+    assert "lexus_ls_2027" not in done.stderr
 
 
 def test_a_photo_of_the_batch_whose_label_changed_is_added_again(run, stored):

@@ -63,8 +63,10 @@ def info(client: Client, args: argparse.Namespace) -> int:
     if served.index.problem:
         print(f"vmmr: warning: the search service answers from what it had: {served.index.problem}", file=sys.stderr)
     if served.index.lost_entries:
-        text = f"the gallery has lost {served.index.lost_entries} changes that were acknowledged"
-        print(f"vmmr: warning: {text}", file=sys.stderr)
+        lost = (
+            "1 change that was" if served.index.lost_entries == 1 else f"{served.index.lost_entries} changes that were"
+        )
+        print(f"vmmr: warning: the gallery has lost {lost} acknowledged", file=sys.stderr)
     return ANSWERED
 
 

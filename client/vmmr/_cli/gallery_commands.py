@@ -42,7 +42,8 @@ def add(client: Client, args: argparse.Namespace) -> int:
     batch_id = args.batch_id or _new_batch_id()
     label_of = _labels_of_batch(client, batch_id) if args.batch_id else partial(_label_in_gallery, client)
     print(f"vmmr: batch {batch_id}; `vmmr remove --batch-id {batch_id}` takes it out again", file=sys.stderr)
-    return _Adding(args, batch_id, len(photos)).add(client, _wanted(photos, label_of, batch_id, args))
+    adding = _Adding(args, batch_id, len(photos))
+    return adding.add(client, _wanted(photos, label_of, adding.was, batch_id, args))
 
 
 def _new_batch_id() -> str:
@@ -61,17 +62,18 @@ def _label_in_gallery(client: Client, item_id: str) -> str | None:
 
 
 def _wanted(
-    photos: Sequence[Labelled], label_of: LabelOf, batch_id: str, args: argparse.Namespace
+    photos: Sequence[Labelled], label_of: LabelOf, was: dict[str, str], batch_id: str, args: argparse.Namespace
 ) -> Iterator[NewItem]:
     """Yield the photos to add: all but those that are there already with the same label.
 
-    Adding those too would move them to the new batch, and removing it would then remove them.
+    Adding those too would move them to the new batch, and removing it would then remove them. The labels of photos that are there
+    with another go into `was`, by the names of the photos.
     """
     for photo in photos:
         item_id = _id_of_file(photo.name)
         there = label_of(item_id) if item_id else None
         if there is not None and there != photo.label:
-            print(f"vmmr: {photo.name}: was {there}, is {photo.label} now", file=sys.stderr)
+            was[photo.name] = there
         if there != photo.label:
             uri = "" if photo.name == "-" else photo.name
             looked_at = (args.crop, subject(args))
@@ -95,6 +97,8 @@ class _Adding:
         self._added: Counter[str] = Counter()
         self._failed = 0
         self._told = time.monotonic()
+        self.was: dict[str, str] = {}
+        """Labels that photos have in the gallery before they are added with others, by the names of the photos."""
 
     def add(self, client: Client, wanted: Iterator[NewItem]) -> int:
         try:
@@ -116,6 +120,8 @@ class _Adding:
             report.photo_error(name, outcome.error, as_json=self._args.json)
         else:
             self._added[outcome.item.label] += 1
+            if name in self.was:
+                print(f"vmmr: {name}: was {self.was[name]}, is {outcome.item.label} now", file=sys.stderr)
             if outcome.item.cut and outcome.item.cut.no_car_found:
                 print(f"vmmr: {name}: no car found in the photo; it was added whole", file=sys.stderr)
             if self._args.json:
@@ -145,7 +151,8 @@ class _Adding:
         _end_line()
         there = self._photos - self._added.total() - self._failed
         if there:
-            print(f"vmmr: {there} photos were there already, with that label", file=sys.stderr)
+            photos = "1 photo was" if there == 1 else f"{there} photos were"
+            print(f"vmmr: {photos} there already, with that label", file=sys.stderr)
         if not self._args.json and self._added:
             rows = [(label, str(count)) for label, count in sorted(self._added.items())]
             report.show("\n".join(report.table([("LABEL", "ADDED"), *rows])))

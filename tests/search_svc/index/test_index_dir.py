@@ -176,6 +176,16 @@ def test_the_way_out_of_a_damaged_version_is_another_one_or_a_backup(tmp_path):
     assert f"`vmmr-search rollback {tmp_path} 000002`" in told
 
 
+def test_the_way_out_of_a_damaged_version_that_is_not_the_current_one_changes_nothing_of_what_is_served(tmp_path):
+    for name in ("000001", "000002"):
+        (tmp_path / "versions" / name).mkdir(parents=True)
+    index_dir.make_current(tmp_path, "000002")
+    told = index_dir.way_out(tmp_path, "000001")
+    assert "version 000002 is the current one" in told
+    assert f"remove {tmp_path}/versions/000001;" in told
+    assert ("rollback" in told, "rollback" in index_dir.way_out(tmp_path, "000002")) == (False, True)
+
+
 def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tmp_path):
     """A build that was killed had moved it to its place; it may have become the current one, and be served."""
     job, place = {"of": "this"}, tmp_path / "versions" / "000001"

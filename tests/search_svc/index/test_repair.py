@@ -362,6 +362,15 @@ def test_of_a_journal_that_is_gone_all_is_lost(index):
     assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
 
 
+def test_of_a_journal_that_is_gone_no_file_is_named_that_is_not_there(index):
+    (index / "journal.db").unlink()
+    done = command(index)
+    assert done.returncode == 1
+    assert "350 lost" in done.stdout
+    assert "; its file was gone, and is made anew\n" in done.stdout
+    assert "is what it was" not in done.stdout
+
+
 def test_one_that_was_put_back_from_an_earlier_copy_than_its_version_is_told_and_repaired(built, tmp_path):
     index, kept = shutil.copytree(built, tmp_path / "index"), tmp_path / "kept"
     written(index, Add({"a": stored()}))

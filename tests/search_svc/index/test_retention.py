@@ -115,7 +115,8 @@ class TestWhileAVersionThatStaysCannotBeRead:
         away_, here = versions(index)[1], versions(index)[2]
         assert (away_.manifest, here.problem) == (None, "")
         missing = f"{index}/versions/000002/items.arrow: is missing"
-        way_out = f"`vmmr-search rollback {index} 000003` serves another version, and `vmmr-search restore` a backup"
+        lost = f"if 000002 is lost for good, remove {index}/versions/000002"
+        way_out = f"version 000003 is the current one; {lost}; `vmmr-search restore` makes an index of a backup"
         assert away_.problem == f"{missing}: {way_out}"
         lines = retention.table(versions(index)).splitlines()
         assert lines[2].split() == ["000002", "cannot", "be", "read"]
