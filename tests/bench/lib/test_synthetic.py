@@ -57,7 +57,7 @@ class TestFit:
 class TestCars:
     def test_there_are_as_many_photos_as_wanted_of_unit_length(self, cars):
         gallery = np.concatenate(list(cars.gallery()))
-        assert gallery.shape == (8000, 512)
+        assert gallery.shape == (8000, 2048)
         assert np.linalg.norm(gallery, axis=1) == pytest.approx(1, abs=1e-5)
 
     def test_another_seed_gives_other_photos_and_the_same_seed_the_same(self, synthetic, cars):
@@ -113,7 +113,7 @@ def told(photos):
 def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path):
     synthetic.make(real, tmp_path / "made", photos=7000, queries=10, seed=1)
     made = Embeddings.open(tmp_path / "made/embeddings")
-    assert made.matrix.shape == (7000, 512)
+    assert made.matrix.shape == (7000, 2048)
     assert np.linalg.norm(made.matrix.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
     assert made.model == real.model
     assert made.normalized
@@ -122,7 +122,7 @@ def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path):
         assert photo.label == parse(photo.label.label)
         assert photo.label.year
     with np.load(tmp_path / "made/queries.npz") as queries:
-        assert queries["vectors"].shape == (10, 512)
+        assert queries["vectors"].shape == (10, 2048)
 
 
 class TestIndex:

@@ -156,12 +156,25 @@ def test_shards_of_parts_and_of_every_nth_row_are_read_and_lengths_may_be_unknow
     assert [shard.longest for shard in read] == [None] * len(shards)
 
 
-def test_a_version_of_the_first_release_opens(root):
-    version = IndexVersion.open(root / "models/stanford-cars", verify=False)
-    assert version.manifest.shards[0] == ShardInfo(
-        version.manifest.shards[0].file, 0, version.manifest.shards[0].stop, 1, None
-    )
+def test_a_version_of_the_first_release_opens(index_dir):
+    """It has neither what later releases wrote into its manifest, nor the sums of its labels."""
+    kept = IndexVersion.open(index_dir).means.sum_of(0)
+    manifest = json.loads((index_dir / "versions/000001/manifest.json").read_text())
+    (index_dir / "versions/000001/sums.npy").unlink()
+    later = ("journal_sequence", "cuts")
+    old = {name: value for name, value in manifest.items() if name not in later} | {
+        "shards": [part(0, 30)],
+        "search": {"nprobe": None, "ef_search": None},
+        "files": {name: entry for name, entry in manifest["files"].items() if name != "sums.npy"},
+    }
+    (index_dir / "versions/000001/manifest.json").write_text(json.dumps(sealed(old)))
+    version = IndexVersion.open(index_dir, verify=False)
+    assert version.manifest.shards == (ShardInfo("shard-000.faiss", 0, 30, 1, None),)
     assert version.manifest.search.rerank is None
+    assert version.manifest.journal_sequence == 0
+    assert version.manifest.cuts is None
+    assert version.sums is None
+    assert np.array_equal(version.means.sum_of(0), kept)
 
 
 CALIBRATED_FILES = ["calibration.json", "embeddings.npy", "items.arrow", "manifest.json", "shard-000.faiss", "sums.npy"]
