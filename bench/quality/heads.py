@@ -87,7 +87,7 @@ def some(embeddings: Embeddings, rows: list[int]) -> Cars:
 def measured(train: Cars, dev: Cars, new: Cars, recipes: Sequence[tuple[float, float]]) -> Iterator[dict[str, Any]]:
     yield {"head": "none", **judged(train.mapped(None), dev.mapped(None), new.mapped(None))}
     for within, shrinkage in recipes:
-        whole = fit(train.features, train.labels.tolist(), Whitening(within, shrinkage))
+        whole = fit(train.features, train.labels.tolist(), Whitening(within, shrinkage, worn=0))
         for directions in DIRECTIONS:
             head = Head(whole.matrix[:, :directions], whole.bias[:directions])
             parts = (cars.mapped(head) for cars in (train, dev, new))

@@ -91,6 +91,14 @@ def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
         help="added to each variance, in units of their mean (default: %(default)s)",
     )
     group.add_argument(
+        "--worn",
+        metavar="SHARE",
+        type=float,
+        default=Whitening.worn,
+        help="share, 0 or more and less than 1, of blurred, small, noisy and badly compressed copies of the photos in what is made even"
+        " (default: %(default)s)",
+    )
+    group.add_argument(
         "--directions",
         metavar="N",
         type=count,
@@ -205,7 +213,7 @@ def _head(args: argparse.Namespace) -> Whitening | None:
     if not args.head:
         return None
     try:
-        return Whitening(args.within, args.shrinkage, args.directions)
+        return Whitening(args.within, args.shrinkage, args.worn, args.directions)
     except ValueError as error:
         raise CommandError(f"--{error}") from error
 

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from embedder_svc.exporting import graph, heads, whitening
+from embedder_svc.exporting import graph, heads, whitening, worn
 from embedder_svc.exporting.photos import Photos, batches
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
 from svckit.cli import CommandError
+
+_COPIED = 4
+"""Photos of a batch of which a worn copy is made: one of each kind."""
+_SEED = 8
 
 
 @contextmanager
@@ -28,13 +32,23 @@ def opened(model: onnx.ModelProto, fields: Mapping[str, Any]) -> Iterator[Model]
 
 
 def fitted(model: onnx.ModelProto, recipe: Whitening, photos: Photos, fields: Mapping[str, Any]) -> Head:
-    """Fit a head to the features of all the photos. Raise CommandError if they don't suffice."""
+    """Fit a head to the features of all the photos, and of worn copies of half of them. Raise CommandError if they don't suffice."""
+    copied = _COPIED if recipe.worn else 0
     with opened(heads.without_length(model), {**fields, "normalized": False}) as network:
-        features = [network.embed(batch) for batch in batches(photos.all, network.info.resizing, "head")]
+        found = list(_features(network, photos, copied))
+    features, copies = (np.concatenate(of) for of in zip(*found, strict=True))
     try:
-        return whitening.fit(np.concatenate(features), photos.labels, recipe)
+        return whitening.fit(features, photos.labels, recipe, copies)
     except ValueError as error:
         raise CommandError(f"--head {error}") from error
+
+
+def _features(network: Model, photos: Photos, copied: int) -> Iterator[tuple[Any, Any]]:
+    """Yield the features of the photos (B, F), some at a time, and those of worn copies of the first `copied` of them."""
+    rng = np.random.default_rng(_SEED)
+    for batch in batches(photos.all, network.info.resizing, "head"):
+        found = network.embed(np.concatenate([batch, worn.copies(batch[:copied], rng)]))
+        yield found[: len(batch)], found[len(batch) :]
 
 
 def described(recipe: Whitening, head: Head, photos: Photos) -> dict[str, Any]:

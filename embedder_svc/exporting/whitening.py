@@ -26,6 +26,8 @@ class Whitening:
     """The share of the covariance within labels; the rest is the total one, scaled to the same trace."""
     shrinkage: float = 0.05
     """Added to each variance, in units of the mean variance: how little the small ones are trusted."""
+    worn: float = 0.1
+    """The share of worn copies of the photos in that covariance; 0 takes none."""
     directions: int | None = None
     """How many directions to keep, those in which whitened photos vary most; None keeps as many as there are features."""
 
@@ -34,6 +36,8 @@ class Whitening:
             raise ValueError(f"within must be 0 to 1, got {self.within:g}")
         if not 0 < self.shrinkage < math.inf:
             raise ValueError(f"shrinkage must be > 0, got {self.shrinkage:g}")
+        if not 0 <= self.worn < 1:
+            raise ValueError(f"worn must be 0 or more and less than 1, got {self.worn:g}")
         if self.directions is not None and self.directions < 1:
             raise ValueError(f"directions must be >= 1, got {self.directions}")
 
@@ -54,10 +58,16 @@ class Head:
         return embeddings
 
 
-def fit(features: NDArray[np.float32], labels: Sequence[str] | None, recipe: Whitening) -> Head:
-    """Fit a head to the features (N, F) of N photos; their `labels` are needed if `recipe.within` is above 0.
+def fit(
+    features: NDArray[np.float32],
+    labels: Sequence[str] | None,
+    recipe: Whitening,
+    worn: NDArray[np.float32] | None = None,
+) -> Head:
+    """Fit a head to the features (N, F) of N photos, and to those of `worn` copies (M, F) if `recipe.worn` is above 0.
 
-    Raise ValueError if there are too few photos or features, or no label has two photos.
+    The photos' `labels` are needed if `recipe.within` is above 0. Raise ValueError if there are too few photos or features, or no
+    label has two photos.
     """
     photos, width = features.shape
     if photos < _LEAST_PHOTOS:
@@ -67,7 +77,10 @@ def fit(features: NDArray[np.float32], labels: Sequence[str] | None, recipe: Whi
     mean = features.mean(axis=0, dtype=np.float64)
     centred = features - mean
     total = _covariance(centred)
-    whitened = _inverse_root(_mixture(total, centred, labels, recipe.within), recipe.shrinkage)
+    evened = _mixture(total, centred, labels, recipe.within)
+    if recipe.worn:
+        evened = (1 - recipe.worn) * evened + recipe.worn * _about(mean, worn)
+    whitened = _inverse_root(evened, recipe.shrinkage)
     directions = _principal(whitened.T @ total @ whitened)[:, : recipe.directions]
     matrix = (whitened @ directions).astype(np.float16).astype(np.float32)
     return Head(matrix, (-mean @ matrix).astype(np.float32))
@@ -85,6 +98,13 @@ def _mixture(
         raise ValueError("needs a label with two different photos, unless within is 0")
     mixture: NDArray[np.float64] = (1 - within) * total + within * np.trace(total) / np.trace(own) * own
     return mixture
+
+
+def _about(mean: NDArray[np.float64], worn: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """Return how worn copies lie about the mean of the photos: their own mean lies elsewhere, and that counts."""
+    if worn is None or not len(worn):
+        raise ValueError("needs worn copies of the photos, unless worn is 0")
+    return _covariance(worn - mean)
 
 
 def _less_label_means(features: NDArray[np.float64], labels: Sequence[str]) -> NDArray[np.float64]:

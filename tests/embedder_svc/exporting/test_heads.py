@@ -121,7 +121,15 @@ class TestBundles:
         assert info == bundle.read(tmp_path / "new")
         assert (info.name, info.dimension, info.precision) == ("new", 5, before.precision)
         assert (info.source, info.licence, info.resize) == (before.source, before.licence, before.resize)
-        recipe = {"kind": "whitened", "within": 0.5, "shrinkage": 0.5, "directions": 5, "photos": 12, "labels": 3}
+        recipe = {
+            "kind": "whitened",
+            "within": 0.5,
+            "shrinkage": 0.5,
+            "worn": 0.1,
+            "directions": 5,
+            "photos": 12,
+            "labels": 3,
+        }
         assert info.head == recipe
         assert info.parity["cosine_min"] > 1 - 1e-6
         assert info.fingerprint != before.fingerprint
@@ -137,7 +145,7 @@ class TestBundles:
         chosen = Photos.choose(photos, None, 8)
         first, again, other = (
             from_bundle.with_new_head(tiny_bundle, tmp_path / name, "new", recipe, chosen).fingerprint
-            for name, recipe in (("a", RECIPE), ("b", RECIPE), ("c", Whitening(0.5, 0.4, 5)))
+            for name, recipe in (("a", RECIPE), ("b", RECIPE), ("c", Whitening(0.5, 0.4, directions=5)))
         )
         assert first == again != other
 
