@@ -4,11 +4,12 @@
 
 Of each file up to --most places are tried, one bit at every byte if it has no more, else a seeded sample; each as a server
 opens it, and some of them with `backup`, `compact` and `repair`. Exit code 1 if anything is answered wrong, or refused without naming the
-file and the way out.
+file and the way out. The lines of a file are printed as soon as it is done.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import random
 import sys
@@ -26,6 +27,8 @@ _CHUNK = 40
 _FEW = 50
 """Places of a file that is made anew at every start."""
 _NOT_READ = ("build.lock", "journal.lock")
+KINDS = (RIGHT, REFUSED, RIDDLE, SILENT)
+HEAD = f"{'index':9} {'file':42} {'':8} {'places':>7} " + " ".join(f"{kind:>8}" for kind in KINDS)
 
 
 def main() -> None:
@@ -48,19 +51,23 @@ def flip_all(directory: Path, args: argparse.Namespace) -> bool:
     started = time.monotonic()
     counts: dict[tuple[str, str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
     bad: list[tuple[str, Place, Outcome]] = []
-    for way, places, outcomes in trials(directory, args):
-        for place, outcome in zip(places, outcomes, strict=True):
-            counts[place.scene, place.file, way][outcome.kind] += 1
-            if outcome.kind in (SILENT, RIDDLE):
-                bad.append((way, place, outcome))
-    print(report(counts))
+    print(HEAD)
+    of_files = itertools.groupby(trials(directory, args), key=lambda trial: (trial[1][0].scene, trial[1][0].file))
+    for (scene, file), tried in of_files:
+        for way, places, outcomes in tried:
+            for place, outcome in zip(places, outcomes, strict=True):
+                counts[scene, file, way][outcome.kind] += 1
+                if outcome.kind in (SILENT, RIDDLE):
+                    bad.append((way, place, outcome))
+        print(*lines(scene, file, counts), sep="\n", flush=True)
+    print(line("", "", "", sum(counts.values(), collections.Counter())))
     for way, place, outcome in bad[:: max(1, len(bad) // 20)]:
         print(
             f"{outcome.kind}: {way} of {place.scene}/{place.file}, byte {place.offset} bit {place.bit}: {outcome.told}"
         )
     if args.list:
-        lines = (json.dumps([way, *vars(place).values(), *vars(outcome).values()]) for way, place, outcome in bad)
-        args.list.write_text("".join(f"{line}\n" for line in lines))
+        bad_lines = (json.dumps([way, *vars(place).values(), *vars(outcome).values()]) for way, place, outcome in bad)
+        args.list.write_text("".join(f"{told}\n" for told in bad_lines))
     print(f"{time.monotonic() - started:.0f} s, seed {args.seed}")
     return not bad
 
@@ -88,20 +95,20 @@ def tasks(scenes: list[Scene], args: argparse.Namespace):
                     yield way, places[start : start + _CHUNK]
 
 
-def report(counts) -> str:
-    """A line for every file of every index, as it is served and as commands are given it."""
-    kinds = (RIGHT, REFUSED, RIDDLE, SILENT)
-    lines = collections.defaultdict(collections.Counter)
-    for (scene, file, way), count in counts.items():
-        lines[scene, file, "served" if way == "serve" else "commands"] += count
-    rows = [
-        f"{scene:9} {file:42} {how:8} {count.total():7} " + " ".join(f"{count[kind]:8}" for kind in kinds)
-        for (scene, file, how), count in lines.items()
-    ]
-    total = sum(counts.values(), collections.Counter())
-    head = f"{'index':9} {'file':42} {'':8} {'places':>7} " + " ".join(f"{kind:>8}" for kind in kinds)
-    last = f"{'':61} {total.total():7} " + " ".join(f"{total[kind]:8}" for kind in kinds)
-    return "\n".join([head, *rows, last])
+def lines(scene: str, file: str, counts):
+    """Yield a line for a file of an index as it is served, and one as commands are given it."""
+    served = counts.get((scene, file, "serve"))
+    commands = sum(
+        (counts[key] for key in counts if key[:2] == (scene, file) and key[2] != "serve"), collections.Counter()
+    )
+    if served:
+        yield line(scene, file, "served", served)
+    if commands:
+        yield line(scene, file, "commands", commands)
+
+
+def line(scene: str, file: str, how: str, count) -> str:
+    return f"{scene:9} {file:42} {how:8} {count.total():7} " + " ".join(f"{count[kind]:8}" for kind in KINDS)
 
 
 if __name__ == "__main__":
