@@ -14,6 +14,7 @@ from embedder_svc.exporting import detector_graph, npm_detector, photos, quantiz
 from embedder_svc.exporting.photos import Photos
 from embedder_svc.network.bundle import Precision
 from embedder_svc.network.cars import DetectorInfo
+from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
 from svckit.cli import CommandError
 
@@ -73,7 +74,9 @@ class Source:
             return self.made()
         if chosen is None:
             raise CommandError("an int8 detector needs --calibration: whole photos such as the model will see")
-        return self.made(photos.batches(chosen.calibration, Resize("squash", self.side), "calibrate the detector"))
+        return self.made(
+            photos.batches(chosen.calibration, photo_files.whole(Resize("squash", self.side)), "calibrate the detector")
+        )
 
     def made(self, calibration: Iterable[NDArray[np.uint8]] | None = None) -> Detector:
         """Return the detector, in int8 if there are photos (N, side, side, 3) to calibrate it on. Raise CommandError."""

@@ -16,6 +16,7 @@ from embedder_svc.exporting.photos import PARITY_PHOTOS, Photos
 from embedder_svc.exporting.whitening import Whitening
 from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo, Precision
+from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
 from svckit.cli import CommandError
 
@@ -48,16 +49,16 @@ def export(checkpoint: Checkpoint, out: Path, plan: Plan) -> BundleInfo:
     embedder = Embedder(checkpoint.network, checkpoint.pixels, normalize=plan.normalize, flip=plan.flip)
     model = _graph(embedder, plan, checkpoint.traits.resizing)
     fields = _fields(checkpoint, plan)
+    found = plan.detector.made_for(plan.precision, plan.photos) if plan.detector else None
+    detector = (found.onnx, found.info) if found else (None, None)
     if plan.head and plan.photos:
-        head = fitting.fitted(model, plan.head, plan.photos, fields)
+        head = fitting.fitted(model, plan.head, plan.photos, {**fields, "detector": detector[1]}, detector[0])
         model, embedder.head = heads.with_head(model, head), graph.linear(head)
         fields["head"] = fitting.described(plan.head, head, plan.photos)
     if plan.precision != "fp32":
         model = half.with_stored_matrices(model)
     fields |= {"dimension": graph.dimension(model), "parity": _parity(embedder, model, plan, fields)}
-    found = plan.detector.made_for(plan.precision, plan.photos) if plan.detector else None
-    graphs = (model.SerializeToString(), found.onnx if found else None)
-    return bundle.write(out, *graphs, **fields, detector=found.info if found else None)
+    return bundle.write(out, model.SerializeToString(), detector[0], **fields, detector=detector[1])
 
 
 def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
@@ -67,7 +68,7 @@ def _graph(embedder: Embedder, plan: Plan, resize: Resize) -> onnx.ModelProto:
     if plan.precision == "fp16":
         return half.to_float16(exported)
     assert plan.photos is not None  # as Plan has checked
-    return quantize.to_int8(exported, photos.batches(plan.photos.calibration, resize, "calibrate"))
+    return quantize.to_int8(exported, photos.batches(plan.photos.calibration, photo_files.whole(resize), "calibrate"))
 
 
 def _fields(checkpoint: Checkpoint, plan: Plan) -> dict[str, Any]:
@@ -95,4 +96,4 @@ def _parity(embedder: Embedder, model: onnx.ModelProto, plan: Plan, fields: Mapp
 def _parity_batches(plan: Plan, resize: Resize) -> Iterable[NDArray[np.uint8]]:
     if plan.photos is None:
         return parity.drawn(resize.size, PARITY_PHOTOS)
-    return photos.batches(plan.photos.parity, resize, "parity")
+    return photos.batches(plan.photos.parity, photo_files.whole(resize), "parity")

@@ -14,6 +14,7 @@ from embedder_svc.exporting import graph, heads, whitening, worn
 from embedder_svc.exporting.photos import Photos, batches
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
+from embedder_svc.network.cutter import Cutter
 from embedder_svc.network.model import Model
 from svckit.cli import CommandError
 
@@ -23,18 +24,27 @@ _SEED = 8
 
 
 @contextmanager
-def opened(model: onnx.ModelProto, fields: Mapping[str, Any]) -> Iterator[Model]:
+def opened(model: onnx.ModelProto, fields: Mapping[str, Any], detector: bytes | None = None) -> Iterator[Model]:
     """Open a graph as the server would on a CPU. `fields` are those of its bundle; the dimension is the graph's."""
     with tempfile.TemporaryDirectory() as directory:
         draft = Path(directory) / "draft"
-        bundle.write(draft, model.SerializeToString(), **{**fields, "dimension": graph.dimension(model)})
+        bundle.write(draft, model.SerializeToString(), detector, **{**fields, "dimension": graph.dimension(model)})
         yield Model.open(draft, device="cpu")
 
 
-def fitted(model: onnx.ModelProto, recipe: Whitening, photos: Photos, fields: Mapping[str, Any]) -> Head:
-    """Fit a head to the features of all the photos, and of worn copies of half of them. Raise CommandError if they don't suffice."""
+def fitted(
+    model: onnx.ModelProto,
+    recipe: Whitening,
+    photos: Photos,
+    fields: Mapping[str, Any],
+    detector: bytes | None = None,
+) -> Head:
+    """Fit a head to the features of all the photos, and of worn copies of half of them; with a detector, to those of their main cars.
+
+    Raise CommandError if they don't suffice.
+    """
     copied = _COPIED if recipe.worn else 0
-    with opened(heads.without_length(model), {**fields, "normalized": False}) as network:
+    with opened(heads.without_length(model), {**fields, "normalized": False}, detector) as network:
         found = list(_features(network, photos, copied))
     features, copies = (np.concatenate(of) for of in zip(*found, strict=True))
     try:
@@ -45,8 +55,8 @@ def fitted(model: onnx.ModelProto, recipe: Whitening, photos: Photos, fields: Ma
 
 def _features(network: Model, photos: Photos, copied: int) -> Iterator[tuple[Any, Any]]:
     """Yield the features of the photos (B, F), some at a time, and those of worn copies of the first `copied` of them."""
-    rng = np.random.default_rng(_SEED)
-    for batch in batches(photos.all, network.info.resizing, "head"):
+    rng, cutter = np.random.default_rng(_SEED), Cutter(network, whole=False)
+    for batch in batches(photos.all, lambda content: cutter.part(content)[0], "head"):
         found = network.embed(np.concatenate([batch, worn.copies(batch[:copied], rng)]))
         yield found[: len(batch)], found[len(batch) :]
 

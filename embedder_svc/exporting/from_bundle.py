@@ -14,6 +14,7 @@ from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
+from embedder_svc.photos import photo_files
 
 
 def with_new_head(source: Path, out: Path, name: str, recipe: Whitening, chosen: Photos) -> BundleInfo:
@@ -24,15 +25,15 @@ def with_new_head(source: Path, out: Path, name: str, recipe: Whitening, chosen:
     info = bundle.read(source)
     body = pixels.cheapened(heads.without_products(onnx.load(source / bundle.GRAPH)))
     described = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "fingerprint"}
-    described |= {"name": name, "parity": {}, "detector": None}
-    head = fitting.fitted(body, recipe, chosen, described)
+    described |= {"name": name, "parity": {}}
+    detector = (source / bundle.DETECTOR).read_bytes() if info.detector else None
+    head = fitting.fitted(body, recipe, chosen, described, detector)
     model = heads.with_head(body, head)
     if info.precision != "fp32":
         model = half.with_stored_matrices(model)
     described |= {"head": fitting.described(recipe, head, chosen), "dimension": graph.dimension(model)}
-    described["parity"] = _parity(body, head, model, described, chosen)
-    detector = (source / bundle.DETECTOR).read_bytes() if info.detector else None
-    return bundle.write(out, model.SerializeToString(), detector, **{**described, "detector": info.detector})
+    described["parity"] = _parity(body, head, model, {**described, "detector": None}, chosen)
+    return bundle.write(out, model.SerializeToString(), detector, **described)
 
 
 def with_detector(source: Path, out: Path, name: str, detector: Source, chosen: Photos | None) -> BundleInfo:
@@ -53,6 +54,6 @@ def _parity(
     """Compare the graph with its two steps done apart; return the entry `parity` of model.json."""
     raw = {**described, "normalized": False}
     with fitting.opened(heads.without_length(body), raw) as features, fitting.opened(model, described) as whole:
-        batches = photos.batches(chosen.parity, whole.info.resizing, "parity")
+        batches = photos.batches(chosen.parity, photo_files.whole(whole.info.resizing), "parity")
         found = [parity.between(head.apply(features.embed(batch)), whole.embed(batch)) for batch in batches]
     return parity.described(np.concatenate(found), "the features and the head, one after the other", "photos")

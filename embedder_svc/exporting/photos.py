@@ -1,15 +1,12 @@
 """The photos of an export: int8 is calibrated on some, a head is fitted to all, and parity is measured on others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedder_svc.photos import photo_files
-from embedder_svc.photos.resize import Resize
+from embedder_svc.photos.photo_files import Pixels
 from svckit.cli import progress
 
 PARITY_PHOTOS = 64
@@ -38,9 +35,9 @@ class Photos:
         return cls(paths, photo_files.labels(source), calibration, parity)
 
 
-def batches(paths: Sequence[Path], resize: Resize, step: str) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pixels of the photos, some at a time, with a progress bar that names the step."""
+def batches(paths: Sequence[Path], read: Callable[[bytes], Pixels], step: str) -> Iterator[Pixels]:
+    """Yield the pixels of the photos, as `read` makes them, some at a time, with a progress bar that names the step."""
     with progress(total=len(paths), desc=step, unit="photo") as bar:
-        for batch in photo_files.batches(paths, resize, _BATCH):
+        for batch in photo_files.batches(paths, read, _BATCH):
             yield batch
             bar.update(len(batch))

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_svc.network.cutter import Cutter, Part, refuse_columns
 from embedder_svc.network.model import Model
-from embedder_svc.offline.cutter import Cutter, Part, refuse_columns
 from embedder_svc.offline.draft import Draft, Dtype, Job
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.manifest import Manifest

@@ -57,14 +57,22 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[number * len(paths) // count] for number in range(count)]
 
 
-def batches(paths: Sequence[Path], resize: Resize, size: int) -> Iterator[Pixels]:
-    """Yield pixels (N, side, side, 3) of `size` photos at a time. Raise CommandError at a photo that can't be read."""
+def whole(resize: Resize) -> Callable[[bytes], Pixels]:
+    """Return what makes of a photo's content the pixels (side, side, 3) of the whole photo."""
+    return lambda content: preprocess.decode(content, resize=resize, limits=LIMITS)
+
+
+def batches(paths: Sequence[Path], read: Callable[[bytes], Pixels], size: int) -> Iterator[Pixels]:
+    """Yield pixels (N, side, side, 3), as `read` makes them, of `size` photos at a time.
+
+    Raise CommandError at a photo that can't be read.
+    """
     for start in range(0, len(paths), size):
-        yield np.stack([_pixels(path, resize) for path in paths[start : start + size]])
+        yield np.stack([_pixels(path, read) for path in paths[start : start + size]])
 
 
-def _pixels(path: Path, resize: Resize) -> Pixels:
-    pixels = read_pixels(path, resize)
+def _pixels(path: Path, read: Callable[[bytes], Pixels]) -> Pixels:
+    pixels = attempt(path, read)
     if isinstance(pixels, str):
         raise CommandError(f"{path}: {pixels}")
     return pixels
@@ -72,7 +80,7 @@ def _pixels(path: Path, resize: Resize) -> Pixels:
 
 def read_pixels(path: Path, resize: Resize) -> Pixels | str:
     """Return the pixels (side, side, 3) of a photo, or why it has none."""
-    return attempt(path, lambda content: preprocess.decode(content, resize=resize, limits=LIMITS))
+    return attempt(path, whole(resize))
 
 
 def attempt(path: Path, use: Callable[[bytes], Made]) -> Made | str:

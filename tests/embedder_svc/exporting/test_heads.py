@@ -13,6 +13,7 @@ from embedder_svc.exporting import from_bundle, graph, heads
 from embedder_svc.exporting.photos import Photos
 from embedder_svc.exporting.whitening import Head, Whitening
 from embedder_svc.network import bundle
+from embedder_svc.network.cutter import Cutter
 from embedder_svc.network.model import Model
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
@@ -138,8 +139,29 @@ class TestBundles:
         chosen = Photos.choose(photos, None, 8)
         from_bundle.with_new_head(tiny_bundle, tmp_path / "new", "new", RECIPE, chosen)
         raw = heads.without_length(onnx.load(tmp_path / "new" / bundle.GRAPH))
-        mapped = run(raw, np.concatenate(list(photo_files.batches(chosen.all, Resize("squash", 32), 12))))
+        mapped = run(
+            raw, np.concatenate(list(photo_files.batches(chosen.all, photo_files.whole(Resize("squash", 32)), 12)))
+        )
         np.testing.assert_allclose(mapped.mean(axis=0), 0, atol=1e-3 * np.abs(mapped).max())
+
+    def test_of_a_bundle_with_a_detector_it_is_fitted_to_the_main_cars(self, car_bundle, encode, tmp_path):
+        rng = np.random.default_rng(6)
+        for number in range(12):
+            photo = rng.integers(0, 60, (64, 64, 3), np.uint8)
+            photo[20:40, 8 + number : 40 + number] = (230, 20, 10 * number)
+            (tmp_path / f"{number:02}.png").write_bytes(encode(photo, "PNG"))
+        chosen = Photos.choose(tmp_path, None, 8)
+        recipe = Whitening(shrinkage=0.5, directions=5)
+        from_bundle.with_new_head(car_bundle, tmp_path / "new", "new", recipe, chosen)
+        raw = heads.without_length(onnx.load(tmp_path / "new" / bundle.GRAPH))
+        cutter = Cutter(Model.open(car_bundle, device="cpu"), whole=False)
+        reads = {"main cars": lambda content: cutter.part(content)[0], "whole": photo_files.whole(Resize("squash", 32))}
+        off = {}
+        for name, read in reads.items():
+            mapped = run(raw, np.concatenate(list(photo_files.batches(chosen.all, read, 12))))
+            off[name] = np.abs(mapped.mean(axis=0)).max() / np.abs(mapped).max()
+        assert off["main cars"] < 1e-3
+        assert off["whole"] > 0.1
 
     def test_another_head_is_another_fingerprint_and_the_same_one_the_same(self, tiny_bundle, photos, tmp_path):
         chosen = Photos.choose(photos, None, 8)

@@ -548,7 +548,7 @@ class TestReading:
     def test_a_photo_to_calibrate_on_that_can_not_be_read_is_named_with_the_reason(self, tmp_path, resize):
         (tmp_path / "a.jpg").touch()
         with pytest.raises(CommandError, match=r"a\.jpg: IMAGE_EMPTY: "):
-            list(photo_files.batches([tmp_path / "a.jpg"], resize, 8))
+            list(photo_files.batches([tmp_path / "a.jpg"], photo_files.whole(resize), 8))
 
 
 @pytest.fixture
