@@ -24,7 +24,6 @@ _PARTS = 4
 """The labels are divided into so many parts; in each thinned gallery, the labels of one of them are thinned."""
 _LEFT = (1, 2, 3, 5, 10, 20)
 """Numbers of photos that are left of a label; each is drawn as often."""
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,7 @@ class Trial:
 
     def similarities(self, photos: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the cosines of some photos (Q,), given by their place, with the means of labels (Q, k): (Q, k)."""
-        found = np.empty(positions.shape)
-        for start in range(0, len(photos), _BATCH):
-            part = slice(start, start + _BATCH)
-            found[part] = self.means.similarities(self.neighbours.queries[photos[part]], positions[part])
-        return found
+        return self.means.similarities(self.neighbours.queries[photos], positions)
 
     def found(self, photos: NDArray[np.int64], columns: NDArray[np.int64]) -> list[QueryNeighbours]:
         """Return the neighbours in some columns (Q, k) of some photos (Q,), given by their place."""

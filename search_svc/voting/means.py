@@ -17,6 +17,8 @@ Sum = NDArray[np.float64]
 
 _BLOCK = 1024
 """Embeddings that are summed at a time: as float64 they take 16 MiB, if they have 2048 floats."""
+_PAIRS = 1024
+"""Pairs of a query and a label that are compared at a time: as float64 they take 32 MiB, if they have 2048 floats. A call may ask for 65,536."""
 _NONE: Mapping[int, Sum] = MappingProxyType({})
 
 
@@ -58,13 +60,20 @@ class Means:
         """
         places = labels.astype(np.int64) + 1 + np.arange(len(queries))[:, None] * (int(labels.max(initial=0)) + 2)
         _, first, back = np.unique(places, return_index=True, return_inverse=True)
-        rows = self._rows(labels.ravel()[first])
-        asked = queries[first // max(1, labels.shape[1])].astype(np.float64)
+        cosines = np.empty(len(first))
+        for start in range(0, len(first), _PAIRS):
+            some = first[start : start + _PAIRS]
+            cosines[start : start + _PAIRS] = self._cosines(queries[some // labels.shape[1]], labels.ravel()[some])
+        found: NDArray[np.float64] = cosines[back.ravel()].reshape(labels.shape)
+        return found
+
+    def _cosines(self, queries: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the cosine of each query (P, dimension) with the mean of the label in the same place (P,): (P,)."""
+        rows, asked = self._rows(labels), queries.astype(np.float64)
         products = np.einsum("pd,pd->p", rows, asked)
         lengths = np.einsum("pd,pd->p", rows, rows) * np.einsum("pd,pd->p", asked, asked)
         cosines: NDArray[np.float64] = np.divide(products, np.sqrt(lengths), out=np.zeros(len(rows)), where=lengths > 0)
-        found: NDArray[np.float64] = cosines[back.ravel()].reshape(labels.shape)
-        return found
+        return cosines
 
     def _rows(self, labels: NDArray[Any]) -> NDArray[np.float64]:
         """Return the sums (P, dimension) of labels (P,)."""

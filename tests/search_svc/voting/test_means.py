@@ -1,5 +1,6 @@
 """Means against numpy, whose sums of few float16 values in float64 are exact as well."""
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -73,3 +74,19 @@ def test_a_similarity_is_the_same_bits_whatever_else_is_asked(sums, data):
         for column in range(4):
             alone = Means(sums).similarities(queries[[query]], labels[place : place + 1, column : column + 1])
             assert alone[0, 0] == together[place, column]
+
+
+def test_the_memory_that_similarities_take_does_not_grow_with_the_pairs():
+    """One call may ask for 65,536 neighbours, each of another label: all pairs at once would be a gigabyte of 2048 floats."""
+    rng = np.random.default_rng(6)
+    sums = rng.standard_normal((4 * means._PAIRS, 64))
+    labels = np.arange(len(sums)).reshape(2, -1)
+    queries = rng.standard_normal((2, 64)).astype(np.float32)
+    tracemalloc.start()
+    found = Means(sums).similarities(queries, labels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < sums.nbytes
+    asked = queries.astype(np.float64).repeat(labels.shape[1], 0)
+    lengths = np.linalg.norm(sums, axis=1) * np.linalg.norm(asked, axis=1)
+    assert found.ravel() == pytest.approx((sums * asked).sum(1) / lengths, abs=1e-12)
