@@ -232,11 +232,11 @@ def _extend_calibration(base: IndexVersion, items: Items, embeddings: NDArray[np
     fitted = base.calibration
     if fitted is None:
         return None
-    sizes = np.bincount(base.items.label_of, minlength=len(base.items.labels)).tolist()
-    mean = mean_of(fitted.typical, dict(zip((label.label for label in base.items.labels), sizes, strict=True)))
+    mean = mean_of(fitted.typical, base.items.sizes)
     typical = {
-        label.label: fitted.typical.get(label.label)
-        or typical_score(embeddings[items.label_of == position], mean, base.manifest.metric, base.manifest.seed)
+        label.label: fitted.typical[label.label]
+        if label.label in fitted.typical
+        else typical_score(embeddings[items.label_of == position], mean, base.manifest.metric, base.manifest.seed)
         for position, label in enumerate(items.labels)
     }
     return dataclasses.replace(fitted, typical=typical)

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import shutil
 import sqlite3
 import subprocess
@@ -183,6 +184,14 @@ def test_a_calibration_stays_and_new_labels_get_their_typical_scores(calibrated,
     assert made.calibration.typical["lada_niva_1999"] > np.mean(list(fitted.typical.values()))
     assert {name: value for name, value in made.calibration.typical.items() if name in fitted.typical} == fitted.typical
     assert made.calibration.unknown_threshold == fitted.unknown_threshold
+
+
+def test_a_typical_score_of_0_stays_as_all_others_do(calibrated):
+    """Labels of one photo each have that with each other, and photos may be as far from each other as from anything."""
+    version = calibrated.version
+    fitted = dataclasses.replace(version.calibration, typical=dict.fromkeys(version.calibration.typical, 0.0))
+    base = dataclasses.replace(version, calibration=fitted)
+    assert compaction._extend_calibration(base, version.items, version.embeddings) == fitted
 
 
 def test_nothing_is_built_if_nothing_was_written(index):
