@@ -11,19 +11,18 @@ from search_svc.evaluation.enrolment import Enrolment
 from search_svc.evaluation.examiner import ExaminedPhoto
 from search_svc.evaluation.report.confidence import confidences
 from search_svc.evaluation.report.content import Calibrated, Gain, Recall, Report, Years
-from search_svc.evaluation.report.fusing import fused
+from search_svc.evaluation.report.fusing import AnswererOf, fused
 from search_svc.evaluation.report.mistakes import confused, intruders, makes, worst, wrong
 from search_svc.evaluation.report.unknown import NOT_CARS, UNKNOWN, Kinds, called_unknown, detections, distribution
 from search_svc.evaluation.resampling import COSTLY_RESAMPLES, RESAMPLES, paired_difference, share
 from search_svc.index.version import IndexVersion
-from search_svc.voting.answer import Answerer
 
 SEED = 0
 
 
 def assemble(
     version: IndexVersion,
-    answerer: Answerer,
+    answerer: AnswererOf,
     split: str,
     photos: Sequence[ExaminedPhoto],
     not_cars: Sequence[ExaminedPhoto],
@@ -35,7 +34,7 @@ def assemble(
     unknown = [photo for photo in photos if not photo.known]
     with_car = _with_car(known)
     kinds: Kinds = {kind: found for kind, found in ((UNKNOWN, unknown), (NOT_CARS, not_cars)) if found}
-    calibration, mistaken = version.calibration, wrong(known)
+    calibration = version.calibration
     return Report(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         **_index_facts(version),
@@ -43,9 +42,7 @@ def assemble(
         seed=SEED,
         resamples=RESAMPLES,
         costly_resamples=COSTLY_RESAMPLES,
-        **_photo_counts(photos, known),
-        not_cars=len(not_cars),
-        no_car_found=sum(photo.found.no_car_found for photo in known),
+        **_photo_counts(photos, known, not_cars),
         scores=scores([photo.right for photo in known], SEED),
         scores_with_car=scores([photo.right for photo in with_car], SEED),
         vote_gain=_gains(known),
@@ -58,11 +55,7 @@ def assemble(
         distribution=distribution(known, kinds, calibration.unknown_threshold if calibration else None),
         fused=fused(known, answerer, SEED),
         enrolment=list(enrolment),
-        makes=makes(known, SEED),
-        mistakes=len(mistaken),
-        confused=confused(known),
-        worst=worst(mistaken, version.items),
-        intruders=intruders([*unknown, *not_cars], version.items),
+        **_mistakes(known, [*unknown, *not_cars], version),
     )
 
 
@@ -91,7 +84,9 @@ def _index_facts(version: IndexVersion) -> dict[str, Any]:
     }
 
 
-def _photo_counts(photos: Sequence[ExaminedPhoto], known: Sequence[ExaminedPhoto]) -> dict[str, Any]:
+def _photo_counts(
+    photos: Sequence[ExaminedPhoto], known: Sequence[ExaminedPhoto], not_cars: Sequence[ExaminedPhoto]
+) -> dict[str, Any]:
     """Return the report's fields that count photos."""
     return {
         "asked": len(photos),
@@ -99,6 +94,22 @@ def _photo_counts(photos: Sequence[ExaminedPhoto], known: Sequence[ExaminedPhoto
         "labels": len({photo.truth.label for photo in known}),
         "in_gallery": sum(photo.in_gallery for photo in photos),
         "unknown_label": len(photos) - len(known),
+        "not_cars": len(not_cars),
+        "no_car_found": sum(photo.found.no_car_found for photo in known),
+    }
+
+
+def _mistakes(
+    known: Sequence[ExaminedPhoto], strangers: Sequence[ExaminedPhoto], version: IndexVersion
+) -> dict[str, Any]:
+    """Return the report's fields that show what was answered wrong."""
+    mistaken = wrong(known)
+    return {
+        "makes": makes(known, SEED),
+        "mistakes": len(mistaken),
+        "confused": confused(known),
+        "worst": worst(mistaken, version.items),
+        "intruders": intruders(strangers, version.items),
     }
 
 

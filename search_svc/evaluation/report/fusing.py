@@ -1,7 +1,7 @@
 """The worth of several photos of one car: groups of photos of one label are asked as one query, and one by one."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from search_svc.voting.answer import Answerer
 from search_svc.voting.vote import LEVELS
 
 SIZES = (2, 3, 5)
+
+AnswererOf = Callable[[ExaminedPhoto], Answerer]
+"""Returns what answers for a photo: see Examiner.answerer."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Fused:
     """`fused` minus `single`; groups are drawn for the interval."""
 
 
-def fused(photos: Sequence[ExaminedPhoto], answerer: Answerer, seed: int) -> list[Fused]:
+def fused(photos: Sequence[ExaminedPhoto], answerer: AnswererOf, seed: int) -> list[Fused]:
     """Return the figures by size and level, without the sizes for which no label has photos enough."""
     return [
         _fused(size, level, groups, right, seed)
@@ -51,9 +54,9 @@ def _groups(photos: Sequence[ExaminedPhoto], size: int, seed: int) -> Iterator[l
         yield from (shuffled[start : start + size] for start in range(0, len(members) - size + 1, size))
 
 
-def _right(groups: Sequence[Sequence[ExaminedPhoto]], answerer: Answerer) -> dict[str, list[bool]]:
+def _right(groups: Sequence[Sequence[ExaminedPhoto]], answerer: AnswererOf) -> dict[str, list[bool]]:
     """Return, for each level, whether the answer for each group is right."""
-    answers = [answerer.answer([photo.found for photo in group]) for group in groups]
+    answers = [answerer(_left_out(group)).answer([photo.found for photo in group]) for group in groups]
     return {
         level: [
             answer is not None and CLASSES[level](answer.vote.answer) == CLASSES[level](group[0].truth)
@@ -61,6 +64,11 @@ def _right(groups: Sequence[Sequence[ExaminedPhoto]], answerer: Answerer) -> dic
         ]
         for level in LEVELS
     }
+
+
+def _left_out(group: Sequence[ExaminedPhoto]) -> ExaminedPhoto:
+    """Return a photo of the group that is in the gallery, if one is: each of these was left out of its own neighbours."""
+    return next((photo for photo in group if photo.in_gallery), group[0])
 
 
 def _fused(size: int, level: str, groups: Sequence[Sequence[ExaminedPhoto]], right: list[bool], seed: int) -> Fused:

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from search_svc.building.spec import IndexSpec
 from search_svc.dataset.cuts import CutCounts
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import Photo
@@ -18,6 +19,7 @@ from search_svc.serving.searcher import Searcher
 from search_svc.voting.answer import Answerer
 from search_svc.voting.labels import parse
 from svckit.artifact import write_manifest
+from tests.search_svc.builds import build_version
 from tests.search_svc.evaluation.evaluations import build_calibrated, evaluated, run, write_embeddings
 
 NAMES = ("honda_civic_2005", "honda_pilot_2011", "misc", "toyota_camry_2007")
@@ -284,6 +286,43 @@ def test_a_photo_of_the_gallery_is_left_out_of_its_labels_mean_too(calibrated):
     names = [each.label for each in found.found.labels]
     assert found.found.means[names.index(photo.label.label)] == pytest.approx(expected, abs=1e-9)
     assert max(outside.found.means) > expected + 1e-3
+
+
+def test_a_photo_of_the_gallery_is_answered_as_a_gallery_without_it_would(calibrated, tmp_path):
+    """Its label counts a photo less: with a prior, that is what its other photos' votes weigh. Three of five photos were left of it."""
+    embeddings = Embeddings.open(tmp_path / "embeddings")
+    label = next(photo.label for photo in embeddings.photos if photo.split == "train")
+    of_label = [row for row, photo in enumerate(embeddings.photos) if photo.split == "train" and photo.label == label]
+    own, gone = of_label[0], set(of_label[2:])
+    kept = [row for row, photo in enumerate(embeddings.photos) if photo.split == "train" and row not in gone]
+    with_it, without = (
+        _index(tmp_path / name, embeddings, rows, calibrated.calibration)
+        for name, rows in (("with", kept), ("without", [row for row in kept if row != own]))
+    )
+    photos, query = [embeddings.photos[own]], embeddings.matrix[own : own + 1].astype(np.float32)
+    with LocalEngine.open(with_it) as one, LocalEngine.open(without) as other:
+        examiner, direct = Examiner(with_it, one), Examiner(without, other)
+        (found,), (expected,) = (each.examine(query, photos) for each in (examiner, direct))
+        fused, alone = (each.answerer(photo) for each, photo in ((examiner, found), (direct, expected)))
+    assert (found.in_gallery, expected.in_gallery) == (True, False)
+    assert found.answer == expected.answer
+    assert found.known_scores == expected.known_scores
+    assert fused.answer([found.found] * 2) == alone.answer([expected.found] * 2)
+
+
+def _index(directory, embeddings, rows, fitted):
+    """Return an index of some photos, which answers by a calibration in which sizes count."""
+    version = build_version(
+        directory,
+        embeddings=embeddings.matrix[rows].astype(np.float16),
+        item_ids=[embeddings.photos[row].path for row in rows],
+        labels=[embeddings.photos[row].label for row in rows],
+        uris=["u"] * len(rows),
+        model="m" * 64,
+        model_name="n",
+        spec=IndexSpec(k=10, temperature=0.05),
+    )
+    return dataclasses.replace(version, calibration=dataclasses.replace(fitted, prior=1.0))
 
 
 def test_a_calibration_is_fitted_on_photos_that_show_a_car(calibrated, tmp_path, capsys):

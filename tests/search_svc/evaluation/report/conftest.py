@@ -59,7 +59,7 @@ def assembled(version):
             else None
         )
         answerer = Answerer(version)
-        return assemble(dataclasses.replace(version, calibration=fitted), answerer, "test", photos, not_cars)
+        return assemble(dataclasses.replace(version, calibration=fitted), lambda _: answerer, "test", photos, not_cars)
 
     return made
 

@@ -124,7 +124,7 @@ def test_scores_are_spread_over_columns_as_shares_of_each_kind(examined):
 def test_photos_of_one_label_are_fused_and_each_photo_once(version, examined):
     answerer = Answerer(version)
     photos = [examined(A, A, item=f"a{n}", rows=[n]) for n in range(6)] + [examined(A, C, item="odd")]
-    found = {(each.size, each.level): each for each in fused(photos, answerer, seed=0)}
+    found = {(each.size, each.level): each for each in fused(photos, lambda _: answerer, seed=0)}
     assert {key: each.groups for key, each in found.items()} == {
         (size, level): 7 // size for size in (2, 3, 5) for level in ("label", "model", "make")
     }
@@ -139,14 +139,14 @@ def test_photos_of_one_label_are_fused_and_each_photo_once(version, examined):
 def test_groups_are_of_one_label(version, examined):
     answerer = Answerer(version)
     photos = [examined(label, label) for label in (A, B, C)] + [examined(C, C)]
-    found = fused(photos, answerer, seed=0)
+    found = fused(photos, lambda _: answerer, seed=0)
     assert {(each.size, each.groups, each.fused.value) for each in found} == {(2, 1, 1)}
 
 
 def test_two_photos_may_outvote_a_third(version, examined):
     answerer = Answerer(version)
     photos = [examined(A, A, A, C), examined(A, A, A, B), examined(A, C, C, A)]
-    label = next(each for each in fused(photos, answerer, seed=0) if each.size == 3)
+    label = next(each for each in fused(photos, lambda _: answerer, seed=0) if each.size == 3)
     assert (label.single, label.fused.value, label.gain.value) == (pytest.approx(2 / 3), 1, pytest.approx(1 / 3))
 
 
