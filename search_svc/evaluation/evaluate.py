@@ -22,7 +22,7 @@ from search_svc.evaluation.report.table import table
 from search_svc.index.version import IndexVersion
 from search_svc.live.view import Opened
 from svckit.artifact import atomic_write
-from svckit.cli import CommandError, progress
+from svckit.cli import CommandError, count, progress
 from svckit.extras import needing
 
 _BATCH = 64
@@ -68,11 +68,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    """Return the numbers of photos to enrol, ascending. Raise ValueError or ArgumentTypeError if they are none."""
-    counts = tuple(sorted(set(map(int, text.split(",")))))
-    if counts[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be numbers of photos, 1 or more, got {text!r}")
-    return counts
+    """Return the numbers of photos to enrol, ascending. Raise ArgumentTypeError if the text does not list such numbers."""
+    return tuple(sorted({count(each.strip()) for each in text.split(",")}))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -200,7 +197,7 @@ def _enrolled(opened: Opened, known: Photos, new: Photos, counts: Sequence[int])
     once = len(known.photos) + len(new.photos)
     with progress(total=once * (1 + DRAWS * len(counts)), desc="enrol", unit="photo") as bar:
         enroller = Enroller(opened, known, new, seed=SEED, asked=bar.update)
-        return [enroller.enrol(count) for count in counts]
+        return [enroller.enrol(each) for each in counts]
 
 
 def _write(path: Path, text: str) -> None:
