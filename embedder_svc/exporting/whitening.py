@@ -67,7 +67,7 @@ def fit(
     """Fit a head to the features (N, F) of N photos, and to those of `worn` copies (M, F) if `recipe.worn` is above 0.
 
     The photos' `labels` are needed if `recipe.within` is above 0. Raise ValueError if there are too few photos or features, or no
-    label has two photos.
+    label has two photos, or the features vary so little that a number of the head is beyond float16's range.
     """
     photos, width = features.shape
     if photos < _LEAST_PHOTOS:
@@ -82,8 +82,19 @@ def fit(
         evened = (1 - recipe.worn) * evened + recipe.worn * _about(mean, worn)
     whitened = _inverse_root(evened, recipe.shrinkage)
     directions = _principal(whitened.T @ total @ whitened)[:, : recipe.directions]
-    matrix = (whitened @ directions).astype(np.float16).astype(np.float32)
+    matrix = _halves(whitened @ directions)
     return Head(matrix, (-mean @ matrix).astype(np.float32))
+
+
+def _halves(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the numbers rounded to float16's. Raise ValueError if one is beyond their range."""
+    with np.errstate(over="ignore"):
+        rounded = matrix.astype(np.float16).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise ValueError(
+            f"needs features that vary more: a number of the head is {np.abs(matrix).max():.3g}, beyond float16's range"
+        )
+    return rounded
 
 
 def _mixture(

@@ -141,6 +141,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match="needs worn copies of the photos, unless worn is 0"):
             fit(features, LABELS, Whitening())
 
+    def test_features_that_vary_so_little_that_float16_cannot_hold_the_head(self, features):
+        with pytest.raises(ValueError, match=r"needs features that vary more: a number of the head is .*e\+0"):
+            fit(features * 1e-7, LABELS, PLAIN)
+
     def test_photos_that_are_all_alike(self):
         with pytest.raises(ValueError, match="needs photos that differ"):
             fit(np.ones((4, 3), np.float32), None, Whitening(within=0, worn=0))
