@@ -71,7 +71,7 @@ class Calibration:
     known_offsets: tuple[float, ...]
     """Added to the logit of the known score of 1, 2, 3 ... fused photos, so that one threshold serves all."""
     false_alarm_rate: float
-    """The share of photos of known cars that the threshold calls unknown."""
+    """The share of photos of known cars that the threshold is to call unknown, of those in which a car is found."""
     unknown_threshold: float
     """A car whose known score is below this is called unknown."""
     year_ratio: float
@@ -154,6 +154,10 @@ def _error(fields: Any) -> Ece:
     return Ece(_number(fields["before"]), _number(fields["after"]))
 
 
+def _strangers(fields: Any) -> Strangers:
+    return Strangers(_number(fields["auroc"]), _number(fields["called_unknown"]))
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("photos", "k", "year_photos"), _count),
     **dict.fromkeys(
@@ -162,7 +166,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "levels": lambda by_level: {level: _line(by_level[level]) for level in LEVELS},
     "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),
-    "strangers": lambda fields: fields and Strangers(_number(fields["auroc"]), _number(fields["called_unknown"])),
+    "strangers": lambda fields: None if fields is None else _strangers(fields),
     "typical": lambda by_label: {label: _number(value) for label, value in by_label.items()},
     "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},
 }

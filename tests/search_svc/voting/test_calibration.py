@@ -87,6 +87,9 @@ def test_a_missing_field_is_named(path, field):
         {"typical": ["label"]},
         {"typical": {"label": "near"}},
         {"errors": {"label": {"before": 0.1}}},
+        {"strangers": {}},
+        {"strangers": 0},
+        {"strangers": {"auroc": 0.9, "called_unknown": None}},
     ],
 )
 def test_what_makes_no_sense_is_refused(path, changes):
