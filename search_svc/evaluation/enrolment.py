@@ -25,8 +25,8 @@ DRAWS = 5
 """How many times the photos to add are drawn anew."""
 _BATCH = 64
 
-Told = Callable[[int], None]
-"""Is told how many photos were asked for."""
+Progress = Callable[[int], None]
+"""Is called with the number of photos that were asked for since the last call."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Enrolment:
 class Enroller:
     """Asks for photos before and after some of them were added to a gallery."""
 
-    def __init__(self, opened: Opened, known: Photos, new: Photos, *, seed: int, asked: Told) -> None:
+    def __init__(self, opened: Opened, known: Photos, new: Photos, *, seed: int, asked: Progress) -> None:
         """The labels of `new` are not in the gallery; those of `known` are. No photo is in the gallery itself."""
         self._opened = opened
         self._known = known

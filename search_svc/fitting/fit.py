@@ -14,7 +14,7 @@ from search_svc.fitting import logistic
 from search_svc.fitting.calibration_metrics import ece
 from search_svc.fitting.cases import FOLDS, Case, cases, folds
 from search_svc.fitting.held_out import HeldOutPhotos, search_held_out
-from search_svc.fitting.known import FALSE_ALARM_RATE, Told, cut_of, offsets
+from search_svc.fitting.known import FALSE_ALARM_RATE, Examples, cut_of, offsets
 from search_svc.fitting.trials import Trial, thinned
 from search_svc.fitting.typical import typical_scores
 from search_svc.fitting.weighing import KS, Voters, fit_weighting
@@ -48,8 +48,8 @@ def fit(
     k, weighting = fit_weighting(voters, items.labels, _mean_square(version.embeddings), k=k, temperature=temperature)
     groups = cases(whole, k, weighting, rng)
     singles, every = groups[0], [case for group in groups for case in group]
-    told = Told.of(singles, whole, thin, k, weighting)
-    known = told.fit()
+    examples = Examples.of(singles, whole, thin, k, weighting)
+    known = examples.fit()
     cuts = [cut_of(group, known) for group in groups]
     ratio, year_photos = _year_ratio(singles, items.labels)
     return Calibration(
@@ -67,7 +67,7 @@ def fit(
         typical=dict(zip(whole.names, typical.tolist(), strict=True)),
         errors=_errors(every, rng),
         mean_weight=weighting.mean_weight,
-        strangers=told.cross_validated(rng),
+        strangers=examples.cross_validated(rng),
     )
 
 

@@ -22,8 +22,8 @@ _CLOSENESS_ALONE = LogisticModel(0.0, (1.0, 0.0, 0.0, 0.0))
 
 
 @dataclass(frozen=True)
-class Told:
-    """Photos of which it is told whether the gallery knows their car."""
+class Examples:
+    """Photos of known and of unknown cars, to which the known score is fitted."""
 
     singles: Sequence[Case]
     """Photos of known cars in the gallery as it is."""
@@ -83,10 +83,12 @@ class Told:
             return None
         return Strangers(auroc(np.array(known), np.array(unknown)), called / len(unknown))
 
-    def _labels(self, fold_of: dict[str, int], fold: int, *, inside: bool) -> "Told":
-        """Return the photos whose labels are in a fold, or not in it."""
+    def _labels(self, fold_of: dict[str, int], fold: int, *, inside: bool) -> "Examples":
+        """Return the examples whose labels are in a fold, or not in it."""
         parts = (self.singles, self.enrolled, self.strangers, self.others)
-        return Told(*([case for case in part if (fold_of.get(case.truth.label) == fold) == inside] for part in parts))
+        return Examples(
+            *([case for case in part if (fold_of.get(case.truth.label) == fold) == inside] for part in parts)
+        )
 
 
 def cut_of(group: Sequence[Case], known: LogisticModel) -> float | None:

@@ -39,7 +39,7 @@ class Evidence:
     """The score of the nearest neighbour less what is typical of its label: the mean over the photos."""
     mean: float
     """The cosine with the mean of the label that a photo's neighbours elect: the mean over the photos."""
-    size: float
+    log_size: float
     """The logarithm of the number of photos that this label has: the mean over the photos."""
 
     def confidence_features(self, level: str) -> tuple[float, ...]:
@@ -54,7 +54,7 @@ class Evidence:
 
         A calibration that was fitted before there were means has slopes for the first two.
         """
-        return self.closeness, -self.make_entropy, self.mean, -self.size
+        return self.closeness, -self.make_entropy, self.mean, -self.log_size
 
     @cached_property
     def make_entropy(self) -> float:

@@ -86,8 +86,8 @@ def test_what_tells_known_cars_is_of_the_label_that_each_photo_elects():
     other = dataclasses.replace(seen([(0.6, PILOT_2011), (0.6, CIVIC), (0.6, CIVIC)]), means=[0.9, 0.5, 0.5])
     evidence = gather([one, other], scale())
     assert evidence.mean == pytest.approx((0.75 + 0.5) / 2)
-    assert evidence.size == pytest.approx((math.log(5) + math.log(40)) / 2)
-    assert evidence.known_features[2:] == (evidence.mean, -evidence.size)
+    assert evidence.log_size == pytest.approx((math.log(5) + math.log(40)) / 2)
+    assert evidence.known_features[2:] == (evidence.mean, -evidence.log_size)
 
 
 def test_closeness_is_the_nearest_score_beyond_what_is_typical_of_its_label():

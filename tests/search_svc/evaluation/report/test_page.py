@@ -142,7 +142,10 @@ def test_a_calibrated_index_shows_before_and_after_and_its_verdicts(examined, as
         level.aurc.value,
     ]
     assert found.figures["verdicts"] == [0, 0.5]
-    assert "0.4: set to call 5\u00a0% of known cars unknown, on the 77 photos" in found.text
+    assert (
+        "0.4: set to call 5\u00a0% of known cars unknown where a car is found in the photo, on the 77 photos"
+        in found.text
+    )
     assert "unsure" in found.cells["worst"]
     assert "threshold" in found.text
     assert "not calibrated" not in found.text
