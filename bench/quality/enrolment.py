@@ -59,7 +59,7 @@ def main() -> None:
         with vmmr.Client(embedder, timeout_s=60) as client:
             held = [each for each in photos if each.split == "dev" and each.label not in new]
             held_out = [each for each in photos if each.split == "test"]
-            build(work / "index", gallery, new, held, embedded(client, args.photos, held))
+            build(work / "index", gallery, new, *with_car(held, embedded(client, args.photos, held)))
             tests = TestPhotos(held_out, embedded(client, args.photos, held_out), new)
         search = stack.enter_context(serving("search_svc", "--index", work / "index", *QUIET)).address
         with vmmr.Client(embedder, search, timeout_s=60) as client:
@@ -82,12 +82,12 @@ class TestPhotos:
     """Test photos: of the classes that are new, and of the others."""
 
     photos: Sequence[Photo]
-    vectors: NDArray[np.float32]
+    embeddings: vmmr.Embeddings
     new_labels: frozenset[str]
 
-    def part(self, *, new: bool) -> tuple[list[str], NDArray[np.float32]]:
+    def part(self, *, new: bool) -> tuple[list[str], vmmr.Embeddings]:
         rows = [row for row, photo in enumerate(self.photos) if (photo.label in self.new_labels) == new]
-        return [self.photos[row].label for row in rows], self.vectors[rows]
+        return [self.photos[row].label for row in rows], taken(self.embeddings, rows)
 
 
 def split(photos: Path, work: Path) -> list[Photo]:
@@ -104,10 +104,24 @@ def drawn(gallery: IndexVersion) -> frozenset[str]:
     return frozenset(np.random.default_rng(SEED).choice(labels, CLASSES, replace=False).tolist())
 
 
-def embedded(client: vmmr.Client, root: Path, photos: Sequence[Photo]) -> NDArray[np.float32]:
+def embedded(client: vmmr.Client, root: Path, photos: Sequence[Photo]) -> vmmr.Embeddings:
     paths = [root / photo.path for photo in photos]
-    parts = [client.embed(paths[start : start + _BATCH]).vectors for start in range(0, len(paths), _BATCH)]
-    return np.concatenate(parts)
+    found = [client.embed(paths[start : start + _BATCH]) for start in range(0, len(paths), _BATCH)]
+    parts = tuple(part for each in found for part in each.parts or ())
+    return vmmr.Embeddings(found[0].model, np.concatenate([each.vectors for each in found]), parts=parts or None)
+
+
+def taken(embeddings: vmmr.Embeddings, rows: Sequence[int]) -> vmmr.Embeddings:
+    """Return some rows, with what of each photo was embedded: a photo without a car is unknown."""
+    parts = embeddings.parts and tuple(embeddings.parts[row] for row in rows)
+    return vmmr.Embeddings(embeddings.model, embeddings.vectors[list(rows)], parts=parts)
+
+
+def with_car(photos: Sequence[Photo], embeddings: vmmr.Embeddings) -> tuple[list[Photo], NDArray[np.float32]]:
+    """Return the photos in which a car was found, and their embeddings: `build` fits to no others."""
+    parts = embeddings.parts or [None] * len(photos)
+    rows = [row for row, part in enumerate(parts) if not (part and part.cut.no_car_found)]
+    return [photos[row] for row in rows], embeddings.vectors[rows]
 
 
 def build(
@@ -172,24 +186,19 @@ def one_draw(client: vmmr.Client, gallery: IndexVersion, chosen: Sequence[int], 
         ]
         vectors = vmmr.Embeddings(gallery.manifest.model, gallery.embeddings[chosen].astype(np.float32))
         sequence = client.add_items(items, vectors).journal_sequence
-    marks = {
-        kind: marked(client, gallery.manifest.model, *tests.part(new=kind == "new"), sequence)
-        for kind in ("new", "others")
-    }
+    marks = {kind: marked(client, *tests.part(new=kind == "new"), sequence) for kind in ("new", "others")}
     if chosen:
         client.delete_items(batch_id="enrolled")
     return marks
 
 
-def marked(
-    client: vmmr.Client, model: str, labels: Sequence[str], vectors: NDArray[np.float32], sequence: int
-) -> Marks:
+def marked(client: vmmr.Client, labels: Sequence[str], embeddings: vmmr.Embeddings, sequence: int) -> Marks:
     options = vmmr.SearchOptions(min_sequence=sequence)
     found = [
         each
-        for start in range(0, len(vectors), _BATCH)
+        for start in range(0, len(labels), _BATCH)
         for each in client.classify(
-            vmmr.Embeddings(model, vectors[start : start + _BATCH]), options=options
+            taken(embeddings, range(start, min(start + _BATCH, len(labels)))), options=options
         ).classifications
     ]
     answers = [each.answer for each in found]
