@@ -1,4 +1,4 @@
-"""What an embedding's dimension costs: `python -m bench.quality.head_costs BUNDLE BUNDLE ...`, bundles that differ in their heads.
+"""Measure what an embedding's dimension costs: `python -m bench.quality.head_costs BUNDLE BUNDLE ...`, bundles that differ in their heads.
 
 CPU milliseconds, medians of rounds in which the bundles take turns, one thread: the network for one photo, and a search of one query among as
 many photos as the gallery that ships has, by several kinds of index; vectors are drawn at random. Bytes are those of the bundle, and of

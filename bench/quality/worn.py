@@ -1,4 +1,4 @@
-"""What is answered to photos that are hardly worth asking with: `python -m bench.quality.worn MANIFEST PHOTOS`, of the pair that ships.
+"""Ask the pair that ships for blurred, tiny, noisy and dark photos: `python -m bench.quality.worn MANIFEST PHOTOS`.
 
 Photos of one split are worn, and asked for as a user would, through both services: whole, and cut to the main car. Of each kind of
 wear it is told how many get the right label, how many are told `unknown`, and how many get a wrong label without being told so,

@@ -15,13 +15,13 @@ from PIL import Image, ImageFilter
 Pixels = NDArray[np.uint8]
 
 _DEVIATION = (0.003, 0.027)
-"""Of the Gaussian that blurs, in sides of the photo."""
+"""The least and the largest deviation of the Gaussian that blurs, in sides of the photo."""
 _SIDE = (0.05, 0.43)
-"""Of the photo that is left when it is made small, in sides of the photo."""
+"""The least and the largest side of the photo when it is made small, in sides of the photo."""
 _NOISE = (6, 50)
-"""The deviation of the noise, of 255."""
+"""The least and the largest deviation of the noise, where white is 255."""
 _QUALITY = (2, 20)
-"""Of the JPEG, as libjpeg counts."""
+"""The least and the largest quality of the JPEG, as libjpeg counts."""
 
 
 def copies(photos: Pixels, rng: np.random.Generator) -> Pixels:

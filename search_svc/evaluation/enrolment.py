@@ -52,7 +52,7 @@ class EnrolledLabel:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What became of the new labels of which more than `enrolled` photos are there, when that many of each were added.
+    """The answers for new labels after `enrolled` photos of each were added; labels with no more photos than that take no part.
 
     A photo counts by the mean over the draws in which it was asked for; photos are drawn for the intervals.
     """
@@ -65,9 +65,9 @@ class Enrolment:
     right: Estimate
     """The share of the new labels' photos that got their label."""
     called_unknown_before: Estimate | None
-    """The share of them with the verdict `unknown` while nothing of theirs was in the gallery; None if it is not calibrated."""
+    """The share of them with the verdict `unknown` while nothing of theirs was in the gallery; None if the index is not calibrated."""
     called_unknown: Estimate | None
-    """The same after they were added."""
+    """The share of them with the verdict `unknown` after the photos were added; None if the index is not calibrated."""
     known: int
     """How many photos of known labels were asked for."""
     known_right: Estimate | None
@@ -183,7 +183,7 @@ class _Draw:
     asked: NDArray[np.int64]
     """The rows of the new photos that were not added."""
     new: _Marks
-    """Of the photos in `asked`."""
+    """The marks of the photos in `asked`."""
     known: _Marks
 
 

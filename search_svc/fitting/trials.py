@@ -103,7 +103,10 @@ def _kept(label_of: NDArray[np.int32], most: NDArray[np.int64], rng: np.random.G
 
 
 def _thin(version: IndexVersion, whole: Trial, kept: NDArray[np.bool_], thin: Sequence[int]) -> Trial:
-    """Return the trial `whole` with the facts of a gallery of which only the rows `kept` are left, which lacks photos of `thin`."""
+    """Return the trial `whole` with the sizes, means and typical scores that a gallery of the rows `kept` alone has.
+
+    They differ for the labels `thin`. The neighbours are still those in the whole gallery.
+    """
     manifest, label_of = version.manifest, version.items.label_of
     mean = mean_of(*(dict(zip(whole.names, of.tolist(), strict=True)) for of in (whole.typical, whole.sizes)))
     typical, sums = whole.typical.copy(), {}

@@ -59,7 +59,7 @@ class Calibrated:
     unknown_threshold: float
     """The threshold of the verdict's score."""
     strangers: Strangers | None
-    """What the verdict was worth on the photos that it was fitted on; None if there were too few to say."""
+    """How well the verdict tells unknown cars, as `build` measured it; None if there were too few photos to say."""
 
 
 @dataclass(frozen=True)
