@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedder_svc.exporting.resnet import FEATURES, ResNet50
@@ -48,7 +47,7 @@ class Stub(nn.Module):
 
 def memory() -> float:
     """Return the peak of memory while a gallery is embedded, and while photos are searched in it."""
-    learner = Learner(Stub(), replace(RECIPE, frozen=0), levels=levels(2), dimension=FEATURES, device=CPU)
+    learner = Learner(Stub(), replace(RECIPE, frozen=0), classes=2, dimension=FEATURES, device=CPU)
     before = peak_bytes()
     gallery = embedded(learner, GALLERY)
     accuracy(embedded(learner, QUERIES), gallery)
@@ -75,11 +74,7 @@ def steps() -> list[float]:
 
 def learner(frozen: int) -> Learner:
     recipe = replace(RECIPE, frozen=frozen)
-    return Learner(ResNet50(), recipe, levels=levels(CLASSES), dimension=FEATURES, device=CPU)
-
-
-def levels(classes: int) -> NDArray[np.int64]:
-    return np.arange(classes)[None]
+    return Learner(ResNet50(), recipe, classes=CLASSES, dimension=FEATURES, device=CPU)
 
 
 def step(learner: Learner, size: int) -> float:

@@ -18,7 +18,6 @@ _LONGEST_SIDES = 4 / 3  # largest ratio of a crop's sides, before it is squashed
 _GREY_PHOTOS = 0.05
 _ERASED_AREA = (0.02, 0.15)
 _FILL = 116.0
-_BLUR = (0.002, 0.012)  # deviation of the Gaussian, as a share of the view's side
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,10 @@ class Augmentation:
     """Brightness, contrast and saturation are multiplied by 1 - colour .. 1 + colour."""
     erase: float
     """Share of photos that lose a rectangle of 2 to 15 % of their area."""
-    blur: float = 0.0
-    """Share of photos that are blurred."""
 
     def view(self, photos: Tensor, size: int, rng: np.random.Generator) -> Tensor:
         """Photos (N, S, S, 3) uint8 -> (N, 3, size, size) float32, 0..255."""
         columns, rows = self._crops(photos, size, rng)
-        if self.blur:  # without blur, nothing is drawn for it, as in runs that began before there was blur
-            soft = gaussians(self._deviations(len(photos), size, rng).to(photos.device), size)
-            columns, rows = soft @ columns, soft @ rows
         views = resample(photos, rows, columns)
         self._change_colours(views, rng)
         self._erase(views, rng)
@@ -54,11 +48,6 @@ class Augmentation:
         columns = filters(left, width, side=side, size=size)
         columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
         return columns, filters(top, height, side=side, size=size)
-
-    def _deviations(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
-        """Draw the deviation of each photo's blur, in pixels of the view; 0 for a photo that stays sharp."""
-        drawn = size * rng.uniform(*_BLUR, count)
-        return torch.from_numpy(np.where(rng.random(count) < self.blur, drawn, 0).astype(np.float32))
 
     def _change_colours(self, views: Tensor, rng: np.random.Generator) -> None:
         """Change brightness, contrast and saturation of the views, in place."""
@@ -88,14 +77,6 @@ def filters(start: Tensor, length: Tensor, *, side: int, size: int) -> Tensor:
     pixels = torch.arange(side, device=start.device) + 0.5
     centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
     weights = (1 - (pixels - centres).abs() / scale.clamp(min=1)).clamp(min=0)
-    return weights / weights.sum(-1, keepdim=True)
-
-
-def gaussians(deviations: Tensor, size: int) -> Tensor:
-    """Return matrices (N, size, size) that blur lines of `size` pixels; the blur does not read past a line's ends."""
-    pixels = torch.arange(size, device=deviations.device, dtype=torch.float32)
-    apart = (pixels[:, None] - pixels) / deviations.clamp(min=0.01)[:, None, None]
-    weights = torch.exp(-(apart**2) / 2)
     return weights / weights.sum(-1, keepdim=True)
 
 

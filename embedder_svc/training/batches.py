@@ -17,33 +17,20 @@ class Order:
     It is a function of the seed and the epoch alone, so a resumed run sees what an uninterrupted one would.
     """
 
-    labels: NDArray[np.int64]
+    photos: int
     batch: int
     seed: int
-    per_class: int = 1
-    """Photos of one class that follow each other; what a class has left over makes a shorter group."""
 
     @property
     def steps(self) -> int:
         """Steps in one epoch."""
-        return len(self.labels) // self.batch
+        return self.photos // self.batch
 
     def batches(self, step: int) -> Iterator[NDArray[np.int64]]:
         """Yield the batches that are left of the epoch to which `step`, counted over the whole run, belongs."""
         epoch, done = divmod(step, self.steps)
-        order = self._order(np.random.default_rng([self.seed, epoch]))
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
         yield from order[: self.steps * self.batch].reshape(self.steps, self.batch)[done:]
-
-    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        order = rng.permutation(len(self.labels))
-        if self.per_class == 1:
-            return order
-        order = order[np.argsort(self.labels[order], kind="stable")]
-        _, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
-        within_class = np.arange(len(order)) - np.repeat(starts, counts)
-        group = np.cumsum(within_class % self.per_class == 0) - 1
-        place = rng.permutation(group[-1] + 1)
-        return order[np.argsort(place[group], kind="stable")]
 
 
 def fetch(

@@ -22,7 +22,7 @@ class EpochRecord:
     """Pixels a side of the photos in the epoch's last step."""
     loss: float
     train_top1: float
-    """Percent of the augmented photos whose nearest, among what the loss compares them with, is of their class."""
+    """Percent of the augmented photos whose nearest class direction is that of their class."""
     photos_per_s: float
     waiting: float
     """Percent of the time that the device had nothing to do but wait for photos."""

@@ -3,19 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedder_svc.training.ema import WeightAverage
-from embedder_svc.training.losses import (
-    Criterion,
-    HierarchicalSoftmax,
-    MultiSimilarity,
-    NormalizedSoftmax,
-    ProxyAnchor,
-)
+from embedder_svc.training.loss import NormalizedSoftmax
 from embedder_svc.training.recipe import Recipe
 from embedder_svc.training.schedule import rate_factor
 
@@ -27,21 +19,18 @@ _MOMENTUM = 0.9
 class StepResult:
     loss: float
     correct: int
-    """Photos whose nearest, among what the loss compares them with, is of their class."""
+    """The number of photos whose nearest direction is that of their class."""
 
 
 class Learner:
-    """Trains a network that maps inputs (N, 3, H, W) to embeddings (N, dimension). It is moved to the device and changed in place.
-
-    `levels` (L, classes) number the nodes above each class, which the hierarchical loss needs.
-    """
+    """Trains a network that maps inputs (N, 3, H, W) to embeddings (N, dimension). It is moved to the device and changed in place."""
 
     def __init__(
         self,
         network: nn.Module,
         recipe: Recipe,
         *,
-        levels: NDArray[np.int64],
+        classes: int,
         dimension: int,
         device: torch.device,
     ) -> None:
@@ -50,7 +39,9 @@ class Learner:
         self._recipe = recipe
         self.network = network.requires_grad_().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
         self.average = WeightAverage(self.network, recipe.ema_steps)
-        self.criterion = _criterion(recipe, torch.from_numpy(levels), dimension).to(device)
+        self.criterion = NormalizedSoftmax(classes, dimension, scale=recipe.scale, smoothing=recipe.smoothing).to(
+            device
+        )
         _train_above(self.network, recipe.frozen)
         self._trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.SGD(self._groups(), momentum=_MOMENTUM, nesterov=True)
@@ -103,18 +94,6 @@ class Learner:
         factor = rate_factor(progress, self._recipe.warm_up)
         for group in self._optimizer.param_groups:
             group["lr"] = factor * group["peak"]
-
-
-def _criterion(recipe: Recipe, levels: Tensor, dimension: int) -> Criterion:
-    classes = levels.shape[1]
-    match recipe.loss:
-        case "proxy-anchor":
-            return ProxyAnchor(classes, dimension, scale=recipe.scale, margin=recipe.margin)
-        case "multi-similarity":
-            return MultiSimilarity(scale=recipe.scale, margin=recipe.margin)
-        case "hierarchical":
-            return HierarchicalSoftmax(levels, dimension, scale=recipe.scale, smoothing=recipe.smoothing)
-    return NormalizedSoftmax(classes, dimension, scale=recipe.scale, smoothing=recipe.smoothing)
 
 
 def _train_above(network: nn.Module, frozen: int) -> None:

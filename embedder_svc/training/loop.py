@@ -59,8 +59,8 @@ class Run:
         self._metadata = metadata
         self._out = out
         self._identity = dict(identity)
-        self._order = Order(train.photos.labels, recipe.batch, recipe.seed, recipe.per_class)
-        self._augmentation = Augmentation(recipe.crop_area, recipe.colour, recipe.erase, recipe.blur)
+        self._order = Order(len(train.photos), recipe.batch, recipe.seed)
+        self._augmentation = Augmentation(recipe.crop_area, recipe.colour, recipe.erase)
         self._steps = recipe.epochs * self._order.steps
         self._step = 0
         self._tally = Tally()

@@ -38,11 +38,6 @@ class Photos:
 @dataclass(frozen=True)
 class Collection:
     classes: tuple[str, ...]
-    levels: NDArray[np.int64]
-    """Return (2, classes): numbers of the make, and of the make and model, that each class belongs to.
-
-    Where the manifest has none, the class is alone: it is under a node of its own.
-    """
     train: Photos
     dev: Photos
     """Dev photos of classes that the training photos show; may be empty."""
@@ -57,7 +52,7 @@ class Collection:
             raise CommandError(f"{manifest}: training needs photos of at least 2 classes, found {len(classes)}")
         dev = [row for row in rows if row["split"] == "dev" and row["label"] in classes]
         makes = {make: number for number, make in enumerate(sorted({row["make"] for row in train + dev}))}
-        return cls(tuple(classes), _levels(train), _photos(train, classes, makes), _photos(dev, classes, makes))
+        return cls(tuple(classes), _photos(train, classes, makes), _photos(dev, classes, makes))
 
     @property
     def identity(self) -> str:
@@ -101,19 +96,6 @@ def _photos(rows: Sequence[dict[str, str]], classes: dict[str, int], makes: dict
         np.array([classes[row["label"]] for row in rows], np.int64),
         np.array([makes[row["make"]] for row in rows], np.int64),
     )
-
-
-def _levels(rows: Sequence[dict[str, str]]) -> NDArray[np.int64]:
-    first = {row["label"]: row for row in reversed(rows)}
-    paths = [(row.get("make", ""), row.get("model", ""), label) for label, row in sorted(first.items())]
-    makes = [path[:1] if path[0] else path for path in paths]
-    models = [path[:2] if path[0] and path[1] else path for path in paths]
-    return np.array([_numbered(makes), _numbered(models)], np.int64)
-
-
-def _numbered(nodes: Sequence[tuple[str, ...]]) -> list[int]:
-    numbers = {node: number for number, node in enumerate(dict.fromkeys(nodes))}
-    return [numbers[node] for node in nodes]
 
 
 def _identity(photos: Photos, folder: Path, resize: Resize) -> str:

@@ -9,7 +9,8 @@ from embedder_svc.training.schedule import Stages
 from svckit.cli import CommandError
 from svckit.config import option
 
-LOSSES = ("softmax", "hierarchical", "proxy-anchor", "multi-similarity")
+_RETIRED = {"loss": "softmax", "per_class": 1, "margin": 0.1, "blur": 0.0}
+"""Settings that there were once, each with the value with which a run was what all runs are now."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,8 @@ class Recipe:
     dimension: int = option(
         0, minimum=0, maximum=2048, help="floats in an embedding, by a learned projection; 0: what the weights have"
     )
-    per_class: int = option(1, minimum=1, help="photos of one class that follow each other in the order of an epoch")
-    loss: str = option("softmax", choices=LOSSES, help="what is minimised")
     scale: float = option(20.0, minimum=1, help="what the loss multiplies cosines by, the inverse of a temperature")
-    smoothing: float = option(0.1, minimum=0, maximum=0.9, help="label smoothing, of softmax and hierarchical")
-    margin: float = option(0.1, minimum=0, maximum=1, help="margin of proxy-anchor and multi-similarity, in cosine")
+    smoothing: float = option(0.1, minimum=0, maximum=0.9, help="label smoothing")
     rate: float = option(0.02, minimum=0, help="peak learning rate of the network")
     class_rate: float = option(0.2, minimum=0, help="peak learning rate of the classes' directions")
     weight_decay: float = option(5e-4, minimum=0, help="weight decay of the convolutions and the projection")
@@ -39,7 +37,6 @@ class Recipe:
     crop_area: float = option(0.35, minimum=0.05, maximum=1, help="smallest share of a photo that a random crop keeps")
     colour: float = option(0.3, minimum=0, maximum=0.9, help="strength of brightness, contrast and saturation changes")
     erase: float = option(0.25, minimum=0, maximum=1, help="share of photos that lose a random rectangle")
-    blur: float = option(0.0, minimum=0, maximum=1, help="share of photos that are blurred")
     precision: str = option("bfloat16", choices=("bfloat16", "float32"), help="arithmetic of the convolutions")
     resize: str = option("squash", choices=("squash", "pad"), help="how a photo becomes a square")
     cache_size: int = option(232, minimum=32, help="pixels a side of the decoded photos that crops are cut from")
@@ -48,8 +45,6 @@ class Recipe:
     seed: int = option(230, minimum=0, help="of order, crops and colours")
 
     def __post_init__(self) -> None:
-        if self.loss == "multi-similarity" and self.per_class < 2:
-            raise CommandError("--loss multi-similarity compares photos of a batch: take a --per-class of at least 2")
         largest = max(*self.training_stages.sizes, *self.tested_sizes)
         if largest > self.cache_size:
             raise CommandError(f"--cache-size must be at least the largest size used, {largest}, got {self.cache_size}")
@@ -72,11 +67,12 @@ class Recipe:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Return the fields in which another recipe, given as a dictionary, differs from this one: `rate (0.02, was 0.01)`.
 
-        A field that the other lacks is newer than it: that recipe was run with the field's default.
+        A field that the other lacks is newer than it: that recipe was run with the field's default. One that this vmmr lacks is
+        a difference, unless the other has it with the value with which it changed nothing.
         """
-        mine, theirs = asdict(self), {**_DEFAULTS, **other}
+        mine, theirs = {**_RETIRED, **asdict(self)}, {**_DEFAULTS, **other}
         return [
-            f"{name} ({mine.get(name)}, was {theirs[name]})"
+            f"{name} ({mine.get(name, 'no setting of this vmmr')}, was {theirs[name]})"
             for name in theirs
             if name not in mine or mine[name] != theirs[name]
         ]

@@ -41,13 +41,13 @@ def start(
         raise CommandError(f"{weights}: training starts from a ResNet-50 in torchvision's layout")
     _check_sizes(recipe, begin.traits)
     identity = {"photos": collection.identity, "starting weights": _identity(begin)}
-    if recipe.loss == "hierarchical":
-        identity["makes or models"] = hashlib.sha256(collection.levels.tobytes()).hexdigest()
     if recipe.dimension not in (0, begin.network.dimension):
         begin.network.project(recipe.dimension, recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     resize, dimension = Resize(recipe.rule, recipe.cache_size), begin.network.dimension
-    learner = Learner(begin.network, recipe, levels=collection.levels, dimension=dimension, device=_device(device))
+    learner = Learner(
+        begin.network, recipe, classes=len(collection.classes), dimension=dimension, device=_device(device)
+    )
     Run(
         learner,
         recipe,

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from embedder_svc.exporting import checkpoints, vmmrdb
 from embedder_svc.exporting.resnet import ResNet50
 from embedder_svc.training import command as train_command
-from embedder_svc.training import start
 from embedder_svc.training.recipe import Recipe
 from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
@@ -83,7 +82,7 @@ def test_the_checkpoint_tells_how_it_was_made(trained):
     assert (metadata["classes"], metadata["photos"]) == ("2", "16")
     assert (metadata["resize"], metadata["input_size"]) == ("squash", "32")
     recipe = json.loads(metadata["recipe"])
-    assert (recipe["rate"], recipe["seed"], recipe["loss"]) == (0.001, 230, "softmax")
+    assert (recipe["rate"], recipe["seed"]) == (0.001, 230)
     assert json.loads(metadata["metrics"]).keys() == {"epoch", "dev_top1", "dev_top5", "dev_make"}
 
 
@@ -108,33 +107,6 @@ def test_a_projection_is_learned_and_kept_by_runs_that_start_from_it(collection,
     )
     after = checkpoints.load(str(tmp_path / "next/model.safetensors")).network
     assert torch.equal(after.projection.weight, first.projection.weight)
-
-
-def test_the_loss_is_told_of_makes_and_models(collection, tmp_path, monkeypatch):
-    told = {}
-
-    def learner(*args, **kwargs):
-        told.update(kwargs)
-        raise CommandError("enough")
-
-    monkeypatch.setattr(start, "Learner", learner)
-    with pytest.raises(CommandError, match="enough"):
-        train(collection, tmp_path / "run", "--loss=hierarchical")
-    assert told["levels"].tolist() == [[0, 1], [0, 1]]
-
-
-def test_a_run_of_the_hierarchical_loss_goes_on_only_with_its_own_makes_and_models(collection, tmp_path):
-    flags = ("--loss=hierarchical", "--epochs=1", "--rate=0.001")
-    train(collection, tmp_path / "run", *flags)
-    train(collection, tmp_path / "run", *flags)
-    manifest = collection / "manifest.csv"
-    before = manifest.read_text()
-    manifest.write_text(before.replace(",mercedes benz,", ",chrysler,"))
-    try:
-        with pytest.raises(CommandError, match="run: holds a run with other makes or models"):
-            train(collection, tmp_path / "run", *flags)
-    finally:
-        manifest.write_text(before)
 
 
 @pytest.mark.parametrize("size", ["31", "0", "-8"])

@@ -47,31 +47,6 @@ def test_a_dev_photo_may_have_a_make_that_no_training_photo_has(manifest):
     assert not set(collection.dev.makes) & set(collection.train.makes)
 
 
-def test_each_class_is_under_its_make_and_its_model(tmp_path):
-    """Each label without a make or model is a node of its own; the same model name of two makes is two models."""
-    rows = [
-        "bmw_m3_2012,bmw,m3",
-        "bmw_m3_2013,bmw,m3",
-        "bmw_x5_2012,bmw,x5",
-        "kit_m3,kit,m3",
-        "bmw,bmw,",
-        "n1,,",
-        "n2,,",
-    ]
-    path = tmp_path / "manifest.csv"
-    lines = [f"{number}.png,{row},train" for number, row in enumerate(rows + rows)]
-    path.write_text("\n".join(["path,label,make,model,split", *lines]))
-    collection = Collection.read(path)
-    assert collection.classes == ("bmw", "bmw_m3_2012", "bmw_m3_2013", "bmw_x5_2012", "kit_m3", "n1", "n2")
-    assert collection.levels.tolist() == [[0, 0, 0, 0, 1, 2, 3], [0, 1, 1, 2, 3, 4, 5]]
-
-
-def test_a_manifest_without_models_has_makes_above_its_classes(tmp_path):
-    path = tmp_path / "manifest.csv"
-    path.write_text("path,label,make,split\n1.png,a,x,train\n2.png,b,x,train\n")
-    assert Collection.read(path).levels.tolist() == [[0, 0], [0, 1]]
-
-
 def test_the_identity_changes_with_a_label(manifest):
     before = Collection.read(manifest).identity
     assert Collection.read(manifest).identity == before
