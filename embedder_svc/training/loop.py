@@ -29,7 +29,8 @@ STATE = "state.pt"
 CURVES = "curves.csv"
 WEIGHTS = "model.safetensors"
 
-_SAVE_EVERY_S = 600.0
+_SAVE_EVERY_S = 300.0
+"""Seconds between two saves of the state, which takes about one, beside those before and after every look at the dev photos."""
 _IMPRINTED_PER_CLASS = 8
 
 
@@ -66,12 +67,14 @@ class Run:
         self._tally = Tally()
         self._records: list[dict[str, Any]] = []
         self._best = -1.0
+        self._saved = time.monotonic()
 
     def train(self) -> None:
         """Run to the last epoch. Raise CommandError if another run is in `out`, or if the loss becomes no number."""
         self._begin()
-        with progress(total=self._steps, desc="training", unit="step") as bar:
-            bar.n = bar.initial = self._step
+        with progress(total=self._steps, initial=self._step, desc="training", unit="step") as bar:
+            if self._tally.steps and self._at_end_of_epoch():  # the run was cut off while it looked at the dev photos
+                self._finish_epoch(bar)
             while self._step < self._steps:
                 self._epoch(bar)
 
@@ -87,15 +90,13 @@ class Run:
             self._imprint()
 
     def _epoch(self, bar: Any) -> None:
-        saved, watch = time.monotonic(), Stopwatch()
+        watch = Stopwatch()
         for chosen, photos in fetch(self._train.pixels, self._order.batches(self._step), self._learner.device):
             self._learn(chosen, photos, watch)
             bar.update()
-            if self._step % self._order.steps and time.monotonic() - saved > _SAVE_EVERY_S:
-                self._save()
-                saved = time.monotonic()
-        self._finish_epoch()
-        bar.set_postfix_str(_summary(self._records[-1]), refresh=False)
+            if not self._at_end_of_epoch():
+                self._save_in_time()
+        self._finish_epoch(bar)
 
     def _learn(self, chosen: NDArray[np.int64], photos: Tensor, watch: Stopwatch) -> None:
         waited_s = watch.lap()
@@ -111,21 +112,32 @@ class Run:
     def _size(self) -> int:
         return self._recipe.training_stages.size(self._step / self._steps)
 
-    def _finish_epoch(self) -> None:
+    def _at_end_of_epoch(self) -> bool:
+        return self._step % self._order.steps == 0
+
+    def _finish_epoch(self, bar: Any) -> None:
+        """Record the epoch; if it is time to look at the dev photos, look, with the state before and after it saved."""
         epoch = self._step // self._order.steps
         record = self._tally.record(epoch=epoch, step=self._step, size=self._size())
+        looking = epoch % self._recipe.evaluate_every == 0 or self._step == self._steps
+        if looking:
+            self._save()
+            record = self._keep_best(record, bar)
         self._tally = Tally()
-        if epoch % self._recipe.evaluate_every == 0 or self._step == self._steps:
-            record = self._keep_best(record)
         self._records.append(asdict(record))
-        self._save()
         write_curves(self._out / CURVES, self._records)
+        if looking:
+            self._save()
+        else:
+            self._save_in_time()
+        bar.set_postfix_str(_summary(self._records[-1]), refresh=False)
 
-    def _keep_best(self, record: EpochRecord) -> EpochRecord:
+    def _keep_best(self, record: EpochRecord, bar: Any) -> EpochRecord:
         """Keep the weights if they find most dev photos so far; without dev photos there is no choice, and the last are kept."""
         if not len(self._dev.photos):
             self._write_weights(min(self._recipe.tested_sizes), {"epoch": record.epoch})
             return record
+        bar.set_postfix_str("looking at dev photos")
         size, found = best_size(self._recipe.tested_sizes, self._measure)
         if found.top1 > self._best:
             self._best = found.top1
@@ -152,6 +164,11 @@ class Run:
         found = {"input_size": str(size), "metrics": json.dumps(metrics)}
         write_weights(self._out / WEIGHTS, self._learner.average.network, {**self._metadata, **found})
 
+    def _save_in_time(self) -> None:
+        """Save the state, unless it was saved a short time ago."""
+        if time.monotonic() - self._saved > _SAVE_EVERY_S:
+            self._save()
+
     def _save(self) -> None:
         state = {
             "recipe": asdict(self._recipe),
@@ -163,6 +180,7 @@ class Run:
             "learner": self._learner.state(),
         }
         save_state(self._out / STATE, state)
+        self._saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
         if changed := self._recipe.differences(state["recipe"]):

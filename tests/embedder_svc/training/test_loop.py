@@ -1,7 +1,9 @@
 """Runs of a tiny network over squares of three colours."""
 
 import csv
+import itertools
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,15 +128,62 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(start, tmp_path, monk
     torch.testing.assert_close(*kept, rtol=0, atol=0)
 
 
-def test_between_saves_a_cut_loses_only_the_epoch(start, tmp_path):
+def cut_off(start, failure):
     cut, network = start()
-    network.power.fails_at = 14  # in the second epoch, of 5 steps
+    network.power.fails_at = failure
     with pytest.raises(PowerCutError):
         cut.train()
+
+
+def saved_step(out):
+    return torch.load(out / loop.STATE, weights_only=True)["step"]
+
+
+def test_the_state_is_saved_around_a_look_at_the_dev_photos(start, tmp_path):
+    """Without that, a look of minutes would be lost with the steps before it, and the steps after it with the look."""
+    cut_off(start, 17)  # the look after the second epoch, of 5 steps
+    assert saved_step(tmp_path / "run") == 10
     assert curves(tmp_path / "run", "epoch", "step") == [("1", "5")]
-    resumed, _ = start()
+    cut_off(start, 18 + 3)  # the third step after that look, which takes 18 passes
+    assert saved_step(tmp_path / "run") == 10
+    assert curves(tmp_path / "run", "epoch", "step") == [("1", "5"), ("2", "10")]
+    resumed, network = start()
     resumed.train()
+    assert network.power.uses == 10 + 18  # two epochs, and the look after them
     assert curves(tmp_path / "run", "epoch", "step") == [("1", "5"), ("2", "10"), ("3", "15"), ("4", "20")]
+
+
+def test_the_state_is_saved_every_few_minutes(start, tmp_path, monkeypatch):
+    minutes = itertools.count(0, 60)  # a minute passes whenever the time is asked for, which is after every step
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    cut_off(start, 15)  # the ninth step, in the second epoch, before any look
+    assert 0 < saved_step(tmp_path / "run") < 8
+
+
+def test_the_bar_of_a_resumed_run_begins_where_the_run_does(start, capsys):
+    cut_off(start, 40)
+    capsys.readouterr()
+    start()[0].train()
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("training:  50%")
+    assert "| 10/20 [" in first
+
+
+def test_a_resumed_run_tells_that_only_the_look_at_the_dev_photos_is_left(start, capsys):
+    cut_off(start, 45)
+    capsys.readouterr()
+    resumed, network = start()
+    resumed.train()
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert "| 20/20 [" in first
+    assert "| 20/20 [" in second
+    assert second.endswith(", looking at dev photos]")
+    assert network.power.uses == 18
+
+
+def test_a_run_without_dev_photos_tells_of_no_look_at_them(start, capsys):
+    start(dev=0)[0].train()
+    assert "looking" not in capsys.readouterr().err
 
 
 def test_it_learns_and_records_how(start, tmp_path):
@@ -201,10 +250,7 @@ def test_a_run_goes_on_only_under_its_own_recipe(start):
 
 
 def test_a_run_goes_on_that_began_before_a_setting_was_there_if_the_setting_has_its_default(start, tmp_path):
-    run, network = start()
-    network.power.fails_at = 14
-    with pytest.raises(PowerCutError):
-        run.train()
+    cut_off(start, 35)
     path = tmp_path / "run" / loop.STATE
     state = torch.load(path, weights_only=True)
     del state["recipe"]["erase"]
@@ -221,10 +267,7 @@ def test_a_run_of_a_setting_that_is_not_known_does_not_go_on():
 
 
 def test_a_run_goes_on_that_began_with_settings_that_are_no_more_if_they_changed_nothing(start, tmp_path):
-    run, network = start()
-    network.power.fails_at = 14
-    with pytest.raises(PowerCutError):
-        run.train()
+    cut_off(start, 35)
     path = tmp_path / "run" / loop.STATE
     state = torch.load(path, weights_only=True)
     state["recipe"].update(loss="hierarchical", per_class=1, margin=0.1, blur=0.0)
