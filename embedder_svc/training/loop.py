@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from embedder_svc.exporting.traits import PixelNorm
 from embedder_svc.training.augment import Augmentation, normalised, resize
-from embedder_svc.training.batches import Order, fetch
+from embedder_svc.training.batches import Order, Pixels, fetch, on_device
 from embedder_svc.training.checkpointing import load_state, save_state, write_weights
 from embedder_svc.training.curves import EpochRecord, Stopwatch, Tally, write_curves
 from embedder_svc.training.learner import Learner
@@ -54,8 +54,8 @@ class Run:
     ) -> None:
         self._learner = learner
         self._recipe = recipe
-        self._train = train
-        self._dev = dev
+        self._train = replace(train, pixels=on_device(train.pixels, learner.device))
+        self._dev = replace(dev, pixels=on_device(dev.pixels, learner.device))
         self._norm = norm
         self._metadata = metadata
         self._out = out
@@ -194,7 +194,7 @@ class Run:
 
 @torch.inference_mode()
 def embed(
-    learner: Learner, norm: PixelNorm, pixels: NDArray[np.uint8], chosen: NDArray[np.int64], *, size: int, batch: int
+    learner: Learner, norm: PixelNorm, pixels: Pixels, chosen: NDArray[np.int64], *, size: int, batch: int
 ) -> Tensor:
     """Return embeddings (N, D) of unit length, on the CPU, of the chosen photos as at test time, by the averaged network.
 

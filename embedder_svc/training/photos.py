@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.manifest import Manifest
 from embedder_svc.photos.resize import Resize
+from embedder_svc.training.batches import Pixels
 from svckit.artifact import atomic_directory
 from svckit.cli import CommandError, progress
 
@@ -66,7 +67,7 @@ class Decoded:
     """The photos of a split with their pixels (N, S, S, 3) RGB."""
 
     photos: Photos
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
 
     @classmethod
     def read(cls, photos: Photos, folder: Path, cache: Path, resize: Resize) -> "Decoded":

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder_svc.training.batches import Order, fetch
+from embedder_svc.training.batches import Order, fetch, on_device
 
 CPU = torch.device("cpu")
 
@@ -42,6 +42,24 @@ def test_every_batch_arrives_in_order_with_its_pixels(count):
     batches = [np.array([number, number + 1]) for number in range(count)]
     found = [(chosen.tolist(), photos.flatten().tolist()) for chosen, photos in fetch(pixels, batches, CPU)]
     assert found == [([number, number + 1],) * 2 for number in range(count)]
+
+
+def test_a_batch_of_pixels_that_are_on_the_device_is_chosen_there():
+    pixels = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1)
+    found = [photos.flatten().tolist() for _, photos in fetch(pixels, [np.array([7, 2]), np.array([0])], CPU)]
+    assert found == [[7, 2], [0]]
+
+
+@pytest.mark.parametrize(("free", "kind"), [(2 * 600, torch.Tensor), (2 * 600 - 1, np.ndarray)])
+def test_pixels_go_to_a_gpu_if_they_take_half_of_its_free_memory_at_most(monkeypatch, free, kind):
+    """`meta` is a device of torch that holds nothing: it stands for a GPU."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    pixels = np.zeros((600, 1, 1, 1), np.uint8)
+    pixels.flags.writeable = False  # as those of a memory-mapped file
+    held = on_device(pixels, torch.device("meta"))
+    assert isinstance(held, kind)
+    assert held.shape == pixels.shape
+    assert on_device(pixels, CPU) is pixels
 
 
 def test_a_failed_read_reaches_the_reader():
