@@ -29,7 +29,7 @@ from embedder_svc.training.augment import Augmentation, normalised
 from embedder_svc.training.learner import Learner
 from embedder_svc.training.photos import Collection
 from embedder_svc.training.recipe import Recipe
-from embedder_svc.training.start import start
+from embedder_svc.training.start import device_of, start
 from svckit import cli
 from svckit.cli import CommandError
 
@@ -65,12 +65,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise CommandError("torch finds no CUDA GPU; --device cpu rehearses, with small sizes")
+    device = device_of(args.device)
     end = time.monotonic() + 60 * args.minutes
     recipe = recipe_of(args)
     counts = [len(Collection.read(manifest).train) for manifest in args.manifests]
-    rates = {} if args.epochs else measured(recipe, torch.device(args.device))
+    rates = {} if args.epochs else measured(recipe, device)
     if rates and not fitting(end - time.monotonic(), sum(counts), recipe, rates):
         needed = sum(counts) * seconds_a_photo(recipe, rates) / FOR_STEPS / 60
         raise CommandError(f"--minutes {args.minutes:g} is too short: an epoch of all networks takes {needed:.2f}")

@@ -46,7 +46,7 @@ def start(
     out.mkdir(parents=True, exist_ok=True)
     resize, dimension = Resize(recipe.rule, recipe.cache_size), begin.network.dimension
     learner = Learner(
-        begin.network, recipe, classes=len(collection.classes), dimension=dimension, device=_device(device)
+        begin.network, recipe, classes=len(collection.classes), dimension=dimension, device=device_of(device)
     )
     Run(
         learner,
@@ -69,7 +69,8 @@ def _check_sizes(recipe: Recipe, traits: Traits) -> None:
         raise CommandError(f"--test-sizes: {error}") from error
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device named `auto`, `cpu` or `cuda`, set up for training. Raise CommandError if there is none."""
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
         raise CommandError("--device cuda: torch finds no CUDA GPU")

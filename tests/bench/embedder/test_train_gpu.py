@@ -117,7 +117,7 @@ def test_a_size_that_is_larger_than_the_decoded_photos_is_refused():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_machine_without_a_gpu_is_told(folder):
-    with pytest.raises(CommandError, match="torch finds no CUDA GPU; --device cpu rehearses"):
+    with pytest.raises(CommandError, match="--device cuda: torch finds no CUDA GPU"):
         train_gpu.run(train_gpu.arguments([str(folder / "all.csv"), *NEEDED]))
 
 
