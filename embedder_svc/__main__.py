@@ -5,6 +5,7 @@ The server is put together here: photos are decoded in threads, batched across c
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import TYPE_CHECKING, cast
@@ -52,12 +53,14 @@ def main() -> None:
 
 
 def _command() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        supervisor.log_from_the_start(PREFIX, sys.argv)
     args = parser().parse_args()
     args.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
-    program = argparse.ArgumentParser(PROGRAM, description="Photos to embeddings.")
+    program = cli.Parser(PROGRAM, description="Photos to embeddings.")
     cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(

@@ -7,6 +7,7 @@ follows the journal of the index, and the version that is current.
 import argparse
 import logging
 import os
+import sys
 import time
 from functools import partial
 
@@ -64,13 +65,15 @@ def main() -> None:
 
 
 def _command() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        supervisor.log_from_the_start(PREFIX, sys.argv)
     args = parser().parse_args()
     wheels.check_one_of("faiss-cpu", "faiss-gpu")
     args.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
-    program = argparse.ArgumentParser(PROGRAM, description="Embeddings to make, model and year.")
+    program = cli.Parser(PROGRAM, description="Embeddings to make, model and year.")
     cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(

@@ -2,40 +2,74 @@
 
 import argparse
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from svckit import logs
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
 
 _LOG_INTERVAL_S = 10.0
+_USAGE = 2
+
+_log = logging.getLogger(__name__)
 
 
 class CommandError(Exception):
     """Raised where a command cannot go on; the message tells its user what to change."""
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser that logs what is wrong with the arguments, where the log is JSON: then it is all that stderr gets."""
+
+    def error(self, message: str) -> NoReturn:
+        if not logs.in_json():
+            super().error(message)
+        _log.error("ended by an error", extra={"program": self.prog, "error": message})
+        sys.exit(_USAGE)
+
+
 def run(main: Callable[[], None], program: str) -> None:
-    """Run a command. A user's mistake ends as `program: error: message` and exit code 1, never as a traceback."""
+    """Run a command. A user's mistake ends as `program: error: message` and exit code 1, never as a traceback.
+
+    Of a server whose log is JSON, each error that ends it is a line of the log instead, one that nobody foresaw too.
+    """
     try:
         main()
         sys.stdout.flush()
-    except (CommandError, ArtifactError, ConfigError) as error:
-        sys.exit(f"{program}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (`| head`) left. The interpreter flushes stdout once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        message = mistake(error)
+        if logs.in_json():
+            _log_end(error, message, program)
+            sys.exit(1)
+        if message is None:
             raise
-        sys.exit(f"{program}: error: {error.filename}: {error.strerror}")
+        sys.exit(f"{program}: error: {message}")
+
+
+def mistake(error: Exception) -> str | None:
+    """Return what to tell the user whose mistake, or whose file, ended a command; None if it is ours."""
+    if isinstance(error, (CommandError, ArtifactError, ConfigError)):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _log_end(error: Exception, message: str | None, program: str) -> None:
+    about = {"program": program, "error": message or f"{type(error).__name__}: {error}"}
+    _log.error("ended by an error", extra=about, exc_info=error if message is None else None)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,11 @@ def configure(level: str, form: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
+def in_json() -> bool:
+    """Return whether this process logs JSON."""
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def tag(**fields: object) -> None:
     """Add fields to every line that this process logs after this call; a field of the line's own wins over one of the same name."""
     _tags.update(fields)

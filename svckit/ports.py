@@ -25,6 +25,20 @@ def shared(host: str, port: int) -> Iterator[int]:
     This process does not listen on it: the kernel gives connections to those that do. Raise ConfigError if the port is
     taken, even by another server whose processes share it in the same way.
     """
+    with _bound(host, port) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield held.getsockname()[1]
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise ConfigError if this process cannot listen on the port. gRPC, asked first, would write lines of its own into the log."""
+    with _bound(host, port):
+        pass
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that is bound to the port, and alone on it. Raise ConfigError if that cannot be."""
     try:
         kind, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         held = socket.socket(kind, socket.SOCK_STREAM)
@@ -32,8 +46,7 @@ def shared(host: str, port: int) -> Iterator[int]:
         raise cannot_listen(host, port) from error
     with held:
         _bind_alone(held, where, host, port)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield held.getsockname()[1]
+        yield held
 
 
 def _bind_alone(held: socket.socket, where: tuple[object, ...], host: str, port: int) -> None:

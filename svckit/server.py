@@ -13,9 +13,8 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from svckit import logs, ports, tls
+from svckit import logs, ports, reflection, tls
 from svckit.config import ConfigError, option
 from svckit.gate import Gate
 from svckit.interceptor import Interceptor
@@ -233,12 +232,14 @@ class Server:
         for add_to in self._services.values():
             add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.add_to(server, (*self._services, health.SERVICE_NAME))
         return server
 
     def _bind(self, server: grpc.aio.Server) -> int:
         host, port = self._config.host, self._config.port
         address = ports.address(host, port)
+        if self._worker is None:
+            ports.check_free(host, port)
         credentials = _credentials(self._config)
         try:
             return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

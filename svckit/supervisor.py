@@ -9,15 +9,15 @@ import itertools
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from svckit import config, logs, ports
+from svckit.cli import CommandError
 from svckit.cores import shares
 from svckit.metrics import Endpoint
 from svckit.server import ServerConfig
@@ -47,7 +47,7 @@ def serve(
     """Read the settings and run `main` until it ends: in this process, or, with more `workers` than 1, in so many of its own.
 
     `main` must be at the top level of its module, because the processes are spawned. Raise ConfigError, and what `main`
-    raises; with several processes, SystemExit with the message of the first that fails before all are ready.
+    raises; with several processes, CommandError with the message of the first that fails before all are ready.
     """
     settings = config.from_namespace(config_class, prefix, args)
     logs.configure(settings.log_level, settings.log_format)
@@ -56,10 +56,19 @@ def serve(
     if settings.workers == 1:
         asyncio.run(_alone(main, settings))
         return
-    try:
-        asyncio.run(_together(Main.of(main, program), settings))
-    except _NotStartedError as error:
-        sys.exit(str(error))
+    asyncio.run(_together(Main.of(main, program), settings))
+
+
+def log_from_the_start(prefix: str, argv: Sequence[str], env: Mapping[str, str] = os.environ) -> None:
+    """Log in the form that the arguments or the environment ask for, before they are read.
+
+    So what is wrong with them is told in that form, too. A form that is none is told as JSON, the default.
+    """
+    flag = "--log-format"
+    given = [value for name, value in itertools.pairwise(argv) if name == flag]
+    given += [text.removeprefix(f"{flag}=") for text in argv if text.startswith(f"{flag}=")]
+    form = (given or [env.get(f"{prefix}_LOG_FORMAT", "")])[-1]
+    logs.configure(ServerConfig.log_level, form if form in logs.FORMATS else ServerConfig.log_format)
 
 
 async def _alone(main: Callable[[Settings, Worker | None], Awaitable[None]], settings: Settings) -> None:
@@ -69,10 +78,6 @@ async def _alone(main: Callable[[Settings, Worker | None], Awaitable[None]], set
 async def _together(main: Main, settings: ServerConfig) -> None:
     with ports.shared(settings.host, settings.port) as port:
         await _Supervisor(main, dataclasses.replace(settings, port=port)).run()
-
-
-class _NotStartedError(Exception):
-    """A worker failed before all were ready; the message tells the user why."""
 
 
 class _Supervisor:
@@ -98,7 +103,7 @@ class _Supervisor:
         self._registry.register(WorkerMetrics(self._metrics_ports))
 
     async def run(self) -> None:
-        """Run the workers until a signal. Raise _NotStartedError, or ConfigError if the port for metrics is taken."""
+        """Run the workers until a signal. Raise CommandError if a worker fails before all are ready, and ConfigError if the port for metrics is taken."""
         signalled = on_signals(self._end_at_once)
         with ExitStack() as stack:
             if self._settings.metrics_port is not None:
@@ -112,7 +117,7 @@ class _Supervisor:
         _log.info("stopped", extra={"workers": len(self._slots)})
 
     async def _keep(self, slot: WorkerSlot) -> None:
-        """Start a worker, and start it again whenever it has ended. Raise _NotStartedError if it fails before all are ready."""
+        """Start a worker, and start it again whenever it has ended. Raise CommandError if it fails before all are ready."""
         pause_s = _FIRST_PAUSE_S
         for restarts in itertools.count(1):
             started = time.monotonic()
@@ -122,9 +127,7 @@ class _Supervisor:
                 self._open_once_all_are_ready()
             how = await slot.ended()
             if not self._opened:
-                raise _NotStartedError(
-                    slot.error or f"{self._main.program}: error: worker {slot.number} ended with {how}"
-                )
+                raise CommandError(slot.error or f"worker {slot.number} ended with {how}")
             self._restarts.labels(str(slot.number)).inc()
             pause_s = _FIRST_PAUSE_S if time.monotonic() - started > _LONG_LIFE_S else pause_s
             about = {"worker": slot.number, "pid": slot.pid, "ended_with": how, "error": slot.error}

@@ -73,22 +73,20 @@ class Main:
 
     def run(self, settings: Any, worker: Worker) -> None:
         function = getattr(importlib.import_module(self.module), self.name)
-        cli.run(lambda: asyncio.run(function(settings, worker)), self.program)
+        asyncio.run(function(settings, worker))
 
 
 def work(main: Main, settings: Any, worker: Worker) -> None:
-    """Run `main` in a worker's process, to its end. If it fails, tell the supervisor, which tells the user."""
+    """Run `main` in a worker's process, to its end. If it fails, tell the supervisor, which tells the user, and exit with 1."""
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     cores.limit(worker.cores)
     logs.tag(worker=worker.number)
     try:
         main.run(settings, worker)
-    except SystemExit as end:
-        if not isinstance(end.code, str):
-            raise
-        _fail(worker, end.code)
-    except Exception:  # noqa: BLE001 (whatever it is, the supervisor must hear of it)
-        _fail(worker, traceback.format_exc())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the supervisor must hear of it)
+        _fail(worker, cli.mistake(error) or traceback.format_exc().strip())
 
 
 def _fail(worker: Worker, text: str) -> None:

@@ -37,7 +37,7 @@ class WorkerSlot:
         try:
             self._process = self._started(main, settings)
         except OSError as error:
-            self.error = f"{main.program}: error: cannot start worker {self.number}: {error}"
+            self.error = f"cannot start worker {self.number}: {error}"
 
     def _started(self, main: Main, settings: Any) -> context.SpawnProcess:
         self._messages, sending = _spawn.Pipe(duplex=False)

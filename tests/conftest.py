@@ -111,6 +111,13 @@ class Process:
         """What it wrote that is no log line."""
         return [line for line in self.lines if not line.startswith("{")]
 
+    def fatal(self) -> str:
+        """Why a server ended, with exit code 1: its one line of that kind. It wrote nothing that is no log line."""
+        assert (self.wait(), self.said()) == (1, [])
+        (line,) = self.logged("ended by an error")
+        assert line["level"] == "ERROR"
+        return line["error"]
+
     def wait(self) -> int:
         """Its exit code, once it has ended."""
         code = self.popen.wait(TIMEOUT_S)

@@ -15,6 +15,7 @@ from search_svc.index.journal_errors import ERRORS, is_damage, older, says_nothi
 from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
+from search_svc.index.write_trouble import WriteTrouble
 from search_svc.index.writes import Add, Base, Delete, Write, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
@@ -30,6 +31,7 @@ class JournalWriter:
         self.path = index_dir / journal_file.FILE
         self._base = base
         self._on_damage = on_damage
+        self._trouble = WriteTrouble(self.path)
         self._transactions: JournalTransactions | None = None
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
@@ -38,6 +40,7 @@ class JournalWriter:
         if len(writes) > 1 and all(_is_full(outcome) for outcome in outcomes):
             # The largest may be what does not fit.
             outcomes = [outcome for write in writes for outcome in self._commit([write])]
+        self._trouble.heard(outcomes)
         for outcome in outcomes:
             if isinstance(outcome, ArtifactError):
                 self._on_damage(outcome)

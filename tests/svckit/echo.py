@@ -4,11 +4,11 @@ It speaks the embedder's protocol. A photo whose content is a number is "embedde
 milliseconds of work in the batcher's thread. GetModel tells, as the model's dimension, how many items that was so far.
 """
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -96,7 +96,8 @@ async def warm_up(settings: EchoConfig) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    supervisor.log_from_the_start("ECHO", sys.argv)
+    parser = cli.Parser()
     config.add_arguments(parser, EchoConfig, "ECHO")
     supervisor.serve(serve, EchoConfig, "ECHO", parser.parse_args(), "echo")
 

@@ -8,13 +8,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+REFLECT_V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 EMBED = "/vmmr.embedder.v1.EmbedderService/Embed"
 TOKEN = (("authorization", "Bearer s3cret"),)
 PLACES = 16
@@ -46,8 +47,9 @@ def silent(channel, method, metadata=None):
     return channel.stream_stream(method)(metadata=metadata)
 
 
-def reflection(channel):
-    return reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(metadata=TOKEN)
+def reflection(channel, method=REFLECT):
+    request, response = reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
+    return channel.stream_stream(method, request.SerializeToString, response.FromString)(metadata=TOKEN)
 
 
 async def listed(stream) -> list[str]:
@@ -139,7 +141,7 @@ async def test_watches_without_a_token_on_many_connections_shut_out_nobody_who_h
     assert await serves(fresh)
 
 
-@pytest.mark.parametrize("method", [WATCH, REFLECT])
+@pytest.mark.parametrize("method", [WATCH, REFLECT, REFLECT_V1])
 async def test_streams_whose_message_never_comes_have_no_more_places(serve, connect, method, token_file):
     served = await serve(token_file=token_file)
     metadata, token = (None, "no") if method == WATCH else (TOKEN, "yes")
@@ -161,25 +163,27 @@ async def test_a_stream_that_ends_leaves_its_place_to_the_next(serve):
 
 
 @pytest.mark.parametrize(
-    ("method", "limit"), [(WATCH, "_RECEIVE_S"), (REFLECT, "_RECEIVE_S"), (CHECK, "_RECEIVE_ALWAYS_S")]
+    ("method", "limit"),
+    [(WATCH, "_RECEIVE_S"), (REFLECT, "_RECEIVE_S"), (REFLECT_V1, "_RECEIVE_S"), (CHECK, "_RECEIVE_ALWAYS_S")],
 )
 async def test_nothing_waits_for_ever_for_a_message_that_does_not_come(serve, monkeypatch, method, limit):
     monkeypatch.setattr(f"svckit.interceptor.{limit}", 0.01)
     assert await outcome(silent((await serve()).channel, method)) == "DEADLINE_EXCEEDED"
 
 
-@pytest.mark.parametrize("method", [WATCH, REFLECT, CHECK])
+@pytest.mark.parametrize("method", [WATCH, REFLECT, REFLECT_V1, CHECK])
 async def test_bytes_that_are_no_message_of_a_stream_are_the_callers_mistake(serve, method):
     call = silent((await serve()).channel, method)
     await call.write(b"\xff")
     assert await outcome(call) == "MALFORMED_REQUEST"
 
 
-async def test_reflection_streams_of_one_caller_shut_out_nobody(serve, connect, token_file):
+@pytest.mark.parametrize("method", [REFLECT, REFLECT_V1])
+async def test_reflection_streams_of_one_caller_shut_out_nobody(serve, connect, token_file, method):
     served = await serve(token_file=token_file)
-    streams = [reflection(served.channel) for _ in range(PLACES)]
+    streams = [reflection(served.channel, (REFLECT, method)[number % 2]) for number in range(PLACES)]
     assert all([await listed(stream) for stream in streams])
-    assert await outcome(reflection(served.channel)) == "TOO_MANY_STREAMS"
+    assert await outcome(reflection(served.channel, method)) == "TOO_MANY_STREAMS"
     other = await connect(served)
     assert await listed(reflection(other))
     assert await listed(streams[0]), "those that are open go on"

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 from vmmr.embedder.v1 import embedder_pb2
 
@@ -410,14 +410,19 @@ async def test_a_token_without_tls_is_warned_of(serve, token_file, caplog):
     assert "the token travels in the clear, for TLS is off" in caplog.messages
 
 
-async def test_health_needs_no_token_but_reflection_does(serve, token_file):
+@pytest.mark.parametrize("version", ["v1alpha", "v1"])
+async def test_health_needs_no_token_but_reflection_does(serve, token_file, version):
     channel = (await serve(token_file=token_file)).channel
     health = health_pb2_grpc.HealthStub(channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
     watch = health.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
-    reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    reflect = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
     question = reflection_pb2.ServerReflectionRequest(list_services="")
     assert reason_of(await error_of(reflect(iter([question])).read())) == "UNAUTHENTICATED"
     answer = await reflect(iter([question]), metadata=(("authorization", "Bearer s3cret"),)).read()

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
@@ -32,7 +33,7 @@ def photos(*milliseconds: int) -> embedder_pb2.EmbedRequest:
 @pytest.fixture(params=[(), ("--workers", "2")], ids=["alone", "two workers"])
 def spawn(spawn, request):
     """To its callers, and to who starts and stops it, a server is the same in one process and in several."""
-    return lambda *flags: spawn(*flags, *request.param)
+    return lambda *flags, **options: spawn(*flags, *request.param, **options)
 
 
 @pytest.fixture
@@ -81,8 +82,7 @@ def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial)
 
 def test_a_failed_warm_up_ends_the_process_with_its_reason(spawn):
     process = spawn("--warm-up", "fails")
-    assert process.wait() == 1
-    assert "echo: error: the model is corrupt\n" in process.lines
+    assert process.fatal() == "the model is corrupt"
     assert process.first("closed")
     assert process.first("listening")
     assert not [line for line in process.lines if '"ready"' in line]
@@ -210,23 +210,49 @@ def test_a_second_signal_ends_the_process_at_once(spawn, dial):
 def test_a_taken_port_is_told_not_shared(spawn):
     port = str(spawn().first("ready")["port"])
     second = spawn("--port", port)
-    assert second.wait() == 1
-    assert f"echo: error: cannot listen on 127.0.0.1:{port}: is the port taken, or the host not this machine's?\n" in (
-        second.lines
-    )
+    assert second.fatal() == f"cannot listen on 127.0.0.1:{port}: is the port taken, or the host not this machine's?"
 
 
 def test_a_taken_metrics_port_is_told(spawn):
     port = str(spawn("--metrics-port", "0").first("ready")["metrics_port"])
     second = spawn("--metrics-port", port)
-    assert second.wait() == 1
-    assert f"echo: error: cannot serve metrics on 127.0.0.1:{port}: Address already in use\n" in second.lines
+    assert second.fatal() == f"cannot serve metrics on 127.0.0.1:{port}: Address already in use"
 
 
 def test_a_wrong_setting_is_told(spawn):
     process = spawn("--max-request-bytes", "0")
+    assert process.fatal() == "--max-request-bytes must be >= 1, got 0"
+    assert len(process.lines) == 1
+
+
+WRONG = "--max-request-bytes must be >= 1, got 0"
+
+
+@pytest.mark.parametrize("text", [("--log-format", "text"), ("--log-format=text",), ()])
+def test_where_the_log_is_text_an_error_is_a_line_for_people(spawn, text):
+    process = spawn("--max-request-bytes", "0", *text, env={"ECHO_LOG_FORMAT": "json" if text else "text"})
     assert process.wait() == 1
-    assert process.lines == ["echo: error: --max-request-bytes must be >= 1, got 0\n"]
+    assert process.lines == [f"echo: error: {WRONG}\n"]
+
+
+def test_a_wrong_form_of_the_log_is_told_in_json(spawn):
+    assert spawn("--log-format", "xml").fatal() == "--log-format must be one of json, text, got xml"
+
+
+def test_wrong_arguments_are_told_in_the_form_of_the_log(spawn):
+    process = spawn("--prot", "5")
+    assert (process.wait(), process.said()) == (2, [])
+    assert [line["error"] for line in process.logged("ended by an error")] == ["unrecognized arguments: --prot 5"]
+    text = spawn("--prot", "5", "--log-format", "text")
+    assert text.wait() == 2
+    assert text.said()[0].startswith("usage: ")
+
+
+def test_an_error_that_nobody_foresaw_is_a_line_of_the_log_with_its_traceback(spawn):
+    process = spawn("--warm-up", "breaks")
+    assert "nobody thought of this" in process.fatal()
+    (line,) = process.logged("ended by an error")
+    assert "Traceback (most recent call last)" in line.get("exc_info", line["error"])
 
 
 def test_a_generic_client_learns_the_methods_by_reflection(spawn, dial):
@@ -235,6 +261,42 @@ def test_a_generic_client_learns_the_methods_by_reflection(spawn, dial):
     methods = DescriptorPool(database).FindServiceByName(SERVICE).methods
     expected = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].methods
     assert [method.name for method in methods] == [method.name for method in expected]
+
+
+def told(channel, version, **question):
+    """What reflection answers to one question, as the bytes after what is asked."""
+    message = reflection_pb2.ServerReflectionRequest(**question)
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    ask = channel.stream_stream(
+        method, lambda m: m.SerializeToString(), reflection_pb2.ServerReflectionResponse.FromString
+    )
+    return next(ask(iter([message]), timeout=TIMEOUT_S))
+
+
+def test_reflection_answers_in_both_versions_the_same_and_describes_all_that_it_lists(spawn, dial):
+    channel = dial(spawn().first("ready")["port"])
+    listed = told(channel, "v1", list_services="")
+    names = {service.name for service in listed.list_services_response.service}
+    assert {SERVICE, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"} <= names
+    assert told(channel, "v1alpha", list_services="") == listed
+    for name in names:
+        described = told(channel, "v1", file_containing_symbol=name)
+        assert described.HasField("file_descriptor_response"), name
+        assert described == told(channel, "v1alpha", file_containing_symbol=name)
+
+
+def test_v1_is_described_as_what_it_is(spawn, dial):
+    channel = dial(spawn().first("ready")["port"])
+    found = told(channel, "v1", file_containing_symbol="grpc.reflection.v1.ServerReflection")
+    (serialized,) = found.file_descriptor_response.file_descriptor_proto
+    pool = DescriptorPool()
+    pool.AddSerializedFile(serialized)
+    (method,) = pool.FindServiceByName("grpc.reflection.v1.ServerReflection").methods
+    assert (method.input_type.full_name, method.output_type.full_name) == (
+        "grpc.reflection.v1.ServerReflectionRequest",
+        "grpc.reflection.v1.ServerReflectionResponse",
+    )
+    assert b"v1alpha" not in serialized
 
 
 async def test_what_is_to_be_closed_is_closed_even_if_the_stop_fails(echo, monkeypatch):

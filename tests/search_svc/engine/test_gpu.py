@@ -1,5 +1,6 @@
 """Shards on GPUs. Without a GPU, a stand-in finds what a GPU would, with errors as large as those of a GPU may be."""
 
+import json
 import os
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def test_serving_on_a_gpu_that_is_not_there_ends_at_once_with_the_reason(tmp_pat
         else "this faiss knows no GPUs. Install gpu, not cpu: pip install ./client '.[gpu]', in a checkout of vmmr"
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"vmmr-search: error: device cuda: {reason}")
+    assert json.loads(done.stderr.splitlines()[-1])["error"].startswith(f"device cuda: {reason}")
 
 
 @needs_gpu

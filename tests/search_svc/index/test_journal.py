@@ -23,6 +23,7 @@ from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import _copied, _is_well
+from search_svc.index.write_trouble import WriteTrouble
 from search_svc.index.writes import Add, Delete, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
@@ -365,6 +366,65 @@ class TestDiskErrors:
         (outcome,) = journal.commit([Add({str(n): stored(uri=2000 * "u") for n in range(200)})])
         assert outcome.reason is Reason.JOURNAL_UNWRITABLE
         assert str(outcome) == "journal.db cannot be written (disk I/O error): nothing was written"
+
+
+class TestWhatTheLogSays:
+    """Of a journal that cannot be written: an error when that begins, one line when it is over, and nothing between."""
+
+    @pytest.fixture
+    def journal(self, tmp_path):
+        """One with an entry, to which `limit(pages)` leaves room for so many pages more."""
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        yield journal
+        journal.close()
+
+    @staticmethod
+    def limit(journal, pages):
+        connection = journal._transactions.connection
+        ((used,),) = connection.execute("PRAGMA page_count")
+        connection.execute(f"PRAGMA max_page_count = {used + pages}")
+
+    @staticmethod
+    def said(caplog):
+        return [
+            (record.levelname, record.message, getattr(record, "reason", None))
+            for record in caplog.records
+            if record.name == "search_svc.index.write_trouble"
+        ]
+
+    FULL = ("ERROR", "the journal cannot be written", "JOURNAL_FULL")
+    WELL = ("INFO", "the journal is written again", None)
+
+    def test_full_is_said_once_and_again_when_it_was_well_between(self, journal, caplog):
+        caplog.set_level("INFO")
+        large = [Add({str(part): stored(uri=5000 * "u") for part in range(9)})]
+        for number in range(2):
+            self.limit(journal, 0)
+            for _ in range(3):
+                assert [outcome.reason for outcome in journal.commit(large)] == [Reason.JOURNAL_FULL]
+            assert journal.commit([Add({"x": stored()})])[0].unchanged == 1, "which shows nothing"
+            self.limit(journal, 1000)
+            assert journal.commit([Add({f"y {number}": stored()})])[0].added == 1
+        assert self.said(caplog) == 2 * [self.FULL, self.WELL]
+        (path,) = {record.journal for record in caplog.records if hasattr(record, "journal")}
+        assert path == str(journal.path)
+
+    def test_another_reason_is_said_too_and_a_journal_that_is_busy_is_well(self, journal, caplog):
+        trouble = WriteTrouble(journal.path)
+        trouble.heard([ServiceError(Reason.JOURNAL_UNWRITABLE, "busy", retry_after_s=1.0)])
+        assert self.said(caplog) == []
+        for reason in (Reason.JOURNAL_FULL, Reason.JOURNAL_UNWRITABLE, Reason.JOURNAL_UNWRITABLE):
+            trouble.heard([WriteResult(1, added=1), ServiceError(reason, "no")])
+        assert [reason for _, _, reason in self.said(caplog)] == ["JOURNAL_FULL", "JOURNAL_UNWRITABLE"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_that_is_read_only_is_said(self, tmp_path, caplog):
+        tmp_path.chmod(0o500)
+        journal = writer(tmp_path)
+        for _ in range(2):
+            assert [outcome.reason for outcome in journal.commit([Add({"x": stored()})])] == [Reason.JOURNAL_UNWRITABLE]
+        assert [reason for _, _, reason in self.said(caplog)] == ["JOURNAL_UNWRITABLE"]
 
 
 class TestRefusalsForNow:

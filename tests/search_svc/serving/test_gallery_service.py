@@ -584,8 +584,7 @@ class TestDisk:
         process.popen.kill()
         process.wait()
         broken = spawn("--index", index)
-        assert broken.wait() == 1
-        assert f"{shard}: is missing" in "".join(broken.said())
+        assert f"{shard}: is missing" in broken.fatal()
         rolled = [sys.executable, "-m", "search_svc", "rollback", index]
         assert subprocess.run(rolled, check=True, capture_output=True, cwd=ROOT).stdout
         _, client = serve(index)
@@ -596,9 +595,8 @@ class TestDisk:
     def test_a_journal_that_cannot_be_read_stops_the_server_with_the_command_that_helps(self, index, spawn):
         (index / "journal.db").write_bytes(b"no database" * 1000)
         process = spawn("--index", index)
-        assert process.wait() == 1
-        (said,) = process.said()
-        assert said.startswith(f"vmmr-search: error: {index}/journal.db: is damaged")
+        said = process.fatal()
+        assert said.startswith(f"{index}/journal.db: is damaged")
         assert f"`vmmr-search repair {index}`" in said
 
 
