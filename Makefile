@@ -16,7 +16,7 @@ demo: $(VENV)/.services  ## ask the pair that ships; then draw cars, index them,
 test: $(VENV)/.dev  ## run all tests, print what they cover, fail if that falls
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report term
 
-check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, the documentation site, both wheels
+check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, the documentation site, the wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -11,7 +11,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,12 @@ def option(
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
+def found(find: Callable[[], Path], *, help: str, shown: str) -> Any:  # noqa: A002 (argparse's word)
+    """Return a field whose default is looked for when it is wanted; `find` may raise ConfigError. Help texts show `shown` as the default."""
+    limits = dict.fromkeys(("minimum", "maximum", "choices"))
+    return dataclasses.field(default_factory=find, metadata={"help": help, "shown": shown, **limits})
+
+
 def add_arguments(parser: argparse.ArgumentParser, cls: type, prefix: str) -> None:
     """Add a flag to the parser for every field of the class."""
     group = parser.add_argument_group("settings", "each can also be set by the environment variable named with it")
@@ -64,13 +71,33 @@ def from_namespace(
     variables are added to the message, behind the flags that it names.
     """
     settings = _settings(cls, prefix)
-    found = ((setting, setting.find(args, env)) for setting in settings)
-    given = {setting.name: value for setting, value in found if value is not dataclasses.MISSING}
-    try:
+    values = ((setting, setting.find(args, env)) for setting in settings)
+    given = {setting.name: value for setting, value in values if value is not dataclasses.MISSING}
+    with _naming_variables(settings):
         return cls(**given)
+
+
+def setting(cls: type, prefix: str, name: str, args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> Any:
+    """Return one setting of the class, for a command that is not configured by it: from a flag, if it has one, or the variable.
+
+    Raise ConfigError.
+    """
+    settings = _settings(cls, prefix)
+    (wanted,) = (each for each in settings if each.name == name)
+    value = wanted.find(args, env)
+    with _naming_variables(settings):
+        return wanted.default_value() if value is dataclasses.MISSING else value
+
+
+@contextmanager
+def _naming_variables(settings: Iterable["_Setting"]) -> Iterator[None]:
+    """Add the variables to the message of a ConfigError, behind the flags that it names."""
+    variables = {setting.flag: setting.variable for setting in settings}
+    try:
+        yield
     except ConfigError as error:
-        variables = {setting.flag: setting.variable for setting in settings}
-        raise ConfigError(_FLAG.sub(lambda flag: f"{flag[0]} ({variables[flag[0]]})", str(error))) from error
+        message = _FLAG.sub(lambda flag: f"{flag[0]} ({variables[flag[0]]})", str(error))
+        raise ConfigError(message) from error
 
 
 def unheeded(cls: type, prefix: str, env: Mapping[str, str] = os.environ) -> list[str]:
@@ -106,11 +133,15 @@ class _Setting:
     name: str
     kind: type
     default: Any
+    make: Callable[[], Any]
+    """Makes the default, where it is not a value."""
     help: str
     minimum: Number | None
     maximum: Number | None
     choices: Sequence[str] | None
     variable: str
+    shown: str = ""
+    """The default in help texts; nothing if it is what the value is."""
 
     @property
     def flag(self) -> str:
@@ -126,12 +157,12 @@ class _Setting:
 
     def find(self, args: argparse.Namespace, env: Mapping[str, str]) -> Any:
         """Return the checked value of the flag or else of the variable; MISSING if neither is given and there is a default."""
-        given = getattr(args, self.name)
+        given = getattr(args, self.name, None)
         if given is not None:
             return given if self.kind is bool else self._parse(self.flag, given)
         if (text := env.get(self.variable)) and not _SERVICE_ADDRESS.match(text):
             return self._parse(self.variable, text)
-        if self.default is _REQUIRED:
+        if self._is_required:
             raise ConfigError(f"{self.flag} or {self.variable} must be given")
         return dataclasses.MISSING
 
@@ -151,8 +182,17 @@ class _Setting:
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{source} must be {_EXPECTED[self.kind]}, got {text!r}") from error
 
+    def default_value(self) -> Any:
+        return self.make() if self.default is dataclasses.MISSING else self.default
+
+    @property
+    def _is_required(self) -> bool:
+        return self.default is _REQUIRED and self.make is _REQUIRED
+
     def _default_text(self) -> str:
-        if self.default is _REQUIRED:
+        if self.shown:
+            return f"default: {self.shown}"
+        if self._is_required:
             return "required"
         return "not set by default" if self.default is None else f"default {self.default}"
 
@@ -179,6 +219,7 @@ def _settings(cls: type, prefix: str) -> list[_Setting]:
             name=field.name,
             kind=_kind(hints[field.name]),
             default=field.default,
+            make=field.default_factory,
             variable=f"{prefix}_{field.name}".upper(),
             **field.metadata,
         )

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from embedder_svc.network.choice import choose_bundle
 from embedder_svc.network.model import Model
-from embedder_svc.network.runtime import DEVICES
+from embedder_svc.network.runtime import DEVICES, on_gpu
 from embedder_svc.offline.draft import Dtype, partial
 from embedder_svc.offline.embed import UNREADABLE_FILE, embed
 from embedder_svc.photos.manifest import Manifest
-from embedder_svc.serving.config import EmbedderConfig
+from embedder_svc.serving.config import PREFIX, EmbedderConfig
+from svckit import config
 from svckit.artifact import ArtifactError, refuse_existing
 from svckit.cli import CommandError, count, progress
 from svckit.cores import cores
@@ -37,8 +39,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--model",
         metavar="BUNDLE",
         type=Path,
-        default=EmbedderConfig.model,
-        help="the model bundle (default: %(default)s)",
+        help=f"the model bundle (default: the model that ships; env {PREFIX}_MODEL)",
     )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="what runs the network (default: auto)")
     parser.add_argument(
@@ -61,11 +62,9 @@ def _run(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")
-    if not args.model.is_dir():
-        default = "; the default is in a clone of the repository" if args.model == EmbedderConfig.model else ""
-        raise CommandError(f"--model: there is no folder {args.model.absolute()}{default}")
+    bundle = _bundle(args)
     manifest = Manifest.read(args.manifest)
-    model = Model.open(args.model, device=args.device, threads=args.threads, max_batch=args.batch)
+    model = Model.open(bundle, device=args.device, threads=args.threads, max_batch=args.batch)
     bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
     try:
         made = embed(
@@ -77,6 +76,15 @@ def _run(args: argparse.Namespace) -> None:
     _warn_of_unreadable(args.out / UNREADABLE_FILE)
     cut = f", {made['cut']} cut to their car, {made['no_car_found']} without a car" if "cut" in made else ""
     print(f"{args.out}: {made['count']} embeddings of {made['model_name']}{cut}, {made['skipped']} photos unreadable")
+
+
+def _bundle(args: argparse.Namespace) -> Path:
+    """Return the bundle that a server with this model, and on this device, would serve."""
+    model = config.setting(EmbedderConfig, PREFIX, "model", args)
+    if not model.is_dir():
+        raise CommandError(f"--model ({PREFIX}_MODEL): there is no folder {model.absolute()}")
+    precision = config.setting(EmbedderConfig, PREFIX, "precision", args)
+    return choose_bundle(model, precision, gpu=on_gpu(args.device))
 
 
 def _warn_of_unreadable(table: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from embedder_svc.network.choice import PRECISION_SETTINGS
 from embedder_svc.network.runtime import DEVICES
 from embedder_svc.photos.preprocess import Limits
-from svckit.config import ConfigError, option
+from svckit import shipped
+from svckit.config import ConfigError, found, option
 from svckit.server import ServerConfig
 
 PREFIX = "VMMR_EMBEDDER"
@@ -20,9 +21,10 @@ _MAX_IMAGES = 2**32 - 1
 @dataclass(frozen=True, kw_only=True)
 class EmbedderConfig(ServerConfig):
     port: int = option(50051, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
-    model: Path = option(
-        Path("models/resnet50-cars-int8"),
+    model: Path = found(
+        shipped.model,
         help="directory of the model bundle, or of several bundles of one model in different precisions",
+        shown="the model that ships",
     )
     precision: str = option(
         "auto",

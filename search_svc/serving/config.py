@@ -5,7 +5,8 @@ from pathlib import Path
 
 from search_svc.engine.gpu import DEVICES
 from search_svc.index.retention import KEEP_VERSIONS
-from svckit.config import ConfigError, option
+from svckit import shipped
+from svckit.config import ConfigError, found, option
 from svckit.server import ServerConfig
 
 PREFIX = "VMMR_SEARCH"
@@ -14,7 +15,9 @@ PREFIX = "VMMR_SEARCH"
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ServerConfig):
     port: int = option(50052, minimum=0, maximum=65535, help="port to listen on; 0 takes any free one")
-    index: Path = option(Path("models/stanford-cars"), help="index data directory; its current version is served")
+    index: Path = found(
+        shipped.gallery, help="index data directory; its current version is served", shown="the gallery that ships"
+    )
     device: str = option("cpu", choices=DEVICES, help="what searches; cuda is every GPU there is")
     max_queries: int = option(256, minimum=1, help="most queries in one call")
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")

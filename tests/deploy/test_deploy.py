@@ -23,7 +23,7 @@ from embedder_svc.__main__ import parser as embedder_parser
 from embedder_svc.serving.config import EmbedderConfig
 from search_svc.__main__ import parser as search_parser
 from search_svc.serving.config import SearchConfig
-from svckit import config, probe
+from svckit import config, probe, shipped
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -117,7 +117,7 @@ def matches(name, pattern):
 def copied(service):
     """Sources that are copied from the repository."""
     lines = [line for name, line in service.dockerfile if name == "COPY" and not line.startswith("--from")]
-    return [source for line in lines for source in line.split()[:-1]]
+    return [source for line in lines for source in line.split()[:-1] if not source.startswith("--")]
 
 
 def test_what_is_copied_is_there_and_not_ignored(service):
@@ -241,10 +241,31 @@ def test_the_port_is_the_services_own(service):
     assert service.settings(service.environment).port == service.config.__dataclass_fields__["port"].default
 
 
-def test_the_model_is_in_the_image(service):
-    copies = [line.split() for line in service.last_stage("COPY") if not line.startswith("--from")]
-    if service.name == "embedder":
-        assert [str(service.settings({}).model)] == [target for _, target in copies]
+def shipped_copy(service):
+    """The flags, the source and the target of what ships with the image."""
+    (line,) = (line for line in service.last_stage("COPY") if not line.startswith("--from"))
+    *flags, source, target = line.split()
+    return flags, source, target
+
+
+def test_what_ships_is_in_the_image_where_the_command_looks(service):
+    _, source, target = shipped_copy(service)
+    assert target == service.command[-1]
+    assert ROOT / source == {"embedder": shipped.model, "search": shipped.gallery}[service.name]()
+
+
+def test_the_gallery_in_the_image_is_its_users():
+    """A named volume takes over content, owner and mode of the image's folder when it is first mounted."""
+    search = SERVICES[1]
+    flags, _, _ = shipped_copy(search)
+    (user,) = search.last_stage("USER")
+    assert flags == [f"--chown={user}"]
+
+
+@pytest.mark.parametrize("left", ["journal.db", "journal.db-wal", "journal.mark", "build.lock"])
+def test_what_a_server_left_beside_the_gallery_gets_into_no_image(left):
+    assert not in_context(f"models/stanford-cars/{left}")
+    assert in_context("models/stanford-cars/CURRENT")
 
 
 def test_the_health_check_probes_the_server(service):
@@ -275,11 +296,23 @@ def test_compose_publishes_the_port_to_this_machine_alone(service):
     assert COMPOSE[service.name]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
-def test_compose_mounts_what_the_command_reads(service):
-    (volume,) = COMPOSE[service.name]["volumes"]
-    assert volume["target"] == service.command[-1]
+def test_compose_mounts_the_model_to_be_read():
+    embedder = SERVICES[0]
+    (volume,) = COMPOSE["embedder"]["volumes"]
+    assert volume["target"] == embedder.command[-1]
     assert volume["read_only"]
     assert not volume["bind"]["create_host_path"], "a wrong path is an error, not an empty folder"
+
+
+def test_compose_mounts_the_gallery_to_be_written_to_by_the_images_user():
+    search = SERVICES[1]
+    (volume,) = COMPOSE["search"]["volumes"]
+    name, target, *mode = volume.split(":")
+    assert (target, mode) == (search.command[-1], []), "no :ro"
+    assert name in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["volumes"], "a volume, which Docker fills"
+    assert [COMPOSE["search"]["user"]] == search.last_stage("USER")
+    environment = {name: str(value) for name, value in COMPOSE["search"]["environment"].items()}
+    assert not search.settings(search.environment | environment).read_only
 
 
 def test_the_model_that_compose_mounts_by_default_is_there():
@@ -294,7 +327,7 @@ def test_compose_sets_what_are_settings(service):
         service.settings(service.environment | {name: str(value) for name, value in variables.items()})
 
 
-def test_containers_can_write_nothing_but_their_tmp(service):
+def test_containers_can_write_nothing_but_their_tmp_and_the_gallery(service):
     container = COMPOSE[service.name]
     assert container["read_only"]
     assert container["tmpfs"] == ["/tmp:size=64m"]

@@ -10,8 +10,10 @@ import vmmr
 from svckit import extras
 
 ROOT = Path(__file__).parents[2]
-SERVICES, CLIENT = (tomllib.loads((ROOT / path / "pyproject.toml").read_text()) for path in (".", "client"))
-PROJECTS = ((".", SERVICES), ("client", CLIENT))
+SERVICES, CLIENT, MODELS = (
+    tomllib.loads((ROOT / path / "pyproject.toml").read_text()) for path in (".", "client", "models")
+)
+PROJECTS = ((".", SERVICES), ("client", CLIENT), ("models", MODELS))
 
 
 def test_the_services_need_the_client_of_their_own_version():
@@ -20,7 +22,7 @@ def test_the_services_need_the_client_of_their_own_version():
     ]
 
 
-def test_both_take_their_version_from_one_file():
+def test_all_take_their_version_from_one_file():
     files = {(ROOT / path / project["tool"]["hatch"]["version"]["path"]).resolve() for path, project in PROJECTS}
     assert files == {ROOT / "client" / "vmmr" / "_version.py"}
 
@@ -30,8 +32,8 @@ def test_what_is_installed_here_is_of_that_version(name):
     assert version(name) == vmmr.__version__
 
 
-def test_both_want_the_same_python():
-    assert CLIENT["project"]["requires-python"] == SERVICES["project"]["requires-python"]
+def test_all_want_the_same_python():
+    assert len({project["project"]["requires-python"] for _, project in PROJECTS}) == 1
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu", "report", "train", "loadtest"])

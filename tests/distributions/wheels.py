@@ -1,4 +1,4 @@
-"""Both wheels, built, installed into empty environments and used there. `make check` runs it: pip fetches what they need.
+"""All wheels, built, installed into empty environments and used there. `make check` runs it: pip fetches what they need.
 
 With VMMR_WHEELS, a folder, the wheels in it are tested, and none are built: so a release tests what it publishes.
 """
@@ -6,7 +6,6 @@ With VMMR_WHEELS, a folder, the wheels in it are tested, and none are built: so 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -34,6 +33,8 @@ PACKAGES = {
     "vmmr": {"vmmr": "client/vmmr"},
     "vmmr-services": {name: name for name in ("svckit", "embedder_svc", "search_svc", "loadtest")},
 }
+MODELS = "vmmr-models"
+"""The package of data: no modules, no commands."""
 CLIENT_NEEDS = {
     "googleapis-common-protos",
     "grpcio",
@@ -86,8 +87,8 @@ def wheels(tmp_path_factory) -> dict[str, Wheel]:
     else:
         out = tmp_path_factory.mktemp("wheels")
         pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "--wheel-dir", out, ROOT / "client", ROOT], check=True)
-    return {name: Wheel(*out.glob(f"{name.replace('-', '_')}-[0-9]*.whl")) for name in PACKAGES}
+        subprocess.run([*pip, "--wheel-dir", out, ROOT / "client", ROOT, ROOT / "models"], check=True)
+    return {name: Wheel(*out.glob(f"{name.replace('-', '_')}-[0-9]*.whl")) for name in (*PACKAGES, MODELS)}
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +131,20 @@ def test_a_wheel_has_its_packages_whole_and_nothing_else(name, wheels):
     assert wheels[name].files == {path.removeprefix("client/") for path in there}
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+def test_the_wheel_of_data_has_what_ships_and_no_journal(wheels):
+    listed = ["git", "ls-files", "models"]
+    known = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {path.removeprefix("models/") for path in known if path.count("/") > 1}
+    assert wheels[MODELS].files == {f"vmmr_models/{path}" for path in folders}
+
+
+@pytest.mark.parametrize("name", [*PACKAGES, MODELS])
 def test_a_wheel_is_pure_python(name, wheels):
     assert wheels[name].told("WHEEL")["Root-Is-Purelib"] == "true"
     assert wheels[name].told("WHEEL").get_all("Tag") == ["py3-none-any"]
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", [*PACKAGES, MODELS])
 def test_a_wheel_says_its_name_and_the_version_of_all(name, wheels):
     metadata = wheels[name].told("METADATA")
     assert (metadata["Name"], metadata["Version"]) == (name, vmmr.__version__)
@@ -241,15 +249,18 @@ def test_a_command_that_needs_an_extra_names_it(extra, command, services):
     assert "Traceback" not in done.stderr
 
 
-def test_the_client_of_one_wheel_asks_the_services_of_the_other(client, services, module_run, tmp_path):
-    shutil.copytree(ROOT / "models", tmp_path / "models")
+def test_what_ships_is_a_wheel_of_its_own_and_without_it_it_is_said_what_to_do(
+    wheels, client, services, module_run, tmp_path
+):
+    """From an empty folder, without a flag: the client of one wheel asks the services of the other, which serve the third."""
+    for service, program in (("embedder", "vmmr-embedder"), ("search", "vmmr-search")):
+        (line,) = services.run(program, "serve").stderr.splitlines()
+        assert "that ships is not installed: give one, or install it" in json.loads(line)["error"], service
+    services.gives("pip", "install", "--quiet", "--no-deps", "--no-compile", wheels[MODELS].path)
     Image.new("RGB", (320, 240), "grey").save(tmp_path / "grey.jpg")
     addresses = []
-    for service, flag, folder in (
-        ("embedder", "--model", "resnet50-cars-int8"),
-        ("search", "--index", "stanford-cars"),
-    ):
-        serve = ("-m", f"{service}_svc", "serve", "--port", 0, flag, tmp_path / "models" / folder)
+    for service in ("embedder", "search"):
+        serve = ("-m", f"{service}_svc", "serve", "--port", 0)
         server = module_run(*serve, python=services.path / "bin" / "python", cwd=services.path)
         addresses += [f"--{service}", f"127.0.0.1:{server.ready()['port']}"]
     told = json.loads(client.gives("vmmr", "identify", tmp_path / "grey.jpg", "--json", "--timeout", 60, *addresses))

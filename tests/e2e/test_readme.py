@@ -26,12 +26,11 @@ def commands(readme) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(root, drawn, tmp_path_factory) -> Path:
-    """Where a reader would be: `photos/` of their own, `car.jpg`, and the model that ships."""
+def folder(drawn, tmp_path_factory) -> Path:
+    """A folder of a reader's own, with `photos/` and `car.jpg`; the model and the gallery that ship are not in it."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "photos").symlink_to(drawn.photos)
     (folder / "pilot").symlink_to(next(path for path in drawn.photos.iterdir() if path.is_dir()))
-    (folder / "models").symlink_to(root / "models")
     shutil.copy(min(drawn.photos.glob("*/*.jpg")), folder / "car.jpg")
     return folder
 

@@ -29,7 +29,7 @@ def test_every_setting_is_in_the_table_with_its_variable_and_default():
     assert table.keys() == {f"--{field.name.replace('_', '-')}" for field in own}
     for field in own:
         row = table[f"--{field.name.replace('_', '-')}"]
-        default = "required" if field.default is dataclasses.MISSING else str(field.default)
+        default = field.metadata.get("shown") or str(field.default)
         assert row[1:3] == [f"`{PREFIX}_{field.name.upper()}`", default]
 
 

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder_svc.__main__ import _pipeline
+from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
 from embedder_svc.offline import command as embed_command
 from embedder_svc.offline import draft as embed_draft
@@ -28,6 +29,7 @@ from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import EmbedderConfig
 from svckit.artifact import ArtifactError, read_manifest
 from svckit.cli import CommandError
+from svckit.config import ConfigError
 from svckit.metrics import Metrics
 
 COUNT = 150  # three chunks, the last not full
@@ -42,7 +44,8 @@ class Collection:
         self.photos = root / "photos"
 
     def flags(self, out, *more):
-        return ["embed", str(self.manifest), f"--photos={self.photos}", f"--out={out}", f"--model={self.model}", *more]
+        model = [f"--model={self.model}"] if self.model else []
+        return ["embed", str(self.manifest), f"--photos={self.photos}", f"--out={out}", *model, *more]
 
     def embed(self, out, *more):
         parser = argparse.ArgumentParser()
@@ -159,18 +162,28 @@ class TestArtifact:
             "  ...",
         ]
 
-    def test_a_default_model_that_is_not_there_is_told_with_where_it_would_be(self, collection, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        elsewhere = Collection(collection.root, embed_command.EmbedderConfig.model)
-        with pytest.raises(CommandError) as caught:
-            elsewhere.embed(tmp_path / "out")
-        assert str(caught.value) == (
-            f"--model: there is no folder {tmp_path}/models/resnet50-cars-int8; the default is in a clone of the repository"
-        )
-
-    def test_a_named_model_that_is_not_there_is_told(self, collection, tmp_path):
-        with pytest.raises(CommandError, match=rf"^--model: there is no folder {tmp_path}/none$"):
+    def test_a_model_that_is_not_there_is_told(self, collection, tmp_path):
+        with pytest.raises(
+            CommandError, match=rf"^--model \(VMMR_EMBEDDER_MODEL\): there is no folder {tmp_path}/none$"
+        ):
             Collection(collection.root, tmp_path / "none").embed(tmp_path / "out")
+
+    def test_the_model_is_the_servers_variable_where_no_flag_is_given(self, collection, tmp_path, monkeypatch):
+        """A folder of bundles, too, of which the server's other variable says which."""
+        shutil.copytree(collection.model, tmp_path / "models" / "one")
+        monkeypatch.setenv("VMMR_EMBEDDER_MODEL", str(tmp_path / "models"))
+        without = Collection(collection.root, None)
+        without.embed(tmp_path / "out")
+        assert (
+            json.loads((tmp_path / "out/manifest.json").read_text())["model"]
+            == bundle.read(collection.model).fingerprint
+        )
+        monkeypatch.setenv("VMMR_EMBEDDER_PRECISION", "fp16")
+        with pytest.raises(ConfigError, match="--precision"):
+            without.embed(tmp_path / "again")
+        monkeypatch.setenv("VMMR_EMBEDDER_MODEL", str(tmp_path / "none"))
+        with pytest.raises(CommandError, match=f"there is no folder {tmp_path}/none"):
+            without.embed(tmp_path / "again")
 
     def test_nothing_else_is_left_behind(self, collection, whole):
         assert {path.name for path in whole.parent.iterdir()} == {"whole", "manifest.csv", "photos"}
