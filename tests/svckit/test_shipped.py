@@ -33,14 +33,13 @@ def without_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "PACKAGE", "vmmr_models_of_this_test")
 
 
-@pytest.mark.parametrize(("cls", "prefix", "name", "folder"), SERVICES)
-def test_without_a_checkout_they_are_those_of_the_package(
-    cls, prefix, name, folder, without_checkout, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("service", SERVICES)
+def test_without_a_checkout_they_are_those_of_the_package(service, without_checkout, tmp_path, monkeypatch):
+    *known, folder = service
     installed = tmp_path / "vmmr_models_of_this_test" / folder
     installed.mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
-    assert setting(cls, prefix, name) == installed
+    assert setting(*known) == installed
 
 
 @pytest.mark.parametrize(("cls", "prefix", "name", "folder"), SERVICES)
