@@ -8,19 +8,26 @@ each where it is from, a line a figure:
     86.1 [83.8, 88.3] = 100 x shipped.json > scores > level=label & measure=nearest, top-1
     0.97 [0.86, 1.11] = chain.json > figures > identify_many / the slower service alone
     3.5 = waterfall.json > stages_ms > decoding
-    1.9 = peers.json > a > p99 over peers.json > b > p99
+    13 = 1000 divided by chain.json > figures > identify_many: CPU ms a photo, embedder
     95 is fixed
+    60, 1,024 are fixed
+    rows of bench.search.index:tables
     -->
 
 The path leads through a file of bench/results, by keys, numbers of a list, or what an item of a list is. With an interval it ends at an object
-with `value`, `low` and `high`, or at a list, of which the figure is the median and the interval the least and the most. Of a list without an
-interval it is the median; `min of`, `max of`, `sum of` and `count of` take another. Other numbers may have a line, too. What was not measured `is` one of KINDS.
+with `value`, `low` and `high` (or `least` and `most`), or at a list, of which the figure is the median and the interval the least and the most. Of a list without an
+interval it is the median; `min of`, `max of`, `sum of` and `count of` take another, of an object's values, too. `divided by`, `minus` and `plus` are
+worked out from the left to the right. Other numbers may have a line, too. What was not measured `is` one of KINDS. Rows of tables may be those that a function of
+a bench prints.
 
 Without --write this prints what is wrong: figures that are not what is stored, and those without a line. With it the documentation gets the stored ones.
 """
 
 import argparse
+import contextlib
 import functools
+import importlib
+import io
 import json
 import operator
 import re
@@ -37,6 +44,7 @@ KINDS = {
     "fixed": "a setting, a limit, a format or a definition of ours",
     "wanted": "what was aimed at",
     "cited": "measured by others, who are named",
+    "calculated": "worked out from figures of the page, as it says",
     "example": "a number to explain something by",
 }
 """Kinds of numbers that look like figures, and are none."""
@@ -50,8 +58,10 @@ _CELL = re.compile(rf"[\s*+~<>=x/,\[\]()-]*(?:{NUMBER})(?:[\s*+x/,%\[\]()-]|{NUM
 _NUMBER = re.compile(NUMBER)
 _COMMENT = re.compile(r"<!-- figures\n(.*?)-->", re.DOTALL)
 _NOT_TEXT = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|https?://\S+", re.DOTALL)
+_ROWS = "rows of "
+_INTERVALS = (("value", "low", "high"), ("value", "least", "most"))
 _FUNCTIONS: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "sum": sum, "count": len}
-_OPERATORS = {" over ": operator.truediv, " less ": operator.sub}
+_OPERATORS = {"divided by": operator.truediv, "minus": operator.sub, "plus": operator.add}
 
 
 class WrongError(Exception):
@@ -78,31 +88,41 @@ def pages() -> list[Path]:
 def check(text: str) -> Iterator[str]:
     """Yield what is wrong with the figures of a page."""
     for block, comment in _blocks(text):
-        free = list(_NUMBER.finditer(_text_of(block)))
+        free = _numbers(block)
         for line in comment:
             try:
-                source = Source.read(line)
-                _taken(source, free)
-                if (now := source.now()) != source.figure:
-                    yield f"`{source.figure}` is {now} in {source.path}"
+                yield from _check_line(line, block, free)
             except WrongError as error:
                 yield f"{error}: {line}"
-        wanted = _places_of_figures(block)
         for each in free:
-            if each.start() in wanted:
-                yield f"`{each[0]}` has no line: {_around(block, each.start())}"
+            if each.is_figure:
+                yield f"`{each.text}` has no line: {_around(block, each.start)}"
+
+
+def _check_line(line: str, block: str, free: list["Number"]) -> Iterator[str]:
+    """Take the numbers that the line is about out of the free ones; yield what is wrong with them."""
+    if line.startswith(_ROWS):
+        printed = _printed(line.removeprefix(_ROWS))
+        free[:] = _without_rows(block, free, printed)
+        return
+    for source in Source.read(line):
+        _taken(source, free)
+        if (now := source.now()) != source.figure:
+            yield f"`{source.figure}` is {now} in {source.path}"
 
 
 def rewritten(text: str) -> str:
     """Return the page with every figure that has a stored result as that is now."""
     parts = []
     for block, comment in _blocks(text):
-        free, edits, lines = list(_NUMBER.finditer(_text_of(block))), [], []
+        free, edits, lines = _numbers(block), [], []
         for line in comment:
-            source = Source.read(line)
-            now = _NUMBER.findall(source.now())
-            edits += [(*old.span(), new) for old, new in zip(_taken(source, free), now, strict=True)]
-            lines.append(line.replace(source.figure, source.now(), 1))
+            now = line
+            for source in [] if line.startswith(_ROWS) else Source.read(line):
+                numbers = _NUMBER.findall(source.now())
+                edits += [(old.start, old.end, new) for old, new in zip(_taken(source, free), numbers, strict=True)]
+                now = now.replace(source.figure, source.now(), 1)
+            lines.append(now)
         for start, end, new in sorted(edits, reverse=True):
             block = block[:start] + new + block[end:]  # noqa: PLW2901 (from its end on, so that places stay true)
         parts.append(block + ("<!-- figures\n" + "".join(f"{line}\n" for line in lines) + "-->" if comment else ""))
@@ -118,12 +138,15 @@ class Source:
     is_kind: bool
 
     @classmethod
-    def read(cls, line: str) -> "Source":
-        for sign, is_kind in ((" = ", False), (" is ", True)):
-            figure, found, path = line.partition(sign)
-            if found and (not is_kind or path in KINDS):
-                return cls(figure, path, is_kind)
-        raise WrongError(f"neither `FIGURE = PATH` nor `FIGURE is {' | '.join(KINDS)}`")
+    def read(cls, line: str) -> list["Source"]:
+        """Return what a line says: of one figure, or of several that are of a kind."""
+        figure, found, path = line.partition(" = ")
+        if found:
+            return [cls(figure, path, is_kind=False)]
+        figures, found, kind = re.fullmatch(r"(.*?)(?: (is|are) (\w+))?", line).groups()
+        if not found or kind not in KINDS:
+            raise WrongError(f"neither `FIGURE = PATH` nor `FIGURE is {' | '.join(KINDS)}`")
+        return [cls(figure, kind, is_kind=True) for figure in (figures.split(", ") if found == "are" else [figures])]
 
     def now(self) -> str:
         """Return the figure as it should be, with as many decimals as it has."""
@@ -150,18 +173,29 @@ def _written(like: str, value: float) -> str:
 
 
 def _values(path: str, *, interval: bool) -> list[float]:
-    for sign, of_two in _OPERATORS.items():
-        if sign in path:
-            return [of_two(*(_values(each, interval=False)[0] for each in path.split(sign)))]
-    scale, _, rest = path.rpartition(" x ")
-    name, _, rest = rest.rpartition(" of ") if re.match(r"(min|max|sum|count) of ", rest) else ("", "", rest)
-    found = _found(rest)
-    if isinstance(found, dict) and {"value", "low", "high"} <= found.keys():
-        values = [found["value"], *((found["low"], found["high"]) if interval else ())]
-    elif isinstance(found, list) and not name:
+    """Return the number that a path comes to, and the ends of its interval if they are wanted."""
+    first, *rest = re.split(rf" ({'|'.join(_OPERATORS)}) ", path)
+    if not rest:
+        return _stored_values(first, interval=interval)
+    result = _stored_values(first, interval=False)[0]
+    for name, operand in zip(rest[::2], rest[1::2], strict=True):
+        result = _OPERATORS[name](result, _stored_values(operand, interval=False)[0])
+    return [result]
+
+
+def _stored_values(operand: str, *, interval: bool) -> list[float]:
+    if _NUMBER.fullmatch(operand):
+        return [float(operand)]
+    scale, function, path = re.fullmatch(r"(?:([\d.]+) x )?(?:(min|max|sum|count) of )?(.*)", operand).groups()
+    found = _found(path)
+    if isinstance(found, dict) and (ends := next((each for each in _INTERVALS if set(each) <= found.keys()), None)):
+        values = [found[end] for end in ends[: 3 if interval else 1]]
+    elif function:
+        values = [_FUNCTIONS[function](list(found.values()) if isinstance(found, dict) else found)]
+    elif isinstance(found, list):
         values = [statistics.median(found), *((min(found), max(found)) if interval else ())]
     else:
-        values = [_FUNCTIONS[name](found) if name else found]
+        values = [found]
     if not all(isinstance(value, (int, float)) for value in values):
         raise WrongError("leads to no number")
     return [float(scale or 1) * value for value in values]
@@ -205,15 +239,46 @@ def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
     yield text[start:], []
 
 
-def _taken(source: Source, free: list[re.Match[str]]) -> Sequence[re.Match[str]]:
-    """Take the figure's numbers, which stand one after the other, out of those of a block that no line has named."""
-    numbers = _NUMBER.findall(source.figure)
-    for at in range(len(free) - len(numbers) + 1):
-        if [each[0] for each in free[at : at + len(numbers)]] == numbers:
-            taken = free[at : at + len(numbers)]
-            del free[at : at + len(numbers)]
-            return taken
-    raise WrongError("there is no such figure, or no other one, in what precedes the comment")
+@dataclass(frozen=True)
+class Number:
+    """A number in a block, and whether it is a figure, which must have a line."""
+
+    text: str
+    start: int
+    end: int
+    is_figure: bool
+
+
+def _numbers(block: str) -> list[Number]:
+    figures = _places_of_figures(block)
+    return [Number(each[0], *each.span(), each.start() in figures) for each in _NUMBER.finditer(_text_of(block))]
+
+
+def _taken(source: Source, free: list[Number]) -> list[Number]:
+    """Take the figure's numbers, one behind the other, out of those of a block that no line has named: the first that are figures, or others."""
+    texts = _NUMBER.findall(source.figure)
+    places = [at for at in range(len(free)) if [each.text for each in free[at : at + len(texts)]] == texts]
+    if not places:
+        raise WrongError("there is no such figure, or no other one, in what precedes the comment")
+    at = min(places, key=lambda place: (not free[place].is_figure, place))
+    taken = free[at : at + len(texts)]
+    del free[at : at + len(texts)]
+    return taken
+
+
+@functools.cache
+def _printed(name: str) -> frozenset[str]:
+    """Return the lines that a function of a bench, `MODULE:FUNCTION`, prints of the stored results."""
+    module, _, function = name.partition(":")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        getattr(importlib.import_module(module), function)()
+    return frozenset(printed.getvalue().splitlines())
+
+
+def _without_rows(block: str, free: list[Number], printed: frozenset[str]) -> list[Number]:
+    """Return the numbers that are in no row that is printed."""
+    rows = [each.span() for each in re.finditer(r"^\|.*\|$", block, re.MULTILINE) if each[0].replace("**", "") in printed]
+    return [each for each in free if not any(start <= each.start < end for start, end in rows)]
 
 
 def _text_of(block: str) -> str:

@@ -70,6 +70,11 @@ def main() -> None:
     print(table(report))
 
 
+def tables() -> None:
+    """Print what is stored, as docs/live.md has it."""
+    print(table(json.loads((RESULTS / "enrolment.json").read_text())))
+
+
 @dataclass(frozen=True)
 class Photo:
     path: str

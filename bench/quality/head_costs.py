@@ -48,6 +48,16 @@ def main() -> None:
     )
 
 
+def tables() -> None:
+    """Print what is stored, as docs/export.md has it."""
+    for row in json.loads(OUT.read_text())["bundles"]:
+        head = "whitened" if "whitened" in row["bundle"] else "without a head (learned projection)"
+        stored = f"{row['bytes a photo, float16'] >> 10} KB, {row['bytes a photo, Flat'] >> 10} KB"
+        times = (f"{row[f'{kind} ms']:.2f}" for kind in ("Flat", "SQfp16", "IVF80,Flat", "HNSW32,Flat"))
+        cells = [f"{head}, {row['dimension']}", f"{row['bundle MB']} MB", f"{row['network ms']:.1f}", stored, *times]
+        print(f"| {' | '.join(cells)} |")
+
+
 def about(path: Path) -> dict[str, Any]:
     info = bundle.read(path)
     return {

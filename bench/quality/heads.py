@@ -71,6 +71,24 @@ def main() -> None:
     args.out.write_text(json.dumps(written, indent=1) + "\n")
 
 
+def tables() -> None:
+    """Print what is stored, as docs/export.md has it: of the labels that the head was chosen by, then of those reported."""
+    stored = json.loads(OUT.read_text())
+    for part, known in (("chosen", True), ("report", False)):
+        for row in stored[part]["heads"]:
+            cells = [_recipe(row), *([f"{row['known, nearest']} / {row['known']}"] if known else [])]
+            new = " / ".join(f"{each['mean over labels']}" for each in row["new"].values())
+            cells += [f"{row['AUROC']} / {row['FPR95']}", new]
+            print(f"| {' | '.join(cells)} |")
+
+
+def _recipe(row: dict[str, Any]) -> str:
+    if "head" in row:
+        return "none: pooled features, 2048"
+    within = {0: "total", 1: "within labels"}.get(row["within"], f"{row['within']} within")
+    return f"{within}, {row['shrinkage']}, {row['directions']}"
+
+
 def split(embeddings: Embeddings, name: str) -> Cars:
     return some(embeddings, [row for row, photo in enumerate(embeddings.photos) if photo.split == name])
 

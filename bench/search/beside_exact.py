@@ -201,6 +201,12 @@ def _resident() -> dict[str, int]:
     return {f"{key}_mib": size >> 10 for key, size in sizes.items()}
 
 
+def tables() -> None:
+    """Print what is stored."""
+    for path in sorted(indexes.RESULTS.glob("beside-exact-*.json")):
+        _print(json.loads(path.read_text()))
+
+
 def _print(told: dict[str, Any]) -> None:
     print(f"exact {told['exact']['p50_ms']:.1f} ms; the index is {told['share of float32 Flat']:.1%} of float32 Flat")
     for name, stages in told.items():

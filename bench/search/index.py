@@ -262,10 +262,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(*, every: bool = False) -> None:
-    """Write tables in Markdown of all results there are, how they grow, and the plot."""
-    results = {
+    """Write the tables, and draw how the time of a query grows."""
+    tables(every=every)
+    _draw(_results())
+
+
+def _results() -> dict[tuple[int, ...], Any]:
+    return {
         tuple(map(int, path.stem.split("-")[1:])): json.loads(path.read_text()) for path in RESULTS.glob("index-*.json")
     }
+
+
+def tables(*, every: bool = False) -> None:
+    """Print tables in Markdown of all results there are, and of how they grow."""
+    results = _results()
     for (dimension, photos), kinds in sorted(results.items()):
         print(f"\n{photos:,} photos, {dimension}-d\n")
         _print_table(
@@ -283,7 +293,6 @@ def report(*, every: bool = False) -> None:
                 if len(curve) > 2:
                     told = ", ".join(f"{photos:,}: {ms:.3g} ms" for photos, ms in curve)
                     print(f"| {dimension} | {least} | {name} | {exponent(curve):.2f} | {told} |")
-    _draw(results)
 
 
 def _print_table(titles: list[str], rows: Iterator[list[str]]) -> None:

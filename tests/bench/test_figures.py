@@ -62,8 +62,9 @@ def test_every_figure_of_a_page_names_a_stored_result_and_equals_it(path):
         "12346 = made.json > big",
         "0.26 = made.json > down",
         "-0.26 = made.json > down",
-        "1.5 = made.json > scores > k=5 > right over made.json > scores > k=1 > right",
-        "0.3 = made.json > scores > k=5 > right less made.json > scores > k=1 > right",
+        "1.5 = made.json > scores > k=5 > right divided by made.json > scores > k=1 > right",
+        "0.25 = made.json > scores > k=5 > right minus made.json > scores > k=1 > right",
+        "2.5 = made.json > scores > k=5 > right plus made.json > scores > k=1 > right divided by 0.5",
         "95 is fixed",
     ],
 )
@@ -108,6 +109,16 @@ def test_a_line_that_is_wrong_is_told(made, line, said):
 )
 def test_what_is_a_figure(text, told):
     assert [each.split("`")[1] for each in figures.check(text)] == told
+
+
+def test_several_figures_of_a_kind_have_one_line(made):
+    assert list(figures.check(page("1,024 MB, 5 s and 60 %", "60, 1,024, 5 are fixed"))) == []
+
+
+def test_rows_may_be_those_that_a_bench_prints(made, monkeypatch):
+    monkeypatch.setattr(figures, "_printed", {"bench.a:tables": frozenset(["| a | 2.5 ms |"])}.get)
+    text = "| | |\n|---|---|\n| **a** | 2.5 ms |\n| b | 3 ms |"
+    assert [each.split("`")[1] for each in figures.check(page(text, "rows of bench.a:tables"))] == ["3"]
 
 
 def test_a_line_is_of_one_figure(made):
