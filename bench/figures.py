@@ -28,17 +28,14 @@ import contextlib
 import functools
 import importlib
 import io
-import json
-import operator
 import re
-import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.lib.paths import RESULTS, ROOT
+from bench.lib.paths import ROOT
+from bench.lib.stored import WrongError, values
 
 KINDS = {
     "fixed": "a setting, a limit, a format or a definition of ours",
@@ -55,17 +52,11 @@ _NEXT = r"\s*(?:/|,|-|to|and|or|of)\s*"
 _WITH_UNIT = re.compile(rf"(?:{NUMBER})(?:{_NEXT}[+-]?(?:{NUMBER}))*(?:\s|\*\*)*{_UNIT}")
 _WITH_INTERVAL = re.compile(rf"(?:{NUMBER})\s*\[[+-]?(?:{NUMBER}),\s*[+-]?(?:{NUMBER})\]")
 _CELL = re.compile(rf"[\s*+~<>=x/,\[\]()-]*(?:{NUMBER})(?:[\s*+x/,%\[\]()-]|{NUMBER}|{_UNIT})*")
+_YEAR = re.compile(r"(19|20)\d\d")
 _NUMBER = re.compile(NUMBER)
 _COMMENT = re.compile(r"<!-- figures\n(.*?)-->", re.DOTALL)
 _NOT_TEXT = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|https?://\S+", re.DOTALL)
 _ROWS = "rows of "
-_INTERVALS = (("value", "low", "high"), ("value", "least", "most"))
-_FUNCTIONS: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "sum": sum, "count": len}
-_OPERATORS = {"divided by": operator.truediv, "minus": operator.sub, "plus": operator.add}
-
-
-class WrongError(Exception):
-    """Raised where a line cannot be read, or leads to nothing."""
 
 
 def main() -> None:
@@ -81,8 +72,8 @@ def main() -> None:
 
 
 def pages() -> list[Path]:
-    """Return the pages whose figures are checked."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "models").glob("*/README.md"))]
+    """Return the pages whose figures are checked: README, docs and cards, but for docs/adr, which say what was known on their day."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "models").glob("*/README.md"))]
 
 
 def check(text: str) -> Iterator[str]:
@@ -153,14 +144,14 @@ class Source:
         if self.is_kind:
             return self.figure
         shown = _NUMBER.findall(self.figure)
-        found = _values(self.path, interval=len(shown) > 1)
+        found = values(self.path, interval=len(shown) > 1)
         if len(found) != len(shown):
             raise WrongError(f"{len(shown)} numbers, and {len(found)} are stored")
         signs = [sign for sign, _ in re.findall(rf"(?<![\w)])([+-]?)({NUMBER})", self.figure)]
         if any(value * float(f"{sign}1") < 0 for sign, value in zip(signs, found, strict=True) if sign):
             raise WrongError("the sign is another")
-        values = iter(zip(shown, found, strict=True))
-        return _NUMBER.sub(lambda _: _written(*next(values)), self.figure)
+        pairs = iter(zip(shown, found, strict=True))
+        return _NUMBER.sub(lambda _: _written(*next(pairs)), self.figure)
 
 
 def _written(like: str, value: float) -> str:
@@ -170,64 +161,6 @@ def _written(like: str, value: float) -> str:
         return like
     text = f"{abs(value):,.{decimals}f}"
     return text if "," in like else text.replace(",", "")
-
-
-def _values(path: str, *, interval: bool) -> list[float]:
-    """Return the number that a path comes to, and the ends of its interval if they are wanted."""
-    first, *rest = re.split(rf" ({'|'.join(_OPERATORS)}) ", path)
-    if not rest:
-        return _stored_values(first, interval=interval)
-    result = _stored_values(first, interval=False)[0]
-    for name, operand in zip(rest[::2], rest[1::2], strict=True):
-        result = _OPERATORS[name](result, _stored_values(operand, interval=False)[0])
-    return [result]
-
-
-def _stored_values(operand: str, *, interval: bool) -> list[float]:
-    if _NUMBER.fullmatch(operand):
-        return [float(operand)]
-    scale, function, path = re.fullmatch(r"(?:([\d.]+) x )?(?:(min|max|sum|count) of )?(.*)", operand).groups()
-    found = _found(path)
-    if isinstance(found, dict) and (ends := next((each for each in _INTERVALS if set(each) <= found.keys()), None)):
-        values = [found[end] for end in ends[: 3 if interval else 1]]
-    elif function:
-        values = [_FUNCTIONS[function](list(found.values()) if isinstance(found, dict) else found)]
-    elif isinstance(found, list):
-        values = [statistics.median(found), *((min(found), max(found)) if interval else ())]
-    else:
-        values = [found]
-    if not all(isinstance(value, (int, float)) for value in values):
-        raise WrongError("leads to no number")
-    return [float(scale or 1) * value for value in values]
-
-
-def _found(path: str) -> Any:
-    """Return what is stored at `FILE > KEY > ...`."""
-    file, *keys = path.split(" > ")
-    found = _stored(file)
-    for key in keys:
-        found = _step(found, key)
-    return found
-
-
-@functools.cache
-def _stored(file: str) -> Any:
-    if not (RESULTS / file).is_file():
-        raise WrongError(f"there is no bench/results/{file}")
-    return json.loads((RESULTS / file).read_text())
-
-
-def _step(found: Any, key: str) -> Any:
-    if isinstance(found, dict) and key in found:
-        return found[key]
-    if isinstance(found, list) and re.fullmatch(r"-?\d+", key) and -len(found) <= int(key) < len(found):
-        return found[int(key)]
-    if isinstance(found, list) and "=" in key:
-        wanted = dict(each.split("=", 1) for each in key.split(" & "))
-        fitting = [each for each in found if all(str(each.get(name)) == value for name, value in wanted.items())]
-        if len(fitting) == 1:
-            return fitting[0]
-    raise WrongError(f"nothing, or not one thing, is stored at `{key}`")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -277,7 +210,9 @@ def _printed(name: str) -> frozenset[str]:
 
 def _without_rows(block: str, free: list[Number], printed: frozenset[str]) -> list[Number]:
     """Return the numbers that are in no row that is printed."""
-    rows = [each.span() for each in re.finditer(r"^\|.*\|$", block, re.MULTILINE) if each[0].replace("**", "") in printed]
+    rows = [
+        each.span() for each in re.finditer(r"^\|.*\|$", block, re.MULTILINE) if each[0].replace("**", "") in printed
+    ]
     return [each for each in free if not any(start <= each.start < end for start, end in rows)]
 
 
@@ -306,7 +241,9 @@ def _cells_of_numbers(text: str, block: str) -> Iterator[tuple[int, int]]:
             continue  # of settings or of fields
         cells = list(re.finditer(r"(?<=\|)[^|]*(?=\|)", row[0]))[1:]
         yield from (
-            (row.start() + cell.start(), row.start() + cell.end()) for cell in cells if _CELL.fullmatch(cell[0].strip())
+            (row.start() + cell.start(), row.start() + cell.end())
+            for cell in cells
+            if _CELL.fullmatch(cell[0].strip()) and not _YEAR.fullmatch(cell[0].strip())
         )
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bench import figures
+from bench.lib import stored
 from bench.lib.paths import ROOT
 
 STORED = {
@@ -20,24 +21,37 @@ STORED = {
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     """`made.json` beside the real ones; for the tests of pages the real ones alone."""
-    figures._stored.cache_clear()
+    stored._stored.cache_clear()
     (tmp_path / "made.json").write_text(json.dumps(STORED))
     return tmp_path
 
 
 @pytest.fixture
 def made(results, monkeypatch):
-    monkeypatch.setattr(figures, "RESULTS", results)
+    monkeypatch.setattr(stored, "RESULTS", results)
     yield
-    figures._stored.cache_clear()
+    stored._stored.cache_clear()
 
 
 def page(text, *lines):
     return f"{text}\n\n<!-- figures\n" + "".join(f"{line}\n" for line in lines) + "-->\n"
 
 
-# Pages that are not under the rule yet, with their figures without a line: fewer are welcome, and then this number is to be lowered.
-LACKING: dict[str, int] = {}
+# Figures of these pages have no stored result, and wait to be measured again. No page may get more of them; where there are fewer, the
+# number here goes down.
+LACKING = {
+    "docs/audit.md": 20,
+    "docs/calibration.md": 44,
+    "docs/client.md": 23,
+    "docs/embedder.md": 55,
+    "docs/export.md": 11,
+    "docs/gallery.md": 2,
+    "docs/loadtest.md": 1,
+    "docs/scaling.md": 80,
+    "docs/search.md": 20,
+    "docs/select.md": 1,
+    "docs/training.md": 6,
+}
 
 
 @pytest.mark.parametrize("path", figures.pages(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -87,7 +101,7 @@ def test_a_figure_that_is_what_is_stored_is_right(made, line):
     ],
 )
 def test_a_line_that_is_wrong_is_told(made, line, said):
-    found = list(figures.check(page("86.2 % or 86.1 [83.8, 88.4], and 1 %.", line)))
+    found = list(figures.check(page("86.2 % or 86.1 [83.8, 88.4], 1 % and +0.26 %.", line)))
     assert any(said in each for each in found), found
 
 
