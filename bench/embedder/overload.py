@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -35,6 +34,7 @@ import numpy as np
 import psutil
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS, ROOT
 from bench.lib.photos import photos_of
 from bench.lib.servers import Served, serving
@@ -79,7 +79,7 @@ def main() -> None:
     ):
         report = measured(running, generator, args)
     print(table(report))
-    about = {"machine": platform.processor() or platform.machine(), "cores": cores(), "photos": source}
+    about = {"machine": machine.describe(), "cores": cores(), "photos": source}
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps({**about, "deadline_s": args.deadline, **report}, indent=1) + "\n")
 

@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -31,6 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lib import machine
 from bench.lib.paths import RESULTS
 from search_svc.building.build import build_version
 from search_svc.building.build_source import BuildSource
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
-    report: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "photos": args.photos, "k": K}
+    report: dict[str, Any] = {"machine": machine.describe(), "cores": os.cpu_count(), "photos": args.photos, "k": K}
     report |= {"dimension": D, "rounds": args.rounds}
     with tempfile.TemporaryDirectory() as directory:
         for name, spec in SPECS.items():

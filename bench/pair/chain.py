@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -34,6 +33,7 @@ import vmmr
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS
 from bench.lib.photos import photos_of
 from bench.lib.servers import Served, pair
@@ -60,7 +60,7 @@ def main() -> None:
     with pair(*(("--workers", args.workers) if args.workers else ())) as served:
         figures = asyncio.run(measured(served, photos, args))
     about = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine.describe(),
         "cores": os.cpu_count(),
         "photos": source,
         **{name: getattr(args, name) for name in ("rounds", "single", "many", "batch", "connections", "workers")},

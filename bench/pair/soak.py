@@ -25,6 +25,7 @@ import psutil
 import vmmr
 from vmmr import AsyncClient, Embeddings, SearchOptions
 
+from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS
 from bench.lib.servers import pair
 
@@ -148,6 +149,7 @@ def report(tally: Tally, growth: dict[str, float], args: argparse.Namespace) -> 
     unexplained = ", ".join(f"{count} {told}" for told, count in tally.unexplained.items())
     print(f"unexplained errors: {unexplained or 0}")
     content = {
+        "machine": machine.describe(),
         "minutes": args.minutes,
         "rate": args.rate,
         "callers": args.callers,

@@ -14,12 +14,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 from vmmr import Client
 
+from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from bench.lib.servers import pair
 
@@ -53,7 +55,8 @@ def main() -> None:
     print(f"{'':>9} {'whole request, median':<28} {whole:7.2f} ms")
     draw(medians)
     told = {f"{where}: {what}": round(ms, 3) for (where, what), ms in medians.items()}
-    content = {"calls": args.calls, "photo": "x".join(map(str, SIZE)), "whole_ms": round(whole, 3), "stages_ms": told}
+    content: dict[str, Any] = {"machine": machine.describe()}
+    content |= {"calls": args.calls, "photo": "x".join(map(str, SIZE)), "whole_ms": round(whole, 3), "stages_ms": told}
     OUT.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -18,7 +18,6 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from vmmr import wire
 from vmmr.embedder.v1 import embedder_pb2
 from vmmr.search.v1 import search_pb2
 
+from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from bench.lib.servers import Served, starting
 from search_svc.index.version import IndexVersion
@@ -81,7 +81,7 @@ def main() -> None:
             continue
         reports[case.name] = measured(case, args.rounds, args.seconds)
         print(table(case.name, reports[case.name]), flush=True)
-    about = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
+    about = {"machine": machine.describe(), "cores": len(os.sched_getaffinity(0))}
     settings = {"connections": CONNECTIONS, "rounds": args.rounds, "seconds": args.seconds}
     args.out.write_text(json.dumps({**about, **settings, "cases": reports}, indent=1) + "\n")
 

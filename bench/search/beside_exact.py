@@ -20,6 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lib import machine
 from bench.search import index as indexes
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import SearchParams
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
         return
     photos, dimension = data.gallery.shape
     told = {
+        "machine": machine.describe(),
         "index": FACTORY,
         "photos": photos,
         "dimension": dimension,

@@ -26,6 +26,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.lib import machine
 from bench.lib.paths import RESULTS, ROOT
 from search_svc.building.shard_files import write_shards
 from search_svc.building.spec import IndexSpec
@@ -196,7 +197,8 @@ def _raw(data: Data) -> dict[str, Any]:
     index = faiss.IndexFlatIP(data.gallery.shape[1])
     for start in range(0, len(data.gallery), 65536):
         index.add(data.gallery[start : start + 65536].astype(np.float32))
-    return _speed(data, lambda queries: index.search(queries, K)[1], FLAT_SINGLES)
+    speed = _speed(data, lambda queries: index.search(queries, K)[1], FLAT_SINGLES)
+    return {"machine": machine.describe(), **speed}
 
 
 def _point(data: Data, engine: LocalEngine, params: SearchParams) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
+from bench.lib import machine
 from bench.lib.servers import Served, serving
 from search_svc.engine.local import LocalEngine
 from search_svc.index.version import IndexVersion
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     with np.load(data / "queries.npz") as file:
         queries = file["vectors"][:QUERIES]
     told = {"in this process": in_process(index, queries), "served": served(index, queries)}
-    print(json.dumps(told, indent=1))
+    print(json.dumps({"machine": machine.describe(), **told}, indent=1))
 
 
 def in_process(index: Path, queries: NDArray[np.float32]) -> list[dict[str, object]]:

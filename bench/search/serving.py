@@ -17,7 +17,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
-from bench.lib import servers
+from bench.lib import machine, servers
 from bench.lib.paths import RESULTS
 from bench.lib.servers import Served
 from search_svc.building.build import build_version
@@ -95,7 +94,7 @@ def main() -> None:
                 reports.append(measured(case, version, args.rounds, args.seconds))
                 print(table(reports[-1]), flush=True)
     if reports:
-        about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "k": K}
+        about = {"machine": machine.describe(), "cores": os.cpu_count(), "k": K}
         args.out.parent.mkdir(exist_ok=True)
         args.out.write_text(json.dumps({**about, **vars_of(args), "cases": reports}, indent=1) + "\n")
 
