@@ -17,6 +17,7 @@ from search_svc.building.spec import IndexSpec, ShardBy
 from search_svc.dataset import exclude
 from search_svc.dataset.embeddings import Embeddings
 from search_svc.dataset.photo_list import split_names
+from search_svc.fitting import verdicts
 from search_svc.fitting.held_out import LEAST_LABELS, LEAST_PHOTOS, HeldOutPhotos
 from search_svc.index.version import IndexVersion, Metric
 from search_svc.voting.calibration import Calibration
@@ -120,7 +121,7 @@ def _run(args: argparse.Namespace) -> None:
     )
     print(_summary(version))
     print(describe_calibration(version.calibration, held))
-    if warning := describe_verdicts(version.calibration):
+    if warning := verdicts.warning(version.calibration):
         print(warning, file=sys.stderr)
 
 
@@ -155,10 +156,6 @@ def _held(embeddings: Embeddings, gallery: NDArray[np.int64], left_out: set[str]
     return HeldOutPhotos(embeddings.matrix, np.array(rows, np.int64), [photos[row].label for row in rows])
 
 
-_WORTH_SOMETHING = 0.9
-"""The AUROC of unknown against known cars below which the verdict is worth little."""
-
-
 def _summary(version: IndexVersion) -> str:
     made = version.manifest
     what = f"{made.items} photos of {made.labels} labels, {made.dimension}-d"
@@ -175,14 +172,3 @@ def describe_calibration(fitted: Calibration | None, held: HeldOutPhotos) -> str
     error = fitted.errors["label"]
     errors = f"calibration error of the label {error.before:.1%}, calibrated {error.after:.1%}"
     return f"calibrated on {fitted.photos} dev photos: {vote}; {errors}"
-
-
-def describe_verdicts(fitted: Calibration | None) -> str:
-    """Return a warning if the verdict `unknown` is worth little, with what was measured of it; empty if it is worth something."""
-    if fitted is None or (fitted.strangers and fitted.strangers.auroc >= _WORTH_SOMETHING):
-        return ""
-    remedy = "more labels, and more photos of them, help"
-    if fitted.strangers is None:
-        return f"warning: there are too few photos to say what the verdict `unknown` is worth: {remedy}"
-    measured = f"AUROC {fitted.strangers.auroc:.2f}, {fitted.strangers.called_unknown:.0%} of them called unknown"
-    return f"warning: the verdict `unknown` is worth little here: of dev photos without their own label, {measured}; {remedy}"

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from search_svc.evaluation.examiner import ExaminedPhoto, Examiner
 from search_svc.evaluation.report.assembly import SEED, assemble
 from search_svc.evaluation.report.content import Report
 from search_svc.evaluation.report.table import table
+from search_svc.evaluation.report.unknown import UNKNOWN, VERDICT_SCORE
+from search_svc.fitting import verdicts
 from search_svc.index.version import IndexVersion
 from search_svc.live.view import Opened
+from search_svc.voting.calibration import Calibration
 from svckit.artifact import atomic_write
 from svckit.cli import CommandError, count, progress
 from svckit.extras import needing
@@ -93,10 +97,22 @@ def _run(args: argparse.Namespace) -> None:
             enrol_from=cars,
         )
     print(table(report))
+    if warning := verdict_warning(report, version.calibration):
+        print(warning, file=sys.stderr)
     if args.json:
         _write(args.json, f"{json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False)}\n")
     if page:
         _write(args.html, page(report))
+
+
+def verdict_warning(report: Report, fitted: Calibration | None) -> str:
+    """Return a warning if the verdict `unknown` is worth little: by the unknown cars asked for, or else as it was when the index was built."""
+    for kind in report.unknown:
+        if kind.kind == UNKNOWN and kind.called_unknown:
+            (told,) = (score for score in kind.detectors if score.score == VERDICT_SCORE)
+            photos = f"{kind.photos} photos of labels that the index lacks"
+            return verdicts.little(told.auroc.value, kind.called_unknown.value, photos)
+    return verdicts.warning(fitted)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from search_svc.engine.local import LocalEngine
 from search_svc.evaluation.accuracy import MEASURES
 from search_svc.evaluation.examiner import Examiner
 from search_svc.evaluation.report.unknown import VERDICT_SCORE
+from search_svc.fitting import verdicts
 from search_svc.index.version import IndexVersion
 from search_svc.live.view import Opened, View
 from search_svc.serving.queries import Plan, Query
@@ -369,3 +370,36 @@ def test_photos_that_fitted_the_calibration_are_told(calibrated, tmp_path, capsy
     evaluated(tmp_path, "again", "--split", splits, "--html", tmp_path / "r.html")
     text = "he calibration was fitted on dev photos: "
     assert (text in capsys.readouterr().out) == (text in (tmp_path / "r.html").read_text()) == told
+
+
+class TestWarnings:
+    """`evaluate` says on stderr where the verdict `unknown` is worth little."""
+
+    @pytest.fixture
+    def version(self, tmp_path):
+        return build_calibrated(tmp_path)
+
+    def said(self, capsys, tmp_path, split):
+        capsys.readouterr()
+        found = evaluated(tmp_path, "embeddings", "--split", split)
+        return found, [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+    def test_by_the_unknown_cars_that_are_asked_for(self, version, tmp_path, capsys, monkeypatch):
+        found, warnings = self.said(capsys, tmp_path, "test,unseen-test")
+        (kind,) = found["unknown"]
+        (told,) = (each["auroc"]["value"] for each in kind["detectors"] if each["score"] == VERDICT_SCORE)
+        assert (warnings == []) == (told >= 0.9)
+        monkeypatch.setattr(verdicts, "_WORTH_SOMETHING", told + 1e-6)
+        _, (warning,) = self.said(capsys, tmp_path, "test,unseen-test")
+        measured = f"AUROC {told:.2f}, {kind['called_unknown']['value']:.0%} of them called unknown"
+        assert f"of 80 photos of labels that the index lacks, {measured}" in warning
+
+    def test_without_unknown_cars_by_what_was_measured_when_the_index_was_built(
+        self, version, tmp_path, capsys, monkeypatch
+    ):
+        auroc = version.calibration.strangers.auroc
+        monkeypatch.setattr(verdicts, "_WORTH_SOMETHING", auroc - 1e-6)
+        assert self.said(capsys, tmp_path, "test")[1] == []
+        monkeypatch.setattr(verdicts, "_WORTH_SOMETHING", auroc + 1e-6)
+        (warning,) = self.said(capsys, tmp_path, "test")[1]
+        assert f"of dev photos without their own label, AUROC {auroc:.2f}" in warning

@@ -5,12 +5,11 @@ import faiss
 import numpy as np
 import pytest
 
-from search_svc.building.build_command import describe_verdicts
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.local import LocalEngine
 from search_svc.fitting import fit as fitting
 from search_svc.fitting import held_out as holding
-from search_svc.fitting import known
+from search_svc.fitting import known, verdicts
 from search_svc.fitting.calibration_metrics import auroc
 from search_svc.fitting.held_out import HeldOutPhotos
 from search_svc.fitting.known import FALSE_ALARM_RATE
@@ -303,11 +302,11 @@ class TestStrangers:
         version = world(tmp_path, noise=2.0)[0]
         said = version.calibration.strangers
         assert said.auroc < 0.8
-        warning = describe_verdicts(version.calibration)
+        warning = verdicts.warning(version.calibration)
         assert f"AUROC {said.auroc:.2f}, {said.called_unknown:.0%} of them called unknown" in warning
 
     def test_where_it_is_worth_something_or_there_is_none_build_warns_not(self, made):
         calibration = made[0].calibration
         sure = dataclasses.replace(calibration, strangers=Strangers(0.95, 0.7))
-        assert describe_verdicts(sure) == describe_verdicts(None) == ""
-        assert "too few photos to say" in describe_verdicts(dataclasses.replace(calibration, strangers=None))
+        assert verdicts.warning(sure) == verdicts.warning(None) == ""
+        assert "was not measured" in verdicts.warning(dataclasses.replace(calibration, strangers=None))
