@@ -41,7 +41,7 @@ def page(text, *lines):
 # number here goes down.
 LACKING = {
     "docs/audit.md": 20,
-    "docs/calibration.md": 44,
+    "docs/calibration.md": 38,
     "docs/client.md": 23,
     "docs/embedder.md": 55,
     "docs/export.md": 11,
