@@ -10,9 +10,12 @@ import numpy as np
 from vmmr import _calls, wire
 from vmmr._batches import Limits, Packer, read_entry
 from vmmr._calls import Call
-from vmmr._connection import Connection, new_request_id
+from vmmr._connection import Connection
+from vmmr._deadlines import within
+from vmmr._flows import value
 from vmmr._requests import embed
 from vmmr._served import IndexInfo, ModelInfo
+from vmmr._threads import blocking, run
 from vmmr._types import Embeddings, Image
 
 from loadtest import photos
@@ -83,33 +86,30 @@ class Services:
             max_message_bytes=MOST_MESSAGE_BYTES,
             keepalive_s=KEEPALIVE_S,
         )
-        self._timeout_s = max(plan.timeout_s, _PREPARE_S)
+        self._plan_s = plan.timeout_s
         self._model: ModelInfo | None = None
         self._index: IndexInfo | None = None
 
     @property
     def model(self) -> ModelInfo:
         if self._model is None:
-            self._model = self._ask(_calls.get_model())
+            self._model = self._ask(_calls.get_model(), self._plan_s)
         return self._model
 
     @property
     def index(self) -> IndexInfo:
         if self._index is None:
-            self._index = self._ask(_calls.get_index())
+            self._index = self._ask(_calls.get_index(), self._plan_s)
         return self._index
 
     def embed(self, images: Sequence[Image]) -> Embeddings:
-        return self._ask(_calls.embed(images))
+        return self._ask(_calls.embed(images), max(self._plan_s, _PREPARE_S))
 
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, call: Call[T]) -> T:
-        request_id = new_request_id()
-        with self._connection.errors(call, request_id):
-            method, metadata = self._connection.method(call), self._connection.metadata(request_id)
-            return call.parse(method(call.request, timeout=self._timeout_s, metadata=metadata))
+    def _ask(self, call: Call[T], timeout_s: float) -> T:
+        return run(value(call), blocking(self._connection, within(timeout_s)))
 
 
 def _embed_requests(plan: Plan, services: Services) -> tuple[tuple[bytes, ...], str]:

@@ -17,7 +17,7 @@ from vmmr._batches import READ_AHEAD, Entry, Limits, Outcome, Packer, check_size
 from vmmr._calls import Call, Page
 from vmmr._connection import closed_during_call, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
-from vmmr._errors import VmmrError
+from vmmr._errors import CallError, VmmrError
 from vmmr._flows import Flow, Reply
 from vmmr._gallery import (
     AddOutcome,
@@ -30,6 +30,7 @@ from vmmr._gallery import (
     check_selector,
 )
 from vmmr._photos import Photo, PhotoSource, is_in_memory, is_url, load, load_one_of, one_car, several
+from vmmr._retries import Retries
 from vmmr._served import Info, LabelCount, ModelInfo
 from vmmr._types import (
     Box,
@@ -236,7 +237,7 @@ class AsyncClient(BaseClient):
     ) -> AsyncIterator[T]:
         """Yield what `answer` makes of each batch, in order.
 
-        `asked` finds out how large batches may be; `answer` takes the entries of a batch, and `patience_s`.
+        `asked` finds out how large batches may be; `answer` takes the entries of a batch.
         """
         limits = await self._run(asked, time_left)
         running: deque[asyncio.Task[list[T]]] = deque()
@@ -244,8 +245,7 @@ class AsyncClient(BaseClient):
             async with aclosing(_batches(photos, limits)) as batches:
                 async for entries in batches:
                     self._connection.check_open()
-                    flow = answer(entries, patience_s=time_left())
-                    running.append(asyncio.create_task(self._drive(flow, time_left)))
+                    running.append(asyncio.create_task(self._drive(answer(entries), time_left)))
                     while len(running) == self._batches_at_once or (running and running[0].done()):
                         for outcome in await _oldest(running):
                             yield outcome
@@ -281,16 +281,26 @@ class AsyncClient(BaseClient):
         try:
             call = next(flow)
             while True:
-                if call.after_s:
-                    await asyncio.sleep(call.after_s)
                 try:
-                    reply = await self._send(call, request_id, time_left())
+                    reply = await self._send_patiently(call, request_id, time_left)
                 except VmmrError as error:
                     call = flow.throw(error)
                 else:
                     call = flow.send(reply)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+
+    async def _send_patiently(self, call: Call[Any], request_id: str, time_left: TimeLeft) -> Reply[Any]:
+        """Make a call, and make it again while its service can't be reached or asks to wait, for as long as there is time."""
+        retries = Retries(time_left(), repeatable=call.repeatable)
+        while True:
+            try:
+                return await self._send(call, request_id, time_left())
+            except CallError as error:
+                pause_s = retries.pause_s(error)
+                if retries.attempts == 1:
+                    await asyncio.to_thread(self._connection.check_tls, call, error)
+                await asyncio.sleep(pause_s)
 
     async def _send(self, call: Call[Any], request_id: str, timeout_s: float) -> Reply[Any]:
         method = self._connection.method(call)

@@ -30,8 +30,8 @@ class Call(Generic[T_co]):
     """The method's request message."""
     parse: Callable[[Any], T_co]
     """Turns the reply message into a plain value; may raise ProtocolError."""
-    after_s: float = 0.0
-    """Seconds to wait before the call is sent."""
+    repeatable: bool = True
+    """Whether it may be sent again if it is not known what became of it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def list_items(chosen: Filter, batch_id: str, page_token: str) -> Call[Page[Item
 
 
 def compact() -> Call[Compaction]:
-    return Call("search", "Compact", gallery_pb2.CompactRequest(), _replies.compaction)
+    # If the connection is lost while it runs, the service goes on with it, and would refuse a second one.
+    return Call("search", "Compact", gallery_pb2.CompactRequest(), _replies.compaction, repeatable=False)
 
 
 def list_versions() -> Call[IndexVersions]:

@@ -1,4 +1,4 @@
-"""The settings of a gRPC channel: retries, keepalive, message sizes, credentials."""
+"""The settings of a gRPC channel: keepalive, message sizes, credentials."""
 
 import ipaddress
 import json
@@ -12,15 +12,7 @@ import grpc
 
 from vmmr._version import __version__
 
-_RETRIES = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "1s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-_SERVICE_CONFIG = {
-    "methodConfig": [{"name": [{}], "retryPolicy": _RETRIES}],
+_SERVICE_CONFIG: dict[str, Any] = {
     # Use all addresses of a name that has several, such as a headless Kubernetes service.
     "loadBalancingConfig": [{"round_robin": {}}],
 }
@@ -51,17 +43,15 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
     return [
         ("grpc.primary_user_agent", f"vmmr/{__version__}"),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-        # By default gRPC quietly doesn't retry calls of more than 256 KB: most photos.
-        ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", sign_of_life_ms),
         # Without it gRPC waits 60 s for the answer to any ping, whatever the time-out for keepalive is.
         ("grpc.http2.ping_timeout_ms", sign_of_life_ms),
-        # The default second is longer than all retries together take.
+        # Calls to a server that is gone fail at once until gRPC connects anew: it is to try about as often as calls are retried.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         *([] if shared else [("grpc.use_local_subchannel_pool", 1)]),
         # By default gRPC sends even what is meant for this machine, tokens included, to a proxy of the environment.
         *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),

@@ -49,8 +49,8 @@ class Client(BaseClient):
     """A client of both services. Any number of threads may share one; close it, or use it in a `with` block.
 
     Every method takes `timeout_s`, the deadline of the whole operation in seconds, fetching of URLs included; without
-    it, the client's own applies. A call to a service that can't be reached is retried a few times within the deadline;
-    nothing else is retried. What goes wrong with a call or a photo is raised as a `VmmrError`.
+    it, the client's own applies. Within the deadline, a call is sent again while its service can't be reached, and when an
+    overloaded service says so; nothing else is retried. What goes wrong with a call or a photo is raised as a `VmmrError`.
 
     `min_confidence`, where a method has it, is the confidence, 0 to 1, below which the verdict of an answer is "unsure".
     It needs a calibrated index.
@@ -290,7 +290,7 @@ class Client(BaseClient):
     ) -> Iterator[T]:
         """Yield what `answer` makes of each batch, in order.
 
-        `asked` finds out how large batches may be; `answer` takes the entries of a batch, and `patience_s`.
+        `asked` finds out how large batches may be; `answer` takes the entries of a batch.
         """
         limits = self._run(asked, time_left)
         flows = Flows(self._connection, time_left, most=self._batches_at_once)
@@ -298,7 +298,7 @@ class Client(BaseClient):
         try:
             for entries in _batches(photos, limits):
                 self._connection.check_open()
-                running.append(flows.start(answer(entries, patience_s=time_left())))
+                running.append(flows.start(answer(entries)))
                 while len(running) == self._batches_at_once or (running and running[0].done()):
                     yield from running.popleft().result()
             while running:

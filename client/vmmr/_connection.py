@@ -14,8 +14,9 @@ import grpc
 from vmmr import _channel, _failures
 from vmmr._calls import Call, Service
 from vmmr._channel import TLS
-from vmmr._errors import CallError
+from vmmr._errors import CallError, UnavailableError
 from vmmr._flows import Reply
+from vmmr._tls_probe import speaks_tls
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
@@ -30,6 +31,7 @@ def _search_stub(channel: Any) -> Any:
 
 _STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": EmbedderServiceStub, "search": _search_stub}
 _NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
+_PROBE_S = 1.0
 
 
 @dataclass
@@ -97,13 +99,25 @@ class Connection:
         try:
             yield
         except grpc.RpcError as error:
-            service = f"{_NAMES[call.service]} at {self.targets[call.service]}"
+            service = _service(call, self.targets[call.service])
             raise _failures.call_error(error, service=service, request_id=request_id) from error
         except ValueError as error:
             # gRPC raises it if another thread closed the channel a moment ago.
             if self.closed:
                 raise closed_during_call() from error
             raise
+
+    def check_tls(self, call: Call[Any], error: CallError) -> None:
+        """Raise UnavailableError if the server hung up because it expects TLS, which this client does not have.
+
+        Ask the server, by a connection: that takes a moment, a second at most.
+        """
+        target = self.targets[call.service]
+        if self.credentials is None and error.reason is None and speaks_tls(target, _PROBE_S):
+            message = f"{_service(call, target)} expects TLS, and this client has none: give tls"
+            raise UnavailableError(
+                message, status=error.status, reason=_failures.TLS_FAILED, request_id=error.request_id
+            )
 
     def close(self) -> list[Any]:
         """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await."""
@@ -122,6 +136,10 @@ class Connection:
         if self.credentials is None:
             return self.channel_module.insecure_channel(target, options)
         return self.channel_module.secure_channel(target, self.credentials, options)
+
+
+def _service(call: Call[Any], target: str) -> str:
+    return f"{_NAMES[call.service]} at {target}"
 
 
 def closed_during_call() -> CallError:

@@ -76,7 +76,8 @@ class CallError(VmmrError):
         self.status = status
         """The name of the gRPC status, for example `INVALID_ARGUMENT`."""
         self.reason = reason
-        """The service's word for the cause, for example `INVALID_IMAGE`. None if the error isn't the service's own."""
+        """The word for the cause: the service's own, for example `INVALID_IMAGE`, or the client's `TLS_FAILED`. None if there
+        is none, as where no service could be reached."""
         self.violations = violations
         """Everything that is wrong with the request, field by field."""
         self.retry_after_s = retry_after_s
@@ -135,7 +136,7 @@ class DeadlineExceededError(CallError, TimeoutError):
 
 
 class UnavailableError(CallError):
-    """The service can't be reached, or is shutting down; it was tried several times."""
+    """The service can't be reached, or is shutting down, and the deadline left no time for another attempt."""
 
 
 class ServerError(CallError):

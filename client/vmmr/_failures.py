@@ -46,8 +46,22 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
 }
 
 
-_TRIED = re.compile(r".*last error: [A-Z_]+: (?:(?:ipv4|ipv6|unix):\S+: )?", re.DOTALL)
+TLS_FAILED = "TLS_FAILED"
+"""The reason of errors that no service told: the two sides could not agree upon a secure connection."""
+
+_TRIED = re.compile(
+    r".*last error: [A-Z_]+: (?:(?:ipv4|ipv6|unix|unix-abstract):\S+: )?(?:connect failed: addr: \S+ error: )?",
+    re.DOTALL,
+)
 """Matches what gRPC says of all its tries, up to what went wrong in the last one."""
+_HANDSHAKE = re.compile(r"SSL_ERROR_SSL|Verification Check failed")
+"""Matches what gRPC says of handshakes that will fail again, and not of those that were cut short."""
+_CAUSES = {
+    "WRONG_VERSION_NUMBER": "does not speak TLS: connect without tls, or have it serve with a certificate",
+    "CERTIFICATE_VERIFY_FAILED": "has a certificate that is not trusted: give the ca that signed it",
+    "Hostname Verification": "has a certificate for another host: call it by the name that its certificate is for",
+}
+"""What a failed handshake means, by what OpenSSL and gRPC say of it."""
 
 
 def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallError:
@@ -61,7 +75,7 @@ def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallEr
     return _class(error, info.reason)(
         _message(error, service, said_by_service=bool(info.reason)),
         status=error.code().name,
-        reason=info.reason or None,
+        reason=info.reason or (TLS_FAILED if _is_handshake(error) else None),
         violations=_violations(_detail(details, error_details_pb2.BadRequest)),
         retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
         request_id=request_id,
@@ -72,11 +86,26 @@ def call_error(error: grpc.RpcError, *, service: str, request_id: str) -> CallEr
 def _message(error: grpc.RpcError, service: str, *, said_by_service: bool) -> str:
     said = error.details() or error.code().name
     if not said_by_service and error.code() is grpc.StatusCode.UNAVAILABLE:
-        name, _, target = service.partition(" at ")
-        return f"no vmmr server answers at {target} ({name}): {_TRIED.sub('', said)}"
+        return _unavailable(service, _TRIED.sub("", said))
     if not said_by_service and error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return f"{service} isn't one, or is another version: {said}"
     return f"{service}: {said}"
+
+
+def _unavailable(service: str, said: str) -> str:
+    """Return a message about a service that gRPC could not reach. `said` is what it says of that."""
+    name, _, target = service.partition(" at ")
+    if _HANDSHAKE.search(said):
+        meant = next((meaning for sign, meaning in _CAUSES.items() if sign in said), None)
+        return f"{service} {meant or f'could not agree upon a secure connection: {said}'}"
+    if target.startswith(("unix:", "unix-abstract:")):
+        return f"no vmmr server listens on the Unix socket {target.partition(':')[2]} ({name}): {said}"
+    return f"no vmmr server answers at {target} ({name}): {said}"
+
+
+def _is_handshake(error: grpc.RpcError) -> bool:
+    unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return unavailable and bool(_HANDSHAKE.search(error.details() or ""))
 
 
 def _class(error: grpc.RpcError, reason: str) -> type[CallError]:

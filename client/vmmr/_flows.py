@@ -4,16 +4,14 @@ A flow is a generator: it yields the calls to make, is sent their replies, is th
 result. It neither waits nor sends, so a thread and an event loop can drive the same flow.
 """
 
-import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from vmmr import _calls
 from vmmr._batches import Entry, Limits, Outcome
 from vmmr._calls import Call
-from vmmr._errors import InvalidPhotoError, OverloadedError, VmmrError
+from vmmr._errors import InvalidPhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._served import Info
 from vmmr._types import ClassifyResult, Embeddings, Identification, Image, Item, SearchOptions, Times
@@ -31,31 +29,13 @@ class Reply(Generic[T]):
 
 
 Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
-Ask: TypeAlias = Callable[[Call[Any]], Flow[Reply[Any]]]
 Classify: TypeAlias = Callable[[Embeddings], Call[ClassifyResult]]
 """Makes the call that classifies embeddings, with the options of an operation."""
-
-_PAUSE_S = 0.1
-"""Seconds to wait if the service does not say when to try again."""
 
 
 def ask(call: Call[T]) -> Flow[Reply[T]]:
     """Make a call. This gives its reply the type that a bare `yield` would lose."""
     return (yield call)
-
-
-def ask_patiently(call: Call[T], patience_s: float) -> Flow[Reply[T]]:
-    """Like `ask`, but wait and retry when the service is overloaded, for at most `patience_s` in all."""
-    while True:
-        try:
-            return (yield call)
-        except OverloadedError as error:
-            # Callers who were refused together must not come back together.
-            pause_s = (error.retry_after_s or _PAUSE_S) * random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
-            patience_s -= pause_s
-            if patience_s < 0:
-                raise
-            call = replace(call, after_s=pause_s)
 
 
 def value(call: Call[T]) -> Flow[T]:
@@ -93,29 +73,24 @@ def add_limits(max_message_bytes: int, batch: int) -> Flow[Limits]:
 
 def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identification]:
     """Identify one car by one or several photos of it."""
-    [identification] = yield from _identify(images, classify, ask)
+    [identification] = yield from _identify(images, classify)
     return identification
 
 
 def identify_every_car(image: Image, classify: Classify) -> Flow[list[Identification]]:
     """Identify each car of a photo, the main one first."""
-    return (yield from _identify([image], classify, ask))
+    return (yield from _identify([image], classify))
 
 
-def identify_batch(entries: Sequence[Entry], classify: Classify, *, patience_s: float) -> Flow[list[Outcome]]:
-    """Identify the photos of a batch. Return one outcome for each entry.
-
-    Retry for up to `patience_s` if a service is overloaded.
-    """
-    ask = partial(ask_patiently, patience_s=patience_s)
-    found = yield from _each(entries, lambda good: _identify(_images(good), classify, ask))
+def identify_batch(entries: Sequence[Entry], classify: Classify) -> Flow[list[Outcome]]:
+    """Identify the photos of a batch. Return one outcome for each entry."""
+    found = yield from _each(entries, lambda good: _identify(_images(good), classify))
     return [_outcome(e, found[e.position]) for e in entries]
 
 
-def add_batch(entries: Sequence[Entry], *, patience_s: float) -> Flow[list[AddOutcome]]:
+def add_batch(entries: Sequence[Entry]) -> Flow[list[AddOutcome]]:
     """Add the photos of a batch, each a NewItem, to the gallery. Return one outcome for each entry."""
-    ask = partial(ask_patiently, patience_s=patience_s)
-    found = yield from _each(entries, lambda good: _add(good, ask))
+    found = yield from _each(entries, _add)
     return [_add_outcome(e, found[e.position]) for e in entries]
 
 
@@ -145,7 +120,7 @@ def _images(entries: Sequence[Entry]) -> list[Image]:
     return [e.image for e in entries if e.image is not None]
 
 
-def _add(entries: Sequence[Entry], ask: Ask) -> Flow[list[tuple[Item, int]]]:
+def _add(entries: Sequence[Entry]) -> Flow[list[tuple[Item, int]]]:
     """Return the items, and the journal sequence number of their write. If several photos have one id, the last counts."""
     items = [_item(e) for e in entries]
     last = {item.item_id: row for row, item in enumerate(items)}
@@ -166,7 +141,7 @@ def _item(entry: Entry) -> Item:
     return Item(item_id, new.label, new.uri, new.batch_id, new.attributes)
 
 
-def _identify(images: Sequence[Image], classify: Classify, ask: Ask) -> Flow[list[Identification]]:
+def _identify(images: Sequence[Image], classify: Classify) -> Flow[list[Identification]]:
     embedded = yield from ask(_calls.embed(images))
     classified = yield from ask(classify(embedded.value))
     assert embedded.value.times is not None

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 from vmmr._calls import Call
 from vmmr._connection import Connection, new_request_id, reply_to
 from vmmr._deadlines import TimeLeft
-from vmmr._errors import VmmrError
+from vmmr._errors import CallError, VmmrError
 from vmmr._flows import Flow, Reply
+from vmmr._retries import Retries
 
 T = TypeVar("T")
 
@@ -20,14 +21,12 @@ Send: TypeAlias = Callable[[Call[Any], str], Reply[Any]]
 """Makes a call that has a request id, and waits for the reply."""
 
 
-def run(flow: Flow[T], send: Send, pause: Callable[[float], object] = time.sleep) -> T:
+def run(flow: Flow[T], send: Send) -> T:
     """Make the calls of a flow, one after the other, and return its result."""
     request_id = new_request_id()
     try:
         call = next(flow)
         while True:
-            if call.after_s:
-                pause(call.after_s)
             try:
                 reply = send(call, request_id)
             except VmmrError as error:
@@ -36,6 +35,23 @@ def run(flow: Flow[T], send: Send, pause: Callable[[float], object] = time.sleep
                 call = flow.send(reply)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def patient(connection: Connection, send: Send, time_left: TimeLeft, pause: Callable[[float], object]) -> Send:
+    """Return how to make calls again that `send` makes once, for as long as there is time. `pause` waits between attempts."""
+
+    def send_patiently(call: Call[Any], request_id: str) -> Reply[Any]:
+        retries = Retries(time_left(), repeatable=call.repeatable)
+        while True:
+            try:
+                return send(call, request_id)
+            except CallError as error:
+                pause_s = retries.pause_s(error)
+                if retries.attempts == 1:
+                    connection.check_tls(call, error)
+                pause(pause_s)
+
+    return send_patiently
 
 
 def blocking(connection: Connection, time_left: TimeLeft) -> Send:
@@ -48,7 +64,7 @@ def blocking(connection: Connection, time_left: TimeLeft) -> Send:
             message = method(call.request, timeout=time_left(), metadata=connection.metadata(request_id))
         return reply_to(call, message, perf_counter() - sent, request_id)
 
-    return send
+    return patient(connection, send, time_left, time.sleep)
 
 
 class Flows:
@@ -63,7 +79,8 @@ class Flows:
         self._lock = Lock()
 
     def start(self, flow: Flow[T]) -> "Future[T]":
-        return self._threads.submit(run, flow, self._send, self._pause)
+        send = patient(self._connection, self._send, self._time_left, self._pause)
+        return self._threads.submit(run, flow, send)
 
     def end(self) -> None:
         """Cancel what is under way. Call it when nobody waits for results any more."""

@@ -1,6 +1,7 @@
 """TLS, client certificates and tokens, against real certificates."""
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,13 +49,55 @@ def test_a_server_with_a_trusted_certificate_is_talked_to(connect, secured, file
 
 
 def test_a_server_whose_certificate_nobody_vouches_for_is_not(connect, secured, services):
-    with pytest.raises(vmmr.UnavailableError):
+    with pytest.raises(vmmr.UnavailableError, match="has a certificate that is not trusted: give the ca") as caught:
         connect(*secured(), tls=vmmr.TLS()).identify(b"1")
+    assert caught.value.reason == "TLS_FAILED"
     assert services.embedder.script.received == []
 
 
+def test_a_server_that_expects_tls_is_told_from_one_that_is_gone(connect, secured):
+    embedder, search = secured()
+    with pytest.raises(vmmr.UnavailableError) as caught:
+        connect(embedder, search).identify(b"1")
+    assert str(caught.value) == f"embedder at {embedder} expects TLS, and this client has none: give tls"
+    assert (caught.value.reason, caught.value.status) == ("TLS_FAILED", "UNAVAILABLE")
+
+
+def test_so_is_one_that_expects_a_client_certificate_too(connect, secured):
+    with pytest.raises(vmmr.UnavailableError, match="expects TLS, and this client has none"):
+        connect(*secured(mutual=True)).identify(b"1")
+
+
+def test_a_server_without_tls_is_told_to_be_one(connect, services, files):
+    with pytest.raises(vmmr.UnavailableError) as caught:
+        connect(*services.targets, tls=vmmr.TLS(ca=files.ca)).identify(b"1")
+    told = "does not speak TLS: connect without tls, or have it serve with a certificate"
+    assert str(caught.value) == f"embedder at {services.embedder_target} {told}"
+    assert caught.value.reason == "TLS_FAILED"
+
+
+def test_what_tls_has_nothing_to_do_with_is_no_matter_of_tls(connect, services):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        over = threading.Event()
+        hanging_up = threading.Thread(target=hang_up, args=(listener, over))
+        hanging_up.start()
+        with pytest.raises(vmmr.UnavailableError, match="no vmmr server answers at") as caught:
+            connect(target, services.search_target, timeout_s=0.5).identify(b"1")
+        over.set()
+        socket.create_connection(listener.getsockname()).close()
+        hanging_up.join()
+    assert caught.value.reason is None
+
+
+def hang_up(listener: socket.socket, over: threading.Event) -> None:
+    while not over.is_set():
+        listener.accept()[0].close()
+
+
 def test_nor_is_one_with_a_certificate_for_another_host(connect, secured, files):
-    with pytest.raises(vmmr.UnavailableError):
+    with pytest.raises(vmmr.UnavailableError, match="has a certificate for another host"):
         connect(*secured("elsewhere.example"), tls=vmmr.TLS(ca=files.ca)).identify(b"1")
 
 
@@ -62,7 +105,7 @@ def test_a_server_that_asks_for_a_certificate_gets_it(connect, secured, files):
     targets = secured(mutual=True)
     assert connect(*targets, tls=files).identify(b"1").answer.year == 2001
     with pytest.raises(vmmr.UnavailableError):
-        connect(*targets, tls=vmmr.TLS(ca=files.ca)).identify(b"1")
+        connect(*targets, tls=vmmr.TLS(ca=files.ca), timeout_s=0.5).identify(b"1")
 
 
 def test_the_token_goes_over_tls(connect, secured, files, services):

@@ -1,5 +1,6 @@
 """End a command: its exit codes, and what it prints of an error."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1,
 
 def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
     """Run the command and return its exit code, or that of what ended it."""
+    _tell_waits(program)
     try:
         return command()
     except VmmrError as error:
@@ -24,3 +26,12 @@ def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
         # Python would complain of the same once more while it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+
+
+def _tell_waits(program: str) -> None:
+    """Have the client's log, which tells that a service is waited for, printed as the command's own words."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    log = logging.getLogger("vmmr")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)

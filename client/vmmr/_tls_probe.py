@@ -1,0 +1,23 @@
+"""Ask a server whether it speaks TLS: gRPC says of one that hangs up on a client without TLS only that it hung up."""
+
+import socket
+import ssl
+
+
+def speaks_tls(target: str, timeout_s: float) -> bool:
+    """Return whether a server at `host:port` answers as TLS servers do. False if nobody answers, or the target is of another kind."""
+    host, _, port = target.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is sent over this connection: who the server is does not matter.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        address = (host.rpartition("/")[2].strip("[]"), int(port))
+        with socket.create_connection(address, timeout_s) as plain, context.wrap_socket(plain):
+            return True
+    except ssl.SSLError as error:
+        # An alert is TLS, too: the server refuses this handshake, and no other would help a client without TLS.
+        return "ALERT" in (error.reason or "")
+    except (OSError, ValueError):
+        return False
