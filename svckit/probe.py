@@ -4,6 +4,7 @@ Exit code 0 if the answer is SERVING; 1, and a line on stderr, if it is another 
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from svckit import cli
+
+_USUAL = re.compile(r"[\w.-]+:([1-9][0-9]{0,3}|[1-5][0-9]{4})")
+"""Matches addresses that need no closer look."""
+_PROBE_S = 1.0
 
 
 def health(
@@ -22,8 +27,20 @@ def health(
         try:
             reply = check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
         except grpc.RpcError as error:
-            return f"{error.code().name}: {error.details()}"
+            return f"{error.code().name}: {_explained(error, address, secure=credentials is not None)}"
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+
+
+def _explained(error: grpc.RpcError, address: str, *, secure: bool) -> str:
+    """Return what gRPC says of a failed call; if it failed since one side alone has TLS, or for a certificate, say that."""
+    # Healthy servers, which are asked every few seconds, need not wait for the client to be imported.
+    from vmmr import _failures, _tls_probe  # noqa: PLC0415
+
+    said = str(error.details())
+    if secure:
+        return f"it {meaning}" if (meaning := _failures.handshake_meaning(said)) else said
+    unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return "it expects TLS: give --tls-ca" if unavailable and _tls_probe.speaks_tls(address, _PROBE_S) else said
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
@@ -56,13 +73,24 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m svckit.probe", description="Exit with 0 if a server is healthy.")
-    parser.add_argument("address", metavar="HOST:PORT")
+    parser.add_argument("address", metavar="HOST:PORT", type=_address)
     parser.add_argument("--service", default="", metavar="NAME", help="its full name; default: the server as a whole")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="default: 3")
     parser.add_argument("--tls-ca", type=Path, metavar="PEM", help="connect with TLS, and trust this CA")
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate to show, for mutual TLS")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
     return parser
+
+
+def _address(text: str) -> str:
+    if not _USUAL.fullmatch(text):
+        from vmmr._targets import check_target  # noqa: PLC0415 (as in _explained)
+
+        try:
+            check_target(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials:

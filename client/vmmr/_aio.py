@@ -52,10 +52,13 @@ P = TypeVar("P", bound=Photo | PhotoSource)
 class AsyncClient(BaseClient):
     """`Client` for asyncio: the same methods, awaited. It belongs to the event loop that it was first used in.
 
-    Files and URLs are read in threads of the loop's default executor, and don't block the loop.
+    In another loop, such as that of a second `asyncio.run`, it raises RuntimeError. Files and URLs are read in threads of the loop's
+    default executor, and don't block the loop.
     """
 
     _channel_module = grpc.aio
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The event loop that it was first used in."""
 
     async def identify(
         self,
@@ -217,7 +220,12 @@ class AsyncClient(BaseClient):
         return await self._ask(_calls.list_versions(), timeout_s)
 
     async def close(self) -> None:
-        """End the connections. See `Client.close`."""
+        """End the connections. See `Client.close`. Raise RuntimeError if the client belongs to another loop that is still open."""
+        if self._loop is not None and self._loop.is_closed():
+            # The loop took the connections with it.
+            self._connection.closed = True
+            return
+        self._check_loop()
         await asyncio.gather(*self._connection.close())
 
     async def __aenter__(self) -> Self:
@@ -274,7 +282,19 @@ class AsyncClient(BaseClient):
 
     async def _run(self, flow: Flow[T], time_left: TimeLeft) -> T:
         self._connection.check_open()
+        self._check_loop()
         return await self._drive(flow, time_left)
+
+    def _check_loop(self) -> None:
+        """Raise RuntimeError unless this is the event loop that the client belongs to."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "this AsyncClient belongs to the event loop that it was first used in, and this is another: make an AsyncClient in "
+                "each loop, that is in each asyncio.run(), or use vmmr.Client, which any thread may use"
+            )
 
     async def _drive(self, flow: Flow[T], time_left: TimeLeft) -> T:
         request_id = new_request_id()

@@ -1,6 +1,5 @@
 """The settings of a gRPC channel: keepalive, message sizes, credentials."""
 
-import ipaddress
 import json
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from vmmr._targets import check_target, is_local
 from vmmr._version import __version__
 
 _SERVICE_CONFIG: dict[str, Any] = {
@@ -54,7 +54,7 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
         ("grpc.max_reconnect_backoff_ms", 1_000),
         *([] if shared else [("grpc.use_local_subchannel_pool", 1)]),
         # By default gRPC sends even what is meant for this machine, tokens included, to a proxy of the environment.
-        *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),
+        *([("grpc.enable_http_proxy", 0)] if is_local(target) else []),
     ]
 
 
@@ -68,30 +68,13 @@ def credentials(tls: TLS) -> grpc.ChannelCredentials:
 def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) -> None:
     """Raise ValueError if a target can't be called with these settings."""
     for target in targets:
-        _check_port(target)
+        check_target(target)
     for target in targets:
-        if token is not None and tls is None and not _is_local(target):
+        if token is not None and tls is None and not is_local(target):
             raise ValueError(
                 f"the token would be sent to {target} in the clear: give tls, or connect to a local address"
             )
 
 
-def _check_port(target: str) -> None:
-    # gRPC would cut the port to 16 bits without a word.
-    port = target.rpartition(":")[2]
-    if port.isdecimal() and int(port) > 65535:
-        raise ValueError(f"{target}: the port must be at most 65535")
-
-
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
-
-
-def _is_local(target: str) -> bool:
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = target.rpartition(":")[0].rpartition("/")[2].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,5 +1,6 @@
 """The channels to both services, opened when first used."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ def _search_stub(channel: Any) -> Any:
 _STUBS: Mapping[Service, Callable[[Any], Any]] = {"embedder": EmbedderServiceStub, "search": _search_stub}
 _NAMES: Mapping[Service, str] = {"embedder": "embedder", "search": "search service"}
 _PROBE_S = 1.0
+_OF_PARENTS: list[Any] = []
+"""Channels that this process got by being forked: it keeps them, because to free them is to close them."""
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Connection:
     _channels: list[Any] = field(default_factory=list)
     _stubs: dict[Service, Iterator[Any]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+    _process: int | None = None
+    """The process that opened the channels."""
 
     @classmethod
     def to(
@@ -76,12 +81,14 @@ class Connection:
         return cls(channel_module, targets, options, credentials, token, connections)
 
     def check_open(self) -> None:
-        """Raise RuntimeError if the client is closed, before an operation starts."""
+        """Raise RuntimeError if the client is closed, or was used before this process was forked, before an operation starts."""
         if self.closed:
             raise RuntimeError("this client is closed")
+        self._check_process()
 
     def method(self, call: Call[Any]) -> Any:
         """Return the call's method on its channel. Raise CallError if it was closed since the operation started."""
+        self._check_process()  # before the lock, which a thread that was not forked may hold for ever
         with self._lock:
             if self.closed:
                 raise closed_during_call()
@@ -120,13 +127,33 @@ class Connection:
             )
 
     def close(self) -> list[Any]:
-        """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await."""
+        """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await.
+
+        In a process that was forked off, leave the channels alone: they are the parent's, and closing them could hang.
+        """
+        if self._is_forked():
+            self.closed = True
+            _OF_PARENTS.extend(self._channels)
+            return []
         with self._lock:
             self.closed = True
             return [channel.close() for channel in self._channels]
 
+    def _is_forked(self) -> bool:
+        """Return whether another process than this one opened the channels."""
+        return self._process not in (None, os.getpid())
+
+    def _check_process(self) -> None:
+        if self._is_forked():
+            raise RuntimeError(
+                f"this client was used by process {self._process}, from which this process, {os.getpid()}, was forked, and its "
+                "connections do not survive that: make a client in each process, and start processes that are to make calls with "
+                "multiprocessing's 'spawn' or 'forkserver', or before the first call"
+            )
+
     def _open(self, service: Service) -> None:
         """Make all channels to the service. A channel connects when it is first used, so one that gets no turn costs nothing."""
+        self._process = os.getpid()
         channels = [self._channel(service) for _ in range(self.connections)]
         self._channels += channels
         self._stubs[service] = cycle([_STUBS[service](channel) for channel in channels])

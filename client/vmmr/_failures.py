@@ -96,11 +96,15 @@ def _unavailable(service: str, said: str) -> str:
     """Return a message about a service that gRPC could not reach. `said` is what it says of that."""
     name, _, target = service.partition(" at ")
     if _HANDSHAKE.search(said):
-        meant = next((meaning for sign, meaning in _CAUSES.items() if sign in said), None)
-        return f"{service} {meant or f'could not agree upon a secure connection: {said}'}"
+        return f"{service} {handshake_meaning(said) or f'could not agree upon a secure connection: {said}'}"
     if target.startswith(("unix:", "unix-abstract:")):
         return f"no vmmr server listens on the Unix socket {target.partition(':')[2]} ({name}): {said}"
     return f"no vmmr server answers at {target} ({name}): {said}"
+
+
+def handshake_meaning(said: str) -> str | None:
+    """Return what a failed handshake says of the server, by gRPC's words for it. None if that is not known."""
+    return next((meaning for sign, meaning in _CAUSES.items() if sign in said), None)
 
 
 def _is_handshake(error: grpc.RpcError) -> bool:

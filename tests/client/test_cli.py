@@ -360,6 +360,12 @@ def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail
         (["info", "--tls-ca", "nowhere.pem"], {}, "No such file or directory: 'nowhere.pem'"),
         (["info", "--token-file", "nowhere"], {}, "No such file or directory: 'nowhere'"),
         (["info", "--embedder", "far.example:1"], {"VMMR_TOKEN": "t"}, "the token would be sent to far.example:1"),
+        (["info", "--embedder", "http://far.example:1"], {}, "is not host:port: leave out http://; write it like "),
+        (
+            ["info"],
+            {"VMMR_SEARCH": "far.example"},
+            "'far.example' is not host:port: the port is missing; write it like ",
+        ),
         ([], {}, "the following arguments are required: COMMAND"),
     ],
 )

@@ -80,11 +80,6 @@ def test_services_that_were_swapped_say_so(connect, services):
         client.embed([b"1"])
 
 
-def test_a_port_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match=r"127\.0\.0\.1:99999: the port must be at most 65535"):
-        vmmr.Client("127.0.0.1:99999")
-
-
 def test_an_error_carries_its_details(client, services, fail):
     services.embedder.script.then(
         fail(

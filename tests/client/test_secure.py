@@ -113,9 +113,7 @@ def test_the_token_goes_over_tls(connect, secured, files, services):
     assert services.search.script.received[0].metadata["authorization"] == "Bearer secret"
 
 
-@pytest.mark.parametrize(
-    "target", ["cars.example:50051", "10.0.0.1:50051", "dns:///cars.example:50051", "cars.example"]
-)
+@pytest.mark.parametrize("target", ["cars.example:50051", "10.0.0.1:50051", "dns:///cars.example:50051"])
 def test_the_token_does_not_leave_this_machine_in_the_clear(connect, target):
     with pytest.raises(ValueError, match=f"the token would be sent to {target} in the clear"):
         connect("127.0.0.1:50051", target, token="secret")

@@ -94,8 +94,40 @@ def test_a_server_with_tls_is_asked_over_tls(start, tmp_path, mutual):
     shown = ["--tls-cert", str(tmp_path / "client"), "--tls-key", str(tmp_path / "client_key")]
     trusted = ["--tls-ca", str(tmp_path / "ca")]
     probe.main([address, *trusted, *(shown if mutual else [])])
-    with pytest.raises(CommandError):
+    with pytest.raises(
+        CommandError, match="UNAVAILABLE: .*Socket closed" if mutual else "UNAVAILABLE: it expects TLS: give"
+    ):
         probe.main([address, *(trusted if mutual else []), "--timeout", "1"])
+
+
+def test_a_server_without_tls_that_is_asked_over_tls_is_told_to_have_none(start, tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    with pytest.raises(CommandError, match="UNAVAILABLE: it does not speak TLS"):
+        probe.main([start(), "--tls-ca", str(tmp_path / "ca.pem"), "--timeout", "1"])
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("http://127.0.0.1:50051", "leave out http://"),
+        ("127.0.0.1", "the port is missing"),
+        ("127.0.0.1:", "the port is missing"),
+        ("127.0.0.1:99999", "the port must be 1 to 65535"),
+        ("::1:50051", "in brackets"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_a_usage_error_with_the_right_form(address, complaint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        probe.main([address])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert "write it like cars.example:50051" in said
+
+
+def test_other_ways_to_write_an_address_are_understood():
+    with pytest.raises(CommandError, match="UNAVAILABLE"):
+        probe.main(["dns:///127.0.0.1:1", "--timeout", "1"])
 
 
 def test_it_is_a_command_with_an_exit_code(start, servicer):
