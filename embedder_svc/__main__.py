@@ -3,16 +3,18 @@
 The server is put together here: photos are decoded in threads, batched across calls, and run through one network.
 """
 
-import argparse
-import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from typing import TYPE_CHECKING, cast
+from vmmr_entry import quietly
 
 from svckit.extras import needing_services
 
 with needing_services("vmmr-embedder"):
+    import argparse
+    import asyncio
+    import sys
+    from collections.abc import AsyncIterator
+    from contextlib import AsyncExitStack, asynccontextmanager, closing
+    from typing import TYPE_CHECKING, cast
+
     from vmmr.embedder.v1 import embedder_pb2_grpc
     from vmmr.inference.v2 import inference_pb2_grpc
 
@@ -49,7 +51,7 @@ PROGRAM = "vmmr-embedder"
 
 
 def main() -> None:
-    cli.run(_command, PROGRAM)
+    quietly(lambda: cli.run(_command, PROGRAM))
 
 
 def _command() -> None:

@@ -1,22 +1,30 @@
 """The command `vmmr-loadtest`, which `vmmr loadtest` runs too."""
 
-import argparse
-import os
-import sys
-from collections.abc import Sequence
-from functools import partial
-from typing import NoReturn
+from vmmr_entry import Importing, quietly
 
-from vmmr._cli import settings
-from vmmr._cli.exits import SERVICE_FAILED, USAGE, exit_code
-from vmmr._types import SearchOptions
+with Importing():
+    import argparse
+    import os
+    import sys
+    from collections.abc import Sequence
+    from functools import partial
+    from typing import NoReturn
 
-from loadtest.arguments import parser
-from svckit.extras import needing
+    from vmmr._cli import settings
+    from vmmr._cli.exits import SERVICE_FAILED, USAGE, exit_code
+    from vmmr._cli.report import mistake
+    from vmmr._types import SearchOptions
+
+    from loadtest.arguments import parser
+    from svckit.extras import needing
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "vmmr-loadtest") -> NoReturn:
-    """Run the command with the process's arguments, or with `arguments` under the name that its user called it by."""
+def main(arguments: Sequence[str] | None = None, program: str = "vmmr-loadtest") -> None:
+    """Run the command, and end the process, with the process's arguments, or with `arguments` under the name that its user called it by."""
+    quietly(partial(_command, arguments, program))
+
+
+def _command(arguments: Sequence[str] | None, program: str) -> NoReturn:
     args = parser(os.environ, program).parse_args(arguments)
     name = program.partition(" ")[0]
     sys.exit(exit_code(partial(_run, args, name), name))
@@ -43,7 +51,8 @@ def _run(args: argparse.Namespace, name: str) -> int:
 
 
 def _failed(name: str, error: Exception, code: int) -> int:
-    print(f"{name}: error: {error}", file=sys.stderr)
+    said = mistake(error) if isinstance(error, OSError | ValueError) else str(error)
+    print(f"{name}: error: {said}", file=sys.stderr)
     return code
 
 

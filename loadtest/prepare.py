@@ -61,7 +61,10 @@ def _prepared(plan: Plan, services: "Services") -> Prepared:
         served["index"] = asdict(index) | {"created": index.created.isoformat()}
         _check_queries(plan, index)
     if model and index and model.fingerprint != index.model:
-        raise CannotRunError("the embedder's model is not the one that the index was built with: vmmr info has both")
+        raise CannotRunError(
+            f"the embedder serves the model {model.fingerprint[:12]}, but the index was built with {index.model[:12]}: serve that of the "
+            "index, or embed the gallery anew for the embedder's with `vmmr-search migrate`"
+        )
     requests, source = _embed_requests(plan, services) if "embedder" in plan.services else _queries(plan, services)
     limits = model.limits if model and "embedder" in plan.services else services.index.limits
     longest = max(map(len, requests))

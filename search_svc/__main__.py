@@ -4,16 +4,18 @@ Here the server is put together: queries are batched across calls, and searched 
 follows the journal of the index, and the version that is current.
 """
 
-import argparse
-import logging
-import os
-import sys
-import time
-from functools import partial
+from vmmr_entry import quietly
 
 from svckit.extras import needing_services
 
 with needing_services("vmmr-search"):
+    import argparse
+    import logging
+    import os
+    import sys
+    import time
+    from functools import partial
+
     from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
 
@@ -61,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    cli.run(_command, PROGRAM)
+    quietly(lambda: cli.run(_command, PROGRAM))
 
 
 def _command() -> None:

@@ -1,7 +1,9 @@
-"""Libraries that a command needs and that were not installed with it. Imports the standard library alone."""
+"""Libraries that a command needs and that were not installed with it. Imports nothing that takes long."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+from vmmr_entry import Importing
 
 _OURS = ("vmmr", "svckit", "embedder_svc", "search_svc", "loadtest")
 
@@ -18,10 +20,11 @@ def needing(
     """Wrap imports that need an extra: where a library is missing, raise `failure` of a message that names it and the extra.
 
     `says` is the beginning of that message. Commands import what draws their pages in such a block before they begin, so that
-    nobody learns after hours of work that a library is missing. A module of ours that is missing is a bug, and passes as it is.
+    nobody learns after hours of work that a library is missing. Ctrl-C amid them ends the process at once and quietly. A module of ours that is missing is a bug, and passes as it is.
     """
     try:
-        yield
+        with Importing():
+            yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library in _OURS:

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from vmmr._addresses import Endpoint, IPAddress, is_public, resolve
 from vmmr._deadlines import Deadline
 from vmmr._errors import FetchError
+from vmmr._mistaken import shortened
 from vmmr._sockets import DeadlineSocket, connect
 from vmmr._version import __version__
 
@@ -58,10 +59,12 @@ def fetch(wanted: URL, allowed: Callable[[IPAddress], bool]) -> bytes:
                     return _body(response, wanted.max_bytes)
                 url = urljoin(url, _location(response))
         except TimeoutError:
-            raise FetchError(f"{url}: no complete answer within {wanted.timeout_s:g} s") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FetchError(f"{url}: {error}") from error
-    raise FetchError(f"{wanted.url}: more than {wanted.max_redirects} redirects")
+            raise FetchError(f"{shortened(url)}: no complete answer within {wanted.timeout_s:g} s") from None
+        except OSError as error:
+            raise FetchError(f"{shortened(url)}: {error.strerror or error}") from error
+        except (http.client.HTTPException, ValueError) as error:
+            raise FetchError(f"{shortened(url)}: {error}") from error
+    raise FetchError(f"{shortened(wanted.url)}: more than {wanted.max_redirects} redirects")
 
 
 @contextmanager
@@ -93,8 +96,7 @@ def _endpoints(host: str, port: int, allowed: Callable[[IPAddress], bool], deadl
     for endpoint in endpoints:
         if not allowed(endpoint.address):
             raise ValueError(
-                f"{host} leads to {endpoint.address}, which is not a public address: "
-                "allow_private (--allow-private) permits it"
+                f"{host} leads to {endpoint.address}, which is not a public address: allow_private=True permits it"
             )
     return endpoints
 

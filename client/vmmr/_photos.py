@@ -1,6 +1,7 @@
 """Read the bytes of photos, wherever they are."""
 
 import os
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Protocol, TypeAlias, get_args
 from vmmr._deadlines import TimeLeft
 from vmmr._errors import DeadlineExceededError, FetchError, UnreadablePhotoError
 from vmmr._fetch import URL
+from vmmr._mistaken import shortened, text_instead, why_unreadable
 from vmmr._types import Box, Image, Subject
 
 
@@ -96,28 +98,47 @@ def _read(source: PhotoSource, max_bytes: int, time_left: TimeLeft) -> bytes:
 
 
 def _local(source: PhotoSource, at_most: int) -> bytes:
+    content = _from_path(source, at_most) if isinstance(source, str | os.PathLike) else _from_memory(source, at_most)
+    if instead := text_instead(content):
+        raise UnreadablePhotoError(f"{_named(source)}it {instead}")
+    return content
+
+
+def _from_path(path: str | os.PathLike[str], at_most: int) -> bytes:
     try:
-        return _content(source, at_most)
-    except OSError as error:
-        raise UnreadablePhotoError(str(error)) from error
+        with Path(path).open("rb") as file:
+            return file.read(at_most)
+    except (OSError, ValueError) as error:
+        raise UnreadablePhotoError(why_unreadable(path, error)) from error
 
 
-def _content(source: PhotoSource, at_most: int) -> bytes:
+def _from_memory(source: bytes | bytearray | memoryview | BinaryReader, at_most: int) -> bytes:
+    """Return the bytes that were given, or that an open file has. Raise TypeError if it is neither."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    if isinstance(source, str | os.PathLike):
-        with Path(source).open("rb") as file:
-            return file.read(at_most)
-    content = source.read(at_most) if hasattr(source, "read") else None
+    try:
+        content = source.read(at_most) if hasattr(source, "read") else None
+    except OSError as error:
+        raise UnreadablePhotoError(error.strerror or str(error)) from error
+    except UnicodeDecodeError:
+        content = None  # a file that is opened as text
     if not isinstance(content, bytes):
-        raise TypeError(f"a photo is bytes, a path, a file opened in binary mode or a vmmr.URL, got {source!r}")
+        got = reprlib.repr(source)
+        raise TypeError(f"a photo is bytes, a path, a file opened in binary mode or a vmmr.URL, got {got}")
     return content
+
+
+def _named(source: PhotoSource) -> str:
+    return f"{shortened(os.fspath(source))}: " if isinstance(source, str | os.PathLike) else ""
 
 
 def _fetched(url: URL, at_most: int, time_left: TimeLeft) -> bytes:
     try:
-        return replace(url, timeout_s=min(url.timeout_s, time_left())).read(at_most)
+        content = replace(url, timeout_s=min(url.timeout_s, time_left())).read(at_most)
     except FetchError as error:
         if time_left() > 0:
             raise
-        raise DeadlineExceededError(f"no time was left for {url.url}", status="DEADLINE_EXCEEDED") from error
+        raise DeadlineExceededError(f"no time was left for {shortened(url.url)}", status="DEADLINE_EXCEEDED") from error
+    if instead := text_instead(content):
+        raise FetchError(f"{shortened(url.url)}: it {instead}")
+    return content

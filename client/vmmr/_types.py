@@ -252,7 +252,8 @@ class Classification:
     """Make, model and year of a car, by the vote of its neighbours. The levels can't contradict each other: the vote is
     read from the make down.
 
-    `str()` gives the answer with its verdict and the range of years, for example `honda pilot 2009-2011`.
+    `str()` gives the answer with its verdict and the range of years, for example `honda pilot 2009-2011`, or `(not calibrated)`
+    behind it where the index gives no verdicts.
     """
 
     answer: Label | None
@@ -288,6 +289,8 @@ class Classification:
         if self.verdict == "unknown":
             return f"unknown (nearest: {self.answer})"
         car = str(self.answer) if self.years is None else _in_words(self.answer, _span(*self.years))
+        if self.verdict is None:
+            return f"{car} (not calibrated)"
         return f"unsure (perhaps {car})" if self.verdict == "unsure" else car
 
 

@@ -12,15 +12,15 @@ _FINGERPRINT_LENGTH = 64
 _SQUARED_LENGTHS = (1e-12, 1e30)
 
 
-def check_model(embeddings: embedding_pb2.Embeddings, index: VersionManifest, *, what: str, remedy: str) -> None:
-    """Raise ServiceError (MODEL_MISMATCH) if the embeddings are not of the index's model. `what` and `remedy` are for its text."""
+def check_model(embeddings: embedding_pb2.Embeddings, index: VersionManifest, *, what: str) -> None:
+    """Raise ServiceError (MODEL_MISMATCH) if the embeddings are not of the index's model. `what` they are is for its text."""
     if embeddings.model == index.model:
         return
     got = embeddings.model[:_FINGERPRINT_LENGTH]
     raise ServiceError(
         Reason.MODEL_MISMATCH,
         f"the {what} were embedded with model {got[:12] or '(none given)'}, the index with {index.model[:12]} "
-        f"({index.model_name}): embed them with the index's model{remedy}",
+        f"({index.model_name}): embed them with the index's model, or embed the gallery anew with theirs: `vmmr-search migrate`",
         metadata={"expected": index.model, "got": got},
     )
 

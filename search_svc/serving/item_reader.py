@@ -28,7 +28,7 @@ _MOST_NAMED = 100
 def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadline: float | None) -> Add:
     """Return the write that adds the items. Raises ServiceError, with everything that is wrong with the call."""
     if request.embeddings.ByteSize():
-        check_model(request.embeddings, index, what="items", remedy="")
+        check_model(request.embeddings, index, what="items")
     faults = _item_faults(request.items)
     matrix, problem = _matrix(request.embeddings, len(request.items), index)
     violations = [

@@ -94,8 +94,7 @@ class QueryReader:
         """Return the queries of a call, which ends at `deadline`. Raises ServiceError, with everything that is wrong."""
         size = len(request.queries.data)  # protobuf copies the bytes each time they are asked for
         if size:
-            remedy = ", or serve an index built with theirs"
-            check_model(request.queries, self._manifest, what="queries", remedy=remedy)
+            check_model(request.queries, self._manifest, what="queries")
         options = request.options
         vectors, problem = self._vectors(request.queries, size)
         wanted = Filter.of(options.filter)

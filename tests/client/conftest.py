@@ -323,7 +323,7 @@ def neighbour(n: int) -> search_pb2.Neighbour:
 
 def classification(n: int, **others: Any) -> search_pb2.Classification:
     usual = {"make_confidence": 0.9, "model_confidence": 0.8, "label_confidence": 0.7, "years_confidence": 0.7}
-    years = {"first_year": 2000 + n, "last_year": 2000 + n}
+    years = {"first_year": 2000 + n, "last_year": 2000 + n, "verdict": search_pb2.VERDICT_KNOWN}
     return search_pb2.Classification(
         answer=label(n),
         makes=[search_pb2.Candidate(make="honda", confidence=0.9)],

@@ -5,7 +5,8 @@ import json
 import re
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+from vmmr._cli import drawing
 from vmmr.embedder.v1 import embedder_pb2
 
 CAR = "0.25,0.25,0.75,0.75"
@@ -106,7 +107,7 @@ def test_detect_tells_where_the_cars_are(run, services):
 def test_detect_names_a_photo_that_cannot_be_read_and_goes_on(run):
     done = run("detect", "missing.jpg", "1.jpg")
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 2)
-    assert "vmmr: missing.jpg: [Errno 2]" in done.stderr
+    assert "vmmr: missing.jpg: No such file or directory" in done.stderr
 
 
 def test_add_takes_the_main_car_and_names_photos_without_one(run, services):
@@ -197,7 +198,7 @@ def test_photos_from_standard_input_are_drawn_too_and_those_that_are_bad_are_nam
         command, env=environment, cwd=tmp_path, input=picture, capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"vmmr: missing.jpg: [Errno 2]")
+    assert done.stderr.startswith(b"vmmr: missing.jpg: No such file or directory")
     assert [path.name for path in (tmp_path / "boxes").iterdir()] == ["0001-stdin.jpg"]
 
 
@@ -210,11 +211,34 @@ def test_a_photo_that_is_turned_is_drawn_upright(run, tmp_path, picture, service
     assert drawn(tmp_path / "boxes/0001-street.jpg").size == (100, 200)
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_sent(run, services):
-    done = run("identify", "1.jpg", "--save-boxes", "1.jpg")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "File exists: '1.jpg'" in done.stderr
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("1.jpg", "that is a file; name a folder to write the photos to"),
+        ("1.jpg/boxes", "1.jpg/boxes: Not a directory"),
+        ("old", "there are files in it, with which these would mix; name an empty or a new folder"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_told_before_anything_is_sent(run, services, tmp_path, folder, told):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/0001-street.jpg").write_bytes(b"of an earlier command")
+    done = run("identify", "1.jpg", "--save-boxes", folder)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"vmmr: error: --save-boxes {folder}: {told}\n")
     assert services.embedder.script.received == []
+    assert (tmp_path / "old/0001-street.jpg").read_bytes() == b"of an earlier command"
+
+
+@pytest.mark.parametrize("size", [(640, 480), (200, 100), (40, 300)])
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (0.9, 0.9, 1, 1), (0.95, 0, 1, 0.2)])
+def test_the_answer_is_written_within_the_picture_wherever_the_car_is(size, box):
+    """No part of the text is beyond an edge: it is the same text, to the pixel, as on a larger canvas."""
+    picture, larger = (Image.new("RGB", each) for each in (size, (2000, 2000)))
+    place = (int(box[0] * size[0]), int(box[1] * size[1]))
+    text = "unsure (perhaps lamborghini gallardo lp570 4 superleggera 2012)"
+    drawing._write(ImageDraw.Draw(picture), place, text, size, "#ff0000")
+    drawing._write(ImageDraw.Draw(larger), place, text, size, "#ff0000")
+    assert picture.getbbox() == larger.getbbox()
+    assert is_coloured(picture.getpixel((picture.getbbox()[0], picture.getbbox()[1])))
 
 
 def test_without_pillow_the_command_says_what_installs_it(environment, tmp_path, picture):

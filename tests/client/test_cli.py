@@ -87,7 +87,7 @@ def test_a_car_with_a_bad_photo_gets_no_answer_and_each_is_named(run):
     done = run("identify", "--fuse", "1.jpg", "bad.jpg", "2.jpg", "bad.jpg")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", 2 * "vmmr: bad.jpg: content: not an image\n")
     done = run("identify", "--fuse", "1.jpg", "missing.jpg")
-    missing = "vmmr: photos[1]: [Errno 2] No such file or directory: 'missing.jpg'\n"
+    missing = "vmmr: missing.jpg: No such file or directory\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", missing)
     done = run("identify", "--fuse", "1.jpg", "bad.jpg", "--json")
     as_json = json.loads(done.stdout)
@@ -175,7 +175,7 @@ def test_a_bad_photo_costs_the_exit_code_and_no_other_photo(run):
     assert done.returncode == 1
     bad, missing = done.stderr.splitlines()
     assert bad == "vmmr: bad.jpg: content: not an image"
-    assert missing == "vmmr: missing.jpg: [Errno 2] No such file or directory: 'missing.jpg'"
+    assert missing == "vmmr: missing.jpg: No such file or directory"
 
 
 def test_a_photo_without_an_answer_says_so(run, services):
@@ -268,13 +268,21 @@ def test_info_prints_the_calibration_and_warns_of_different_models(run, services
     done = run("info")
     shown = [line.split() for line in done.stdout.splitlines()]
     assert (["calibration", "photos", "300"] in shown, done.stderr) == (True, "")
+    assert ["index", "model", "ab" * 32, "(the", "embedder's)"] in shown
     assert ["calibration", "unknown", "threshold", "0.3"] in shown
     services.search.model = "cd" * 32
     for done in (run("info"), run("info", "--json")):
-        warning = "vmmr: warning: the embedder serves model abababababab, but the index was built with cdcdcdcdcdcd: "
-        assert done.stderr.startswith(warning)
+        warning = (
+            "vmmr: warning: the embedder serves the model abababababab (model fingerprint), but the index was built with cdcdcdcdcdcd "
+            "(index model): photos can't be identified until both are of one model: have the embedder serve that of the index, or "
+            "embed the gallery anew for the embedder's with `vmmr-search migrate`\n"
+        )
+        assert done.stderr == warning
         assert done.returncode == 0
     assert json.loads(done.stdout)["index"]["calibration"]["photos"] == 300
+    assert ["index", "model", "cd" * 32, "(another", "than", "the", "embedder's)"] in [
+        line.split() for line in run("info").stdout.splitlines()
+    ]
 
 
 def test_labels_prints_each_label_and_its_photos(run):
@@ -299,13 +307,14 @@ def test_a_url_is_fetched_but_not_from_a_private_address_unless_allowed(run):
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/2.jpg"
-        allowed, refused = run("identify", url, "--allow-private"), run("identify", "1.jpg", url)
+        shouted = url.replace("http", "HTTP")
+        allowed, refused = run("identify", shouted, "--allow-private"), run("identify", "1.jpg", url)
         server.shutdown()
         thread.join()
     assert "honda pilot 2002" in allowed.stdout
     assert (
         refused.stderr == f"vmmr: {url}: 127.0.0.1 leads to 127.0.0.1, which is not a public address: "
-        "allow_private (--allow-private) permits it\n"
+        "--allow-private permits it\n"
     )
     assert (allowed.returncode, refused.returncode) == (0, 1)
 
@@ -355,11 +364,35 @@ def test_a_call_that_fails_ends_the_command_and_is_told_once(run, services, fail
             "--min-confidence: must be a number from 0 to 1, got 'nan'",
         ),
         (["identify", "1.jpg", "--k", "-1"], {}, "argument --k: must be a whole number >= 1 and < 2**31, got '-1'"),
-        (["identify", "1.jpg", "--crop", "1,2"], {}, "argument --crop: must be four fractions"),
-        (["info", "--tls-cert", "c.pem"], {}, "give both cert and key, or neither"),
-        (["info", "--tls-ca", "nowhere.pem"], {}, "No such file or directory: 'nowhere.pem'"),
-        (["info", "--token-file", "nowhere"], {}, "No such file or directory: 'nowhere'"),
-        (["info", "--embedder", "far.example:1"], {"VMMR_TOKEN": "t"}, "the token would be sent to far.example:1"),
+        *(
+            (
+                [command, "1.jpg", f"--crop={crop}"],
+                {},
+                (
+                    f"argument --crop: must be left,top,right,bottom as fractions of the photo, "
+                    f"each 0 to 1, left < right and top < bottom, for example 0.1,0.2,0.9,1, got {crop!r}"
+                ),
+            )
+            for command in ("identify", "search", "add")
+            for crop in (
+                "1,2",
+                "0,0,1,1.5",
+                "-0.1,0,1,1",
+                "0.5,0,0.5,1",
+                "0,1,1,0",
+                "nan,0,1,1",
+                "0,0,640,480",
+                "a,b,c,d",
+            )
+        ),
+        (["info", "--tls-cert", "c.pem"], {}, "give both --tls-cert and --tls-key, or neither"),
+        (["info", "--tls-ca", "nowhere.pem"], {}, "vmmr: error: nowhere.pem: No such file or directory"),
+        (["info", "--token-file", "nowhere"], {}, "vmmr: error: nowhere: No such file or directory"),
+        (
+            ["info", "--embedder", "far.example:1"],
+            {"VMMR_TOKEN": "t"},
+            "the token would be sent to far.example:1 in the clear: give --tls or --tls-ca",
+        ),
         (["info", "--embedder", "http://far.example:1"], {}, "is not host:port: leave out http://; write it like "),
         (
             ["info"],

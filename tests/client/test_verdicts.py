@@ -25,7 +25,8 @@ def test_an_answer_comes_with_its_verdict_its_years_and_how_sure_they_are(client
     assert found.years_confidence == 0.75
 
 
-def test_an_index_that_is_not_calibrated_gives_no_verdict(client):
+def test_an_index_that_is_not_calibrated_gives_no_verdict(client, services):
+    says(services, verdict=search_pb2.VERDICT_UNSPECIFIED)
     found = client.identify(b"11")
     assert (found.verdict, found.known_score, found.years) == (None, None, (2011, 2011))
 
@@ -33,7 +34,8 @@ def test_an_index_that_is_not_calibrated_gives_no_verdict(client):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({}, "honda pilot 2011"),
+        ({"verdict": search_pb2.VERDICT_UNSPECIFIED}, "honda pilot 2011 (not calibrated)"),
+        ({"verdict": search_pb2.VERDICT_UNSPECIFIED, "first_year": 2009}, "honda pilot 2009-2011 (not calibrated)"),
         ({"verdict": search_pb2.VERDICT_KNOWN}, "honda pilot 2011"),
         ({"first_year": 2009}, "honda pilot 2009-2011"),
         ({"verdict": search_pb2.VERDICT_UNSURE}, "unsure (perhaps honda pilot 2011)"),

@@ -262,7 +262,12 @@ def _box(text: str) -> Box:
     try:
         left, top, right, bottom = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be four fractions, for example 0.1,0.2,0.9,1, got {text!r}") from None
+        left = top = right = bottom = math.nan
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise argparse.ArgumentTypeError(
+            "must be left,top,right,bottom as fractions of the photo, each 0 to 1, left < right and top < bottom, for example "
+            f"0.1,0.2,0.9,1, got {text!r}"
+        )
     return Box(left, top, right, bottom)
 
 

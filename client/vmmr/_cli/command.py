@@ -15,6 +15,7 @@ from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
 from vmmr._cli.sources import photos
 from vmmr._client import Client
 from vmmr._errors import PhotoError
+from vmmr._mistaken import shortened
 from vmmr._types import Cut, SearchResult, reservation
 
 _NO_LOADTEST = "vmmr: error: loadtest is not installed: pip install ./client '.[loadtest]', in a checkout of vmmr"
@@ -28,7 +29,7 @@ def main() -> NoReturn:
     try:
         client = _client(args, os.environ)
     except (OSError, ValueError) as error:
-        arguments.exit(USAGE, f"vmmr: error: {error}\n")
+        arguments.exit(USAGE, f"vmmr: error: {report.mistake(error)}\n")
     sys.exit(_run(client, args))
 
 
@@ -104,7 +105,7 @@ def _report_neighbours(name: str, result: SearchResult, cut: Cut | None, args: a
         report.show(report.json_line(photo=name, **fields))
     else:
         without = " (no car found in the photo)" if cut and cut.no_car_found else ""
-        heading = name + without + reservation(result.provenance)
+        heading = shortened(name) + without + reservation(result.provenance)
         report.show("\n".join([heading, *report.neighbour_lines(neighbours)]))
 
 

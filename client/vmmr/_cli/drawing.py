@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080")
+_LEAST_POINTS = 10
 _MISSING = "--save-boxes needs Pillow: pip install './client[draw]', in a checkout of vmmr"
 
 
@@ -42,12 +43,16 @@ class Album:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Make the folder if it isn't there. Raise ValueError if Pillow is not installed, OSError if the folder can't be made."""
+        """Make the folder if it isn't there.
+
+        Raise ValueError if Pillow is not installed, or the folder is none, can't be made, or holds files: those of an earlier
+        command would be taken for this one's.
+        """
         try:
             import PIL  # noqa: F401, PLC0415 (the SDK does without it)
         except ModuleNotFoundError as error:
             raise ValueError(_MISSING) from error
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_empty(folder)
         return cls(folder)
 
     def kept(self, photos: Iterable[Photo]) -> Iterator[Photo]:
@@ -65,6 +70,21 @@ class Album:
         except (OSError, ValueError) as error:
             return str(error)
         return ""
+
+
+def _make_empty(folder: Path) -> None:
+    """Make the folder if it isn't there. Raise ValueError if it is none, can't be made or read, or holds anything."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--save-boxes {folder}: that is a file; name a folder to write the photos to")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+    except OSError as error:
+        raise ValueError(f"--save-boxes {folder}: {error.filename}: {error.strerror}") from error
+    if full:
+        raise ValueError(
+            f"--save-boxes {folder}: there are files in it, with which these would mix; name an empty or a new folder"
+        )
 
 
 def _drawn(content: bytes, answers: Sequence[Identification]) -> "Image.Image":
@@ -88,11 +108,39 @@ def _draw(canvas: "ImageDraw.ImageDraw", size: tuple[int, int], answer: Identifi
         left, top = int(box.left * width), int(box.top * height)
         right, bottom = min(right, int(box.right * width)), min(bottom, int(box.bottom * height))
     canvas.rectangle((left, top, right, bottom), outline=colour, width=line)
-    font = _font(max(10, min(size) // 25))
-    place = (left + 2 * line, top + 2 * line)
-    text = report.drawn_text(answer)
-    canvas.rectangle(canvas.textbbox(place, text, font=font), fill=colour)
-    canvas.text(place, text, fill="white", font=font)
+    _write(canvas, (left + 2 * line, top + 2 * line), report.drawn_text(answer), size, colour)
+
+
+def _write(
+    canvas: "ImageDraw.ImageDraw", place: tuple[int, int], text: str, size: tuple[int, int], colour: str
+) -> None:
+    """Write a text from that place on, or further left and up, and smaller, so that all of it is within the picture."""
+    width, height = size
+    points = max(_LEAST_POINTS, min(size) // 25)
+    while points > _LEAST_POINTS and canvas.textlength(text, font=_font(points)) > width:
+        points -= 1
+    font = _font(points)
+    lines = _wrapped(text, lambda part: canvas.textlength(part, font=font) <= width)
+    _, _, right, bottom = canvas.multiline_textbbox((0, 0), lines, font=font)
+    at = (max(0, min(place[0], int(width - 1 - right))), max(0, min(place[1], int(height - 1 - bottom))))
+    canvas.rectangle(canvas.multiline_textbbox(at, lines, font=font), fill=colour)
+    canvas.multiline_text(at, lines, fill="white", font=font)
+
+
+def _wrapped(text: str, fits: Callable[[str], bool]) -> str:
+    """Return the text in as many lines as it takes for each to fit, broken between words, and within those that are too long."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if fits(longer):
+            lines[-1] = longer
+            continue
+        lines.append("")
+        for letter in word:
+            if lines[-1] and not fits(lines[-1] + letter):
+                lines.append("")
+            lines[-1] += letter
+    return "\n".join(filter(None, lines))
 
 
 def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":

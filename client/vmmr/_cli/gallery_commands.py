@@ -33,7 +33,7 @@ def add(client: Client, args: argparse.Namespace) -> int:
     try:
         photos = labelled(args.photos, args.label)
     except (OSError, ValueError) as error:
-        print(f"vmmr: error: {error}", file=sys.stderr)
+        print(f"vmmr: error: {report.mistake(error)}", file=sys.stderr)
         return USAGE
     served = client.info()
     if not served.same_model:

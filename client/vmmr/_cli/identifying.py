@@ -1,6 +1,7 @@
 """The commands that look at photos: `vmmr identify` and `vmmr detect`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, USAGE
 from vmmr._cli.sources import photos, source
 from vmmr._client import Client
 from vmmr._errors import InvalidPhotoError, PhotoError
+from vmmr._mistaken import shortened
 from vmmr._photos import Photo
 from vmmr._types import Identification
 
@@ -23,14 +25,14 @@ def identify(client: Client, args: argparse.Namespace) -> int:
             raise ValueError(_FUSED)  # noqa: TRY301
         album = Album.open(args.save_boxes) if args.save_boxes else None
     except (OSError, ValueError) as error:
-        print(f"vmmr: error: {error}", file=sys.stderr)
+        print(f"vmmr: error: {report.mistake(error)}", file=sys.stderr)
         return USAGE
     return _identify_car(client, args) if args.fuse else _identify_each(client, args, album)
 
 
 def detect(client: Client, args: argparse.Namespace) -> int:
     """Print where the cars are. Photos go one at a time, so that a bad one costs the others nothing."""
-    width = max(map(len, ["PHOTO", *args.photos]))
+    width = max(len(shortened(name)) for name in ["PHOTO", *args.photos])
     heading = None if args.json else report.detection_heading(width)
     code = ANSWERED
     for name in args.photos:
@@ -63,7 +65,7 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
         # The services accept fewer photos.
         print(f"vmmr: error: {error}", file=sys.stderr)
         return USAGE
-    first, *others = args.photos
+    first, *others = map(shortened, args.photos)
     name = f"{first} (+{len(others)})" if others else first
     if not args.json:
         report.show(report.identification_heading(len(name)))
@@ -72,7 +74,7 @@ def _identify_car(client: Client, args: argparse.Namespace) -> int:
 
 
 def _identify_each(client: Client, args: argparse.Namespace, album: Album | None) -> int:
-    width = max(map(len, ["PHOTO", *args.photos]))
+    width = max(len(shortened(name)) for name in ["PHOTO", *args.photos])
     heading = None if args.json else report.identification_heading(width)
     code = ANSWERED
     asked = photos(args) if album is None else album.kept(photos(args))
@@ -129,8 +131,10 @@ def _report_errors_of_car(error: PhotoError, args: argparse.Namespace) -> None:
     elif isinstance(error, InvalidPhotoError) and error.photos:
         for position in error.photos:
             report.photo_error(args.photos[position], error.of(position), as_json=args.json)
+    elif one := re.match(r"photos\[(\d+)\]: ", str(error)):
+        report.photo_error(args.photos[int(one[1])], type(error)(str(error)[one.end() :]), as_json=args.json)
     else:
-        print(f"vmmr: {error}", file=sys.stderr)
+        print(f"vmmr: {report.in_flags(str(error))}", file=sys.stderr)
 
 
 def _shown(args: argparse.Namespace, name: str) -> dict[str, object]:

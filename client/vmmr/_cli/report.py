@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vmmr._errors import CallError, InvalidPhotoError, InvalidRequestError, PhotoError, VmmrError
+from vmmr._mistaken import shortened
 from vmmr._served import Info, LabelCount
 from vmmr._types import Box, Cut, Detection, Identification, Neighbour
 
@@ -30,6 +31,21 @@ _FLAGS = {
 }
 """The flags for the fields of a request."""
 
+_ONE_MODEL = (
+    "have the embedder serve that of the index, or embed the gallery anew for the embedder's with `vmmr-search migrate`"
+)
+
+_WORDS = {
+    "allow_private=True permits": "--allow-private permits",
+    "give both cert and key, or neither": "give both --tls-cert and --tls-key, or neither",
+    "connect without tls,": "connect without --tls,",
+    "give the ca that signed it": "give the CA that signed it with --tls-ca",
+    "give tls": "give --tls or --tls-ca",
+    "give vmmr.URL(...), which fetches it": "give it as it is",
+    "give the photos in it": "give the photos in it, FOLDER/*.jpg",
+}
+"""What a program is told to give, in the words of the command line."""
+
 
 def json_line(**fields: Any) -> str:
     """Return a JSON object on one line. Numbers are rounded to the digits that a float32 has."""
@@ -51,8 +67,9 @@ def photo_error(name: str, error: PhotoError, *, as_json: bool) -> None:
     if as_json:
         show(json_line(photo=name, error=error_fields(error)))
     else:
-        said = str(error).removeprefix("photos[0]: ").removeprefix(f"{name}: ")
-        print(f"vmmr: {name}: {said}", file=sys.stderr)
+        shown = shortened(name)
+        said = in_flags(str(error).removeprefix("photos[0]: ").removeprefix(f"{shown}: "))
+        print(f"vmmr: {shown}: {said}", file=sys.stderr)
 
 
 def error_fields(error: VmmrError) -> dict[str, Any]:
@@ -67,8 +84,22 @@ def explained(error: VmmrError) -> str:
     """Return the error's message, which names flags instead of fields if flags for all of them exist."""
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     if not violations or not all(violation.field in _FLAGS for violation in violations):
-        return str(error)
+        return in_flags(str(error))
     return "; ".join(f"{_FLAGS[v.field]}: {v.description or v.reason}" for v in violations)
+
+
+def in_flags(said: str) -> str:
+    """Return a message of the client with the command's flags in place of the names that programs use."""
+    for name, flag in _WORDS.items():
+        said = said.replace(name, flag)
+    return said
+
+
+def mistake(error: OSError | ValueError) -> str:
+    """Return, for people, what makes no sense in a command line: of a file, its name and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return in_flags(str(error))
 
 
 def identification_heading(width: int) -> str:
@@ -85,7 +116,7 @@ def identification_line(name: str, found: Identification, width: int) -> str:
     confidences = [f"{level:.0%}" if known else "-" for level in levels]
     nearest = f"{found.neighbours[0].score:.3f}" if found.neighbours else "-"
     numbers = map(str.rjust, [*confidences, nearest, _car(found.cut)], (4, 5, 5, 7, 4))
-    return "  ".join([f"{name:{width}}", *numbers, f"{_box_of(found.cut):19}", str(found)])
+    return "  ".join([f"{shortened(name):{width}}", *numbers, f"{_box_of(found.cut):19}", str(found)])
 
 
 def detection_heading(width: int) -> str:
@@ -94,9 +125,10 @@ def detection_heading(width: int) -> str:
 
 def detection_lines(name: str, cars: Sequence[Detection], width: int) -> list[str]:
     """Return a line for each car of a photo, or one that says that there is none."""
+    shown = f"{shortened(name):{width}}"
     if not cars:
-        return [f"{name:{width}}  none  -"]
-    return [f"{name:{width}}  {car.score:>4.0%}  {_fractions(car.box)}" for car in cars]
+        return [f"{shown}  none  -"]
+    return [f"{shown}  {car.score:>4.0%}  {_fractions(car.box)}" for car in cars]
 
 
 def drawn_text(found: Identification) -> str:
@@ -129,7 +161,8 @@ def neighbour_lines(neighbours: Iterable[Neighbour]) -> list[str]:
 
 
 def info_lines(info: Info) -> list[str]:
-    index = asdict(info.index)
+    same = "the embedder's" if info.same_model else "another than the embedder's"
+    index = asdict(info.index) | {"model": f"{info.index.model} ({same})"}
     fitted = index.pop("calibration") or "none: confidences are shares of the vote, and there are no verdicts"
     sections = {"model": asdict(info.model), "index": index, "calibration": fitted}
     return table([row for section, fields in sections.items() for row in _info_rows(section, fields)])
@@ -159,8 +192,8 @@ def _spaced(name: str) -> str:
 def mismatch(info: Info) -> str:
     ours, theirs = info.model.fingerprint[:12], info.index.model[:12]
     return (
-        f"the embedder serves model {ours}, but the index was built with {theirs}: photos can't be identified until "
-        "both are of one model"
+        f"the embedder serves the model {ours} (model fingerprint), but the index was built with {theirs} (index model): photos "
+        f"can't be identified until both are of one model: {_ONE_MODEL}"
     )
 
 
@@ -168,7 +201,7 @@ def not_addable(info: Info) -> str:
     ours, theirs = info.model.fingerprint, info.index.model
     return (
         f"the embedder serves model {ours[:12]}, but the gallery holds embeddings of {theirs[:12]}: photos can only be added "
-        f"with an embedder that serves the model {theirs}"
+        f"with an embedder that serves the model {theirs}; `vmmr-search migrate` embeds the gallery anew for the other"
     )
 
 

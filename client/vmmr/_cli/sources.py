@@ -12,7 +12,7 @@ from vmmr._photos import Photo, PhotoSource
 def source(name: str, args: argparse.Namespace) -> PhotoSource:
     if name == "-":
         return sys.stdin.buffer
-    if name.startswith(("http://", "https://")):
+    if name.lower().startswith(("http://", "https://")):
         return URL(
             name,
             timeout_s=args.fetch_timeout,
