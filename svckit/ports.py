@@ -15,6 +15,10 @@ def address(host: str, port: int) -> str:
 
 
 def cannot_listen(host: str, port: int) -> ConfigError:
+    if host.startswith(("unix:", "unix-abstract:", "/")):
+        return ConfigError(
+            f"--host {host}: servers listen on a TCP port, not on a Unix socket; on 127.0.0.1, the default, only this machine's programs reach them"
+        )
     return ConfigError(f"cannot listen on {address(host, port)}: is the port taken, or the host not this machine's?")
 
 

@@ -172,6 +172,34 @@ def test_what_a_page_names_is_found_in_its_text():
     ]
 
 
+def cells(row: str) -> int:
+    """How many cells a row of a table has; a bar in it is written with a backslash."""
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
+def broken_rows(text: str) -> list[int]:
+    """Return the numbers of the lines that begin as rows of a table and do not end so, or have other cells than its heading."""
+    broken, heading = [], 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.startswith("|"):
+            heading = 0
+            continue
+        heading = heading or cells(line)
+        if cells(line) != heading or not line.rstrip().endswith("|"):
+            broken.append(number)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_of_a_table_is_whole(page):
+    assert broken_rows((ROOT / page).read_text()) == []
+
+
+def test_a_row_that_is_not_whole_is_found():
+    table = "| a | b |\n|---|---|\n| 1 | `x \\| y` |\n| 2 | 3 | 4 |\n| 5 |\n| 6 | 7\n\n| other |\n|---|\n| 8 |\n"
+    assert broken_rows(table) == [4, 5, 6]
+
+
 def test_every_decision_is_in_the_list_of_decisions():
     page = (ROOT / "docs/adr/README.md").read_text()
     assert [path.name for path in (ROOT / "docs/adr").glob("0*.md") if f"({path.name})" not in page] == []

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import vmmr
+from vmmr._cli.exits import tell_waits
+from vmmr._cli.report import in_flags
 
 from search_svc.building import resource_flags
 from search_svc.building.build_command import describe_calibration
@@ -73,11 +75,12 @@ def _run(args: argparse.Namespace) -> None:
                 resources=resources,
             )
     except vmmr.VmmrError as error:
-        raise CommandError(f"{args.embedder}: {error}: run it again to go on") from error
+        raise CommandError(f"{args.embedder}: {in_flags(str(error))}: run it again to go on") from error
     _report(args, done)
 
 
 def _client(args: argparse.Namespace) -> vmmr.Client:
+    tell_waits("vmmr-search")
     token = args.token_file.read_text().strip() if args.token_file else None
     try:
         return vmmr.Client(
@@ -87,12 +90,12 @@ def _client(args: argparse.Namespace) -> vmmr.Client:
             token=token,
         )
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(in_flags(str(error))) from error
 
 
 def _report(args: argparse.Namespace, done: Migration) -> None:
     for each in done.left_out:
-        print(f"left out: {each.item_id}: {each.reason}", file=sys.stderr)
+        print(f"left out: {each.item_id}: {in_flags(each.reason)}", file=sys.stderr)
     if done.version is None:
         print(f"{args.new}: holds all that {args.index} does, its journal up to {done.upto}: nothing was built")
         return

@@ -274,6 +274,14 @@ def test_a_metric_of_the_future_is_refused(client, services):
         client.info()
 
 
+def test_nobody_at_a_unix_socket_is_told_in_words_of_its_own(connect, tmp_path):
+    target = f"unix:{tmp_path}/vmmr.sock"
+    with pytest.raises(vmmr.UnavailableError) as caught:
+        connect(target, target, timeout_s=0.5).info()
+    said = f"no vmmr server listens on the Unix socket {tmp_path}/vmmr.sock (embedder): No such file or directory"
+    assert str(caught.value) == said
+
+
 def test_another_kind_of_detail_is_no_hindrance(client, services):
     def behaviour(_, context):
         from google.protobuf import any_pb2

@@ -1,6 +1,7 @@
 """Ports that are kept for several processes, against real sockets."""
 
 import json
+import re
 import socket
 from contextlib import contextmanager
 
@@ -88,3 +89,10 @@ def test_the_file_is_written_if_it_is_wanted(tmp_path):
     ports.write(None, port=1, metrics_port=None)
     ports.write(tmp_path / "ports", port=1, metrics_port=None)
     assert json.loads((tmp_path / "ports").read_text()) == {"port": 1, "metrics_port": None}
+
+
+@pytest.mark.parametrize("host", ["unix:/run/vmmr.sock", "unix-abstract:vmmr", "/run/vmmr.sock"])
+def test_a_unix_socket_is_told_to_be_no_place_to_listen(host):
+    told = f"--host {host}: servers listen on a TCP port, not on a Unix socket"
+    with pytest.raises(ConfigError, match=re.escape(told)), ports.shared(host, 0):
+        pass

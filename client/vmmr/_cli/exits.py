@@ -13,7 +13,7 @@ ANSWERED, PHOTOS_FAILED, USAGE, SERVICE_FAILED, INTERRUPTED, READER_GONE = 0, 1,
 
 def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
     """Run the command and return its exit code, or that of what ended it."""
-    _tell_waits(program)
+    tell_waits(program)
     try:
         return command()
     except VmmrError as error:
@@ -28,7 +28,7 @@ def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
         return READER_GONE
 
 
-def _tell_waits(program: str) -> None:
+def tell_waits(program: str) -> None:
     """Have the client's log, which tells that a service is waited for, printed as the command's own words."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
