@@ -541,6 +541,7 @@ class TestBadCalls:
         assert info.reason == "MODEL_MISMATCH"
         assert info.metadata == {"expected": served.model, "got": model[:64]}
         assert "embed them with the index's model" in caught.value.details()
+        assert "`vmmr-search migrate`" in caught.value.details()
 
     @pytest.mark.parametrize(
         ("factory", "parameter", "other"), [("IVF4,Flat", "nprobe", "ef_search"), ("HNSW4,Flat", "ef_search", "nprobe")]
