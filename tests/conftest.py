@@ -52,10 +52,26 @@ def encode():
     def encoded(pixels, form, **options):
         image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
         file = io.BytesIO()
-        image.save(file, form, **options)
+        if form == "HEIF":
+            import pillow_heif  # without making Pillow know of it
+
+            image = pillow_heif.from_pillow(image)
+            image.save(file, **options)
+        else:
+            image.save(file, form, **options)
         return file.getvalue()
 
     return encoded
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """A picture (72, 96, 3) that no flip or turn maps to itself, smooth enough for JPEG."""
+    import numpy as np  # not every test's environment has it
+
+    y, x = np.mgrid[0:72, 0:96]
+    pixels = np.stack([255 * x / 95, 255 * y / 71, 127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 5)], axis=-1)
+    return pixels.round().astype(np.uint8)
 
 
 class Process:

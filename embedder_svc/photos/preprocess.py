@@ -5,19 +5,20 @@ scale; docs/embedder.md says how far they may differ then.
 """
 
 import math
-from collections.abc import Container
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedder_svc.photos.photo import Limits, Photo, PhotoError, PhotoReason
 from embedder_svc.photos.resize import Box, Region, Resize, Size, reductions
+from svckit.photos.photo import Limits, Photo, PhotoError, PhotoReason
 
 __all__ = ["VERSION", "Box", "Decoded", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 
 VERSION = 1
-"""The version of the preprocessing, part of every model's fingerprint. A change that alters a pixel must raise it."""
+"""The version of the preprocessing, part of every model's fingerprint. A change that alters a pixel of a photo that was read
+right must raise it."""
 
 _WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 _LOOKING_GAP = 2.0
@@ -70,14 +71,14 @@ class Decoded:
         return self._images[divisor]
 
 
-def _divisor(divisors: Container[int], whole: Size, part: Size, resize: Resize) -> int:
-    """Return the number, one of `divisors` or 1, by which a photo's sides are divided in decoding, if a part of this size is wanted."""
+def _divisor(divisors: AbstractSet[int], whole: Size, part: Size, resize: Resize) -> int:
+    """Return the number, one of `divisors`, by which a photo's sides are divided in decoding, if a part of this size is wanted."""
     wanted = _reduction(divisors, part, resize)
-    return min(wanted, max(1, _reduction(divisors, whole, resize) // 2)) if resize.fine else wanted
+    return min(wanted, max(min(divisors), _reduction(divisors, whole, resize) // 2)) if resize.fine else wanted
 
 
-def _reduction(divisors: Container[int], size: Size, resize: Resize) -> int:
-    return next((divisor for divisor in reductions(size, resize.scaled(size)) if divisor in divisors), 1)
+def _reduction(divisors: AbstractSet[int], size: Size, resize: Resize) -> int:
+    return next((divisor for divisor in reductions(size, resize.scaled(size)) if divisor in divisors), min(divisors))
 
 
 def _size(region: Region) -> Size:

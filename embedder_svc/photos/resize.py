@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image
 
-from embedder_svc.photos.photo import PhotoError, PhotoReason
+from svckit.photos.refusals import PhotoError, PhotoReason
 
 Rule = Literal["squash", "pad", "crop"]
 

@@ -51,14 +51,6 @@ def real_photos(stanford_cars):
     return [path.read_bytes() for path in random.Random(0).sample(paths, 200)]
 
 
-@pytest.fixture(scope="session")
-def scene():
-    """A picture (72, 96, 3) that no flip or turn maps to itself, smooth enough for JPEG."""
-    y, x = np.mgrid[0:72, 0:96]
-    pixels = np.stack([255 * x / 95, 255 * y / 71, 127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 5)], axis=-1)
-    return pixels.round().astype(np.uint8)
-
-
 SERVE = ("-m", "embedder_svc", "serve", "--port", "0", "--metrics-port", "0")
 
 

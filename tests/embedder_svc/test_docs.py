@@ -8,7 +8,7 @@ from vmmr.inference.v2 import inference_pb2
 
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.runtime import DEVICES
-from embedder_svc.photos.photo import PhotoReason
+from svckit.photos.photo import PhotoReason
 from embedder_svc.serving import kserve_tensors
 from embedder_svc.serving.config import PREFIX, EmbedderConfig
 from svckit.server import ServerConfig

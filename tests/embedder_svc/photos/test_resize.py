@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder_svc.photos.photo import PhotoError, PhotoReason
+from svckit.photos.photo import PhotoError, PhotoReason
 from embedder_svc.photos.resize import Box, Resize, reductions
 
 SIDES = st.integers(1, 10_000)
