@@ -43,7 +43,7 @@ $(VENV)/.services: pyproject.toml client/pyproject.toml client/vmmr/_version.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vmmr needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[cpu]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ./client --editable '.[cpu,heic]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.services

@@ -56,7 +56,7 @@ def encode():
             import pillow_heif  # without making Pillow know of it
 
             image = pillow_heif.from_pillow(image)
-            image.save(file, **options)
+            image.save(file, **({"enc_params": {"preset": "ultrafast"}} | options))
         else:
             image.save(file, form, **options)
         return file.getvalue()

@@ -2,7 +2,7 @@
 
 import os
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".bmp", ".gif")
 
 
 def has_photo_name(path: str | os.PathLike[str]) -> bool:

@@ -48,7 +48,10 @@ class EmbedderConfig(ServerConfig):
     max_images: int = option(32, minimum=1, maximum=_MAX_IMAGES, help="most photos in one call")
     max_image_bytes: int = option(20_000_000, minimum=1, help="most bytes in one encoded photo")
     max_image_pixels: int = option(
-        25_000_000, minimum=1, maximum=_MAX_PIXELS, help="most pixels in one photo, before any crop"
+        25_000_000,
+        minimum=1,
+        maximum=_MAX_PIXELS,
+        help="most pixels in one photo, before any crop; a JPEG may have eight times as many, as it is decoded smaller",
     )
     max_aspect_ratio: float = option(10.0, minimum=1, help="largest ratio of a photo's longer side to its shorter one")
 

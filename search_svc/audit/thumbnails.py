@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+
+from svckit.photos.photo import Limits, Photo, PhotoError
 
 SIZE = 64
 """Pixels on each side of a thumbnail. Photos are squashed to a square."""
@@ -21,19 +23,22 @@ _CUTS = (64, 61, 58)
 _FLAT = 1e-3
 """A region whose values spread less than this shows nothing, and is like no other."""
 
+_LIMITS = Limits(max_bytes=256 << 20, max_pixels=89_000_000, max_aspect=float("inf"))
+"""Those of `vmmr-embedder embed`, or wider: what is in the collection was embedded."""
+
 Thumbnail = NDArray[np.uint8]
 """(SIZE, SIZE) grey."""
 
 
 def read(path: Path) -> Thumbnail:
-    """Read the thumbnail of a photo. Raises OSError if the file is not a photo that can be read."""
+    """Read the thumbnail of a photo, of any that can be embedded. Raise OSError if the file is not one that can be read."""
     try:
-        with Image.open(path) as photo:
-            photo.draft("L", (2 * SIZE, 2 * SIZE))
-            upright = ImageOps.exif_transpose(photo).convert("L")
-            return np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BOX))
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        photo = Photo.open(path.read_bytes(), _LIMITS)
+        enough = [divisor for divisor in photo.divisors if min(photo.size) >= 2 * SIZE * divisor]
+        upright = photo.decode(max(enough, default=min(photo.divisors))).convert("L")
+    except PhotoError as error:
         raise OSError(f"{path}: {error}") from error
+    return np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def alike(one: Thumbnail, other: Thumbnail) -> float:

@@ -116,7 +116,7 @@ def test_it_gets_its_request_id_back_and_may_compress(heard, embeddings):
             "INVALID_ARGUMENT",
             "inputs[0].datatype must be 'BYTES', each element an encoded photo, got 'UINT8'",
         ),
-        ("bad_photo", "INVALID_ARGUMENT", "1 of 4 images can't be used; images[3].content: the file is no JPEG"),
+        ("bad_photo", "INVALID_ARGUMENT", "1 of 4 images can't be used; images[3].content: the file is text"),
         ("no_output", "INVALID_ARGUMENT", "outputs[0].name must be 'embeddings', got 'logits'"),
         ("classes", "INVALID_ARGUMENT", "outputs[0].parameters['classification'] is not supported"),
     ],

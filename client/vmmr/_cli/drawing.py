@@ -1,5 +1,7 @@
 """Draw boxes and answers into photos, for `vmmr identify --save-boxes`. Needs Pillow, which the SDK does not: the extra `draw`."""
 
+import contextlib
+import importlib
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,8 +90,11 @@ def _make_empty(folder: Path) -> None:
 
 
 def _drawn(content: bytes, answers: Sequence[Identification]) -> "Image.Image":
-    from PIL import Image, ImageDraw, ImageOps  # noqa: PLC0415 (the SDK does without it)
+    from PIL import Image, ImageDraw, ImageFile, ImageOps  # noqa: PLC0415 (the SDK does without it)
 
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # what was answered has all its pixels: more than Pillow asks for may be missing
+    with contextlib.suppress(ImportError):  # HEIC can be drawn into where this is installed
+        importlib.import_module("pillow_heif").register_heif_opener()
     with Image.open(io.BytesIO(content)) as file:
         picture = ImageOps.exif_transpose(file).convert("RGB")
     canvas = ImageDraw.Draw(picture)

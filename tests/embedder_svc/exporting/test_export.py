@@ -446,7 +446,7 @@ class TestPhotos:
 
     def test_a_photo_that_can_not_be_read_is_named(self, folder, tmp_path):
         (tmp_path / "bad.jpg").write_bytes(b"text")
-        with pytest.raises(CommandError, match=r"bad\.jpg: IMAGE_FORMAT: the file is no JPEG"):
+        with pytest.raises(CommandError, match=r"bad\.jpg: IMAGE_FORMAT: the file is text"):
             list(photo_files.batches([tmp_path / "bad.jpg"], photo_files.whole(Resize("squash", 8)), 1))
 
 
