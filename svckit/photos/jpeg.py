@@ -24,7 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from svckit.photos.refusals import PhotoError, corrupt, too_complex, truncated
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL._imaging import PixelAccess
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SOS, _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xDA, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
@@ -202,7 +202,7 @@ class Jpeg(JpegImageFile):
         most = max(across for _, across, _, _ in self.layer) * max(down for _, _, down, _ in self.layer)
         return 2 * self.width * self.height * sum(shares) // max(1, most)
 
-    def load(self) -> "Image.core.PixelAccess | None":
+    def load(self) -> "PixelAccess | None":
         if self.tile:
             self._load_checked()
         return super().load()

@@ -8,9 +8,9 @@ from vmmr.inference.v2 import inference_pb2
 
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.runtime import DEVICES
-from svckit.photos.photo import PhotoReason
 from embedder_svc.serving import kserve_tensors
 from embedder_svc.serving.config import PREFIX, EmbedderConfig
+from svckit.photos.photo import PhotoReason
 from svckit.server import ServerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -92,7 +92,9 @@ def _make_empty(folder: Path) -> None:
 def _drawn(content: bytes, answers: Sequence[Identification]) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFile, ImageOps  # noqa: PLC0415 (the SDK does without it)
 
-    ImageFile.LOAD_TRUNCATED_IMAGES = True  # what was answered has all its pixels: more than Pillow asks for may be missing
+    ImageFile.LOAD_TRUNCATED_IMAGES = (
+        True  # what was answered has all its pixels: more than Pillow asks for may be missing
+    )
     with contextlib.suppress(ImportError):  # HEIC can be drawn into where this is installed
         importlib.import_module("pillow_heif").register_heif_opener()
     with Image.open(io.BytesIO(content)) as file:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedder_svc.exporting.torchvision_guard import import_torchvision
-from svckit.photos.photo import Photo
 from embedder_svc.photos.preprocess import Box, Decoded, Limits, PhotoError, PhotoReason, Resize, decode
+from svckit.photos.photo import Photo
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svckit.photos.photo import PhotoError, PhotoReason
 from embedder_svc.photos.resize import Box, Resize, reductions
+from svckit.photos.photo import PhotoError, PhotoReason
 
 SIDES = st.integers(1, 10_000)
 SIZES = st.tuples(SIDES, SIDES)

@@ -53,7 +53,9 @@ def test_a_picture_of_one_colour_is_like_nothing(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no photo", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
 def test_what_cannot_be_read_is_told(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(OSError, match=r"a\.jpg: (there are no bytes|the file is text|the file ends before the photo does)"):
+    with pytest.raises(
+        OSError, match=r"a\.jpg: (there are no bytes|the file is text|the file ends before the photo does)"
+    ):
         thumbnails.read(tmp_path / "a.jpg")
 
 

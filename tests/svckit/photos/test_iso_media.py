@@ -33,6 +33,14 @@ def refusal(content, limits=LIMITS):
     return caught.value.reason
 
 
+def outcome(content, limits=LIMITS):
+    """Return the shape of the pixels, or why there are none."""
+    try:
+        return read(content, limits).shape
+    except PhotoError as error:
+        return error.reason
+
+
 def boxes(content):
     """Yield the name and the whole of each box."""
     place = 0
@@ -138,10 +146,7 @@ class TestBoth:
             changed = bytearray(content)
             for place in rng.integers(12, len(content), rng.integers(1, 9)):
                 changed[place] = rng.integers(256)
-            try:
-                assert read(bytes(changed)).ndim == 3
-            except PhotoError:
-                pass
+            assert outcome(bytes(changed))
         assert read(content).shape == scene.shape
 
     def test_that_take_too_long_end(self, form, encode):
@@ -172,14 +177,11 @@ class TestBombs:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_a_small_header_does_not_hide_a_large_picture(self, form, encode):
-        """2,000 pixels a side behind a header that says 64: neither their memory nor theirs pixels come to be."""
+        """2,000 pixels a side behind a header that says 64: no more than 64 come out."""
         content = encode(Image.new("RGB", (2000, 2000), (9, 99, 199)), form)
         large, small = (b"ispe\0\0\0\0" + struct.pack(">II", side, side) for side in (2000, 64))
         assert content.count(large) == 1
-        try:
-            assert read(content.replace(large, small)).shape == (64, 64, 3)
-        except PhotoError as error:
-            assert error.reason in (PhotoReason.IMAGE_CORRUPT, PhotoReason.IMAGE_TOO_COMPLEX)
+        assert outcome(content.replace(large, small)) in ((64, 64, 3), PhotoReason.IMAGE_CORRUPT)
 
     @pytest.mark.parametrize("form", FORMS)
     def test_memory_is_enough_for_a_good_photo(self, form, encode, tmp_path):
@@ -197,10 +199,7 @@ class TestBombs:
         assert content.count(size) == 1
         small = content.replace(grid, b"\3\3" + struct.pack(">HH", 100, 100))
         small = small.replace(size, size[:8] + struct.pack(">II", 100, 100))
-        try:
-            assert read(small, Limits(10**6, 10_000, 10)).shape == (100, 100, 3)
-        except PhotoError as error:
-            assert error.reason in (PhotoReason.IMAGE_CORRUPT, PhotoReason.IMAGE_TOO_COMPLEX)
+        assert outcome(small, Limits(10**6, 10_000, 10)) in ((100, 100, 3), PhotoReason.IMAGE_CORRUPT)
 
     def test_a_hundred_pictures_cost_as_much_as_the_first(self, scene):
         file = pillow_heif.from_pillow(Image.fromarray(scene))

@@ -190,7 +190,9 @@ class TestLargePhotos:
             "photo.decode(min(photo.divisors))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
         )
-        done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, file], capture_output=True, text=True, check=True, timeout=60
+        )
         assert int(done.stdout) * 1024 < 8 * 25_000_000
 
     def test_that_are_turned(self, encode):
@@ -205,7 +207,9 @@ class TestLargePhotos:
         assert np.ptp(rows) <= 1
         assert (np.diff(columns) < 0).all()
 
-    @pytest.mark.parametrize(("size", "message"), [((16384, 16384), "the limit is 200000000"), ((65472, 65408), "the limit")])
+    @pytest.mark.parametrize(
+        ("size", "message"), [((16384, 16384), "the limit is 200000000"), ((65472, 65408), "the limit")]
+    )
     def test_too_large_to_be_decoded_even_smaller(self, size, message):
         with pytest.raises(PhotoError, match=message) as caught:
             Photo.open(header(*size), LIMITS)
@@ -214,7 +218,7 @@ class TestLargePhotos:
     def test_progressive_ones_count_their_coefficients(self):
         """Three bytes a pixel if colours have half the resolution, six if they have all of it."""
         assert Photo.open(header(12032, 9088, progressive=True), LIMITS).size == (12032, 9088)
-        with pytest.raises(PhotoError, match="takes as much memory as .* pixels do; the limit is 25000000"):
+        with pytest.raises(PhotoError, match=r"takes as much memory as .* pixels do; the limit is 25000000"):
             Photo.open(header(12032, 9088, progressive=True, subsampling=0), LIMITS)
 
     def test_scans_count_by_their_pixels(self):

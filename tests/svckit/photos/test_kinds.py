@@ -86,8 +86,15 @@ def test_of_pillow_s_other_formats_too(form, encode):
 
 @pytest.mark.parametrize(
     ("form", "known"),
-    [("JPEG", Format.JPEG), ("PNG", Format.PNG), ("WEBP", Format.WEBP), ("HEIF", Format.HEIC), ("AVIF", Format.AVIF)]
-    + [("BMP", Format.BMP), ("GIF", Format.GIF)],
+    [
+        ("JPEG", Format.JPEG),
+        ("PNG", Format.PNG),
+        ("WEBP", Format.WEBP),
+        ("HEIF", Format.HEIC),
+        ("AVIF", Format.AVIF),
+        ("BMP", Format.BMP),
+        ("GIF", Format.GIF),
+    ],
 )
 def test_every_format_that_is_read_is_recognised(form, known, encode):
     assert format_of(encode(Image.new("RGB", (20, 10)), form)) is known
@@ -95,8 +102,13 @@ def test_every_format_that_is_read_is_recognised(form, known, encode):
 
 @pytest.mark.parametrize(
     ("brands", "known"),
-    [((b"mif1", b"mif1", b"heic"), Format.HEIC), ((b"mif1", b"avif", b"miaf"), Format.AVIF), ((b"heix",), Format.HEIC)]
-    + [((b"msf1", b"hevc"), Format.HEIC), ((b"avis", b"mif1"), Format.AVIF)],
+    [
+        ((b"mif1", b"mif1", b"heic"), Format.HEIC),
+        ((b"mif1", b"avif", b"miaf"), Format.AVIF),
+        ((b"heix",), Format.HEIC),
+        ((b"msf1", b"hevc"), Format.HEIC),
+        ((b"avis", b"mif1"), Format.AVIF),
+    ],
 )
 def test_of_iso_media_files_the_brands_tell(brands, known):
     assert format_of(iso(*brands)) is known

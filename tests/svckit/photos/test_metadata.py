@@ -113,7 +113,9 @@ class TestAnAlphaChannelThatIsZeroEverywhere:
     def clear(scene):
         return np.dstack([scene, np.zeros(scene.shape[:2], np.uint8)])
 
-    @pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("BMP", {})])
+    @pytest.mark.parametrize(
+        ("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("BMP", {})]
+    )
     def test_is_none(self, form, options, scene, encode):
         assert np.array_equal(read(encode(self.clear(scene), form, **options)), scene)
 

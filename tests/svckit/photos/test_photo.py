@@ -210,8 +210,16 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("form", "options"),
-        [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("BMP", {}), ("GIF", {}), ("WEBP", {})]
-        + [("HEIF", {}), ("AVIF", {})],
+        [
+            ("JPEG", {}),
+            ("JPEG", {"progressive": True}),
+            ("PNG", {}),
+            ("BMP", {}),
+            ("GIF", {}),
+            ("WEBP", {}),
+            ("HEIF", {}),
+            ("AVIF", {}),
+        ],
     )
     @pytest.mark.parametrize("kept", [0.5, 0.9])
     def test_of_truncated_files(self, encode, form, options, kept):
