@@ -145,16 +145,7 @@ def _gif(content: bytes) -> ImageFile:
 
 
 def _bmp(content: bytes) -> ImageFile:
-    """Read the header of a BMP, whose last row may lack the bytes that fill it up."""
-    image = BmpImageFile(io.BytesIO(content))
-    tile = image.tile[0]
-    if tile.codec_name == "raw" and isinstance(tile.args, tuple):
-        bits = len(image.getbands()) * 8 if image.mode != "P" else 8
-        stride = tile.args[1]
-        missing = tile.offset + stride * image.height - len(content)
-        if 0 < missing <= stride - (image.width * bits + 7) // 8:
-            return BmpImageFile(io.BytesIO(content + bytes(missing)))
-    return image
+    return BmpImageFile(io.BytesIO(content))
 
 
 _OPENERS: Mapping[Format, Callable[[bytes], ImageFile]] = MappingProxyType(

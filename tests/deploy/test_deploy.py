@@ -160,8 +160,9 @@ def test_the_base_has_a_python_that_the_package_accepts(service):
 
 def test_the_variants_are_extras(service):
     assert ("ARG", "VARIANT=cpu") in service.dockerfile
-    assert any('./client ".[${VARIANT}]"' in line for name, line in service.dockerfile if name == "RUN")
-    assert {"cpu", "gpu"} <= PROJECT["optional-dependencies"].keys()
+    extras = "${VARIANT},heic" if service.name == "embedder" else "${VARIANT}"
+    assert any(f'./client ".[{extras}]"' in line for name, line in service.dockerfile if name == "RUN")
+    assert {"cpu", "gpu", "heic"} <= PROJECT["optional-dependencies"].keys()
 
 
 def pins():
@@ -196,7 +197,7 @@ def needs(requirement):
     return []
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic"])
 def test_every_package_in_an_image_is_pinned_to_a_version_that_is_accepted(extra):
     versions = pins()
     needed = [(canonicalize_name(each.name), each.specifier) for each in required(extra)]
