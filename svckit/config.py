@@ -133,7 +133,7 @@ class _Setting:
     name: str
     kind: type
     default: Any
-    make: Callable[[], Any]
+    make: Any
     """Makes the default, where it is not a value."""
     help: str
     minimum: Number | None
