@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from vmmr.photo_names import PHOTO_SUFFIXES, has_photo_name
+from vmmr import photo_folders
+from vmmr.photo_names import PHOTO_SUFFIXES
 
 MOST_BYTES = 128 * 2**20
 """The most bytes of all photos together, since each process holds them all."""
@@ -35,7 +36,8 @@ def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
     """
     if not folder.is_dir():
         raise NoPhotosError(f"--photos: {folder} is no folder")
-    paths = sorted(path for path in folder.rglob("*") if has_photo_name(path) and path.is_file())
+    files = photo_folders.find(folder)
+    paths = [folder / path for path in files.photos]
     random.Random(seed).shuffle(paths)  # noqa: S311
     contents = tuple(_within(MOST_BYTES, paths, distinct, max_bytes))
     if not contents:
@@ -43,7 +45,8 @@ def found(folder: Path, distinct: int, seed: int, max_bytes: int) -> Photos:
             f"--photos: {folder} has no photo that the embedder accepts: {len(paths)} files end in"
             f" {', '.join(PHOTO_SUFFIXES)}, none has at most {max_bytes} bytes"
         )
-    return Photos(contents, f"{len(contents)} of {len(paths)} photos from {folder}")
+    told = photo_folders.tally(files.left_out)
+    return Photos(contents, f"{len(contents)} of {len(paths)} photos from {folder}" + (f" ({told})" if told else ""))
 
 
 def _within(total: int, paths: list[Path], distinct: int, max_bytes: int) -> Iterator[bytes]:

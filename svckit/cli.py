@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import io
 import logging
 import os
 import sys
@@ -39,6 +40,9 @@ def run(main: Callable[[], None], program: str) -> None:
 
     Of a server whose log is JSON, each error that ends it is a line of the log instead, one that nobody foresaw too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         main()
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from vmmr._errors import InvalidPhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._served import Info
 from vmmr._types import ClassifyResult, Embeddings, Identification, Image, Item, SearchOptions, Times
+from vmmr.label_names import canonical
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ def _item(entry: Entry) -> Item:
     assert isinstance(new, NewItem)
     assert image is not None
     item_id = new.item_id or content_id(image.content)
-    return Item(item_id, new.label, new.uri, new.batch_id, new.attributes)
+    return Item(item_id, canonical(new.label), new.uri, new.batch_id, new.attributes)
 
 
 def _identify(images: Sequence[Image], classify: Classify) -> Flow[list[Identification]]:

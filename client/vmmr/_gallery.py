@@ -8,6 +8,8 @@ from datetime import datetime
 from vmmr._errors import VmmrError
 from vmmr._photos import Photo
 from vmmr._types import Embeddings, Item
+from vmmr.label_names import label_fault
+from vmmr.photo_names import is_utf8
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class NewItem(Photo):
         super().__post_init__()
         if not self.label:
             raise ValueError("label must not be empty")
+        if fault := label_fault(self.label):
+            raise ValueError(f"label: {fault}, got {self.label!a}")
+        for name in ("item_id", "uri", "batch_id"):
+            if not is_utf8(given := getattr(self, name)):
+                raise ValueError(f"{name} must be UTF-8, got {given!a}")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ import argparse
 import csv
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from embedder_svc.network.cars import Subject
 from embedder_svc.network.choice import choose_bundle
 from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import DEVICES, on_gpu
@@ -74,8 +76,17 @@ def _run(args: argparse.Namespace) -> None:
         print("stopped: the same command goes on from here", file=sys.stderr)
         raise
     _warn_of_unreadable(args.out / UNREADABLE_FILE)
-    cut = f", {made['cut']} cut to their car, {made['no_car_found']} without a car" if "cut" in made else ""
-    print(f"{args.out}: {made['count']} embeddings of {made['model_name']}{cut}, {made['skipped']} photos unreadable")
+    print(_summary(args.out, len(manifest.rows), made))
+
+
+def _summary(out: Path, photos: int, made: Mapping[str, Any]) -> str:
+    """Return a line that accounts for every photo of the manifest."""
+    how = "whole"
+    if made.get("subject") == Subject.MAIN_CAR.value:
+        around = made["count"] - made["cut"] - made["no_car_found"]
+        how = f"{made['cut']} cut to their car, {around} whole, since the car fills them, {made['no_car_found']} whole, since no car was found"
+    unreadable = f"{made['skipped']} unreadable" + (f", listed in {UNREADABLE_FILE}" if made["skipped"] else "")
+    return f"{out}: {photos} photos in the manifest: {made['count']} embedded by {made['model_name']} ({how}); {unreadable}"
 
 
 def _bundle(args: argparse.Namespace) -> Path:

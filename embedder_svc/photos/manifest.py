@@ -1,4 +1,4 @@
-"""`manifest.csv`: one photo a line. Only the column `path` is used here; the other columns are handed on as they are."""
+"""`manifest.csv`: one photo a line. Embedding uses the column `path` alone; the other columns are checked, and handed on as they are."""
 
 import csv
 import hashlib
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from vmmr.label_names import canonical
+
+from svckit import manifests
 from svckit.artifact import ArtifactError
 
 
@@ -56,3 +59,20 @@ class Manifest:
             if (within := PurePosixPath(name)).is_absolute() or ".." in within.parts:
                 raise ArtifactError(path, f"photo {number}: its path leaves the folder of photos: {name}")
             seen.add(name)
+        self._check_cars(path)
+
+    def _check_cars(self, path: Path) -> None:
+        """Raise ArtifactError if a row says what the steps after this one refuse: all would have to be embedded again."""
+        cars: dict[str, tuple[int, tuple[str | None, ...]]] = {}
+        for number, cells in enumerate(self.rows, start=1):
+            row = dict(zip(self.columns, cells, strict=True))
+            if problem := manifests.fault(row):
+                raise ArtifactError(path, f"photo {number}: {problem}")
+            if label := canonical(row.get("label", "")):
+                car = (canonical(row.get("make", "")), canonical(row.get("model", "")), row.get("year"))
+                first, other = cars.setdefault(label, (number, car))
+                if (car[:2], manifests.number(car[2])) != (other[:2], manifests.number(other[2])):
+                    raise ArtifactError(
+                        path,
+                        f"photo {number}: the label {label!r} has another make, model or year than in photo {first}",
+                    )

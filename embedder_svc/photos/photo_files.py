@@ -1,12 +1,14 @@
 """Photos for the offline steps: the files to take, and their pixels."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from vmmr.photo_names import has_photo_name
+from vmmr import photo_folders
+from vmmr.label_names import canonical
 
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.manifest import Manifest
@@ -26,7 +28,10 @@ def find(source: Path, folder: Path | None) -> list[Path]:
     A manifest without splits gives all its photos. Raise CommandError if there are none.
     """
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if has_photo_name(path))
+        found = photo_folders.find(source)
+        paths = [source / path for path in found.photos]
+        if told := photo_folders.tally(found.left_out):
+            print(f"{source}: {len(paths)} photos; {told}", file=sys.stderr)
     else:
         paths = [(folder or source.parent) / name for name in _of_train(Manifest.read(source), "path")]
     if not paths:
@@ -39,7 +44,7 @@ def labels(source: Path) -> list[str] | None:
     if source.is_dir():
         return None
     manifest = Manifest.read(source)
-    return list(_of_train(manifest, "label")) if "label" in manifest.columns else None
+    return list(map(canonical, _of_train(manifest, "label"))) if "label" in manifest.columns else None
 
 
 def _of_train(manifest: Manifest, column: str) -> Sequence[str]:

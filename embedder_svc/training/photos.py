@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from vmmr.label_names import canonical
 
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.manifest import Manifest
@@ -19,6 +20,7 @@ from svckit.artifact import atomic_directory
 from svckit.cli import CommandError, progress
 
 _COLUMNS = {"label", "make", "split"}
+_NAMES = {"label", "make", "model"}
 _PIXELS = "pixels.npy"
 _PART = 64
 """The number of photos that a thread decodes in one task."""
@@ -88,7 +90,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
     manifest = Manifest.read(path)
     if missing := _COLUMNS - set(manifest.columns):
         raise CommandError(f"{path}: has no column {', '.join(sorted(missing))}")
-    return [dict(zip(manifest.columns, row, strict=True)) for row in manifest.rows]
+    rows = [dict(zip(manifest.columns, row, strict=True)) for row in manifest.rows]
+    return [row | {name: canonical(row[name]) for name in _NAMES & row.keys()} for row in rows]
 
 
 def _photos(rows: Sequence[dict[str, str]], classes: dict[str, int], makes: dict[str, int]) -> Photos:

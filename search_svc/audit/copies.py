@@ -11,7 +11,8 @@ import numpy as np
 from search_svc.audit import thumbnails
 from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.audit.thumbnails import Thumbnail
-from search_svc.dataset.photo_list import Photo, Split
+from search_svc.dataset.photo_list import Photo
+from svckit.manifests import Split
 
 CANDIDATES = 5
 """How many of a photo's nearest neighbours are compared with it. Whatever we planted, a copy was the very nearest."""

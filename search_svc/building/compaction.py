@@ -193,7 +193,7 @@ def _label_reader(items: Items) -> Callable[[str], Label]:
     known = {label.label: label for label in items.labels}
 
     def label(name: str) -> Label:
-        return known.setdefault(name, parse(name))
+        return known.setdefault(name, parse(name, items.makes))
 
     return label
 

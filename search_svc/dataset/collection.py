@@ -1,15 +1,12 @@
-"""A collection of labelled photos: a folder of folders, `DIR/<label>/<file>`.
+"""A collection of labelled photos: a folder, its photos by label, and what in it is none (`vmmr.labelled_folders` has the rule)."""
 
-Data sets often come with one more folder around the label folders (`VMMRdb/`, `VMMRdb_master/`, Stanford's `train/`). Such a
-folder is part of the photos' paths, not of their labels.
-"""
-
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmmr.photo_names import has_photo_name
+from vmmr import labelled_folders, photo_folders
+from vmmr.photo_folders import LeftOut
+from vmmr.photo_names import shown
 
 from svckit.cli import CommandError
 
@@ -26,69 +23,31 @@ class Remark:
 @dataclass(frozen=True)
 class Collection:
     top: str
-    """The folder that holds the label folders, relative to the folder of the collection: empty, or ending in `/`."""
+    """The folders that all labels' folders lie in, relative to the folder of the collection: empty, or ending in `/`."""
     classes: Mapping[str, Sequence[str]]
-    """The file names of the photos by label, both sorted; every label has photos."""
-    skipped: Sequence[Remark]
+    """The paths of the photos by label, relative to the folder of the collection, both sorted; every label has photos."""
+    left_out: Sequence[LeftOut]
     """Files and folders that are not labelled photos."""
 
 
 def scan(directory: Path) -> Collection:
-    """List the labelled photos in `directory`. Raises CommandError if there is none."""
+    """List the labelled photos in `directory`. Raise CommandError if there is none."""
     if not directory.is_dir():
         raise CommandError(f"{directory}: there is no such folder")
-    top = _top(directory)
+    found = labelled_folders.scan(directory)
+    if not any("/" in path for path in found.labels):
+        raise CommandError(
+            _nothing(directory, [*map(LeftOut, found.labels, ["not in a folder"] * len(found.labels)), *found.left_out])
+        )
     classes: dict[str, list[str]] = {}
-    skipped: list[Remark] = []
-    for label, name, reason in _photos(directory / top):
-        if reason:
-            skipped.append(Remark(f"{top}{label}/{name}" if label else f"{top}{name}", reason))
-        else:
-            classes.setdefault(label, []).append(name)
-    if not classes:
-        raise CommandError(f"{directory}: holds no photo in a folder named after its label")
-    return Collection(top, classes, skipped)
+    for path, label in found.labels.items():
+        classes.setdefault(label, []).append(path)
+    return Collection(found.top, dict(sorted(classes.items())), found.left_out)
 
 
-def _top(directory: Path) -> str:
-    """Return the name, with a `/`, of the one folder around the label folders; empty if there is no such folder."""
-    folders = [entry for entry in _entries(directory) if entry.is_dir()]
-    if len(folders) != 1:
-        return ""
-    inside = _entries(folders[0].path)
-    wraps = any(entry.is_dir() for entry in inside) and not any(map(_is_photo, inside))
-    return f"{folders[0].name}/" if wraps else ""
-
-
-def _photos(root: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (label, file name, why it is skipped) for all in the label folders; files beside these have the label ""."""
-    for folder in _entries(root):
-        if not folder.is_dir():
-            yield "", folder.name, "not in a folder named after a label"
-            continue
-        for entry in _entries(folder.path):
-            yield folder.name, entry.name, _why_not(folder.name, entry)
-
-
-def _why_not(label: str, entry: "os.DirEntry[str]") -> str | None:
-    if entry.is_dir():
-        return "a folder within the folder of a label"
-    if not _is_photo(entry):
-        return "not a photo file"
-    if not f"{label}{entry.name}".isprintable():
-        return "its name has characters that cannot be printed"
-    return None
-
-
-def _entries(directory: str | Path) -> "list[os.DirEntry[str]]":
-    """Return the entries of a folder, sorted by name, without clutter."""
-    return sorted((entry for entry in os.scandir(directory) if not _is_clutter(entry.name)), key=lambda e: e.name)
-
-
-def _is_photo(entry: "os.DirEntry[str]") -> bool:
-    return has_photo_name(entry.name) and entry.is_file()
-
-
-def _is_clutter(name: str) -> bool:
-    """Return whether the name is that of a hidden file, or of the folder that macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
+def _nothing(directory: Path, left_out: Sequence[LeftOut]) -> str:
+    told = f"{directory}: holds no photo in a folder named after its label"
+    if not left_out:
+        return told
+    first = max(left_out, key=lambda each: each.files)
+    return f"{told}; {photo_folders.tally(left_out)}; for example {shown(first.path)}"

@@ -180,6 +180,7 @@ def _read(path: Path) -> Iterator[tuple[float, ...]]:
 def _cut(row: Row) -> Cut:
     """Return the cut of a line. Raises ValueError if a value is wrong."""
     *sides, score, flag = (row[column] or "" for column in COLUMNS)
+    flag = flag.lower()  # pandas writes True
     if flag not in _FLAGS:
         raise ValueError(f"no_car_found must be true or false, got {flag!r}")
     left, top, right, bottom = map(float, sides)

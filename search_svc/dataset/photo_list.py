@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+
+from vmmr.label_names import canonical
 
 from search_svc.dataset.csv_files import Row, read_rows, text_of
 from search_svc.voting.labels import Label, first_contradiction
 from svckit.artifact import ArtifactError, atomic_write
 from svckit.cli import CommandError
+from svckit.manifests import SPLITS, Split, fault, number
 
-Split = Literal["train", "dev", "test", "unseen-dev", "unseen-test"]
-"""An unseen split holds all photos of its labels, so that a gallery of the other splits does not know these cars."""
-SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("path", "label", "make", "model", "year", "split")
 
 
@@ -87,19 +86,13 @@ def _photo(row: Row, labels: dict[Label, Label]) -> Photo:
         raise ValueError("needs a path, a label and every other column")
     if (within := PurePosixPath(path)).is_absolute() or ".." in within.parts:
         raise ValueError(f"path must lead to a file within the folder of photos, got {path!r}")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if year and not year.isdecimal():
-        raise ValueError(f"year must be a number or nothing, got {year!r}")
-    car = Label(label, make or "", model or "", int(year) if year else None)
-    cars = row.get("cars") or ""
-    if cars and not cars.isdecimal():
-        raise ValueError(f"cars must be a number or nothing, got {cars!r}")
-    no_car_found = row.get("no_car_found") == "true"
+    if problem := fault(row):
+        raise ValueError(problem)
+    car = Label(canonical(label), canonical(make or ""), canonical(model or ""), number(year))
     return Photo(
         path,
         labels.setdefault(car, car),
-        SPLITS[SPLITS.index(split)],
-        no_car_found=no_car_found,
-        cars=int(cars) if cars else None,
+        next(known for known in SPLITS if known == split),
+        no_car_found=(row.get("no_car_found") or "").lower() == "true",
+        cars=number(row.get("cars")),
     )

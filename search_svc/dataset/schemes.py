@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from search_svc.dataset.collection import Collection, Remark
-from search_svc.dataset.photo_list import Photo, Split
+from search_svc.dataset.photo_list import Photo
 from search_svc.voting import labels
 from svckit.cli import CommandError
+from svckit.manifests import Split
 
+Makes = frozenset[str]
+"""Makes of several words, normalised."""
 Cuts = Callable[[int], tuple[int, int]]
 """Maps the number of a label's photos to the places, in their shuffled order, where dev and where test begins."""
 
@@ -41,24 +44,29 @@ def stratified_cuts(photos: int) -> tuple[int, int]:
 CUTS: Mapping[str, Cuts] = {"blog": eighty_ten_ten_cuts, "stratified": stratified_cuts}
 
 
-def divide(collection: Collection, cuts: Cuts) -> list[Photo]:
-    """Return every photo of the collection, sorted by path. The same files are always divided the same way."""
+def divide(collection: Collection, cuts: Cuts, makes: Makes = frozenset()) -> list[Photo]:
+    """Return every photo of the collection, sorted by path. The same files are always divided the same way.
+
+    `makes` are makes of several words that labels may begin with.
+    """
     photos = []
-    for name, files in collection.classes.items():
-        label = labels.parse(name)
-        dev, test = cuts(len(files))
-        for place, file in enumerate(_shuffled(files)):
-            photos.append(Photo(f"{collection.top}{name}/{file}", label, PARTS[(place >= dev) + (place >= test)]))
+    for name, paths in collection.classes.items():
+        label = labels.parse(name, makes)
+        dev, test = cuts(len(paths))
+        for place, path in enumerate(_shuffled(paths)):
+            photos.append(Photo(path, label, PARTS[(place >= dev) + (place >= test)]))
     return sorted(photos, key=_path)
 
 
-def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tuple[list[Photo], list[Remark]]:
+def divide_by_lists(
+    collection: Collection, lists: Mapping[Split, Path], makes: Makes = frozenset()
+) -> tuple[list[Photo], list[Remark]]:
     """Return the photos that the lists name, sorted by path, and remarks on the photos that no list names.
 
     A list has a line `label/file` for each photo. Raises CommandError, with the line, if a list names a photo that is not in
     the collection, or that was named before.
     """
-    unnamed = {f"{name}/{file}": name for name, files in collection.classes.items() for file in files}
+    unnamed = {path.removeprefix(collection.top): name for name, paths in collection.classes.items() for path in paths}
     photos: dict[str, Photo] = {}
     for split, path in lists.items():
         for place, line in _lines(path):
@@ -67,7 +75,7 @@ def divide_by_lists(collection: Collection, lists: Mapping[Split, Path]) -> tupl
                 raise CommandError(f"{place}: {line!r} was in {photos[name].split} already")
             if name not in unnamed:
                 raise CommandError(f"{place}: {line!r} is not among the photos")
-            photos[name] = Photo(f"{collection.top}{name}", labels.parse(unnamed.pop(name)), split)
+            photos[name] = Photo(f"{collection.top}{name}", labels.parse(unnamed.pop(name), makes), split)
     remarks = [Remark(f"{collection.top}{name}", "in none of the lists") for name in unnamed]
     return sorted(photos.values(), key=_path), remarks
 
@@ -87,9 +95,9 @@ def hold_out(photos: Sequence[Photo], count: int) -> list[Photo]:
     return [replace(photo, split=unseen.get(photo.label.label, photo.split)) for photo in photos]
 
 
-def _shuffled(files: Sequence[str]) -> list[str]:
-    """Shuffle the files of one label, always from the same seed: the order of the blog post."""
-    shuffled = list(files)
+def _shuffled(paths: Sequence[str]) -> list[str]:
+    """Shuffle the photos of one label, always from the same seed: the order of the blog post."""
+    shuffled = list(paths)
     random.Random(_SEED).shuffle(shuffled)  # noqa: S311 - not for secrets
     return shuffled
 

@@ -4,16 +4,20 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from vmmr import label_names
+from vmmr.photo_folders import LeftOut, tally
+from vmmr.photo_names import shown
 
 from search_svc.dataset import exclude, photo_list, schemes
 from search_svc.dataset.collection import Collection, Remark, scan
 from search_svc.dataset.csv_files import text_of
-from search_svc.dataset.photo_list import SPLITS, Photo
+from search_svc.dataset.photo_list import Photo
 from search_svc.dataset.schemes import PARTS
-from search_svc.voting import labels
-from svckit.artifact import atomic_write
+from svckit.artifact import ArtifactError, atomic_write
 from svckit.cli import CommandError
+from svckit.manifests import SPLITS
 
 SIZES_FILE = "category_sizes.txt"
 REPORT_FILE = "split_report.csv"
@@ -24,7 +28,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "split",
         help="divide a folder of photos into train, dev and test",
-        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N] [--exclude CSV]",
+        usage="%(prog)s [-h] DIR --out CSV [--scheme blog|stratified|files [LIST ...]] [--unseen N] [--makes FILE] [--exclude CSV]",
         description=f"Writes manifest.csv, and beside it {SIZES_FILE} (photos of each label) and {REPORT_FILE} (labels"
         " that name the same car, labels that cannot be read in full, files that are not labelled photos).",
     )
@@ -45,18 +49,26 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         type=int,
         help="hold out all photos of the last N labels: a fifth of the labels as unseen-dev, the others as unseen-test",
     )
+    parser.add_argument(
+        "--makes",
+        metavar="FILE",
+        type=Path,
+        help="makes of several words, one a line, for labels that do not show where the make ends (maruti_suzuki_swift_2015)",
+    )
     exclude.add_flag(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
     directory, scheme, lists = _arguments(args.directory, *args.scheme)
+    given = _read_makes(args.makes) if args.makes else frozenset()
     collection = scan(directory)
+    makes = given | label_names.shown_makes(collection.classes)
     unnamed: list[Remark] = []
     if scheme == "files":
-        photos, unnamed = schemes.divide_by_lists(collection, dict(zip(PARTS, lists, strict=True)))
+        photos, unnamed = schemes.divide_by_lists(collection, dict(zip(PARTS, lists, strict=True)), makes)
     else:
-        photos = schemes.divide(collection, schemes.CUTS[scheme])
+        photos = schemes.divide(collection, schemes.CUTS[scheme], makes)
     if args.unseen is not None:
         photos = schemes.hold_out(photos, args.unseen)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in photos})
@@ -66,13 +78,16 @@ def _run(args: argparse.Namespace) -> None:
         raise CommandError(f"{args.exclude}: leaves no photo")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report_path = args.out.with_name(REPORT_FILE)
-    report = [*_clashing_labels(collection), *_unread_labels(collection), *collection.skipped, *unnamed]
+    report = [*_label_remarks(collection, makes), *_left_out(collection), *unnamed]
     photo_list.write(args.out, photos)
     atomic_write(args.out.with_name(SIZES_FILE), _sizes(collection).encode())
     lines = text_of(("path", "reason"), ((remark.path, remark.reason) for remark in report))
     atomic_write(report_path, lines.encode(errors="backslashreplace"))
     print(_summary(args.out, photos))
-    _show(report, report_path)
+    if told := tally([*collection.left_out, *(LeftOut(each.path, each.reason) for each in unnamed)]):
+        print(told, file=sys.stderr)
+    expected = {each.path for each in collection.left_out if each.expected}
+    _show([remark for remark in report if remark.path not in expected], report_path)
 
 
 def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, str, list[Path]]:
@@ -89,19 +104,37 @@ def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, s
     return directories[0], scheme, paths[:lists]
 
 
-def _clashing_labels(collection: Collection) -> Iterator[Remark]:
-    """Yield labels that name the same car as an earlier label: photos of that car would vote for two labels."""
+def _read_makes(path: Path) -> frozenset[str]:
+    """Return the makes in a file, one a line, normalised. Raise ArtifactError if it can't be read."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(path, f"no list of makes, one a line, in UTF-8: {error}") from error
+    return frozenset(make for make in map(label_names.normalise, lines) if make)
+
+
+def _label_remarks(collection: Collection, makes: frozenset[str]) -> Iterator[Remark]:
+    """Yield labels that name the same car as an earlier label, those that can't be read in full, and words that may be a make."""
+    cars = {name: label_names.read(name, makes) for name in collection.classes}
     first: dict[tuple[str, str, int | None], str] = {}
-    for label in map(labels.parse, collection.classes):
-        known = first.setdefault((label.make, label.model, label.year), label.label)
-        if label.make and known != label.label:
-            yield Remark(f"{collection.top}{label.label}", f"the same make, model and year as {known!r}: votes divide")
+    for name, car in cars.items():
+        known = first.setdefault(car[:3], name)
+        if car.make and known != name:
+            yield Remark(_folder_of(collection, name), f"the same make, model and year as {known!r}: votes divide")
+    for name, car in cars.items():
+        if car.problem:
+            yield Remark(_folder_of(collection, name), car.problem)
+    for make, count in label_names.doubtful_makes(collection.classes, makes).items():
+        yield Remark(make, f"{count} labels begin so: if that is a make of two words, name it in a file for --makes")
 
 
-def _unread_labels(collection: Collection) -> Iterator[Remark]:
-    for name in collection.classes:
-        if problem := labels.parse(name).problem:
-            yield Remark(f"{collection.top}{name}", problem)
+def _folder_of(collection: Collection, label: str) -> str:
+    return str(PurePosixPath(collection.classes[label][0]).parent)
+
+
+def _left_out(collection: Collection) -> Iterator[Remark]:
+    for each in collection.left_out:
+        yield Remark(each.path, each.reason + (f" ({each.files} files)" if each.files > 1 else ""))
 
 
 def _sizes(collection: Collection) -> str:
@@ -117,6 +150,6 @@ def _summary(out: Path, photos: Sequence[Photo]) -> str:
 
 def _show(report: Sequence[Remark], path: Path) -> None:
     for remark in report[:_MOST_SHOWN]:
-        print(f"{remark.path!a}: {remark.reason}", file=sys.stderr)
+        print(f"'{shown(remark.path)}': {remark.reason}", file=sys.stderr)
     if len(report) > _MOST_SHOWN:
         print(f"and {len(report) - _MOST_SHOWN} more: {path}", file=sys.stderr)

@@ -7,6 +7,7 @@ of any item what of its photo was embedded: `cut`, a struct, null where that is 
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from vmmr.label_names import canonical, normalise
 
 from search_svc.dataset.cuts import Cut, CutKind, Cuts
 from search_svc.voting.labels import Label
@@ -71,7 +73,7 @@ class Items:
         self._item_ids = batch.column("item_id")
         self._uris = batch.column("uri")
         column = batch.column("label")
-        self.labels = tuple(Label(**fields) for fields in column.dictionary.to_pylist())
+        self.labels = tuple(_label(**fields) for fields in column.dictionary.to_pylist())
         self.label_of = column.indices.to_numpy()
         columns = {name: batch.column(name) for name in batch.schema.names}
         self._batch_ids = columns.get("batch_id")
@@ -140,12 +142,20 @@ class Items:
     @cached_property
     def sizes(self) -> Mapping[str, int]:
         """The number of photos of each label."""
-        return {label.label: count for label, count in zip(self.labels, self.counts.tolist(), strict=True)}
+        sizes: Counter[str] = Counter()
+        for label, count in zip(self.labels, self.counts.tolist(), strict=True):
+            sizes[label.label] += count
+        return sizes
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of these labels; a gallery that changes adds new labels after them."""
         return Vocabulary(self.labels)
+
+    @cached_property
+    def makes(self) -> frozenset[str]:
+        """The makes of several words, by which those of new labels are read."""
+        return frozenset(make for label in self.labels if " " in (make := normalise(label.make)))
 
     @cached_property
     def years(self) -> Years:
@@ -213,6 +223,11 @@ def write_items(
     batch = pa.record_batch(columns, schema=schema)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
+
+
+def _label(label: str, make: str, model: str, year: int | None) -> Label:
+    """Return a label of the file. Older versions have labels as they were given, which may be in another form of Unicode."""
+    return Label(canonical(label), make, model, year)
 
 
 def _encoded(labels: Sequence[Label]) -> pa.DictionaryArray:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from vmmr.label_names import canonical
+
 from search_svc.dataset.cuts import Cut
 from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index.journal_errors import older, translate_sqlite_errors
@@ -218,12 +220,15 @@ class Journal:
 
 
 def item_of(row: Row) -> StoredItem | None:
-    """Return the item of a row that is as it was written; None if it was deleted."""
+    """Return the item of a row that is as it was written; None if it was deleted.
+
+    Older journals have labels as they were given, which may be in another form of Unicode.
+    """
     label, uri, batch_id, text, embedding = row[2:7]
     if label is None:
         return None
     attributes, cut = journal_format.read_attributes(text)
-    return StoredItem(label, uri, batch_id, attributes, embedding, cut)
+    return StoredItem(canonical(label), uri, batch_id, attributes, embedding, cut)
 
 
 def _entry(row: Row) -> Entry:

@@ -153,7 +153,7 @@ class Delta:
 
     def _label(self, name: str) -> int:
         place = self.base.vocabulary.place(name)
-        return self.base.vocabulary.add(parse(name)) if place is None else place
+        return self.base.vocabulary.add(parse(name, self.base.makes)) if place is None else place
 
 
 @dataclass(frozen=True, eq=False)

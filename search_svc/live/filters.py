@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from vmmr.label_names import canonical, normalise
 from vmmr.search.v1 import search_pb2
 
-from search_svc.voting.labels import normalise
 from search_svc.voting.vocabulary import Vocabulary
 from svckit.errors import Reason, Violation, rejected
 
@@ -29,9 +29,10 @@ class Filter:
     """
 
     makes: tuple[str, ...] = ()
-    """As `labels.normalise` leaves them, like `models`."""
+    """As `label_names.normalise` leaves them, like `models`."""
     models: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    """As `label_names.canonical` leaves them."""
     min_year: int | None = None
     max_year: int | None = None
 
@@ -43,7 +44,7 @@ class Filter:
         return cls(
             tuple(map(normalise, message.makes)),
             tuple(map(normalise, message.models)),
-            tuple(message.labels),
+            tuple(map(canonical, message.labels)),
             message.min_year if message.HasField("min_year") else None,
             message.max_year if message.HasField("max_year") else None,
         )

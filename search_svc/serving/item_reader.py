@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vmmr import wire
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2
+from vmmr.label_names import canonical, label_fault
 
 from search_svc.index.journal import StoredItem
 from search_svc.index.version import VersionManifest
@@ -46,7 +47,7 @@ def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None)
     """Return the write that deletes what is selected. Raises ServiceError, with everything that is wrong with the call."""
     if violations := list(_selector_faults(request)):
         raise rejected(violations)
-    return Delete(tuple(request.item_ids.item_ids), request.label, request.batch_id, _end(deadline))
+    return Delete(tuple(request.item_ids.item_ids), canonical(request.label), request.batch_id, _end(deadline))
 
 
 def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
@@ -57,9 +58,10 @@ def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:
         path = f"items[{place}]"
         yield from _name_faults(f"{path}.item_id", item.item_id)
         yield from _name_faults(f"{path}.label", item.label)
-        for name, text in (("item_id", item.item_id), ("label", item.label)):
-            if any(unicodedata.category(character) == "Cc" for character in text):
-                yield _fault(f"{path}.{name}", f"must have no control characters, got {text[:40]!r}")
+        if any(unicodedata.category(character) == "Cc" for character in item.item_id):
+            yield _fault(f"{path}.item_id", f"must have no control characters, got {item.item_id[:40]!r}")
+        if item.label and (fault := label_fault(item.label)):
+            yield _fault(f"{path}.label", f"{fault}, got {item.label[:40]!r}")
         yield from _length_faults(f"{path}.uri", item.uri, LONGEST_URI)
         yield from _length_faults(f"{path}.batch_id", item.batch_id, LONGEST_NAME)
         yield from _attribute_faults(f"{path}.attributes", item.attributes)
@@ -130,7 +132,7 @@ def _to_float16(matrix: NDArray[np.float32]) -> NDArray[np.float16]:
 
 def _stored(item: gallery_pb2.Item, embedding: bytes) -> StoredItem:
     cut = read_cut(item.cut) if item.HasField("cut") else None
-    return StoredItem(item.label, item.uri, item.batch_id, dict(item.attributes), embedding, cut)
+    return StoredItem(canonical(item.label), item.uri, item.batch_id, dict(item.attributes), embedding, cut)
 
 
 def _fault(path: str, text: str) -> Violation:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vmmr.label_names import canonical
+
 from search_svc.voting.vote import LEVELS, Weighting
 from svckit.artifact import ArtifactError, atomic_write
 
@@ -167,6 +169,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),
     "strangers": lambda fields: None if fields is None else _strangers(fields),
-    "typical": lambda by_label: {label: _number(value) for label, value in by_label.items()},
+    "typical": lambda by_label: {canonical(label): _number(value) for label, value in by_label.items()},
     "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},
 }

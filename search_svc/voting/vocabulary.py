@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from vmmr.label_names import normalise
 
 from search_svc.voting.growing import Growing
-from search_svc.voting.labels import Label, normalise
+from search_svc.voting.labels import Label
 from search_svc.voting.vote import Node, path
 
 
@@ -52,7 +53,7 @@ class Vocabulary:
     def places(self, field: str) -> Mapping[str, Sequence[int]]:
         """Return, for each value of a filter's field (makes, models or labels), the numbers of the labels that have it.
 
-        Makes and models are normalised (`labels.normalise`). An empty one means "not known".
+        Makes and models are normalised (`label_names.normalise`). An empty one means "not known".
         """
         return self._places[field]
 

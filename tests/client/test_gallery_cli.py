@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 
 import numpy as np
 import pytest
-from vmmr._cli import labelled
 
 PILOT = "honda_pilot_2027"
 
@@ -53,13 +53,6 @@ def test_photos_of_a_folder_have_its_name_for_a_label(run, folders, stored):
     done = run("add", "photos")
     assert done.stdout.splitlines()[1:] == ["honda_pilot_2027  2", "lexus_ls_2027     1"]
     assert stored() == {sha(b"1"): PILOT, sha(b"2"): PILOT, sha(b"3"): "lexus_ls_2027"}
-
-
-def test_a_folder_is_looked_at_once_however_many_photos_it_has(folders, monkeypatch):
-    looked, look = [], labelled.folder_label
-    monkeypatch.setattr(labelled, "folder_label", lambda photo: looked.append(photo.parent) or look(photo))
-    assert len(labelled.labelled([str(folders)], None)) == 3
-    assert sorted(looked) == sorted({photo.parent for photo in folders.rglob("*.jpg")})
 
 
 def test_and_of_the_folder_itself_too_unless_another_label_is_given(run, folders, stored):
@@ -210,3 +203,177 @@ def test_a_filter_that_the_service_refuses_is_told_in_the_words_of_the_command_l
 def test_compact_tells_the_version(run):
     assert run("compact").stdout == "version 000002: 0 photos\n"
     assert json.loads(run("compact", "--json").stdout)["index_version"] == "000002"
+
+
+# --- what people have in their folders ---
+
+
+def test_all_that_a_folder_holds_is_added_or_counted_with_its_reason(run, folders, stored):
+    for name in ("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", f"{PILOT}/4.jfif", f"{PILOT}/5.HEIC", f"{PILOT}/6.jpg/7.jpg"):
+        (folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (folders / name).write_bytes(name[-6:-5].encode())
+    done = run("add", "photos")
+    assert (done.returncode, len(stored())) == (1, 5)
+    assert done.stdout.splitlines()[1:] == ["honda_pilot_2027  4", "lexus_ls_2027     1"]
+    told = done.stderr.splitlines()
+    assert (
+        "vmmr: 4 files left out: hidden (1); in a folder that has the name of a photo (1); made by the system, not by a camera "
+        "(1); not a photo file (1)"
+    ) in told
+    assert f"vmmr: photos/{PILOT}/6.jpg: in a folder that has the name of a photo" in told
+    assert sum(path.is_file() for path in folders.rglob("*")) == 5 + 4
+
+
+@pytest.mark.parametrize("path", ["Audi/A4/2019/1.jpg", "Audi/A4/2019/Blue/1.jpg"])
+def test_folders_of_make_model_and_year_are_labels(run, folders, stored, path):
+    (folders.parent / "cars" / path).parent.mkdir(parents=True)
+    (folders.parent / "cars" / path).write_bytes(b"1")
+    assert run("add", "cars").returncode == 0
+    assert stored() == {sha(b"1"): "Audi_A4_2019"}
+    done = run("add", "cars/Audi/A4")
+    assert (done.returncode, len(stored())) == (2, 1)
+    assert (
+        "in a folder named after a year, or below one, which takes a make's and a model's above it to be a label"
+        in done.stderr
+    )
+
+
+def test_names_that_are_not_utf_8_stop_nothing_and_are_told(run, folders, stored):
+    for name in (b"caf\xe9.jpg", PILOT.encode() + b"/caf\xe9.jpg"):
+        (folders / os.fsdecode(name)).write_bytes(b"4")
+    bad = os.fsdecode(bytes(folders) + b"/caf\xe9.jpg")
+    done = run("add", str(folders / PILOT), bad, "--label", PILOT)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert stored() == {sha(b"1"): PILOT, sha(b"2"): PILOT}
+    assert "photos/caf\\udce9.jpg: its name is not UTF-8, so the gallery can't keep it: rename it" in done.stderr
+    assert f"photos/{PILOT}/caf\\udce9.jpg: its name is not UTF-8" in done.stderr
+    for arguments in (["add", "1.jpg"], ["remove"], ["list"]):
+        done = run(*arguments, "--label", os.fsdecode(b"\xe9"))
+        assert (done.returncode, "must be UTF-8" in done.stderr) == (2, True)
+    assert json.loads(run("identify", "--json", bad).stdout)["photo"].endswith("caf\udce9.jpg")
+
+
+@pytest.mark.parametrize("label", ["___", "bad label/..", "a\u202eb", " ", "\u00a0"])
+def test_what_can_be_no_label_is_refused(run, stored, label):
+    done = run("add", "1.jpg", "--label", label)
+    assert (done.returncode, stored()) == (2, {})
+    assert "--label" in done.stderr
+
+
+# --- what add says is what the gallery holds ---
+
+
+def test_the_same_command_again_changes_nothing(run, folders, services, stored):
+    (folders / "copy").mkdir()
+    (folders / "copy" / "1.jpg").write_bytes(b"1")  # the same photo under another label
+    (folders / PILOT / "again.jpg").write_bytes(b"2")  # and under the same
+    first = run("add", "photos")
+    assert first.returncode == 1
+    assert first.stdout.splitlines()[1:] == ["copy              1", "honda_pilot_2027  1", "lexus_ls_2027     1"]
+    assert "photos/honda_pilot_2027/1.jpg: the same file as photos/copy/1.jpg, which is 'copy'" in first.stderr
+    assert "vmmr: 1 photo was the same as another one of them" in first.stderr
+    before = dict(services.search.items), services.search.sequence
+    held = stored()
+    assert sorted(held.values()) == ["copy", PILOT, "lexus_ls_2027"]
+    second = run("add", "photos")
+    assert (second.returncode, second.stdout) == (1, "")
+    assert (dict(services.search.items), services.search.sequence) == before
+    assert "vmmr: 3 photos were there already, with that label" in second.stderr
+    assert "takes it out again" not in second.stderr, "there is nothing in the new batch"
+
+
+def test_nor_does_it_for_standard_input_nor_with_a_batch_of_its_own(run, services):
+    run("add", "-", "1.jpg", "--label", PILOT, stdin="2")
+    before = dict(services.search.items), services.search.sequence
+    assert run("add", "-", "1.jpg", "--label", PILOT, stdin="2").returncode == 0
+    assert run("add", "1.jpg", "--label", PILOT, "--batch-id", "mine").returncode == 0
+    assert (dict(services.search.items), services.search.sequence) == before
+
+
+def test_another_part_of_a_photo_that_is_there_already_is_told_to_be_no_change(run, services):
+    run("add", "1.jpg", "2.jpg", "--label", PILOT)
+    before = dict(services.search.items)
+    done = run("add", "1.jpg", "2.jpg", "--label", PILOT, "--whole")
+    assert dict(services.search.items) == before
+    told = "--crop and --whole change nothing of photos that are there already, as 2 of them are: remove them, and add them again"
+    assert f"vmmr: {told}" in done.stderr.splitlines()
+
+
+# --- labels that are nearly there ---
+
+
+@pytest.mark.parametrize("label", ["Honda_Pilot_2001", "Honda Pilot 2001", "honda_pilot_2001 ", "honda-pilot 2001"])
+def test_another_way_to_write_a_label_of_the_gallery_is_warned_of(run, label):
+    done = run("add", "1.jpg", "--label", label)
+    assert done.returncode == 0
+    told = f"'{label}' is a new label, but the gallery has 'honda_pilot_2001', which names the same car: votes divide"
+    assert f"vmmr: warning: {told}" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("honda_pilot_2101", "no year from 1908 to 2049 can be read from the name; the gallery has 'honda_pilot_2001'"),
+        ("honda_pilot_2009_2011", "it names the years 2009 to 2011, and a label has one"),
+        ("pilot", "no make, model and year can be read from the name"),
+    ],
+)
+def test_what_a_new_label_does_not_say_is_warned_of(run, label, told):
+    assert f"vmmr: warning: '{label}' is a new label: {told}" in run("add", "1.jpg", "--label", label).stderr
+
+
+def test_labels_that_are_there_or_are_read_in_full_are_not_warned_of(run):
+    for label in ("honda_pilot_2001", "lexus_ls_2027"):
+        assert "warning" not in run("add", "1.jpg", "--label", label).stderr
+
+
+def test_labels_of_one_command_that_name_one_car_are_warned_of(run, folders):
+    (folders / "Lexus_LS_2027").mkdir()
+    (folders / "Lexus_LS_2027" / "4.jpg").write_bytes(b"4")
+    assert "'lexus_ls_2027' is a new label, but the gallery has 'Lexus_LS_2027'" in run("add", "photos").stderr
+
+
+def test_a_label_in_the_other_form_of_unicode_is_the_same(run, stored):
+    run("add", "1.jpg", "--label", "citroe\u0308n_c4_2011")
+    assert stored() == {sha(b"1"): "citro\u00ebn_c4_2011"}
+    assert "vmmr: 1 photo was there already" in run("add", "1.jpg", "--label", "citro\u00ebn_c4_2011").stderr
+
+
+def test_make_model_and_year_are_a_label(run, stored):
+    assert run("add", "1.jpg", "--make", "Maruti_Suzuki", "--model", "Swift", "--year", "2015").returncode == 0
+    done = run("add", "2.jpg", "--make", "Honda", "--model", "pilot", "--year", "2001")
+    assert stored() == {sha(b"1"): "Maruti Suzuki_Swift_2015", sha(b"2"): "honda_pilot_2001"}
+    assert "vmmr: the gallery calls this car 'honda_pilot_2001', and so are these photos" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--make", "honda", "--model", "pilot"], "name a car together"),
+        (["--make", "honda", "--model", "pilot", "--year", "2102"], "--year must be 1908 to 2049, got 2102"),
+        (["--make", "honda", "--model", "pilot", "--year", "2012", "--label", "x"], "in place of --label"),
+        (["--make", "honda", "--model", "_", "--year", "2012"], "no label can be made of"),
+    ],
+)
+def test_a_car_that_is_named_in_part_or_twice_is_refused(run, stored, arguments, said):
+    done = run("add", "1.jpg", *arguments)
+    assert (done.returncode, stored()) == (2, {})
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--label", "Honda_Pilot_2001"],
+            "no photo of the gallery has the label 'Honda_Pilot_2001': did you mean 'honda_pilot_2001'?",
+        ),
+        (["--batch-id", "b"], "no photo of the gallery was added in a batch 'b'"),
+        (["--item", "a"], "the gallery has no item with that id"),
+        (["--item", "a", "--item", "b"], "the gallery has no item with one of those ids"),
+    ],
+)
+def test_that_nothing_was_removed_is_said_with_a_code_of_its_own(run, arguments, said):
+    done = run("remove", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "0 photos removed\n", f"vmmr: error: {said}\n")
+    assert json.loads(run("remove", *arguments, "--json").stdout)["deleted"] == 0

@@ -16,7 +16,7 @@ def test_a_folder_is_searched_recursively_for_photos_alone(tmp_path):
         (tmp_path / name).write_bytes(name.encode())
     found = photos.found(tmp_path, distinct=10, seed=0, max_bytes=100)
     assert sorted(found.contents) == [b"1.jpg", b"a/2.JPEG", b"a/b/3.png"]
-    assert found.source == f"3 of 3 photos from {tmp_path}"
+    assert found.source == f"3 of 3 photos from {tmp_path} (1 file left out: not a photo file (1))"
 
 
 def test_photos_are_drawn_from_the_whole_folder_by_the_seed(tmp_path):

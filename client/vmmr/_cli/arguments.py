@@ -10,10 +10,12 @@ from typing import Any
 
 from vmmr._types import Box
 from vmmr._version import __version__
+from vmmr.photo_names import is_utf8
 
 EXIT_CODES = """exit codes:
   0    every photo was answered, be it with "unknown" or "unsure", or added
-  1    photos could not be read, fetched, embedded or drawn; the others were answered or added
+  1    photos could not be read, fetched, embedded or drawn; the others were answered or added; or nothing was there
+       to remove
   2    the command line or the environment makes no sense
   3    a service could not be reached, or failed, or refused
   130  interrupted
@@ -159,10 +161,16 @@ def _add_new(command: Arguments) -> None:
         "photos", nargs="+", metavar="PHOTO", help=f"{_PHOTO_HELP}; or a folder, for all photos in it and below"
     )
     command.add_argument(
-        "--label", metavar="LABEL", help="what all of them show (default: of each photo of a folder, its folder's name)"
+        "--label",
+        metavar="LABEL",
+        type=text,
+        help="what all of them show (default: of each photo of a folder, what its folders' names say)",
     )
+    command.add_argument("--make", metavar="MAKE", type=text, help="with --model and --year, in place of --label")
+    command.add_argument("--model", metavar="MODEL", type=text, help="the model, without the make")
+    command.add_argument("--year", metavar="YEAR", type=integer(0), help="the model year")
     command.add_argument(
-        "--batch-id", metavar="B", help="a name to remove or go on with them by (default: one that is told)"
+        "--batch-id", metavar="B", type=text, help="a name to remove or go on with them by (default: one that is told)"
     )
     _add_subject(command)
     _add_batch(command)
@@ -172,15 +180,17 @@ def _add_new(command: Arguments) -> None:
 
 def _add_removed(command: Arguments) -> None:
     which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--item", metavar="ID", action="append", help="the item with this id; may be repeated")
-    which.add_argument("--label", metavar="LABEL", help="all items with this label")
-    which.add_argument("--batch-id", metavar="B", help="all items that were added in this batch")
+    which.add_argument(
+        "--item", metavar="ID", type=text, action="append", help="the item with this id; may be repeated"
+    )
+    which.add_argument("--label", metavar="LABEL", type=text, help="all items with this label")
+    which.add_argument("--batch-id", metavar="B", type=text, help="all items that were added in this batch")
     _add_json(command)
 
 
 def _add_listed(command: Arguments) -> None:
     _add_filter(command)
-    command.add_argument("--batch-id", metavar="B", help="only items that were added in this batch")
+    command.add_argument("--batch-id", metavar="B", type=text, help="only items that were added in this batch")
     _add_json(command)
 
 
@@ -198,9 +208,9 @@ def add_search(group: Any) -> None:
 
 
 def _add_filter(group: Any) -> None:
-    group.add_argument("--make", action="append", default=[], help="only this make; may be repeated")
-    group.add_argument("--model", action="append", default=[], help="only this model; may be repeated")
-    group.add_argument("--label", action="append", default=[], help="only this label; may be repeated")
+    group.add_argument("--make", type=text, action="append", default=[], help="only this make; may be repeated")
+    group.add_argument("--model", type=text, action="append", default=[], help="only this model; may be repeated")
+    group.add_argument("--label", type=text, action="append", default=[], help="only this label; may be repeated")
     group.add_argument("--min-year", metavar="YEAR", type=integer(0), help="only this model year and later")
     group.add_argument("--max-year", metavar="YEAR", type=integer(0), help="only this model year and earlier")
 
@@ -269,6 +279,15 @@ def _box(text: str) -> Box:
             f"0.1,0.2,0.9,1, got {text!r}"
         )
     return Box(left, top, right, bottom)
+
+
+def text(given: str) -> str:
+    """Parse a text that a service is sent, which must be UTF-8 and say something."""
+    if not is_utf8(given):
+        raise argparse.ArgumentTypeError(f"must be UTF-8, got {given!a}")
+    if not given.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return given
 
 
 def integer(minimum: int) -> Callable[[str], int]:

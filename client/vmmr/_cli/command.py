@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from typing import NoReturn
 
-from vmmr._cli import gallery_commands, identifying, report, settings
+from vmmr._cli import adding, gallery_commands, identifying, report, settings
 from vmmr._cli.arguments import parser
 from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, USAGE, exit_code
 from vmmr._cli.sources import photos
@@ -24,6 +25,9 @@ _NO_LOADTEST = "vmmr: error: loadtest is not installed: pip install ./client '.[
 def main() -> NoReturn:
     if sys.argv[1:2] == ["loadtest"]:
         _run_loadtest(sys.argv[2:])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     arguments = parser(os.environ, COMMANDS)
     args = arguments.parse_args()
     try:
@@ -115,7 +119,7 @@ COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
     "search": search,
     "info": info,
     "labels": labels,
-    "add": gallery_commands.add,
+    "add": adding.add,
     "remove": gallery_commands.remove,
     "list": gallery_commands.list_items,
     "compact": gallery_commands.compact,

@@ -1,10 +1,13 @@
 """Find the labelled photos that a command line names: files, URLs, and folders whose names are labels."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmmr.photo_names import has_photo_name
+from vmmr.label_names import canonical, label_fault
+from vmmr.labelled_folders import BESIDE, scan
+from vmmr.photo_folders import LeftOut, find, tally
+from vmmr.photo_names import shown
 
 
 @dataclass(frozen=True)
@@ -15,43 +18,61 @@ class Labelled:
     label: str
 
 
-def labelled(names: Iterable[str], label: str | None) -> list[Labelled]:
-    """Return the photos with these names; for a folder, all photos in it and below.
+@dataclass(frozen=True)
+class Named:
+    """All that the names on a command line stand for."""
 
-    Without `label`, a photo's label is the name of its folder. Raise ValueError for a photo that has no label, and for a
-    folder without photos.
+    photos: list[Labelled]
+    left_out: list[LeftOut]
+    """Files in the folders that are not taken."""
+
+
+def labelled(names: Iterable[str], label: str | None) -> Named:
+    """Return the photos with these names; for a folder, the photos in it and below, and what of it is left out.
+
+    Without `label`, a photo's label is what `vmmr.labelled_folders` makes of the folders that it lies in. Raise ValueError for a
+    photo that has no label, and for a folder without photos.
     """
-    return [each for name in names for each in _of(name, label)]
+    if label and (fault := label_fault(label)):
+        raise ValueError(f"--label: {fault}, got '{shown(label)}'")
+    named = Named([], [])
+    for name in names:
+        photos, left_out = _of(name, canonical(label) if label else None)
+        named.photos.extend(photos)
+        named.left_out.extend(left_out)
+    return named
 
 
-def _of(name: str, label: str | None) -> Sequence[Labelled]:
-    if Path(name).is_dir():
-        photos = list(_photos(Path(name)))
-        if not photos:
-            raise ValueError(f"{name}: there are no photos in that folder")
-        labels: dict[Path, str] = {}
-        for photo in photos:
-            if photo.parent not in labels:
-                labels[photo.parent] = label or folder_label(photo)
-        return [Labelled(str(photo), labels[photo.parent]) for photo in photos]
+def _of(name: str, label: str | None) -> tuple[list[Labelled], list[LeftOut]]:
+    folder = Path(name)
+    if folder.is_dir():
+        labels, left_out = _in_folder(folder, label)
+        if not labels:
+            raise ValueError(f"{shown(name)}: {_nothing(left_out, label)}")
+        photos = [Labelled(str(folder / path), its) for path, its in labels.items()]
+        return photos, [replace(each, path=str(folder / each.path)) for each in left_out]
     if not label:
-        raise ValueError(f"{name}: say what it shows with --label; only photos in a folder have its name for one")
-    return [Labelled(name, label)]
-
-
-def _photos(folder: Path) -> Iterator[Path]:
-    """Yield the photos in the folder and below, in a stable order, without hidden ones."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if has_photo_name(path) and not hidden:
-            yield path
-
-
-def folder_label(photo: Path) -> str:
-    """Return the name of the folder that the photo is in. Raise ValueError if that holds folders of photos, too."""
-    folder = photo.parent
-    if any(next(_photos(other), None) for other in folder.iterdir() if other.is_dir()):
         raise ValueError(
-            f"{photo} lies beside folders of photos, so that folder's name is no label: give --label, or move it"
+            f"{shown(name)}: say what it shows with --label; only photos in a folder have its name for one"
         )
-    return folder.resolve().name
+    return [Labelled(name, label)], []
+
+
+def _in_folder(folder: Path, label: str | None) -> tuple[dict[str, str], list[LeftOut]]:
+    """Return the labels of the photos in a folder, by their paths in it, and what is left out. Raise ValueError if one is unclear."""
+    if label:
+        found = find(folder)
+        return dict.fromkeys(found.photos, label), found.left_out
+    scanned = scan(folder)
+    if stray := next((each for each in scanned.left_out if each.reason == BESIDE), None):
+        raise ValueError(
+            f"{shown(str(folder / stray.path))} lies beside folders of photos, so that folder's name is no label: give --label, or move it"
+        )
+    return scanned.labels, list(scanned.left_out)
+
+
+def _nothing(left_out: list[LeftOut], label: str | None) -> str:
+    unlabelled = not label and any(each.photos and not each.expected for each in left_out)
+    what = "there are no photos with a label in that folder" if unlabelled else "there are no photos in that folder"
+    told = tally(left_out)
+    return f"{what}; {told}" if told else what

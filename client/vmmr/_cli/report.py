@@ -10,6 +10,7 @@ from vmmr._errors import CallError, InvalidPhotoError, InvalidRequestError, Phot
 from vmmr._mistaken import shortened
 from vmmr._served import Info, LabelCount
 from vmmr._types import Box, Cut, Detection, Identification, Neighbour
+from vmmr.photo_names import shown
 
 _FLAGS = {
     "filter.makes": "--make",
@@ -67,9 +68,9 @@ def photo_error(name: str, error: PhotoError, *, as_json: bool) -> None:
     if as_json:
         show(json_line(photo=name, error=error_fields(error)))
     else:
-        shown = shortened(name)
-        said = in_flags(str(error).removeprefix("photos[0]: ").removeprefix(f"{shown}: "))
-        print(f"vmmr: {shown}: {said}", file=sys.stderr)
+        short = shortened(name)
+        said = in_flags(str(error).removeprefix("photos[0]: ").removeprefix(f"{short}: "))
+        print(f"vmmr: {shown(short)}: {said}", file=sys.stderr)
 
 
 def error_fields(error: VmmrError) -> dict[str, Any]:
@@ -213,7 +214,8 @@ def label_lines(labels: Iterable[LabelCount]) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines with aligned columns."""
+    """Return the rows as lines with aligned columns, without what would disturb a terminal: names come from anywhere."""
+    rows = [tuple(map(shown, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -9,10 +9,14 @@ from vmmr._fetch import URL
 from vmmr._photos import Photo, PhotoSource
 
 
+def is_url(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
+
+
 def source(name: str, args: argparse.Namespace) -> PhotoSource:
     if name == "-":
         return sys.stdin.buffer
-    if name.lower().startswith(("http://", "https://")):
+    if is_url(name):
         return URL(
             name,
             timeout_s=args.fetch_timeout,

@@ -318,7 +318,9 @@ class TestCars:
     def test_the_last_line_tells_how_many_were_cut(self, collection, tmp_path, capsys):
         collection.embed(tmp_path / "out")
         last = capsys.readouterr().out
-        assert "149 embeddings of tiny, 100 cut to their car, 49 without a car, 1 photos unreadable" in last
+        cut = "100 cut to their car, 0 whole, since the car fills them, 49 whole, since no car was found"
+        told = f"150 photos in the manifest: 149 embedded by tiny ({cut}); 1 unreadable, listed in unreadable.csv"
+        assert last == f"{tmp_path / 'out'}: {told}\n"
 
 
 class TestResuming:
@@ -333,7 +335,8 @@ class TestResuming:
         with collection.start(tmp_path / "out") as process:
             output, errors = process.communicate()
         assert process.returncode == 0, errors
-        assert "147 embeddings of tiny, 3 photos unreadable" in output
+        told = "150 photos in the manifest: 147 embedded by tiny (whole); 3 unreadable, listed in unreadable.csv"
+        assert told in output
         assert f"going on with {tmp_path / 'out.partial'}: 128 of 150 photos are done" in errors
         assert "0/22" in errors  # what is left to do
         assert contents(tmp_path / "out") == contents(whole)

@@ -16,7 +16,7 @@ schemes = pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS.keys())
 
 
 def collection(sizes, top=""):
-    classes = {label: [f"{i:03d}.jpg" for i in range(sizes[label])] for label in sorted(sizes)}
+    classes = {label: [f"{top}{label}/{i:03d}.jpg" for i in range(sizes[label])] for label in sorted(sizes)}
     return Collection(top, classes, [])
 
 

@@ -46,11 +46,15 @@ def test_the_manifest_the_sizes_and_the_report_are_written(photos, tmp_path, cap
         "path,reason",
         "VMMRdb/land_rover_lr2_1900,no year from 1908 to 2049 can be read from the name",
         'VMMRdb/odd,"no make, model and year can be read from the name"',
-        "VMMRdb/odd/Thumbs.db,not a photo file",
+        'VMMRdb/odd/Thumbs.db,"made by the system, not by a camera"',
     ]
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 12 photos of 3 labels: 8 train, 1 dev, 3 test\n"
-    assert printed.err.splitlines()[2] == "'VMMRdb/odd/Thumbs.db': not a photo file"
+    assert printed.err.splitlines() == [
+        "1 file left out: made by the system, not by a camera (1)",
+        "'VMMRdb/land_rover_lr2_1900': no year from 1908 to 2049 can be read from the name",
+        "'VMMRdb/odd': no make, model and year can be read from the name",
+    ]
 
 
 def test_labels_that_are_one_car_are_reported_first(photos, tmp_path, capsys):
@@ -62,7 +66,11 @@ def test_labels_that_are_one_car_are_reported_first(photos, tmp_path, capsys):
     rows = list(csv.reader((tmp_path / "split_report.csv").read_text().splitlines()))
     assert rows[1] == remark.split(",", 1)
     assert sum("votes divide" in reason for _, reason in rows) == 1, "labels that are not read are no car"
-    assert capsys.readouterr().err.startswith("'VMMRdb/honda_pilot_2011': the same make, model and year as ")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[1]
+        .startswith("'VMMRdb/honda_pilot_2011': the same make, model and year as ")
+    )
 
 
 def test_an_existing_folder_is_no_manifest_and_is_told_by_its_name(photos, tmp_path, capsys):
@@ -86,9 +94,9 @@ def test_the_same_folder_gives_the_same_bytes(photos, tmp_path):
 
 def test_a_long_report_is_cut_on_the_screen_but_not_in_the_file(photos, tmp_path, capsys):
     for i in range(40):
-        (photos / "VMMRdb" / "odd" / f"note {i}.txt").touch()
+        (photos / "VMMRdb" / "odd" / f"photo \a{i}.jpg").touch()
     run(photos, "--out", tmp_path / "manifest.csv")
-    assert capsys.readouterr().err.splitlines()[-1] == f"and 33 more: {tmp_path / 'split_report.csv'}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"and 32 more: {tmp_path / 'split_report.csv'}"
     assert len((tmp_path / "split_report.csv").read_text().splitlines()) == 44
 
 
@@ -96,9 +104,7 @@ def test_a_name_that_is_not_text_is_reported_not_fatal(photos, tmp_path):
     (photos / "VMMRdb" / "odd" / "caf\udce9.jpg").touch()
     run(photos, "--out", tmp_path / "manifest.csv")
     assert len(manifest.read(tmp_path / "manifest.csv")) == 12
-    assert "odd/caf\\udce9.jpg,its name has characters that cannot be printed" in (
-        tmp_path / "split_report.csv"
-    ).read_text(encoding="utf-8")
+    assert "odd/caf\\udce9.jpg,its name is not UTF-8" in (tmp_path / "split_report.csv").read_text(encoding="utf-8")
 
 
 def test_the_last_labels_can_be_held_out_whole(photos, tmp_path, capsys):
@@ -171,3 +177,57 @@ def test_a_list_that_is_not_there_is_named(photos, tmp_path, capsys):
     lists = [tmp_path / name for name in ("train.txt", "dev.txt", "test.txt")]
     message = fails(capsys, photos, "--out", tmp_path / "manifest.csv", "--scheme", "files", *lists)
     assert message == f"vmmr-search: error: {lists[0]}: No such file or directory"
+
+
+def test_every_file_of_the_folder_is_a_photo_or_counted_with_its_reason(photos, tmp_path, capsys):
+    for name in (
+        "@eaDir/0.jpg/SYNOPHOTO_THUMB_M.jpg",
+        ".cache/1.jpg",
+        "odd/sub/2.jpg",
+        "odd/notes.txt",
+        "odd/3\u202f.jpg",
+    ):
+        path = photos / "VMMRdb" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    run(photos, "--out", tmp_path / "manifest.csv")
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{tmp_path / 'manifest.csv'}: 13 photos of 3 labels: ")
+    assert printed.err.splitlines()[0] == (
+        "5 files left out: made by the system, not by a camera (2); hidden (1); in a folder within the folder of a label (1); "
+        "not a photo file (1)"
+    )
+    assert sum(path.is_file() for path in photos.rglob("*")) == 13 + 5
+
+
+def test_makes_are_read_from_a_file_and_from_labels_that_show_them(photos, tmp_path, capsys):
+    for label in (
+        "iran_khodro_samand_2010",
+        "iran_khodro_dena_2015",
+        "Tata Motors_Nano_2012",
+        "tata_motors_safari_2015",
+    ):
+        (photos / "VMMRdb" / label).mkdir()
+        (photos / "VMMRdb" / label / "1.jpg").touch()
+    out, makes = tmp_path / "manifest.csv", tmp_path / "makes.txt"
+    run(photos, "--out", out)
+    said = "'iran khodro': 2 labels begin so: if that is a make of two words, name it in a file for --makes"
+    assert said in capsys.readouterr().err.splitlines()
+    makes.write_text("\nIran Khodro\n")
+    run(photos, "--out", out, "--makes", makes)
+    cars = {row.label.label: (row.label.make, row.label.model) for row in manifest.read(out)}
+    assert cars["iran_khodro_samand_2010"] == ("iran khodro", "samand")
+    assert cars["tata_motors_safari_2015"] == ("tata motors", "safari"), "as the other label of that make shows"
+    assert "iran khodro" not in capsys.readouterr().err
+    assert "nowhere: no list of makes" in fails(capsys, photos, "--out", out, "--makes", tmp_path / "nowhere")
+
+
+def test_one_label_in_two_forms_of_unicode_is_one_label(photos, tmp_path):
+    for label in ("citroe\u0308n_c4_2011", "citro\u00ebn_c4_2011"):
+        (photos / "VMMRdb" / label).mkdir()
+        (photos / "VMMRdb" / label / f"{len(label)}.jpg").touch()
+    out = tmp_path / "manifest.csv"
+    run(photos, "--out", out)
+    rows = [row for row in manifest.read(out) if "c4" in row.path]
+    assert {row.label.label for row in rows} == {"citro\u00ebn_c4_2011"}
+    assert all((photos / row.path).is_file() for row in rows), "paths stay as they are on the disk"
