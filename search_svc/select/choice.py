@@ -1,5 +1,8 @@
-"""Chooses among the points: of the most accurate within the user's limits, the cheapest."""
+"""Chooses among the points: of those within the user's limits that dev photos can't tell from the best, the cheapest; for a small
+gallery exact search.
+"""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +12,11 @@ MIN_RECALL = 0.98
 """The default limit of recall@10. The best top-1 of hundreds of points is partly luck, the less so the higher the recall."""
 NOISE = 0.002
 """Differences of dev top-1 up to this do not count."""
+CHANCE = 0.05
+"""Nor do differences that dev photos which are answered alike well would show with this probability or more."""
+SMALL_BYTES = 32 * 2**20
+"""If the Flat index takes no more than this, it is kept: a cheaper index would save nothing that anybody notices."""
+_FLAT = "Flat"
 _ROUNDING = 1e-9
 
 
@@ -42,14 +50,43 @@ def cost(point: Point) -> float:
 
 def choose(points: Sequence[Point], limits: Limits, items: int) -> Point | None:
     """Return the chosen point; None if no point meets the limits. `items` is the number of photos in the gallery."""
-    return min(contenders(points, limits, items), key=cost, default=None)
+    within = contenders(points, limits, items)
+    exact = next((point for point in within if _is_small(point, items)), None)
+    return exact or min(within, key=cost, default=None)
 
 
 def contenders(points: Sequence[Point], limits: Limits, items: int) -> list[Point]:
-    """Return those of the points within the limits whose top-1 is within `NOISE` of the best."""
+    """Return those of the points within the limits that are as good as the best, as far as dev photos can tell."""
     eligible = [point for point in points if not exceeded(point, limits, items)]
-    best = max((point.top_1 for point in eligible), default=0.0)
-    return [point for point in eligible if point.top_1 >= best - NOISE - _ROUNDING]
+    if not eligible:
+        return []
+    best = max(eligible, key=lambda point: point.top_1)
+    return [point for point in eligible if _as_good(point, best)]
+
+
+def _is_small(point: Point, items: int) -> bool:
+    return point.setting.factory == _FLAT and point.bytes_per_photo * items <= SMALL_BYTES
+
+
+def _as_good(point: Point, best: Point) -> bool:
+    """Return whether a point is no worse than the best: by `NOISE` at most, by one photo, or by what chance may do."""
+    if point.top_1 >= best.top_1 - NOISE - _ROUNDING:
+        return True
+    if not point.right or not best.right:
+        return False
+    pairs = list(zip(point.right, best.right, strict=True))
+    lost, won = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    return lost - won <= 1 or by_chance(lost, won) >= CHANCE
+
+
+def by_chance(lost: int, won: int) -> float:
+    """Return how probable so unequal numbers of photos, that one of two is right on and the other isn't, are if both are as good.
+
+    The exact sign test, two-sided (McNemar 1947).
+    """
+    photos = lost + won
+    tail = sum(math.comb(photos, count) for count in range(min(lost, won) + 1))
+    return min(1.0, 2 * tail / 2**photos)
 
 
 def exceeded(point: Point, limits: Limits, items: int) -> list[Excess]:
@@ -92,11 +129,18 @@ def reason(chosen: Point, points: Sequence[Point], exact: Point, limits: Limits,
         + f" (p50 {chosen.timing.p50_ms:.3g} ms)",
     ]
     first = ", ".join(than_exact)
-    best = max(point.top_1 for point in within)
-    of = f"Of {len(within)} points" if len(within) > 1 else "The only point"
+    return f"{first[0].upper()}{first[1:]}. {_why(chosen, within, items)}."
+
+
+def _why(chosen: Point, within: Sequence[Point], items: int) -> str:
+    best = f"the best within the limits ({100 * max(point.top_1 for point in within):.1f} %)"
+    if _is_small(chosen, items):
+        size = human(chosen.bytes_per_photo * items)
+        return f"Exact search stays, since all of it takes {size}, and dev photos cannot tell it from {best}"
+    if len(within) == 1:
+        return f"The only point that dev photos cannot tell from {best}"
     return (
-        f"{first[0].upper()}{first[1:]}. {of} within {100 * NOISE:g} points of the best within the limits"
-        f" ({100 * best:.1f} %){', the one with the least memory times latency' if len(within) > 1 else ''}."
+        f"Of {len(within)} points that dev photos cannot tell from {best}, the one with the least memory times latency"
     )
 
 

@@ -35,6 +35,7 @@ class Quality:
     top_5: float
     recall_1: float
     recall_10: float
+    right: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Exam:
             top_5=float(right[:, :TOP].any(axis=1).mean()),
             recall_1=float((nearest >= self.first).mean()),
             recall_10=float(found.mean()) / min(K, len(self.gallery)),
+            right="".join("01"[int(each)] for each in right[:, 0]),
         )
 
     def _scores(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:

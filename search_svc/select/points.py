@@ -42,6 +42,8 @@ class Point:
     bytes_per_photo: float
     """The size of the shard files, per photo of the gallery."""
     build_s: float
+    right: str = ""
+    """A `1` for each dev photo whose nearest photo has its label, a `0` for each other; empty if that was not kept."""
 
 
 class Store:

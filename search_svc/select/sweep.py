@@ -80,7 +80,7 @@ class Sweep:
         """
         timed: set[Setting] = set()
         while (chosen := choose(self.points, self.limits, self._items)) and chosen.setting not in timed:
-            together = {point.setting: point for point in [self.exact, *self._finalists()]}
+            together = {point.setting: point for point in [self.exact, chosen, *self._finalists()]}
             self._time_again(list(together.values()))
             timed |= together.keys()
         return chosen

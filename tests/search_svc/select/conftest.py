@@ -76,8 +76,9 @@ def select(monkeypatch):
 def point():
     """Return a point with these figures."""
 
-    def made(name="Flat", *, top_1=0.8, memory=1000.0, p50=1.0, p99=2.0, recall=1.0):
+    def made(name="Flat", *, top_1=0.8, memory=1000.0, p50=1.0, p99=2.0, recall=1.0, right=""):
         setting = Setting(name, "ip", SearchParams())
-        return Point(setting, top_1, 0.9, 0.99, recall, Timing(900.0, 5000.0, p50, p99), memory, 3.0)
+        share = right.count("1") / len(right) if right else top_1
+        return Point(setting, share, 0.9, 0.99, recall, Timing(900.0, 5000.0, p50, p99), memory, 3.0, right)
 
     return made

@@ -1,8 +1,9 @@
 import pytest
 
-from search_svc.select.choice import Limits, choose, contenders, front, human, nearest_miss, reason
+from search_svc.select.choice import Limits, by_chance, choose, contenders, front, human, nearest_miss, reason
 
 ITEMS = 1000
+LARGE = 100_000
 NO_LIMITS = Limits()
 
 
@@ -53,17 +54,48 @@ def test_what_fails_is_told_of_the_point_that_comes_nearest(point):
 def test_the_reason_compares_with_exact_search(point):
     exact = point("Flat", top_1=0.875, memory=2048, p50=1.0)
     chosen = point("IVF64,SQ8", top_1=0.874, memory=512, p50=0.2)
-    assert reason(chosen, [exact, chosen, point("C", top_1=0.5)], exact, NO_LIMITS, items=ITEMS, photos=784) == (
+    assert reason(chosen, [exact, chosen, point("C", top_1=0.5)], exact, NO_LIMITS, items=LARGE, photos=784) == (
         "0.1 points below exact's 87.5 % of 784 dev photos (top-1), 4.0 times less memory (512 bytes a photo),"
-        " 5.0 times faster (p50 0.2 ms). Of 2 points within 0.2 points of the best within the limits (87.5 %), the one"
-        " with the least memory times latency."
+        " 5.0 times faster (p50 0.2 ms). Of 2 points that dev photos cannot tell from the best within the limits (87.5 %), the"
+        " one with the least memory times latency."
     )
     alone = point("Big", top_1=0.9, memory=4096, p50=2.0)
-    told = reason(alone, [exact, alone], exact, NO_LIMITS, items=ITEMS, photos=784)
+    told = reason(alone, [exact, alone], exact, NO_LIMITS, items=LARGE, photos=784)
     assert told.startswith("2.5 points above exact's 87.5 %")
-    assert "2.0 times more memory (4 KiB a photo), 2.0 times slower (p50 2 ms). The only point within" in told
-    same = reason(exact, [exact], exact, NO_LIMITS, items=ITEMS, photos=784)
+    assert "2.0 times more memory (4 KiB a photo), 2.0 times slower (p50 2 ms). The only point that dev" in told
+    same = reason(exact, [exact, chosen], exact, NO_LIMITS, items=ITEMS, photos=784)
     assert same.startswith("As exact's 87.5 %")
+    assert same.endswith(
+        "Exact search stays, since all of it takes 1.953 MiB, and dev photos cannot tell it from the best within the limits"
+        " (87.5 %)."
+    )
+
+
+def test_one_photo_more_or_what_chance_does_is_no_difference(point):
+    exact, lucky = (
+        point("IVF8,Flat", memory=400, right="1" * 110 + "0" * 15),
+        point("HNSW32", right="1" * 111 + "0" * 14),
+    )
+    assert choose([lucky, exact], NO_LIMITS, LARGE) == exact, "one of 125 photos, 0.8 points"
+    for lost, won, is_chance in ((5, 0, True), (6, 0, False), (9, 2, True), (11, 2, False)):
+        best = point("A", right="1" * lost + "0" * won + "1" * 200)
+        cheap = point("B", memory=400, right="0" * lost + "1" * won + "1" * 200)
+        assert (choose([best, cheap], NO_LIMITS, LARGE) == cheap) == is_chance, (lost, won)
+
+
+def test_the_sign_test_is_that_of_the_binomial_distribution():
+    assert by_chance(0, 0) == 1
+    assert by_chance(6, 0) == by_chance(0, 6) == pytest.approx(2 / 64)
+    assert by_chance(9, 2) == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+
+
+def test_a_small_gallery_stays_flat_unless_something_is_better_beyond_chance_or_a_limit_forbids_it(point):
+    flat, graph = point(right="1" * 110 + "0" * 15), point("HNSW32,SQ8", memory=1, p50=0.1, right="1" * 111 + "0" * 14)
+    assert choose([flat, graph], NO_LIMITS, ITEMS) == flat
+    assert choose([flat, graph], NO_LIMITS, LARGE) == graph, "cheaper, and no worse"
+    assert choose([flat, graph], Limits(max_bytes=999 * ITEMS), ITEMS) == graph
+    better = point("PCAW8,L2norm,SQ8", right="1" * 120 + "0" * 5)
+    assert choose([flat, better], NO_LIMITS, ITEMS) == better
 
 
 def test_the_front_holds_what_nothing_equals_or_beats_at_both(point):
