@@ -209,7 +209,7 @@ def report(plants: Sequence[Plant], findings: Sequence[dict[str, str]], photos: 
     copied = {plant.photo.path for plant in plants if plant.kind == "copy"}
     for kind in ("copy", "label", "odd"):
         ours = [plant for plant in plants if plant.kind == kind]
-        rows = [row for row in findings if row["kind"] == kind]
+        rows = [row for row in findings if row["kind"] in ((kind, "alike") if kind == "copy" else (kind,))]
         scores = {}
         for row in rows:
             names = {row["path"], row["other"]} if kind == "copy" else {row["path"]}

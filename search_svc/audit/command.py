@@ -26,8 +26,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "audit",
         help="find copies, wrong labels, and photos of no car or several",
         description="Looks through a collection for photos that are there twice, labels that look wrong, and pictures that"
-        f" show no car; and, if the model has a detector, for photos in which it found none, or several. Writes {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take"
-        " with --exclude.",
+        " may show no car; and, if the model has a detector, for photos in which it found none, or several. Writes"
+        f" {FINDINGS_FILE}, {PAGE_FILE} (to look at), and {EXCLUDE_FILE}, which split and build take with --exclude: of what"
+        " was found, only what the flags below name.",
     )
     parser.add_argument(
         "embeddings", metavar="EMBEDDINGS", type=Path, help="the folder that `vmmr-embedder embed` wrote"
@@ -35,16 +36,22 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="the folder that was embedded")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
     parser.add_argument(
+        "--drop-copies",
+        action="store_true",
+        help="exclude copies: all but one of those with one label, all of those with several (default: none)",
+    )
+    parser.add_argument(
         "--drop-labels",
         metavar="SCORE",
         type=float,
-        help="also exclude photos whose label looks wrong, with this score or more (default: none)",
+        help="exclude photos whose label looks wrong, with this score or more (default: none)",
     )
     parser.add_argument(
         "--drop-odd",
         metavar="SCORE",
         type=float,
-        help="also exclude pictures that look like no car of the collection, with this score or more (default: none)",
+        help="exclude pictures that are unlike the others, with this score or more, and in which no car was found (default:"
+        " none)",
     )
     parser.set_defaults(run=_run)
 
@@ -65,7 +72,8 @@ def _run(args: argparse.Namespace) -> None:
     embeddings = Embeddings.open(args.embeddings)
     result = audit(embeddings, args.photos)
     drop: dict[Kind, float | None] = {"label": args.drop_labels, "odd": args.drop_odd}
-    excluded = findings.exclusions(embeddings.photos, result.groups, result.findings, drop)
+    groups = result.groups if args.drop_copies else ()
+    excluded = findings.exclusions(embeddings.photos, groups, result.findings, drop)
     paths = {each.path for each in excluded}
     args.out.mkdir(parents=True, exist_ok=True)
     atomic_write(args.out / FINDINGS_FILE, findings.findings_csv(result.findings))
@@ -93,12 +101,13 @@ def audit(embeddings: Embeddings, folder: Path) -> Audit:
         near = neighbours.nearest(matrix, _NEIGHBOURS, bar.update)
     with progress(total=len(photos), desc="copies", unit="photo") as bar:
         pairs = copies.find(near, pictures, bar.update)
-    groups = copies.groups(pairs)
+    alike = copies.groups(pairs)
     labels = numbered([photo.label.label for photo in photos])
     own = neighbours.nearest_of_label(matrix, labels, _NEIGHBOURS)
-    near = copies.without_copies(near, groups)
-    doubted = doubts(matrix, labels, near, copies.without_copies(own, groups))
+    near = copies.without_copies(near, alike)
+    doubted = doubts(matrix, labels, near, copies.without_copies(own, alike))
     unreadable = [photos[row].path for row in sorted(pictures.unreadable)]
+    groups = copies.groups(pair for pair in pairs if pair.same)
     return Audit(findings.found(photos, pairs, doubted, near), groups, unreadable)
 
 
@@ -111,8 +120,16 @@ def _summary(out: Path, embeddings: Embeddings, result: Audit, excluded: Sequenc
             file=sys.stderr,
         )
     looked = any(photo.cars is not None for photo in embeddings.photos)
+    with_car = sum(each.kind == "odd" and bool(each.photo.cars) for each in result.findings)
+    odd = f" ({with_car} of them with a car)" if looked else ""
     found = f", {counts['no-car']} without a car, {counts['cars']} with several" if looked else ""
+    hint = (
+        ""
+        if excluded
+        else f": look at {PAGE_FILE}, and say with --drop-copies, --drop-labels and --drop-odd what to exclude"
+    )
     return (
-        f"{out}: {len(embeddings.photos)} photos: {counts['copy']} pairs of copies, {counts['label']} labels that look wrong,"
-        f" {counts['odd']} like no car here{found}; {len(excluded)} photos in {EXCLUDE_FILE}"
+        f"{out}: {len(embeddings.photos)} photos: {counts['copy']} pairs of copies, {counts['alike']} pairs that may be copies,"
+        f" {counts['label']} labels that look wrong, {counts['odd']} unlike the others{odd}{found};"
+        f" {len(excluded)} photos in {EXCLUDE_FILE}{hint}"
     )

@@ -1,4 +1,4 @@
-"""Copies: photos that are there twice. Nearest neighbours are candidates, and their pixels decide."""
+"""Copies: photos that are there twice. Nearest neighbours are candidates, small grey thumbnails leave those alike, and pixels decide."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search_svc.audit import thumbnails
+from search_svc.audit import pixels, thumbnails
 from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.audit.thumbnails import Thumbnail
 from search_svc.dataset.photo_list import Photo
@@ -17,7 +17,7 @@ from svckit.manifests import Split
 CANDIDATES = 5
 """How many of a photo's nearest neighbours are compared with it. Whatever we planted, a copy was the very nearest."""
 ALIKE = 0.92
-"""Two photos with this likeness or more are copies (docs/audit.md)."""
+"""The pixels of two photos with this likeness or more are compared (docs/audit.md)."""
 
 _IN_MEMORY = 32_768
 """Thumbnails kept in memory, of 4 KB each."""
@@ -30,12 +30,14 @@ KEPT: Mapping[Split, int] = {"test": 0, "unseen-test": 1, "dev": 2, "unseen-dev"
 
 @dataclass(frozen=True)
 class Copy:
-    """Two photos that are copies of each other, named by their rows."""
+    """Two photos that are alike, named by their rows."""
 
     row: int
     other: int
     alike: float
     """Their likeness, up to 1."""
+    same: bool
+    """Whether their pixels agree, so that they are one picture; otherwise nobody knows whether they are."""
 
 
 class Thumbnails:
@@ -46,6 +48,10 @@ class Thumbnails:
         self.unreadable: dict[int, str] = {}
         self.of = lru_cache(_IN_MEMORY)(self._read)
 
+    def are_same(self, row: int, other: int) -> bool:
+        """Return whether the pixels of two photos agree. Raise OSError if one can't be read any more."""
+        return pixels.same(pixels.read(self._paths[row]), pixels.read(self._paths[other]))
+
     def _read(self, row: int) -> Thumbnail | None:
         try:
             return thumbnails.read(self._paths[row])
@@ -55,7 +61,7 @@ class Thumbnails:
 
 
 def find(near: Neighbours, pictures: Thumbnails, advance: Callable[[int], object]) -> list[Copy]:
-    """Return all pairs of copies among photos and their nearest neighbours. Calls `advance(1)` after each photo."""
+    """Return all pairs that are alike among photos and their nearest neighbours. Calls `advance(1)` after each photo."""
     copies, seen = [], set()
     for row, others in enumerate(near.rows[:, :CANDIDATES]):
         for other in map(int, others):
@@ -65,7 +71,7 @@ def find(near: Neighbours, pictures: Thumbnails, advance: Callable[[int], object
             seen.add(pair)
             alike = _alike(pictures.of(pair[0]), pictures.of(pair[1]))
             if alike >= ALIKE:
-                copies.append(Copy(*pair, alike))
+                copies.append(Copy(*pair, alike, pictures.are_same(*pair)))
         advance(1)
     return copies
 
@@ -79,7 +85,7 @@ def without_copies(near: Neighbours, groups: Iterable[Sequence[int]]) -> Neighbo
 
 
 def groups(copies: Iterable[Copy]) -> list[list[int]]:
-    """Return the groups of photos that are copies, directly or through others. Groups and their rows are sorted."""
+    """Return the groups of photos that these pairs join, directly or through others. Groups and their rows are sorted."""
     root: dict[int, int] = {}
 
     def find_root(row: int) -> int:

@@ -11,8 +11,8 @@ from search_svc.audit.neighbours import NOBODY, Neighbours
 from search_svc.dataset.csv_files import text_of
 from search_svc.dataset.photo_list import Photo
 
-Kind = Literal["cars", "copy", "label", "no-car", "odd"]
-COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split")
+Kind = Literal["alike", "cars", "copy", "label", "no-car", "odd"]
+COLUMNS = ("path", "label", "split", "kind", "score", "other", "other_label", "other_split", "note")
 
 LABEL_SCORE = 0.3
 ODD_SCORE = 0.5
@@ -25,7 +25,11 @@ class Finding:
     score: float
     photo: Photo
     other: Photo | None
-    """The copy, for kind `copy`; a photo of the likelier label, for `label`; the nearest photo, for `odd`; None for the others."""
+    """The other of the two, for kinds `copy` and `alike`; a photo of the likelier label, for `label`; the nearest photo, for `odd`;
+    None for the others.
+    """
+    note: str = ""
+    """What else is known of it."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,28 @@ class Exclusion:
 
 def found(photos: Sequence[Photo], pairs: Iterable[Copy], doubts: Doubts, near: Neighbours) -> list[Finding]:
     """Return the findings, kind by kind, the highest scores first. A photo that is odd is not listed for its label too."""
-    findings = [Finding("copy", pair.alike, photos[pair.row], photos[pair.other]) for pair in pairs]
+    findings = [_alike(pair, photos) for pair in pairs]
     for row, photo in enumerate(photos):
         if doubts.odd[row] >= ODD_SCORE:
-            findings.append(Finding("odd", float(doubts.odd[row]), photo, _at(photos, int(near.rows[row, 0]))))
+            nearest = _at(photos, int(near.rows[row, 0]))
+            findings.append(Finding("odd", float(doubts.odd[row]), photo, nearest, _car_note(photo)))
         elif doubts.label[row] >= LABEL_SCORE:
             findings.append(Finding("label", float(doubts.label[row]), photo, _at(photos, int(doubts.witness[row]))))
         findings += _by_the_detector(photo)
     return sorted(findings, key=lambda each: (each.kind, -each.score, each.photo.path))
+
+
+def _alike(pair: Copy, photos: Sequence[Photo]) -> Finding:
+    one, other = photos[pair.row], photos[pair.other]
+    if pair.same:
+        return Finding("copy", pair.alike, one, other, "the pixels agree")
+    return Finding("alike", pair.alike, one, other, "the pixels differ in places")
+
+
+def _car_note(photo: Photo) -> str:
+    if photo.cars is None:
+        return "nobody looked for a car in it"
+    return "a car was found in it" if photo.cars else "no car was found in it"
 
 
 def _by_the_detector(photo: Photo) -> Iterator[Finding]:
@@ -59,13 +77,15 @@ def exclusions(
     findings: Iterable[Finding],
     drop: Mapping[Kind, float | None],
 ) -> list[Exclusion]:
-    """Return the photos to exclude, sorted by path: superfluous copies, and findings with the scores in `drop` or more."""
+    """Return the photos to exclude, sorted by path: those of the `groups` of copies that are superfluous, and findings with the scores
+    in `drop` or more, but for odd pictures that show a car.
+    """
     reasons: dict[str, str] = {}
     for group in groups:
         reasons.update((photos[row].path, reason) for row, reason in copies.to_drop(group, photos))
     for each in findings:
         least = drop.get(each.kind)
-        if least is not None and each.score >= least:
+        if least is not None and each.score >= least and not (each.kind == "odd" and each.photo.cars):
             reasons.setdefault(each.photo.path, _reason(each))
     return [Exclusion(path, reasons[path]) for path in sorted(reasons)]
 
@@ -81,12 +101,13 @@ def exclusions_csv(exclusions: Iterable[Exclusion]) -> bytes:
 def _row(each: Finding) -> Iterator[str]:
     yield from (each.photo.path, each.photo.label.label, each.photo.split, each.kind, f"{each.score:.3f}")
     yield from (each.other.path, each.other.label.label, each.other.split) if each.other else ("", "", "")
+    yield each.note
 
 
 def _reason(each: Finding) -> str:
     if each.kind == "label" and each.other:
         return f"its label looks wrong ({each.score:.2f}): like {each.other.label.label}"
-    return f"like no car here ({each.score:.2f})"
+    return f"unlike the others ({each.score:.2f}), {each.note}"
 
 
 def _at(photos: Sequence[Photo], row: int) -> Photo | None:

@@ -30,7 +30,7 @@ def _parts(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:
     torn = [each for each in copies if each.other and each.other.label != each.photo.label]
     leaks = [each for each in copies if each not in torn and each.other and each.other.split != each.photo.split]
     return [
-        ("Copies with different labels", "One photo, two labels: at least one is wrong.", torn),
+        ("Copies with different labels", "One picture under two labels: the pixels agree. Which label is right?", torn),
         (
             "Copies in different splits",
             "A photo that figures are of is in the gallery, too: figures are too good.",
@@ -38,13 +38,18 @@ def _parts(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:
         ),
         ("Other copies", "In one split, with one label.", [each for each in copies if each not in [*torn, *leaks]]),
         (
+            "May be copies",
+            "Alike in small and grey, but the pixels differ in places: another colour, another car, or a copy that was edited.",
+            [each for each in findings if each.kind == "alike"],
+        ),
+        (
             "Labels that look wrong",
             "Photos of another label are nearer than those of its own; beside it, one of them.",
             [each for each in findings if each.kind == "label"],
         ),
         (
-            "Like no car here",
-            "Far from its label and from every other: interiors, parts, no car. Beside it, the nearest photo.",
+            "Unlike the other photos",
+            "Far from every label: a part, an interior, no car, or a car seen as no other. Beside it, the nearest photo.",
             [each for each in findings if each.kind == "odd"],
         ),
         (

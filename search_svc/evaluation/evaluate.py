@@ -144,15 +144,25 @@ def evaluate(
         photos = _examine(examiner, embeddings, rows, bar)
         others = _examine(examiner, not_cars, np.arange(len(not_cars.photos)), bar, cars=False) if not_cars else []
     if not any(photo.known for photo in photos):
-        raise CommandError(
-            f"the index has no label of the photos of the split {split}, other than of themselves: ask for known cars too"
-        )
+        raise CommandError(_nothing_known(version, split, photos))
     enrolled: list[Enrolment] = []
     if enrol:
         known = _photos(embeddings, rows, [photo.known and not photo.in_gallery for photo in photos])
         new = _new_photos(version, *((enrol_from, None) if enrol_from else (embeddings, rows)))
         enrolled = _enrolled(Opened(version, shards), known, new, enrol)
     return assemble(version, examiner.answerer, split, photos, others, enrolment=enrolled)
+
+
+def _nothing_known(version: IndexVersion, split: str, photos: Sequence[ExaminedPhoto]) -> str:
+    labels = sorted({photo.truth.label for photo in photos})
+    if any(photo.in_gallery for photo in photos):
+        why = "all that it has of their labels are these photos themselves"
+    else:
+        why = f"it has other labels ({version.items.labels[0].label!r}...) than they ({labels[0]!r}...)"
+    return (
+        f"the index can be right on none of the {len(photos)} photos of the split {split}: {why}. Ask for photos of cars that it"
+        " knows: build it from the train photos of the same manifest, or name another --split"
+    )
 
 
 def _page_maker() -> Callable[[Report], str]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from vmmr.label_names import YEARS
 from vmmr.photo_names import PHOTO_SUFFIXES
 
 from search_svc.building import build_command, spec_file
@@ -14,7 +15,7 @@ from search_svc.dataset import split
 from search_svc.dataset.photo_list import COLUMNS
 from search_svc.dataset.schemes import CUTS
 from search_svc.index.version import VersionManifest
-from search_svc.voting.labels import YEARS, parse
+from search_svc.voting.labels import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gallery.md").read_text()
 

@@ -106,7 +106,7 @@ def test_photos_that_were_embedded_whole_are_not_told_to_have_one_car_each(tmp_p
     fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 64, "normalized": True}
     write_manifest(directory, {**fields, "count": 120})
     run(directory, "--photos", tmp_path / "photos", "--out", tmp_path / "out")
-    assert "like no car here; " in capsys.readouterr().out, "nothing of cars: none was looked for"
+    assert "unlike the others; " in capsys.readouterr().out, "nothing of cars: none was looked for"
 
 
 def rows(path):
@@ -116,7 +116,7 @@ def rows(path):
 
 def test_what_was_planted_is_found_and_nothing_else(planted, tmp_path, capsys):
     out = tmp_path / "new" / "audit"
-    run(planted.written(), "--photos", tmp_path / "photos", "--out", out)
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", out, "--drop-copies")
     listed = {
         (row["kind"], frozenset((row["path"], row["other"])) if row["kind"] == "copy" else row["path"])
         for row in rows(out / "audit.csv")
@@ -137,13 +137,25 @@ def test_what_was_planted_is_found_and_nothing_else(planted, tmp_path, capsys):
         for path, why in sorted([(original, f"a copy of {planted.leak}"), (torn, reason), (planted.torn, reason)])
     ]
     assert capsys.readouterr().out == (
-        f"{out}: 124 photos: 2 pairs of copies, 2 labels that look wrong, 1 like no car here; 3 photos in exclude.csv\n"
+        f"{out}: 124 photos: 2 pairs of copies, 0 pairs that may be copies, 2 labels that look wrong, 1 unlike the others;"
+        " 3 photos in exclude.csv\n"
     )
 
 
 def test_wrong_labels_and_odd_ones_are_excluded_from_the_score_that_is_asked_for(planted, tmp_path):
     embeddings, out = planted.written(), tmp_path / "audit"
-    run(embeddings, "--photos", tmp_path / "photos", "--out", out, "--drop-labels", "0.3", "--drop-odd", "99")
+    run(
+        embeddings,
+        "--photos",
+        tmp_path / "photos",
+        "--out",
+        out,
+        "--drop-labels",
+        "0.3",
+        "--drop-odd",
+        "99",
+        "--drop-copies",
+    )
     excluded = {row["path"]: row["reason"] for row in rows(out / "exclude.csv")}
     assert re.fullmatch(r"its label looks wrong \(\d\.\d\d\): like " + re.escape(LABELS[9]), excluded[planted.wrong])
     assert "copies with" in excluded[planted.torn], "the first reason stays"
@@ -151,12 +163,12 @@ def test_wrong_labels_and_odd_ones_are_excluded_from_the_score_that_is_asked_for
     run(embeddings, "--photos", tmp_path / "photos", "--out", out, "--drop-odd", "0.5")
     excluded = {row["path"]: row["reason"] for row in rows(out / "exclude.csv")}
     assert planted.wrong not in excluded
-    assert excluded[planted.odd].startswith("like no car here")
+    assert re.fullmatch(r"unlike the others \(\d\.\d\d\), nobody looked for a car in it", excluded[planted.odd])
 
 
 def test_the_page_shows_the_photos_from_where_they_are(planted, tmp_path):
     out = tmp_path / "some" / "where"
-    run(planted.written(), "--photos", tmp_path / "photos", "--out", out)
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", out, "--drop-copies")
     html = (out / "audit.html").read_text()
     assert "<b> " not in html.replace("<b>make", ""), "labels are escaped"
     sources = re.findall(r'<img src="([^"]*)"[^>]*loading="lazy"', html)
@@ -213,3 +225,57 @@ def test_without_the_library_of_the_page_one_is_told_what_to_install(planted, tm
         str(caught.value)
         == "vmmr-search: error: jinja2 is missing: pip install ./client '.[report]', in a checkout of vmmr"
     )
+
+
+def test_nothing_is_excluded_that_no_flag_names(planted, tmp_path, capsys):
+    run(planted.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "out")
+    assert rows(tmp_path / "out/exclude.csv") == []
+    assert (
+        "0 photos in exclude.csv: look at audit.html, and say with --drop-copies, --drop-labels"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_is_alike_but_for_its_colour_or_a_part_may_be_a_copy_and_is_not_excluded(tmp_path, capsys):
+    collection = Collection(tmp_path)
+    red, green, blue = picture(3).split()
+    part = picture(4)
+    part.paste(picture(500).resize((22, 22)), (70, 50))
+    for of, name, image in ((3, "colour.png", Image.merge("RGB", (green, red, blue))), (4, "part.png", part)):
+        vector = collection.vectors[of] + 0.1 * collection.rng.normal(size=64)
+        collection.add(LABELS[7], name, "train", vector, image)
+    grey = Image.merge("RGB", [red.point(lambda value: value // 2 + 60)] * 3)
+    for name, shift in (("white.png", 0), ("tinted.png", 40)):
+        tinted = Image.merge(
+            "RGB",
+            [
+                band.point(lambda v, s=s: min(255, v + s))
+                for band, s in zip(grey.split(), (shift, 0, -shift), strict=True)
+            ],
+        )
+        collection.add(LABELS[2], name, "train", 9 * np.eye(64)[0] + 0.05 * collection.rng.normal(size=64), tinted)
+    run(collection.written(), "--photos", tmp_path / "photos", "--out", tmp_path / "out", "--drop-copies")
+    found = [row for row in rows(tmp_path / "out/audit.csv") if row["kind"] in ("alike", "copy")]
+    assert {row["kind"] for row in found} == {"alike"}
+    assert any({row["path"], row["other"]} == {f"{LABELS[2]}/white.png", f"{LABELS[2]}/tinted.png"} for row in found)
+    assert all(row["note"] == "the pixels differ in places" for row in found)
+    assert rows(tmp_path / "out/exclude.csv") == []
+    page = (tmp_path / "out/audit.html").read_text()
+    assert "May be copies" in page
+    assert "at least one is wrong" not in page
+
+
+def test_an_odd_picture_with_a_car_in_it_is_told_so_and_never_excluded(planted, tmp_path, capsys):
+    directory = planted.written()
+    path = directory / "items.csv"
+    heading, *lines = path.read_text().splitlines()
+    lines = [f"{line},0,0,1,1,0.9,false,1" for line in lines]
+    path.write_text("\n".join([f"{heading},left,top,right,bottom,car_score,no_car_found,cars", *lines, ""]))
+    fields = {"kind": "embeddings", "model": "f" * 64, "model_name": "m", "dimension": 64, "normalized": True}
+    write_manifest(directory, {**fields, "count": len(lines)})
+    run(directory, "--photos", tmp_path / "photos", "--out", tmp_path / "out", "--drop-odd", "0.1")
+    (odd,) = (row for row in rows(tmp_path / "out/audit.csv") if row["kind"] == "odd")
+    assert odd["note"] == "a car was found in it"
+    assert rows(tmp_path / "out/exclude.csv") == []
+    assert "1 unlike the others (1 of them with a car)" in capsys.readouterr().out
+    assert "a car was found in it" in (tmp_path / "out/audit.html").read_text()

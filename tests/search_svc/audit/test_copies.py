@@ -18,7 +18,7 @@ def test_photos_are_in_one_group_if_copies_lead_from_one_to_the_other(pairs):
             reach[one] |= reach[other]
             reach[other] |= reach[one]
     expected = sorted({tuple(sorted(rows)) for rows in reach.values()})
-    assert sorted(map(tuple, groups(Copy(one, other, 1.0) for one, other in pairs))) == expected
+    assert sorted(map(tuple, groups(Copy(one, other, 1.0, same=True) for one, other in pairs))) == expected
 
 
 @given(st.lists(st.sampled_from(SPLITS), min_size=2, max_size=6))

@@ -210,7 +210,7 @@ def test_photos_of_no_label_of_the_gallery_alone_are_refused(collection, tmp_pat
     matrix, _photos = collection
     run("build", tmp_path / "embeddings", "--out", tmp_path / "index")
     write_embeddings(tmp_path / "strange", matrix[:3], [Photo(f"{n}.png", parse("kia"), "test") for n in range(3)])
-    with pytest.raises(SystemExit, match="the index has no label of the photos of the split test"):
+    with pytest.raises(SystemExit, match=r"the index can be right on none of the [0-9]+ photos of the split test"):
         run("evaluate", tmp_path / "strange", "--index", tmp_path / "index")
 
 

@@ -1,4 +1,5 @@
 import gc
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ from search_svc.voting.labels import parse
 from svckit.artifact import ArtifactError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-rows = st.lists(st.tuples(text, text, text.map(parse)), min_size=1, max_size=40)
+labels = text.map(lambda name: parse(unicodedata.normalize("NFC", name)))
+rows = st.lists(st.tuples(text, text, labels), min_size=1, max_size=40)
 
 
 @settings(deadline=None)
@@ -28,6 +30,14 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     assert items.take(range(len(rows))[::-1]) == (list(ids)[::-1], list(uris)[::-1])
     assert [items.labels[i] for i in items.label_of] == list(labels)
     assert [label.label for label in items.labels] == sorted({label.label for label in labels})
+
+
+def test_labels_of_older_files_are_brought_into_one_form_of_unicode(tmp_path):
+    nfc, nfd = parse("citro\u00ebn_c4_2011"), parse("citroe\u0308n_c4_2011")
+    write_items(tmp_path / "items.arrow", ["a", "b", "c"], [nfc, nfd, nfd], ["", "", ""])
+    items = Items.open(tmp_path / "items.arrow")
+    assert {label.label for label in items.labels} == {nfc.label}
+    assert items.sizes == {nfc.label: 3}
 
 
 @settings(deadline=None)

@@ -34,9 +34,11 @@ from search_svc.index.version_lease import VersionLease
 from search_svc.index.writes import Add, Delete
 from search_svc.serving import gallery_service, item_reader
 from search_svc.serving.gallery_service import GalleryService
+from search_svc.voting.labels import parse
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
 from tests.search_svc.building.test_compaction import STOPPING, STOPS, base_of
+from tests.search_svc.builds import build_version
 from tests.search_svc.journals import replayed
 from tests.search_svc.live_index import Index, stored
 
@@ -160,6 +162,41 @@ class TestWrites:
         client.add([item("a"), item("b")], unit(2))
         again = client.add([item("a"), item("b", uri="x")], unit(2))
         assert (again.added, again.replaced, again.unchanged, again.journal_sequence) == (0, 1, 1, 3)
+
+    def test_a_label_is_the_same_in_either_form_of_unicode(self, shared):
+        nfc, nfd = "citro\u00ebn_c4_2011", "citroe\u0308n_c4_2011"
+        added = shared.add([item("nfd", nfd), item("nfc", nfc)], unit(2))
+        assert (shared.get("nfd").label, shared.get("nfc").label) == (nfc, nfc)
+        found = shared.nearest(unit(2)[0], added.journal_sequence)
+        assert (found[0].item_id, found[0].label.label) == ("nfd", nfc)
+        for label in (nfc, nfd):
+            assert shared.list(filter=Filter(labels=[label])) == [["nfc", "nfd"]]
+        assert shared.delete(label=nfd).deleted == 2
+        assert shared.delete(label=nfd).deleted == 0
+
+    @pytest.mark.parametrize("label", ["___", "bad label/..", "a\u202eb"])
+    def test_what_can_be_no_label_is_refused(self, shared, label):
+        with refused(INVALID, "INVALID_ITEM", "items[0].label"):
+            shared.add([item("a", label)], unit(1))
+
+    def test_labels_of_older_galleries_are_found_in_either_form_of_unicode(self, tmp_path, serve):
+        nfc, nfd = "citro\u00ebn_c4_2011", "citroe\u0308n_c4_2011"
+        photos = [f"photo {row}.jpg" for row in range(10)]
+        index = build_version(
+            tmp_path / "old",
+            embeddings=unit(10, seed=0),
+            item_ids=photos,
+            labels=[parse(nfd if row % 2 else "lada_niva_1999") for row in range(10)],
+            uris=photos,
+            model=MODEL,
+            model_name="test",
+            spec=IndexSpec(),
+        ).path.parents[1]
+        Index(index).add(written=(nfd, unit(1)[0]))
+        _, client = serve(index)
+        assert client.get("written").label == client.get("photo 1.jpg").label == nfc
+        assert len(client.list(filter=Filter(labels=[nfc]))[0]) == 6
+        assert client.delete(label=nfc).deleted == 6
 
     async def test_many_of_a_label_are_deleted_in_parts_between_which_others_write(self, index, monkeypatch):
         """Whatever waits when a part is on the disk comes before the next one."""
