@@ -86,7 +86,7 @@ def by_chance(lost: int, won: int) -> float:
     """
     photos = lost + won
     tail = sum(math.comb(photos, count) for count in range(min(lost, won) + 1))
-    return min(1.0, 2 * tail / 2**photos)
+    return float(min(1.0, 2 * tail / 2**photos))
 
 
 def exceeded(point: Point, limits: Limits, items: int) -> list[Excess]:
