@@ -52,3 +52,32 @@ def test_what_is_wrong_is_said_with_the_file(read, content, reason):
 def test_a_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"no\.csv: No such file"):
         Manifest.read(tmp_path / "no.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (
+            "a.jpg,kia_rio_2009,kia,rio,2009,val",
+            "photo 1: split must be one of train, dev, test, unseen-dev, unseen-test, got 'val'",
+        ),
+        ("a.jpg,kia_rio_2009,kia,rio,MMIX,dev", "photo 1: year must be a number or nothing, got 'MMIX'"),
+        (
+            "a.jpg,kia_rio_2009,kia,rio,2009,dev\nb.jpg,kia_rio_2009,kia,rio,2010,dev",
+            "photo 2: the label 'kia_rio_2009' has another make, model or year than in photo 1",
+        ),
+    ],
+)
+def test_what_build_would_refuse_is_refused_before_anything_is_embedded(read, rows, reason):
+    with pytest.raises(ArtifactError, match=reason):
+        read(f"path,label,make,model,year,split\n{rows}\n")
+
+
+def test_years_are_numbers_as_pandas_writes_them_and_labels_are_compared_in_one_form_of_unicode(read):
+    names = ("citro\u00ebn", "citroe\u0308n")
+    rows = [
+        f"{n}.jpg,{name}_c4_2011,{name},c4,{year},dev"
+        for n, (name, year) in enumerate(zip(names, ("2011", "2011.0"), strict=True))
+    ]
+    manifest = read("\n".join(["path,label,make,model,year,split", *rows, ""]))
+    assert manifest.column("year") == ("2011", "2011.0"), "cells are handed on as they are"
