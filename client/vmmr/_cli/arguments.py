@@ -14,8 +14,7 @@ from vmmr.photo_names import is_utf8
 
 EXIT_CODES = """exit codes:
   0    every photo was answered, be it with "unknown" or "unsure", or added
-  1    photos could not be read, fetched, embedded or drawn; the others were answered or added; or nothing was there
-       to remove
+  1    photos could not be read, fetched, embedded or drawn; the others were answered or added; or there was nothing to remove
   2    the command line or the environment makes no sense
   3    a service could not be reached, or failed, or refused
   130  interrupted
