@@ -5,9 +5,9 @@ thumbnails are alike enough to be compared, it counts those that the pixels conf
 """
 
 import argparse
-import io
 import json
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,14 +62,15 @@ def planted_copies(paths: Sequence[Path], rng: random.Random) -> tuple[Counter[s
     """Return how many copies are found by thumbnails and pixels, and how many were made, by what was done to them."""
     confirmed: Counter[str] = Counter()
     planted: Counter[str] = Counter()
-    for number, path in enumerate(rng.sample(paths, PLANTED)):
-        name, change = list(CHANGES.items())[number % len(CHANGES)]
-        with Image.open(path) as photo:
-            copy, quality = change(photo.convert("RGB"), rng)
-        file = io.BytesIO()
-        copy.save(file, "JPEG", quality=quality)
-        planted[name] += 1
-        confirmed[name] += pixels.same(pixels.read(path), pixels.read(file))  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "copy.jpg"
+        for number, path in enumerate(rng.sample(paths, PLANTED)):
+            name, change = list(CHANGES.items())[number % len(CHANGES)]
+            with Image.open(path) as photo:
+                copy, quality = change(photo.convert("RGB"), rng)
+            copy.save(file, quality=quality)
+            planted[name] += 1
+            confirmed[name] += pixels.same(pixels.read(path), pixels.read(file))
     return confirmed, planted
 
 

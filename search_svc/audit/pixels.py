@@ -13,7 +13,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+
+from search_svc.audit.thumbnails import squashed
 
 SIZE = 128
 """Pixels on each side of a picture. Photos are squashed to a square."""
@@ -34,13 +36,7 @@ _Floats: TypeAlias = NDArray[np.float32]
 
 def read(path: Path) -> Picture:
     """Read the picture of a photo. Raise OSError if the file is not a photo that can be read."""
-    try:
-        with Image.open(path) as photo:
-            photo.draft("RGB", (2 * SIZE, 2 * SIZE))
-            upright = ImageOps.exif_transpose(photo).convert("RGB")
-            return upright.resize((SIZE, SIZE), Image.Resampling.BOX)
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: {error}") from error
+    return squashed(path, SIZE, "RGB")
 
 
 def same(one: Picture, other: Picture) -> bool:

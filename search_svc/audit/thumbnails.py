@@ -32,13 +32,18 @@ Thumbnail = NDArray[np.uint8]
 
 def read(path: Path) -> Thumbnail:
     """Read the thumbnail of a photo, of any that can be embedded. Raise OSError if the file is not one that can be read."""
+    return np.asarray(squashed(path, SIZE, "L"))
+
+
+def squashed(path: Path, size: int, mode: str) -> Image.Image:
+    """Return a photo, upright, squashed to (size, size), in a mode of Pillow's. Raise OSError if the file is not one that can be read."""
     try:
         photo = Photo.open(path.read_bytes(), _LIMITS)
-        enough = [divisor for divisor in photo.divisors if min(photo.size) >= 2 * SIZE * divisor]
-        upright = photo.decode(max(enough, default=min(photo.divisors))).convert("L")
+        enough = [divisor for divisor in photo.divisors if min(photo.size) >= 2 * size * divisor]
+        upright = photo.decode(max(enough, default=min(photo.divisors))).convert(mode)
     except PhotoError as error:
         raise OSError(f"{path}: {error}") from error
-    return np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return upright.resize((size, size), Image.Resampling.BOX)
 
 
 def alike(one: Thumbnail, other: Thumbnail) -> float:
