@@ -65,7 +65,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.write:
         for page in pages():
-            page.write_text(rewritten(page.read_text()))
+            try:
+                page.write_text(rewritten(page.read_text()))
+            except WrongError as error:
+                sys.exit(f"{page.relative_to(ROOT)}: {error}")
     wrong = [f"{page.relative_to(ROOT)}: {each}" for page in pages() for each in check(page.read_text())]
     print(*wrong, sep="\n")
     sys.exit(bool(wrong))

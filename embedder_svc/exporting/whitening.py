@@ -26,7 +26,7 @@ class Whitening:
     """The share of the covariance within labels; the rest is the total one, scaled to the same trace."""
     shrinkage: float = 0.05
     """Added to each variance, in units of the mean variance: how little the small ones are trusted."""
-    worn: float = 0.1
+    worn: float = 0.2
     """The share of worn copies of the photos in that covariance; 0 takes none."""
     directions: int | None = None
     """How many directions to keep, those in which whitened photos vary most; None keeps as many as there are features."""

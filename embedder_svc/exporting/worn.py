@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 
 _DEVIATION = (0.003, 0.027)
 """The least and the largest deviation of the Gaussian that blurs, in sides of the photo."""
-_SIDE = (0.05, 0.43)
+_SIDE = (0.04, 0.43)
 """The least and the largest side of the photo when it is made small, in sides of the photo."""
 _NOISE = (6, 50)
 """The least and the largest deviation of the noise, where white is 255."""
@@ -40,8 +40,8 @@ def _blurred(photo: Pixels, rng: np.random.Generator) -> Pixels:
 def _enlarged(photo: Pixels, rng: np.random.Generator) -> Pixels:
     side = max(1, round(len(photo) * _drawn(_SIDE, rng)))
     image = Image.fromarray(photo)
-    small = image.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
+    small = image.resize((side, side), Image.Resampling.BICUBIC)  # as thumbnails are made; enlarged as preprocessing does it
+    return np.asarray(small.resize(image.size, Image.Resampling.BILINEAR))
 
 
 def _noisy(photo: Pixels, rng: np.random.Generator) -> Pixels:

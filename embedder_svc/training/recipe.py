@@ -17,7 +17,7 @@ _RETIRED = {"loss": "softmax", "per_class": 1, "margin": 0.1, "blur": 0.0}
 class Recipe:
     """The settings of a run, which is resumed only under the recipe that it began with."""
 
-    epochs: int = option(22, minimum=1, help="passes over the training photos")
+    epochs: int = option(24, minimum=1, help="passes over the training photos")
     batch: int = option(32, minimum=2, help="photos a step")
     dimension: int = option(
         0, minimum=0, maximum=2048, help="floats in an embedding, by a learned projection; 0: what the weights have"
@@ -31,17 +31,17 @@ class Recipe:
     warm_up: float = option(
         0.015, minimum=0, maximum=0.5, help="share of the run in which the rates rise to their peak"
     )
-    stages: str = option("0:128,0.5:160,0.85:176", help="training size in pixels from each share of the run on")
-    frozen: int = option(2, minimum=0, maximum=5, help="blocks kept as they are, from the input on: stem, layer1, ...")
+    stages: str = option("0:128,0.5:160,0.85:192", help="training size in pixels from each share of the run on")
+    frozen: int = option(1, minimum=0, maximum=5, help="blocks kept as they are, from the input on: stem, layer1, ...")
     ema_steps: int = option(200, minimum=0, help="steps that the weight average reaches back; 0: no average")
-    crop_area: float = option(0.35, minimum=0.05, maximum=1, help="smallest share of a photo that a random crop keeps")
-    colour: float = option(0.3, minimum=0, maximum=0.9, help="strength of brightness, contrast and saturation changes")
-    erase: float = option(0.25, minimum=0, maximum=1, help="share of photos that lose a random rectangle")
+    crop_area: float = option(0.25, minimum=0.05, maximum=1, help="smallest share of a photo that a random crop keeps")
+    colour: float = option(0.4, minimum=0, maximum=0.9, help="strength of brightness, contrast and saturation changes")
+    erase: float = option(0.35, minimum=0, maximum=1, help="share of photos that lose a random rectangle")
     precision: str = option("bfloat16", choices=("bfloat16", "float32"), help="arithmetic of the convolutions")
     resize: str = option("squash", choices=("squash", "pad"), help="how a photo becomes a square")
-    cache_size: int = option(232, minimum=32, help="pixels a side of the decoded photos that crops are cut from")
-    test_sizes: str = option("208", help="input sizes in pixels tried on the dev photos; the best is the model's")
-    evaluate_every: int = option(2, minimum=1, help="epochs between two looks at the dev photos")
+    cache_size: int = option(256, minimum=32, help="pixels a side of the decoded photos that crops are cut from")
+    test_sizes: str = option("224", help="input sizes in pixels tried on the dev photos; the best is the model's")
+    evaluate_every: int = option(4, minimum=1, help="epochs between two looks at the dev photos")
     seed: int = option(230, minimum=0, help="of order, crops and colours")
 
     def __post_init__(self) -> None:

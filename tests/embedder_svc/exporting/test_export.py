@@ -257,7 +257,7 @@ class TestHead:
             "kind": "whitened",
             "within": 0.5,
             "shrinkage": 0.5,
-            "worn": 0.1,
+            "worn": 0.2,
             "directions": 8,
             "photos": 16,
             "labels": 4,

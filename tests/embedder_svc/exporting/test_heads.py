@@ -126,7 +126,7 @@ class TestBundles:
             "kind": "whitened",
             "within": 0.5,
             "shrinkage": 0.5,
-            "worn": 0.1,
+            "worn": 0.2,
             "directions": 5,
             "photos": 12,
             "labels": 3,

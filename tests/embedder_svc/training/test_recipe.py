@@ -78,11 +78,10 @@ def test_the_recipe_runs_from_photos_to_a_report(recipe, folder, capsys):
         args = PARSERS[program]().parse_args(words)
         args.run(args)
     shipped = bundle.read(folder / "work/model")
-    assert (shipped.dimension, shipped.precision, shipped.input_size) == (512, "int8", 32)
-    assert shipped.training_data.endswith(
-        "first 98 classes; research use; Stanford Cars, official train split, all 196 classes; research use"
-    )
-    assert bundle.read(folder / "work/first-model").dimension == 512
+    assert (shipped.dimension, shipped.precision, shipped.input_size) == (2048, "int8", 32)
+    assert shipped.training_data.endswith("Stanford Cars, official train split, all 196 classes; research use")
+    assert shipped.head["photos"] == 4 * 16 + 5 * 4
+    assert bundle.read(folder / "work/twin-model").head["photos"] == 4 * 16
     learned = json.loads((folder / "work/embeddings/manifest.json").read_text())
     assert (learned["count"], learned["model"]) == (4 * 20 + 5 * 5, shipped.fingerprint)
     for report in ("unknown-cars", "report"):
