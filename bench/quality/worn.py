@@ -51,7 +51,7 @@ def main() -> None:
         found = {name: asked(client, paths, labels, wear) for name, wear in KINDS.items()}
     report = {"machine": machine.describe(), "split": args.split, "photos": len(rows), "kinds": found}
     args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
+    tables(args.out)
 
 
 def asked(client: vmmr.Client, paths: Sequence[Path], labels: Sequence[str], wear: Wear) -> dict[str, Any]:
@@ -145,13 +145,12 @@ KINDS: dict[str, Wear] = {
 }
 
 
-def table(report: dict[str, Any]) -> str:
-    """Return a Markdown table of right / unknown / wrong and not unknown, in percent."""
-    lines = ["| photo | whole: right / unknown / wrong and not told so | main car |", "|---|---|---|"]
-    for name, found in report["kinds"].items():
+def tables(stored: Path = OUT) -> None:
+    """Print a Markdown table of right / unknown / wrong and not unknown, in percent."""
+    print("| photo | whole: right / unknown / wrong and not told so | main car |\n|---|---|---|")
+    for name, found in json.loads(stored.read_text())["kinds"].items():
         cells = (" / ".join(f"{share:.0f}" for share in found[subject].values()) for subject in ("whole", "main_car"))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

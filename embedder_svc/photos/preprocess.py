@@ -16,7 +16,7 @@ from svckit.photos.photo import Limits, Photo, PhotoError, PhotoReason
 
 __all__ = ["VERSION", "Box", "Decoded", "Limits", "PhotoError", "PhotoReason", "Resize", "decode"]
 
-VERSION = 1
+VERSION = 2
 """The version of the preprocessing, part of every model's fingerprint. A change that alters a pixel of a photo that was read
 right must raise it."""
 
