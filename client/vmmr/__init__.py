@@ -13,6 +13,7 @@ from vmmr._aio import AsyncClient
 from vmmr._batches import Outcome
 from vmmr._channel import TLS
 from vmmr._client import Client
+from vmmr._connection import request_id
 from vmmr._errors import (
     CallError,
     DeadlineExceededError,
@@ -133,4 +134,5 @@ __all__ = [
     "Verdict",
     "Violation",
     "VmmrError",
+    "request_id",
 ]

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import cycle
 from threading import Lock
@@ -23,6 +24,9 @@ from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
 
 T = TypeVar("T")
+
+_LONGEST_REQUEST_ID = 128
+_request_id: ContextVar[str] = ContextVar("vmmr_request_id")
 
 
 def _search_stub(channel: Any) -> Any:
@@ -175,7 +179,25 @@ def closed_during_call() -> CallError:
 
 def new_request_id() -> str:
     """Return an id to send with all calls of one operation, so that it can be followed through both services' logs."""
-    return uuid.uuid4().hex
+    return _request_id.get("") or uuid.uuid4().hex
+
+
+@contextmanager
+def request_id(value: str) -> Iterator[None]:
+    """Send this request id with all calls of the operations that start within the block, in place of a new one for each.
+
+    A program that serves requests of its own gives theirs, so that one id is in its log and in those of both services. It
+    counts for the thread or task that the block is in, and for tasks that start within it.
+
+    Raise ValueError unless it is 1 to 128 printable ASCII characters, for the services take no other.
+    """
+    if not (0 < len(value) <= _LONGEST_REQUEST_ID and value.isascii() and value.isprintable()):
+        raise ValueError(f"a request id must be 1 to {_LONGEST_REQUEST_ID} printable ASCII characters, got {value!r}")
+    before = _request_id.set(value)
+    try:
+        yield
+    finally:
+        _request_id.reset(before)
 
 
 def reply_to(call: Call[T], message: Any, round_trip_s: float, request_id: str) -> Reply[T]:

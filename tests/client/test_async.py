@@ -88,3 +88,24 @@ async def test_who_stops_listening_cancels_what_is_under_way(services):
         await outcomes.aclose()
         assert await asyncio.to_thread(left.wait, 10)
     leave.set()
+
+
+async def test_a_request_id_of_the_callers_goes_with_all_calls_of_its_task_alone(services):
+    async def identify(client, request_id):
+        with vmmr.request_id(request_id):
+            found = await client.identify(b"1")
+            outcomes = [outcome async for outcome in client.identify_many([b"2"])]
+        return {found.request_id, *(outcome.identification.request_id for outcome in outcomes)}
+
+    async with vmmr.AsyncClient(*services.targets) as client:
+        ours = await asyncio.gather(identify(client, "one"), identify(client, "two"))
+        after = await client.identify(b"1")
+    assert ours == [{"one"}, {"two"}]
+    calls = services.embedder.script.of("Embed") + services.search.script.of("Classify")
+    assert {call.metadata["x-request-id"] for call in calls} == {"one", "two", after.request_id}
+
+
+@pytest.mark.parametrize("bad", ["", "a" * 129, "caf\u00e9", "a\nb"])
+def test_a_request_id_that_the_services_would_not_take_is_refused(bad):
+    with pytest.raises(ValueError, match="1 to 128 printable ASCII"), vmmr.request_id(bad):
+        pass
