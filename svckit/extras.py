@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from vmmr_entry import Importing
 
-_OURS = ("vmmr", "svckit", "embedder_svc", "search_svc", "loadtest")
+_OURS = ("vmmr", "svckit", "embedder_svc", "search_svc", "loadtest", "web")
 
 
 def install(extra: str) -> str:

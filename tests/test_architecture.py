@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("client/vmmr", "svckit", "embedder_svc", "search_svc", "loadtest")
+PACKAGES = ("client/vmmr", "svckit", "embedder_svc", "search_svc", "loadtest", "web")
 
 
 def importers(library: str) -> set[str]:
@@ -89,4 +89,14 @@ def test_the_load_test_takes_pages_and_names_of_extras_of_what_servers_share() -
         "svckit.extras",
         "svckit.page",
         "svckit.page.drawing",
+    }
+
+
+def test_the_web_program_takes_of_what_servers_share_only_what_makes_a_process_one_of_ours() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "web").rglob("*.py")]
+    froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    plain = {f"svckit.{alias.name}" for node in froms if node.module == "svckit" for alias in node.names}
+    modules = {node.module for node in froms if node.module and node.module.startswith("svckit.")}
+    assert plain | modules == {
+        f"svckit.{name}" for name in ("cli", "config", "extras", "logs", "metrics", "ports", "signals", "tls")
     }

@@ -136,6 +136,7 @@ ROOMS = (
     "embedder_svc",
     "svckit",
     "loadtest",
+    "web",
     "bench",
     "demo",
     "client/vmmr",

@@ -36,7 +36,7 @@ def test_all_want_the_same_python():
     assert len({project["project"]["requires-python"] for _, project in PROJECTS}) == 1
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu", "report", "train", "loadtest"])
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "report", "train", "loadtest", "web"])
 def test_extras_that_messages_name_are_there(extra):
     assert extra in SERVICES["project"]["optional-dependencies"]
     assert f"'.[{extra}]'" in extras.install(extra)

@@ -25,13 +25,14 @@ from embedder_svc.__main__ import parser as embedder_parser
 from loadtest.arguments import parser as loadtest_parser
 from search_svc.__main__ import parser as search_parser
 from svckit import extras
+from web.__main__ import parser as web_parser
 
 pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "vmmr": {"vmmr": "client/vmmr", "vmmr_entry.py": "client/vmmr_entry.py"},
-    "vmmr-services": {name: name for name in ("svckit", "embedder_svc", "search_svc", "loadtest")},
+    "vmmr-services": {name: name for name in ("svckit", "embedder_svc", "search_svc", "loadtest", "web")},
 }
 MODELS = "vmmr-models"
 """The package of data: no modules, no commands."""
@@ -43,7 +44,7 @@ CLIENT_NEEDS = {
     "protobuf",
     "typing-extensions",  # for grpcio
 }
-OF_EXTRAS = {"torch", "onnx", "safetensors", "jinja2", "markupsafe", "matplotlib", "hdrh"}
+OF_EXTRAS = {"torch", "onnx", "safetensors", "jinja2", "markupsafe", "matplotlib", "hdrh", "fastapi", "uvicorn"}
 """Libraries that no installation without their extra has."""
 
 
@@ -202,6 +203,7 @@ PROGRAMS = {
     "vmmr-embedder": commands(embedder_parser()),
     "vmmr-search": commands(search_parser()),
     "vmmr-loadtest": commands(loadtest_parser({}, "vmmr-loadtest")),
+    "vmmr-web": commands(web_parser()),
 }
 
 HELP = """
@@ -241,6 +243,7 @@ def test_the_load_test_is_a_command_of_vmmr_where_it_is_installed_and_otherwise_
     ("extra", "command"),
     [
         ("loadtest", ("vmmr-loadtest", "embed", "--rate", "1")),
+        ("web", ("vmmr-web", "serve")),
         ("train", ("vmmr-embedder", "export", "--weights", "a.safetensors", "--out", "bundle")),
     ],
 )

@@ -1,0 +1,355 @@
+"""What every request passes: limits, tokens, origins, rates, ids, deadlines, and what the log and metrics say of it."""
+
+import socket
+import threading
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.web.test_identify import form
+from web.door import envelope, process
+from web.door.access import SESSION_S, Access
+from web.door.kept import Kept
+from web.door.problems import DoorError
+from web.door.rates import Rates
+
+
+def talk(door, *pieces: bytes, end: bool = False) -> bytes:
+    """Sends raw bytes; what the server answered until it closed the connection, or until there is a whole head and body."""
+    with socket.create_connection(("127.0.0.1", door.port), 60) as sock:
+        for piece in pieces:
+            sock.sendall(piece)
+        answer = b""
+        while chunk := sock.recv(2**16):
+            answer += chunk
+            if not end and b'"request_id"' in answer:
+                break
+    return answer
+
+
+@contextmanager
+def in_the_background(door):
+    """Identifies a photo in a thread, which ends with the block; the list that will have the answer."""
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(door.http.post("/v1/identify", files=form(b"7"))))
+    asking.start()
+    try:
+        yield answers
+    finally:
+        asking.join(60)
+
+
+def head(length: int | str, *more: str) -> bytes:
+    lines = ("POST /v1/identify HTTP/1.1", "Host: x", "Content-Type: image/jpeg", f"Content-Length: {length}", *more)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+# --- uploads ---
+
+
+def test_an_upload_that_is_told_to_be_too_large_is_refused_before_any_of_it_is_sent(opened, services):
+    answer = talk(opened(max_upload_bytes=1000, max_photo_bytes=1000), head(1001))
+    assert b" 413 " in answer.splitlines()[0]
+    assert b'"reason":"UPLOAD_TOO_LARGE"' in answer
+    assert services.embedder.script.received == []
+
+
+def test_an_upload_of_untold_length_is_refused_as_soon_as_it_is_too_large(opened):
+    door = opened(max_upload_bytes=1000, max_photo_bytes=1000)
+    chunk = b"200\r\n" + b"x" * 512 + b"\r\n"
+    lines = b"POST /v1/identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert b" 413 " in talk(door, lines, chunk, chunk).splitlines()[0]
+
+
+def test_an_upload_that_does_not_arrive_is_refused(opened):
+    answer = talk(opened(upload_timeout_s=0.05), head(1000), b"x")
+    assert b" 408 " in answer.splitlines()[0]
+    assert b'"reason":"UPLOAD_TOO_SLOW"' in answer
+
+
+def test_a_photo_of_several_that_is_too_large_is_named(opened):
+    reply = opened(max_photo_bytes=100).http.post("/v1/identify", files=form(b"1", b"2" * 101))
+    assert (reply.status_code, reply.json()["reason"]) == (413, "UPLOAD_TOO_LARGE")
+    assert "photos[1]: 101 bytes" in reply.json()["detail"]
+
+
+def test_more_photos_than_are_taken_are_refused(opened):
+    reply = opened(max_photos=2).http.post("/v1/identify", files=form(b"1", b"2", b"3"))
+    assert (reply.status_code, reply.json()["reason"]) == (400, "INVALID_REQUEST")
+
+
+def test_a_connection_that_never_sends_the_head_of_a_request_is_closed(monkeypatch, opened):
+    monkeypatch.setattr(process, "_HEAD_S", 0.05)
+    door = opened()
+    assert talk(door, b"GET / HT", end=True) == b""
+    # Also after an answer, on the same connection.
+    answer = talk(door, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", end=True)
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+def test_a_request_that_takes_longer_than_its_head_may_is_not_closed(monkeypatch, opened, stuck):
+    monkeypatch.setattr(process, "_HEAD_S", 0.05)
+    door = opened()
+    with in_the_background(door) as answer:
+        assert stuck.waits.wait(60)
+        # Another connection, which came later, is closed meanwhile: so the time of the first one's head has passed, too.
+        assert talk(door, b"GET", end=True) == b""
+        stuck.leave.set()
+    assert answer[0].status_code == 200
+
+
+@pytest.mark.parametrize(
+    "lines", [b"NONSENSE\r\n\r\n", head("x"), head(5, "Transfer-Encoding: chunked") + b"0\r\n\r\n"]
+)
+def test_nonsense_in_place_of_http_is_refused_and_closed(door, lines):
+    answer = talk(door, lines, end=True)
+    assert answer.startswith(b"HTTP/1.1 4")
+
+
+# --- who may ---
+
+
+def test_nobody_changes_the_gallery_without_the_token(opened, services, bearer):
+    door = opened()
+    for request in (
+        door.http.build_request("POST", "/v1/items", files=form(b"1"), data={"label": "a"}),
+        door.http.build_request("DELETE", "/v1/items?label=a"),
+    ):
+        for wrong in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic dGhlLXRva2Vu"},
+            {"Cookie": "vmmr_session=x"},
+        ):
+            request.headers.update(wrong)
+            reply = door.http.send(request)
+            assert (reply.status_code, reply.json()["reason"]) == (401, "TOKEN_WANTED")
+            assert reply.headers["www-authenticate"] == "Bearer"
+    off = opened(token=None).http.delete("/v1/items?label=a", headers=bearer)
+    assert (off.status_code, off.json()["reason"]) == (403, "WRITES_OFF")
+    assert services.search.script.received == []
+
+
+def test_a_session_ends(monkeypatch):
+    now = [0.0]
+    access = Access("t", clock=lambda: now[0])
+    with pytest.raises(DoorError, match="not the token"):
+        access.sign_in("T")
+    name = access.sign_in("t")
+
+    class Request:
+        cookies = {"vmmr_session": name}  # noqa: RUF012
+        headers = {}  # noqa: RUF012
+
+    access.check(Request())
+    now[0] = SESSION_S
+    with pytest.raises(DoorError, match="needs the token"):
+        access.check(Request())
+    again = Access("t")
+    Request.cookies = {"vmmr_session": again.sign_in("t")}
+    again.sign_out(Request())
+    assert not again.signed_in(Request())
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://127.0.0.1:PORT"}, True),
+    ],
+)
+def test_what_a_page_of_another_site_sends_is_refused(door, services, headers, allowed):
+    headers = {name: value.replace("PORT", str(door.port)) for name, value in headers.items()}
+    reply = door.http.post("/v1/identify", files=form(b"7"), headers=headers)
+    assert reply.status_code == (200 if allowed else 403)
+    assert bool(services.embedder.script.received) == allowed
+
+
+# --- how much ---
+
+
+def test_an_address_may_send_so_many_requests_and_more_by_and_by():
+    now = [0.0]
+    rates = Rates(2, clock=lambda: now[0])
+    rates.take("10.0.0.1")
+    rates.take("10.0.0.1")
+    rates.take("10.0.0.2")
+    with pytest.raises(DoorError) as caught:
+        rates.take("10.0.0.1")
+    assert caught.value.retry_after_s == 30.0
+    now[0] = 30.0
+    rates.take("10.0.0.1")
+    with pytest.raises(DoorError):
+        rates.take("10.0.0.1")
+
+
+def test_the_addresses_of_one_ipv6_network_count_as_one():
+    rates = Rates(1, clock=lambda: 0.0)
+    rates.take("2001:db8:1:2::1")
+    rates.take("2001:db8:1:3::1")
+    with pytest.raises(DoorError):
+        rates.take("2001:db8:1:2:ffff::9")
+
+
+def test_too_many_requests_are_refused_with_the_time_to_wait(opened, services):
+    door = opened(calls_per_minute=1)
+    assert door.http.post("/v1/identify", files=form(b"7")).status_code == 200
+    reply = door.http.post("/v1/identify", files=form(b"7"))
+    assert (reply.status_code, reply.json()["reason"]) == (429, "TOO_MANY_CALLS")
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
+    assert len(services.embedder.script.of("Embed")) == 1
+    assert door.http.get("/v1/labels").status_code == 200
+
+
+@pytest.mark.parametrize(("trusted", "second"), [("", 429), ("127.0.0.1", 200), ("10.0.0.0/8", 429)])
+def test_only_a_trusted_proxy_says_whom_a_request_is_of(opened, trusted, second):
+    door = opened(calls_per_minute=1, trusted_proxies=trusted)
+    for n, status in ((1, 200), (2, second)):
+        reply = door.http.post("/v1/identify", files=form(b"7"), headers={"X-Forwarded-For": f"203.0.113.{n}"})
+        assert reply.status_code == status
+
+
+def test_a_request_beyond_those_that_may_be_served_at_once_is_refused_at_once(opened, stuck):
+    door = opened(max_concurrent_calls=1)
+    with in_the_background(door) as answer:
+        assert stuck.waits.wait(60)
+        with httpx.Client(base_url=door.url) as other:
+            reply = other.post("/v1/identify", files=form(b"7"))
+        stuck.leave.set()
+    assert (reply.status_code, reply.json()["reason"]) == (503, "BUSY")
+    assert answer[0].status_code == 200
+    assert door.http.post("/v1/identify", files=form(b"7")).status_code == 200
+
+
+# --- ids, deadlines, callers who leave ---
+
+
+def test_the_request_id_and_the_deadline_go_with_the_calls(door, services):
+    reply = door.http.post("/v1/identify?timeout_s=3", files=form(b"7"), headers={"X-Request-ID": "order 4711"})
+    assert reply.headers["x-request-id"] == reply.json()["request_id"] == "order 4711"
+    for call in (services.embedder.script.of("Embed")[0], services.search.script.of("Classify")[0]):
+        assert call.metadata["x-request-id"] == "order 4711"
+        assert 0 < call.time_left_s <= 3
+
+
+@pytest.mark.parametrize("bad", ["a" * 129, "caf\xe9"])
+def test_a_request_id_that_the_services_would_not_take_is_replaced(door, bad):
+    reply = door.http.get("/healthz", headers={"X-Request-ID": bad.encode("latin-1")})
+    assert len(reply.headers["x-request-id"]) == 32
+
+
+def test_a_deadline_that_passes_is_a_504_of_the_services_reason(door, stuck):
+    reply = door.http.post("/v1/identify?timeout_s=0.05", files=form(b"7"))
+    assert (reply.status_code, reply.json()["reason"]) == (504, "DEADLINE_EXCEEDED")
+    assert stuck.left.wait(60)
+
+
+def test_the_work_of_a_caller_who_leaves_is_dropped(door, stuck):
+    with socket.create_connection(("127.0.0.1", door.port), 60) as sock:
+        sock.sendall(head(1) + b"7")
+        assert stuck.waits.wait(60)
+        assert not stuck.left.is_set()
+    assert stuck.left.wait(60)
+
+
+# --- services that fail ---
+
+
+def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened, serve, services):
+    door = opened(embedder="127.0.0.1:1")
+    reply = door.http.post("/v1/identify?timeout_s=5", files=form(b"7"))
+    assert (reply.status_code, reply.json()["reason"]) == (503, "UNAVAILABLE")
+    assert "embedder" in reply.json()["detail"]
+    assert "no vmmr server answers (embedder)" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("QUEUE_FULL", 503),
+        ("INTERNAL", 502),
+        ("UNAUTHENTICATED", 502),
+        ("SHUTTING_DOWN", 503),
+        ("NO_DETECTOR", 409),
+        ("GALLERY_DAMAGED", 502),
+    ],
+)
+def test_what_a_service_says_is_passed_on_with_its_reason(door, services, fail, reason, status):
+    services.embedder.script.then(*[fail(reason, retry_after_s=2.0)] * 4)
+    reply = door.http.post("/v1/identify", files=form(b"7"))
+    assert (reply.status_code, reply.json()["reason"]) == (status, reason)
+    assert "127.0.0.1" not in reply.json()["detail"]
+    assert reply.headers["retry-after"] == "2"
+
+
+def test_what_is_not_foreseen_is_a_500_that_tells_nothing(door, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(door.door.client, "identify", fails)
+    reply = door.http.post("/v1/identify", files=form(b"7"))
+    assert (reply.status_code, reply.json()["reason"]) == (500, "INTERNAL")
+    assert "secret" not in reply.text
+    assert reply.headers["content-security-policy"]
+    assert reply.json()["request_id"] == reply.headers["x-request-id"]
+
+
+# --- health, headers, metrics ---
+
+
+def test_ready_is_who_reaches_both_services_of_one_model(opened, services, fail):
+    door = opened()
+    assert door.http.get("/readyz").json()["status"] == "ready"
+    services.search.model = "cd" * 32
+    other = door.http.get("/readyz")
+    assert (other.status_code, other.json()["problems"]) == (503, ["the index is of another model than the embedder's"])
+    services.search.script.then(*[fail("NOT_READY")] * 4)
+    assert door.http.get("/readyz").status_code == 503
+    door.door.stop()
+    assert door.http.get("/readyz").json()["problems"] == ["the program is about to stop"]
+    assert door.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nothing", "/v1/labels?bad=1", "/v1/openapi.json"])
+def test_every_answer_has_the_headers_of_security(door, path):
+    headers = door.http.get(path).headers
+    assert {name: headers.get(name) for name in envelope.HEADERS} == envelope.HEADERS
+    assert "unsafe" not in headers["content-security-policy"]
+    assert "server" not in headers
+
+
+def test_metrics_count_by_route_and_not_by_path(door):
+    door.http.get("/v1/labels?q=a")
+    door.http.get("/nothing/1")
+    door.http.get("/nothing/2")
+    counts = {
+        (sample.labels["route"], sample.labels["status"]): sample.value
+        for family in door.metrics.registry.collect()
+        if family.name == "http_requests"
+        for sample in family.samples
+        if sample.name == "http_requests_total"
+    }
+    assert counts == {("/v1/labels", "200"): 1, ("none", "404"): 2}
+
+
+def test_what_is_kept_longest_unread_goes_first():
+    kept = Kept(100)
+    first, second = kept.keep("a", 50), kept.keep("b", 50)
+    assert kept.get(first) == "a"
+    third = kept.keep("c", 50)
+    assert (kept.get(first), kept.get(third)) == ("a", "c")
+    with pytest.raises(DoorError, match="not kept any more"):
+        kept.get(second)
+    large = kept.keep("d", 500)
+    assert kept.get(large) == "d"
+    with pytest.raises(DoorError):
+        kept.get(third)
+    kept.forget(large)
+    assert kept.get(kept.keep("e", 100)) == "e"

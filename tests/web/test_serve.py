@@ -1,0 +1,72 @@
+"""`vmmr-web serve`, as a process: it listens, tells, and ends in order."""
+
+import http.client
+import json
+import signal
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.conftest import TIMEOUT_S
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=TIMEOUT_S) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_it_serves_tells_its_ports_and_ends_by_itself_when_asked_to(run, services, tmp_path):
+    embedder, search = services.targets
+    ports = tmp_path / "ports.json"
+    places = ("--embedder", embedder, "--search", search, "--port", 0, "--metrics-port", 0, "--port-file", ports)
+    web = run("-m", "web", "serve", *places, "--drain-pause-s", 0)
+    ready = web.ready()
+    assert json.loads(ports.read_text()) == {"port": ready["port"], "metrics_port": ready["metrics_port"]}
+    assert get(ready["port"], "/readyz") == (200, '{"status":"ready","problems":[]}')
+    assert web.first("request")["route"] == "/readyz"
+    _, metrics = get(ready["metrics_port"], "/metrics")
+    assert 'http_requests_total{method="GET",route="/readyz",status="200"} 1.0' in metrics
+    web.popen.send_signal(signal.SIGTERM)
+    assert web.wait() == 0
+    assert [line["message"] for line in map(json.loads, web.lines)][-2:] == ["draining", "stopped"]
+
+
+def test_a_call_that_runs_is_answered_before_the_program_ends(run, services, stuck):
+    embedder, search = services.targets
+    places = ("--embedder", embedder, "--search", search, "--port", 0)
+    web = run("-m", "web", "serve", *places, "--drain-pause-s", 0)
+    connection = http.client.HTTPConnection("127.0.0.1", web.ready()["port"], timeout=TIMEOUT_S)
+    connection.request("POST", "/v1/identify", b"7", {"Content-Type": "image/jpeg"})
+    assert stuck.waits.wait(TIMEOUT_S)
+    web.popen.send_signal(signal.SIGTERM)
+    assert web.first("draining")
+    stuck.leave.set()
+    reply = connection.getresponse()
+    assert reply.status == 200
+    assert json.loads(reply.read())["answers"][0]["text"] == "honda pilot 2007"
+    connection.close()
+    assert web.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--max-photo-bytes", 2, "--max-upload-bytes", 1), "--max-photo-bytes (VMMR_WEB_MAX_PHOTO_BYTES) must be <="),
+        (("--tls-cert", "x"), "--tls-cert (VMMR_WEB_TLS_CERT) and --tls-key"),
+        (("--tls-cert", "gone", "--tls-key", "gone"), "TLS certificate gone with key gone"),
+        (("--photos", "/gone"), "there is no folder /gone"),
+        (("--trusted-proxies", "10.0.0.1,nonsense"), "got 'nonsense'"),
+        (("--token-file", "/gone"), "token file /gone"),
+        (("--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_served(run, flags, says):
+    web = run("-m", "web", "serve", "--port", 0, *flags)
+    assert web.wait() == 1
+    (line,) = web.said()
+    assert line.startswith("vmmr-web: error: ")
+    assert says in line

@@ -1,0 +1,1 @@
+"""HTTP with JSON, NDJSON and CSV, for programs: everything below `/v1`."""

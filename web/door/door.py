@@ -1,0 +1,100 @@
+"""What all routes share, and how a route asks for it."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import vmmr
+from fastapi import Depends, Request
+
+from web.config import WebConfig
+from web.door.access import Access
+from web.door.body import read_body
+from web.door.kept import Kept
+from web.door.photos import Sent, parse
+from web.door.problems import DoorError, Reason
+from web.door.rates import Rates
+
+
+@dataclass
+class Door:
+    """The client of both services, the settings, and what is remembered between requests. One for the whole program."""
+
+    settings: WebConfig
+    client: vmmr.AsyncClient
+    access: Access
+    rates: Rates
+    kept: Kept
+    stopping: bool = False
+    busy: int = 0
+    """Requests with photos that are being served."""
+
+    def stop(self) -> None:
+        """Have health checks fail from now until the end of the program."""
+        self.stopping = True
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Count a request with photos. Raise DoorError if as many are being served as may be."""
+        if self.busy >= self.settings.max_concurrent_calls:
+            raise DoorError(Reason.BUSY, "too many requests with photos are being served", retry_after_s=1.0)
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+
+    def within(self, timeout_s: float | None) -> float:
+        """Return the seconds that a call may take: what its caller asks for, and no more than the setting."""
+        return min(timeout_s or self.settings.timeout_s, self.settings.timeout_s)
+
+    async def read(self, request: Request) -> Sent:
+        """Return the photos and fields that a request has sent. Raise DoorError."""
+        limits = self.settings
+        body = await read_body(request, max_bytes=limits.max_upload_bytes, timeout_s=limits.upload_timeout_s)
+        return await parse(
+            request.headers,
+            body,
+            max_photos=limits.max_photos,
+            max_photo_bytes=limits.max_photo_bytes,
+            allow_private=limits.allow_private,
+        )
+
+
+def door_of(request: Request) -> Door:
+    door: Door = request.app.state.door
+    return door
+
+
+TheDoor = Annotated[Door, Depends(door_of)]
+
+
+async def admit(request: Request, door: TheDoor) -> AsyncIterator[None]:
+    """Take a place among the requests with photos, before the body is read; leave it when the answer is sent."""
+    door.rates.take(request.client.host if request.client else "")
+    with door.room():
+        yield
+
+
+def may_write(request: Request, door: TheDoor) -> None:
+    """Raise DoorError unless whoever sent the request may change the gallery."""
+    door.access.check(request)
+
+
+Admitted = Depends(admit)
+MayWrite = Depends(may_write)
+
+
+@asynccontextmanager
+async def connected(settings: WebConfig, services_token: str | None) -> AsyncIterator[vmmr.AsyncClient]:
+    """Yield a client of both services."""
+    secure = settings.services_tls or settings.services_tls_ca
+    async with vmmr.AsyncClient(
+        settings.embedder,
+        settings.search,
+        timeout_s=settings.timeout_s,
+        tls=vmmr.TLS(settings.services_tls_ca) if secure else None,
+        token=services_token,
+    ) as client:
+        yield client

@@ -1,0 +1,139 @@
+"""The life of the program: listen, serve, tell health checks that it stops, drain, stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from svckit import ports
+from svckit.config import ConfigError
+from svckit.signals import on_signals
+from web.config import WebConfig
+
+_log = logging.getLogger(__name__)
+
+_HEAD_S = 10.0
+"""Seconds that a connection has, from its start or the last answer, to send the head of a request."""
+_MAX_HEAD_BYTES = 32 * 2**10
+_MAX_CONNECTIONS = 1000
+
+
+async def serve(app: Any, settings: WebConfig, *, metrics_port: int | None, stopping: Callable[[], None]) -> None:
+    """Serve the app until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
+
+    `stopping` is called when it is to stop, while it still serves: health checks must fail from then on.
+    """
+    # uvicorn tells of its own life, too, which would be the same lines again in other words.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    signalled = on_signals(_at_second_signal)
+    listening = _listen(settings)
+    port = listening.getsockname()[1]
+    server = _Server(_uvicorn_config(app, settings))
+    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    await server.started_event.wait()
+    ports.write(settings.port_file, port=port, metrics_port=metrics_port)
+    about = {"server": "web", "host": settings.host, "port": port, "metrics_port": metrics_port}
+    _log.info("ready", extra={**about, "tls": settings.tls_cert is not None})
+    await signalled.wait()
+    stopping()
+    await asyncio.sleep(settings.drain_pause_s)
+    _log.info("draining")
+    server.should_exit = True
+    await serving
+    _log.info("stopped", extra={"server": "web"})
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it serves, and leaves signals to us: it would end the process by the signal it got."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.started_event = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.started_event.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's HTTP, which ends a connection that has not sent the head of a request in time (slow-loris)."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        self._wait_for_head()
+        super().on_response_complete()
+        # What was pipelined behind the request has been read in the call above.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=settings.proxies,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        # A password keeps OpenSSL from asking for one on the terminal.
+        ssl_keyfile_password="" if settings.tls_key else None,
+    )
+    try:
+        config.load()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"TLS certificate {settings.tls_cert} with key {settings.tls_key}: {error}") from error
+    return config
+
+
+def _listen(settings: WebConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_MAX_CONNECTIONS)
+    except OSError as error:
+        raise ports.cannot_listen(settings.host, settings.port) from error
+
+
+def _at_second_signal(signum: signal.Signals) -> None:
+    os._exit(128 + signum)

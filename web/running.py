@@ -1,0 +1,45 @@
+"""The program, put together: settings, the client of both services, what is remembered between requests, the routes, the process."""
+
+import asyncio
+from pathlib import Path
+
+from svckit import tls
+from svckit.metrics import Endpoint
+from web.app import build
+from web.config import WebConfig
+from web.door.access import Access
+from web.door.door import Door, connected
+from web.door.kept import Kept
+from web.door.metrics import WebMetrics
+from web.door.process import serve
+from web.door.rates import Rates
+
+
+async def run(settings: WebConfig) -> None:
+    """Serve until a signal. Raise ConfigError if a setting turns out to be wrong."""
+    metrics = WebMetrics()
+    endpoint = _endpoint(settings, metrics)
+    try:
+        async with connected(settings, _token(settings.services_token_file)) as client:
+            door = Door(
+                settings=settings,
+                client=client,
+                access=Access(_token(settings.token_file)),
+                rates=Rates(settings.calls_per_minute),
+                kept=Kept(settings.keep_bytes),
+            )
+            metrics_port = endpoint.port if endpoint else None
+            await serve(build(door, metrics), settings, metrics_port=metrics_port, stopping=door.stop)
+    finally:
+        if endpoint:
+            await asyncio.to_thread(endpoint.stop)
+
+
+def _endpoint(settings: WebConfig, metrics: WebMetrics) -> Endpoint | None:
+    if settings.metrics_port is None:
+        return None
+    return Endpoint(metrics.registry, host=settings.host, port=settings.metrics_port)
+
+
+def _token(path: Path | None) -> str | None:
+    return tls.read_token(path) if path else None
