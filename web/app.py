@@ -20,10 +20,12 @@ from web.door.envelope import Envelope
 from web.door.metrics import WebMetrics
 from web.door.origin import check_origin
 from web.door.problems import DoorError, Reason, Violation, problem_of
+from web.pages import asking, browsing, enrolling, gallery_photos, session, site
 
 _log = logging.getLogger(__name__)
 
 _ABOUT = "Make, model and year of a car from a photo, by reverse image search. Errors are problem details (RFC 9457) with a `reason`."
+_PROGRAMS = ("/v1", "/healthz", "/readyz")
 _HTTP_REASONS = {404: Reason.NOT_FOUND, 405: Reason.METHOD_NOT_ALLOWED}
 
 
@@ -41,8 +43,8 @@ def build(door: Door, metrics: WebMetrics) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.door = door
-    for router in (identify.router, vectors.router, gallery.router, service.router):
-        app.include_router(router)
+    for room in (identify, vectors, gallery, service, asking, browsing, enrolling, gallery_photos, session, site):
+        app.include_router(room.router)
     _handle_errors(app, metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Envelope(app, metrics)
@@ -54,13 +56,18 @@ def _handle_errors(app: FastAPI, metrics: WebMetrics) -> None:
     async def refuse(request: Request, error: Exception) -> Response:
         problem = problem_of(_as_ours(error), getattr(request.state, "request_id", None))
         metrics.failed(problem.reason)
-        answer = refusal(problem)
+        answer = refusal(problem) if _is_program(request) else site.refused(request, problem)
         if isinstance(error, HTTPException) and error.headers:
             answer.headers.update(error.headers)
         return answer
 
     for kind in (DoorError, vmmr.VmmrError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
+
+
+def _is_program(request: Request) -> bool:
+    """Return whether an answer is for a program: of `/v1` and of health, or where JSON was asked for."""
+    return request.url.path.startswith(_PROGRAMS) or request.headers.get("accept") == "application/json"
 
 
 def _as_ours(error: Exception) -> Exception:

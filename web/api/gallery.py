@@ -100,7 +100,7 @@ async def items(request: Request, door: TheDoor, query: Annotated[ItemsQuery, Qu
 async def add(request: Request, door: TheDoor, query: Annotated[Timeout, Query()]) -> Response:
     """Add photos of a car to the gallery: a form with its label. Each photo is added, or has its problem."""
     sent = await door.read(request)
-    batch_id = sent.fields.get("batch_id") or new_batch_id()
+    batch_id = sent.one("batch_id") or new_batch_id()
     work = add_photos(door, sent, batch_id, door.within(query.timeout_s), request_id(request))
     added, sequence = await unless_gone(request, work)
     return reply(AddReply(batch_id, sequence, added, request_id(request)))
@@ -140,20 +140,20 @@ def _new_items(sent: Sent, batch_id: str) -> list[vmmr.NewItem]:
     known = {"label", "batch_id", "item_id", "uri"}
     if strangers := sorted(sent.fields.keys() - known):
         raise DoorError(Reason.INVALID_REQUEST, f"the form has no field {strangers[0][:100]!r}")
-    if not sent.fields.get("label"):
+    if not sent.one("label"):
         raise DoorError(Reason.INVALID_REQUEST, "the form needs a label")
     if len(sent.photos) > 1 and sent.fields.keys() & {"item_id", "uri"}:
         raise DoorError(Reason.INVALID_REQUEST, "item_id and uri are of a single photo, and the form has several")
-    return [_new_item(photo, sent.fields, batch_id) for photo in sent.photos]
+    return [_new_item(photo, sent, batch_id) for photo in sent.photos]
 
 
-def _new_item(photo: SentPhoto, fields: dict[str, str], batch_id: str) -> vmmr.NewItem:
+def _new_item(photo: SentPhoto, sent: Sent, batch_id: str) -> vmmr.NewItem:
     return vmmr.NewItem(
         photo.source,
         photo.crop,
-        label=fields["label"],
-        item_id=fields.get("item_id", ""),
-        uri=fields.get("uri") or (photo.source.url if isinstance(photo.source, vmmr.URL) else ""),
+        label=sent.one("label"),
+        item_id=sent.one("item_id"),
+        uri=sent.one("uri") or (photo.source.url if isinstance(photo.source, vmmr.URL) else ""),
         batch_id=batch_id,
     )
 

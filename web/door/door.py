@@ -12,7 +12,7 @@ from web.config import WebConfig
 from web.door.access import Access
 from web.door.body import read_body
 from web.door.kept import Kept
-from web.door.photos import Sent, parse
+from web.door.photos import Sent, check_some, parse
 from web.door.problems import DoorError, Reason
 from web.door.rates import Rates
 
@@ -50,7 +50,11 @@ class Door:
         return min(timeout_s or self.settings.timeout_s, self.settings.timeout_s)
 
     async def read(self, request: Request) -> Sent:
-        """Return the photos and fields that a request has sent. Raise DoorError."""
+        """Return the photos and fields that a request has sent. Raise DoorError, also if there is no photo."""
+        return check_some(await self.read_form(request))
+
+    async def read_form(self, request: Request) -> Sent:
+        """Return the photos, if any, and fields that a request has sent. Raise DoorError."""
         limits = self.settings
         body = await read_body(request, max_bytes=limits.max_upload_bytes, timeout_s=limits.upload_timeout_s)
         return await parse(

@@ -31,8 +31,12 @@ class Sent:
     """What a request has sent."""
 
     photos: list[SentPhoto] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, list[str]] = field(default_factory=dict)
     """The fields of a form that are no photos. Empty fields are left out."""
+
+    def one(self, name: str) -> str:
+        """Return the value of a field that is given once, the last if it is given more often; empty if it isn't."""
+        return self.fields.get(name, [""])[-1]
 
 
 class CropBody(BaseModel):
@@ -89,6 +93,13 @@ async def parse(headers: Headers, body: bytes, *, max_photos: int, max_photo_byt
     return sent
 
 
+def check_some(sent: Sent) -> Sent:
+    """Return what was sent. Raise DoorError if there is no photo in it."""
+    if not sent.photos:
+        raise DoorError(Reason.INVALID_REQUEST, "the request has no photo")
+    return sent
+
+
 def _from_json(body: bytes, max_photo_bytes: int, *, allow_private: bool) -> list[SentPhoto]:
     try:
         # A photo alone is the common case, and then has no list around it.
@@ -125,7 +136,7 @@ async def _from_form(
             source = _url(value.strip(), max_photo_bytes, allow_private=allow_private)
             sent.photos.append(SentPhoto(value.strip(), source))
         elif value:
-            sent.fields[name] = value
+            sent.fields.setdefault(name, []).append(value)
     if strangers:
         raise DoorError(Reason.INVALID_REQUEST, f"photos are parts named photo, got {min(strangers)[:100]!r}")
     return sent
@@ -158,8 +169,6 @@ async def _chunks(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _check(photos: list[SentPhoto], max_photos: int, max_photo_bytes: int) -> None:
-    if not photos:
-        raise DoorError(Reason.INVALID_REQUEST, "the request has no photo")
     if len(photos) > max_photos:
         raise DoorError(Reason.INVALID_REQUEST, f"the request has {len(photos)} photos, at most {max_photos} are taken")
     for position, photo in enumerate(photos):
