@@ -24,7 +24,7 @@ _MOST_ASKED = 200
 _TIMEOUT_S = 60.0
 _IN_OTHER_WORDS = """
 The rows are by the class of the nearest gallery photo, of any of the 5 nearest, of the 5 nearest classes, and by a vote
-of the nearest photos. Next: "Your own photos" in README.md.
+of the nearest photos. Next: a page to ask with, `vmmr-web serve` ("In a browser" in README.md), and "Your own photos" there.
 """
 
 

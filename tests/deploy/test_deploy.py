@@ -24,6 +24,8 @@ from embedder_svc.serving.config import EmbedderConfig
 from search_svc.__main__ import parser as search_parser
 from search_svc.serving.config import SearchConfig
 from svckit import config, probe, shipped
+from web.__main__ import parser as web_parser
+from web.config import WebConfig
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -78,7 +80,9 @@ class Service:
 SERVICES = [
     Service("embedder", EmbedderConfig, embedder_parser()),
     Service("search", SearchConfig, search_parser()),
+    Service("web", WebConfig, web_parser()),
 ]
+GRPC = SERVICES[:2]
 
 
 @pytest.fixture(params=SERVICES, ids=[service.name for service in SERVICES])
@@ -158,6 +162,7 @@ def test_the_base_has_a_python_that_the_package_accepts(service):
     assert f"3.{minor}" >= PROJECT["requires-python"].removeprefix(">=")
 
 
+@pytest.mark.parametrize("service", GRPC, ids=lambda service: service.name)
 def test_the_variants_are_extras(service):
     assert ("ARG", "VARIANT=cpu") in service.dockerfile
     extras = "${VARIANT},heic" if service.name == "embedder" else "${VARIANT}"
@@ -197,7 +202,11 @@ def needs(requirement):
     return []
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic"])
+def test_the_page_has_its_extra_and_no_engine():
+    assert any('./client ".[web]"' in line for name, line in SERVICES[-1].dockerfile if name == "RUN")
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic", "web"])
 def test_every_package_in_an_image_is_pinned_to_a_version_that_is_accepted(extra):
     versions = pins()
     needed = [(canonicalize_name(each.name), each.specifier) for each in required(extra)]
@@ -249,6 +258,7 @@ def shipped_copy(service):
     return flags, source, target
 
 
+@pytest.mark.parametrize("service", GRPC, ids=lambda service: service.name)
 def test_what_ships_is_in_the_image_where_the_command_looks(service):
     _, source, target = shipped_copy(service)
     assert target == service.command[-1]
@@ -269,6 +279,7 @@ def test_what_a_server_left_beside_the_gallery_gets_into_no_image(left):
     assert in_context("models/stanford-cars/CURRENT")
 
 
+@pytest.mark.parametrize("service", GRPC, ids=lambda service: service.name)
 def test_the_health_check_probes_the_server(service):
     (check,) = service.last_stage("HEALTHCHECK")
     environment = service.environment | {f"{service.prefix}_PORT": "4711"}
@@ -278,10 +289,17 @@ def test_the_health_check_probes_the_server(service):
     assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{service.settings(environment).port}"
 
 
+def test_the_health_check_of_the_page_is_a_module_that_is_there():
+    (check,) = SERVICES[-1].last_stage("HEALTHCHECK")
+    python, flag, module = shlex.split(check.partition("CMD ")[2])
+    assert (python, flag) == ("python", "-m")
+    assert find_spec(module)
+
+
 # --- compose ----------------------------------------------------------------------------------------------------------
 
 
-def test_compose_runs_both_services():
+def test_compose_runs_both_services_and_the_page():
     assert COMPOSE.keys() == {service.name for service in SERVICES}
     assert GPU.keys() <= COMPOSE.keys()
 
@@ -295,6 +313,12 @@ def test_compose_builds_from_the_repository(service):
 def test_compose_publishes_the_port_to_this_machine_alone(service):
     port = service.settings(service.environment).port
     assert COMPOSE[service.name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_the_page_finds_the_services_of_compose():
+    settings = SERVICES[-1].settings(SERVICES[-1].environment | COMPOSE["web"]["environment"])
+    for service, target in ((SERVICES[0], settings.embedder), (SERVICES[1], settings.search)):
+        assert target == f"{service.name}:{service.settings(service.environment).port}"
 
 
 def test_compose_mounts_the_model_to_be_read():
@@ -389,5 +413,5 @@ def test_the_page_and_the_files_build_with_the_same_commands():
     for service in SERVICES:
         comments = (DEPLOY / f"Dockerfile.{service.name}").read_text()
         builds = re.findall(r"^# +(docker build .*)$", comments, re.MULTILINE)
-        assert len(builds) == 2
+        assert len(builds) == (1 if service.name == "web" else 2)
         assert all(build in page for build in builds)

@@ -1,5 +1,6 @@
 """README.md does what it says: its commands and its Python are run as they stand there."""
 
+import json
 import os
 import re
 import shlex
@@ -46,7 +47,8 @@ def served(commands, folder, module_run) -> dict[str, str]:
         if re.match(r"vmmr-\w+ serve", command):
             program, *arguments = shlex.split(command)
             service = program.removeprefix("vmmr-")
-            server = module_run(f"{BINARIES / program}", *arguments, "--port", 0, cwd=folder)
+            env = {f"VMMR_WEB_{name}": ports[f"VMMR_{name}"] for name in ("EMBEDDER", "SEARCH") if service == "web"}
+            server = module_run(f"{BINARIES / program}", *arguments, "--port", 0, cwd=folder, env=env)
             ports[f"VMMR_{service.upper()}"] = f"127.0.0.1:{server.ready()['port']}"
     return ports
 
@@ -62,6 +64,13 @@ def test_the_offline_commands_lead_to_an_answer(commands, folder, served):
         check=True,
     )
     assert "car.jpg" in done.stdout
+
+
+def test_the_same_is_asked_over_plain_http(commands, folder, served):
+    (curl,) = [shlex.split(command) for command in commands if command.startswith("curl")]
+    command = [part.replace("127.0.0.1:8080", served["VMMR_WEB"]) for part in curl]
+    done = subprocess.run([*command, "--silent"], cwd=folder, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["answers"][0]["name"] == "car.jpg"
 
 
 def test_a_car_is_added_listed_and_removed(commands, folder, served):

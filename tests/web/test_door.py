@@ -100,7 +100,7 @@ def test_a_request_that_takes_longer_than_its_head_may_is_not_closed(monkeypatch
 
 
 @pytest.mark.parametrize(
-    "lines", [b"NONSENSE\r\n\r\n", head("x"), head(5, "Transfer-Encoding: chunked") + b"0\r\n\r\n"]
+    "lines", [b"NONSENSE\r\n\r\n", head("x"), head(5, "Transfer-Encoding: chunked", "Connection: close") + b"0\r\n\r\n"]
 )
 def test_nonsense_in_place_of_http_is_refused_and_closed(door, lines):
     answer = talk(door, lines, end=True)

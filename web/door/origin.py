@@ -14,7 +14,7 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 _OURS = {"same-origin", "none"}
 
 
-def check_origin(request: Request) -> None:
+async def check_origin(request: Request) -> None:
     """Raise DoorError if the request may change something, and comes from a page of another site."""
     if request.method in _SAFE:
         return

@@ -20,7 +20,9 @@ from web.config import WebConfig
 _log = logging.getLogger(__name__)
 
 _HEAD_S = 10.0
-"""Seconds that a connection has, from its start or the last answer, to send the head of a request."""
+"""Seconds that a connection has to send the head of a request, from its start, or from the first byte after an answer."""
+_IDLE_S = 65
+"""Seconds that a connection may be silent after an answer: longer than the minute that proxies keep theirs for."""
 _MAX_HEAD_BYTES = 32 * 2**10
 _MAX_CONNECTIONS = 1000
 
@@ -67,7 +69,10 @@ class _Server(uvicorn.Server):
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP, which ends a connection that has not sent the head of a request in time (slow-loris)."""
+    """uvicorn's HTTP, which ends a connection whose request has begun, and does not get to its body in time (slow-loris).
+
+    uvicorn itself ends one that is silent for `_IDLE_S` after an answer, and waits for the head of a request forever.
+    """
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -76,24 +81,29 @@ class PatientProtocol(H11Protocol):
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
+        if not self._asked():
+            self._wait_for_head()
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._asked():
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        self._wait_for_head()
         super().on_response_complete()
-        # What was pipelined behind the request has been read in the call above.
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+        # Bytes behind the request, which are not all of another one.
+        if not self._asked() and self.conn.trailing_data[0]:
+            self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def _asked(self) -> bool:
+        """Return whether there is a request whose answer is not complete."""
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _wait_for_head(self) -> None:
-        self._stop_waiting()
-        self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+        if self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -112,6 +122,7 @@ def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=settings.proxies,

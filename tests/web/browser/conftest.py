@@ -38,16 +38,22 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(chromium) -> Iterator[Callable[..., Any]]:
-    """`tab(url, **settings)` opens a page in a browser without cookies. No script may fail, nothing may break the page's policy."""
+    """`tab(url, **settings)` opens a page in a browser without cookies.
+
+    If it is `watched`, the test fails if a script fails, or if anything breaks the page's policy.
+    """
     contexts, faults = [], []
 
-    def opened(url: str, **settings: Any) -> Any:
+    def opened(url: str, *, watched: bool = True, **settings: Any) -> Any:
         context = chromium.new_context(base_url=url, **settings)
         context.set_default_timeout(WAIT_MS)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None)
+        if watched:
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on(
+                "console", lambda line: faults.append(line.text) if "Content Security Policy" in line.text else None
+            )
         return page
 
     yield opened

@@ -44,7 +44,10 @@ if (ask) {
 
   const dialog = $("camera-dialog"), video = dialog.querySelector("video"), camera = $("camera");
   if (!navigator.mediaDevices) camera.hidden = true;
-  const close = () => { (video.srcObject ? video.srcObject.getTracks() : []).forEach((track) => track.stop()); video.srcObject = null; };
+  const shoot = $("shoot");
+  shoot.disabled = true;
+  video.addEventListener("playing", () => { shoot.disabled = false; });
+  const close = () => { (video.srcObject ? video.srcObject.getTracks() : []).forEach((track) => track.stop()); video.srcObject = null; shoot.disabled = true; };
   dialog.addEventListener("close", close);
   $("camera-close").addEventListener("click", () => dialog.close());
   camera.addEventListener("click", async () => {
@@ -54,7 +57,7 @@ if (ask) {
     dialog.showModal();
     await video.play();
   });
-  $("shoot").addEventListener("click", () => {
+  shoot.addEventListener("click", () => {
     const canvas = document.createElement("canvas");
     canvas.width = video.videoWidth; canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);

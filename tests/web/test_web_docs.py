@@ -1,0 +1,57 @@
+"""The page about the page says what is so."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.web.test_openapi import OPERATIONS
+from web.config import WebConfig
+from web.door.metrics import WebMetrics
+from web.door.problems import STATUS, Reason
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "web.md").read_text()
+
+
+def rows(head: str) -> list[list[str]]:
+    """The cells of the table that begins with those words."""
+    table = PAGE.split(f"\n| {head} |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_every_setting_is_documented_with_its_default():
+    documented = {flag: row[1].strip("`") for row in rows("flag") for flag in quoted(row[0])}
+    defaults = {"--" + field.name.replace("_", "-"): field.default for field in dataclasses.fields(WebConfig)}
+    assert documented.keys() == defaults.keys()
+    told = {flag: value for flag, value in defaults.items() if value not in (None, "", False)}
+    assert {flag: type(value)(documented[flag]) for flag, value in told.items()} == told
+
+
+def test_every_reason_of_its_own_is_documented_with_its_status():
+    assert {quoted(reason)[0]: int(status) for reason, status, _ in rows("reason")} == {
+        reason.value: STATUS[reason] for reason in Reason
+    }
+
+
+def test_every_route_is_documented():
+    documented = {tuple(each.split()) for row in rows("route") for each in quoted(row[0])}
+    assert {(method.lower(), path) for method, path in documented} == OPERATIONS
+
+
+def test_every_metric_is_documented():
+    families = WebMetrics().registry.collect()
+    exported = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+    assert {quoted(row[0])[0] for row in rows("metric")} == {
+        name for name in exported if not name.startswith("process_")
+    }
+
+
+@pytest.mark.parametrize("picture", re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE))
+def test_every_picture_is_there(picture):
+    assert (DOCS / picture).stat().st_size > 5000
