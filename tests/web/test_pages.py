@@ -327,6 +327,13 @@ def test_an_item_shows_what_looks_like_it_if_its_photo_is_at_hand(opened, servic
     assert door.http.get("/gallery/item?id=nothing").status_code == 404
 
 
+def test_looking_at_an_item_counts_as_a_request_with_a_photo(opened, services):
+    """Its photo is embedded anew each time."""
+    put(services, "a", uri="a.jpg")
+    door = opened(calls_per_minute=1)
+    assert [door.http.get("/gallery/item?id=a").status_code for _ in range(2)] == [200, 429]
+
+
 def test_what_is_removed_can_be_brought_back_if_its_photo_is_at_hand(opened, services, tmp_path):
     (tmp_path / "7.jpg").write_bytes(b"7")
     put(services, "at-hand", uri="7.jpg", batch_id="b", attributes={"seller": "x"})

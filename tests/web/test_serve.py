@@ -30,8 +30,11 @@ def test_it_serves_tells_its_ports_and_ends_by_itself_when_asked_to(run, service
     assert web.first("request")["route"] == "/readyz"
     _, metrics = get(ready["metrics_port"], "/metrics")
     assert 'http_requests_total{method="GET",route="/readyz",status="200"} 1.0' in metrics
+    probe = {"VMMR_WEB_PORT": str(ready["port"])}
+    assert run("-m", "web.probe", env=probe).wait() == 0
     web.popen.send_signal(signal.SIGTERM)
     assert web.wait() == 0
+    assert run("-m", "web.probe", env=probe).wait() == 1
     assert [line["message"] for line in map(json.loads, web.lines)][-2:] == ["draining", "stopped"]
 
 

@@ -55,7 +55,7 @@ async def label(
     return page(request, "label.html", label=label, items=items[:n], more=len(items) > n, n=n)
 
 
-@router.get("/gallery/item")
+@router.get("/gallery/item", dependencies=[Admitted])
 async def item(request: Request, door: TheDoor, id: Annotated[str, Query(min_length=1, max_length=512)]) -> Response:  # noqa: A002
     """Return an item, and what looks like it, which its photo is embedded anew for: no service tells an item's embedding."""
     shown = await door.client.get_item(id)
