@@ -98,5 +98,6 @@ def test_the_web_program_takes_of_what_servers_share_only_what_makes_a_process_o
     plain = {f"svckit.{alias.name}" for node in froms if node.module == "svckit" for alias in node.names}
     modules = {node.module for node in froms if node.module and node.module.startswith("svckit.")}
     assert plain | modules == {
-        f"svckit.{name}" for name in ("cli", "config", "extras", "logs", "metrics", "ports", "signals", "tls")
+        f"svckit.{name}"
+        for name in ("cli", "config", "extras", "logs", "metrics", "ports", "signals", "supervisor", "tls")
     }

@@ -1,13 +1,17 @@
 """`vmmr-web`: serves the page and the HTTP door, as a client of both services. `running` puts it together."""
 
-import argparse
-import asyncio
-import logging
+from vmmr_entry import Importing, quietly
 
-from svckit import cli, config, logs
-from svckit.config import ConfigError
-from svckit.extras import needing
-from web.config import PREFIX, WebConfig
+with Importing():
+    import argparse
+    import asyncio
+    import logging
+    import sys
+
+    from svckit import cli, config, logs, supervisor
+    from svckit.config import ConfigError
+    from svckit.extras import needing
+    from web.config import PREFIX, WebConfig
 
 PROGRAM = "vmmr-web"
 
@@ -15,16 +19,18 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    cli.run(_command, PROGRAM)
+    quietly(lambda: cli.run(_command, PROGRAM))
 
 
 def _command() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        supervisor.log_from_the_start(PREFIX, sys.argv)
     args = parser().parse_args()
     args.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
-    program = argparse.ArgumentParser(PROGRAM, description="The page, and plain HTTP with JSON.")
+    program = cli.Parser(PROGRAM, description="The page, and plain HTTP with JSON.")
     cli.add_version(program)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(

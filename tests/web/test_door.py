@@ -281,8 +281,9 @@ def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened, serv
         ("GALLERY_DAMAGED", 502),
     ],
 )
-def test_what_a_service_says_is_passed_on_with_its_reason(door, services, fail, reason, status):
-    services.embedder.script.then(*[fail(reason, retry_after_s=2.0)] * 4)
+def test_what_a_service_says_is_passed_on_with_its_reason(opened, services, fail, reason, status):
+    services.embedder.script.marked[b""] = fail(reason, retry_after_s=2.0)
+    door = opened(timeout_s=1.0)
     reply = door.http.post("/v1/identify", files=form(b"7"))
     assert (reply.status_code, reply.json()["reason"]) == (status, reason)
     assert "127.0.0.1" not in reply.json()["detail"]
@@ -310,7 +311,7 @@ def test_ready_is_who_reaches_both_services_of_one_model(opened, services, fail)
     services.search.model = "cd" * 32
     other = door.http.get("/readyz")
     assert (other.status_code, other.json()["problems"]) == (503, ["the index is of another model than the embedder's"])
-    services.search.script.then(*[fail("NOT_READY")] * 4)
+    services.search.script.marked[b""] = fail("NOT_READY")
     assert door.http.get("/readyz").status_code == 503
     door.door.stop()
     assert door.http.get("/readyz").json()["problems"] == ["the program is about to stop"]

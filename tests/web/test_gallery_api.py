@@ -30,8 +30,8 @@ def test_labels_are_lines_and_rows_too(door):
 
 
 def test_what_fails_before_the_first_line_is_a_problem_and_no_empty_list(door, services, fail):
-    services.search.script.then(*[fail("SHUTTING_DOWN")] * 4)
-    reply = door.http.get("/v1/labels?format=ndjson")
+    services.search.script.marked[b""] = fail("SHUTTING_DOWN")
+    reply = door.http.get("/v1/labels?format=ndjson&timeout_s=1")
     assert (reply.status_code, reply.json()["reason"]) == (503, "SHUTTING_DOWN")
 
 

@@ -166,9 +166,9 @@ def test_an_answer_is_told_as_what_it_is(fields, heading, known, notes):
         ("INTERNAL", 502, "did not work"),
     ],
 )
-def test_what_fails_is_a_page_that_says_so(door, services, fail, reason, status, says):  # noqa: PLR0917
-    services.embedder.script.then(*[fail(reason)] * 4)
-    page = ask(door, b"7")
+def test_what_fails_is_a_page_that_says_so(opened, services, fail, reason, status, says):  # noqa: PLR0917
+    services.embedder.script.marked[b""] = fail(reason)
+    page = ask(opened(timeout_s=1.0), b"7")
     assert page.status_code == status
     assert page.headers["content-type"].startswith("text/html")
     assert says in page.text
@@ -444,6 +444,8 @@ def test_the_size_of_a_photo_is_that_of_the_upright_one(encode):
 def test_the_kind_of_a_photo_is_told_from_its_bytes(encode, form_):
     assert kind_of(encode(noise(), form_)) == f"image/{form_.lower()}"
     assert kind_of(b"<svg>") is None
+    assert kind_of(bytes(4) + b"ftypheic") == "image/heic"
+    assert kind_of(bytes(4) + b"ftypqt  ") is None
 
 
 def test_every_text_is_used_and_only_in_one_file():

@@ -70,6 +70,6 @@ def test_a_call_that_runs_is_answered_before_the_program_ends(run, services, stu
 def test_a_wrong_setting_is_named_and_nothing_is_served(run, flags, says):
     web = run("-m", "web", "serve", "--port", 0, *flags)
     assert web.wait() == 1
-    (line,) = web.said()
-    assert line.startswith("vmmr-web: error: ")
-    assert says in line
+    ended = web.first("ended by an error")
+    assert ended["program"] == "vmmr-web"
+    assert says in ended["error"]

@@ -10,6 +10,8 @@ _MAGIC = (
     (b"GIF8", "image/gif"),
     (b"BM", "image/bmp"),
 )
+_HEIF = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif", b"avif": "image/avif"}
+"""By their brand. Not every browser shows those, but none runs a script in one."""
 _KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _ORIENTATION = 0x0112
 _MOST_SHOWN = (960, 720)
@@ -20,6 +22,8 @@ def kind_of(content: bytes) -> str | None:
     """Return the media type of a photo, from its bytes alone; None if it is none. No script can be in one of these."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
+    if content[4:8] == b"ftyp":
+        return _HEIF.get(content[8:12])
     return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
 
 

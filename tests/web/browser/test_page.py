@@ -226,7 +226,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"hello", "the file is no JPEG, PNG, WebP, BMP or GIF"),
+        (b"hello", "the file is no JPEG"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the file is no JPEG"),
         (bomb, "pixels"),
     ],
