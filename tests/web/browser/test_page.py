@@ -51,7 +51,7 @@ def test_without_javascript_the_main_job_is_done(real, pair, tab, drawn):
     page.locator("input[name=item]").nth(0).check()
     page.locator("input[name=item]").nth(3).check()
     page.get_by_role("button", name="Compare the chosen two").click()
-    assert heading(page) == "Side by side"
+    page.get_by_role("heading", name="Side by side").wait_for()
     assert page.locator("ul.side li").count() == 3
 
 
@@ -300,16 +300,19 @@ def states(page, real, drawn):
     page.locator("input[name=item]").nth(0).check()
     page.locator("input[name=item]").nth(1).check()
     page.get_by_role("button", name="Compare the chosen two").click()
+    page.get_by_role("heading", name="Side by side").wait_for()
     yield "compare"
     for path in ("/gallery", "/gallery/label?label=acura_rl_sedan_2012", "/answers/gone"):
         page.goto(path)
         yield path
     page.goto("/gallery/label?label=acura_rl_sedan_2012")
     page.locator("ul.photos a").first.click()
+    page.get_by_role("heading", name="What looks like this one").wait_for()
     yield "item"
     page.go_back()
     page.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Remove the chosen").click()
+    page.get_by_role("heading", name="Remove from the gallery?").wait_for()
     yield "remove"
     page.goto("/enrol")
     yield "enrol"
