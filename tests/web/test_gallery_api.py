@@ -63,6 +63,7 @@ def test_a_list_says_whether_there_is_more_and_the_other_forms_have_all(door, be
     ("fields", "photos", "says"),
     [
         ({"label": ""}, 1, "needs a label"),
+        ({"label": "a\x16b"}, 1, "control characters"),
         ({"item_id": "x"}, 2, "of a single photo"),
         ({"lable": "x"}, 1, "no field 'lable'"),
     ],

@@ -144,7 +144,11 @@ def _new_items(sent: Sent, batch_id: str) -> list[vmmr.NewItem]:
         raise DoorError(Reason.INVALID_REQUEST, "the form needs a label")
     if len(sent.photos) > 1 and sent.fields.keys() & {"item_id", "uri"}:
         raise DoorError(Reason.INVALID_REQUEST, "item_id and uri are of a single photo, and the form has several")
-    return [_new_item(photo, sent, batch_id) for photo in sent.photos]
+    try:
+        return [_new_item(photo, sent, batch_id) for photo in sent.photos]
+    except ValueError as error:
+        # What labels may be is the SDK's to say.
+        raise DoorError(Reason.INVALID_REQUEST, str(error)) from error
 
 
 def _new_item(photo: SentPhoto, sent: Sent, batch_id: str) -> vmmr.NewItem:

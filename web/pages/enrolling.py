@@ -28,7 +28,6 @@ taken side by side stay below it."""
 _NEAR_LABELS = 3
 _LABEL_CUTOFF = 0.8
 _YEAR = re.compile(r"(?:^|_)(?:19|20)\d\d$")
-_LONGEST_LABEL_BYTES = 512
 _BYTES_OF_PHOTO = 2**15
 
 
@@ -184,10 +183,11 @@ def _plain(label: str) -> str:
 
 def _label(text: str) -> str:
     label = text.strip()
-    if not label or len(label.encode()) > _LONGEST_LABEL_BYTES or not label.isprintable():
-        raise DoorError(
-            Reason.INVALID_REQUEST, f"a label has 1 to {_LONGEST_LABEL_BYTES} bytes, and no control characters"
-        )
+    try:
+        # What labels may be is the SDK's to say, and at last the service's.
+        vmmr.NewItem(b"", label=label)
+    except ValueError as error:
+        raise DoorError(Reason.INVALID_REQUEST, str(error)) from error
     return label
 
 
