@@ -34,6 +34,7 @@ SCRIPTS = {
     "vmmr-embedder": ("embedder_svc.__main__", "main"),
     "vmmr-search": ("search_svc.__main__", "main"),
     "vmmr-loadtest": ("loadtest.__main__", "main"),
+    "vmmr-web": ("web.__main__", "main"),
 }
 MOMENTS = [
     *[("vmmr", ["--version"], moment) for moment in ("vmmr", "grpc", "numpy", "vmmr._cli.arguments", "exit")],
@@ -47,6 +48,7 @@ MOMENTS = [
         for moment in ("argparse", "vmmr", "loadtest.command", "matplotlib")
     ],
     ("vmmr-loadtest", ["--version"], "exit"),
+    *[("vmmr-web", ["--version"], moment) for moment in ("argparse", "web.config", "exit")],
     ("vmmr", ["loadtest", "embed", "--rate", "1"], "loadtest.arguments"),
     ("vmmr", ["loadtest", "embed", "--rate", "1"], "loadtest.command"),
 ]

@@ -34,9 +34,9 @@ FAMILY = 5
 """Cars of one family: years of a model, models that share a body."""
 KINSHIP = (0.1, 0.7)
 """The share of a car's own place that is its family's: as likely little as most."""
-CLASS_SPREAD, PHOTO_SPREAD = 0.2, 0.31
+CLASS_SPREAD, PHOTO_SPREAD = 0.18, 0.38
 """Log-normal: how far classes differ in how far their photos lie from their centre, and photos of one class."""
-VIEWS, VIEW_SHARE = 4, 0.13
+VIEWS, VIEW_SHARE = 4, 0.14
 """Photos are taken from one of so many sides, the same for all cars: a share of how far they lie from their centre."""
 STRAY = 0.12
 """How far photos lie on the way to some other car, of the way there: half normal."""

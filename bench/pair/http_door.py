@@ -13,8 +13,6 @@ beside those of this program when it asks by the SDK. Each figure is a median ov
 import argparse
 import http.client
 import json
-import os
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -25,6 +23,7 @@ from threading import local
 
 import vmmr
 
+from bench.lib import machine
 from bench.lib.paths import CARS, RESULTS
 from bench.lib.photos import photos_of
 from bench.lib.servers import Served, Starting, pair, starting
@@ -61,7 +60,7 @@ def main() -> None:
             vmmr.Client(embedder.address, search.address, timeout_s=TIMEOUT_S) as client,
         ):
             figures = _measured(client, _wait(starting_web), photos, args)
-    about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "photos": source}
+    about = {"machine": machine.describe(), "photos": source}
     settings = {name: getattr(args, name) for name in ("rounds", "single", "many", "callers")}
     for name, (median, least, most) in figures.items():
         print(f"{name:28} {median:8.3f}  [{least:.3f}, {most:.3f}]")

@@ -40,7 +40,9 @@ def _blurred(photo: Pixels, rng: np.random.Generator) -> Pixels:
 def _enlarged(photo: Pixels, rng: np.random.Generator) -> Pixels:
     side = max(1, round(len(photo) * _drawn(_SIDE, rng)))
     image = Image.fromarray(photo)
-    small = image.resize((side, side), Image.Resampling.BICUBIC)  # as thumbnails are made; enlarged as preprocessing does it
+    small = image.resize(
+        (side, side), Image.Resampling.BICUBIC
+    )  # as thumbnails are made; enlarged as preprocessing does it
     return np.asarray(small.resize(image.size, Image.Resampling.BILINEAR))
 
 

@@ -1,5 +1,6 @@
 """What goes wrong comes out as one of our exceptions, with all that the service said."""
 
+import contextlib
 import pickle
 import select
 import socket
@@ -174,7 +175,7 @@ class Wire:
                 self._threads[-1].start()
 
     def _carry(self, near: socket.socket, far: socket.socket, dead: threading.Event) -> None:
-        with near, far:
+        with near, far, contextlib.suppress(ConnectionError):  # an end that closes while the other sends resets it
             while not self._over.is_set():
                 for source in select.select([near, far], [], [], 0.05)[0]:
                     content = source.recv(65536)

@@ -70,7 +70,12 @@ def test_a_few_are_taken_from_all_over(count, most, expected):
 
 
 def test_answers_are_shown_with_their_shares_and_nearest_photos(capsys):
-    answers.show([answered("lumen_arc_2020", "lumen_arc_2020"), answered("lumen_arc_2020", "lumen_arc_2022")])
+    answers.show(
+        [
+            answered("lumen_arc_2020", "lumen_arc_2020", verdict="known"),
+            answered("lumen_arc_2020", "lumen_arc_2022", verdict="known"),
+        ]
+    )
     assert capsys.readouterr().out.splitlines() == [
         "  photo                     answer            make  model  label",
         "  ✓ lumen_arc_2020/007.jpg  lumen arc 2020    100%    75%    50%",

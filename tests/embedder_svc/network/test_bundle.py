@@ -24,7 +24,7 @@ FIELDS = {
     "metrics": {"top_1": 0.37},
 }
 ONNX = b"a graph"
-BEFORE_DETECTORS = "16fb5be3522400f41b0367f78c6a79e730015efd3d80316ab72f4d79c78170db"
+BEFORE_DETECTORS = "6bf5d3945024cba6b61783b7d03edf54fe7965a4eabbe9684522934afd83ea53"
 """The fingerprint of these, as it was made before a bundle could have a detector."""
 
 
@@ -150,8 +150,8 @@ class TestDamage:
         assert re.match("says fingerprint [0-9a-f]{64}, its content has [0-9a-f]{64}", damage(path).reason)
 
     def test_a_bundle_for_another_preprocessing(self, path, written):
-        edit(path, preprocess=2)
-        assert damage(path).reason == "is for preprocessing 2, this vmmr does 1"
+        edit(path, preprocess=1)
+        assert damage(path).reason == "is for preprocessing 1, this vmmr does 2"
 
 
 DETECTOR = {

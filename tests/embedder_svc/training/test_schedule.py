@@ -39,12 +39,15 @@ def test_stages_that_do_not_cover_the_run_are_refused(text):
 
 def test_a_recipe_names_what_differs_from_another():
     assert Recipe().differences(asdict(Recipe())) == []
-    assert Recipe(rate=0.5).differences({**asdict(Recipe()), "old": 1}) == ["rate (0.5, was 0.02)", "old (None, was 1)"]
+    assert Recipe(rate=0.5).differences({**asdict(Recipe()), "old": 1}) == [
+        "rate (0.5, was 0.02)",
+        "old (no setting of this vmmr, was 1)",
+    ]
 
 
 def test_photos_must_be_decoded_large_enough_for_every_size():
-    with pytest.raises(CommandError, match="at least the largest size used, 256"):
-        Recipe(test_sizes="128,256")
+    with pytest.raises(CommandError, match="at least the largest size used, 288"):
+        Recipe(test_sizes="128,288")
 
 
 def test_test_sizes_are_numbers():

@@ -468,8 +468,9 @@ class TestCompaction:
                 await service.Compact(gallery_pb2.CompactRequest(), SimpleNamespace(time_remaining=lambda: None))
         assert caught.value.reason is Reason.COMPACTION_FAILED
 
-    def test_with_nothing_written_answers_with_the_version_that_is_served(self, shared):
-        assert shared.compact().index_version == "000001"
+    def test_with_nothing_written_answers_with_the_version_that_is_served(self, index, serve):
+        _, client = serve(index)
+        assert client.compact().index_version == "000001"
 
     def test_is_refused_while_another_builds(self, index, serve):
         _, client = serve(index)

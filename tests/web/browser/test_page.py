@@ -226,8 +226,8 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"hello", "the file is no JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the file is no JPEG"),
+        (b"hello", "the file is text"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the file is an SVG"),
         (bomb, "pixels"),
     ],
     ids=["text", "svg", "bomb"],
