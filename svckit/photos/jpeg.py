@@ -16,7 +16,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from PIL.JpegImagePlugin import JpegImageFile
@@ -128,6 +128,16 @@ class _Parts:
         self.scans.append(_Scan(header, start, end, body[3:-3:2], range(first, last + 1), low & 15))
         return end
 
+    def drop_padding(self) -> bool:
+        """Leave out what a file is filled up with behind the data of its only scan: zeros or ones. Return whether there was any.
+
+        Two bytes of it stay: the data may end in a zero, or in the two bytes that 0xff is written as.
+        """
+        scan = self.scans[0]
+        filled = len(self.content[scan.start : scan.end].rstrip(b"\0\xff")) + 2
+        self.scans[0] = replace(scan, end=min(scan.end, scan.start + filled))
+        return self.scans[0].end < scan.end
+
     @property
     def components(self) -> bytes:
         return self.frame[9::3]
@@ -227,15 +237,18 @@ class Jpeg(JpegImageFile):
 
         Raise PhotoError if they ended long before.
         """
-        tiles = self.tile
+        tiles = list(self.tile)
         try:
             self._load(self._watched())
         except _NotThereError:
             self.tile = tiles
             return False
-        if not self._is_near_end:
+        if self._is_near_end:
+            return True
+        if not self._parts.drop_padding():
             raise corrupt("there is data for more pixels than it has")
-        return True
+        self.tile, self.fp = tiles, io.BytesIO()
+        return self._is_watched_to_end()
 
     def _load(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

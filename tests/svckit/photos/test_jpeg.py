@@ -53,6 +53,22 @@ class TestTheEndIsMissing:
         whole = encode(request.getfixturevalue(picture), "JPEG", **options)
         assert np.array_equal(read(whole[:-missing]), read(whole))
 
+    @pytest.mark.parametrize(
+        "filled", [bytes(5000), b"\xff" * 5000, bytes(70_000)], ids=["zeros", "ones", "many zeros"]
+    )
+    @pytest.mark.parametrize("options", KINDS)
+    @pytest.mark.parametrize("picture", ["scene", "noise"])
+    def test_but_no_pixel_and_the_file_is_filled_up(self, picture, options, filled, encode, request):
+        whole = encode(request.getfixturevalue(picture), "JPEG", **options)
+        assert np.array_equal(read(whole[:-2] + filled), read(whole))
+        assert np.array_equal(read(whole[:-2] + filled + whole[-2:]), read(whole))
+
+    @pytest.mark.parametrize("options", [each for each in OF_ONE_SCAN if "restart_marker_rows" not in each])
+    def test_and_pixels_with_it_and_the_file_is_filled_up(self, options, noise, encode):
+        filled = encode(noise, "JPEG", **options)[:-40] + bytes(5000)
+        assert refusal(filled) == PhotoReason.IMAGE_TRUNCATED
+        assert refusal(filled + b"\xff\xd9") == PhotoReason.IMAGE_CORRUPT
+
     @pytest.mark.parametrize("mode", ["L", "CMYK"])
     def test_of_gray_and_of_ink(self, mode, scene, encode):
         whole = encode(Image.fromarray(scene).convert(mode), "JPEG")
