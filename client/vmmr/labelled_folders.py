@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vmmr import photo_folders
-from vmmr.label_names import NO_YEAR, canonical, label_fault, read
+from vmmr.label_names import NO_YEAR, canonical, label_fault, normalise, read
 from vmmr.photo_folders import LeftOut
 
 BESIDE = "not in a folder named after a label"
 TOO_DEEP = "in a folder within the folder of a label"
 YEAR_ALONE = "in a folder named after a year, or below one, which takes a make's and a model's above it to be a label"
+NO_YEAR_OF = "in a folder among those of makes and models, but in none of a year"
 _NOT_KNOWN = "unknown"
 """The name of CompCars' folders of photos whose year is not known."""
 _YEAR = re.compile(r"(19|20)[0-9]{2}")
@@ -62,21 +63,31 @@ def _places(paths: Sequence[str], own_name: str) -> tuple[tuple[str, ...], dict[
     """Return the folders around the labels', and for each path its label, or else why it has none."""
     folders = {path: PurePosixPath(path).parts[:-1] for path in paths}
     if not any(folders.values()):
-        return (), dict.fromkeys(paths, _place((own_name,), 0, unknown=False))
+        return (), dict.fromkeys(paths, _place((own_name,), 0, frozenset()))
     years = any(map(_of_year, folders.values()))
-    around = _around([parts for parts in folders.values() if parts and not _of_year(parts, unknown=years)])
-    return around, {path: _place(parts, len(around), unknown=years) for path, parts in folders.items()}
+    of_years = {parts for parts in folders.values() if _of_year(parts, unknown=years)}
+    above = frozenset(parts[:end] for parts in of_years for end in range(1, len(parts)))
+    around = _around([parts for parts in folders.values() if parts and parts not in of_years | above])
+    return around, {path: _place(parts, len(around), above) for path, parts in folders.items()}
 
 
-def _place(parts: tuple[str, ...], around: int, *, unknown: bool) -> tuple[str, str]:
-    """Return the label of a photo in these folders, or else why it has none."""
-    if label := _of_year(parts, unknown=unknown):
+def _place(parts: tuple[str, ...], around: int, above: frozenset[tuple[str, ...]]) -> tuple[str, str]:
+    """Return the label of a photo in these folders, or else why it has none. `above` are the folders that those of years lie in."""
+    if label := _of_year(parts, unknown=bool(above)):
         return label, ""
-    if not parts:
+    if not parts or parts in above:
         return "", BESIDE
-    if _YEAR.fullmatch(parts[-1]) or (any(map(_YEAR.fullmatch, parts[:-1])) and read(parts[-1]).problem):
+    is_named = not read(parts[-1]).problem
+    if _is_year(parts[-1]) or (any(map(_is_year, parts[:-1])) and not is_named):
         return "", YEAR_ALONE  # it would be a year, or a colour
+    if parts[:1] in above and not is_named:
+        return "", NO_YEAR_OF  # it would be a model
     return ("", TOO_DEEP) if len(parts) > around + 1 else (parts[-1], "")
+
+
+def _is_year(folder: str) -> bool:
+    """Return whether the name of a folder is a year, or several: `2012`, `2009-2011`."""
+    return all(map(_YEAR.fullmatch, normalise(folder).split() or [""]))
 
 
 def _of_year(parts: tuple[str, ...], *, unknown: bool = False) -> str:

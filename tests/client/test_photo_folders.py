@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from vmmr.labelled_folders import BESIDE, TOO_DEEP, YEAR_ALONE, scan
+from vmmr.labelled_folders import BESIDE, NO_YEAR_OF, TOO_DEEP, YEAR_ALONE, scan
 from vmmr.photo_folders import find, tally
 from vmmr.photo_names import has_photo_name, name_fault, shown
 
@@ -120,6 +120,29 @@ def test_a_photo_that_lies_in_no_label_is_left_out_not_given_a_wrong_one(tmp_pat
         ("honda_pilot_2011/front", TOO_DEEP, 2),
         ("kia_rio_2009/back", TOO_DEEP, 1),
     }
+
+
+def test_a_make_a_model_or_several_years_are_no_label(tmp_path):
+    touch(tmp_path, "all/Audi/A4/2019/1.jpg", "all/Audi/A4/2.jpg", "all/Audi/3.jpg", "all/4.jpg", "all/Audi/A3/5.jpg")
+    touch(tmp_path, "all/Audi/A4/2009-2011/6.jpg", "all/Audi/A3/front/7.jpg", "all/honda_pilot_2011/8.jpg")
+    scanned = scan(tmp_path)
+    assert scanned.labels == {
+        "all/Audi/A4/2019/1.jpg": "Audi_A4_2019",
+        "all/honda_pilot_2011/8.jpg": "honda_pilot_2011",
+    }
+    assert {(each.path, each.reason) for each in scanned.left_out} == {
+        ("all/Audi/A4/2.jpg", BESIDE),
+        ("all/Audi/3.jpg", BESIDE),
+        ("all/4.jpg", BESIDE),
+        ("all/Audi/A3", NO_YEAR_OF),
+        ("all/Audi/A3/front", NO_YEAR_OF),
+        ("all/Audi/A4/2009-2011", YEAR_ALONE),
+    }
+
+
+def test_folders_of_several_years_alone_are_no_labels(tmp_path):
+    touch(tmp_path, "Audi/A4/2009-2011/1.jpg", "Audi/A4/2012_2014/2.jpg")
+    assert scan(tmp_path).labels == {}
 
 
 def test_a_folder_of_photos_alone_is_a_label_itself_unless_it_is_a_year(tmp_path):
