@@ -6,7 +6,7 @@ from vmmr import _channel
 from vmmr._channel import TLS
 from vmmr._connection import Connection
 from vmmr._deadlines import TimeLeft, within
-from vmmr._types import Filter, SearchOptions
+from vmmr._types import LONGEST_S, Filter, SearchOptions
 
 DEFAULTS = SearchOptions()
 EVERYTHING = Filter()
@@ -68,10 +68,12 @@ class BaseClient:
 
 
 def check_positive(**settings: float) -> None:
-    """Raise ValueError, naming the setting, if one isn't positive."""
+    """Raise ValueError, naming the setting, if one isn't positive, or is a time that gRPC can't count."""
     for name, setting in settings.items():
         if not setting > 0:
             raise ValueError(f"{name} must be > 0, got {setting}")
+        if name.endswith("_s") and setting >= LONGEST_S:
+            raise ValueError(f"{name} must be < {LONGEST_S}, got {setting}")
 
 
 def _check_connections(connections: int) -> None:

@@ -66,9 +66,13 @@ def credentials(tls: TLS) -> grpc.ChannelCredentials:
 
 
 def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) -> None:
-    """Raise ValueError if a target can't be called with these settings."""
+    """Raise ValueError if a target can't be called with these settings, TypeError if `tls` is none."""
     for target in targets:
         check_target(target)
+    if tls is not None and not isinstance(tls, TLS):
+        raise TypeError(f"tls must be a vmmr.TLS, such as vmmr.TLS(), got {tls!r}")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ValueError("the token has characters that can't be sent, such as a line break")
     for target in targets:
         if token is not None and tls is None and not is_local(target):
             raise ValueError(

@@ -14,7 +14,8 @@ for. `unknown`: no such car is in the gallery, or no car was found in the photo.
 Subject: TypeAlias = Literal["whole", "main_car", "every_car"]
 """What of a photo to look at. `whole`: all of it. `main_car`: the car that it is of. `every_car`: each car, the main one first."""
 
-_LONGEST_S = 2**31 // 1000
+LONGEST_S = 2**31 // 1000
+"""Times must be shorter: gRPC and our messages count milliseconds in 32 bits, and gRPC says of far longer deadlines at once that they have passed."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class SearchOptions:
         _check_range(k=self.k, nprobe=self.nprobe, ef_search=self.ef_search, rerank=self.rerank)
         if not 0 <= self.min_sequence < 2**64:
             raise ValueError(f"min_sequence must be >= 0 and < 2**64, got {self.min_sequence}")
-        if self.shard_timeout_s is not None and not 0 < self.shard_timeout_s < _LONGEST_S:
-            raise ValueError(f"shard_timeout_s must be > 0 and < {_LONGEST_S}, got {self.shard_timeout_s}")
+        if self.shard_timeout_s is not None and not 0 < self.shard_timeout_s < LONGEST_S:
+            raise ValueError(f"shard_timeout_s must be > 0 and < {LONGEST_S}, got {self.shard_timeout_s}")
 
 
 @dataclass(frozen=True)

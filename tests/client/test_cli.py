@@ -416,7 +416,7 @@ def test_a_command_line_or_environment_that_makes_no_sense_is_explained(
 
 def test_the_token_is_read_from_a_file_or_the_environment(run, services, tmp_path):
     (tmp_path / "token").write_text("from-file\n")
-    run("info", VMMR_TOKEN="from-environment")
+    run("info", VMMR_TOKEN="from-environment\n")
     run("info", "--token-file", "token", VMMR_TOKEN="from-environment")
     tokens = [call.metadata["authorization"] for call in services.embedder.script.received]
     assert tokens == ["Bearer from-environment", "Bearer from-file"]

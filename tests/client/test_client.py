@@ -1,6 +1,7 @@
 """What both clients give for what they are given."""
 
 import io
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -225,6 +226,28 @@ def test_a_single_photo_where_several_belong_is_a_type_error(client):
 def test_settings_that_make_no_sense_are_named(connect, settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} must be > 0"):
         connect(**settings)
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12, 2147483])
+def test_times_that_grpc_can_not_count_are_refused(connect, client, seconds):
+    """It would say at once that the deadline has passed."""
+    for setting in ("timeout_s", "keepalive_s"):
+        with pytest.raises(ValueError, match=f"{setting} must be < 2147483, got "):
+            connect(**{setting: seconds})
+    with pytest.raises(ValueError, match="timeout_s must be < 2147483, got "):
+        client.identify(b"1", timeout_s=seconds)
+
+
+def test_tls_that_is_none_is_a_type_error_that_says_what_to_give(connect):
+    with pytest.raises(TypeError, match=r"tls must be a vmmr\.TLS, such as vmmr\.TLS\(\), got True"):
+        connect(tls=True)
+
+
+@pytest.mark.parametrize("token", ["secret\n", "s\u00e9cret", "a\x00b"])
+def test_a_token_that_no_header_may_have_is_refused_and_not_shown(connect, token):
+    with pytest.raises(ValueError, match="the token has characters that can't be sent") as caught:
+        connect(token=token)
+    assert token not in str(caught.value)
 
 
 def test_a_deadline_or_a_batch_of_nothing_is_refused(client):

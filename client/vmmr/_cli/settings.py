@@ -15,8 +15,8 @@ def tls(args: argparse.Namespace) -> TLS | None:
 
 def token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
     """Return the bearer token, if there is one. Raise OSError if the file that should hold it can't be read."""
-    given = Path(args.token_file).read_text().strip() if args.token_file else environment.get("VMMR_TOKEN")
-    return given or None
+    given = Path(args.token_file).read_text() if args.token_file else environment.get("VMMR_TOKEN", "")
+    return given.strip() or None
 
 
 def subject(args: argparse.Namespace) -> Subject | None:
