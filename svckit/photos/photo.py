@@ -16,12 +16,12 @@ from typing import Self
 
 import numpy as np
 from PIL import ExifTags, Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 
 from svckit.photos import apart, iso_media
+from svckit.photos.bmp import Bmp
 from svckit.photos.jpeg import Jpeg
 from svckit.photos.kinds import READ, Format, described, format_of
 from svckit.photos.png import Png
@@ -144,10 +144,6 @@ def _gif(content: bytes) -> ImageFile:
     return GifImageFile(_CountedReads(content))
 
 
-def _bmp(content: bytes) -> ImageFile:
-    return BmpImageFile(io.BytesIO(content))
-
-
 _OPENERS: Mapping[Format, Callable[[bytes], ImageFile]] = MappingProxyType(
     {
         Format.JPEG: Jpeg,
@@ -155,7 +151,7 @@ _OPENERS: Mapping[Format, Callable[[bytes], ImageFile]] = MappingProxyType(
         Format.WEBP: WebP,
         Format.HEIC: iso_media.heic,
         Format.AVIF: iso_media.avif,
-        Format.BMP: _bmp,
+        Format.BMP: Bmp,
         Format.GIF: _gif,
     }
 )
