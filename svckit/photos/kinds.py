@@ -78,13 +78,14 @@ _OTHERS = (
 )
 _TEXTS = (
     (re.compile(rb"(?:<!--.*?-->|<\?xml.*?\?>|<!doctype[^>]*>|\s)*<svg[\s>]", re.DOTALL | re.IGNORECASE), "an SVG"),
-    (re.compile(rb"(?:<!--.*?-->|\s)*<(?:!doctype\s+html|html|head|body|meta|script|title|div|p|a)\b", re.DOTALL | re.IGNORECASE), "HTML"),
+    (re.compile(rb"(?:<!--.*?-->|\s)*<(?:!doctype\s+html|html|head|body|meta|link|script|style|title|div|span|p|a|br|b|h[1-6]|pre|table|center|img|form)\b", re.DOTALL | re.IGNORECASE), "HTML"),
     (re.compile(rb"\s*<\?xml.*?<html\b", re.DOTALL | re.IGNORECASE), "HTML"),
     (re.compile(rb"\s*<[?!]?[a-z]", re.IGNORECASE), "XML"),
     (re.compile(rb'\s*(?:\{\s*["}]|\[\s*["\[{\d\]])'), "JSON"),
     (re.compile(rb"https?://\S+\s*$"), "a URL, not the bytes of a photo"),
     (re.compile(rb"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|AAAA[A-Za-z0-9+/]{4}Z0eX)"), "a photo in base64, not its bytes"),
 )  # fmt: skip
+_HEIFS = frozenset({b"mif1", b"mif2", b"msf1", b"jpeg", b"jpgs", b"avci", b"avcs", b"miaf"})
 _VIDEOS = {b"qt  ": "a video (QuickTime)", b"crx ": "a camera's raw file (CR3)", b"M4A ": "an audio file (M4A)"}
 _RIFFS = {b"AVI ": "a video (AVI)", b"WAVE": "an audio file (WAV)"}
 _LOOKED_AT = 1024
@@ -103,7 +104,7 @@ def format_of(content: bytes) -> Format | None:
 
 def described(content: bytes) -> str:
     """Return what a file seems to be that is no photo, with its article: "a PDF"."""
-    start = content[:_LOOKED_AT].removeprefix(b"\xef\xbb\xbf")
+    start = _in_utf_8(content[:_LOOKED_AT])
     if content[257:262] == b"ustar":
         return "a tar archive"
     if not start.strip(b"\0"):
@@ -111,7 +112,16 @@ def described(content: bytes) -> str:
     return _binary(start) or _text(start) or f"of a type that is not known here, and begins with {start[:8].hex(' ')}"
 
 
+def _in_utf_8(start: bytes) -> bytes:
+    """Return what a text begins with in UTF-8, and without the mark that says how it is coded; other files as they are."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return start.decode("utf-16", "ignore").encode()
+    return start.removeprefix(b"\xef\xbb\xbf")
+
+
 def _binary(start: bytes) -> str | None:
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIFS:
+        return "a HEIF whose pictures are neither HEIC nor AVIF"
     if start[4:8] == b"ftyp":
         return _VIDEOS.get(start[8:12], "a video (MP4)")
     if start.startswith(b"RIFF"):
