@@ -45,6 +45,7 @@ _RANGE_ROVER = "range rover"
 _CALLED_LIKE_YEARS = frozenset({("peugeot", "2008")})
 """Models whose names could be the first of two years."""
 
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _NOT_A_WORD = re.compile(r"[\s_\-‐‑‒–./,]+")  # noqa: RUF001 - hyphens and dashes of all kinds
 _YEAR = re.compile(r"[0-9]{4}")
 
@@ -81,6 +82,17 @@ def normalise(words: str) -> str:
     So `Mercedes-Benz`, `mercedes_benz` and `mercedes benz` are one make. `&`, `+` and `'` stay as they are.
     """
     return _NOT_A_WORD.sub(" ", unicodedata.normalize("NFC", words).lower()).strip()
+
+
+def plain(words: str) -> str:
+    """Return normalised words without accents and without characters that nobody sees. Names that are then the same are hardly two."""
+    letters = _ACCENTS.sub("", unicodedata.normalize("NFD", normalise(words)))
+    return letters if letters.isprintable() else "".join(each for each in letters if unicodedata.category(each) != "Cf")
+
+
+def plain_car(car: Car) -> tuple[str, str, int | None]:
+    """Return make, model and year as they are compared to find one car with two labels."""
+    return plain(car.make), plain(car.model), car.year
 
 
 def read(label: str, makes: Collection[str] = ()) -> Car:

@@ -118,7 +118,7 @@ def _label_remarks(collection: Collection, makes: frozenset[str]) -> Iterator[Re
     cars = {name: label_names.read(name, makes) for name in collection.classes}
     first: dict[tuple[str, str, int | None], str] = {}
     for name, car in cars.items():
-        known = first.setdefault(car[:3], name)
+        known = first.setdefault(label_names.plain_car(car), name)
         if car.make and known != name:
             yield Remark(_folder_of(collection, name), f"the same make, model and year as {known!r}: votes divide")
     for name, car in cars.items():

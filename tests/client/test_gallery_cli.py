@@ -302,7 +302,18 @@ def test_another_part_of_a_photo_that_is_there_already_is_told_to_be_no_change(r
 # --- labels that are nearly there ---
 
 
-@pytest.mark.parametrize("label", ["Honda_Pilot_2001", "Honda Pilot 2001", "honda_pilot_2001 ", "honda-pilot 2001"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Honda_Pilot_2001",
+        "Honda Pilot 2001",
+        "honda_pilot_2001 ",
+        "honda-pilot 2001",
+        "h\u00f3nda_pilot_2001",
+        "honda_pilot_2001\u200f",
+        "hon\u200bda_pilot_2001",
+    ],
+)
 def test_another_way_to_write_a_label_of_the_gallery_is_warned_of(run, label):
     done = run("add", "1.jpg", "--label", label)
     assert done.returncode == 0

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from vmmr._types import Label
-from vmmr.label_names import Car, canonical, normalise, read, shown_makes
+from vmmr.label_names import Car, canonical, normalise, plain, plain_car, read, shown_makes
 from vmmr.photo_names import shown
 
 _CLOSE = 0.85
@@ -17,15 +17,15 @@ class Known:
     def __init__(self, labels: Iterable[Label]) -> None:
         self._labels = list(labels)
         self._names = {canonical(label.label) for label in self._labels}
-        self._words = {normalise(label.label): label.label for label in self._labels}
+        self._words = {plain(label.label): label.label for label in self._labels}
         self._cars = {
-            (normalise(each.make), normalise(each.model), each.year): each.label for each in self._labels if each.make
+            (plain(each.make), plain(each.model), each.year): each.label for each in self._labels if each.make
         }
-        self._makes = frozenset(make for make, _, _ in self._cars if " " in make)
+        self._makes = frozenset(normalise(each.make) for each in self._labels if " " in normalise(each.make))
 
     def label_of(self, make: str, model: str, year: int) -> str | None:
         """Return the gallery's label of a car; None if it has none."""
-        return self._cars.get((normalise(make), normalise(model), year))
+        return self._cars.get((plain(make), plain(model), year))
 
     def near(self, label: str) -> str | None:
         """Return a label of the gallery that names what this one names in other letters, or nearly does; None if there is none."""
@@ -44,17 +44,17 @@ class Known:
                 hint = f"; the gallery has {_quoted(close)}" if close else ""
                 yield f"{_quoted(label)} is a new label: {car.problem}{hint}"
             if car.make:
-                self._cars.setdefault(car[:3], label)
-            self._words.setdefault(normalise(label), label)
+                self._cars.setdefault(plain_car(car), label)
+            self._words.setdefault(plain(label), label)
 
     def _read(self, label: str, makes: frozenset[str]) -> Car:
         return read(label, self._makes | makes)
 
     def _same(self, label: str, car: Car) -> str | None:
-        return (self._cars.get(car[:3]) if car.make else None) or self._words.get(normalise(label))
+        return (self._cars.get(plain_car(car)) if car.make else None) or self._words.get(plain(label))
 
     def _close(self, label: str) -> str | None:
-        found = difflib.get_close_matches(normalise(label), self._words, n=1, cutoff=_CLOSE)
+        found = difflib.get_close_matches(plain(label), self._words, n=1, cutoff=_CLOSE)
         return self._words[found[0]] if found else None
 
 

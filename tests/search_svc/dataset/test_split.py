@@ -57,6 +57,14 @@ def test_the_manifest_the_sizes_and_the_report_are_written(photos, tmp_path, cap
     ]
 
 
+@pytest.mark.parametrize("label", ["h\u00f3nda_pilot_2011", "hon\u200bda_pilot_2011"])
+def test_an_accent_or_a_character_that_nobody_sees_makes_no_other_car(label, photos, tmp_path):
+    (photos / "VMMRdb" / label).mkdir()
+    (photos / "VMMRdb" / label / "1.jpg").touch()
+    run(photos, "--out", tmp_path / "manifest.csv")
+    assert "the same make, model and year as" in (tmp_path / "split_report.csv").read_text()
+
+
 def test_labels_that_are_one_car_are_reported_first(photos, tmp_path, capsys):
     for label in ("Honda_Pilot_2011", "Odd"):
         (photos / "VMMRdb" / label).mkdir()
