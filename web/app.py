@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -43,15 +43,15 @@ def build(door: Door, metrics: WebMetrics) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.door = door
-    for room in (identify, vectors, gallery, service, asking, browsing, enrolling, gallery_photos, session, site):
-        app.include_router(room.router)
+    for part in (identify, vectors, gallery, service, asking, browsing, enrolling, gallery_photos, session, site):
+        app.include_router(part.router)
     _handle_errors(app, metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Envelope(app, metrics)
 
 
 def _handle_errors(app: FastAPI, metrics: WebMetrics) -> None:
-    """Answer every error with a problem."""
+    """Answer every error with a problem, unless the caller has gone."""
 
     async def refuse(request: Request, error: Exception) -> Response:
         problem = problem_of(_as_ours(error), getattr(request.state, "request_id", None))
@@ -61,6 +61,11 @@ def _handle_errors(app: FastAPI, metrics: WebMetrics) -> None:
             answer.headers.update(error.headers)
         return answer
 
+    async def gone(request: Request, error: Exception) -> Response:
+        del request, error
+        return Response(status_code=499)  # for the log and the metrics: nobody is left to read it
+
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind in (DoorError, vmmr.VmmrError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
 

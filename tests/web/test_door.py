@@ -1,17 +1,21 @@
 """What every request passes: limits, tokens, origins, rates, ids, deadlines, and what the log and metrics say of it."""
 
+import queue
 import socket
 import threading
 from contextlib import contextmanager
 
 import httpx
 import pytest
+import vmmr
 
+from tests.web.conftest import TOKEN
 from tests.web.test_identify import form
+from web.config import WebConfig
 from web.door import envelope, process
 from web.door.access import SESSION_S, Access
 from web.door.kept import Kept
-from web.door.problems import DoorError
+from web.door.problems import DoorError, problem_of
 from web.door.rates import Rates
 
 
@@ -107,6 +111,15 @@ def test_nonsense_in_place_of_http_is_refused_and_closed(door, lines):
     assert answer.startswith(b"HTTP/1.1 4")
 
 
+def test_the_body_of_an_answer_does_not_wait_for_its_head_to_be_acknowledged():
+    with (
+        process._listen(WebConfig(port=0)) as listening,
+        socket.create_connection(listening.getsockname(), 60),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # --- who may ---
 
 
@@ -162,6 +175,7 @@ def test_a_session_ends(monkeypatch):
         ({"Sec-Fetch-Site": "same-site"}, False),
         ({"Origin": "https://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({"Origin": "http://127.0.0.1:PORT"}, True),
     ],
 )
@@ -196,6 +210,36 @@ def test_the_addresses_of_one_ipv6_network_count_as_one():
     rates.take("2001:db8:1:3::1")
     with pytest.raises(DoorError):
         rates.take("2001:db8:1:2:ffff::9")
+
+
+@pytest.mark.parametrize("address", ["203.0.113.9", "::ffff:203.0.113.9"])
+def test_an_ipv4_address_counts_by_itself_however_it_is_written(address):
+    rates = Rates(1, clock=lambda: 0.0)
+    rates.take(address)
+    rates.take("::ffff:203.0.113.10")
+    with pytest.raises(DoorError):
+        rates.take("203.0.113.9")
+
+
+def test_tokens_cannot_be_tried_without_end(opened, bearer):
+    """The right token, too, is refused then: what is tried must not be told apart."""
+    door = opened(calls_per_minute=2)
+    wrong = {"Authorization": "Bearer wrong"}
+    assert [door.http.delete("/v1/items?label=a", headers=wrong).status_code for _ in range(2)] == [401, 401]
+    assert door.http.delete("/v1/items?label=a", headers=bearer).status_code == 429
+    assert door.http.get("/enrol/x", headers=bearer).status_code == 429
+
+
+def test_a_request_with_a_photo_and_a_token_counts_once(opened, bearer):
+    door = opened(calls_per_minute=1)
+    reply = door.http.post("/v1/items", files=form(b"1"), data={"label": "a"}, headers=bearer)
+    assert reply.status_code == 200
+
+
+def test_the_pages_of_a_session_do_not_count(opened):
+    door = opened(calls_per_minute=1)
+    assert door.http.post("/sign-in", data={"token": TOKEN}).status_code == 303
+    assert [door.http.get("/enrol/x").status_code for _ in range(3)] == [404, 404, 404]
 
 
 def test_too_many_requests_are_refused_with_the_time_to_wait(opened, services):
@@ -251,12 +295,34 @@ def test_a_deadline_that_passes_is_a_504_of_the_services_reason(door, stuck):
     assert stuck.left.wait(60)
 
 
-def test_the_work_of_a_caller_who_leaves_is_dropped(door, stuck):
+@pytest.fixture
+def ended(door, monkeypatch):
+    """The statuses of requests, as they end."""
+    statuses = queue.Queue()
+    monkeypatch.setattr(door.metrics, "ended", lambda _, __, status, ___: statuses.put(status))
+    return statuses
+
+
+def test_the_work_of_a_caller_who_leaves_is_dropped(door, stuck, ended):
     with socket.create_connection(("127.0.0.1", door.port), 60) as sock:
         sock.sendall(head(1) + b"7")
         assert stuck.waits.wait(60)
         assert not stuck.left.is_set()
     assert stuck.left.wait(60)
+    assert ended.get(timeout=60) == 499
+
+
+def test_a_caller_who_leaves_in_the_middle_of_an_upload_made_no_mistake(door, ended):
+    with socket.create_connection(("127.0.0.1", door.port), 60) as sock:
+        sock.sendall(head(2) + b"7")
+    assert ended.get(timeout=60) == 499
+    assert errors(door.metrics) == {}
+
+
+def errors(metrics) -> dict[str, float]:
+    """How often each reason was given."""
+    [family] = [each for each in metrics.registry.collect() if each.name == "vmmr_errors"]
+    return {each.labels["reason"]: each.value for each in family.samples if each.name.endswith("_total")}
 
 
 # --- services that fail ---
@@ -268,6 +334,15 @@ def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened, serv
     assert (reply.status_code, reply.json()["reason"]) == (503, "UNAVAILABLE")
     assert "embedder" in reply.json()["detail"]
     assert "no vmmr server answers (embedder)" in reply.json()["detail"]
+    ready = door.http.get("/readyz")
+    assert ready.status_code == 503
+    assert "no vmmr server answers (embedder)" in ready.json()["problems"][0]
+
+
+@pytest.mark.parametrize("target", ["10.0.0.7:50051", "embedder.internal:50051", "[fd00::7]:50051"])
+def test_no_address_of_a_service_is_told(target):
+    error = vmmr.UnavailableError(f"no vmmr server answers at {target} (embedder): refused", status="UNAVAILABLE")
+    assert problem_of(error).detail == "no vmmr server answers (embedder): refused"
 
 
 @pytest.mark.parametrize(
@@ -326,18 +401,20 @@ def test_every_answer_has_the_headers_of_security(door, path):
     assert "server" not in headers
 
 
-def test_metrics_count_by_route_and_not_by_path(door):
+def test_strangers_cannot_make_up_series_of_metrics(door):
     door.http.get("/v1/labels?q=a")
     door.http.get("/nothing/1")
     door.http.get("/nothing/2")
+    for method in ("BREW", "BREW2"):
+        door.http.request(method, "/nothing/3")
     counts = {
-        (sample.labels["route"], sample.labels["status"]): sample.value
+        (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
         for family in door.metrics.registry.collect()
         if family.name == "http_requests"
         for sample in family.samples
         if sample.name == "http_requests_total"
     }
-    assert counts == {("/v1/labels", "200"): 1, ("none", "404"): 2}
+    assert counts == {("GET", "/v1/labels", "200"): 1, ("GET", "none", "404"): 2, ("other", "none", "404"): 2}
 
 
 def test_what_is_kept_longest_unread_goes_first():

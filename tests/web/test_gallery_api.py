@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.web.test_identify import form
+from web.api.tables import table
 
 
 def add(door, bearer, *photos: bytes, **fields: str):
@@ -29,9 +30,25 @@ def test_labels_are_lines_and_rows_too(door):
     assert len(rows) == 3
 
 
-def test_what_fails_before_the_first_line_is_a_problem_and_no_empty_list(door, services, fail):
+async def test_rows_are_sent_as_they_come():
+    """A gallery may be larger than memory."""
+    fetched = []
+
+    async def entries():
+        for n in range(9):
+            fetched.append(n)
+            yield {"n": n, "text": "a\nb"}
+
+    parts = aiter(table(("n", "text"), entries()).body_iterator)
+    assert [await anext(parts), fetched] == ["n,text\r\n", []]
+    assert [await anext(parts), fetched] == ['0,"a\nb"\r\n', [0]]
+
+
+@pytest.mark.parametrize("form_", ["ndjson", "csv"])
+@pytest.mark.parametrize("path", ["/v1/labels", "/v1/items"])
+def test_what_fails_before_the_first_line_is_a_problem_and_no_empty_list(door, services, fail, path, form_):
     services.search.script.marked[b""] = fail("SHUTTING_DOWN")
-    reply = door.http.get("/v1/labels?format=ndjson&timeout_s=1")
+    reply = door.http.get(f"{path}?format={form_}&timeout_s=1")
     assert (reply.status_code, reply.json()["reason"]) == (503, "SHUTTING_DOWN")
 
 

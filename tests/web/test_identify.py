@@ -29,8 +29,9 @@ def years(reply) -> list[int]:
         {"content": b"7", "headers": {"Content-Type": "application/octet-stream"}},
         {"json": {"base64": base64.b64encode(b"7").decode()}},
         {"json": {"photos": [{"base64": base64.b64encode(b"7").decode()}]}},
+        {"json": {"base64": base64.b64encode(b"7").decode(), "name": "photos"}},
     ],
-    ids=["form", "raw", "octets", "json", "json-list"],
+    ids=["form", "raw", "octets", "json", "json-list", "json-named-photos"],
 )
 def test_a_photo_may_come_in_any_form(door, sent):
     assert years(door.http.post("/v1/identify", **sent)) == [2007]
@@ -62,6 +63,19 @@ def test_the_answer_is_the_sdks(door, services):
         found.years_confidence,
         found.label_confidence,
     ]
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape"])
+@pytest.mark.parametrize(
+    "part", ['name="photo"; filename="%s"\r\n\r\n7', 'name="label"\r\n\r\n%s', 'name="%s"\r\n\r\nx']
+)
+def test_text_that_is_none_is_refused_whatever_character_set_it_is_said_to_be_in(door, charset, part):
+    half = {"utf-7": "+2AA-", "unicode_escape": "\\ud800"}[charset]
+    body = f"--b\r\nContent-Disposition: form-data; {part % half}\r\n--b--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    reply = door.http.post("/v1/identify", content=body, headers=kind)
+    assert (reply.status_code, reply.json()["reason"]) == (400, "INVALID_REQUEST")
+    assert "the form can't be read" in reply.json()["detail"]
 
 
 def test_options_reach_the_services(door, services):
@@ -165,7 +179,8 @@ def test_ndjson_has_the_first_answers_before_the_last_photos_are_embedded(opened
         ("", {"content": b"x"}, 415, "no Content-Type"),
         ("", {"json": {"url": "http://x/", "base64": "Nw=="}}, 400, "give one of url and base64"),
         ("", {"json": {}}, 400, "give one of url and base64"),
-        ("", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "body"),
+        ("", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "body: EOF"),
+        ("", {"content": b"[]", "headers": {"Content-Type": "application/json"}}, 400, "body: "),
         ("", {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
         ("?crop=0.5,0,0.4,1", {"files": form(b"7")}, 400, "left < right"),
         ("?crop=nan,0,1,1", {"files": form(b"7")}, 400, "crop"),

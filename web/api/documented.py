@@ -1,4 +1,4 @@
-"""What OpenAPI is told of requests and refusals, where it can't be read from the code."""
+"""Describe to OpenAPI the bodies of requests and the refusals, which it can't read from the code."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ TABLES: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     200: {"content": {"application/x-ndjson": {}, "text/csv": {}}},
 }
-"""Of routes with a parameter `format`."""
+"""The answers of a route that has a parameter `format`."""
 
 
 def photos_body(fields: dict[str, Any] | None = None, required: tuple[str, ...] = ()) -> dict[str, Any]:

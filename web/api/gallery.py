@@ -75,10 +75,10 @@ async def labels(request: Request, door: TheDoor, query: Annotated[LabelsQuery, 
     wanted = matching(door.client.labels(timeout_s=door.within(query.timeout_s)), query.q)
     if query.format == "ndjson":
         return lines(adapter(vmmr.LabelCount), await started(wanted))
-    found = [entry async for entry in wanted]
     if query.format == "csv":
-        return table(_LABEL_COLUMNS, ({**vars(entry.label), "items": entry.items} for entry in found))
-    return reply(LabelsReply(found, request_id(request)))
+        entries = await started(wanted)
+        return table(_LABEL_COLUMNS, ({**vars(entry.label), "items": entry.items} async for entry in entries))
+    return reply(LabelsReply([entry async for entry in wanted], request_id(request)))
 
 
 @router.get("/v1/items", response_model=ItemsReply, responses=TABLES)
@@ -89,7 +89,8 @@ async def items(request: Request, door: TheDoor, query: Annotated[ItemsQuery, Qu
     if query.format == "ndjson":
         return lines(adapter(vmmr.Item), await started(wanted))
     if query.format == "csv":
-        return table(_ITEM_COLUMNS, [{name: getattr(item, name) for name in _ITEM_COLUMNS} async for item in wanted])
+        entries = await started(wanted)
+        return table(_ITEM_COLUMNS, ({name: getattr(item, name) for name in _ITEM_COLUMNS} async for item in entries))
     found = await first(wanted, query.limit + 1)
     return reply(ItemsReply(found[: query.limit], len(found) > query.limit, request_id(request)))
 

@@ -36,7 +36,7 @@ async def identify(request: Request, door: TheDoor, options: Annotated[IdentifyO
     if options.format == "ndjson":
         return lines(adapter(Answer), _each(answers))
     if options.format == "csv":
-        return table(ANSWER_COLUMNS, map(answer_row, answers))
+        return table(ANSWER_COLUMNS, (answer_row(answer) async for answer in _each(answers)))
     return reply(IdentifyReply(answers, request_id(request)))
 
 

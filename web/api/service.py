@@ -11,6 +11,7 @@ from web.api.options import Timeout
 from web.api.replies import reply, request_id
 from web.api.shapes import Health, InfoReply
 from web.door.door import TheDoor
+from web.door.problems import problem_of
 
 router = APIRouter(tags=["service"])
 
@@ -41,7 +42,7 @@ async def _problems(door: TheDoor) -> list[str]:
     try:
         found = await door.client.info(timeout_s=_READY_S)
     except vmmr.VmmrError as error:
-        return [str(error)]
+        return [problem_of(error).detail]
     if not found.same_model:
         return ["the index is of another model than the embedder's"]
     return []

@@ -1,4 +1,4 @@
-"""The answers of `/v1`. What is in them of the SDK's is told as the SDK has it."""
+"""The answers of `/v1`. The SDK's types in them have the SDK's field names."""
 
 from dataclasses import dataclass, field
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -62,13 +62,15 @@ def answer_row(answer: Answer) -> dict[str, Any]:
     return row
 
 
-def table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Response:
-    """Return rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, tuple(columns), restval="")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return Response(file.getvalue(), media_type=CSV)
+def table(columns: tuple[str, ...], rows: AsyncIterator[Mapping[str, Any]]) -> StreamingResponse:
+    """Return rows as CSV, each sent as it comes. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+
+    async def encoded() -> AsyncIterator[str]:
+        yield _line(columns, dict(zip(columns, columns, strict=True)))
+        async for row in rows:
+            yield _line(columns, {name: _cell(value) for name, value in row.items()})
+
+    return StreamingResponse(encoded(), media_type=CSV)
 
 
 def lines(adapter: TypeAdapter[Any], entries: AsyncIterator[Any]) -> Response:
@@ -79,6 +81,12 @@ def lines(adapter: TypeAdapter[Any], entries: AsyncIterator[Any]) -> Response:
             yield adapter.dump_json(entry) + b"\n"
 
     return StreamingResponse(encoded(), media_type=NDJSON)
+
+
+def _line(columns: tuple[str, ...], row: Mapping[str, Any]) -> str:
+    line = io.StringIO()
+    csv.DictWriter(line, columns, restval="").writerow(row)
+    return line.getvalue()
 
 
 def _cell(value: Any) -> Any:

@@ -82,14 +82,26 @@ TheDoor = Annotated[Door, Depends(_the_door)]
 
 async def admit(request: Request, door: TheDoor) -> AsyncIterator[None]:
     """Take a place among the requests with photos, before the body is read; leave it when the answer is sent."""
-    door.rates.take(request.client.host if request.client else "")
+    _count(request, door)
     with door.room():
         yield
 
 
 async def may_write(request: Request, door: TheDoor) -> None:
-    """Raise DoorError unless whoever sent the request may change the gallery."""
+    """Raise DoorError unless whoever sent the request may change the gallery.
+
+    A request without a session counts for its address, so that nobody can try tokens without end.
+    """
+    if not door.access.signed_in(request):
+        _count(request, door)
     door.access.check(request)
+
+
+def _count(request: Request, door: Door) -> None:
+    """Count the request for its address, once. Raise DoorError if the address has sent too many."""
+    if not getattr(request.state, "counted", False):
+        request.state.counted = True
+        door.rates.take(request.client.host if request.client else "")
 
 
 Admitted = Depends(admit)

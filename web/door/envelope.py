@@ -30,12 +30,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""An answer that has one of these itself keeps its own."""
+"""The headers of every answer. A route that sets one of them itself keeps its own value."""
 _HSTS = "max-age=31536000"
 
 
 class Envelope:
-    """Adds them. It is the outermost layer but for the server itself."""
+    """Gives every request its id and its line in the log, and every answer its headers. Only the server itself is further out."""
 
     def __init__(self, app: ASGIApp, metrics: WebMetrics) -> None:
         self._app = app

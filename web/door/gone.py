@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from starlette.requests import Request
-
-from web.door.problems import DoorError, Reason
+from starlette.requests import ClientDisconnect, Request
 
 T = TypeVar("T")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what the work returns. If the caller leaves meanwhile, cancel it and raise DoorError, which nobody will read.
+    """Return what the work returns. If the caller leaves meanwhile, cancel it and raise ClientDisconnect.
 
     The body must have been read: what comes after it is the end of the connection.
     """
@@ -25,7 +23,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         leaving.cancel()
         working.cancel()
-    raise DoorError(Reason.INVALID_REQUEST, "the caller has gone")
+    raise ClientDisconnect
 
 
 async def _left(request: Request) -> None:

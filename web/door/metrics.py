@@ -2,11 +2,15 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class WebMetrics:
-    """Counts requests, in a registry of its own. A route is the pattern of a path, so strangers can't make up new ones."""
+    """Counts requests, in a registry of its own.
+
+    Strangers can't make up new series: a route is the pattern of a path, and a method that HTTP does not have is `other`.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -28,6 +32,7 @@ class WebMetrics:
         self._in_flight.inc()
 
     def ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else "other"
         self._in_flight.dec()
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)

@@ -3,16 +3,16 @@
 import io
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any
 
 import vmmr
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from starlette.datastructures import Headers, UploadFile
+from pydantic_core import from_json
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from web.door.problems import DoorError, Reason, Violation
 
-_MAX_FIELDS = 100
+_MAX_FIELDS = 2000
 _MAX_FIELD_BYTES = 64 * 2**10
 
 
@@ -102,9 +102,13 @@ def check_some(sent: Sent) -> Sent:
 
 def _from_json(body: bytes, max_photo_bytes: int, *, allow_private: bool) -> list[SentPhoto]:
     try:
-        # A photo alone is the common case, and then has no list around it.
-        alone = PhotoBody.model_validate_json(body) if b'"photos"' not in body else None
-        photos = [alone] if alone else PhotosBody.model_validate_json(body).photos
+        told = from_json(body)
+    except ValueError as error:
+        raise DoorError(Reason.INVALID_REQUEST, f"body: {error}") from None
+    try:
+        # A photo alone needs no list around it.
+        several = isinstance(told, dict) and "photos" in told
+        photos = PhotosBody.model_validate(told).photos if several else [PhotoBody.model_validate(told)]
     except ValidationError as error:
         raise invalid(error, "body") from None
     return [_photo(photo, max_photo_bytes, allow_private=allow_private) for photo in photos]
@@ -123,41 +127,52 @@ def _url(text: str, max_photo_bytes: int, *, allow_private: bool) -> vmmr.URL:
 async def _from_form(
     kind: str, headers: Headers, body: bytes, max_photos: int, max_photo_bytes: int, *, allow_private: bool
 ) -> Sent:
+    form = await _form(kind, headers, body, max_photos)
     sent, strangers = Sent(), set()
-    for name, value in await _parts(kind, headers, body, max_photos):
-        if isinstance(value, UploadFile):
-            photo = SentPhoto(value.filename or "", await value.read())
-            await value.close()
-            strangers |= {name} - {"photo"}
-            # A browser sends an empty part for an input that no file was chosen in.
-            if photo.source or photo.name:
-                sent.photos.append(photo)
-        elif name == "url" and value.strip():
-            source = _url(value.strip(), max_photo_bytes, allow_private=allow_private)
-            sent.photos.append(SentPhoto(value.strip(), source))
-        elif value:
-            sent.fields.setdefault(name, []).append(value)
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                photo = SentPhoto(_text(value.filename or ""), await value.read())
+                strangers |= {name} - {"photo"}
+                # A browser sends an empty part for an input that no file was chosen in.
+                if photo.source or photo.name:
+                    sent.photos.append(photo)
+            elif name == "url" and value.strip():
+                source = _url(_text(value.strip()), max_photo_bytes, allow_private=allow_private)
+                sent.photos.append(SentPhoto(source.url, source))
+            elif value:
+                sent.fields.setdefault(_text(name), []).append(_text(value))
+    finally:
+        await form.close()
     if strangers:
-        raise DoorError(Reason.INVALID_REQUEST, f"photos are parts named photo, got {min(strangers)[:100]!r}")
+        raise DoorError(Reason.INVALID_REQUEST, f"photos are parts named photo, got {_text(min(strangers))[:100]!r}")
     return sent
 
 
-async def _parts(kind: str, headers: Headers, body: bytes, max_photos: int) -> list[tuple[str, Any]]:
-    """Return the parts of a form, by name: texts and files."""
-    stream = _chunks(body)
+async def _form(kind: str, headers: Headers, body: bytes, max_photos: int) -> FormData:
+    """Return the parts of a form: texts and files, which are to be closed."""
+    limits: dict[str, int] = {"max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
+    parser: FormParser | MultiPartParser
     try:
         if kind == "application/x-www-form-urlencoded":
-            urlencoded = FormParser(headers, stream, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
-            return (await urlencoded.parse()).multi_items()
-        parser = MultiPartParser(
-            headers, stream, max_files=max_photos, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
-        )
-        parser.spool_max_size = len(body) + 1  # never to a file: all of it is in memory already
-        return (await parser.parse()).multi_items()
+            parser = FormParser(headers, _chunks(body), **limits)
+        else:
+            parser = MultiPartParser(headers, _chunks(body), max_files=max_photos, **limits)
+            parser.spool_max_size = len(body) + 1  # never to a file: all of it is in memory already
+        return await parser.parse()
     except MultiPartException as error:
         raise DoorError(Reason.INVALID_REQUEST, f"the form can't be read: {error.message}") from None
     except (UnicodeError, LookupError) as error:
         raise DoorError(Reason.INVALID_REQUEST, f"the form can't be read: {error}") from None
+
+
+def _text(text: str) -> str:
+    """Return the text. Raise DoorError for half of a surrogate pair, which some of the character sets that a form may name can decode to."""
+    try:
+        text.encode()
+    except UnicodeError as error:
+        raise DoorError(Reason.INVALID_REQUEST, f"the form can't be read: {error}") from None
+    return text
 
 
 async def _chunks(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -63,7 +63,7 @@ _STATUS_OF_GRPC = {
 """Of the services' errors. Any other is 502: the fault is neither the caller's nor this program's, such as a wrong token of ours."""
 
 
-_ADDRESS = re.compile(r" at [^\s:]+:\d+")
+_ADDRESS = re.compile(r" at \S+:\d+")
 """Where a service is, in the messages of the SDK: none of a stranger's business."""
 
 

@@ -141,9 +141,13 @@ def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:
 def _listen(settings: WebConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_MAX_CONNECTIONS)
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=_MAX_CONNECTIONS)
     except OSError as error:
         raise ports.cannot_listen(settings.host, settings.port) from error
+    # Connections inherit it. asyncio sets it only on sockets that were made with the protocol's number, which this one is not; and
+    # without it the body of an answer waits for the caller to acknowledge its head, up to 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _at_second_signal(signum: signal.Signals) -> None:

@@ -13,7 +13,10 @@ _SUBSCRIBER_BITS = 64
 
 
 class Rates:
-    """Counts the requests of addresses. An IPv6 address counts as its /64 network, which one subscriber has to itself."""
+    """Counts the requests of addresses.
+
+    An IPv6 address counts as its /64 network, which one subscriber has to itself, unless it stands for an IPv4 address.
+    """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`per_minute` may come at once, and as many again in each minute; 0: any number."""
@@ -43,10 +46,13 @@ class Rates:
 
 
 def _network(address: str) -> str:
+    """Return what an address counts as."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
     if isinstance(parsed, ipaddress.IPv4Address):
         return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, _SUBSCRIBER_BITS), strict=False))
