@@ -342,7 +342,7 @@ def test_what_is_removed_can_be_brought_back_if_its_photo_is_at_hand(opened, ser
     door = opened(photos=tmp_path)
     door.http.post("/sign-in", data={"token": TOKEN})
     asked = door.http.post("/gallery/remove", data={"item": ["at-hand", "gone"]})
-    assert "1 of these 2 photos can be brought back" in asked.text
+    assert "1 of 2 photos can be brought back" in asked.text
     assert len(services.search.items) == 2
     removed = door.http.post(
         "/gallery/remove", data={"item": ["at-hand", "gone"], "sure": "yes"}, follow_redirects=True
@@ -350,13 +350,30 @@ def test_what_is_removed_can_be_brought_back_if_its_photo_is_at_hand(opened, ser
     assert "Removed 2 photos" in removed.text
     assert services.search.items == {}
     back = door.http.post(removed.url)
-    assert "1 photos are in the gallery again" in back.text
+    assert "Brought back 1 photo." in back.text
     assert services.search.items == {"at-hand": before}
 
 
 def test_nothing_is_removed_if_nothing_was_chosen(owner, services):
     assert owner.http.post("/gallery/remove", data={"sure": "yes"}).status_code == 400
     assert services.search.script.of("DeleteItems") == []
+
+
+def test_more_than_can_be_removed_at_once_are_refused_and_none_is_removed(owner, services):
+    ids = [f"item-{n}" for n in range(101)]
+    refused = owner.http.post("/gallery/remove", data={"item": ids, "sure": "yes"})
+    assert (refused.status_code, "At most 100 photos can be removed at once, and 101 were chosen." in refused.text) == (
+        400,
+        True,
+    )
+    assert services.search.script.of("DeleteItems") == []
+
+
+def test_as_many_as_can_be_removed_at_once_are(owner, services):
+    for n in range(100):
+        put(services, f"item-{n}")
+    data = {"item": [f"item-{n}" for n in range(100)], "sure": "yes"}
+    assert "Removed 100 photos." in owner.http.post("/gallery/remove", data=data, follow_redirects=True).text
 
 
 # --- adding ---
@@ -408,6 +425,20 @@ def test_photos_may_come_one_by_one_into_one_draft(owner):
     assert ('value="kia_rio_2020"' in review, review.count('name="keep"')) == (True, 2)
     wrong = owner.http.post("/enrol", data={"label": "x"}, headers=json)
     assert (wrong.status_code, wrong.json()["reason"]) == (400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(("fails", "status"), [("QUEUE_FULL", 503), (None, 400)], ids=["busy", "too-many"])
+def test_a_draft_stays_as_it_was_if_further_photos_are_refused(opened, services, fail, fails, status):
+    door = opened(max_photos=3, timeout_s=1.0)
+    door.http.post("/sign-in", data={"token": TOKEN})
+    json = {"Accept": "application/json"}
+    draft = door.http.post("/enrol", files=form(b"1"), data={"label": "kia_rio_2020"}, headers=json).json()["draft"]
+    more = [b"2", b"3333"] if fails else [b"2", b"3333", b"4"]
+    if fails:
+        services.embedder.script.marked[b"3333"] = fail(fails)
+    refused = door.http.post("/enrol", files=form(*more), data={"draft": draft}, headers=json)
+    assert refused.status_code == status
+    assert door.http.get(f"/enrol/{draft}").text.count('name="keep"') == 1
 
 
 @pytest.mark.parametrize(

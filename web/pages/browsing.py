@@ -71,9 +71,11 @@ async def item(request: Request, door: TheDoor, id: Annotated[str, Query(min_len
 async def remove(request: Request, door: TheDoor) -> Response:
     """Ask whether the chosen items are to go, or, once that was confirmed, delete them."""
     sent = await door.read_form(request)
-    ids = sent.fields.get("item", [])[:_MOST_REMOVED]
+    ids = sent.fields.get("item", [])
     if not ids:
         raise DoorError(Reason.INVALID_REQUEST, T.remove_none)
+    if len(ids) > _MOST_REMOVED:
+        raise DoorError(Reason.INVALID_REQUEST, T.remove_many.format(most=_MOST_REMOVED, n=len(ids)))
     items = [await door.client.get_item(each) for each in ids]
     kept = await unless_gone(request, _to_bring_back(door, items))
     if not sent.one("sure"):

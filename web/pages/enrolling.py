@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import vmmr
@@ -99,11 +99,10 @@ async def form(request: Request, door: TheDoor) -> Response:
 async def check(request: Request, door: TheDoor) -> Response:
     """Check photos of a car; `draft` adds them to those that were checked before. Nothing is written to the gallery."""
     sent = await door.read(request)
-    draft = await unless_gone(
-        request, _checked(door, _draft_or_new(door, sent.one("draft"), sent.one("label")), sent.photos)
-    )
-    if len(draft.photos) > door.settings.max_photos:
+    before = _draft_or_new(door, sent.one("draft"), sent.one("label"))
+    if len(before.photos) + len(sent.photos) > door.settings.max_photos:
         raise DoorError(Reason.INVALID_REQUEST, f"at most {door.settings.max_photos} photos are added at once")
+    draft = await unless_gone(request, _checked(door, before, sent.photos))
     door.kept.forget(sent.one("draft"))
     name = door.kept.keep(draft, draft.size)
     if request.headers.get("accept") == "application/json":
@@ -192,7 +191,8 @@ def _label(text: str) -> str:
 
 
 async def _checked(door: Door, draft: Draft, photos: list[SentPhoto]) -> Draft:
-    """Return the draft with further photos. A photo that can't be used is told as such, and stops no other."""
+    """Return a copy of the draft, with further photos. A photo that can't be used is told as such, and stops no other."""
+    draft = replace(draft, photos=list(draft.photos))
     for photo in photos:
         content = photo.source if isinstance(photo.source, bytes) else await _fetched(photo.source)
         draft.photos.append(await _look(door, draft, photo.name, content))

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from web.door.door import door_of
 from web.door.problems import DoorError, Problem, Reason
-from web.pages.texts import REFUSALS, T
+from web.pages.texts import REFUSALS, T, n_labels, n_photos
 
 _HERE = Path(__file__).parent
 _STATIC = {path.name: path.read_bytes() for path in sorted((_HERE / "static").iterdir()) if path.is_file()}
@@ -56,7 +56,8 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals |= {"t": T, "address": address, "static": static_address}
+_environment.globals |= {"t": T, "n_photos": n_photos, "n_labels": n_labels}
+_environment.globals |= {"address": address, "static": static_address}
 _environment.filters |= {"percent": percent}
 
 

@@ -11,6 +11,7 @@ class T:
     enrol = "Add a car"
     sign_in = "Sign in"
     sign_out = "Sign out"
+    pages = "Pages"
     skip = "Skip to the content"
     about = "Make, model and year of a car from a photo, by the photos that look most like it."
     # asking
@@ -84,7 +85,7 @@ class T:
     # the gallery
     gallery_title = "The cars of the gallery"
     gallery_search = "Search labels"
-    gallery_count = "{labels} labels, {items} photos"
+    gallery_count = "{labels}, {photos}"
     gallery_none = "No label has these words in it."
     gallery_cut = "The first {most} are shown: search for others."
     label_more = "Show more"
@@ -100,14 +101,13 @@ class T:
     remove_ask = "Remove the chosen photos…"
     remove_title = "Remove from the gallery?"
     remove_none = "No photo was chosen."
-    remove_back = (
-        "{n} of these {all} photos can be brought back afterwards, because this server has the photos at hand."
-    )
+    remove_many = "At most {most} photos can be removed at once, and {n} were chosen."
+    remove_back = "{n} of {photos} can be brought back afterwards: those that this server has at hand."
     remove_yes = "Remove for good"
     remove_no = "Keep them"
-    removed = "Removed {n} photos."
+    removed = "Removed {photos}."
     removed_undo = "Undo: bring {n} back"
-    brought_back = "{n} photos are in the gallery again."
+    brought_back = "Brought back {photos}."
     # signing in
     word = "The token of those who may change the gallery"
     signing_in = "Sign in"
@@ -120,9 +120,10 @@ class T:
     enrol_check = "Check the photos"
     enrol_nothing_yet = "Nothing is added before you have seen what was found."
     enrol_progress = "Checked {done} of {all} photos"
+    enrol_failed = "The photos could not be checked: {reason}"
     review_title = "Add these photos?"
     review_label_new = "This label is new to the gallery."
-    review_label_known = "The gallery has {n} photos with this label."
+    review_label_known = "The gallery has {photos} with this label."
     review_label_near = "The gallery has labels that are nearly the same. Is it one of them?"
     review_label_year = "The label doesn't end with a year, so its cars will have none."
     review_keep = "Add this photo"
@@ -134,15 +135,25 @@ class T:
     review_send = "Add to the gallery"
     review_none = "No photo was chosen, so nothing was added."
     added_title = "Added"
-    added = "Added {n} photos of {label}; {unchanged} were there already. The next question knows them."
+    added = "Added {photos} of {label}; already there: {unchanged}. The next question knows them."
     added_batch = "Batch"
     added_undo = "Undo: remove this batch"
     added_more = "Add another car"
-    added_undone = "Removed {n} photos of batch {batch}."
+    added_undone = "Removed {photos} of batch {batch}."
     # refusals
     refused_title = "That did not work"
     refused_id = "Request {id}"
     refused_reason = "Reason {reason}"
+
+
+def n_photos(n: int) -> str:
+    """Return a number of photos in words."""
+    return "1 photo" if n == 1 else f"{n} photos"
+
+
+def n_labels(n: int) -> str:
+    """Return a number of labels in words."""
+    return "1 label" if n == 1 else f"{n} labels"
 
 
 REFUSALS = {

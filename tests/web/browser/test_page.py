@@ -153,7 +153,7 @@ def test_a_car_is_enrolled_recognised_and_taken_back(real, pair, tab, signed_in,
         assert widths == sorted(widths, reverse=True)
     finally:
         owner.get_by_role("button", name="Undo: remove this batch").click()
-        owner.get_by_role("heading", name=re.compile("Removed . photos of batch")).wait_for()
+        owner.get_by_role("heading", name=re.compile("Removed . photos? of batch")).wait_for()
     upload(page, asked)
     assert heading(page) == before != "drawn car 2026"
 
@@ -180,12 +180,22 @@ def test_the_same_photo_again_is_pointed_out_before_it_is_added(real, signed_in,
         owner.get_by_role("heading", name=re.compile("Removed 2 photos")).wait_for()
 
 
+def test_photos_that_cannot_be_checked_are_told_of_and_can_be_sent_again(real, signed_in, drawn):
+    owner = signed_in(real)
+    owner.route("**/enrol", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    owner.get_by_label("Label").fill("drawn_car_2026")
+    owner.get_by_label("Photos of it").set_input_files([str(path) for path in drawn[:2]])
+    owner.get_by_role("button", name="Check the photos").click()
+    owner.get_by_text("The photos could not be checked: ").wait_for()
+    assert owner.get_by_role("button", name="Check the photos").is_enabled()
+
+
 def test_labels_are_searched_as_one_types(real, tab):
     page = tab(real.url)
     page.goto("/gallery")
     page.get_by_text("196 labels").wait_for()
     page.get_by_label("Search labels").press_sequentially("odyssey 2012")
-    page.get_by_text("1 labels, ").wait_for()
+    page.get_by_text("1 label, 33 photos").wait_for()
     page.get_by_role("link", name="honda odyssey minivan 2012").click()
     page.wait_for_url("**/gallery/label*")
     assert page.locator("ul.photos li").count() == 33

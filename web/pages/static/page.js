@@ -94,7 +94,7 @@ if (sent && box) {
     if (drawn) {
       const e = edges(at(event));
       for (const side of ["left", "top", "right", "bottom"]) box.elements[side].value = (100 * e[side]).toFixed(1);
-      if (!small(e)) { say($("part").dataset.looking || "…"); box.requestSubmit(); }
+      if (!small(e)) { say(box.dataset.looking); box.requestSubmit(); }
       drawn.remove();
     }
     start = drawn = null;
@@ -130,17 +130,23 @@ if (enrol) enrol.addEventListener("submit", async (event) => {
   bar.hidden = false;
   bar.max = files.length;
   let draft = "";
-  for (const [n, file] of files.entries()) {
-    say(enrol.dataset.progress.replace("{done}", n).replace("{all}", files.length));
-    const form = new FormData();
-    form.append("label", enrol.elements.label.value);
-    form.append("draft", draft);
-    form.append("photo", file);
-    const reply = await fetch("/enrol", { method: "POST", body: form, headers: { Accept: "application/json" } });
-    const told = await reply.json();
-    if (!reply.ok) { say(told.detail); button.disabled = false; return; }
-    draft = told.draft;
-    bar.value = n + 1;
+  try {
+    for (const [n, file] of files.entries()) {
+      say(enrol.dataset.progress.replace("{done}", n).replace("{all}", files.length));
+      const form = new FormData();
+      form.append("label", enrol.elements.label.value);
+      form.append("draft", draft);
+      form.append("photo", file);
+      const reply = await fetch("/enrol", { method: "POST", body: form, headers: { Accept: "application/json" } });
+      const told = await reply.json();
+      if (!reply.ok) throw new Error(told.detail);
+      draft = told.draft;
+      bar.value = n + 1;
+    }
+  } catch (error) {
+    say(enrol.dataset.failed.replace("{reason}", error.message));
+    button.disabled = false;
+    return;
   }
   location.assign(`/enrol/${draft}`);
 });
