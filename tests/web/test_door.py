@@ -272,6 +272,63 @@ def test_a_request_beyond_those_that_may_be_served_at_once_is_refused_at_once(op
     assert door.http.post("/v1/identify", files=form(b"7")).status_code == 200
 
 
+class SlowSite(dict):
+    """Photos that a web server holds back until it is `let_go`; `asked` counts the requests for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let_go = threading.Semaphore(0), threading.Event()
+
+    def __missing__(self, path: str) -> bytes:
+        self.asked.release()
+        assert self.let_go.wait(60)
+        return b"7"
+
+
+@contextmanager
+def many(send, count):
+    """Sends so many requests at once, each over a connection of its own; the list of the answers so far."""
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(send())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        for thread in threads:
+            thread.join(60)
+
+
+def test_every_request_that_may_run_can_fetch_its_photo_at_once(opened, web_server):
+    """There are more of them than asyncio has threads, which is 32 at the most."""
+    site = SlowSite()
+    url = web_server(site)
+    door = opened(allow_private=True, max_concurrent_calls=33)
+    with many(lambda: httpx.post(f"{door.url}/v1/identify", json={"url": f"{url}/a"}, timeout=60), 33) as answers:
+        try:
+            assert all(site.asked.acquire(timeout=60) for _ in range(33))
+            assert answers == []
+        finally:
+            site.let_go.set()
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_photos_of_the_gallery_on_a_slow_web_server_hold_up_no_request(opened, services, web_server):
+    site = SlowSite()
+    site["/good"] = b"7"
+    url = web_server(site)
+    with vmmr.Client(*services.targets) as client:
+        client.add_items([vmmr.Item("slow", "a", uri=f"{url}/slow")], client.embed([b"7"]))
+    door = opened(allow_private=True, max_concurrent_calls=1)
+    with many(lambda: httpx.get(f"{door.url}/photo?id=slow", timeout=60), 12) as answers:
+        try:
+            assert all(site.asked.acquire(timeout=60) for _ in range(8))
+            assert door.http.post("/v1/identify", json={"url": f"{url}/good"}).status_code == 200
+            assert answers == []
+        finally:
+            site.let_go.set()
+
+
 # --- ids, deadlines, callers who leave ---
 
 

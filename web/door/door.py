@@ -1,8 +1,10 @@
 """What all routes share, and how a route asks for it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import vmmr
@@ -15,6 +17,8 @@ from web.door.kept import Kept
 from web.door.photos import Sent, check_some, parse
 from web.door.problems import DoorError, Reason
 from web.door.rates import Rates
+
+_GALLERY_READS = 8
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Door:
     stopping: bool = False
     busy: int = 0
     """Requests with photos that are being served."""
+    gallery_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GALLERY_READS))
+    """Room for reading photos of the gallery, from files or the web: a slow web server must not hold up requests with photos."""
 
     def stop(self) -> None:
         """Have health checks fail from now until the end of the program."""
@@ -110,7 +116,12 @@ MayWrite = Depends(may_write)
 
 @asynccontextmanager
 async def connected(settings: WebConfig, services_token: str | None) -> AsyncIterator[vmmr.AsyncClient]:
-    """Yield a client of both services."""
+    """Yield a client of both services.
+
+    It reads URLs in threads of the loop's default executor: have one for every request that may run, and some for the gallery's photos.
+    """
+    threads = ThreadPoolExecutor(settings.max_concurrent_calls + _GALLERY_READS, "vmmr-web-read")
+    asyncio.get_running_loop().set_default_executor(threads)
     secure = settings.services_tls or settings.services_tls_ca
     async with vmmr.AsyncClient(
         settings.embedder,

@@ -35,10 +35,12 @@ async def photo_of(door: Door, item: vmmr.Item) -> bytes | None:
     settings = door.settings
     if item.uri.startswith(("http://", "https://")):
         url = vmmr.URL(item.uri, max_bytes=settings.max_photo_bytes, allow_private=settings.allow_private)
-        return await asyncio.to_thread(_fetched, url)
+        async with door.gallery_reads:
+            return await asyncio.to_thread(_fetched, url)
     if settings.photos is None or not item.uri:
         return None
-    return await asyncio.to_thread(_read_below, settings.photos, item.uri, settings.max_photo_bytes)
+    async with door.gallery_reads:
+        return await asyncio.to_thread(_read_below, settings.photos, item.uri, settings.max_photo_bytes)
 
 
 def _fetched(url: vmmr.URL) -> bytes | None:
