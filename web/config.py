@@ -44,7 +44,9 @@ class WebConfig:
         32, minimum=1, maximum=2**20, help="requests with photos at once; more are refused"
     )
     calls_per_minute: int = option(
-        120, minimum=0, help="requests with photos, or with a token, that an address may send a minute; 0 for any number"
+        120,
+        minimum=0,
+        help="requests with photos, or with a token, that an address may send a minute; 0 for any number",
     )
     keep_bytes: int = option(
         256 * 2**20, minimum=0, help="bytes of photos and answers that are kept in memory, for links to answers"
