@@ -17,7 +17,7 @@ class T:
     # asking
     ask_title = "Which car is this?"
     ask_photo = "Photos of the car"
-    ask_photo_hint = "JPEG, PNG, WebP, BMP, GIF or, where this server reads it, HEIC, up to {megabytes} MB. Several photos are taken to be of one car."
+    ask_photo_hint = "JPEG, PNG, WebP, BMP, GIF or, where this server reads them, HEIC and AVIF, up to {megabytes} MB. Several photos are taken to be of one car."
     ask_drop = "Drop a photo anywhere on this page, or paste one."
     ask_url = "Or the address of a photo"
     ask_url_hint = "It must begin with http:// or https://, and be open to everyone."
