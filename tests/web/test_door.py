@@ -17,6 +17,7 @@ from web.door.access import SESSION_S, Access
 from web.door.kept import Kept
 from web.door.problems import DoorError, problem_of
 from web.door.rates import Rates
+from web.pages.asking import KeptAnswer
 
 
 def talk(door, *pieces: bytes, end: bool = False) -> bytes:
@@ -101,6 +102,20 @@ def test_a_request_that_takes_longer_than_its_head_may_is_not_closed(monkeypatch
         assert talk(door, b"GET", end=True) == b""
         stuck.leave.set()
     assert answer[0].status_code == 200
+
+
+def test_a_caller_who_does_not_read_the_answer_is_left(monkeypatch, door, ended):
+    """The photo is more than the buffers of both ends hold."""
+    monkeypatch.setattr(process, "_READ_S", 0.05)
+    photo = bytes(16_000_000)
+    path = f"/answers/{door.door.kept.keep(KeptAnswer([photo], []), len(photo))}"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", door.port))
+        sock.sendall(f"GET {path}/photo HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert ended.get(timeout=60) == 200
+    monkeypatch.undo()
+    assert door.http.get(f"{path}/photo").content == photo
 
 
 @pytest.mark.parametrize(

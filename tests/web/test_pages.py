@@ -11,7 +11,7 @@ from tests.client.conftest import MODEL, car
 from tests.web.conftest import TOKEN
 from tests.web.test_identify import form
 from web.pages.enrolling import near_labels
-from web.pages.photo_files import kind_of, shown_size
+from web.pages.photo_files import kind_of, photo_reply, shown_size
 from web.pages.views import view
 
 EVIL = '"><script>alert(1)</script>'
@@ -477,6 +477,15 @@ def test_the_kind_of_a_photo_is_told_from_its_bytes(encode, form_):
     assert kind_of(b"<svg>") is None
     assert kind_of(bytes(4) + b"ftypheic") == "image/heic"
     assert kind_of(bytes(4) + b"ftypqt  ") is None
+
+
+async def test_a_photo_is_sent_in_pieces():
+    """Many who read a large photo slowly must not have a copy each."""
+    photo = bytes(range(256)) * 4096
+    reply = photo_reply(photo, "image/png")
+    pieces = [piece async for piece in reply.body_iterator]
+    assert (b"".join(pieces), max(map(len, pieces))) == (photo, 2**18)
+    assert reply.headers["content-length"] == str(len(photo))
 
 
 def test_every_text_is_used_and_only_in_one_file():

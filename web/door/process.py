@@ -23,6 +23,8 @@ _HEAD_S = 10.0
 """Seconds that a connection has to send the head of a request, from its start, or from the first byte after an answer."""
 _IDLE_S = 65
 """Seconds that a connection may be silent after an answer: longer than the minute that proxies keep theirs for."""
+_READ_S = 60.0
+"""Seconds in which a caller must have read what waits to be sent, a piece of an answer."""
 _MAX_HEAD_BYTES = 32 * 2**10
 _MAX_CONNECTIONS = 1000
 
@@ -71,10 +73,12 @@ class _Server(uvicorn.Server):
 class PatientProtocol(H11Protocol):
     """uvicorn's HTTP, which ends a connection whose request has begun, and does not get to its body in time (slow-loris).
 
-    uvicorn itself ends one that is silent for `_IDLE_S` after an answer, and waits for the head of a request forever.
+    It also ends one that does not read its answer. uvicorn itself ends one that is silent for `_IDLE_S` after an answer, and waits for
+    the head of a request, and for whoever reads, forever.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -93,8 +97,17 @@ class PatientProtocol(H11Protocol):
         if not self._asked() and self.conn.trailing_data[0]:
             self._wait_for_head()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_READ_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting_for_reader()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
     def _asked(self) -> bool:
@@ -109,6 +122,11 @@ class PatientProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:

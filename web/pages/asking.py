@@ -13,7 +13,7 @@ from web.door.door import Admitted, Door, TheDoor
 from web.door.gone import unless_gone
 from web.door.photos import SentPhoto
 from web.door.problems import DoorError, Reason
-from web.pages.photo_files import kind_of, shown_size
+from web.pages.photo_files import kind_of, photo_reply, shown_size
 from web.pages.site import page, see_other
 from web.pages.texts import T
 from web.pages.views import view
@@ -74,7 +74,7 @@ async def sent_photo(door: TheDoor, name: str, n: Annotated[int, Query(ge=0)] = 
     photos = _kept(door, name).photos
     if n >= len(photos):
         raise DoorError(Reason.NOT_FOUND, f"the answer has {len(photos)} photos")
-    return Response(photos[n], media_type=kind_of(photos[n]) or "application/octet-stream")
+    return photo_reply(photos[n], kind_of(photos[n]) or "application/octet-stream")
 
 
 @router.post("/answers/{name}/crop", dependencies=[Admitted])

@@ -16,7 +16,7 @@ from web.door.door import Admitted, Door, MayWrite, TheDoor
 from web.door.gone import unless_gone
 from web.door.photos import SentPhoto
 from web.door.problems import DoorError, Reason
-from web.pages.photo_files import kind_of
+from web.pages.photo_files import kind_of, photo_reply
 from web.pages.site import page, see_other
 from web.pages.texts import T
 
@@ -133,7 +133,7 @@ async def draft_photo(door: TheDoor, name: str, n: int = 0) -> Response:
     photos = _draft(door, name).photos
     if not 0 <= n < len(photos) or (kind := kind_of(photos[n].content)) is None:
         return RedirectResponse("/photo?id=")
-    return Response(photos[n].content, media_type=kind)
+    return photo_reply(photos[n].content, kind)
 
 
 @router.post("/enrol/{name}", dependencies=[MayWrite])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from web.door.door import Door, TheDoor
-from web.pages.photo_files import kind_of
+from web.pages.photo_files import kind_of, photo_reply
 from web.pages.site import static_address
 
 router = APIRouter(include_in_schema=False)
@@ -27,7 +27,7 @@ async def photo(request: Request, door: TheDoor, id: str) -> Response:  # noqa: 
     kind = kind_of(content) if content else None
     if content is None or kind is None:
         return Response(status_code=302, headers={"location": static_address("car.svg"), "cache-control": _AN_HOUR})
-    return Response(content, media_type=kind, headers={"cache-control": _AN_HOUR})
+    return photo_reply(content, kind, {"cache-control": _AN_HOUR})
 
 
 async def photo_of(door: Door, item: vmmr.Item) -> bytes | None:
