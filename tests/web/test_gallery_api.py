@@ -52,6 +52,14 @@ def test_what_fails_before_the_first_line_is_a_problem_and_no_empty_list(door, s
     assert (reply.status_code, reply.json()["reason"]) == (503, "SHUTTING_DOWN")
 
 
+@pytest.mark.parametrize("form_", ["json", "ndjson", "csv"])
+def test_labels_are_all_there_or_a_problem_is(door, services, fail, form_):
+    """There are few enough of them; the second page fails."""
+    services.search.script.then(lambda *_: None, fail("GALLERY_DAMAGED"))
+    reply = door.http.get(f"/v1/labels?format={form_}")
+    assert (reply.status_code, reply.json()["reason"]) == (502, "GALLERY_DAMAGED")
+
+
 def test_photos_are_added_and_deleted_by_their_batch(door, bearer):
     reply = add(door, bearer, b"1", b"no photo", b"3").json()
     good, bad, other = reply["photos"]

@@ -13,7 +13,7 @@ from web.api.documented import PROBLEMS, TABLES, photos_body
 from web.api.options import Format, Name, Timeout
 from web.api.replies import adapter, reply, request_id
 from web.api.shapes import Added, AddReply, DeleteReply, ItemsReply, LabelsReply
-from web.api.tables import lines, table
+from web.api.tables import each, lines, table
 from web.door.door import Admitted, Door, MayWrite, TheDoor
 from web.door.gone import unless_gone
 from web.door.photos import Sent, SentPhoto
@@ -72,13 +72,13 @@ class DeleteQuery(Timeout):
 @router.get("/v1/labels", response_model=LabelsReply, responses=TABLES)
 async def labels(request: Request, door: TheDoor, query: Annotated[LabelsQuery, Query()]) -> Response:
     """Return the gallery's labels, and how many photos each has."""
-    wanted = matching(door.client.labels(timeout_s=door.within(query.timeout_s)), query.q)
+    counts = door.client.labels(timeout_s=door.within(query.timeout_s))
+    found = [entry async for entry in matching(counts, query.q)]
     if query.format == "ndjson":
-        return lines(adapter(vmmr.LabelCount), await started(wanted))
+        return lines(adapter(vmmr.LabelCount), each(found))
     if query.format == "csv":
-        entries = await started(wanted)
-        return table(_LABEL_COLUMNS, ({**vars(entry.label), "items": entry.items} async for entry in entries))
-    return reply(LabelsReply([entry async for entry in wanted], request_id(request)))
+        return table(_LABEL_COLUMNS, each({**vars(entry.label), "items": entry.items} for entry in found))
+    return reply(LabelsReply(found, request_id(request)))
 
 
 @router.get("/v1/items", response_model=ItemsReply, responses=TABLES)

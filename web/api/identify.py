@@ -11,7 +11,7 @@ from web.api.documented import PHOTOS, TABLES
 from web.api.options import IdentifyOptions, Looking, to_box
 from web.api.replies import adapter, reply, request_id
 from web.api.shapes import Answer, IdentifyReply
-from web.api.tables import ANSWER_COLUMNS, answer_row, lines, table
+from web.api.tables import ANSWER_COLUMNS, answer_row, each, lines, table
 from web.door.door import Admitted, Door, TheDoor
 from web.door.gone import unless_gone
 from web.door.photos import SentPhoto
@@ -34,9 +34,9 @@ async def identify(request: Request, door: TheDoor, options: Annotated[IdentifyO
         return lines(adapter(Answer), many(door, photos, options, request_id(request)))
     answers = await unless_gone(request, answered(door, photos, options, request_id(request)))
     if options.format == "ndjson":
-        return lines(adapter(Answer), _each(answers))
+        return lines(adapter(Answer), each(answers))
     if options.format == "csv":
-        return table(ANSWER_COLUMNS, (answer_row(answer) async for answer in _each(answers)))
+        return table(ANSWER_COLUMNS, each(map(answer_row, answers)))
     return reply(IdentifyReply(answers, request_id(request)))
 
 
@@ -98,8 +98,3 @@ def _crop(photo: SentPhoto, options: Looking) -> vmmr.Box | None:
 def _subject(photo: SentPhoto, options: Looking) -> Any:
     """Return what to look at; a crop of the photo's own comes before what is said of all photos."""
     return None if photo.crop else options.subject
-
-
-async def _each(answers: list[Answer]) -> AsyncIterator[Answer]:
-    for answer in answers:
-        yield answer

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from starlette.responses import Response, StreamingResponse
 
 from web.api.shapes import Answer
+
+T = TypeVar("T")
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv; charset=utf-8"
@@ -71,6 +73,12 @@ def table(columns: tuple[str, ...], rows: AsyncIterator[Mapping[str, Any]]) -> S
             yield _line(columns, {name: _cell(value) for name, value in row.items()})
 
     return StreamingResponse(encoded(), media_type=CSV)
+
+
+async def each(entries: Iterable[T]) -> AsyncIterator[T]:
+    """Yield entries that are there already, for `table` and `lines`."""
+    for entry in entries:
+        yield entry
 
 
 def lines(adapter: TypeAdapter[Any], entries: AsyncIterator[Any]) -> Response:
