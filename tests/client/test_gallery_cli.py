@@ -1,12 +1,16 @@
 """The commands that change a gallery, as processes."""
 
+import argparse
 import hashlib
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from vmmr._cli.adding import _Adding
+from vmmr._cli.labelled import Named
 
 PILOT = "honda_pilot_2027"
 
@@ -87,6 +91,19 @@ def test_bad_photos_are_named_and_the_others_are_added(run, stored):
     assert re.search(r"^vmmr: bad\.jpg: .*not an image", done.stderr, re.MULTILINE)
     assert re.search(r"^vmmr: none\.jpg: ", done.stderr, re.MULTILINE)
     assert stored() == {sha(b"1"): PILOT}
+
+
+def test_an_interrupt_says_how_to_go_on(capsys):
+    def interrupted(photos, batch):
+        raise KeyboardInterrupt
+
+    served = SimpleNamespace(model=SimpleNamespace(limits=SimpleNamespace(max_image_bytes=1)))
+    args = argparse.Namespace(batch_id=None, batch=1)
+    adding = _Adding(SimpleNamespace(add_photos=interrupted), args, served, Named(["1.jpg"], []))
+    with pytest.raises(KeyboardInterrupt):
+        adding.add()
+    told = capsys.readouterr().err
+    assert "vmmr: 0 of 1 photos are in the gallery; to go on, give the same command --batch-id " in told
 
 
 def test_what_stops_half_way_says_how_far_it_was_and_goes_on_with_its_batch(run, folders, services, stored, fail):

@@ -44,7 +44,19 @@ CLIENT_NEEDS = {
     "protobuf",
     "typing-extensions",  # for grpcio
 }
-OF_EXTRAS = {"torch", "onnx", "safetensors", "jinja2", "markupsafe", "matplotlib", "hdrh", "fastapi", "uvicorn"}
+OF_EXTRAS = {
+    "torch",
+    "onnx",
+    "safetensors",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "hdrh",
+    "fastapi",
+    "pydantic",
+    "starlette",
+    "uvicorn",
+}
 """Libraries that no installation without their extra has."""
 
 

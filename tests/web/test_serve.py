@@ -64,6 +64,7 @@ def test_a_call_that_runs_is_answered_before_the_program_ends(run, services, stu
         (("--photos", "/gone"), "there is no folder /gone"),
         (("--trusted-proxies", "10.0.0.1,nonsense"), "got 'nonsense'"),
         (("--token-file", "/gone"), "token file /gone"),
+        (("--embedder", "http://127.0.0.1:50051"), "--embedder http://127.0.0.1:50051"),
         (("--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Annotated
 import vmmr
 from fastapi import Depends, Request
 
+from svckit.config import ConfigError
 from web.config import WebConfig
 from web.door.access import Access
 from web.door.body import read_body
@@ -123,11 +124,15 @@ async def connected(settings: WebConfig, services_token: str | None) -> AsyncIte
     threads = ThreadPoolExecutor(settings.max_concurrent_calls + _GALLERY_READS, "vmmr-web-read")
     asyncio.get_running_loop().set_default_executor(threads)
     secure = settings.services_tls or settings.services_tls_ca
-    async with vmmr.AsyncClient(
-        settings.embedder,
-        settings.search,
-        timeout_s=settings.timeout_s,
-        tls=vmmr.TLS(settings.services_tls_ca) if secure else None,
-        token=services_token,
-    ) as client:
+    try:
+        client = vmmr.AsyncClient(
+            settings.embedder,
+            settings.search,
+            timeout_s=settings.timeout_s,
+            tls=vmmr.TLS(settings.services_tls_ca) if secure else None,
+            token=services_token,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--embedder {settings.embedder}, --search {settings.search}: {error}") from error
+    async with client:
         yield client

@@ -108,7 +108,7 @@ class _Adding:
         try:
             for outcome in self._client.add_photos(self._wanted(), batch=self._args.batch):
                 self._take(outcome)
-        except VmmrError:
+        except (VmmrError, KeyboardInterrupt):
             self._tell_how_to_go_on()
             raise
         self._tell_result()
@@ -186,7 +186,9 @@ class _Adding:
             self._labels[outcome.item.item_id] = outcome.item.label
             if name in self._was:
                 print(
-                    f"vmmr: {shown(name)}: was {shown(self._was[name])}, is {outcome.item.label} now", file=sys.stderr
+                    f"vmmr: {shown(name)}: was {shown(self._was[name])}, is {outcome.item.label} now; removing the batch removes it,"
+                    " and does not bring the old label back",
+                    file=sys.stderr,
                 )
             if outcome.item.cut and outcome.item.cut.no_car_found:
                 print(f"vmmr: {shown(name)}: no car found in the photo; it was added whole", file=sys.stderr)
