@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,6 +81,13 @@ class _Thread:
 
 
 Opening = Callable[..., Running]
+
+
+@pytest.fixture
+def awaited():
+    """`awaited(coroutine)` runs it in a thread of its own: Playwright keeps a loop running in the tests'."""
+    with ThreadPoolExecutor(1) as thread:
+        yield lambda coroutine: thread.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_labels_are_lines_and_rows_too(door):
     assert len(rows) == 3
 
 
-async def test_rows_are_sent_as_they_come():
+def test_rows_are_sent_as_they_come(awaited):
     """A gallery may be larger than memory."""
     fetched = []
 
@@ -39,9 +39,12 @@ async def test_rows_are_sent_as_they_come():
             fetched.append(n)
             yield {"n": n, "text": "a\nb"}
 
-    parts = aiter(table(("n", "text"), entries()).body_iterator)
-    assert [await anext(parts), fetched] == ["n,text\r\n", []]
-    assert [await anext(parts), fetched] == ['0,"a\nb"\r\n', [0]]
+    async def sent():
+        parts = aiter(table(("n", "text"), entries()).body_iterator)
+        assert [await anext(parts), fetched] == ["n,text\r\n", []]
+        assert [await anext(parts), fetched] == ['0,"a\nb"\r\n', [0]]
+
+    awaited(sent())
 
 
 @pytest.mark.parametrize("form_", ["ndjson", "csv"])

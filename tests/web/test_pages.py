@@ -479,11 +479,15 @@ def test_the_kind_of_a_photo_is_told_from_its_bytes(encode, form_):
     assert kind_of(bytes(4) + b"ftypqt  ") is None
 
 
-async def test_a_photo_is_sent_in_pieces():
+def test_a_photo_is_sent_in_pieces(awaited):
     """Many who read a large photo slowly must not have a copy each."""
     photo = bytes(range(256)) * 4096
     reply = photo_reply(photo, "image/png")
-    pieces = [piece async for piece in reply.body_iterator]
+
+    async def sent():
+        return [piece async for piece in reply.body_iterator]
+
+    pieces = awaited(sent())
     assert (b"".join(pieces), max(map(len, pieces))) == (photo, 2**18)
     assert reply.headers["content-length"] == str(len(photo))
 
