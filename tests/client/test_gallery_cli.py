@@ -1,16 +1,17 @@
 """The commands that change a gallery, as processes."""
 
-import argparse
 import hashlib
 import json
 import os
 import re
-from types import SimpleNamespace
+import signal
+import subprocess
+import threading
 
 import numpy as np
 import pytest
-from vmmr._cli.adding import _Adding
-from vmmr._cli.labelled import Named
+
+from tests.client.conftest import COMMAND
 
 PILOT = "honda_pilot_2027"
 
@@ -93,17 +94,20 @@ def test_bad_photos_are_named_and_the_others_are_added(run, stored):
     assert stored() == {sha(b"1"): PILOT}
 
 
-def test_an_interrupt_says_how_to_go_on(capsys):
-    def interrupted(photos, batch):
-        raise KeyboardInterrupt
-
-    served = SimpleNamespace(model=SimpleNamespace(limits=SimpleNamespace(max_image_bytes=1)))
-    args = argparse.Namespace(batch_id=None, batch=1)
-    adding = _Adding(SimpleNamespace(add_photos=interrupted), args, served, Named(["1.jpg"], []))
-    with pytest.raises(KeyboardInterrupt):
-        adding.add()
-    told = capsys.readouterr().err
-    assert "vmmr: 0 of 1 photos are in the gallery; to go on, give the same command --batch-id " in told
+def test_an_interrupt_says_how_to_go_on(run, environment, services, tmp_path):
+    waits, leave = threading.Event(), threading.Event()
+    services.embedder.script.marked[b"2"] = lambda *_: waits.set() or (leave.wait(60) and None)
+    arguments = [COMMAND, "add", "1.jpg", "2.jpg", "--label", PILOT, "--batch", "1"]
+    with subprocess.Popen(arguments, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert waits.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    leave.set()
+    assert process.returncode == 130
+    assert re.search(
+        r"^vmmr: [01] of 2 photos are in the gallery; to go on, give the same command --batch-id ", told, re.MULTILINE
+    )
+    assert "Traceback" not in told
 
 
 def test_what_stops_half_way_says_how_far_it_was_and_goes_on_with_its_batch(run, folders, services, stored, fail):

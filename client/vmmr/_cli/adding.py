@@ -13,7 +13,7 @@ from functools import partial
 
 from vmmr._batches import READ_AHEAD
 from vmmr._cli import report
-from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE
+from vmmr._cli.exits import ANSWERED, PHOTOS_FAILED, SERVICE_FAILED, USAGE, ended_at_interrupt
 from vmmr._cli.label_advice import Known
 from vmmr._cli.labelled import Labelled, Named, labelled
 from vmmr._cli.settings import subject
@@ -106,10 +106,12 @@ class _Adding:
 
     def add(self) -> int:
         try:
-            for outcome in self._client.add_photos(self._wanted(), batch=self._args.batch):
-                self._take(outcome)
-        except (VmmrError, KeyboardInterrupt):
-            self._tell_how_to_go_on()
+            with ended_at_interrupt(self._how_to_go_on):
+                for outcome in self._client.add_photos(self._wanted(), batch=self._args.batch):
+                    self._take(outcome)
+        except VmmrError:
+            _end_line()
+            print(self._how_to_go_on(), file=sys.stderr)
             raise
         self._tell_result()
         unasked = any(each.photos and not each.expected for each in self._named.left_out)
@@ -218,12 +220,10 @@ class _Adding:
                 f"\r{told}" if terminal else f"vmmr: {told}", end="" if terminal else "\n", file=sys.stderr, flush=True
             )
 
-    def _tell_how_to_go_on(self) -> None:
-        _end_line()
-        print(
+    def _how_to_go_on(self) -> str:
+        return (
             f"vmmr: {len(self._labels) + self._there} of {len(self._named.photos)} photos are in the gallery; to go on, give the same "
-            f"command --batch-id {self._batch_id}",
-            file=sys.stderr,
+            f"command --batch-id {self._batch_id}"
         )
 
     def _tell_result(self) -> None:

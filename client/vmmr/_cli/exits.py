@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from vmmr._cli import report
 from vmmr._errors import VmmrError
@@ -26,6 +28,25 @@ def exit_code(command: Callable[[], int], program: str = "vmmr") -> int:
         # Python would complain of the same once more while it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+
+
+@contextmanager
+def ended_at_interrupt(last_words: Callable[[], str]) -> Iterator[None]:
+    """Have Ctrl-C end the process at once with these words, as it ends it without any elsewhere; not where it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before in {signal.SIG_IGN, None}:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        os.write(sys.stderr.fileno(), f"\n{last_words()}\n".encode())  # print may be under way
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def tell_waits(program: str) -> None:
