@@ -24,6 +24,7 @@ with needing_services("vmmr-search"):
     from search_svc.dataset import split
     from search_svc.engine.gpu import all_gpus
     from search_svc.evaluation import evaluate
+    from search_svc.fetching import command as fetch
     from search_svc.index import backup_command, repair_command
     from search_svc.index import info_command as info
     from search_svc.index.base import VersionBase
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     config.add_arguments(serve, SearchConfig, PREFIX)
     serve.set_defaults(run=lambda args: supervisor.serve(_serve, SearchConfig, PREFIX, args, PROGRAM))
     for step in (
+        fetch,
         split,
         audit,
         select,

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import tokenize
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +33,11 @@ class ArtifactError(Exception):
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
 
-    A process that is killed leaves a hidden `.NAME.*.tmp` beside it, which nothing reads.
+    `settle` puts it on the disk, if flushing file by file would take too long. A process that is killed leaves a hidden `.NAME.*.tmp`
+    beside it, which nothing reads.
     Raise ArtifactError if `path` exists: an artifact is never overwritten.
     """
     refuse_existing(path)
@@ -46,7 +47,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         draft.mkdir()
         try:
             yield draft
-            flush(draft)
+            (settle or flush)(draft)
             publish(draft, path)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
