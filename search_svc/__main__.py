@@ -11,10 +11,13 @@ from svckit.extras import needing_services
 with needing_services("vmmr-search"):
     import argparse
     import logging
+    import math
     import os
+    import shutil
     import sys
     import time
     from functools import partial
+    from pathlib import Path
 
     from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
@@ -40,6 +43,7 @@ with needing_services("vmmr-search"):
     from search_svc.live.view import Opened, View
     from search_svc.select import command as select
     from search_svc.serving import gallery_service
+    from search_svc.serving.answer_metrics import AnswerMetrics
     from search_svc.serving.compactor import Compactor
     from search_svc.serving.config import PREFIX, SearchConfig
     from search_svc.serving.gallery_service import GalleryService
@@ -118,10 +122,11 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         queries = _queries(settings, server.metrics, gallery)
         writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version), damage.suspect)
         writes = server.metrics.batcher("writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue)
-        compactor = _compactor(settings, items, gallery, damage)
+        compactor = _compactor(settings, items, gallery, damage, server.metrics)
         _add_search_service(server, settings, follower, queries, damage)
         _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
         _add_metrics(server.metrics, opener, follower, damage)
+        _add_disk_metrics(server.metrics, settings.index)
         server.claim(WHOLE, lambda: not follower.lost)
 
         async def warm_up() -> None:
@@ -184,14 +189,22 @@ def _queries(settings: SearchConfig, metrics: Metrics, gallery: LiveGallery) -> 
     return metrics.batcher("search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue)
 
 
-def _compactor(settings: SearchConfig, items: Journal, gallery: LiveGallery, damage: DamageWatch) -> Compactor:
+def _compactor(
+    settings: SearchConfig, items: Journal, gallery: LiveGallery, damage: DamageWatch, metrics: Metrics
+) -> Compactor:
+    failed = metrics.counter("vmmr_compaction_failures_total", "Compactions that could not build a version")
+
+    def on_failure() -> None:
+        failed()
+        damage.suspect()
+
     return Compactor(
         settings.index,
         items,
         lambda: gallery.view.manifest,
         keep_versions=settings.keep_versions,
         compact_at=0 if settings.read_only else settings.compact_at,
-        on_failure=damage.suspect,
+        on_failure=on_failure,
     )
 
 
@@ -207,6 +220,7 @@ def _add_search_service(
         queries,
         limits=_limits(settings),
         on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
+        count=AnswerMetrics(server.metrics).count,
         problem=lambda: _problem(follower, damage),
         lost=lambda: follower.lost,
     )
@@ -254,6 +268,11 @@ def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower, damage: D
         "vmmr_journal_sequence", "Last entry of the journal that is in the gallery", lambda: gallery.view.sequence
     )
     metrics.gauge(
+        "vmmr_journal_depth",
+        "Of the entries up to it, those that are in the journal alone, and in no version",
+        lambda: gallery.view.sequence - gallery.view.manifest.journal_sequence,
+    )
+    metrics.gauge(
         "vmmr_index_version", "Number of the version that is served", lambda: int(gallery.view.manifest.version)
     )
     metrics.gauge(
@@ -269,6 +288,24 @@ def _add_metrics(metrics: Metrics, opener: Opener, follower: Follower, damage: D
         "1 if the server is not at what the index holds, or the journal is damaged",
         lambda: float(bool(_problem(follower, damage))),
     )
+
+
+def _add_disk_metrics(metrics: Metrics, folder: Path) -> None:
+    metrics.gauge(
+        "vmmr_disk_free_bytes",
+        "Bytes that can still be written to the disk of the index",
+        lambda: _disk(folder)[1],
+    )
+    metrics.gauge("vmmr_disk_bytes", "Size of the disk of the index", lambda: _disk(folder)[0])
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Return the bytes of the folder's disk, and those of them that are free; NaN if nobody can tell."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return math.nan, math.nan
+    return usage.total, usage.free
 
 
 def _end(opener: Opener, follower: Follower) -> None:

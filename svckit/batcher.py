@@ -66,6 +66,13 @@ class Batcher(Generic[In, Out]):
         """Items in the queue."""
         return self._waiting
 
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest item in the queue has waited, in seconds; 0 if none waits."""
+        with self._changed:
+            first = next(iter(self._queue), None)
+        return time.monotonic() - first.submitted if first else 0.0
+
     async def submit(self, items: Sequence[In], *, deadline: float | None = None) -> Batched[Out]:
         """Wait for the outputs of all items, which may be spread over several batches.
 

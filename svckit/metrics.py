@@ -51,6 +51,13 @@ class Metrics:
             "vmmr_queue_items", "Items waiting for a place in a batch", ("batcher",), registry=self.registry
         )
 
+        self._queue_age = Gauge(
+            "vmmr_queue_age_seconds",
+            "How long the oldest of the items that wait for a place in a batch has waited",
+            ("batcher",),
+            registry=self.registry,
+        )
+
     def call_began(self) -> None:
         self._in_flight.inc()
 
@@ -103,6 +110,7 @@ class Metrics:
             alone=alone and self._measured(name, alone),
         )
         self._queue_items.labels(name).set_function(lambda: batcher.waiting)
+        self._queue_age.labels(name).set_function(lambda: batcher.oldest_s)
         return batcher
 
     def _measured(self, name: str, run: Run[In, Out]) -> Run[In, Out]:

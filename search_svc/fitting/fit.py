@@ -13,7 +13,7 @@ from search_svc.engine.local import LocalEngine
 from search_svc.fitting import logistic
 from search_svc.fitting.calibration_metrics import ece
 from search_svc.fitting.cases import FOLDS, Case, cases, folds
-from search_svc.fitting.held_out import HeldOutPhotos, search_held_out
+from search_svc.fitting.held_out import HeldOutNeighbours, HeldOutPhotos, search_held_out
 from search_svc.fitting.known import FALSE_ALARM_RATE, Examples, cut_of, offsets
 from search_svc.fitting.trials import Trial, thinned
 from search_svc.fitting.typical import typical_scores
@@ -68,7 +68,13 @@ def fit(
         errors=_errors(every, rng),
         mean_weight=weighting.mean_weight,
         strangers=examples.cross_validated(rng),
+        nearest=deciles(neighbours),
     )
+
+
+def deciles(neighbours: HeldOutNeighbours) -> tuple[float, ...]:
+    """Return the nine deciles of the similarity of held-out photos with their nearest photo of the gallery."""
+    return tuple(np.quantile(neighbours.scores[:, 0], np.arange(1, 10) / 10).tolist())
 
 
 def _mean_square(embeddings: NDArray[np.float16]) -> float:

@@ -40,7 +40,7 @@ class Compactor:
         compact_at: int,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make a compactor. `served` returns the version that is served; `on_failure` is called when no version could be built.
+        """Make a compactor. `served` returns the version that is served; `on_failure` is called whenever no version could be built.
 
         `compact_at` is the number of journal entries beyond that version at which to compact by itself; 0 for never.
         """
@@ -83,6 +83,14 @@ class Compactor:
         await asyncio.shield(self._running)
 
     async def _compact(self) -> None:
+        try:
+            await self._build()
+        except ServiceError as error:
+            if error.reason is Reason.COMPACTION_FAILED:
+                self._on_failure()
+            raise
+
+    async def _build(self) -> None:
         _log.info("compacting", extra={"index": str(self._index_dir), "version": self._served().version})
         process = await self._start_process()
         assert process.stderr is not None
@@ -98,7 +106,6 @@ class Compactor:
         if code:
             reason = stderr.strip().rpartition("\n")[2] or f"it ended with code {code}"
             _log.error("compaction failed", extra={"code": code, "said": stderr[-2000:]})
-            self._on_failure()
             raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
         # The process removes old versions, too; if it could not, this logs the reason.

@@ -18,7 +18,7 @@ from search_svc.serving.label_pages import LabelPages
 from search_svc.serving.queries import MAX_NEIGHBOURS, Limits, Query, QueryReader
 from search_svc.serving.replies import Replies
 from search_svc.serving.searcher import SearchOutcome
-from search_svc.voting.answer import Answerer
+from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.calibration import Calibration
 from search_svc.voting.neighbours import QueryNeighbours
 from svckit.batcher import Batched, Batcher
@@ -29,6 +29,8 @@ SERVICE = search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name
 
 Reply = TypeVar("Reply", search_pb2.SearchResponse, search_pb2.ClassifyResponse)
 LabelMessages = dict[str, search_pb2.Label]
+CountAnswers = Callable[[Sequence[Sequence[QueryNeighbours]], Sequence[Answer | None], tuple[float, ...] | None], None]
+"""See AnswerMetrics.count."""
 
 _FEW_NEIGHBOURS = 64
 """A reply with so many neighbours takes 0.2 ms, and with a vote 0.7; a thread and back takes 0.1 to 0.2."""
@@ -66,10 +68,11 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         *,
         limits: Limits,
         on_partial: Callable[[], None] = lambda: None,
+        count: CountAnswers = lambda *_: None,
         problem: Callable[[], str] = lambda: "",
         lost: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`on_partial` is called for every reply that lacks shards.
+        """`on_partial` is called for every reply that lacks shards, `count` with the answers of every call of Classify.
 
         `problem` returns why the gallery does not hold what the index does, `lost` how many entries of the journal are lost.
         """
@@ -77,6 +80,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self._batcher = batcher
         self._limits = limits
         self._on_partial = on_partial
+        self._count = count
         self._problem = problem
         self._lost = lost
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
@@ -89,7 +93,10 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     async def Classify(self, request: search_pb2.ClassifyRequest, context: Context) -> search_pb2.ClassifyResponse:
         found = await self._find(request, context)
         no_car = [cut.no_car_found for cut in request.cuts]
-        write = partial(_classifications, fuse=request.fuse, min_confidence=request.min_confidence, no_car=no_car)
+        count = partial(self._count_answers, found, filtered=request.options.HasField("filter"))
+        write = partial(
+            _classifications, fuse=request.fuse, min_confidence=request.min_confidence, no_car=no_car, count=count
+        )
         return await self._reply(write, found)
 
     async def GetIndex(self, request: search_pb2.GetIndexRequest, context: Context) -> search_pb2.GetIndexResponse:
@@ -125,6 +132,19 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         reply.provenance.CopyFrom(_provenance(view, missing))
         return reply
 
+    def _count_answers(
+        self,
+        found: Batched[SearchOutcome],
+        cars: Sequence[Sequence[QueryNeighbours]],
+        answers: Sequence[Answer | None],
+        *,
+        filtered: bool,
+    ) -> None:
+        """Count the answers. Queries are comparable with each other if the whole gallery was searched."""
+        fitted = found.outputs[0].view.calibration
+        whole = not filtered and not any(each.missing for each in found.outputs)
+        self._count(cars, answers, (fitted.nearest if fitted else ()) if whole else None)
+
     def _context(self, view: View) -> ReplyContext:
         context = self._contexts.get(view)
         if context is None:
@@ -145,8 +165,12 @@ def _classifications(
     fuse: bool,
     min_confidence: float,
     no_car: Sequence[bool],
+    count: Callable[[Sequence[Sequence[QueryNeighbours]], Sequence[Answer | None]], None],
 ) -> search_pb2.ClassifyResponse:
-    """Answer the queries. `no_car` says in which of their photos no car was found; empty: it is not known of any."""
+    """Answer the queries, and have the answers counted.
+
+    `no_car` says in which of their photos no car was found; empty: it is not known of any.
+    """
     started = time.perf_counter()
     photos = _photos(found)
     if any(no_car):
@@ -154,6 +178,7 @@ def _classifications(
         photos = [dataclasses.replace(photo, no_car_found=without) for photo, without in pairs]
     cars = [photos] if fuse else [[photo] for photo in photos]
     answers = [context.answerer.answer(car, min_confidence) for car in cars]
+    count(cars, answers)
     times = _times(found, vote_s=time.perf_counter() - started)
     reply = context.replies.classify(cars, answers)
     reply.times.CopyFrom(times)

@@ -89,6 +89,8 @@ class Calibration:
 
     strangers: Strangers | None = None
     """How well unknown cars are told; None if there were too few photos to say, and in older calibrations."""
+    nearest: tuple[float, ...] = ()
+    """The deciles, nine, of the similarity of a photo with its nearest photo of the gallery; empty in older calibrations."""
 
     def weighting(self, temperature: float) -> Weighting:
         return Weighting(temperature, self.prior, self.mean_weight)
@@ -113,7 +115,7 @@ class Calibration:
         return calibration
 
 
-_LATER = {"mean_weight": 0.0, "strangers": None}
+_LATER = {"mean_weight": 0.0, "strangers": None, "nearest": ()}
 """Values of fields that older calibrations do not have."""
 
 
@@ -126,6 +128,8 @@ def _check(calibration: Calibration) -> None:
         raise ValueError(f"k must be >= 1 and temperature > 0, got {calibration.k} and {calibration.temperature}")
     if not calibration.known_offsets:
         raise ValueError("known_offsets is empty")
+    if len(calibration.nearest) not in (0, 9) or list(calibration.nearest) != sorted(calibration.nearest):
+        raise ValueError(f"nearest must be nine deciles in ascending order, got {calibration.nearest}")
     for line in calibration.levels.values():
         _check_slopes("levels", line, _CONFIDENCE_SLOPES)
     _check_slopes("known", calibration.known, _KNOWN_SLOPES)
@@ -169,6 +173,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "known": _line,
     "known_offsets": lambda numbers: tuple(map(_number, numbers)),
     "strangers": lambda fields: None if fields is None else _strangers(fields),
+    "nearest": lambda numbers: tuple(map(_number, numbers)),
     "typical": lambda by_label: {canonical(label): _number(value) for label, value in by_label.items()},
     "errors": lambda by_level: {level: _error(fields) for level, fields in by_level.items()},
 }

@@ -34,8 +34,11 @@ async def test_the_queue_is_read_when_asked_for():
         task = asyncio.create_task(batcher.submit(range(5)))
         assert await asyncio.to_thread(began.wait, TIMEOUT_S)
         assert metrics.registry.get_sample_value("vmmr_queue_items", {"batcher": "embed"}) == 4
+        age = metrics.registry.get_sample_value("vmmr_queue_age_seconds", {"batcher": "embed"})
+        assert 0 < age < metrics.registry.get_sample_value("vmmr_queue_age_seconds", {"batcher": "embed"})
         go.set()
         await task
+        assert metrics.registry.get_sample_value("vmmr_queue_age_seconds", {"batcher": "embed"}) == 0
 
 
 async def test_a_batch_that_fails_is_measured_too():

@@ -120,6 +120,14 @@ def test_the_version_holds_its_calibration_and_what_was_fitted(made):
     assert version.calibration.typical.keys() == {label.label for label in version.items.labels}
 
 
+def test_a_tenth_of_other_photos_of_these_cars_is_as_near_as_between_two_deciles(made):
+    version, test, _, _ = made
+    nearest = [max(found.scores) for found in test]
+    shares = np.bincount(np.searchsorted(version.calibration.nearest, nearest), minlength=10) / len(nearest)
+    assert len(shares) == 10
+    np.testing.assert_allclose(shares, 0.1, atol=0.05)
+
+
 def test_confidences_are_as_often_right_as_they_say_on_photos_that_fitted_nothing(made):
     version, test, truth, _ = made
     answers = [Answerer(version).answer([found]) for found in test]

@@ -82,6 +82,20 @@ async def test_a_process_that_cannot_be_started_is_tried_again_later(monkeypatch
     assert caught.value.reason is Reason.COMPACTION_FAILED
 
 
+async def test_every_compaction_that_fails_is_told_and_one_that_finds_another_build_is_not(monkeypatch, watching):
+    failures = []
+    watching._on_failure = lambda: failures.append(1)
+    Started(monkeypatch, NO_MEMORY)
+    with pytest.raises(ServiceError):
+        await watching.compact()
+    assert failures
+    failures.clear()
+    Started(monkeypatch, ServiceError(Reason.COMPACTION_RUNNING, "another builds"))
+    with pytest.raises(ServiceError):
+        await watching.compact()
+    assert failures == []
+
+
 async def test_while_it_is_not_tried_again_old_versions_go_all_the_same(index, monkeypatch, watching):
     watching._pause_s = 3600.0
     started = Started(monkeypatch, NO_MEMORY)

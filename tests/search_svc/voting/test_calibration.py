@@ -26,8 +26,9 @@ CALIBRATION = Calibration(
     errors={"label": Ece(0.05, 0.04)},
     mean_weight=1.5,
     strangers=Strangers(0.95, 0.5),
+    nearest=tuple(tenth / 10 for tenth in range(1, 10)),
 )
-LATER = ("mean_weight", "strangers")
+LATER = ("mean_weight", "strangers", "nearest")
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_a_calibration_from_before_there_were_means_is_read_and_gives_them_no_we
     path.write_text(json.dumps(fields))
     assert Calibration.read(path).mean_weight == 0
     assert Calibration.read(path).strangers is None
+    assert Calibration.read(path).nearest == ()
     assert Calibration.read(path).weighting(0.1) == Weighting(0.1, prior=0.25, mean_weight=0.0)
 
 
@@ -90,6 +92,9 @@ def test_a_missing_field_is_named(path, field):
         {"strangers": {}},
         {"strangers": 0},
         {"strangers": {"auroc": 0.9, "called_unknown": None}},
+        {"nearest": [0.1]},
+        {"nearest": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]},
+        {"nearest": None},
     ],
 )
 def test_what_makes_no_sense_is_refused(path, changes):
