@@ -97,6 +97,7 @@ def load(name):
 
 
 COMPOSE, GPU = load("compose.yaml")["services"], load("compose.gpu.yaml")["services"]
+MONITORING = load("compose.monitoring.yaml")["services"]
 
 
 def in_context(path):
@@ -397,13 +398,60 @@ def test_the_gpu_variant_is_built_and_demands_a_gpu():
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
+def test_prometheus_reads_the_metrics_of_every_service_where_its_container_serves_them():
+    scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())["scrape_configs"]
+    targets = [target for job in scraped for each in job["static_configs"] for target in each["targets"]]
+    assert targets == [f"{service.name}:{service.settings(service.environment).metrics_port}" for service in SERVICES]
+
+
+def mounted(container):
+    """The files that a container is given, by their place in it."""
+    volumes = [volume.split(":") for volume in container["volumes"]]
+    return {target: DEPLOY / source for source, target, *mode in volumes if mode == ["ro"]}
+
+
+def test_prometheus_finds_its_configuration_and_the_rules():
+    files = mounted(MONITORING["prometheus"])
+    (config_file,) = (
+        word.partition("=")[2] for word in MONITORING["prometheus"]["command"] if "--config.file=" in word
+    )
+    (rules,) = yaml.safe_load(files[config_file].read_text())["rule_files"]
+    assert files[str(PurePosixPath(config_file).parent / rules)] == DEPLOY / "monitoring/alerts.yml"
+
+
+def test_grafana_finds_prometheus_and_the_dashboard():
+    files = mounted(MONITORING["grafana"])
+    assert all(file.is_file() for file in files.values())
+    provisioning = {
+        PurePosixPath(target).parent.name: file for target, file in files.items() if "provisioning" in target
+    }
+    (source,) = yaml.safe_load(provisioning["datasources"].read_text())["datasources"]
+    (published,) = MONITORING["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{published.rpartition(':')[2]}"
+    (provider,) = yaml.safe_load(provisioning["dashboards"].read_text())["providers"]
+    assert files[f"{provider['options']['path']}/dashboard.json"] == DEPLOY / "monitoring/dashboard.json"
+    home = MONITORING["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home in files
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_what_watches_is_as_confined_as_what_is_watched(name):
+    container = MONITORING[name]
+    assert all(port.startswith("127.0.0.1:") for port in container["ports"])
+    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", container["image"]), "an exact version"
+    assert container["read_only"]
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert container["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_names_every_file_and_variable():
-    page = (ROOT / "docs/deploy.md").read_text()
-    files = [path.name for path in DEPLOY.iterdir()]
-    variables = set(re.findall(r"\$\{(VMMR_\w+)", (DEPLOY / "compose.yaml").read_text()))
+    page = (ROOT / "docs/deploy.md").read_text() + (ROOT / "docs/monitoring.md").read_text()
+    files = [path.name for path in (*DEPLOY.iterdir(), *(DEPLOY / "monitoring").iterdir())]
+    variables = set(re.findall(r"\$\{(VMMR_\w+)", "".join(path.read_text() for path in DEPLOY.glob("compose*.yaml"))))
     assert [name for name in (*files, *variables) if f"{name}`" not in page and f"{name} " not in page] == []
 
 
