@@ -36,6 +36,7 @@ with needing_services("vmmr-search"):
     from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
     from search_svc.index.writes import Write, WriteResult
+    from search_svc.live import drill
     from search_svc.live.damage import DamageWatch
     from search_svc.live.following import Follower, Replay
     from search_svc.live.live_gallery import LiveGallery
@@ -44,6 +45,7 @@ with needing_services("vmmr-search"):
     from search_svc.select import command as select
     from search_svc.serving import gallery_service
     from search_svc.serving.answer_metrics import AnswerMetrics
+    from search_svc.serving.backups import BackupSchedule
     from search_svc.serving.compactor import Compactor
     from search_svc.serving.config import PREFIX, SearchConfig
     from search_svc.serving.gallery_service import GalleryService
@@ -102,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         versions_command,
         repair_command,
         backup_command,
+        drill,
         migrate_command,
     ):
         step.add(commands)
@@ -125,6 +128,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         compactor = _compactor(settings, items, gallery, damage, server.metrics)
         _add_search_service(server, settings, follower, queries, damage)
         _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
+        backups = _backups(settings, server.metrics, worker)
         _add_metrics(server.metrics, opener, follower, damage)
         _add_disk_metrics(server.metrics, settings.index)
         server.claim(WHOLE, lambda: not follower.lost)
@@ -134,12 +138,16 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             follower.start()
             damage.start()
             compactor.start()
+            if backups:
+                backups.start()
 
         async def close() -> None:
             # The calls have ended: nobody waits any more for searches that still run.
             opener.interrupt()
             await queries.close()
             await compactor.close()
+            if backups:
+                await backups.close()
             await writes.close()
             if not settings.read_only:
                 writer.close()
@@ -206,6 +214,20 @@ def _compactor(
         compact_at=0 if settings.read_only else settings.compact_at,
         on_failure=on_failure,
     )
+
+
+def _backups(settings: SearchConfig, metrics: Metrics, worker: Worker | None) -> BackupSchedule | None:
+    """Return the schedule of backups, if there is to be one. Of several workers the first keeps it."""
+    if settings.backup_to is None or (worker and worker.number > 0):
+        return None
+    backups = BackupSchedule(
+        settings.index, settings.backup_to, every_s=settings.backup_every_s, keep=settings.backup_keep
+    )
+    metrics.gauge(
+        "vmmr_backup_age_seconds", "Seconds since the last backup that succeeded was begun", lambda: backups.age_s
+    )
+    metrics.gauge("vmmr_backup_failures", "Backups that failed since the server started", lambda: backups.failures)
+    return backups
 
 
 def _add_search_service(

@@ -114,10 +114,16 @@ class Process:
 
     def first(self, message: str) -> dict[str, Any]:
         """The first log line with this message, as soon as there is one."""
+        return self.nth(message, 1)
+
+    def nth(self, message: str, number: int) -> dict[str, Any]:
+        """The log line with this message, of several the one with that number from 1 on, as soon as it is there."""
         with self._more:
-            assert self._more.wait_for(lambda: self._ended or self.logged(message), TIMEOUT_S), self.lines
-        assert self.logged(message), "".join(self.lines)
-        return self.logged(message)[0]
+            assert self._more.wait_for(lambda: self._ended or len(self.logged(message)) >= number, TIMEOUT_S), (
+                self.lines
+            )
+        assert len(self.logged(message)) >= number, "".join(self.lines)
+        return self.logged(message)[number - 1]
 
     def ready(self) -> dict[str, Any]:
         """A server's log line that says it is ready, with its ports."""

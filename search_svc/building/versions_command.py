@@ -1,9 +1,7 @@
 """`vmmr-search compact`, `versions` and `rollback`: the versions of an index, from the command line, served or not."""
 
 import argparse
-import os
 import sys
-import threading
 from pathlib import Path
 
 from search_svc.building import resource_flags
@@ -11,6 +9,7 @@ from search_svc.building.compaction import compact_all
 from search_svc.index import retention
 from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, current
 from search_svc.index.version import IndexVersion
+from svckit import beside
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -58,7 +57,7 @@ def _add_compact(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         help="train the index anew, or take its training over (default: anew if more than 5 %% of the items are new)",
     )
     resource_flags.add(parser, every_core=False)
-    parser.add_argument("--for-server", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(beside.FLAG, action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=_compact)
 
 
@@ -67,7 +66,7 @@ def _compact(args: argparse.Namespace) -> None:
         raise CommandError(f"--keep-versions must be >= 1, got {args.keep_versions}")
     resources = resource_flags.read(args)
     if args.for_server:
-        _yield_to_server()
+        beside.yield_to_server()
     try:
         made = compact_all(args.index, retrain=args.retrain, resources=resources)
         removed = _remove_old_versions(args.index, args.keep_versions)
@@ -93,18 +92,6 @@ def _summary(index: Path, made: IndexVersion | None, removed: str) -> str:
     manifest = made.manifest
     what = f"{manifest.items} photos of {manifest.labels} labels, journal to {manifest.journal_sequence}"
     return f"{made.path}: {what}{removed}"
-
-
-def _yield_to_server() -> None:
-    """Let the server that started this process have the cores first, and end when the server ends."""
-    os.nice(19)
-    threading.Thread(target=_end_with_server, daemon=True).start()
-
-
-def _end_with_server() -> None:
-    # Nothing is ever sent: reading ends when the server's end is closed, which it also is when the server dies.
-    sys.stdin.read()
-    os._exit(1)
 
 
 def _roll_back(args: argparse.Namespace) -> None:

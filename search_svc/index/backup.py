@@ -1,51 +1,38 @@
-"""Backups: an index as it is at one moment, copied while it serves, to a folder or to wherever fsspec can write.
+"""Backups of an index as it is at one moment, copied while it serves, to a folder of backups; `backup_records` says what that holds.
 
-```
-BACKUP/
-    versions/000001/    the version that was current
-    journal.db          the journal as it was a moment later; absent if nothing was ever written
-    CURRENT
-    manifest.json       size and sha256 of the other files; written last, so a backup without it did not end
-```
-
-Version and journal are the gallery: every write that was acknowledged before the backup began is in it, and of later ones
-those that were whole when the journal was copied.
+Version and journal are the gallery: every write that was acknowledged before a backup began is in it, and of later ones
+those that were whole when the journal was looked at. Only what the folder lacks is copied. A backup can be restored as it was at its own
+moment, or at any earlier write that its versions and its part of the journal go back to.
 """
 
-import json
-import sqlite3
+import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import fsspec
-
-from search_svc.index import journal_file, journal_mark
-from search_svc.index.index_dir import make_current
-from search_svc.index.journal import Journal
-from search_svc.index.journal_check import verify
-from search_svc.index.journal_errors import translate_sqlite_errors
-from search_svc.index.journal_snapshot import checked
+from search_svc.index import backup_records as records
+from search_svc.index import journal_file, journal_segment
+from search_svc.index.backup_place import Place
+from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
+from search_svc.index.backup_single import another_helps, check_journal, restore_single
+from search_svc.index.index_dir import make_current, version_path
+from search_svc.index.journal_format import Meta
+from search_svc.index.journal_segment import Segment
+from search_svc.index.journal_snapshot import Snapshot
+from search_svc.index.locks import locked
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
-from svckit.artifact import (
-    ArtifactError,
-    atomic_directory,
-    file_names,
-    flush,
-    read_manifest,
-    read_object,
-    sealed,
-    sha256s,
-)
+from svckit.artifact import ArtifactError, atomic_directory, read_sealed, sha256, sha256s
 from svckit.cli import CommandError, progress
 
 _MANIFEST = "manifest.json"
-_KIND = "backup"
+
+
+class BackupRunningError(ArtifactError):
+    """Raised where another process is backing up the same index."""
 
 
 @dataclass(frozen=True)
@@ -54,194 +41,194 @@ class Backup:
     journal_sequence: int
     """Of the last write that is in it."""
     size: int
-    """Bytes."""
+    """Bytes of all its files."""
+    copied: int = 0
+    """Of them, those that its folder lacked."""
 
 
-def back_up(index_dir: Path, destination: str) -> Backup:
-    """Copies the index to a folder that is new or empty, a path or a URL.
+def back_up(index_dir: Path, destination: str, keep: int = 0) -> Backup:
+    """Add a backup of an index to a folder of backups, a path or a URL; then remove all but the newest `keep`, if that is not 0.
 
-    Raises ArtifactError, naming the file, if one is damaged, and CommandError if the destination can't be used.
+    Raise ArtifactError, naming the file, if one is damaged, BackupRunningError if another process backs up the index, and CommandError if
+    the folder can't be used.
     """
-    place = _Place.at(destination)
-    place.check_empty()
+    place = Place.at(destination)
     lease = VersionLease.current(index_dir)
     try:
-        version = IndexVersion.open(index_dir, lease.path.name)
-        with tempfile.TemporaryDirectory() as work:
-            files = {f"versions/{version.path.name}/{name}": version.path / name for name in file_names(version.path)}
-            sequence = _copy_journal(index_dir, version, Path(work))
-            make_current(Path(work), version.path.name)
-            # Not what SQLite has made beside the copy to read it.
-            files |= {
-                name: Path(work) / name for name in file_names(Path(work)) if name in ("CURRENT", journal_file.FILE)
-            }
-            size = _upload(place, files, {"version": version.path.name, "journal_sequence": sequence})
+        with _only_backup(index_dir), tempfile.TemporaryDirectory() as work:
+            records.refuse_foreign(place)
+            done = _add(index_dir, lease.path.name, place, Path(work))
+            if keep:
+                records.remove_old(place, keep, Path(work))
     finally:
         lease.release()
-    return Backup(version.path.name, sequence, size)
+    return done
 
 
-def restore(source: str, index_dir: Path) -> Backup:
-    """Makes an index of a backup, whole or not at all; `index_dir` must not be there.
+def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Backup:
+    """Make an index of the newest backup, whole or not at all; `index_dir` must not be there.
 
-    Raises ArtifactError, naming the file, if the backup did not end or is damaged, and CommandError if it can't be read.
+    With `at_sequence` it is the gallery after the last write that had ended by that journal entry. Raise ArtifactError, naming the
+    file, if one that is needed is damaged, and CommandError if there is no such backup or it can't be read.
     """
-    place = _Place.at(source)
-    with atomic_directory(index_dir) as draft, _another_helps():
-        fields = _fetched_manifest(place, draft)
-        names = [_inside(name, place) for name in fields["files"]]
-        for name in progress(names, desc="restore", unit="file"):
-            place.get(name, draft / name)
-        with place.blamed(draft):
-            read_manifest(draft)
-            if (draft / journal_file.FILE).exists():
-                journal_file.mark_copy(draft / journal_file.FILE)
-            _check_whole(draft, fields)
-        (draft / _MANIFEST).unlink()
-        size = sum(entry["bytes"] for entry in fields["files"].values())
-    return Backup(str(fields["version"]), int(fields["journal_sequence"]), size)
+    place = Place.at(source)
+    if records.OLDER in place.names():
+        if at_sequence is not None:
+            raise CommandError(f"{source} is one backup of an earlier release: it has no other sequence than its own")
+        return Backup(*restore_single(place, index_dir))
+    with atomic_directory(index_dir) as draft, another_helps(), tempfile.TemporaryDirectory() as work:
+        record, version = _chosen(place, at_sequence, Path(work))
+        upto = record.sequence if at_sequence is None else at_sequence
+        done = _restore(place, record, version, upto, draft=draft, work=Path(work))
+        if at_sequence is None and done.journal_sequence != record.sequence:
+            text = f"says that it goes to entry {record.sequence}, and what it names goes to {done.journal_sequence}"
+            raise ArtifactError(place.path(record.name), text)
+        return done
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A folder, maybe elsewhere."""
-
-    files: Any
-    """An fsspec file system."""
-    root: str
-
-    @classmethod
-    def at(cls, url: str) -> "_Place":
-        """Raises CommandError if there is no such kind of place, or its library is not installed."""
-        try:
-            return cls(*fsspec.url_to_fs(url))
-        except (ValueError, ImportError) as error:
-            raise CommandError(f"{url}: {error}") from error
-
-    def check_empty(self) -> None:
-        """Raises CommandError if there is something."""
-        with self._told():
-            if self.files.exists(self.root) and (not self.files.isdir(self.root) or self.files.ls(self.root)):
-                raise CommandError(f"{self.root} is there already: a backup goes to a new or empty folder")
-
-    def put(self, local: Path, name: str) -> None:
-        with self._told(name):
-            target = self._path(name)
-            self.files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self.files.put_file(str(local), target)
-        self._flush(target)
-
-    def write(self, name: str, content: bytes) -> None:
-        with self._told(name):
-            self.files.pipe_file(self._path(name), content)
-        self._flush(self._path(name))
-        self._flush(self.root)
-
-    def get(self, name: str, local: Path) -> None:
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with self._told(name):
-            self.files.get_file(self._path(name), str(local))
-
-    @contextmanager
-    def blamed(self, draft: Path) -> Iterator[None]:
-        """What is wrong with a file of the draft is told of the file that it was copied from."""
-        with _named_in(Path(self._path("")), draft):
-            yield
-
-    def _path(self, name: str) -> str:
-        return f"{self.root.rstrip('/')}/{name}"
-
-    def _flush(self, path: str) -> None:
-        """On a disk of ours it stays there even if the power fails; other places see to that themselves."""
-        if "file" in self.files.protocol:
-            flush(Path(path))
-
-    @contextmanager
-    def _told(self, name: str = "") -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise CommandError(f"{self._path(name)}: is missing: no backup, or one that did not end") from error
-        except OSError as error:
-            raise CommandError(f"{self._path(name)}: {error.strerror or error}") from error
-
-
-def _copy_journal(index_dir: Path, version: IndexVersion, work: Path) -> int:
-    """Returns the number of the last entry that version and journal hold. Raises ArtifactError if some are missing."""
-    path = index_dir / journal_file.FILE
-    mark = journal_mark.read(path)
-    with translate_sqlite_errors(path):
-        source = journal_file.connect_to_read(path)
-        if source is None:
-            journal_file.refuse_missing(path, mark, there=False)
-            return version.manifest.journal_sequence
-        with closing(source), closing(sqlite3.connect(work / journal_file.FILE)) as copy:
-            source.backup(copy)
-            checked(copy, path, mark)
-    with _named_in(index_dir, work):
-        journal_file.mark_copy(work / journal_file.FILE)
-        last = verify(work)
-        with Journal.open(work) as journal:
-            pruned = journal.pruned
-    if pruned > version.manifest.journal_sequence:
+def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
+    numbers = records.numbers(place)
+    newest = records.read(place, numbers[-1], work) if numbers else None
+    copied = [each for each in newest.segments if place.size(each.file.name) == each.file.bytes] if newest else []
+    version = _version(version_path(index_dir, current))
+    with journal_segment.open_source(index_dir / journal_file.FILE) as snapshot:
+        segments, new = _segments(snapshot, copied, work)
+        pruned = snapshot.meta.pruned if snapshot else version.journal_sequence
+        sequence = max(snapshot.last if snapshot else 0, version.journal_sequence)
+    if pruned > version.journal_sequence:
+        path = index_dir / journal_file.FILE
         raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
-    return max(last, version.manifest.journal_sequence)
+    versions = [*_still_there(index_dir, newest, pruned, current), version]
+    record = Record(
+        number=(numbers[-1] if numbers else 0) + 1,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sequence=sequence,
+        current=current,
+        versions=sorted(versions, key=lambda each: int(each.name)),
+        segments=segments,
+    )
+    local = {
+        file.name: version_path(index_dir, each.name) / name for each in versions for name, file in each.files.items()
+    }
+    copied_bytes = _copy_missing(place, record.files, local | new)
+    record.write(place)
+    return Backup(current, sequence, sum(file.bytes for file in record.files.values()), copied_bytes)
 
 
-def _check_whole(draft: Path, fields: Mapping[str, Any]) -> None:
-    """Raises ArtifactError if version and journal are not what the manifest of the backup tells: their own checksums are older."""
-    version = IndexVersion.open(draft)
-    last = max(verify(draft), version.manifest.journal_sequence)
-    for made_by_reading in ("-wal", "-shm"):
-        (draft / f"{journal_file.FILE}{made_by_reading}").unlink(missing_ok=True)
-    if (version.path.name, last) != (fields["version"], fields["journal_sequence"]):
-        told = f"version {fields['version']} and the journal to {fields['journal_sequence']}"
-        found = f"version {version.path.name} and the journal to {last}"
-        raise ArtifactError(draft / _MANIFEST, f"says that it is of {told}; there are {found}")
+def _version(path: Path) -> StoredVersion:
+    """Return what there is to copy of a version, as its manifest tells. Raise ArtifactError if that is damaged."""
+    manifest = path / _MANIFEST
+    fields = read_sealed(manifest)
+    files = {name: File(entry["sha256"], entry["bytes"]) for name, entry in fields["files"].items()}
+    own = File(sha256(manifest), manifest.stat().st_size)
+    return StoredVersion(path.name, fields.get("journal_sequence", 0), {**files, _MANIFEST: own})
+
+
+def _still_there(index_dir: Path, newest: Record | None, pruned: int, current: str) -> Iterator[StoredVersion]:
+    """Yield the other versions that were copied before, and that together with the journal are still the gallery."""
+    for stored in newest.versions if newest else ():
+        manifest = version_path(index_dir, stored.name) / _MANIFEST
+        serves = stored.name != current and stored.journal_sequence >= pruned and manifest.is_file()
+        if serves and sha256(manifest) == stored.files[_MANIFEST].sha256:
+            yield stored
+
+
+def _segments(
+    snapshot: Snapshot | None, copied: Sequence[StoredSegment], work: Path
+) -> tuple[list[StoredSegment], dict[str, Path]]:
+    """Return the segments of a backup, and the files of those that are new, by their names in the folder of backups."""
+    if snapshot is None:
+        return [], {}
+    kept, missing = journal_segment.missing_from(snapshot, [each.segment for each in copied])
+    stored = {each.segment: each for each in copied}
+    made = [_written(snapshot, segment, work / f"segment-{segment.last}") for segment in missing]
+    new = {each.file.name: work / f"segment-{each.segment.last}" for each in made}
+    return [*(stored[segment] for segment in kept), *made], new
+
+
+def _written(snapshot: Snapshot, segment: Segment, path: Path) -> StoredSegment:
+    journal_segment.write(snapshot, segment, path)
+    return StoredSegment(segment, File(sha256(path), path.stat().st_size))
+
+
+def _copy_missing(place: Place, files: Mapping[str, File], local: Mapping[str, Path]) -> int:
+    """Copy the files that the folder lacks, and return their bytes. Raise ArtifactError if one is not what is said of it."""
+    missing = [name for name, file in files.items() if place.size(name) != file.bytes]
+    for name, actual in zip(missing, sha256s([local[name] for name in missing]), strict=True):
+        if actual != (stated := files[name].sha256):
+            raise ArtifactError(local[name], f"is damaged: its sha256 is {actual}, its manifest says {stated}")
+    for name in progress(missing, desc="backup", unit="file"):
+        place.put(local[name], name)
+    return sum(files[name].bytes for name in missing)
+
+
+def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, StoredVersion]:
+    numbers = records.numbers(place)
+    if not numbers:
+        raise CommandError(f"{place.root}: is missing, or holds no backup that has ended")
+    for number in reversed(numbers):
+        record = records.read(place, number, work)
+        version = record.version_at(record.sequence if at_sequence is None else at_sequence)
+        if version:
+            return record, version
+        if number == numbers[-1] and at_sequence is not None and at_sequence > record.sequence:
+            raise CommandError(f"{place.root}: its newest backup ends with entry {record.sequence} of the journal")
+    earliest = min(version.journal_sequence for version in record.versions)
+    raise CommandError(
+        f"{place.root}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
+        "and between two backups an older version may have been removed"
+    )
+
+
+def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *, draft: Path, work: Path) -> Backup:
+    home, after = version_path(draft, version.name), version.journal_sequence
+    needed = [each for each in record.segments if each.segment.last > after and each.segment.after < upto]
+    for name, file in progress(version.files.items(), total=len(version.files), desc="restore", unit="file"):
+        _get(place, file, _inside(home, name, place), f"version {version.name}: {name}")
+    for each in needed:
+        _get(place, each.file, work / each.file.name, f"journal {each.segment.after + 1} to {each.segment.last}")
+    make_current(draft, version.name)
+    with _named(place, record, draft, work):
+        made = IndexVersion.open(draft).manifest
+        if needed:
+            parts = [(work / each.file.name, each.segment) for each in needed]
+            meta = Meta(made.model, made.dimension, after)
+            journal_segment.join(parts, meta, upto, draft / journal_file.FILE)
+        last = max(check_journal(draft), after)
+    files = [*version.files.values(), *(each.file for each in needed)]
+    return Backup(version.name, last, sum(file.bytes for file in files))
+
+
+def _get(place: Place, file: File, local: Path, what: str) -> None:
+    place.get(file.name, local)
+    if (actual := sha256(local)) != file.sha256:
+        raise ArtifactError(place.path(file.name), f"is damaged: its sha256 is {actual} ({what})")
+
+
+def _inside(home: Path, name: str, place: Place) -> Path:
+    path = home / name
+    if not Path(os.path.normpath(path)).is_relative_to(home):
+        raise CommandError(f"{place.root}: a record lists {name!r}, which is outside of its version")
+    return path
 
 
 @contextmanager
-def _named_in(index_dir: Path, copy: Path) -> Iterator[None]:
-    """What is wrong with a copy is told of what it was copied from."""
+def _named(place: Place, record: Record, draft: Path, work: Path) -> Iterator[None]:
+    """Tell what is wrong with the copies of the backup that they are of."""
     try:
         yield
     except ArtifactError as error:
-        reason = error.reason.replace(str(copy), str(index_dir))
-        raise ArtifactError(index_dir / error.path.relative_to(copy), reason) from error
-
-
-def _upload(place: _Place, files: Mapping[str, Path], fields: Mapping[str, Any]) -> int:
-    """Copies the files, and then tells of them in the manifest; returns the bytes of all."""
-    sizes = {name: path.stat().st_size for name, path in files.items()}
-    digests = dict(zip(files, sha256s(list(files.values())), strict=True))
-    for name, path in progress(files.items(), total=len(files), desc="backup", unit="file"):
-        place.put(path, name)
-    listed = {name: {"sha256": digests[name], "bytes": sizes[name]} for name in files}
-    manifest = {"kind": _KIND, **fields, "created": datetime.now(UTC).isoformat(), "files": listed}
-    place.write(_MANIFEST, f"{json.dumps(sealed(manifest), indent=2)}\n".encode())
-    return sum(sizes.values())
-
-
-def _fetched_manifest(place: _Place, draft: Path) -> dict[str, Any]:
-    place.get(_MANIFEST, draft / _MANIFEST)
-    with place.blamed(draft):
-        fields = read_object(draft / _MANIFEST)
-        if fields.get("kind") != _KIND or sealed(fields) != fields:
-            raise ArtifactError(draft / _MANIFEST, "is no manifest of a backup, or was edited")
-    return fields
+        reason = str(error).replace(f"{work}/", f"{place.root}/").replace(f"{draft}/", "").replace(str(draft), "")
+        raise ArtifactError(place.path(record.name), reason) from error
 
 
 @contextmanager
-def _another_helps() -> Iterator[None]:
-    """Nothing mends a damaged backup."""
+def _only_backup(index_dir: Path) -> Iterator[None]:
+    """Hold the lock of the only backup of the index. It is on a folder: nothing is written, so a read-only index can be backed up."""
+    descriptor = os.open(index_dir / "versions", os.O_RDONLY | os.O_DIRECTORY)
     try:
+        if not locked(descriptor):
+            raise BackupRunningError(index_dir, "another process is backing it up")
         yield
-    except ArtifactError as error:
-        raise ArtifactError(error.path, error.reason, "restore another backup") from error
-
-
-def _inside(name: str, place: _Place) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise CommandError(f"{place.root}: its manifest lists {name!r}, which is outside of it")
-    return name
+    finally:
+        os.close(descriptor)

@@ -15,6 +15,7 @@ from pathlib import Path
 from search_svc.index.index_dir import current
 from search_svc.index.journal import Journal
 from search_svc.index.journal_errors import of_another_model
+from search_svc.index.journal_snapshot import ALL
 from search_svc.live.delta import Delta
 from search_svc.live.live_gallery import LiveGallery
 from search_svc.live.view import Opened, View
@@ -32,8 +33,10 @@ _ENTRIES = 2000
 class Replay:
     """A version and the delta that grows on it as the journal's entries are applied, in their order."""
 
-    def __init__(self, opened: Opened, journal: Journal) -> None:
+    def __init__(self, opened: Opened, journal: Journal, upto: int = ALL) -> None:
+        """Begin with nothing applied. `upto` is the last entry to apply, one that ends a write."""
         self._journal = journal
+        self._upto = upto
         self._opened = opened
         self._delta = Delta(opened.version)
         self._sequence = opened.version.manifest.journal_sequence
@@ -48,7 +51,7 @@ class Replay:
 
         Raises ArtifactError, and applies none of them, if they are not of this index.
         """
-        entries = self._journal.read(self._sequence, _ENTRIES)
+        entries = [each for each in self._journal.read(self._sequence, _ENTRIES) if each.sequence <= self._upto]
         if not entries:
             return False
         if (model := self._journal.model) != self._model:

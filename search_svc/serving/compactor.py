@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +11,7 @@ from search_svc.index.index_dir import EXIT_BUILD_RUNNING, BuildRunningError, cu
 from search_svc.index.journal import Journal
 from search_svc.index.retention import retire
 from search_svc.index.version import VersionManifest
+from svckit import beside
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
@@ -92,37 +91,19 @@ class Compactor:
 
     async def _build(self) -> None:
         _log.info("compacting", extra={"index": str(self._index_dir), "version": self._served().version})
-        process = await self._start_process()
-        assert process.stderr is not None
+        command = ("search_svc", "compact", str(self._index_dir), "--keep-versions", str(self._keep))
         try:
-            stderr = (await process.stderr.read()).decode(errors="replace")
-            code = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        if code == EXIT_BUILD_RUNNING:
+            ended = await beside.run(*command)
+        except OSError as error:
+            raise ServiceError(Reason.COMPACTION_FAILED, f"no process could be started: {error}") from error
+        if ended.code == EXIT_BUILD_RUNNING:
             raise _already_running()
-        if code:
-            reason = stderr.strip().rpartition("\n")[2] or f"it ended with code {code}"
-            _log.error("compaction failed", extra={"code": code, "said": stderr[-2000:]})
-            raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {reason}")
+        if ended.code:
+            _log.error("compaction failed", extra={"code": ended.code, "said": ended.stderr[-2000:]})
+            raise ServiceError(Reason.COMPACTION_FAILED, f"no version could be built: {ended.reason}")
         _log.info("compacted", extra={"index": str(self._index_dir), "version": current(self._index_dir)})
         # The process removes old versions, too; if it could not, this logs the reason.
         await asyncio.to_thread(self._retire)
-
-    async def _start_process(self) -> asyncio.subprocess.Process:
-        try:
-            return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "search_svc", "compact", str(self._index_dir)),
-                *("--keep-versions", str(self._keep), "--for-server"),
-                stdin=asyncio.subprocess.PIPE,  # held open: the process ends when this one does
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        except OSError as error:
-            raise ServiceError(Reason.COMPACTION_FAILED, f"no process could be started: {error}") from error
 
     async def _watch_versions(self) -> None:
         while True:

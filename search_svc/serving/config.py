@@ -1,15 +1,20 @@
 """The settings of `vmmr-search serve`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from search_svc.engine.gpu import DEVICES
+from search_svc.index.backup_place import Place
 from search_svc.index.retention import KEEP_VERSIONS
 from svckit import shipped
+from svckit.cli import CommandError
 from svckit.config import ConfigError, found, option
 from svckit.server import ServerConfig
 
 PREFIX = "VMMR_SEARCH"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +45,36 @@ class SearchConfig(ServerConfig):
     keep_versions: int = option(
         KEEP_VERSIONS, minimum=1, help="versions of the index to keep; older ones that nobody uses are removed"
     )
+    backup_to: str | None = option(
+        None, help="folder to back the index up to while it is served, a path or a URL that fsspec can write to"
+    )
+    backup_every: str = option(
+        "15m", help="time between two backups: a number of seconds, or with s, m, h or d behind it"
+    )
+    backup_keep: int = option(96, minimum=1, help="backups to keep; older ones are removed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backup_to is not None:
+            _check_place(self.backup_to)
+        if self.backup_every_s < 1:
+            raise ConfigError(f"--backup-every must be >= 1 s, got {self.backup_every}")
         if self.max_queue < self.max_queries:
             raise ConfigError(
                 f"--max-queue must be >= --max-queries, got {self.max_queue} and {self.max_queries}: "
                 "the largest call would never fit"
             )
+
+    @property
+    def backup_every_s(self) -> float:
+        found = _DURATION.fullmatch(self.backup_every)
+        if found is None:
+            raise ConfigError(f"--backup-every must be a time such as 90s, 15m, 6h or 1d, got {self.backup_every!r}")
+        return float(found[1]) * _SECONDS[found[2]]
+
+
+def _check_place(url: str) -> None:
+    try:
+        Place.at(url)
+    except CommandError as error:
+        raise ConfigError(f"--backup-to: {error}") from error

@@ -1,27 +1,36 @@
+import itertools
 import json
+import os
+import re
+import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from search_svc.building.compaction import compact
-from search_svc.index import backup
-from search_svc.index.backup import back_up, restore
+from search_svc.index import backup, backup_records
+from search_svc.index.backup import BackupRunningError, back_up, restore
+from search_svc.index.backup_place import Place
 from search_svc.index.journal import Journal
 from search_svc.index.journal_pruning import prune
-from search_svc.index.retention import retire, versions
+from search_svc.index.retention import retire, roll_back, versions
 from search_svc.index.writes import Add, Delete
-from svckit.artifact import ArtifactError, sha256
+from svckit.artifact import ArtifactError, file_names, sealed, sha256
 from svckit.cli import CommandError
-from tests.search_svc.building.test_compaction import base_of, write
-from tests.search_svc.journals import CAR, NO_CAR, D, replayed, stored, written
+from tests.search_svc.building.test_compaction import base_of, some_writes, write
+from tests.search_svc.journals import CAR, NO_CAR, D, make_format_1, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,9 +49,37 @@ def index(built, tmp_path):
     return index
 
 
+@pytest.fixture
+def backups(tmp_path):
+    return str(tmp_path / "backups")
+
+
+@pytest.fixture(scope="module")
+def dry():
+    """Nothing waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(os, "fdatasync", lambda _: None)
+        yield
+
+
 def items(index_dir):
     """What the gallery holds, by id."""
     return replayed(index_dir, base_of(index_dir))
+
+
+def restored(backups, tmp_path, at_sequence=None):
+    """What the gallery of a backup holds."""
+    place = tmp_path / f"restored {next(_numbers)}"
+    restore(backups, place, at_sequence)
+    return items(place)
+
+
+_numbers = itertools.count()
+
+
+def names(backups):
+    return file_names(Path(backups))
 
 
 DAMAGES = {
@@ -65,11 +102,10 @@ def damage(request):
 
 
 class TestABackup:
-    def test_restored_is_the_gallery_that_was_backed_up(self, index, tmp_path):
-        done = back_up(index, str(tmp_path / "backup"))
-        restored = restore(str(tmp_path / "backup"), tmp_path / "restored")
-        assert restored == done
-        assert done.journal_sequence == 3
+    def test_restored_is_the_gallery_that_was_backed_up(self, index, backups, tmp_path):
+        done = back_up(index, backups)
+        made = restore(backups, tmp_path / "restored")
+        assert (made.version, made.journal_sequence, made.size) == ("000001", 3, done.size)
         assert items(tmp_path / "restored") == items(index)
 
     def test_keeps_what_of_photos_was_embedded_in_the_journal_and_in_a_version(self, index, tmp_path):
@@ -77,62 +113,74 @@ class TestABackup:
         compact(index)
         back_up(index, str(tmp_path / "version"))
         for name in ("journal", "version"):
-            restore(str(tmp_path / name), tmp_path / f"restored {name}")
-            found = items(tmp_path / f"restored {name}")
+            found = restored(str(tmp_path / name), tmp_path)
             assert [found[item_id].cut for item_id in ("photo 1.jpg", "new", "photo 0.jpg")] == [CAR, NO_CAR, None]
 
-    def test_holds_nothing_but_what_it_lists(self, index, tmp_path):
-        back_up(index, str(tmp_path / "backup"))
-        found = {
-            path.relative_to(tmp_path / "backup").as_posix()
-            for path in (tmp_path / "backup").rglob("*")
-            if path.is_file()
-        }
-        listed = json.loads((tmp_path / "backup/manifest.json").read_bytes())["files"]
-        assert found == {*listed, "manifest.json"}
-        assert "versions/000001/items.arrow" in listed
-        assert {name for name in listed if "/" not in name} == {"CURRENT", "journal.db"}
+    def test_holds_nothing_but_what_its_record_names(self, index, backups, tmp_path):
+        back_up(index, backups)
+        record = backup_records.read(Place.at(backups), 1, tmp_path)
+        assert {*names(backups)} == {"backups/000001.json", *record.files}
 
-    def test_of_an_index_that_was_never_written_to_has_no_journal(self, built, tmp_path):
-        assert back_up(built, str(tmp_path / "backup")).journal_sequence == 0
-        restore(str(tmp_path / "backup"), tmp_path / "restored")
+    def test_of_an_index_that_was_never_written_to_has_no_journal(self, built, backups, tmp_path):
+        assert back_up(built, backups).journal_sequence == 0
+        restore(backups, tmp_path / "restored")
         assert not (tmp_path / "restored/journal.db").exists()
         assert items(tmp_path / "restored") == items(built)
 
     def test_goes_wherever_fsspec_writes(self, index, tmp_path):
-        url = f"memory://{tmp_path.name}/backup"
-        back_up(index, url)
-        assert fsspec.filesystem("memory").exists(f"/{tmp_path.name}/backup/manifest.json")
-        restore(url, tmp_path / "restored")
-        assert items(tmp_path / "restored") == items(index)
+        url = f"memory://{tmp_path.name}/backups"
+        for number in range(2):
+            write(index, Add({f"number {number}": stored()}))
+            back_up(index, url, keep=1)
+        found = fsspec.filesystem("memory").ls(f"/{tmp_path.name}/backups/backups", detail=False)
+        assert found == [f"/{tmp_path.name}/backups/backups/000002.json"]
+        assert restored(url, tmp_path) == items(index)
 
-    def test_of_the_current_version_alone(self, index, tmp_path):
+    def test_restored_has_one_version(self, index, backups, tmp_path):
+        back_up(index, backups)
         compact(index)
         write(index, Add({"newer": stored()}))
-        assert back_up(index, str(tmp_path / "backup")).version == "000002"
-        restore(str(tmp_path / "backup"), tmp_path / "restored")
+        assert back_up(index, backups).version == "000002"
+        restore(backups, tmp_path / "restored")
         assert [kept.name for kept in versions(tmp_path / "restored")] == ["000002"]
         assert items(tmp_path / "restored") == items(index)
 
-    def test_can_be_written_to_and_compacted_when_restored(self, index, tmp_path):
-        back_up(index, str(tmp_path / "backup"))
-        restored = tmp_path / "restored"
-        restore(str(tmp_path / "backup"), restored)
-        [outcome] = write(restored, Add({"after": stored()}))
+    def test_can_be_written_to_and_compacted_when_restored(self, index, backups, tmp_path):
+        back_up(index, backups)
+        made = tmp_path / "restored"
+        restore(backups, made)
+        [outcome] = write(made, Add({"after": stored()}))
         assert outcome.sequence == 4
-        before = items(restored)
-        compact(restored)
-        assert items(restored) == before
+        before = items(made)
+        compact(made)
+        assert items(made) == before
 
-    def test_has_every_write_acknowledged_before_it_and_none_in_part(self, index, tmp_path):
+    def test_of_a_journal_of_an_earlier_format(self, built, backups, tmp_path):
+        index = shutil.copytree(built, tmp_path / "index")
+        make_format_1(index, {"old": stored(), "older": stored(number=1)})
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+        assert "old" in items(index)
+
+    def test_after_a_rollback_is_of_the_version_that_is_served(self, index, backups, tmp_path):
+        back_up(index, backups)
+        compact(index)
+        back_up(index, backups)
+        roll_back(index)
+        write(index, Add({"newer": stored()}))
+        assert back_up(index, backups).version == "000001"
+        assert restore(backups, tmp_path / "restored").version == "000001"
+        assert items(tmp_path / "restored") == items(index)
+
+    def test_has_every_write_acknowledged_before_it_and_none_in_part(self, index, backups, tmp_path):
         ended, more = threading.Event(), threading.Semaphore(0)
         acknowledged: list[int] = []
 
         def keep_writing():
             number = 0
             while not ended.is_set():
-                names = {f"pair {number} a": stored(), f"pair {number} b": stored()}
-                [outcome] = written(index, Add(names), base=base_of(index))
+                pair = {f"pair {number} a": stored(), f"pair {number} b": stored()}
+                [outcome] = written(index, Add(pair), base=base_of(index))
                 acknowledged.append(outcome.sequence)
                 more.release()
                 number += 1
@@ -140,12 +188,11 @@ class TestABackup:
         writer = threading.Thread(target=keep_writing)
         writer.start()
         try:
-            for number in range(5):
+            for _ in range(5):
                 assert all(more.acquire(timeout=60) for _ in range(2)), "it keeps writing"
                 before = len(acknowledged)
-                done = back_up(index, str(tmp_path / f"backup {number}"))
-                restore(str(tmp_path / f"backup {number}"), tmp_path / f"restored {number}")
-                found = items(tmp_path / f"restored {number}")
+                done = back_up(index, backups)
+                found = restored(backups, tmp_path)
                 pairs = [name.split()[1] for name in found if name.startswith("pair ")]
                 assert all(pairs.count(pair) == 2 for pair in pairs)
                 assert len(pairs) >= 2 * before
@@ -155,124 +202,431 @@ class TestABackup:
             writer.join()
         assert len(acknowledged) > 5
 
-    def test_keeps_the_version_from_being_removed_while_it_is_copied(self, index, tmp_path, monkeypatch):
+    def test_keeps_the_version_from_being_removed_while_it_is_copied(self, index, backups, tmp_path, monkeypatch):
         def meanwhile(*args):
             write(index, Add({"newer": stored()}))
             compact(index)
             assert retire(index, 1) == []
-            return upload(*args)
+            return copy(*args)
 
-        upload = backup._upload
-        monkeypatch.setattr(backup, "_upload", meanwhile)
-        assert back_up(index, str(tmp_path / "backup")).version == "000001"
-        restore(str(tmp_path / "backup"), tmp_path / "restored")
-        assert "newer" not in items(tmp_path / "restored")
+        copy = backup._copy_missing
+        monkeypatch.setattr(backup, "_copy_missing", meanwhile)
+        assert back_up(index, backups).version == "000001"
+        assert "newer" not in restored(backups, tmp_path)
         assert retire(index, 1) == ["000001"]
 
-    def test_without_the_journal_that_its_version_needs_is_refused(self, index, tmp_path):
+    def test_without_the_journal_that_its_version_needs_is_refused(self, index, backups):
         with Journal.open(index) as journal:
             prune(index, journal.sequence())
         with pytest.raises(ArtifactError, match=r"journal\.db: was pruned while it was copied"):
-            back_up(index, str(tmp_path / "backup"))
+            back_up(index, backups)
+
+    def test_one_at_a_time(self, index, backups, monkeypatch):
+        def meanwhile(*args):
+            with pytest.raises(BackupRunningError, match="another process is backing it up"):
+                back_up(index, backups)
+            return copy(*args)
+
+        copy = backup._copy_missing
+        monkeypatch.setattr(backup, "_copy_missing", meanwhile)
+        back_up(index, backups)
+
+
+class TestTheNext:
+    def test_copies_what_is_new_alone(self, index, backups, tmp_path):
+        first = back_up(index, backups)
+        before = {name: (Path(backups) / name).stat().st_mtime_ns for name in names(backups)}
+        write(index, Add({"newer": stored()}))
+        second = back_up(index, backups)
+        assert first.copied == first.size
+        assert 0 < second.copied < first.copied
+        new = {*names(backups)} - before.keys()
+        assert len(new) == 2, "a segment and a record"
+        assert {name: (Path(backups) / name).stat().st_mtime_ns for name in before} == before
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_copies_nothing_if_nothing_was_written(self, index, backups, tmp_path):
+        back_up(index, backups)
+        assert back_up(index, backups).copied == 0
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_needs_few_segments_of_the_journal_however_many_there_were(self, index, backups, tmp_path, dry):
+        for number in range(20):
+            write(index, Add({f"number {number}": stored()}))
+            back_up(index, backups)
+        segments = backup_records.read(Place.at(backups), 20, tmp_path).segments
+        assert len(segments) <= 5
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_copies_again_what_is_gone(self, index, backups, tmp_path):
+        back_up(index, backups)
+        shutil.rmtree(tmp_path / "backups/files")
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_does_not_take_another_history_for_its_own(self, index, backups, tmp_path):
+        """An index is restored as it was earlier, goes on from there, and backs up to the same folder."""
+        write(index, *(Add({f"good {number}": stored()}) for number in range(3)))
+        write(index, Add({"bad": stored(number=1)}), Add({"last": stored()}))
+        back_up(index, backups)
+        lost = items(index)
+        restore(backups, tmp_path / "again", 6)
+        write(tmp_path / "again", Add({"better": stored(number=2)}), Add({"last": stored()}))
+        back_up(tmp_path / "again", backups)
+        found = restored(backups, tmp_path)
+        assert found == items(tmp_path / "again")
+        assert "better" in found
+        assert "bad" in lost
+        assert "bad" not in found
+        assert restored(backups, tmp_path, 7).keys() == found.keys() - {"last"}
+
+    def test_removes_the_oldest_and_what_they_alone_needed(self, index, backups, tmp_path):
+        for number in range(5):
+            write(index, Add({f"number {number}": stored()}))
+            compact(index)
+            retire(index, 1)
+            back_up(index, backups, keep=2)
+        place = Place.at(backups)
+        assert backup_records.numbers(place) == [4, 5]
+        needed = [backup_records.read(place, number, tmp_path).files for number in (4, 5)]
+        assert {*names(backups)} == {"backups/000004.json", "backups/000005.json", *needed[0], *needed[1]}
+        assert restored(backups, tmp_path) == items(index)
+
+
+class TestAtASequence:
+    def test_is_the_gallery_after_the_last_write_that_had_ended(self, index, backups, tmp_path):
+        before = items(index)
+        write(index, Add({"a": stored(), "b": stored()}), Delete(("photo 3.jpg",)))
+        back_up(index, backups)
+        assert restored(backups, tmp_path, 6) == items(index)
+        assert restored(backups, tmp_path, 5).keys() == before.keys() | {"a", "b"}
+        assert restored(backups, tmp_path, 4) == restored(backups, tmp_path, 3) == before
+
+    def test_between_two_backups_that_a_compaction_lies_between(self, index, backups, tmp_path):
+        back_up(index, backups)
+        write(index, Add({"a": stored()}))
+        before = items(index)
+        write(index, Add({"b": stored()}))
+        compact(index)
+        write(index, Add({"c": stored()}))
+        back_up(index, backups)
+        assert restored(backups, tmp_path, 4) == before
+        assert restored(backups, tmp_path, 6) == items(index)
+
+    def test_that_no_backup_has_is_refused(self, index, backups, tmp_path):
+        back_up(index, backups)
+        with pytest.raises(CommandError, match="its newest backup ends with entry 3 of the journal"):
+            restore(backups, tmp_path / "restored", 4)
+        write(index, Add({"a": stored()}), Add({"b": stored()}))
+        compact(index)
+        retire(index, 1)
+        back_up(index, backups, keep=1)
+        with pytest.raises(
+            CommandError, match="no backup has the gallery as it was at entry 4: its oldest goes back to 5"
+        ):
+            restore(backups, tmp_path / "restored", 4)
+        assert not (tmp_path / "restored").exists()
+
+    @settings(max_examples=10)
+    @given(
+        rounds=st.lists(
+            st.tuples(some_writes, st.sampled_from(["", "compact", "retire", "restore"]), st.booleans()),
+            min_size=1,
+            max_size=4,
+        ),
+        ask=st.randoms(use_true_random=False),
+    )
+    def test_is_what_a_dict_says_whatever_was_written_compacted_and_backed_up(
+        self, built, tmp_path_factory, dry, rounds, ask
+    ):
+        work = tmp_path_factory.mktemp("random")
+        index, backups = shutil.copytree(built, work / "index"), str(work / "backups")
+        history = {0: items(index)}
+        back_up(index, backups)
+        for writes, then, backs_up in rounds:
+            for one in writes:
+                [outcome] = write(index, one)
+                history[outcome.sequence] = items(index)
+            if then in ("compact", "retire"):
+                compact(index)
+            if then == "retire":
+                back_up(index, backups)
+                retire(index, 1)
+            if backs_up or then == "restore":
+                back_up(index, backups)
+            if then == "restore":
+                sequence = ask.choice(sorted(history))
+                index = work / f"again {sequence} {next(_numbers)}"
+                restore(backups, index, sequence)
+                history = {known: gallery for known, gallery in history.items() if known <= sequence}
+        back_up(index, backups)
+        for sequence, gallery in history.items():
+            assert restored(backups, work, sequence) == gallery
+        assert restored(backups, work) == items(index)
+
+
+class TestStopped:
+    @pytest.mark.parametrize("files", [0, 2, 4])
+    def test_by_a_kill_leaves_the_backups_before_it_and_the_next_one_goes_on(self, index, backups, tmp_path, files):
+        back_up(index, backups)
+        before = items(index)
+        write(index, Add({"newer": stored()}))
+        compact(index)
+        program = KILLED_AFTER.format(files=files, index=str(index), backups=backups)
+        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=120)
+        assert ended.returncode == -signal.SIGKILL
+        assert restored(backups, tmp_path) == before
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_by_a_limit_of_the_system_names_the_file_and_loses_nothing(self, built, backups, tmp_path):
+        limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+        ended = run("backup", built, backups, **limit)
+        assert ended.returncode == 1
+        assert re.search(
+            rf"^vmmr-search: error: {backups}/files/[0-9a-f]+: File too large$", ended.stderr, re.MULTILINE
+        )
+        assert not [name for name in names(backups) if not name.startswith("files/") or name.endswith(".part")]
+        back_up(built, backups)
+        assert restored(backups, tmp_path) == items(built)
+
+    def test_by_a_place_without_room_tells_of_it(self, index, backups, monkeypatch, tmp_path):
+        back_up(index, backups)
+        before = items(index)
+        write(index, Add({"newer": stored()}))
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fsspec.get_filesystem_class("file"), "put_file", full)
+            with pytest.raises(CommandError, match=rf"{backups}/files/[0-9a-f]+: No space left on device"):
+                back_up(index, backups)
+        assert restored(backups, tmp_path) == before
+        assert not [name for name in names(backups) if name.endswith(".part")]
+
+
+KILLED_AFTER = """
+import os, pathlib, signal
+from search_svc.index import backup, backup_place
+put, done = backup_place.Place.put, 0
+def killing(*arguments):
+    global done
+    if done == {files}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done += 1
+    put(*arguments)
+def write(self, name, content):
+    os.kill(os.getpid(), signal.SIGKILL)
+backup_place.Place.put, backup_place.Place.write = killing, write
+backup.back_up(pathlib.Path({index!r}), {backups!r})
+"""
+
+
+class TestDamaged:
+    def test_byte_of_any_file_is_refused_by_name(self, index, backups, tmp_path):
+        back_up(index, backups)
+        write(index, *(Add({f"number {number}": stored()}) for number in range(3)))
+        back_up(index, backups)
+        needed = backup_records.read(Place.at(backups), 2, tmp_path).files
+        for name in ("backups/000002.json", *needed):
+            path = Path(backups) / name
+            well = path.read_bytes()
+            for place in (0, len(well) // 2, len(well) - 2):
+                path.write_bytes(well[:place] + bytes([well[place] ^ 1]) + well[place + 1 :])
+                with pytest.raises(
+                    ArtifactError, match=rf"^{path}: is (damaged|not as it was written).*: restore another"
+                ):
+                    restore(backups, tmp_path / "restored")
+                assert not (tmp_path / "restored").exists()
+            path.write_bytes(well)
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_record_is_told_of_by_the_next_backup(self, index, backups):
+        back_up(index, backups)
+        flip(Path(backups) / "backups/000001.json")
+        with pytest.raises(ArtifactError, match=r"backups/000001\.json: is not as it was written"):
+            back_up(index, backups)
+
+    def test_index_is_not_backed_up(self, index, backups):
+        flip(index / "versions/000001/embeddings.npy")
+        with pytest.raises(ArtifactError, match=rf"{index}/versions/000001/embeddings\.npy: is damaged"):
+            back_up(index, backups)
+        assert not Path(backups).exists()
+
+    def test_journal_is_not_backed_up(self, index, backups, damage):
+        damage(index / "journal.db")
+        with pytest.raises(ArtifactError, match=rf"{index}/journal\.db: (is damaged|ends with)") as caught:
+            back_up(index, backups)
+        assert not Path(backups).exists()
+        assert "/tmp" not in caught.value.reason.replace(str(index), "")
+
+    @pytest.mark.parametrize("damage", [DAMAGES["an entry"], DAMAGES["the end of the last write"]], indirect=True)
+    def test_segment_that_is_as_it_was_backed_up_is_not_restored(self, index, backups, tmp_path, damage):
+        back_up(index, backups)
+        reseal_segment(Path(backups), damage, tmp_path)
+        with pytest.raises(ArtifactError, match=r"backups/000001\.json: .*files/[0-9a-f]+: is damaged \(entry"):
+            restore(backups, tmp_path / "restored")
+        assert not (tmp_path / "restored").exists()
+
+    def test_version_after_it_was_verified_is_not_restored(self, index, backups, tmp_path, monkeypatch):
+        def damaged_meanwhile(place, local, name):
+            if local.name == "embeddings.npy":
+                flip(local)
+            put(place, local, name)
+
+        put = Place.put
+        monkeypatch.setattr(Place, "put", damaged_meanwhile)
+        back_up(index, backups)
+        with pytest.raises(ArtifactError, match=r"files/[0-9a-f]+: is damaged: .*\(version 000001: embeddings\.npy\)"):
+            restore(backups, tmp_path / "restored")
 
 
 class TestRefused:
-    def test_a_place_that_holds_something(self, index, tmp_path):
-        (tmp_path / "backup").mkdir()
-        (tmp_path / "backup/letter.txt").write_text("mine")
-        with pytest.raises(CommandError, match="is there already: a backup goes to a new or empty folder"):
-            back_up(index, str(tmp_path / "backup"))
-        assert [path.name for path in (tmp_path / "backup").iterdir()] == ["letter.txt"]
+    def test_a_place_that_holds_something(self, index, tmp_path, backups):
+        Path(backups).mkdir()
+        (Path(backups) / "letter.txt").write_text("mine")
+        with pytest.raises(CommandError, match="is there already, and no folder of backups"):
+            back_up(index, backups)
+        assert names(backups) == ["letter.txt"]
 
     def test_a_kind_of_place_that_there_is_not(self, index):
         with pytest.raises(CommandError, match=r"nowhere://x: Protocol not known"):
             back_up(index, "nowhere://x")
 
-    def test_to_back_up_a_damaged_index(self, index, tmp_path):
-        flip(index / "versions/000001/embeddings.npy")
-        with pytest.raises(ArtifactError, match=r"embeddings\.npy: is damaged"):
-            back_up(index, str(tmp_path / "backup"))
-        assert not (tmp_path / "backup").exists()
+    def test_to_restore_over_an_index(self, index, backups):
+        back_up(index, backups)
+        with pytest.raises(ArtifactError, match="already exists"):
+            restore(backups, index)
 
-    def test_to_back_up_a_damaged_journal(self, index, tmp_path, damage):
-        damage(index / "journal.db")
-        with pytest.raises(ArtifactError, match=rf"{index}/journal\.db: (is damaged|ends with)") as caught:
-            back_up(index, str(tmp_path / "backup"))
-        assert not (tmp_path / "backup").exists()
-        assert "/tmp" not in caught.value.reason.replace(str(index), "")
+    def test_to_restore_from_where_no_backup_ended(self, index, backups, tmp_path):
+        back_up(index, backups)
+        (Path(backups) / "backups/000001.json").unlink()
+        for place in (backups, str(tmp_path / "nothing")):
+            with pytest.raises(CommandError, match="is missing, or holds no backup that has ended"):
+                restore(place, tmp_path / "restored")
 
-    def test_to_restore_a_damaged_journal_that_is_as_it_was_backed_up(self, index, tmp_path, damage):
-        back_up(index, str(tmp_path / "backup"))
-        damage(tmp_path / "backup/journal.db")
-        resealed(tmp_path / "backup", "journal.db")
-        with pytest.raises(ArtifactError, match=r"backup/journal\.db: (is damaged|ends with)"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
+    def test_to_restore_without_a_file_that_is_needed(self, index, backups, tmp_path):
+        back_up(index, backups)
+        needed = backup_records.read(Place.at(backups), 1, tmp_path).files
+        (Path(backups) / next(iter(needed))).unlink()
+        with pytest.raises(CommandError, match=rf"{backups}/files/[0-9a-f]+: is missing"):
+            restore(backups, tmp_path / "restored")
+
+    @pytest.mark.parametrize("outside", ["../elsewhere", "/elsewhere", "x/../../elsewhere"])
+    def test_to_restore_files_outside_the_index(self, index, backups, tmp_path, outside):
+        back_up(index, backups)
+        record = Path(backups) / "backups/000001.json"
+        fields = json.loads(record.read_bytes())
+        fields["versions"][0]["files"][outside] = fields["versions"][0]["files"]["manifest.json"]
+        record.write_text(json.dumps(sealed(fields)))
+        with pytest.raises(CommandError, match="which is outside of its version"):
+            restore(backups, tmp_path / "restored")
+
+
+class TestOfAnEarlierRelease:
+    """A folder of one backup."""
+
+    @pytest.fixture
+    def single(self, index, tmp_path):
+        return make_single(index, tmp_path / "single")
+
+    def test_is_restored(self, index, single, tmp_path):
+        made = restore(str(single), tmp_path / "restored")
+        assert (made.version, made.journal_sequence) == ("000001", 3)
+        assert items(tmp_path / "restored") == items(index)
+
+    def test_gets_no_second_backup(self, index, single):
+        with pytest.raises(
+            CommandError, match="holds a backup of an earlier release, which can be restored: name a new"
+        ):
+            back_up(index, str(single))
+
+    def test_has_no_other_sequence(self, single, tmp_path):
+        with pytest.raises(CommandError, match="it has no other sequence than its own"):
+            restore(str(single), tmp_path / "restored", 2)
+
+    def test_is_refused_with_a_damaged_journal_that_is_as_it_was_backed_up(self, single, tmp_path, damage):
+        damage(single / "journal.db")
+        resealed(single, "journal.db")
+        with pytest.raises(ArtifactError, match=r"single/journal\.db: (is damaged|ends with)"):
+            restore(str(single), tmp_path / "restored")
         assert not (tmp_path / "restored").exists()
 
-    def test_to_restore_a_version_that_was_damaged_after_it_was_verified(self, index, tmp_path, monkeypatch):
-        def damaged_meanwhile(*args):
-            flip(index / "versions/000001/embeddings.npy")
-            return upload(*args)
-
-        upload = backup._upload
-        monkeypatch.setattr(backup, "_upload", damaged_meanwhile)
-        back_up(index, str(tmp_path / "backup"))
-        with pytest.raises(ArtifactError, match=r"backup/versions/000001/embeddings\.npy: is damaged"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
-
-    def test_to_restore_less_than_the_manifest_tells(self, index, tmp_path):
-        back_up(index, str(tmp_path / "backup"))
-        resealed(tmp_path / "backup", journal_sequence=4)
+    def test_is_refused_with_less_than_the_manifest_tells(self, single, tmp_path):
+        resealed(single, journal_sequence=4)
         with pytest.raises(
-            ArtifactError, match=r"backup/manifest\.json: says .* journal to 4; there are .* journal to 3"
+            ArtifactError, match=r"single/manifest\.json: says .* journal to 4; there are .* journal to 3"
         ):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
-
-    def test_to_restore_over_an_index(self, index, tmp_path):
-        back_up(index, str(tmp_path / "backup"))
-        with pytest.raises(ArtifactError, match="already exists"):
-            restore(str(tmp_path / "backup"), index)
+            restore(str(single), tmp_path / "restored")
 
     @pytest.mark.parametrize("name", ["versions/000001/embeddings.npy", "journal.db", "CURRENT"])
-    def test_to_restore_a_damaged_file(self, index, tmp_path, name):
-        back_up(index, str(tmp_path / "backup"))
-        flip(tmp_path / "backup" / name)
-        with pytest.raises(ArtifactError, match=f"backup/{name}: is damaged"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
+    def test_is_refused_with_a_damaged_file(self, single, tmp_path, name):
+        flip(single / name)
+        with pytest.raises(ArtifactError, match=f"single/{name}: is damaged"):
+            restore(str(single), tmp_path / "restored")
         assert not (tmp_path / "restored").exists()
 
-    @pytest.mark.parametrize("name", ["versions/000001/manifest.json", "manifest.json"])
-    def test_to_restore_a_backup_that_did_not_end(self, index, tmp_path, name):
-        back_up(index, str(tmp_path / "backup"))
-        (tmp_path / "backup" / name).unlink()
-        with pytest.raises(CommandError, match=f"backup/{name}: is missing"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
+    def test_is_refused_if_a_file_is_missing(self, single, tmp_path):
+        (single / "versions/000001/manifest.json").unlink()
+        with pytest.raises(CommandError, match=r"single/versions/000001/manifest\.json: is missing"):
+            restore(str(single), tmp_path / "restored")
 
     @pytest.mark.parametrize("outside", ["../elsewhere", "/elsewhere", "versions/../../elsewhere"])
-    def test_to_restore_files_outside_the_index(self, index, tmp_path, outside):
-        back_up(index, str(tmp_path / "backup"))
-        manifest = tmp_path / "backup/manifest.json"
+    def test_is_refused_with_files_outside_the_index(self, single, tmp_path, outside):
+        manifest = single / "manifest.json"
         fields = json.loads(manifest.read_bytes())
         fields["files"][outside] = fields["files"]["CURRENT"]
-        manifest.write_text(json.dumps(backup.sealed(fields)))
+        manifest.write_text(json.dumps(sealed(fields)))
         with pytest.raises(CommandError, match="which is outside of it"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
+            restore(str(single), tmp_path / "restored")
 
-    def test_to_restore_an_edited_manifest(self, index, tmp_path):
-        back_up(index, str(tmp_path / "backup"))
-        manifest = tmp_path / "backup/manifest.json"
+    def test_is_refused_with_an_edited_manifest(self, single, tmp_path):
+        manifest = single / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"journal_sequence": 3', '"journal_sequence": 4'))
-        with pytest.raises(ArtifactError, match=r"backup/manifest\.json: is no manifest of a backup, or was edited"):
-            restore(str(tmp_path / "backup"), tmp_path / "restored")
+        with pytest.raises(ArtifactError, match=r"single/manifest\.json: is no manifest of a backup, or was edited"):
+            restore(str(single), tmp_path / "restored")
 
 
-def test_the_commands_say_what_they_did(index, tmp_path):
-    said = run("backup", index, tmp_path / "backup").stdout
-    assert said.startswith(f"{tmp_path}/backup: version 000001, journal to 3, ")
-    assert run("restore", tmp_path / "backup", tmp_path / "restored").stdout.startswith(f"{tmp_path}/restored: version")
-    again = run("restore", tmp_path / "backup", tmp_path / "restored")
+def test_the_commands_say_what_they_did(index, backups, tmp_path):
+    said = run("backup", index, backups, "--keep", 3).stdout
+    assert said.startswith(f"{backups}: version 000001, journal to 3, ")
+    assert run("restore", backups, tmp_path / "restored").stdout.startswith(f"{tmp_path}/restored: version")
+    again = run("restore", backups, tmp_path / "restored")
     assert again.returncode == 1
     assert again.stderr.startswith("vmmr-search: error: ")
+
+
+def make_single(index, folder):
+    """A backup as releases before folders of backups made it."""
+    shutil.copytree(index / "versions/000001", folder / "versions/000001")
+    shutil.copy(index / "CURRENT", folder)
+    with (
+        closing(sqlite3.connect(index / "journal.db")) as source,
+        closing(sqlite3.connect(folder / "journal.db")) as copy,
+    ):
+        source.backup(copy)
+    listed = {
+        name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in file_names(folder)
+    }
+    fields = {"kind": "backup", "version": "000001", "journal_sequence": 3, "created": datetime.now(UTC).isoformat()}
+    (folder / "manifest.json").write_text(json.dumps(sealed({**fields, "files": listed}), indent=2))
+    return folder
+
+
+def reseal_segment(folder, damage, work):
+    """Damage the segment of a backup, and have its record say what it is now."""
+    record = backup_records.read(Place.at(str(folder)), 1, work)
+    [stored_segment] = record.segments
+    path = folder / stored_segment.file.name
+    damage(path)
+    content = path.read_bytes()
+    name = sha256(path)
+    path.unlink()
+    (folder / "files" / name).write_bytes(content)
+    fields = json.loads((folder / "backups/000001.json").read_bytes())
+    fields["segments"][0]["file"] = {"sha256": name, "bytes": len(content)}
+    (folder / "backups/000001.json").write_text(json.dumps(sealed(fields)))
 
 
 def resealed(backup_dir, *names, **fields):
@@ -282,12 +636,12 @@ def resealed(backup_dir, *names, **fields):
     for name in names:
         path = backup_dir / name
         content["files"][name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    manifest.write_text(json.dumps(backup.sealed(content)))
+    manifest.write_text(json.dumps(sealed(content)))
 
 
-def run(*arguments):
+def run(*arguments, **more):
     command = [sys.executable, "-m", "search_svc", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, **more)
 
 
 def flip(path):

@@ -1,0 +1,155 @@
+"""What a folder of backups holds: a record of each backup, and the files that the records name, each copied once.
+
+```
+BACKUPS/
+    backups/000017.json     the record of a backup, written last: a backup that did not end has none
+    files/<sha256>          a file of a version, or a segment of the journal, by what is in it
+```
+
+A record is a JSON object with a seal (`svckit.artifact.sealed`), and names everything that its backup needs.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from search_svc.index.backup_place import Place
+from search_svc.index.journal_segment import Segment
+from svckit.artifact import ArtifactError, sealed
+from svckit.cli import CommandError
+
+OLDER = "manifest.json"
+"""In the folder of one backup, as earlier releases made them."""
+_RECORD = re.compile(r"(\d{6,})\.json")
+_KIND, _FORMAT = "backups", 1
+
+
+@dataclass(frozen=True)
+class File:
+    sha256: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """Where it is in the folder of backups."""
+        return f"files/{self.sha256}"
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version that was copied."""
+
+    name: str
+    journal_sequence: int
+    """Of the last journal entry that it holds."""
+    files: Mapping[str, File]
+    """By their names in the version's directory."""
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A segment of the journal that was copied."""
+
+    segment: Segment
+    file: File
+
+
+@dataclass(frozen=True)
+class Record:
+    """One backup."""
+
+    number: int
+    created: str
+    sequence: int
+    """Of the last write that is in it."""
+    current: str
+    """The version that was current."""
+    versions: Sequence[StoredVersion]
+    """The current one, and those that were copied before and were still on the disk; oldest first."""
+    segments: Sequence[StoredSegment]
+    """The journal, in order and without a gap."""
+
+    @property
+    def name(self) -> str:
+        return _name(self.number)
+
+    @property
+    def files(self) -> dict[str, File]:
+        """All files that it needs, by where they are in the folder of backups."""
+        every = [file for version in self.versions for file in version.files.values()]
+        return {file.name: file for file in (*every, *(stored.file for stored in self.segments))}
+
+    def version_at(self, sequence: int) -> StoredVersion | None:
+        """Return the version to restore the gallery as it was at a sequence number; None if this backup does not have it."""
+        if sequence > self.sequence:
+            return None
+        current_first = sorted(self.versions, key=lambda version: (version.name == self.current, int(version.name)))
+        fitting = [version for version in current_first if version.journal_sequence <= sequence]
+        return fitting[-1] if fitting else None
+
+    def write(self, place: Place) -> None:
+        fields = {**asdict(self), "kind": _KIND, "format": _FORMAT}
+        place.write(self.name, f"{json.dumps(sealed(fields), indent=1)}\n".encode())
+
+
+def numbers(place: Place) -> list[int]:
+    """Return the numbers of the backups, oldest first."""
+    return sorted(int(found[1]) for name in place.names("backups") if (found := _RECORD.fullmatch(name)))
+
+
+def read(place: Place, number: int, work: Path) -> Record:
+    """Return the record of a backup, by way of a file in `work`. Raise ArtifactError, naming it, if it is damaged."""
+    name = _name(number)
+    place.get(name, work / "record.json")
+    try:
+        return _record(json.loads((work / "record.json").read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(place.path(name), f"is not as it was written: {error}") from error
+
+
+def remove_old(place: Place, keep: int, work: Path) -> None:
+    """Remove all backups but the newest `keep`, and the files that they alone needed."""
+    there = numbers(place)
+    old, stay = there[:-keep], there[-keep:]
+    if not old:
+        return
+    gone, needed = ([read(place, number, work).files for number in some] for some in (old, stay))
+    for number in old:  # first: whoever is killed here leaves files that nobody needs, not a backup that lacks some
+        place.remove(_name(number))
+    for name in {name for files in gone for name in files} - {name for files in needed for name in files}:
+        place.remove(name)
+
+
+def refuse_foreign(place: Place) -> None:
+    """Raise CommandError if there is something that is no folder of backups."""
+    there = place.names()
+    if OLDER in there:
+        raise CommandError(
+            f"{place.root} holds a backup of an earlier release, which can be restored: name a new folder"
+        )
+    if there and not {"backups", "files"} & set(there):
+        raise CommandError(f"{place.root} is there already, and no folder of backups: name a new or empty one")
+
+
+def _name(number: int) -> str:
+    return f"backups/{number:06d}.json"
+
+
+def _record(fields: Mapping[str, Any]) -> Record:
+    """Raise ValueError, or whatever Python raises over what is no record, if it is not what `Record.write` wrote."""
+    if fields["kind"] != _KIND or sealed(fields) != fields:
+        raise ValueError("its seal does not fit")
+    if fields["format"] != _FORMAT:
+        raise ValueError(f"its format is {fields['format']}, and this vmmr-search reads {_FORMAT}")
+    versions = [
+        StoredVersion(
+            each["name"], each["journal_sequence"], {name: File(**file) for name, file in each["files"].items()}
+        )
+        for each in fields["versions"]
+    ]
+    segments = [StoredSegment(Segment(**each["segment"]), File(**each["file"])) for each in fields["segments"]]
+    plain = {name: fields[name] for name in ("number", "created", "sequence", "current")}
+    return Record(**plain, versions=versions, segments=segments)

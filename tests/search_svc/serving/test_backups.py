@@ -1,0 +1,96 @@
+"""`vmmr-search serve --backup-to`, as a real process."""
+
+import re
+import signal
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+
+from search_svc.__main__ import _backups
+from search_svc.building.spec import IndexSpec
+from search_svc.index.backup import restore
+from search_svc.serving.config import SearchConfig
+from svckit.config import ConfigError
+from svckit.metrics import Metrics
+from tests.search_svc.building.test_compaction import base_of
+from tests.search_svc.journals import replayed
+from tests.search_svc.live_index import Index, build, unit
+
+
+@pytest.fixture
+def index(tmp_path):
+    build(tmp_path / "index", IndexSpec(), unit(20))
+    return tmp_path / "index"
+
+
+def metrics(ready):
+    with urllib.request.urlopen(f"http://127.0.0.1:{ready['metrics_port']}/metrics", timeout=30) as page:
+        lines = re.findall(r"^(vmmr_backup_\w+)(?:\{.*\})? (\S+)$", page.read().decode(), re.MULTILINE)
+    return {name: float(value) for name, value in lines}
+
+
+def add(path, name):
+    written = Index(path)
+    written.add(**{name: ("misc", unit(1)[0])})
+    written.writer.close()
+
+
+def items(path):
+    return replayed(path, base_of(path))
+
+
+def test_it_backs_up_again_and_again_while_it_serves(index, tmp_path, spawn):
+    backups = tmp_path / "backups"
+    server = spawn("--index", index, "--backup-to", backups, "--backup-every", "1s", "--backup-keep", 2)
+    ready = server.ready()
+    server.first("backed up")
+    add(index, "new")
+    before = len(server.logged("backed up"))
+    server.nth("backed up", before + 2)  # it began after what was added
+    found = metrics(ready)
+    assert found["vmmr_backup_failures"] == 0
+    assert 0 <= found["vmmr_backup_age_seconds"] < 600
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    restore(str(backups), tmp_path / "restored")
+    assert "new" in items(tmp_path / "restored")
+    assert len(list((backups / "backups").iterdir())) == 2
+
+
+def test_a_failure_is_logged_and_counted_and_it_serves_on(index, tmp_path, spawn):
+    (tmp_path / "file").write_text("in the way")
+    server = spawn("--index", index, "--backup-to", tmp_path / "file" / "backups", "--backup-every", "1h")
+    ready = server.ready()
+    failed = server.first("backup failed")
+    assert "Not a directory" in failed["reason"]
+    found = metrics(ready)
+    assert found == {"vmmr_backup_age_seconds": float("inf"), "vmmr_backup_failures": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backup_to": "nowhere://x"}, "--backup-to: nowhere://x: Protocol not known"),
+        ({"backup_every": "soon"}, "--backup-every must be a time such as 90s, 15m, 6h or 1d, got 'soon'"),
+        ({"backup_every": "0.5s"}, "--backup-every must be >= 1 s, got 0.5s"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_start(tmp_path, settings, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        SearchConfig(index=tmp_path, **settings)
+
+
+def test_times_may_have_a_unit(tmp_path):
+    seconds = [
+        SearchConfig(index=tmp_path, backup_every=text).backup_every_s for text in ("90", "90s", "1.5m", "6h", "1d")
+    ]
+    assert seconds == [90, 90, 90, 21600, 86400]
+
+
+def test_of_several_workers_the_first_backs_up(tmp_path):
+    settings = SearchConfig(index=tmp_path, backup_to=str(tmp_path / "backups"))
+    scheduled = [_backups(settings, Metrics(), number and SimpleNamespace(number=number)) for number in (None, 1, 2)]
+    assert [each is not None for each in scheduled] == [True, False, False]
+    assert _backups(settings, Metrics(), SimpleNamespace(number=0)) is not None
+    assert _backups(SearchConfig(index=tmp_path), Metrics(), None) is None
