@@ -23,6 +23,7 @@ from vmmr.search.v1 import search_pb2
 from search_svc.building.build import build_version
 from search_svc.building.build_source import BuildSource
 from search_svc.building.spec import IndexSpec
+from search_svc.engine.asking import Question
 from search_svc.engine.shard import Shard
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
@@ -40,8 +41,10 @@ def main() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with tempfile.TemporaryDirectory() as directory:
         version = built(Path(directory), vectors[QUERIES:])
-        shard = Shard.open(version.shard_paths[0], version.manifest.shards[0], version)
-        search = lambda: shard.search(vectors[:QUERIES], K, version.manifest.search)  # noqa: E731
+        manifest = version.manifest
+        shard = Shard.open(version.shard_paths[0], manifest.shards[0], manifest, version.embeddings)
+        question = Question(vectors[:QUERIES], K, manifest.search)
+        search = lambda: shard.answer(question)  # noqa: E731
         search()
         figures = defaultdict(list)
         with writing():

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.engine.adapters import IndexAdapter, SearchOptions, adapter_of, nearest
+from search_svc.engine.asking import Question
 from search_svc.engine.faiss_layers import METRICS, is_hnsw, is_ivf, layers, parameters
 from search_svc.engine.gpu import Gpu, on_gpu
-from search_svc.engine.merge import NO_IDS, Hits, dropping, empty, top_k
+from search_svc.engine.merge import Hits, dropping, empty, top_k
 from search_svc.engine.scanning import Scan, length_of_longest
-from search_svc.index.version import IndexVersion, Metric, SearchParams, ShardInfo
+from search_svc.index.version import Metric, SearchParams, ShardInfo, VersionManifest
 from svckit.artifact import ArtifactError
 
 # The type hints that faiss ships know neither all classes nor the keyword arguments that its Python layer adds.
@@ -38,12 +39,18 @@ class Shard:
     """Whether this kind of index can leave rows out of a search."""
 
     @classmethod
-    def open(cls, path: Path, info: ShardInfo, version: IndexVersion, gpu: Gpu | None = None) -> Self:
-        """Map the file into memory, and copy the index to the GPU if one is given.
+    def open(
+        cls,
+        path: Path,
+        info: ShardInfo,
+        manifest: VersionManifest,
+        embeddings: NDArray[np.float16],
+        gpu: Gpu | None = None,
+    ) -> Self:
+        """Map the file into memory, and copy the index to the GPU if one is given. `embeddings` are those of the gallery.
 
         Raises ArtifactError if the file is not what the version's manifest says, DeviceError if the GPU can't hold it.
         """
-        manifest = version.manifest
         index = _read(path)
         expected = (len(info.rows), manifest.dimension, METRICS[manifest.metric])
         found = (index.ntotal, index.d, index.metric_type)
@@ -53,7 +60,7 @@ class Shard:
         adapter = adapter_of(index, info.longest)
         if gpu:
             adapter = on_gpu(adapter, gpu, path)
-        return cls(adapter, version.embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
+        return cls(adapter, embeddings, manifest.metric, info.rows, info.longest, filters=_filters(index))
 
     @property
     def tunable(self) -> frozenset[str]:
@@ -62,48 +69,31 @@ class Shard:
             return frozenset({"nprobe"})
         return frozenset({"ef_search"}) if is_hnsw(self.adapter.index) else frozenset()
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        params: SearchParams,
-        rows: NDArray[np.bool_] | None = None,
-        without: NDArray[np.int64] = NO_IDS,
-    ) -> Hits:
-        """Return the k best hits that the index finds, without the ids `without` (ascending).
+    def answer(self, question: Question) -> Hits:
+        """Return the k best hits, by gallery row, of a question for this shard (see `Question.of`).
 
-        `rows`, a mask over the gallery, limits the search to some rows. If this kind of index cannot leave rows out, those
-        of the mask are compared with one by one instead.
+        If this kind of index cannot leave rows out of a search, those of the mask are compared with one by one instead.
         """
-        if rows is not None and not self.filters:
-            return self.scan(queries, k, rows, without)
-        selector = None if rows is None else _selector(rows[_slice(self.rows)])
-        hits = nearest(self.adapter, queries, k, SearchOptions(params, selector), self._own(without))
-        ids = self.rows.start + self.rows.step * hits.ids
-        return Hits(hits.scores, np.where(hits.ids < 0, -1, ids))
+        if question.params is None or (question.mask is not None and not self.filters):
+            return self._compare(question)
+        selector = None if question.mask is None else _selector(question.mask)
+        options = SearchOptions(question.params, selector)
+        hits = nearest(self.adapter, question.queries, question.k, options, question.without)
+        return Hits(hits.scores, np.where(hits.ids < 0, -1, self._gallery_rows(hits.ids)))
 
-    def scan(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        rows: NDArray[np.bool_] | None = None,
-        without: NDArray[np.int64] = NO_IDS,
-    ) -> Hits:
-        """Return the k best hits by comparing with every embedding of the shard, or of the mask `rows`."""
+    def _compare(self, question: Question) -> Hits:
+        """Return the k best hits by comparing with every embedding of the shard, or of the mask."""
         compared: range | NDArray[np.int64] = self.rows
-        if rows is not None:
-            compared = np.array(self.rows)[rows[_slice(self.rows)]]
+        if question.mask is not None:
+            compared = np.array(self.rows)[question.mask]
         if not len(compared):
-            return empty(len(queries))
+            return empty(len(question.queries))
         scan = Scan(self.embeddings, compared, self.metric, self._longest)
-        return top_k(dropping(scan.fetch, without), queries, k, len(compared))
+        fetch = dropping(scan.fetch, self._gallery_rows(question.without))
+        return top_k(fetch, question.queries, question.k, len(compared))
 
-    def _own(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the places in the shard of those ids (ascending) that are in it."""
-        low, high = np.searchsorted(ids, (self.rows.start, self.rows.stop))
-        places, rest = np.divmod(ids[low:high] - self.rows.start, self.rows.step)
-        own: NDArray[np.int64] = places[rest == 0]
-        return own
+    def _gallery_rows(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.rows.start + self.rows.step * places
 
     @cached_property
     def _longest(self) -> float:
@@ -129,7 +119,3 @@ def _filters(index: Any) -> bool:
 
 def _selector(rows: NDArray[np.bool_]) -> Any:
     return _faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
-
-
-def _slice(rows: range) -> slice:
-    return slice(rows.start, rows.stop, rows.step)

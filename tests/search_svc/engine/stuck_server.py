@@ -20,7 +20,7 @@ from search_svc.engine.shard_thread import ShardThread
 
 TIMEOUT_S = 60
 FIRST_ROW, LOCK, SEARCHING = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "searching"
-search, submit, ended = Shard.search, ShardThread.submit, local._ended
+answer, submit, ended = Shard.answer, ShardThread.submit, local._ended
 here = threading.local()  # with `told`, of the search that the thread is at: an event, set when it is stuck
 numbers = itertools.count(1)
 
@@ -33,16 +33,16 @@ def held(lock):
     return False
 
 
-def slow(shard, *question):
-    if shard.rows.start == FIRST_ROW:
+def slow(shard, question):
+    if shard.rows.start == FIRST_ROW and question.params is not None:
         with LOCK.open() as lock:
             if held(lock):
                 here.told.set()
                 logging.getLogger("stuck").info("held %d", next(numbers))
             while SEARCHING and held(lock):
-                search(shard, *question)
+                answer(shard, question)
             fcntl.flock(lock, fcntl.LOCK_SH)
-    return search(shard, *question)
+    return answer(shard, question)
 
 
 def submitted(thread, work):
@@ -63,6 +63,6 @@ def ended_or_stuck(future, end):
     return ended(future, now + 0.5 if end is not None and end < now + TIMEOUT_S else end)
 
 
-Shard.search, ShardThread.submit, local._ended = slow, submitted, ended_or_stuck
+Shard.answer, ShardThread.submit, local._ended = slow, submitted, ended_or_stuck
 del sys.argv[1:4]
 main()

@@ -16,6 +16,7 @@ from search_svc.engine.adapters import (
     adapter_of,
     nearest,
 )
+from search_svc.engine.asking import Question
 from search_svc.engine.comparing import rescored
 from search_svc.engine.faiss_layers import METRICS
 from search_svc.engine.merge import merge
@@ -86,11 +87,14 @@ def shard(trained, gallery, metric, rows):
     return Shard(adapter_of(index), gallery, metric, rows, None, filters=not isinstance(index, UNFILTERED))
 
 
+def ask(shards, queries, k, params=PARAMS, rows=None):
+    question = Question(queries, k, params, rows)
+    return merge([each.answer(question.of(each.rows)) for each in shards], k)
+
+
 def search(shards, queries, k, rows=None, batch=64):
     starts = range(0, len(queries), batch)
-    parts = [
-        merge([each.search(queries[start : start + batch], k, PARAMS, rows) for each in shards], k) for start in starts
-    ]
+    parts = [ask(shards, queries[start : start + batch], k, rows=rows) for start in starts]
     return np.concatenate([part.ids for part in parts]), np.concatenate([part.scores for part in parts])
 
 
@@ -123,12 +127,7 @@ def test_parts_answer_as_the_whole_with_and_without_a_filter_and_reranking(train
             check_same(found, expected, f"{parts}")
             if rows is not None:
                 assert rows[found[0][found[0] >= 0]].all()
-        one, several = (
-            rescored(
-                merge([each.search(queries, 4 * K, PARAMS, None) for each in some], 4 * K), queries, gallery, metric
-            )
-            for some in (whole, shards)
-        )
+        one, several = (rescored(ask(some, queries, 4 * K), queries, gallery, metric) for some in (whole, shards))
         check_same((several.ids, several.scores), (one.ids, one.scores), "reranked")
 
 
@@ -139,7 +138,7 @@ def test_exact_answers_are_those_of_a_flat_index_to_the_bit_however_many_ask(gal
     allowed = np.random.default_rng(3).random(N) < 0.3
     for rows in (None, allowed):
         expected = search(flat, queries[:count], 30, rows)
-        found = merge([each.scan(queries[:count], 30, rows) for each in parts], 30)
+        found = ask(parts, queries[:count], 30, None, rows)
         check_same((found.ids, found.scores), expected, "exact")
 
 

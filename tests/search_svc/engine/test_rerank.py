@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from search_svc.engine import comparing, local
+from search_svc.engine import asking, comparing, local
 from search_svc.engine.comparing import rescored
 from search_svc.engine.merge import Hits
 from search_svc.index.version import SearchParams
@@ -103,7 +103,7 @@ def test_exact_search_has_nothing_to_rerank(open_shards):
 def test_no_query_has_more_candidates_than_allowed_but_never_fewer_than_neighbours(open_shards, monkeypatch):
     pools = []
     monkeypatch.setattr(local, "rescored", lambda hits, *rest: pools.append(hits.ids.shape[1]) or rescored(hits, *rest))
-    monkeypatch.setattr(local, "MOST_CANDIDATES", 50)
+    monkeypatch.setattr(asking, "MOST_CANDIDATES", 50)
     with open_shards(spread(300), factory="SQ4", shards=2) as engine:
         for k, rerank in ((5, 4), (5, 40), (80, 3)):
             assert engine.search(spread(1), k, params=SearchParams(rerank=rerank)).hits.ids.shape[1] == k
