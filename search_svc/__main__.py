@@ -53,6 +53,7 @@ with needing_services("vmmr-search"):
     from search_svc.serving.searcher import Searcher, SearchOutcome
     from search_svc.serving.service import SERVICE, SearchService
     from svckit import cli, config, logs, supervisor, wheels
+    from svckit.access import token_command
     from svckit.batcher import Batcher
     from svckit.config import ConfigError
     from svckit.metrics import Metrics
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         backup_command,
         drill,
         migrate_command,
+        token_command,
     ):
         step.add(commands)
     return program

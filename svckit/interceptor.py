@@ -1,7 +1,6 @@
-"""Everything around a call: the token, the gate, the request id, errors as statuses, a log line, metrics."""
+"""Everything around a call: who calls, the gate, the request id, errors as statuses, a log line, metrics."""
 
 import asyncio
-import hmac
 import logging
 import time
 import uuid
@@ -16,6 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from svckit import logs, streams
+from svckit.access.access import Access, Call
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 from svckit.gate import Gate
@@ -38,9 +38,9 @@ _log = logging.getLogger("svckit.calls")
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Stands between gRPC and the servicers. Health checks need no token, are answered in every state, and are not logged.
+    """Stands between gRPC and the servicers. Anybody may ask for health; that is answered in every state, and not logged.
 
-    Streams have places of their own, apart from those of calls: one set for callers with the token and one for those without,
+    Streams have places of their own, apart from those of calls: one set for callers who are known and one for those who are not,
     in each of which a connection may have only its part.
 
     Methods in `always`, by their full names, are answered in every state, too. `before` maps methods to functions that are
@@ -51,7 +51,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self,
         gate: Gate,
         metrics: Metrics,
-        token: str | None,
+        access: Access,
         *,
         always: Collection[str] = (),
         before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
@@ -59,7 +59,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         self._gate = gate
         self._metrics = metrics
-        self._token = token
+        self._access = access
         self._always = frozenset(always)
         self._before = before
         self._streams = {
@@ -98,21 +98,24 @@ class Interceptor(grpc.aio.ServerInterceptor):
         request_id = _request_id(context)
         logs.request_id.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        outcome = await self._outcome(handler, method, context)
+        call = Call(method, context.peer(), request_id)
+        outcome = await self._outcome(handler, call, context)
+        if call.noted:
+            await asyncio.wrap_future(call.noted)
         if isinstance(outcome, ServiceError):
             await _abort(outcome, request_id, context)
         return outcome
 
-    async def _outcome(self, handler: Handler, method: str, context: Context) -> bytes | ServiceError:
+    async def _outcome(self, handler: Handler, call: Call, context: Context) -> bytes | ServiceError:
         """Return the response or the error, after the call has been counted and logged."""
         started = time.perf_counter()
-        code, reason = grpc.StatusCode.OK, None
+        code, failure = grpc.StatusCode.OK, None
         self._metrics.call_began()
         try:
             with _foreseen():
-                return await self._answer(handler, method, context)
+                return await self._answer(handler, call, context)
         except ServiceError as error:
-            code, reason = error.status, error.reason
+            code, failure = error.status, error
             return error
         except grpc.aio.AbortError:
             code = context.code()
@@ -122,39 +125,42 @@ class Interceptor(grpc.aio.ServerInterceptor):
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.call_ended(method, code, reason, seconds)
-            _log_call(method, context, code, reason, seconds)
+            reason = failure.reason if failure else None
+            self._metrics.call_ended(call.method, code, reason, seconds)
+            _log_call(call, code, reason, seconds)
+            self._access.note(call, code.name, failure)
 
-    async def _answer(self, handler: Handler, method: str, context: Context) -> bytes:
-        self._authenticate(context)
-        if method in self._always:
+    async def _answer(self, handler: Handler, call: Call, context: Context) -> bytes:
+        await self._access.enter(call, context)
+        if call.method in self._always:
             return await _serve(handler, context, _RECEIVE_ALWAYS_S)
-        with self._gate.call(context.peer()):
-            if check := self._before.get(method):
+        with self._access.place(call), self._gate.call(call.peer):
+            if check := self._before.get(call.method):
                 check(deadline(context))
-            return await _serve(handler, context, _RECEIVE_S)
+            return await self._serve(handler, call, context)
 
-    def _knows_token(self, context: Context) -> bool:
-        given = _metadata(context, "authorization")
-        return bool(self._token) and hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
-
-    def _authenticate(self, context: Context) -> None:
-        if self._token and not self._knows_token(context):
-            raise ServiceError(Reason.UNAUTHENTICATED, "no valid token in the metadata `authorization: Bearer TOKEN`")
+    async def _serve(self, handler: Handler, call: Call, context: Context) -> bytes:
+        request = await _request(handler, context, _RECEIVE_S)
+        self._access.check(call, request)
+        response = await _respond(handler, request, context)
+        self._access.done(call, response)
+        return _serialized(handler, response)
 
     async def _stream(self, handler: Handler, method: str, messages: object, context: Context) -> None:  # noqa: ARG002
         request_id = _request_id(context)
         logs.request_id.set(request_id)
+        call = Call(method, context.peer(), request_id)
         try:
             with _foreseen():
                 if not method.startswith(_HEALTH):
-                    self._authenticate(context)
-                with self._streams[self._knows_token(context)].taken_by(context.peer()):
+                    await self._access.enter(call, context)
+                with self._streams[await self._access.known(context)].taken_by(call.peer):
                     streaming = handler.request_streaming
                     request = _requests(handler, context) if streaming else await _request(handler, context, _RECEIVE_S)
                     await streams.serve(handler, request, context, until=self._gate.draining)
         except ServiceError as error:
             self._metrics.stream_failed(error.reason)
+            self._access.note(call, error.status.name, error)
             await _abort(error, request_id, context)
 
 
@@ -182,8 +188,14 @@ def _foreseen() -> Iterator[None]:
 
 
 async def _serve(handler: Handler, context: Context, within_s: float) -> bytes:
-    request = await _request(handler, context, within_s)
-    response = await handler.unary_unary(request, context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+    return _serialized(handler, await _respond(handler, await _request(handler, context, within_s), context))
+
+
+async def _respond(handler: Handler, request: Any, context: Context) -> Any:
+    return await handler.unary_unary(request, context)  # type: ignore[arg-type,misc]  # the stubs know sync ones only
+
+
+def _serialized(handler: Handler, response: Any) -> bytes:
     return handler.response_serializer(response)  # type: ignore[misc]
 
 
@@ -262,6 +274,6 @@ def _metadata(context: Context, key: str) -> str:
     return next((str(value) for name, value in context.invocation_metadata() or () if name == key), "")
 
 
-def _log_call(method: str, context: Context, code: grpc.StatusCode, reason: Reason | None, seconds: float) -> None:
-    fields = {"method": method, "peer": context.peer(), "code": code.name, "duration_ms": round(1e3 * seconds, 3)}
+def _log_call(call: Call, code: grpc.StatusCode, reason: Reason | None, seconds: float) -> None:
+    fields = {"method": call.method, "peer": call.peer, "code": code.name, "duration_ms": round(1e3 * seconds, 3)}
     _log.info("call", extra=fields if reason is None else {**fields, "reason": reason.value})

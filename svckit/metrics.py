@@ -37,9 +37,18 @@ class Metrics:
         self._in_flight = Gauge("vmmr_calls_in_flight", "Calls being served", registry=self.registry)
         self._streams = Gauge(
             "vmmr_streams_open",
-            "Streams open, by whether their caller sent the token",
+            "Streams open, by whether their caller is known",
             ("token",),
             registry=self.registry,
+        )
+        self._access_problems = Gauge(
+            "vmmr_access_problem",
+            "1 if what says who may call could not be read anew, and an older one holds",
+            ("source",),
+            registry=self.registry,
+        )
+        self._audit_lines_lost = Counter(
+            "vmmr_audit_lines_lost_total", "Lines that could not be written to the audit log", registry=self.registry
         )
         self._batch_items = Histogram(
             "vmmr_batch_items", "Items in a batch", ("batcher",), buckets=_ITEMS, registry=self.registry
@@ -71,8 +80,16 @@ class Metrics:
             self._errors.labels(reason).inc()
 
     def streams(self, open_: Callable[[], float], *, token: bool) -> None:
-        """Add the gauge of open streams, of callers who sent the token or of the others; `open_` is asked when it is read."""
+        """Add the gauge of open streams, of callers who are known or of the others; `open_` is asked when it is read."""
         self._streams.labels("yes" if token else "no").set_function(open_)
+
+    def access_problem(self, source: str, problem: Callable[[], float]) -> None:
+        """Add the gauge of a file or address that says who may call; `problem` is asked when it is read."""
+        self._access_problems.labels(source).set_function(problem)
+
+    def audit_line_lost(self) -> None:
+        """Count a line of the audit log that could not be written."""
+        self._audit_lines_lost.inc()
 
     def stream_failed(self, reason: Reason) -> None:
         """Count a stream that ended with an error."""

@@ -1,6 +1,8 @@
 """Ports: addresses in gRPC's notation, a port that several processes share, and the file that says which port was taken."""
 
+import ipaddress
 import json
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,28 @@ from pathlib import Path
 
 from svckit.artifact import atomic_write
 from svckit.config import ConfigError
+
+_BESIDES_CONNECTIONS = 512
+"""Files that a server has open beside its connections: index, journal, sockets of its own."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs of this machine reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def make_room(connections: int) -> int:
+    """Let this process have so many connections, each of which is an open file; return how many it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _BESIDES_CONNECTIONS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, min(connections, allowed - _BESIDES_CONNECTIONS))
 
 
 def address(host: str, port: int) -> str:

@@ -15,6 +15,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from svckit import logs, ports, reflection, tls
+from svckit.access.access import Access
+from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError, option
 from svckit.gate import Gate
 from svckit.interceptor import Interceptor
@@ -30,7 +32,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LOOPBACK = "127.0.0.1"
 _LEAST_PING_INTERVAL_MS = 10_000
 _REFUSING_S = 0.1
-# Streams of callers with the token; as many again of callers without.
+# Streams of callers who are known; as many again of others.
 _MAX_STREAMS = 1024
 # How many streams HTTP/2 lets a connection have beside its calls: streams, health checks, calls that are being refused. A client
 # that knows the limit waits; calls sent before it does are reset by gRPC, without a reason. So it is far above the limits that
@@ -48,7 +50,7 @@ waited 8.6 ms in all, with this value 1.3 ms; a lower one hardly helps, and wake
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerConfig:
+class ServerConfig(AccessConfig):
     """The settings that every server has; a service's own configuration extends them and may override a default."""
 
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
@@ -57,12 +59,14 @@ class ServerConfig:
     metrics_port: int | None = option(
         None, minimum=0, maximum=65535, help="port of the Prometheus endpoint /metrics; 0 takes any free one"
     )
+    metrics_host: str | None = option(None, help="address of the metrics' port; --host if not set")
+    reflection: bool = option(True, help="tell generic clients which services there are, and their messages")
     port_file: Path | None = option(None, help="file to write the ports to, as JSON, once ready")
     tls_cert: Path | None = option(None, help="PEM certificate chain; turns TLS on")
     tls_key: Path | None = option(None, help="PEM private key of the certificate")
     tls_client_ca: Path | None = option(None, help="PEM CA; only clients with a certificate it signed are let in")
-    token_file: Path | None = option(None, help="file with the bearer token that callers must send")
     max_request_bytes: int = option(32 * 2**20, minimum=1, maximum=2**31 - 1, help="largest request message")
+    max_connections: int = option(10_000, minimum=1, maximum=2**31 - 1, help="connections at once; more are closed")
     max_concurrent_calls: int = option(128, minimum=1, maximum=2**20, help="calls served at once; more are refused")
     drain_pause_s: float = option(
         0.5, minimum=0, help="seconds between telling health checks that the server stops and refusing new calls"
@@ -72,10 +76,16 @@ class ServerConfig:
     log_format: str = option("json", choices=logs.FORMATS, help="form of the log on stderr")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together, only one is given")
         if self.tls_client_ca and not self.tls_cert:
             raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key")
+
+    @property
+    def metrics_address(self) -> str:
+        """The address that the metrics' port is opened on."""
+        return self.metrics_host or self.host
 
 
 class Server:
@@ -102,6 +112,8 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
+        self._access: Access | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def add(
         self,
@@ -158,14 +170,17 @@ class Server:
 
     async def start(self) -> None:
         """Listen; answer health checks with NOT_SERVING and calls with NOT_READY. Raise ConfigError if that cannot be done."""
-        self._server = self._build()
+        self._warn()
+        self._access = Access(self._config, self.metrics, certificates=self._config.tls_client_ca is not None)
+        self._server = self._build(self._access)
         self.port = self._bind(self._server)
         if self._config.metrics_port is not None:
-            host, port = (_LOOPBACK, 0) if self._worker else (self._config.host, self._config.metrics_port)
+            host, port = (_LOOPBACK, 0) if self._worker else (self._config.metrics_address, self._config.metrics_port)
             self._endpoint = Endpoint(self.metrics.registry, host=host, port=port)
             self.metrics_port = self._endpoint.port
         await self._set_health(_NOT_SERVING)
         await self._server.start()
+        self._watching = asyncio.create_task(self._access.watch())
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
@@ -189,6 +204,12 @@ class Server:
         if self._server:
             await self._drain()
             await self._server.stop(_LAST_BYTES_S)
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
+        access, self._access = self._access, None
+        if access:
+            await asyncio.to_thread(access.close)
         if self._endpoint:
             await asyncio.to_thread(self._endpoint.stop)
 
@@ -217,23 +238,35 @@ class Server:
         if not self._worker:
             os._exit(128 + signum)
 
-    def _build(self) -> grpc.aio.Server:
+    def _build(self, access: Access) -> grpc.aio.Server:
         config = self._config
-        token = tls.read_token(config.token_file) if config.token_file else None
-        if token and not config.tls_cert:
-            _log.warning("the token travels in the clear, for TLS is off")
         interceptor = Interceptor(
-            self._gate, self.metrics, token, always=self._always, before=self._before, max_streams=_MAX_STREAMS
+            self._gate, self.metrics, access, always=self._always, before=self._before, max_streams=_MAX_STREAMS
         )
         server = grpc.aio.server(
             interceptors=(interceptor,),
-            options=_channel_options(config, shares_port=self._worker is not None),
+            options=_channel_options(
+                config, ports.make_room(config.max_connections), shares_port=self._worker is not None
+            ),
         )
         for add_to in self._services.values():
             add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.add_to(server, (*self._services, health.SERVICE_NAME))
+        if config.reflection:
+            reflection.add_to(server, (*self._services, health.SERVICE_NAME))
         return server
+
+    def _warn(self) -> None:
+        """Say what is open to others and should not be."""
+        config = self._config
+        if not config.tls_cert and config.asks_who_calls:
+            _log.warning("tokens travel in the clear, for TLS is off")
+        if ports.is_loopback(config.host):
+            return
+        if not config.tls_cert:
+            _log.warning("TLS IS OFF on an address that others reach: photos and answers travel in the clear")
+        if not (config.asks_who_calls or config.tls_client_ca):
+            _log.warning("ANYBODY MAY DO EVERYTHING on an address that others reach: no caller has to say who it is")
 
     def _bind(self, server: grpc.aio.Server) -> int:
         host, port = self._config.host, self._config.port
@@ -262,11 +295,13 @@ class Server:
         }
 
 
-def _channel_options(config: ServerConfig, *, shares_port: bool) -> list[tuple[str, Any]]:
+def _channel_options(config: ServerConfig, connections: int, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes),
         # gRPC must not limit all calls together: whoever held them would keep health checks out. The gate and places limit them.
         ("grpc.max_concurrent_streams", config.max_concurrent_calls + _HTTP2_STREAMS_BESIDES_CALLS),
+        # Without a limit, whoever opens connections takes all the process's file descriptors, and nobody else gets in.
+        ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
         # A second server on the port must fail, not share its calls in silence.

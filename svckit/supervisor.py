@@ -107,7 +107,9 @@ class _Supervisor:
         signalled = on_signals(self._end_at_once)
         with ExitStack() as stack:
             if self._settings.metrics_port is not None:
-                endpoint = Endpoint(self._registry, host=self._settings.host, port=self._settings.metrics_port)
+                endpoint = Endpoint(
+                    self._registry, host=self._settings.metrics_address, port=self._settings.metrics_port
+                )
                 stack.callback(endpoint.stop)
                 self._metrics_port = endpoint.port
             try:

@@ -17,6 +17,7 @@ from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
 from search_svc.index.write_trouble import WriteTrouble
 from search_svc.index.writes import Add, Base, Delete, Write, WriteResult
+from svckit.access.callers import check_label
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 
@@ -146,6 +147,8 @@ class _Changes:
             text = f"the index is of the model {self._base.model[:12]} now, and these were embedded with {write.model[:12]}"
             raise ServiceError(Reason.MODEL_MISMATCH, text, metadata={"expected": self._base.model, "got": write.model})
         before = {item_id: self._item(item_id) for item_id in write.items}
+        for item in (*write.items.values(), *filter(None, before.values())):
+            check_label(write.label_prefixes, item.label)
         changed = [(item_id, item) for item_id, item in write.items.items() if item != before[item_id]]
         added = sum(before[item_id] is None for item_id, _ in changed)
         sequence = self._insert(changed)
@@ -154,11 +157,13 @@ class _Changes:
         )
 
     def _delete(self, write: Delete) -> WriteResult:
-        if write.only is not None:
-            found = ((item_id, self._item(item_id)) for item_id in dict.fromkeys(write.only))
-            there = [item_id for item_id, item in found if item is not None and write.selects(item)]
-            return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there))
-        there = [item_id for item_id in self._meant(write) if self._item(item_id) is not None]
+        ids = self._meant(write) if write.only is None else dict.fromkeys(write.only)
+        there = []
+        for item_id in ids:
+            item = self._item(item_id)
+            if item is not None and (write.only is None or write.selects(item)):
+                check_label(write.label_prefixes, item.label)
+                there.append(item_id)
         return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there))
 
     def _meant(self, write: Delete) -> Iterable[str]:

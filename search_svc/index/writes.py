@@ -40,6 +40,8 @@ class Add:
     """When its caller stops waiting, as a time of `time.monotonic`."""
     model: str = ""
     """Fingerprint of the model that made the embeddings; empty: the index's, whichever that is."""
+    label_prefixes: tuple[str, ...] = ()
+    """Beginnings of the labels that its caller may add, and whose items it may replace; empty: any label."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Delete:
     deadline: float = math.inf
     only: tuple[str, ...] | None = None
     """Of the items with the label and of the batch, delete only those with these ids; None: all of them."""
+    label_prefixes: tuple[str, ...] = ()
+    """Beginnings of the labels whose items its caller may delete; empty: any label."""
 
     def selects(self, item: StoredItem) -> bool:
         """Return whether the item has the label, or is of the batch."""

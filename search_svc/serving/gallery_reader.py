@@ -3,7 +3,7 @@
 The journal itself is read, so what any process acknowledged is found at once, whether or not the view holds it yet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.writes import Delete
+from svckit.access.callers import check_label
 
 _READ_AT_ONCE = 1000
 
@@ -55,6 +56,13 @@ class GalleryReader:
         ids |= dict.fromkeys(self.base.of_batch(write.batch_id)) if write.batch_id else {}
         ids |= dict.fromkeys(self.journal.of_batch(write.batch_id, after)) if write.batch_id else {}
         return tuple(ids)
+
+    def check_labels(self, write: Delete, ids: Iterable[str]) -> None:
+        """Raise ServiceError, LABEL_NOT_ALLOWED, if the write is to delete an item whose label its caller may not delete."""
+        for item_id in ids if write.label_prefixes else ():
+            item = self.item(item_id)
+            if item is not None and write.selects(item):
+                check_label(write.label_prefixes, item.label)
 
     def _items(self, after: str, wanted: ItemFilter) -> Iterator[tuple[str, StoredItem]]:
         """Merge the version's rows and the journal's entries, both by id. Where both have an id, the journal's counts."""

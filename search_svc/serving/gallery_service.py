@@ -26,6 +26,7 @@ from search_svc.serving.compactor import Compactor
 from search_svc.serving.cut_messages import cut_message
 from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from search_svc.serving.pages import PageRequest, token_after
+from svckit.access import callers
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, rejected
 from svckit.interceptor import deadline
@@ -79,7 +80,9 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     async def DeleteItems(
         self, request: gallery_pb2.DeleteItemsRequest, context: Context
     ) -> gallery_pb2.DeleteItemsResponse:
-        done = await self._delete(item_reader.read_delete(request, deadline(context)))
+        done = await self._delete(
+            item_reader.read_delete(request, deadline(context), callers.current.get().label_prefixes)
+        )
         return gallery_pb2.DeleteItemsResponse(deleted=done.deleted, journal_sequence=done.sequence)
 
     async def GetItem(self, request: gallery_pb2.GetItemRequest, context: Context) -> gallery_pb2.GetItemResponse:
@@ -120,7 +123,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         return self._gallery.view.manifest
 
     async def _read_add(self, request: gallery_pb2.AddItemsRequest, end: float | None) -> Add:
-        read = partial(item_reader.read_add, request, self._served, end)
+        read = partial(item_reader.read_add, request, self._served, end, callers.current.get().label_prefixes)
         if len(request.items) <= _FEW_ITEMS:
             return read()
         return await asyncio.get_running_loop().run_in_executor(self._arrivals, read)
@@ -137,6 +140,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         ids = write.item_ids or await self._read(lambda reader: reader.candidates(write))
         if len(ids) <= _DELETED_AT_ONCE:
             return await self._write(write)
+        # The parts are written one after another: none is, if one may not be.
+        await self._read(lambda reader: reader.check_labels(write, ids))
         done, deleted = WriteResult(0), 0
         for start in range(0, len(ids), _DELETED_AT_ONCE):
             part = dataclasses.replace(write, only=ids[start : start + _DELETED_AT_ONCE])

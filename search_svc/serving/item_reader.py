@@ -17,6 +17,7 @@ from search_svc.index.version import VersionManifest
 from search_svc.index.writes import Add, Delete
 from search_svc.serving.cut_messages import read_cut
 from search_svc.serving.embedding_checks import check_lengths, check_model, dimension_violation
+from svckit.access.callers import check_label
 from svckit.errors import Reason, Violation, rejected
 
 MOST_ITEMS = 10_000
@@ -26,8 +27,16 @@ _MOST_NAMED = 100
 """Faults of items that an error names; a call may have ten thousand bad items."""
 
 
-def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadline: float | None) -> Add:
-    """Return the write that adds the items. Raises ServiceError, with everything that is wrong with the call."""
+def read_add(
+    request: gallery_pb2.AddItemsRequest,
+    index: VersionManifest,
+    deadline: float | None,
+    label_prefixes: tuple[str, ...] = (),
+) -> Add:
+    """Return the write that adds the items, with the beginnings of the labels that its caller may add.
+
+    Raises ServiceError, with everything that is wrong with the call.
+    """
     if request.embeddings.ByteSize():
         check_model(request.embeddings, index, what="items")
     faults = _item_faults(request.items)
@@ -40,14 +49,24 @@ def read_add(request: gallery_pb2.AddItemsRequest, index: VersionManifest, deadl
         raise rejected(violations)
     rows = [row.tobytes() for row in matrix]
     items = {item.item_id: _stored(item, row) for item, row in zip(request.items, rows, strict=True)}
-    return Add(items, _end(deadline), index.model)
+    return Add(items, _end(deadline), index.model, label_prefixes)
 
 
-def read_delete(request: gallery_pb2.DeleteItemsRequest, deadline: float | None) -> Delete:
-    """Return the write that deletes what is selected. Raises ServiceError, with everything that is wrong with the call."""
+def read_delete(
+    request: gallery_pb2.DeleteItemsRequest, deadline: float | None, label_prefixes: tuple[str, ...] = ()
+) -> Delete:
+    """Return the write that deletes what is selected, with the beginnings of the labels that its caller may delete.
+
+    Raises ServiceError, with everything that is wrong with the call; LABEL_NOT_ALLOWED if it selects another label.
+    """
     if violations := list(_selector_faults(request)):
         raise rejected(violations)
-    return Delete(tuple(request.item_ids.item_ids), canonical(request.label), request.batch_id, _end(deadline))
+    label = canonical(request.label)
+    if label:
+        check_label(label_prefixes, label)
+    return Delete(
+        tuple(request.item_ids.item_ids), label, request.batch_id, _end(deadline), label_prefixes=label_prefixes
+    )
 
 
 def _item_faults(items: Sequence[gallery_pb2.Item]) -> Iterator[Violation]:

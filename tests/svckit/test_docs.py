@@ -59,6 +59,6 @@ def test_every_setting_of_a_server_is_documented_with_its_default():
 @pytest.mark.parametrize("message", [row[0] for row in rows("operations.md", "Logs")])
 def test_every_documented_log_message_is_one_of_ours(message):
     (name,) = quoted(message)
-    sources = (path.read_text() for path in (DOCS.parent / "svckit").glob("*.py"))
+    sources = (path.read_text() for path in (DOCS.parent / "svckit").rglob("*.py"))
     calls = [f'_log.{level}("{name}"' for level in ("info", "warning", "error", "exception")]
     assert any(call in source for source in sources for call in calls)

@@ -407,7 +407,7 @@ async def test_with_the_token_one_does(serve, token_file):
 
 async def test_a_token_without_tls_is_warned_of(serve, token_file, caplog):
     await serve(token_file=token_file)
-    assert "the token travels in the clear, for TLS is off" in caplog.messages
+    assert "tokens travel in the clear, for TLS is off" in caplog.messages
 
 
 @pytest.mark.parametrize("version", ["v1alpha", "v1"])

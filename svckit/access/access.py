@@ -1,0 +1,149 @@
+"""Who may do what, of one server: who calls, what that caller may ask for, and what is noted of it."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from svckit.access.audit import AuditLog
+from svckit.access.callers import ANYBODY, Caller, current
+from svckit.access.identity import Identity
+from svckit.access.methods import Method, method
+from svckit.access.quotas import Bucket, Quotas
+from svckit.access.settings import AccessConfig
+from svckit.errors import Reason, ServiceError
+from svckit.metrics import Metrics
+from svckit.streams import Context
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+REFUSALS = frozenset((Reason.UNAUTHENTICATED, Reason.ROLE_REQUIRED, Reason.LABEL_NOT_ALLOWED, Reason.QUOTA_EXCEEDED))
+"""Why callers are refused for who they are, rather than for what they sent."""
+
+_LOOK_S = 1.0
+"""How often files are looked at for changes."""
+_REFUSALS_PER_S = 100
+"""Refusals that the audit log has lines for. Of more it has the number alone: else a stranger could fill it, and drive out what it holds."""
+_LONGEST_ERROR = 500
+
+
+@dataclass
+class Call:
+    """One call, as it is let through, and as the audit log tells of it."""
+
+    method: str
+    """Its full name, `/package.Service/Method`."""
+    peer: str
+    request_id: str
+    caller: Caller | None = None
+    """None until it is known."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What it is about and what came of it, for the audit log."""
+    noted: "Future[None] | None" = None
+    """Done when the audit log has its line; None if it gets none."""
+
+    @property
+    def asks(self) -> Method:
+        return method(self.method)
+
+
+class Access:
+    """Lets calls through by caller, role and quota, and notes writes and refusals in the audit log."""
+
+    def __init__(self, settings: AccessConfig, metrics: Metrics, *, certificates: bool) -> None:
+        """`certificates`: every caller has shown a certificate that was verified.
+
+        Raise ConfigError if a file is not as it should be.
+        """
+        self._identity = Identity(settings, certificates=certificates)
+        self._quotas = Quotas()
+        self._audit: AuditLog | None = None
+        if settings.audit_log:
+            self._audit = AuditLog(settings.audit_log, settings.audit_bytes, metrics.audit_line_lost)
+        self._refusals = Bucket(_REFUSALS_PER_S)
+        self._left_out = 0
+        """Refusals since the last line of one."""
+        for source in self._identity.sources:
+            metrics.access_problem(source.name, lambda source=source: float(bool(source.problem)))  # type: ignore[misc]  # mypy knows no default
+
+    async def watch(self) -> None:
+        """Read files anew whenever they change, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for source in self._identity.sources:
+                await asyncio.to_thread(source.refresh)
+
+    def close(self) -> None:
+        """Write what waits for the audit log. It may block."""
+        if self._audit:
+            if self._left_out:
+                self._audit.append({"left_out": self._left_out})
+            self._audit.close()
+
+    async def known(self, context: Context) -> bool:
+        """Return whether the caller has said who they are, and it is true."""
+        try:
+            return await self._identity.of(context) is not ANYBODY
+        except ServiceError:
+            return False
+
+    async def enter(self, call: Call, context: Context) -> None:
+        """Find out who calls. Raise ServiceError: UNAUTHENTICATED, or ROLE_REQUIRED if that caller may not call this method."""
+        call.caller = await self._identity.of(context)
+        current.set(call.caller)
+        if call.caller.role < call.asks.role:
+            wanted = call.asks.role.word
+            raise ServiceError(
+                Reason.ROLE_REQUIRED,
+                f"{call.caller.name} has the role {call.caller.role.word}, and {call.method} needs {wanted}",
+                metadata={"role": call.caller.role.word, "needed": wanted},
+            )
+
+    def place(self, call: Call) -> AbstractContextManager[None]:
+        """Count the call while it is served. Raise ServiceError, QUOTA_EXCEEDED, if it is one too many."""
+        return self._quotas.call(_caller(call))
+
+    def check(self, call: Call, request: Any) -> None:
+        """Hold the request to the caller's quotas, and note what a write is about. Raise ServiceError, QUOTA_EXCEEDED."""
+        asks = call.asks
+        if self._audit and asks.asked:
+            call.facts.update(asks.asked(request))
+        self._quotas.check(_caller(call), photos=asks.photos(request), k=asks.k(request))
+
+    def done(self, call: Call, response: Any) -> None:
+        """Note what came of a write."""
+        if self._audit:
+            call.facts.update(call.asks.done(response))
+
+    def note(self, call: Call, outcome: str, error: ServiceError | None) -> None:
+        """Put a line into the audit log if the call was to change the gallery, or was refused for who called."""
+        refused = error is not None and error.reason in REFUSALS
+        if not self._audit or not (refused or call.asks.asked):
+            return
+        fields = {
+            "caller": call.caller.name if call.caller else None,
+            "peer": call.peer,
+            "method": call.method,
+            "outcome": outcome,
+            **(_why(error) if error else {}),
+            **call.facts,
+            "request_id": call.request_id,
+        }
+        if not refused:
+            call.noted = self._audit.append(fields)
+        elif self._refusals.take():
+            self._left_out += 1
+        else:
+            call.noted = self._audit.append({**fields, **({"left_out": self._left_out} if self._left_out else {})})
+            self._left_out = 0
+
+
+def _caller(call: Call) -> Caller:
+    assert call.caller is not None
+    return call.caller
+
+
+def _why(error: ServiceError) -> Mapping[str, Any]:
+    return {"reason": error.reason.value, "error": str(error)[:_LONGEST_ERROR], "details": error.metadata}

@@ -1,0 +1,137 @@
+"""The audit log: a file with a JSON line for every write to the gallery and every call that was refused to its caller.
+
+Several processes may append to one file: a line is one write at its end, and whoever finds it too large moves it aside under a lock.
+A line that cannot be written is lost; calls go on.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from svckit.config import ConfigError
+
+KEPT = 9
+"""How many full files are kept beside the one that is written: FILE.1, the newest of them, to FILE.9."""
+_MODE = 0o600
+_MOST_WAITING = 10_000
+"""Lines that a disk which does not answer may keep waiting, in memory; more are lost."""
+
+_log = logging.getLogger(__name__)
+
+
+class AuditLog:
+    """Appends lines to the file, in a thread of its own: the disk may be slow."""
+
+    def __init__(self, path: Path, max_bytes: int, on_lost: Callable[[], None]) -> None:
+        """The file is moved aside before it has more than `max_bytes`. `on_lost` is called for every line that was not written.
+
+        Raise ConfigError if the file cannot be opened.
+        """
+        self._path = path
+        self._max_bytes = max_bytes
+        self._on_lost = on_lost
+        self._file: int | None = None
+        self._torn = False
+        self._trouble = ""
+        self._waiting = 0
+        try:
+            self._reopen()
+        except OSError as error:
+            raise ConfigError(f"--audit-log {path}: {error.strerror}") from error
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+
+    def append(self, fields: Mapping[str, Any]) -> "Future[None]":
+        """Append a line with the time and these fields. The future is done when it is in the file, or lost."""
+        line = json.dumps({"time": datetime.now(UTC).isoformat(), **fields}).encode() + b"\n"
+        if self._waiting >= _MOST_WAITING:
+            self._lost("the disk does not take them as fast as they come")
+            return _done()
+        self._waiting += 1
+        written = self._thread.submit(self._append, line)
+        written.add_done_callback(self._one_less)
+        return written
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        self._thread.shutdown()
+        if self._file is not None:
+            os.close(self._file)
+
+    def _one_less(self, _: object) -> None:
+        self._waiting -= 1
+
+    def _append(self, line: bytes) -> None:
+        try:
+            self._write(line)
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+        else:
+            if self._trouble:
+                _log.info("the audit log is written again", extra={"file": str(self._path)})
+            self._trouble = ""
+
+    def _lost(self, reason: str) -> None:
+        self._on_lost()
+        if reason != self._trouble:
+            _log.error("lines of the audit log are lost, calls go on", extra={"file": str(self._path), "error": reason})
+        self._trouble = reason
+
+    def _write(self, line: bytes) -> None:
+        file = self._current(len(line))
+        # What a full disk has left of a line before must not be the beginning of this one.
+        line = b"\n" + line if self._torn else line
+        written = os.write(file, line)
+        self._torn = 0 < written < len(line) or (self._torn and not written)
+        if written < len(line):
+            raise OSError(0, f"only {written} of the {len(line)} bytes of a line were written")
+
+    def _current(self, more: int) -> int:
+        """Return the file to write so many more bytes to: another one if it is full, or if somebody has moved it."""
+        file = self._file
+        if file is None or not _is_at(self._path, file):
+            file = self._reopen()
+        if os.fstat(file).st_size + more <= self._max_bytes:
+            return file
+        self._move_aside(file)
+        return self._reopen()
+
+    def _move_aside(self, file: int) -> None:
+        """Make the file FILE.1, unless another process has done so meanwhile."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.fstat(file).st_size and _is_at(self._path, file):
+                for number in range(KEPT, 0, -1):
+                    older = self._numbered(number - 1)
+                    if older.exists():
+                        older.replace(self._numbered(number))
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+    def _reopen(self) -> int:
+        before, self._file = self._file, None
+        if before is not None:
+            os.close(before)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return self._file
+
+
+def _is_at(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _done() -> "Future[None]":
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

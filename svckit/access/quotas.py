@@ -1,0 +1,113 @@
+"""How much each caller may ask for: rates as token buckets, calls at once, and the size of one call."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from svckit.access.callers import NO_LIMITS, Caller, Limits
+from svckit.errors import Reason, ServiceError
+
+_MOST_CALLERS = 10_000
+_RETRY_S = 0.1
+"""When to try again where another call of the caller has to end first."""
+
+
+class Bucket:
+    """A token bucket. It holds one second's worth, and may owe: what costs more than it holds is let through when it is full."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`rate` is what flows in, a second."""
+        self._rate = rate
+        self._clock = clock
+        self._capacity = max(1.0, rate)
+        self._level = self._capacity
+        self._then = clock()
+
+    def take(self, cost: float = 1.0) -> float:
+        """Take the cost and return 0; or take nothing, and return the seconds after which it makes sense to try again."""
+        now = self._clock()
+        self._level = min(self._capacity, self._level + (now - self._then) * self._rate)
+        self._then = now
+        missing = min(cost, self._capacity) - self._level
+        if missing > 1e-9:  # floats that flow in by small steps do not quite add up
+            return missing / self._rate
+        self._level -= cost
+        return 0.0
+
+
+class _Usage:
+    """What one caller is using."""
+
+    def __init__(self) -> None:
+        self.limits = NO_LIMITS
+        self.inside = 0
+        """Calls being served."""
+        self.requests: Bucket | None = None
+        self.photos: Bucket | None = None
+
+    def limit(self, limits: Limits, clock: Callable[[], float]) -> None:
+        """Hold the caller to these limits from here on."""
+        self.limits = limits
+        self.requests = Bucket(limits.requests_per_s, clock) if limits.requests_per_s else None
+        self.photos = Bucket(limits.photos_per_s, clock) if limits.photos_per_s else None
+
+
+class Quotas:
+    """Holds every caller to its limits. What is refused is not counted."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._usages: OrderedDict[str, _Usage] = OrderedDict()
+        """By name; the caller longest unheard of first."""
+
+    @contextmanager
+    def call(self, caller: Caller) -> Iterator[None]:
+        """Count a call while it is served. Raise ServiceError, QUOTA_EXCEEDED, if it is one too many, at once or a second."""
+        usage = self._usage(caller)
+        most = caller.limits.concurrent_calls
+        if most is not None and usage.inside >= most:
+            raise _exceeded(caller, "concurrent_calls", most, "calls at once", _RETRY_S)
+        if usage.requests and (wait_s := usage.requests.take()):
+            raise _exceeded(caller, "requests_per_s", caller.limits.requests_per_s, "requests a second", wait_s)
+        usage.inside += 1
+        try:
+            yield
+        finally:
+            usage.inside -= 1
+
+    def check(self, caller: Caller, *, photos: int, k: int) -> None:
+        """Count the photos of a call. Raise ServiceError, QUOTA_EXCEEDED, if they or `k` are too many."""
+        limits = caller.limits
+        if limits.max_k is not None and k > limits.max_k:
+            raise _exceeded(caller, "max_k", limits.max_k, f"neighbours of a query, got {k}")
+        if limits.photos_per_call is not None and photos > limits.photos_per_call:
+            raise _exceeded(caller, "photos_per_call", limits.photos_per_call, f"photos in one call, got {photos}")
+        bucket = self._usage(caller).photos
+        if bucket and photos and (wait_s := bucket.take(photos)):
+            raise _exceeded(caller, "photos_per_s", limits.photos_per_s, "photos a second", wait_s)
+
+    def _usage(self, caller: Caller) -> _Usage:
+        usage = self._usages.get(caller.name)
+        if usage is None:
+            if len(self._usages) >= _MOST_CALLERS:
+                self._usages.popitem(last=False)
+            usage = self._usages[caller.name] = _Usage()
+        else:
+            self._usages.move_to_end(caller.name)
+        if usage.limits != caller.limits:
+            usage.limit(caller.limits, self._clock)
+        return usage
+
+
+def _exceeded(
+    caller: Caller, quota: str, most: float | None, what: str, retry_after_s: float | None = None
+) -> ServiceError:
+    return ServiceError(
+        Reason.QUOTA_EXCEEDED,
+        f"{caller.name} may have {most:g} {what}",
+        # Rounded up: who comes a little too soon is refused again.
+        retry_after_s=None if retry_after_s is None else math.ceil(1e3 * retry_after_s) / 1e3,
+        metadata={"quota": quota, "limit": f"{most:g}"},
+    )

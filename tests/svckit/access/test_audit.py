@@ -1,0 +1,160 @@
+"""The audit log on a real disk: whole lines, of several processes too, moved aside by size; a disk that fails stops no call."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from svckit.access import audit
+from svckit.access.audit import AuditLog
+from svckit.config import ConfigError
+
+WRITER = """
+import sys
+import threading
+from pathlib import Path
+from svckit.access.audit import AuditLog
+log = AuditLog(Path(sys.argv[1]), 40_000, lambda: sys.exit("lost"))
+for number in range(300):
+    log.append({"writer": int(sys.argv[2]), "number": number, "text": "x" * 200})
+log.close()
+"""
+
+
+@pytest.fixture
+def lost():
+    """What was counted as lost."""
+    return []
+
+
+@pytest.fixture
+def open_log(tmp_path, lost):
+    logs = []
+
+    def start(max_bytes=10_000, path=tmp_path / "audit.jsonl"):
+        logs.append(AuditLog(path, max_bytes, lambda: lost.append(1)))
+        return logs[-1]
+
+    yield start
+    for log in logs:
+        log.close()
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def append(log, **fields):
+    log.append(fields).result(60)
+
+
+def test_a_line_is_in_the_file_when_its_future_is_done(open_log, tmp_path, lost):
+    log = open_log()
+    append(log, caller="shop", text="a\nb \u2028 caf\u00e9")
+    (line,) = lines(tmp_path / "audit.jsonl")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", line.pop("time"))
+    assert line == {"caller": "shop", "text": "a\nb \u2028 caf\u00e9"}
+    assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+    assert not lost
+
+
+def test_a_log_that_is_there_goes_on(open_log, tmp_path):
+    for number in range(2):
+        append(open_log(), number=number)
+    assert [line["number"] for line in lines(tmp_path / "audit.jsonl")] == [0, 1]
+
+
+def test_a_full_file_is_moved_aside_and_the_oldest_dropped(open_log, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "KEPT", 2)
+    log = open_log(max_bytes=100)
+    for number in range(10):
+        append(log, number=number, text="x" * 30)
+    kept = sorted(tmp_path.iterdir())
+    assert [path.name for path in kept] == ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]
+    assert [[line["number"] for line in lines(path)] for path in kept] == [[9], [8], [7]]
+
+
+def test_several_processes_tear_no_line_of_one_file_and_lose_none(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(number)]) for number in range(3)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    files = sorted(tmp_path.iterdir())
+    kept = sorted((line["writer"], line["number"]) for file in files for line in lines(file))
+    assert kept == [(writer, number) for writer in range(3) for number in range(300)]
+    assert len(files) > 5, "it was moved aside meanwhile"
+
+
+def test_a_file_that_another_program_moved_is_made_anew(open_log, tmp_path):
+    log = open_log()
+    append(log, number=0)
+    (tmp_path / "audit.jsonl").rename(tmp_path / "moved")
+    append(log, number=1)
+    assert [line["number"] for line in lines(tmp_path / "audit.jsonl")] == [1]
+
+
+def test_a_file_that_cannot_be_opened_is_told_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"--audit-log .*nowhere/audit: No such file or directory"):
+        AuditLog(tmp_path / "nowhere" / "audit", 10_000, lambda: None)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Sets how many bytes the disk still takes; None: any number."""
+    room, write = [None], os.write
+
+    def writes(file, data):
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        some = data if room[0] is None else data[: room[0]]
+        room[0] = room[0] and room[0] - len(some)
+        return write(file, some)
+
+    monkeypatch.setattr(audit.os, "write", writes)
+    return room
+
+
+def test_a_full_disk_is_counted_for_each_line_and_told_once_and_again_when_it_is_over(
+    open_log, tmp_path, lost, full_disk, caplog
+):
+    caplog.set_level("INFO")
+    log = open_log()
+    full_disk[0] = 0
+    for number in range(3):
+        append(log, number=number)
+    full_disk[0] = None
+    append(log, number=3)
+    assert len(lost) == 3
+    assert [line["number"] for line in lines(tmp_path / "audit.jsonl")] == [3]
+    assert caplog.messages == ["lines of the audit log are lost, calls go on", "the audit log is written again"]
+    assert caplog.records[0].error == "No space left on device"
+
+
+def test_what_a_full_disk_left_of_a_line_spoils_no_other(open_log, tmp_path, lost, full_disk):
+    log = open_log()
+    append(log, number=0)
+    full_disk[0] = 10
+    append(log, number=1)
+    full_disk[0] = None
+    append(log, number=2)
+    first, torn, second = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in (first, second)] == [0, 2]
+    assert torn == '{"time": "'
+    assert len(lost) == 1
+
+
+def test_a_disk_that_does_not_answer_keeps_only_so_much_in_memory(open_log, lost, monkeypatch):
+    monkeypatch.setattr(audit, "_MOST_WAITING", 2)
+    log = open_log()
+    held = threading.Event()
+    log._thread.submit(held.wait)
+    waiting = [log.append({"number": number}) for number in range(5)]
+    assert len(lost) == 3
+    held.set()
+    wait(waiting, 60)
+    assert log._waiting == 0

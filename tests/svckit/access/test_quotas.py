@@ -1,0 +1,154 @@
+"""Rates, calls at once and sizes, by a clock of the test's own."""
+
+import math
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svckit.access import quotas
+from svckit.access.callers import Caller, Limits, Role
+from svckit.access.quotas import Bucket, Quotas
+from svckit.errors import Reason, ServiceError
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def caller(name="shop", **limits):
+    return Caller(name, Role.QUERY, limits=Limits(**limits))
+
+
+def call(held: Quotas, who: Caller):
+    with held.call(who):
+        pass
+
+
+def refused(quota):
+    def check(error):
+        return (error.reason, error.metadata["quota"]) == (Reason.QUOTA_EXCEEDED, quota)
+
+    return pytest.raises(ServiceError, check=check)
+
+
+@given(
+    rate=st.floats(0.1, 1000),
+    calls=st.lists(st.tuples(st.floats(0, 2), st.floats(0.1, 100)), min_size=1, max_size=60),
+)
+def test_no_more_comes_through_than_flows_in_and_one_full_bucket_and_one_call(rate, calls):
+    clock = Clock()
+    bucket, taken = Bucket(rate, clock), 0.0
+    for pause_s, cost in calls:
+        clock.now += pause_s
+        wait_s = bucket.take(cost)
+        taken += 0 if wait_s else cost
+        assert taken <= rate * clock.now + max(1, rate) + max(cost for _, cost in calls) + 1e-6
+
+
+@given(rate=st.floats(0.1, 1000), costs=st.lists(st.floats(0.1, 500), min_size=1, max_size=30))
+def test_whoever_waits_as_long_as_is_said_gets_through(rate, costs):
+    clock = Clock()
+    bucket = Bucket(rate, clock)
+    for cost in costs:
+        wait_s = bucket.take(cost)
+        if wait_s:
+            clock.now += math.ceil(1e3 * wait_s) / 1e3
+            assert not bucket.take(cost)
+
+
+def test_requests_a_second_are_a_second_s_worth_at_once_and_then_as_they_flow(clock):
+    held, shop = Quotas(clock), caller(requests_per_s=4)
+    for _ in range(4):
+        call(held, shop)
+    with refused("requests_per_s") as caught:
+        call(held, shop)
+    assert caught.value.retry_after_s == 0.25
+    clock.now += 0.25
+    call(held, shop)
+    with refused("requests_per_s"):
+        call(held, shop)
+
+
+def test_what_is_refused_is_not_counted(clock):
+    held, shop = Quotas(clock), caller(requests_per_s=1)
+    call(held, shop)
+    for _ in range(100):
+        with refused("requests_per_s"):
+            call(held, shop)
+    clock.now += 1
+    call(held, shop)
+
+
+def test_a_call_of_more_photos_than_flow_in_a_second_comes_through_and_is_paid_for(clock):
+    held, shop = Quotas(clock), caller(photos_per_s=10)
+    held.check(shop, photos=32, k=0)
+    with refused("photos_per_s") as caught:
+        held.check(shop, photos=1, k=0)
+    assert caught.value.retry_after_s == 2.3
+    clock.now += 2.3
+    held.check(shop, photos=1, k=0)
+
+
+def test_calls_without_photos_cost_none(clock):
+    held, shop = Quotas(clock), caller(photos_per_s=1)
+    held.check(shop, photos=5, k=0)
+    held.check(shop, photos=0, k=0)
+
+
+def test_calls_at_once_are_counted_until_they_end(clock):
+    held, shop = Quotas(clock), caller(concurrent_calls=2)
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(held.call(shop))
+        with refused("concurrent_calls") as caught:
+            call(held, shop)
+        assert caught.value.retry_after_s == 0.1
+        call(held, caller("another", concurrent_calls=2))
+    call(held, shop)
+
+
+@pytest.mark.parametrize(
+    ("quota", "asked"), [("photos_per_call", {"photos": 3, "k": 0}), ("max_k", {"photos": 1, "k": 3})]
+)
+def test_one_call_that_is_too_large_is_refused_for_good(clock, quota, asked):
+    held = Quotas(clock)
+    with refused(quota) as caught:
+        held.check(caller(**{quota: 2}), **asked)
+    assert caught.value.retry_after_s is None, "waiting does not make it smaller"
+    held.check(caller(**{quota: 3}), **asked)
+
+
+def test_new_limits_hold_at_once_and_calls_inside_still_count(clock):
+    held = Quotas(clock)
+    with held.call(caller(concurrent_calls=5)), refused("concurrent_calls"):
+        call(held, caller(concurrent_calls=1))
+    call(held, caller(concurrent_calls=1))
+    with refused("requests_per_s"):
+        for _ in range(2):
+            call(held, caller(requests_per_s=1))
+
+
+def test_callers_without_limits_are_held_to_none(clock):
+    held = Quotas(clock)
+    for _ in range(1000):
+        call(held, caller())
+        held.check(caller(), photos=10_000, k=10_000)
+
+
+def test_callers_long_unheard_of_are_forgotten(clock, monkeypatch):
+    monkeypatch.setattr(quotas, "_MOST_CALLERS", 2)
+    held = Quotas(clock)
+    for name in ("a", "b", "a", "c"):
+        call(held, caller(name, requests_per_s=5))
+    assert list(held._usages) == ["a", "c"]
