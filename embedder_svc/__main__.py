@@ -134,6 +134,7 @@ async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) ->
         lanes=model.lanes,
         max_batch=model.max_batch,
         max_queue=settings.max_queue,
+        stage="network",
     )
     with closing(Decoder(model.info.resizing, settings.limits, threads=threads)) as decoder:
         async with batcher, _finder(model.detector, decoder, settings, metrics) as finder:

@@ -126,7 +126,9 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         gallery = follower.gallery
         queries = _queries(settings, server.metrics, gallery)
         writer = JournalWriter(settings.index, lambda: VersionBase(gallery.view.opened.version), damage.suspect)
-        writes = server.metrics.batcher("writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue)
+        writes = server.metrics.batcher(
+            "writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue, stage="commit"
+        )
         compactor = _compactor(settings, items, gallery, damage, server.metrics)
         _add_search_service(server, settings, follower, queries, damage)
         _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
@@ -196,7 +198,9 @@ def _open_next(opener: Opener) -> Opened:
 
 def _queries(settings: SearchConfig, metrics: Metrics, gallery: LiveGallery) -> Batcher[Query, SearchOutcome]:
     searcher = Searcher(lambda: gallery.view)
-    return metrics.batcher("search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue)
+    return metrics.batcher(
+        "search", searcher.run, max_batch=settings.max_batch, max_queue=settings.max_queue, stage="shards"
+    )
 
 
 def _compactor(

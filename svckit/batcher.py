@@ -15,8 +15,10 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self
 
+from svckit import stages
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
+from svckit.stages import Stage, Stages
 from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
 
 __all__ = ["Batched", "Batcher"]
@@ -32,12 +34,22 @@ class Batcher(Generic[In, Out]):
 
     `alone`, if given, is another function that runs a batch, with the whole backend. It is used while few items are inside,
     fewer than would occupy half of the lanes: one batch at a time.
+
+    `stage`, if given, is what a batch's run is called in the traces of its callers, behind their `queue`.
     """
 
     def __init__(
-        self, run: Run[In, Out], *, max_batch: int, max_queue: int, lanes: int = 1, alone: Run[In, Out] | None = None
+        self,
+        run: Run[In, Out],
+        *,
+        max_batch: int,
+        max_queue: int,
+        lanes: int = 1,
+        alone: Run[In, Out] | None = None,
+        stage: str = "",
     ) -> None:
         self._run = run
+        self._stage = stage
         self._alone = alone
         self._max_batch = max_batch
         self.max_queue = max_queue
@@ -85,6 +97,7 @@ class Batcher(Generic[In, Out]):
             return Batched([], queue_ms=0.0, run_ms=0.0)
         future: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
         submission = Submission(items, math.inf if deadline is None else deadline, future, submitted=now)
+        submission.stages = stages.current() if self._stage else None
         self._admit(submission)
         try:
             async with asyncio.timeout_at(deadline) as limit:
@@ -95,6 +108,8 @@ class Batcher(Generic[In, Out]):
             raise ServiceError(Reason.DEADLINE_EXCEEDED, "the deadline passed") from error
         finally:
             self._discard([submission])
+            if not submission.taken:
+                submission.leave_queue(time.monotonic())
 
     async def close(self) -> None:
         """Fail the items that wait with SHUTTING_DOWN, and return when the batches that run have ended, with their callers answered."""
@@ -129,7 +144,7 @@ class Batcher(Generic[In, Out]):
         """Run a lane: take a batch, run it, hand the outcome to the event loop, until the batcher is closed."""
         while batch := self._take():
             began = time.monotonic()
-            outcomes = self._outcomes(batch)
+            outcomes = self._traced(batch, began) if batch.traced else self._outcomes(batch)
             ended = time.monotonic()
             self._release(batch, ended - began)
             self._discard([part.submission for part, outcome in outcomes if isinstance(outcome, Exception)])
@@ -191,6 +206,19 @@ class Batcher(Generic[In, Out]):
             self._waiting -= count
             room -= count
         return parts
+
+    def _traced(self, batch: Batch[In, Out], began: float) -> list[tuple[Part[In, Out], list[Out] | Exception]]:
+        """Run the batch, and write it down, with the stages of its run, for each of its callers that is traced."""
+        for submission in batch.traced:
+            submission.leave_queue(began)
+        inner: Stages = []
+        stages.collect(inner)
+        outcomes = self._outcomes(batch)
+        stages.collect(None)
+        run = Stage(self._stage, began, time.monotonic(), {"vmmr.batch.items": len(batch.items)}, inner)
+        for submission in batch.traced:
+            submission.write_down(run)
+        return outcomes
 
     def _outcomes(self, batch: Batch[In, Out]) -> list[tuple[Part[In, Out], list[Out] | Exception]]:
         """Run the batch, and return the outputs of each part, or the error that its submission ends with."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,6 +24,9 @@ from svckit.places import Places
 from svckit.status import status_of
 from svckit.streams import Context, Handler
 
+if TYPE_CHECKING:  # what it imports is imported where calls are traced alone
+    from svckit.spans import TracedCall, Tracing
+
 REQUEST_ID = "x-request-id"
 
 _HEALTH = "/grpc.health.v1.Health/"
@@ -34,6 +37,15 @@ _TRANSIT_S = 0.05
 _RECEIVE_S = 60
 # The same for calls that are answered in every state: they take no place from others, but memory.
 _RECEIVE_ALWAYS_S = 10
+# The other statuses are the caller's doing, which OpenTelemetry does not count as errors of a server.
+_SERVER_FAILED = {
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+}
 _log = logging.getLogger("svckit.calls")
 
 
@@ -56,12 +68,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
         always: Collection[str] = (),
         before: Mapping[str, Callable[[float | None], None]] = MappingProxyType({}),
         max_streams: int,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._gate = gate
         self._metrics = metrics
         self._access = access
         self._always = frozenset(always)
         self._before = before
+        self._tracing = tracing
         self._streams = {
             known: Places(per_connection=_STREAMS_OF_A_CONNECTION, in_all=max_streams) for known in (False, True)
         }
@@ -109,6 +123,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def _outcome(self, handler: Handler, call: Call, context: Context) -> bytes | ServiceError:
         """Return the response or the error, after the call has been counted and logged."""
         started = time.perf_counter()
+        traced = _traced(self._tracing, call.method, context) if self._tracing else None
         code, failure = grpc.StatusCode.OK, None
         self._metrics.call_began()
         try:
@@ -126,9 +141,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         finally:
             seconds = time.perf_counter() - started
             reason = failure.reason if failure else None
-            self._metrics.call_ended(call.method, code, reason, seconds)
+            self._metrics.call_ended(call.method, code, reason, seconds, traced.exemplar if traced else None)
             _log_call(call, code, reason, seconds)
             self._access.note(call, code.name, failure)
+            if traced:
+                _end(traced, code, reason)
 
     async def _answer(self, handler: Handler, call: Call, context: Context) -> bytes:
         await self._access.enter(call, context)
@@ -277,3 +294,17 @@ def _metadata(context: Context, key: str) -> str:
 def _log_call(call: Call, code: grpc.StatusCode, reason: Reason | None, seconds: float) -> None:
     fields = {"method": call.method, "peer": call.peer, "code": code.name, "duration_ms": round(1e3 * seconds, 3)}
     _log.info("call", extra=fields if reason is None else {**fields, "reason": reason.value})
+
+
+def _traced(tracing: "Tracing", method: str, context: Context) -> "TracedCall":
+    """Begin the span of a call, with the names and attributes that OpenTelemetry has for gRPC."""
+    name = method.removeprefix("/")
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name, "vmmr.request_id": logs.request_id.get("")}
+    return tracing.call(name, context.invocation_metadata() or (), attributes)
+
+
+def _end(traced: "TracedCall", code: grpc.StatusCode, reason: Reason | None) -> None:
+    attributes = {"rpc.response.status_code": code.name}
+    traced.end(
+        attributes if reason is None else {**attributes, "error.type": reason.value}, failed=code in _SERVER_FAILED
+    )

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,9 @@ FORMATS = ("json", "text")
 
 request_id: ContextVar[str] = ContextVar("request_id")
 """The request id of the call being served, which every line logged meanwhile carries."""
+
+trace_ids: ContextVar[Mapping[str, str]] = ContextVar("trace_ids")
+"""The `trace_id` and `span_id` of the call being served, if it has any, which every line logged meanwhile carries."""
 
 _tags: dict[str, object] = {}
 
@@ -23,7 +27,7 @@ def configure(level: str, form: str) -> None:
     """Send everything that this process logs to stderr. `level` is one of LEVELS, `form` one of FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
-    handler.addFilter(_add_request_id)
+    handler.addFilter(_add_ids)
     handler.addFilter(_add_tags)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -70,9 +74,11 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _RESERVED}
 
 
-def _add_request_id(record: logging.LogRecord) -> bool:
+def _add_ids(record: logging.LogRecord) -> bool:
     if not hasattr(record, "request_id") and (current := request_id.get(None)):
         record.request_id = current
+    if ids := trace_ids.get(None):
+        vars(record).update(ids)
     return True
 
 

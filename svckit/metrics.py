@@ -70,12 +70,22 @@ class Metrics:
     def call_began(self) -> None:
         self._in_flight.inc()
 
-    def call_ended(self, method: str, code: StatusCode, reason: Reason | None, seconds: float) -> None:
-        """Count a call that ended, after so many seconds; `method` is its full name, `/package.Service/Method`."""
+    def call_ended(
+        self,
+        method: str,
+        code: StatusCode,
+        reason: Reason | None,
+        seconds: float,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
+        """Count a call that ended, after so many seconds; `method` is its full name, `/package.Service/Method`.
+
+        `exemplar` are labels that lead from the duration to the call's trace.
+        """
         handled, handling = self._call_metrics.get((method, code)) or self._add_call_metrics(method, code)
         self._in_flight.dec()
         handled.inc()
-        handling.observe(seconds)
+        handling.observe(seconds, exemplar)
         if reason is not None:
             self._errors.labels(reason).inc()
 
@@ -117,14 +127,16 @@ class Metrics:
         max_queue: int,
         lanes: int = 1,
         alone: Run[In, Out] | None = None,
+        stage: str = "",
     ) -> Batcher[In, Out]:
-        """Return a Batcher whose queue, batch sizes and durations are measured under `name`."""
+        """Return a Batcher whose queue, batch sizes and durations are measured under `name`, with its `stage` in traces."""
         batcher = Batcher(
             self._measured(name, run),
             max_batch=max_batch,
             max_queue=max_queue,
             lanes=lanes,
             alone=alone and self._measured(name, alone),
+            stage=stage,
         )
         self._queue_items.labels(name).set_function(lambda: batcher.waiting)
         self._queue_age.labels(name).set_function(lambda: batcher.oldest_s)

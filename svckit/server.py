@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from svckit import logs, ports, reflection, tls
+from svckit import logs, ports, reflection, tls, tracing
 from svckit.access.access import Access
 from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError, option
@@ -23,6 +23,9 @@ from svckit.interceptor import Interceptor
 from svckit.metrics import Endpoint, Metrics
 from svckit.signals import ended_before, on_signals
 from svckit.worker import Ready, Worker
+
+if TYPE_CHECKING:
+    from svckit.spans import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class ServerConfig(AccessConfig):
     drain_s: float = option(20.0, minimum=0, help="seconds that calls have to end when the server stops")
     log_level: str = option("info", choices=logs.LEVELS, help="least level that is logged")
     log_format: str = option("json", choices=logs.FORMATS, help="form of the log on stderr")
+    tracing: bool = option(False, help="export spans of calls by OTLP, as OpenTelemetry's variables say (OTEL_*)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +118,7 @@ class Server:
         self._endpoint: Endpoint | None = None
         self._access: Access | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._tracing: Tracing | None = None
 
     def add(
         self,
@@ -172,6 +177,7 @@ class Server:
         """Listen; answer health checks with NOT_SERVING and calls with NOT_READY. Raise ConfigError if that cannot be done."""
         self._warn()
         self._access = Access(self._config, self.metrics, certificates=self._config.tls_client_ca is not None)
+        self._tracing = tracing.start(self._name) if self._config.tracing else None
         self._server = self._build(self._access)
         self.port = self._bind(self._server)
         if self._config.metrics_port is not None:
@@ -210,6 +216,8 @@ class Server:
         access, self._access = self._access, None
         if access:
             await asyncio.to_thread(access.close)
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.stop)
         if self._endpoint:
             await asyncio.to_thread(self._endpoint.stop)
 
@@ -241,7 +249,13 @@ class Server:
     def _build(self, access: Access) -> grpc.aio.Server:
         config = self._config
         interceptor = Interceptor(
-            self._gate, self.metrics, access, always=self._always, before=self._before, max_streams=_MAX_STREAMS
+            self._gate,
+            self.metrics,
+            access,
+            always=self._always,
+            before=self._before,
+            max_streams=_MAX_STREAMS,
+            tracing=self._tracing,
         )
         server = grpc.aio.server(
             interceptors=(interceptor,),

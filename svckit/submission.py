@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from svckit.stages import Stage, Stages
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -44,6 +46,10 @@ class Submission(Generic[In, Out]):
     """When the batches of these parts began and ended."""
     done: int = 0
     """Items that have outputs."""
+    stages: Stages | None = None
+    """Where its waiting and its batches are written down, if its call is traced."""
+    queued: bool = True
+    """Whether its waiting is not written down yet."""
 
     @property
     def waiting(self) -> int:
@@ -61,6 +67,16 @@ class Submission(Generic[In, Out]):
         self.done += len(outputs)
         if self.done == len(self.items) and not self.future.done():
             self.future.set_result(self._batched())
+
+    def leave_queue(self, now: float) -> None:
+        """Write down how long it waited for its first batch, or for nothing."""
+        if self.queued:
+            self.queued = False
+            self.write_down(Stage("queue", self.submitted, now))
+
+    def write_down(self, stage: Stage) -> None:
+        if self.stages is not None:
+            self.stages.append(stage)
 
     def _batched(self) -> Batched[Out]:
         run_s = _covered(self.runs)
@@ -98,3 +114,8 @@ class Batch(Generic[In, Out]):
     @property
     def items(self) -> list[In]:
         return [item for part in self.parts for item in part.items]
+
+    @property
+    def traced(self) -> list[Submission[In, Out]]:
+        """The submissions that stages are written down of."""
+        return [part.submission for part in self.parts if part.submission.stages is not None]

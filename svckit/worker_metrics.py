@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -28,7 +29,7 @@ class WorkerMetrics(Collector):
         families: dict[str, Metric] = {}
         with ThreadPoolExecutor(max(1, len(ports))) as pool:
             for worker, text in zip(ports, pool.map(_text, ports.values()), strict=True):
-                for family in text_string_to_metric_families(text):
+                for family in text_string_to_metric_families(text) if text else ():  # type: ignore[no-untyped-call]
                     joined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                     joined.samples += [_labelled(sample, worker) for sample in family.samples]
         return families.values()
@@ -36,7 +37,9 @@ class WorkerMetrics(Collector):
 
 def _text(port: int) -> str:
     try:
-        with _opener.open(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_S) as reply:
+        # The plain format has no exemplars.
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": CONTENT_TYPE_LATEST})
+        with _opener.open(request, timeout=_TIMEOUT_S) as reply:
             return str(reply.read().decode())
     except (OSError, HTTPException):
         return ""

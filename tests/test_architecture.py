@@ -99,5 +99,17 @@ def test_the_web_program_takes_of_what_servers_share_only_what_makes_a_process_o
     modules = {node.module for node in froms if node.module and node.module.startswith("svckit.")}
     assert plain | modules == {
         f"svckit.{name}"
-        for name in ("cli", "config", "extras", "logs", "metrics", "ports", "signals", "supervisor", "tls")
+        for name in (
+            "cli",
+            "config",
+            "extras",
+            "logs",
+            "metrics",
+            "ports",
+            "signals",
+            "spans",
+            "supervisor",
+            "tls",
+            "tracing",
+        )
     }

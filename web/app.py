@@ -1,7 +1,7 @@
 """The application: all routes, what each request passes before them, and what becomes of errors."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vmmr
 from fastapi import Depends, FastAPI
@@ -22,6 +22,9 @@ from web.door.origin import check_origin
 from web.door.problems import DoorError, Reason, Violation, problem_of
 from web.pages import asking, browsing, enrolling, gallery_photos, session, site
 
+if TYPE_CHECKING:
+    from svckit.spans import Tracing
+
 _log = logging.getLogger(__name__)
 
 _ABOUT = "Make, model and year of a car from a photo, by reverse image search. Errors are problem details (RFC 9457) with a `reason`."
@@ -29,7 +32,7 @@ _PROGRAMS = ("/v1", "/healthz", "/readyz")
 _HTTP_REASONS = {404: Reason.NOT_FOUND, 405: Reason.METHOD_NOT_ALLOWED}
 
 
-def build(door: Door, metrics: WebMetrics) -> ASGIApp:
+def build(door: Door, metrics: WebMetrics, tracing: "Tracing | None" = None) -> ASGIApp:
     """Return the application. `door` may be opened later, as `app.state.door`."""
     app = FastAPI(
         title="vmmr",
@@ -41,13 +44,15 @@ def build(door: Door, metrics: WebMetrics) -> ASGIApp:
         dependencies=[Depends(check_origin)],
         separate_input_output_schemas=False,
         redirect_slashes=False,
+        # The envelope traces requests; FastAPI's own spans would tell their paths, which may hold an answer's secret name.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.door = door
     for part in (identify, vectors, gallery, service, asking, browsing, enrolling, gallery_photos, session, site):
         app.include_router(part.router)
     _handle_errors(app, metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return Envelope(app, metrics)
+    return Envelope(app, metrics, tracing)
 
 
 def _handle_errors(app: FastAPI, metrics: WebMetrics) -> None:

@@ -58,6 +58,7 @@ class WebConfig:
     drain_s: float = option(20.0, minimum=0, help="seconds that calls have to end when the server stops")
     log_level: str = option("info", choices=logs.LEVELS, help="least level that is logged")
     log_format: str = option("json", choices=logs.FORMATS, help="form of the log on stderr")
+    tracing: bool = option(False, help="export spans of requests by OTLP, as OpenTelemetry's variables say (OTEL_*)")
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from svckit import tls
+from svckit import tls, tracing
 from svckit.metrics import Endpoint
 from web.app import build
 from web.config import WebConfig
@@ -18,6 +18,7 @@ from web.door.rates import Rates
 async def run(settings: WebConfig) -> None:
     """Serve until a signal. Raise ConfigError if a setting turns out to be wrong."""
     metrics = WebMetrics()
+    traced = tracing.start("web") if settings.tracing else None
     endpoint = _endpoint(settings, metrics)
     try:
         async with connected(settings, _token(settings.services_token_file)) as client:
@@ -29,8 +30,10 @@ async def run(settings: WebConfig) -> None:
                 kept=Kept(settings.keep_bytes),
             )
             metrics_port = endpoint.port if endpoint else None
-            await serve(build(door, metrics), settings, metrics_port=metrics_port, stopping=door.stop)
+            await serve(build(door, metrics, traced), settings, metrics_port=metrics_port, stopping=door.stop)
     finally:
+        if traced:
+            await asyncio.to_thread(traced.stop)
         if endpoint:
             await asyncio.to_thread(endpoint.stop)
 

@@ -47,6 +47,7 @@ from vmmr._served import (
     ModelInfo,
     QueryLimits,
 )
+from vmmr._tracing import traceparent
 from vmmr._types import (
     Box,
     Candidate,
@@ -135,4 +136,5 @@ __all__ = [
     "Violation",
     "VmmrError",
     "request_id",
+    "traceparent",
 ]

@@ -326,8 +326,8 @@ class AsyncClient(BaseClient):
         method = self._connection.method(call)
         sent = perf_counter()
         try:
-            with self._connection.errors(call, request_id):
-                message = await method(call.request, timeout=timeout_s, metadata=self._connection.metadata(request_id))
+            with self._connection.calling(call, request_id) as metadata:
+                message = await method(call.request, timeout=timeout_s, metadata=metadata)
         except asyncio.CancelledError:
             # grpc.aio cancels the tasks of a channel that is closed, as if they themselves had been cancelled.
             if self._connection.closed and not _is_cancelled():

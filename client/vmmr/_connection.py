@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from threading import Lock
 from types import ModuleType, SimpleNamespace
@@ -13,12 +14,13 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from vmmr import _channel, _failures
+from vmmr import _channel, _failures, _tracing
 from vmmr._calls import Call, Service
 from vmmr._channel import TLS
 from vmmr._errors import CallError, UnavailableError
 from vmmr._flows import Reply
 from vmmr._tls_probe import speaks_tls
+from vmmr._tracing import Metadata
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
 from vmmr.search.v1.search_pb2_grpc import SearchServiceStub
@@ -100,13 +102,15 @@ class Connection:
                 self._open(call.service)
             return getattr(next(self._stubs[call.service]), call.method)
 
-    def metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
+    @contextmanager
+    def calling(self, call: Call[Any], request_id: str) -> Iterator[Metadata]:
+        """Yield the metadata of a call that is made within the block. Raise a CallError in place of what gRPC raises there."""
         authorization = (("authorization", f"Bearer {self.token}"),) if self.token else ()
-        return (("x-request-id", request_id), *authorization)
+        with _tracing.calling(partial(_full_name, call)) as trace, self._errors(call, request_id):
+            yield (("x-request-id", request_id), *authorization, *trace)
 
     @contextmanager
-    def errors(self, call: Call[Any], request_id: str) -> Iterator[None]:
-        """Raise a CallError in place of what gRPC raises within the block."""
+    def _errors(self, call: Call[Any], request_id: str) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
@@ -171,6 +175,12 @@ class Connection:
 
 def _service(call: Call[Any], target: str) -> str:
     return f"{_NAMES[call.service]} at {target}"
+
+
+def _full_name(call: Call[Any]) -> str:
+    """Return the name of the call's method as gRPC has it, without the slash before it."""
+    services = call.request.DESCRIPTOR.file.services_by_name.values()
+    return next(f"{each.full_name}/{call.method}" for each in services if call.method in each.methods_by_name)
 
 
 def closed_during_call() -> CallError:

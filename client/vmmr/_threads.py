@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from threading import Event, Lock
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
@@ -60,8 +61,8 @@ def blocking(connection: Connection, time_left: TimeLeft) -> Send:
     def send(call: Call[Any], request_id: str) -> Reply[Any]:
         method = connection.method(call)
         sent = perf_counter()
-        with connection.errors(call, request_id):
-            message = method(call.request, timeout=time_left(), metadata=connection.metadata(request_id))
+        with connection.calling(call, request_id) as metadata:
+            message = method(call.request, timeout=time_left(), metadata=metadata)
         return reply_to(call, message, perf_counter() - sent, request_id)
 
     return patient(connection, send, time_left, time.sleep)
@@ -80,7 +81,7 @@ class Flows:
 
     def start(self, flow: Flow[T]) -> "Future[T]":
         send = patient(self._connection, self._send, self._time_left, self._pause)
-        return self._threads.submit(run, flow, send)
+        return self._threads.submit(copy_context().run, run, flow, send)
 
     def end(self) -> None:
         """Cancel what is under way. Call it when nobody waits for results any more."""
@@ -98,8 +99,8 @@ class Flows:
     def _send(self, call: Call[Any], request_id: str) -> Reply[Any]:
         method = self._connection.method(call)
         sent = perf_counter()
-        with self._connection.errors(call, request_id):
-            rpc = method.future(call.request, timeout=self._time_left(), metadata=self._connection.metadata(request_id))
+        with self._connection.calling(call, request_id) as metadata:
+            rpc = method.future(call.request, timeout=self._time_left(), metadata=metadata)
             with self._cancellable(rpc):
                 message = rpc.result()
         return reply_to(call, message, perf_counter() - sent, request_id)

@@ -19,6 +19,7 @@ from embedder_svc.serving.admission import Admission
 from embedder_svc.serving.cache import Cache, Rows, key_of
 from embedder_svc.serving.decoder import Decoder, Pixels
 from embedder_svc.serving.looking import EncodedPhoto, Finder, Found, Prepared, Preparer
+from svckit import stages
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, Violation
 
@@ -126,7 +127,9 @@ class Pipeline:
         with self._admission.admit(len(photos), deadline):
             results = await _all(self._finder.find(content, deadline) for content in photos)
             found = _all_good(dict(enumerate(results)), field)
-        return Detected([each.cars for each in found.values()], _times(found.values(), arrived))
+        times = _times(found.values(), arrived)
+        _write_down(times, arrived)
+        return Detected([each.cars for each in found.values()], times)
 
     async def _embed(
         self, photos: Mapping[int, EncodedPhoto], arrived: float, field: str, deadline: float | None
@@ -137,6 +140,7 @@ class Pipeline:
             prepared = _all_good(dict(zip(photos, results, strict=True)), field)
             pixels = [part for photo in prepared.values() for part in photo.pixels]
             stay.become(len(pixels))
+            _write_down(_times(prepared.values(), arrived), arrived)
             batched = await self._batcher.submit(pixels, deadline=deadline)
         outputs = iter(batched.outputs)
         rows = {
@@ -199,6 +203,14 @@ def _times(
     decoded = max(photo.decoded for photo in photos)
     looked = max((photo.looked for photo in photos if photo.looked), default=decoded)
     return Times(1e3 * (decoded - arrived), 1e3 * max(0.0, looked - decoded), queue_ms, infer_ms)
+
+
+def _write_down(times: Times, arrived: float) -> None:
+    """Write down the stages before the network, which follow each other as the reply's times do."""
+    decoded = arrived + times.decode_ms / 1e3
+    stages.add("decode", arrived, decoded)
+    if times.detect_ms:
+        stages.add("detect", decoded, decoded + times.detect_ms / 1e3)
 
 
 def _ms_since(arrived: float) -> float:

@@ -20,7 +20,7 @@ from search_svc.engine.shard import Shard
 from search_svc.engine.shard_thread import ShardThread
 from search_svc.engine.threads import use_one_core
 from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, Metric, SearchParams
-from svckit import wheels
+from svckit import stages, wheels
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,15 @@ class LocalEngine(MergingEngine):
 
     def _ask(self, question: Question, timeout_s: float | None) -> Asked:
         pairs = zip(self._workers, self._shards, strict=True)
-        futures = [worker.submit(partial(_answer, shard, question)) for worker, shard in pairs]
+        futures = [
+            worker.submit(stages.timed("shard", partial(_answer, shard, question), **{"vmmr.shard": worker.name}))
+            for worker, shard in pairs
+        ]
         return _wait(self._workers, futures, timeout_s)
 
     def _rescore(self, candidates: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Asked:
-        future = self._reranker.submit(partial(rescored, candidates, queries, self._embeddings, self._metric))
+        rescore = partial(rescored, candidates, queries, self._embeddings, self._metric)
+        future = self._reranker.submit(stages.timed("rerank", rescore))
         return _wait([self._reranker], [future], timeout_s)
 
 

@@ -24,6 +24,7 @@ from search_svc.live.filters import FilterReader
 from search_svc.live.live_items import LiveItems
 from search_svc.voting.calibration import Calibration
 from search_svc.voting.means import Means
+from svckit import stages
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +122,8 @@ class View:
         )
         if self.written is None:
             return answered
-        return Answered(
-            merge([answered.hits, self._search_delta(self.written, queries, k, labels)], k), answered.shards
-        )
+        written = stages.timed("delta", partial(self._search_delta, self.written, queries, k, labels))()
+        return Answered(merge([answered.hits, written], k), answered.shards)
 
     def _search_delta(
         self, written: Snapshot, queries: NDArray[np.float32], k: int, labels: NDArray[np.bool_] | None

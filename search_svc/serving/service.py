@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from search_svc.serving.searcher import SearchOutcome
 from search_svc.voting.answer import Answer, Answerer
 from search_svc.voting.calibration import Calibration
 from search_svc.voting.neighbours import QueryNeighbours
+from svckit import stages
 from svckit.batcher import Batched, Batcher
 from svckit.interceptor import deadline
 from svckit.streams import Context
@@ -128,7 +130,9 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         if sum(len(each.neighbours.rows) for each in found.outputs) <= _FEW_NEIGHBOURS:
             reply = write(context, found)
         else:
-            reply = await asyncio.get_running_loop().run_in_executor(self._writer, write, context, found)
+            # In this call's context, for the stages that are written down there.
+            written = partial(copy_context().run, write, context, found)
+            reply = await asyncio.get_running_loop().run_in_executor(self._writer, written)
         reply.provenance.CopyFrom(_provenance(view, missing))
         return reply
 
@@ -171,15 +175,17 @@ def _classifications(
 
     `no_car` says in which of their photos no car was found; empty: it is not known of any.
     """
-    started = time.perf_counter()
+    started = time.monotonic()
     photos = _photos(found)
     if any(no_car):
         pairs = zip(photos, no_car, strict=True)
         photos = [dataclasses.replace(photo, no_car_found=without) for photo, without in pairs]
     cars = [photos] if fuse else [[photo] for photo in photos]
     answers = [context.answerer.answer(car, min_confidence) for car in cars]
+    ended = time.monotonic()
     count(cars, answers)
-    times = _times(found, vote_s=time.perf_counter() - started)
+    stages.add("vote", started, ended)
+    times = _times(found, vote_s=ended - started)
     reply = context.replies.classify(cars, answers)
     reply.times.CopyFrom(times)
     return reply

@@ -79,7 +79,7 @@ def _numbers(request: embedder_pb2.EmbedRequest) -> list[int]:
 def build(settings: EchoConfig, worker: Worker | None = None) -> tuple[Server, Batcher[int, list[float]]]:
     server = Server(settings, name="echo", worker=worker)
     backend = Backend()
-    batcher = server.metrics.batcher("echo", backend.run, max_batch=4, max_queue=settings.max_queue)
+    batcher = server.metrics.batcher("echo", backend.run, max_batch=4, max_queue=settings.max_queue, stage="work")
     server.add(embedder_pb2_grpc.add_EmbedderServiceServicer_to_server, Echo(backend, batcher), SERVICE)
     return server, batcher
 

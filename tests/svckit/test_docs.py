@@ -52,7 +52,7 @@ def test_every_setting_of_a_server_is_documented_with_its_default():
     documented = {flag: row[1].strip("`") for row in rows("operations.md", "Configuration") for flag in quoted(row[0])}
     defaults = {"--" + field.name.replace("_", "-"): field.default for field in dataclasses.fields(ServerConfig)}
     assert documented.keys() == defaults.keys()
-    fixed = {flag: default for flag, default in defaults.items() if default is not None and flag != "--port"}
+    fixed = {flag: default for flag, default in defaults.items() if default not in (None, False) and flag != "--port"}
     assert {flag: type(default)(documented[flag]) for flag, default in fixed.items()} == fixed
 
 

@@ -3,6 +3,8 @@
 import logging
 import time
 import uuid
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import vmmr
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svckit import logs
 from web.door.metrics import WebMetrics
+
+if TYPE_CHECKING:  # what it imports is imported where requests are traced alone
+    from svckit.spans import TracedCall, Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +42,10 @@ _HSTS = "max-age=31536000"
 class Envelope:
     """Gives every request its id and its line in the log, and every answer its headers. Only the server itself is further out."""
 
-    def __init__(self, app: ASGIApp, metrics: WebMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: WebMetrics, tracing: "Tracing | None" = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,14 +59,17 @@ class Envelope:
     async def _serve(self, scope: Scope, receive: Receive, sender: "_Sender", request_id: str) -> None:
         started = time.perf_counter()
         self._metrics.began()
+        traced = _traced(self._tracing, scope, request_id) if self._tracing else None
         try:
-            with vmmr.request_id(request_id):
+            with vmmr.request_id(request_id), traced.as_current() if traced else nullcontext():
                 await self._app(scope, receive, sender)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.ended(scope["method"], route, sender.status, seconds)
+            self._metrics.ended(scope["method"], route, sender.status, seconds, traced.exemplar if traced else None)
             _log_request(scope, route, sender.status, seconds)
+            if traced:
+                _end(traced, scope, route, sender.status)
 
 
 class _Sender:
@@ -89,6 +98,18 @@ def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get(REQUEST_ID, "")
     usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
     return given if usable else uuid.uuid4().hex
+
+
+def _traced(tracing: "Tracing", scope: Scope, request_id: str) -> "TracedCall":
+    """Begin the span of a request, with the attributes that OpenTelemetry has for HTTP; its route is known when it has ended."""
+    attributes = {"http.request.method": scope["method"], "vmmr.request_id": request_id}
+    return tracing.call(scope["method"], Headers(scope=scope).items(), attributes)
+
+
+def _end(traced: "TracedCall", scope: Scope, route: str, status: int) -> None:
+    attributes: dict[str, str | int] = {"http.response.status_code": status}
+    named = {} if route == "none" else {"name": f"{scope['method']} {route}"}
+    traced.end(attributes | ({"http.route": route} if named else {}), failed=status >= 500, **named)
 
 
 def _log_request(scope: Scope, route: str, status: int, seconds: float) -> None:

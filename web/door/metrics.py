@@ -31,11 +31,14 @@ class WebMetrics:
     def began(self) -> None:
         self._in_flight.inc()
 
-    def ended(self, method: str, route: str, status: int, seconds: float) -> None:
+    def ended(
+        self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """Count a request; `exemplar` are labels that lead from its duration to its trace."""
         method = method if method in _METHODS else "other"
         self._in_flight.dec()
         self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        self._seconds.labels(method, route).observe(seconds, exemplar)
 
     def failed(self, reason: str) -> None:
         self._errors.labels(reason).inc()

@@ -1,0 +1,128 @@
+"""Spans of calls and of their stages, exported by OTLP. Imports OpenTelemetry: `tracing` imports this where calls are traced.
+
+OpenTelemetry's own variables (OTEL_*) say where to, how many, and under which name.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import vmmr
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.grpc.exporter import InvalidCompressionValueException
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, StatusCode
+
+from svckit import logs, stages
+from svckit.config import ConfigError
+from svckit.stages import Stage, Stages
+
+Attributes = Mapping[str, str | int]
+
+_ONLY = {
+    "OTEL_TRACES_EXPORTER": ("otlp",),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("grpc",),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("grpc",),
+}
+"""Variables that choose between ways to export, of which there is one."""
+_LAST_EXPORT_S = 5.0
+"""OpenTelemetry itself tries for half a minute, when the process is to end."""
+
+
+class Tracing:
+    """Traces the calls that this process serves, and exports them in a thread of its own, from its making until `stop`."""
+
+    def __init__(self, service: str, env: Mapping[str, str] = os.environ) -> None:
+        """`service` is the name under which a backend shows the process, unless a variable has another.
+
+        Raise ConfigError if a variable is wrong.
+        """
+        for variable, values in _ONLY.items():
+            if env.get(variable, values[0]) not in ("", *values):
+                raise ConfigError(f"{variable} must be {' or '.join(values)}, got {env[variable]!r}")
+        try:
+            self._provider = TracerProvider(resource=_resource(service))
+            self._exporter = OTLPSpanExporter()
+            self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        except (ValueError, OSError, InvalidCompressionValueException) as error:
+            raise ConfigError(f"a variable of OpenTelemetry (OTEL_*) is wrong: {error}") from error
+        trace.set_tracer_provider(self._provider)  # for the calls that this process makes
+        self._tracer = self._provider.get_tracer("vmmr", vmmr.__version__)
+
+    def call(self, name: str, headers: Iterable[tuple[str, str | bytes]], attributes: Attributes) -> "TracedCall":
+        """Begin the span of a call that came with these headers, which may name the span that it was made in."""
+        carrier = {key: value for key, value in headers if isinstance(value, str)}
+        parent = propagate.extract(carrier)
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+        return TracedCall(self._tracer, span)
+
+    def stop(self) -> None:
+        """Export what waits, and end the thread. Spans that no collector takes in time are dropped."""
+        late = threading.Timer(_LAST_EXPORT_S, self._exporter.shutdown)
+        late.daemon = True
+        late.start()
+        self._provider.shutdown()
+        late.cancel()
+
+
+class TracedCall:
+    """A call that is being served, as a span. Its stages are spans below it, made when it has ended.
+
+    The lines that are logged meanwhile carry its ids, also if the trace is not sampled, for it may be followed by them all the same.
+    """
+
+    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+        self._tracer = tracer
+        self._span = span
+        # Stages are timed by the monotonic clock, by which a jump of the other one cannot turn them around.
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self._stages: Stages = []
+        ids = span.get_span_context()
+        self._ids = {"trace_id": trace.format_trace_id(ids.trace_id), "span_id": trace.format_span_id(ids.span_id)}
+        logs.trace_ids.set(self._ids)
+        if span.is_recording():
+            stages.collect(self._stages)
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """The labels of an exemplar, which leads from a metric to the trace; None if the trace is not exported."""
+        return self._ids if self._span.is_recording() else None
+
+    def as_current(self) -> AbstractContextManager[object]:
+        """Make it the span that calls are made in within a block."""
+        return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
+
+    def end(self, attributes: Attributes, *, failed: bool, name: str = "") -> None:
+        """End the span, and export it with its stages; `name` is its name, if that was not known before."""
+        if self._span.is_recording():
+            self._export(self._stages, self._span)
+            self._span.set_attributes(attributes)
+            if name:
+                self._span.update_name(name)
+            if failed:
+                self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+    def _export(self, inner: Sequence[Stage], parent: trace.Span) -> None:
+        if not inner:
+            return
+        context = trace.set_span_in_context(parent)
+        for stage in tuple(inner):
+            span = self._tracer.start_span(
+                stage.name, context, attributes=stage.attributes, start_time=self._ns(stage.began)
+            )
+            self._export(stage.inner, span)
+            span.end(self._ns(stage.ended))
+
+    def _ns(self, monotonic_s: float) -> int:
+        return self._offset_ns + round(1e9 * monotonic_s)
+
+
+def _resource(service: str) -> Resource:
+    named = SERVICE_NAME in OTELResourceDetector().detect().attributes
+    return Resource.create({SERVICE_VERSION: vmmr.__version__} | ({} if named else {SERVICE_NAME: service}))

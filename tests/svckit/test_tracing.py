@@ -1,0 +1,188 @@
+"""Spans of a server's calls, by the example service as a process of its own, and what they cost where they are off."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+
+pytest.importorskip("opentelemetry.sdk.trace", reason="the extra otel is not installed")
+
+from bench.lib.otlp import receiving
+from svckit import spans, tracing
+from svckit.config import ConfigError
+
+METHOD = "vmmr.embedder.v1.EmbedderService/Embed"
+TRACE_ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.fixture(scope="module")
+def collector():
+    with receiving() as (received, endpoint):
+        yield received, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+
+
+@pytest.fixture
+def embed(connect):
+    """`embed(server, *contents, flags=...)` calls the example service; `flags` are those of a traceparent."""
+
+    def call(server, *contents, flags=None, timeout=60, **metadata):
+        stub = embedder_pb2_grpc.EmbedderServiceStub(connect(server.ready()["port"]))
+        request = embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=content) for content in contents])
+        if flags is not None:
+            metadata["traceparent"] = f"00-{TRACE_ID}-{PARENT}-{flags}"
+        return stub.Embed(request, timeout=timeout, metadata=tuple(metadata.items()))
+
+    return call
+
+
+def named(received, service, count):
+    """The spans of a service, once there are so many: the call's, and those below it by name."""
+    found = received.wait(lambda all_: sum(span.service == service for span in all_) >= count)
+    mine = [span for span in found if span.service == service]
+    (root,) = (span for span in mine if span.name == METHOD)
+    return root, {span.name: span for span in mine if span.parent_id == root.span_id}
+
+
+def test_a_call_is_a_span_below_its_callers_with_its_stages_below_it(collector, spawn, embed):
+    received, env = collector
+    server = spawn("--tracing", env=env | {"OTEL_SERVICE_NAME": "below"})
+    embed(server, b"1", b"0", flags="01", **{"x-request-id": "mine"})
+    root, stages = named(received, "below", 3)
+    assert (root.trace_id, root.parent_id, root.failed) == (TRACE_ID, PARENT, False)
+    assert root.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": METHOD,
+        "rpc.response.status_code": "OK",
+        "vmmr.request_id": "mine",
+    }
+    assert stages.keys() == {"queue", "work"}
+    assert stages["work"].attributes == {"vmmr.batch.items": 2}
+    assert root.began_ns <= stages["queue"].began_ns <= stages["queue"].ended_ns == stages["work"].began_ns
+    assert stages["work"].ms >= 1
+    assert stages["work"].ended_ns <= root.ended_ns
+    line = server.first("call")
+    assert (line["trace_id"], line["span_id"]) == (TRACE_ID, root.span_id)
+
+
+def test_a_call_whose_caller_is_not_sampled_is_in_the_log_alone(collector, spawn, embed):
+    received, env = collector
+    server = spawn("--tracing", env=env | {"OTEL_SERVICE_NAME": "unsampled"})
+    embed(server, b"0", flags="00")
+    assert server.first("call")["trace_id"] == TRACE_ID
+    server.popen.terminate()
+    assert server.wait() == 0
+    assert not [span for span in received.spans if span.service == "unsampled"]
+
+
+def test_a_call_that_fails_says_why_and_only_a_servers_failure_is_an_error(collector, spawn, embed):
+    received, env = collector
+    server = spawn("--tracing", env=env | {"OTEL_SERVICE_NAME": "fails"})
+    with pytest.raises(grpc.RpcError):
+        embed(server, b"no number")
+    root, _ = named(received, "fails", 1)
+    assert (root.attributes["error.type"], root.attributes["rpc.response.status_code"]) == (
+        "INVALID_IMAGE",
+        "INVALID_ARGUMENT",
+    )
+    assert not root.failed
+
+
+def test_a_call_whose_time_passes_in_the_queue_shows_that_it_waited(collector, spawn, embed):
+    received, env = collector
+    server = spawn(
+        "--tracing", env=env | {"OTEL_SERVICE_NAME": "queued", "OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    )
+    stub = embedder_pb2_grpc.EmbedderServiceStub
+    with grpc.insecure_channel(f"127.0.0.1:{server.ready()['port']}") as channel:
+        first = stub(channel).Embed.future(
+            embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"1500")]), timeout=60
+        )
+        server_busy(channel)
+        with pytest.raises(grpc.RpcError):
+            embed(server, b"0", flags="01", timeout=0.3)
+        first.result()
+    root, stages = named(received, "queued", 2)
+    assert root.failed
+    assert root.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
+    assert stages.keys() == {"queue"}
+    assert stages["queue"].ms > 100
+
+
+def server_busy(channel):
+    """Return once the first batch runs: the backend has counted its items."""
+    get = embedder_pb2_grpc.EmbedderServiceStub(channel).GetModel
+    while not get(embedder_pb2.GetModelRequest(), timeout=60).model.dimension:
+        pass
+
+
+def test_hostile_trace_headers_are_no_parents_and_harm_nothing(collector, spawn, embed):
+    received, env = collector
+    server = spawn("--tracing", env=env | {"OTEL_SERVICE_NAME": "hostile"})
+    hostile = [
+        "",
+        "00-zz",
+        "ff-" + "0" * 32 + "-" + "0" * 16 + "-01",
+        "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
+        "x" * 4000,
+    ]
+    for value in hostile:
+        embed(server, b"0", traceparent=value, tracestate="a=b," * 500, baggage="k=v," * 500)
+    found = received.wait(lambda all_: sum(s.service == "hostile" and s.name == METHOD for s in all_) == len(hostile))
+    assert {span.parent_id for span in found if span.service == "hostile" and span.name == METHOD} == {""}
+
+
+def test_spans_that_nobody_takes_keep_the_end_waiting_no_longer_than_said(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(spans, "_LAST_EXPORT_S", 0.1)
+    traced = spans.Tracing("test")
+    traced.call("method", (), {}).end({}, failed=False)
+    shut = []
+    monkeypatch.setattr(
+        traced._exporter, "shutdown", lambda *_, shutdown=traced._exporter.shutdown, **__: (shut.append(1), shutdown())
+    )
+    traced.stop()
+    assert shut
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER must be otlp, got 'zipkin'"),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/protobuf",
+            "OTEL_EXPORTER_OTLP_PROTOCOL must be grpc, got 'http/protobuf'",
+        ),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", r"a variable of OpenTelemetry \(OTEL_\*\) is wrong: .*'soon'"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=said):
+        tracing.start("test")
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "svckit.spans")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(
+        ConfigError, match=r"--tracing needs OpenTelemetry, and opentelemetry is not installed: .*\[otel\]"
+    ):
+        tracing.start("test")
+
+
+def test_servers_without_tracing_do_not_import_it(root):
+    modules = "sys, embedder_svc.__main__, search_svc.__main__"
+    program = f"import {modules}; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_page_names_every_variable_that_only_one_value_is_taken_of():
+    page = (Path(spans.__file__).parents[1] / "docs/tracing.md").read_text()
+    assert set(spans._ONLY) <= set(re.findall(r"`(OTEL_\w+)`", page))
