@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CARS ?= ../shared/data/stanford_cars
 
-.PHONY: help demo test check docs cars protos bench
+.PHONY: help demo test check audit docs cars protos bench
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -26,6 +26,10 @@ check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stub
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest tests/distributions/wheels.py
+	$(BIN)/python deploy/audit.py
+
+audit: $(VENV)/.dev  ## ask PyPI whether vulnerabilities are known of the packages in the images; fail if it does not answer
+	$(BIN)/python deploy/audit.py --required
 
 docs: $(VENV)/.dev  ## the documentation site, at 127.0.0.1:8000, built anew as pages change
 	$(BIN)/mkdocs serve
