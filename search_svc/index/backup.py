@@ -18,7 +18,7 @@ from search_svc.index import journal_file, journal_segment
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
 from search_svc.index.backup_single import another_helps, check_journal, restore_single
-from search_svc.index.index_dir import make_current, version_path
+from search_svc.index.index_dir import make_current, version_path, way_out
 from search_svc.index.journal_format import Meta
 from search_svc.index.journal_segment import Segment
 from search_svc.index.journal_snapshot import Snapshot
@@ -90,7 +90,8 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     numbers = records.numbers(place)
     newest = records.read(place, numbers[-1], work) if numbers else None
     copied = [each for each in newest.segments if place.size(each.file.name) == each.file.bytes] if newest else []
-    version = _version(version_path(index_dir, current))
+    with _way_out(index_dir, current):
+        version = _version(version_path(index_dir, current))
     with journal_segment.open_source(index_dir / journal_file.FILE) as snapshot:
         segments, new = _segments(snapshot, copied, work)
         pruned = snapshot.meta.pruned if snapshot else version.journal_sequence
@@ -110,7 +111,8 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     local = {
         file.name: version_path(index_dir, each.name) / name for each in versions for name, file in each.files.items()
     }
-    copied_bytes = _copy_missing(place, record.files, local | new)
+    with _way_out(index_dir, current):
+        copied_bytes = _copy_missing(place, record.files, local | new)
     record.write(place)
     return Backup(current, sequence, sum(file.bytes for file in record.files.values()), copied_bytes)
 
@@ -220,6 +222,17 @@ def _named(place: Place, record: Record, draft: Path, work: Path) -> Iterator[No
     except ArtifactError as error:
         reason = str(error).replace(f"{work}/", f"{place.root}/").replace(f"{draft}/", "").replace(str(draft), "")
         raise ArtifactError(place.path(record.name), reason) from error
+
+
+@contextmanager
+def _way_out(index_dir: Path, version: str) -> Iterator[None]:
+    """Say of a file of the version that is damaged or gone what an operator can do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactError(Path(error.filename), "is missing", way_out(index_dir, version)) from error
+    except ArtifactError as error:
+        raise ArtifactError(error.path, error.reason, way_out(index_dir, version)) from error
 
 
 @contextmanager

@@ -177,7 +177,8 @@ def test_the_scenes_are_what_they_are_said_to_be(scenes):
     assert not (scenes["stopped"].index / "journal.db-wal").exists()
     assert {f"versions/00000{n}/{file}" for n in (1, 2, 3) for file in VERSION} <= there("versions")
     assert {"versions/.draft/version/shard-001.faiss", "versions/.draft/work/shard-001.json"} <= there("drafted")
-    assert {"manifest.json", "journal.db", *(f"versions/000002/{file}" for file in VERSION)} <= there("backup")
+    assert {name.split("/")[0] for name in there("backup")} == {"backups", "files"}
+    assert len(there("backup")) == len({"the record", "the journal", *VERSION})
 
 
 VERSION = (

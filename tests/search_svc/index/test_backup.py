@@ -450,9 +450,17 @@ class TestDamaged:
 
     def test_index_is_not_backed_up(self, index, backups):
         flip(index / "versions/000001/embeddings.npy")
-        with pytest.raises(ArtifactError, match=rf"{index}/versions/000001/embeddings\.npy: is damaged"):
+        told = (
+            rf"{index}/versions/000001/embeddings\.npy: is damaged: .*there is no other version: `vmmr-search restore`"
+        )
+        with pytest.raises(ArtifactError, match=told):
             back_up(index, backups)
         assert not Path(backups).exists()
+
+    def test_index_that_lacks_a_file_is_not_backed_up(self, index, backups):
+        (index / "versions/000001/embeddings.npy").unlink()
+        with pytest.raises(ArtifactError, match=r"embeddings\.npy: is missing: there is no other version"):
+            back_up(index, backups)
 
     def test_journal_is_not_backed_up(self, index, backups, damage):
         damage(index / "journal.db")
