@@ -16,8 +16,10 @@ with needing_services("vmmr-search"):
     import shutil
     import sys
     import time
+    from collections.abc import Callable
     from functools import partial
     from pathlib import Path
+    from typing import TYPE_CHECKING
 
     from vmmr.gallery.v1 import gallery_pb2_grpc
     from vmmr.search.v1 import search_pb2_grpc
@@ -25,7 +27,9 @@ with needing_services("vmmr-search"):
     from search_svc.audit import command as audit
     from search_svc.building import build_command, migrate_command, versions_command
     from search_svc.dataset import split
+    from search_svc.engine.engine import Engine
     from search_svc.engine.gpu import all_gpus
+    from search_svc.engine.local import LocalEngine
     from search_svc.evaluation import evaluate
     from search_svc.fetching import command as fetch
     from search_svc.index import backup_command, repair_command
@@ -35,6 +39,7 @@ with needing_services("vmmr-search"):
     from search_svc.index.journal_check import verify
     from search_svc.index.journal_loss import accept
     from search_svc.index.journal_writer import JournalWriter
+    from search_svc.index.version import IndexVersion
     from search_svc.index.writes import Write, WriteResult
     from search_svc.live import drill
     from search_svc.live.damage import DamageWatch
@@ -43,7 +48,7 @@ with needing_services("vmmr-search"):
     from search_svc.live.opening import Opener, warm, warm_up_queries
     from search_svc.live.view import Opened, View
     from search_svc.select import command as select
-    from search_svc.serving import gallery_service
+    from search_svc.serving import engine_command, gallery_service
     from search_svc.serving.answer_metrics import AnswerMetrics
     from search_svc.serving.backups import BackupSchedule
     from search_svc.serving.compactor import Compactor
@@ -59,6 +64,9 @@ with needing_services("vmmr-search"):
     from svckit.metrics import Metrics
     from svckit.server import Server
     from svckit.worker import Worker
+
+if TYPE_CHECKING:
+    from search_svc.engine.cluster.connection import Connection
 
 PROGRAM = "vmmr-search"
 
@@ -108,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
         drill,
         migrate_command,
         token_command,
+        engine_command,
     ):
         step.add(commands)
     return program
@@ -115,7 +124,8 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
-    opener = _opener(settings)
+    cluster = _cluster(settings)
+    opener = _opener(settings, cluster)
     server = Server(settings, name="search", worker=worker)
     _accept_loss(settings)
     # The follower has one journal, calls that read items have another: neither waits for the other.
@@ -159,14 +169,31 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
         await server.run(warm_up=warm_up, close=close)
         follower.stop()
         damage.stop()
-    _end(opener, follower)
+    _end(opener, follower, cluster)
 
 
-def _opener(settings: SearchConfig) -> Opener:
-    gpus = all_gpus() if settings.device == "cuda" else ()
+def _cluster(settings: SearchConfig) -> "Connection | None":
+    if settings.ray_address is None:
+        return None
+    from search_svc.engine.cluster.connection import Connection  # noqa: PLC0415 (needs Ray)
+
+    return Connection(settings.ray_address, settings.replicas)
+
+
+def _opener(settings: SearchConfig, cluster: "Connection | None") -> Opener:
     if not settings.index.is_dir():
         raise ConfigError(f"--index (VMMR_SEARCH_INDEX): there is no folder {settings.index.absolute()}")
-    return Opener(settings.index, gpus=gpus, max_k=settings.max_k)
+    return Opener(settings.index, _engines(settings, cluster), max_k=settings.max_k)
+
+
+def _engines(settings: SearchConfig, cluster: "Connection | None") -> Callable[[IndexVersion], Engine]:
+    """Return what opens an engine for a version."""
+    if cluster is None:
+        return partial(LocalEngine.open, gpus=all_gpus() if settings.device == "cuda" else ())
+    from search_svc.engine.cluster.ray_engine import RayEngine  # noqa: PLC0415 (needs Ray)
+
+    storage = settings.ray_storage or str(settings.index.absolute())
+    return partial(RayEngine.open, connection=cluster, storage=storage, cache=settings.ray_cache)
 
 
 def _accept_loss(settings: SearchConfig) -> None:
@@ -336,8 +363,10 @@ def _disk(folder: Path) -> tuple[float, float]:
     return usage.total, usage.free
 
 
-def _end(opener: Opener, follower: Follower) -> None:
+def _end(opener: Opener, follower: Follower, cluster: "Connection | None") -> None:
     opener.close()
+    if cluster:
+        cluster.close()
     if opener.abandoned or follower.opening:
         # If the interpreter ended beside threads that are in faiss, the process would crash.
         os._exit(0)

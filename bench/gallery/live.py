@@ -207,7 +207,7 @@ def filled(version: IndexVersion, count: int) -> Delta:
 
 def catching_up(path: Path) -> dict[str, float]:
     """Return the time from a write's commit in one process to its view in this one. Both read a clock that they share."""
-    opener = Opener(path, gpus=(), max_k=1000)
+    opener = Opener(path, LocalEngine.open, max_k=1000)
     with Journal.open(path) as journal:
         replay = Replay(opener.current(), journal)
         follower = Follower(path, journal, replay, opener.current)

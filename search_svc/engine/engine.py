@@ -34,6 +34,10 @@ class Engine(Protocol):
     def tunable(self) -> frozenset[str]:
         """The fields of SearchParams that this kind of index has."""
 
+    @property
+    def abandoned(self) -> int:
+        """How many searches of shards took too long, and still run."""
+
     # Nine parameters, all but two by keyword: each is a choice of the caller's own, and what a query does must travel with it.
     def search(
         self,
@@ -61,5 +65,8 @@ class Engine(Protocol):
         the same time again, is late; SHUTTING_DOWN if the engine is being closed.
         """
 
+    def interrupt(self) -> None:
+        """Fail the searches that callers wait for, and any later one, with SHUTTING_DOWN."""
+
     def close(self) -> None:
-        """Close the shards."""
+        """Close the shards, after the searches that still run and were not abandoned."""

@@ -153,7 +153,7 @@ class IndexVersion:
         manifest = _manifest(path, fields)
         items = _items(path, manifest)
         calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
-        embeddings = _matrix(path / EMBEDDINGS_FILE, np.float16, (manifest.items, manifest.dimension))
+        embeddings = mapped_embeddings(path / EMBEDDINGS_FILE, manifest)
         has_sums = SUMS_FILE in fields["files"]
         sums = _matrix(path / SUMS_FILE, np.float64, (manifest.labels, manifest.dimension)) if has_sums else None
         return cls(path, manifest, embeddings, items, calibration, sums)
@@ -169,6 +169,17 @@ def stated(index_dir: Path, version: str) -> VersionManifest:
         return _manifest(path, read_sealed(path / _MANIFEST_FILE))
     except ArtifactError as error:
         raise ArtifactError(error.path, error.reason, way_out(index_dir, version)) from error
+
+
+def digests(path: Path) -> tuple[str, Mapping[str, str]]:
+    """Return the sha256 of a version's manifest, which is that of all it holds, and of each file that the manifest lists."""
+    fields = read_sealed(path / _MANIFEST_FILE)
+    return fields["sha256"], {name: entry["sha256"] for name, entry in fields["files"].items()}
+
+
+def mapped_embeddings(file: Path, manifest: VersionManifest) -> NDArray[np.float16]:
+    """Map the embeddings of a version into memory. Raise ArtifactError if the file does not hold so many of that dimension."""
+    return _matrix(file, np.float16, (manifest.items, manifest.dimension))
 
 
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:

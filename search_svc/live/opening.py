@@ -2,14 +2,13 @@
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.engine.gpu import Gpu
-from search_svc.engine.local import LocalEngine
+from search_svc.engine.engine import Engine
 from search_svc.index.index_dir import way_out
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
@@ -24,23 +23,24 @@ class Opener:
     A version that is open holds a lease (search_svc.index.version_lease), so retention does not remove it from the disk.
     """
 
-    def __init__(self, index_dir: Path, *, gpus: Sequence[Gpu], max_k: int) -> None:
+    def __init__(self, index_dir: Path, open_engine: Callable[[IndexVersion], Engine], *, max_k: int) -> None:
+        """`open_engine` opens what searches a version, for example `LocalEngine.open`."""
         self._index_dir = index_dir
-        self._gpus = gpus
+        self._open_engine = open_engine
         self._max_k = max_k
-        self._engines: dict[int, LocalEngine] = {}
+        self._engines: dict[int, Engine] = {}
 
     def current(self, *, verify: bool = False) -> Opened:
         """Open the version that is current, and return it, ready to be searched.
 
         Without `verify` its bytes are not read; sizes, and that its files fit each other, are checked all the same. Raises
-        ArtifactError, CommandError and DeviceError as IndexVersion and LocalEngine do, and ConfigError if its k is too large.
+        ArtifactError, CommandError and DeviceError as IndexVersion and the engine do, and ConfigError if its k is too large.
         """
         lease = VersionLease.current(self._index_dir)
         try:
             version = IndexVersion.open(self._index_dir, lease.path.name, verify=verify)
             self._check(version)
-            engine = self._open_engine(version)
+            engine = self._opened(version)
         except BaseException:
             lease.release()
             raise
@@ -70,18 +70,18 @@ class Opener:
                 f"--max-k (VMMR_SEARCH_MAX_K) must be >= {version.manifest.k}, the k of the index, got {self._max_k}"
             )
 
-    def _open_engine(self, version: IndexVersion) -> LocalEngine:
+    def _opened(self, version: IndexVersion) -> Engine:
         """Open the engine. An error names what an operator can do about the version, too."""
         try:
-            return LocalEngine.open(version, self._gpus)
+            return self._open_engine(version)
         except ArtifactError as error:
             raise ArtifactError(error.path, error.reason, way_out(self._index_dir, version.path.name)) from error
 
-    def _close_in_background(self, engine: LocalEngine, lease: VersionLease) -> None:
+    def _close_in_background(self, engine: Engine, lease: VersionLease) -> None:
         # This runs in whatever thread drops the last view, maybe the event loop's: closing may wait, and that may not.
         threading.Thread(target=self._close, args=(engine, lease), name="closing", daemon=True).start()
 
-    def _close(self, engine: LocalEngine, lease: VersionLease) -> None:
+    def _close(self, engine: Engine, lease: VersionLease) -> None:
         engine.close()
         lease.release()
         if not engine.abandoned:

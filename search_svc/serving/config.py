@@ -15,6 +15,7 @@ from svckit.server import ServerConfig
 PREFIX = "VMMR_SEARCH"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,18 @@ class SearchConfig(ServerConfig):
         shipped.gallery, help="index data directory; its current version is served", shown="the gallery that ships"
     )
     device: str = option("cpu", choices=DEVICES, help="what searches; cuda is every GPU there is")
+    engine: str = option("local", choices=ENGINES, help="where the shards are: in this process, or on a Ray cluster")
+    ray_address: str | None = option(None, help="HOST:PORT of the Ray cluster, or auto, for --engine ray")
+    replicas: int = option(
+        1, minimum=1, maximum=100, help="replicas of each shard, on as many nodes of the Ray cluster"
+    )
+    ray_storage: str | None = option(
+        None, help="path or URL at which the nodes read the index data directory; the path of --index by default"
+    )
+    ray_cache: str = option(
+        "/tmp/vmmr-search",  # noqa: S108 (what lies there is checked)
+        help="folder of each node for copies of what is read from a URL",
+    )
     max_queries: int = option(256, minimum=1, help="most queries in one call")
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")
     max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")
@@ -59,6 +72,10 @@ class SearchConfig(ServerConfig):
             _check_place(self.backup_to)
         if self.backup_every_s < 1:
             raise ConfigError(f"--backup-every must be >= 1 s, got {self.backup_every}")
+        if (self.engine == "ray") != (self.ray_address is not None):
+            raise ConfigError("--engine ray and --ray-address go together, only one is given")
+        if self.engine == "ray" and self.device != "cpu":
+            raise ConfigError("--engine ray searches on CPUs: --device must be cpu")
         if self.max_queue < self.max_queries:
             raise ConfigError(
                 f"--max-queue must be >= --max-queries, got {self.max_queue} and {self.max_queries}: "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from search_svc.engine.local import LocalEngine
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal, StoredItem
 from search_svc.index.journal_writer import JournalWriter
@@ -22,7 +23,7 @@ class WrongError(Exception):
 
 def ask(index: Path, expected: Expected, *, write: bool = True) -> None:
     """Raises WrongError if the index answers wrong, and whatever it refuses with if it does."""
-    opener = Opener(index, gpus=(), max_k=1000)
+    opener = Opener(index, LocalEngine.open, max_k=1000)
     opened = opener.current(verify=True)
     try:
         with Journal.open(index) as journal:

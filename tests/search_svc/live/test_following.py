@@ -17,6 +17,7 @@ from vmmr.gallery.v1 import gallery_pb2
 
 from search_svc.building.build import IndexSpec
 from search_svc.building.compaction import compact
+from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import make_current, version_path
 from search_svc.index.journal import Journal
 from search_svc.index.retention import roll_back
@@ -43,7 +44,7 @@ class Following:
 
     def __init__(self, path):
         self.index = Index(path, lambda: self.view.opened.version)
-        self.opener = Opener(path, gpus=(), max_k=100)
+        self.opener = Opener(path, LocalEngine.open, max_k=100)
         self.journal = Journal.open(path)
         replay = Replay(self.opener.current(), self.journal)
         replay.finish()
@@ -360,7 +361,7 @@ class TestVersions:
 class TestReaching:
     @pytest.fixture
     def gallery(self, path):
-        opener = Opener(path, gpus=(), max_k=100)
+        opener = Opener(path, LocalEngine.open, max_k=100)
         yield LiveGallery(View(opener.current(), None, 5))
         opener.close()
 
@@ -420,7 +421,7 @@ class TestReaching:
 
 
 def test_a_version_can_be_warmed_before_anybody_asks(path):
-    opener = Opener(path, gpus=(), max_k=100)
+    opener = Opener(path, LocalEngine.open, max_k=100)
     opened = opener.current()
     found = []
     engine = SimpleNamespace(search=lambda *args: found.append(opened.engine.search(*args)))

@@ -1,0 +1,160 @@
+"""A process's connection to a Ray cluster, as a front end: what it needs there, it renews until it needs it no more."""
+
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from search_svc.engine.cluster.source import VersionSource
+from svckit.cli import CommandError
+from svckit.extras import needing
+from svckit.gate import shutting_down
+
+with needing("ray", CommandError):
+    import ray
+    from ray.exceptions import RayError
+
+    from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
+
+_RENEW_S = 1.0
+_OPENING_S = 0.1
+_CALL_S = 10.0
+"""Seconds that the keeper has for a call: it may just be restarted, or the cluster's head be away."""
+_PATIENCE_S = 60.0
+"""Seconds that replicas beyond the first of a shard have to come up before a version is searched without them."""
+_NO_PLACE_S = 10.0
+"""Seconds after which a version that cannot be opened is given up."""
+
+_log = logging.getLogger(__name__)
+
+
+def connect(address: str) -> None:
+    """Connect this process to the cluster. Raise CommandError if there is none at the address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        # Replicas are shared by programs of one version: others might not understand them, or answer otherwise.
+        ray.init(
+            address=address,
+            namespace=f"vmmr-search {importlib.metadata.version('vmmr-services')}",
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise CommandError(f"there is no Ray cluster at {address}: {error}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Ray takes it
+
+
+def keeper() -> Any:
+    """Return the cluster's keeper, which is started if there is none."""
+    # On the head node: if that goes, so does the cluster.
+    head = {"node:__internal_head__": 0.001}
+    options: dict[str, Any] = {"num_cpus": 0, "resources": head, "max_restarts": -1, "max_concurrency": 8}
+    actor = ray.remote(Keeper)
+    return actor.options(name=KEEPER, get_if_exists=True, lifetime="detached", **options).remote()
+
+
+class Connection:
+    """What one process needs of the cluster: versions, each with its replicas. Thread-safe."""
+
+    def __init__(self, address: str, replicas: int) -> None:
+        """Connect. Each shard has so many replicas, unless other front ends, or an operator, have said otherwise before."""
+        connect(address)
+        self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._replicas = replicas
+        self._sources: dict[str, list[VersionSource]] = {}
+        self._tables: dict[str, Table | None] = {}
+        self._keeper: Any = None
+        self._lock = threading.Lock()  # guards both, and the keeper's answers: they are taken in their order
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="renewing", daemon=True)
+        self._thread.start()
+
+    def hold(self, source: VersionSource) -> None:
+        """Wait until the version's replicas are up, and keep them so until `release`. Raise CommandError if they cannot be."""
+        with self._lock:
+            self._sources.setdefault(source.key, []).append(source)
+        try:
+            self._wait_for(source.key)
+        except BaseException:
+            self.release(source.key)
+            raise
+
+    def table(self, key: str) -> Table:
+        """Return the replicas of a version that is held, as of the last time that the keeper told."""
+        table = self._tables[key]
+        assert table is not None, "hold has waited for it"
+        return table
+
+    def release(self, key: str) -> None:
+        with self._lock:
+            self._sources[key].pop()
+            if not self._sources[key]:
+                del self._sources[key]
+        self._renew_if_possible()
+
+    def close(self) -> None:
+        """Release everything, and leave the cluster."""
+        self._stopped.set()
+        self._thread.join()
+        self._sources.clear()
+        self._renew_if_possible()
+        ray.shutdown()
+
+    def _wait_for(self, key: str) -> None:
+        begun, table, said = time.monotonic(), None, ""
+        while not (table and table.settled):
+            if self._stopped.is_set():
+                raise shutting_down()
+            self._renew()
+            table, waited = self._tables.get(key), time.monotonic() - begun
+            said = table.problem if table else ""
+            if table and waited > _PATIENCE_S and all(any(each.up for each in shard) for shard in table.shards):
+                _log.warning("not all replicas are up", extra={"version": key, "reason": said})
+                return
+            if said and waited > _NO_PLACE_S:
+                raise CommandError(f"the cluster cannot open version {key}: {said}")
+            self._stopped.wait(_OPENING_S)
+
+    def _work(self) -> None:
+        while not self._stopped.wait(_RENEW_S):
+            if self._sources:
+                self._renew_if_possible()
+
+    def _renew_if_possible(self) -> None:
+        try:
+            self._renew()
+        except (RayError, ValueError) as error:
+            # Searches go on with the replicas that are known.
+            _log.warning("the keeper of the cluster does not answer", extra={"reason": str(error).splitlines()[0]})
+
+    def _renew(self) -> None:
+        with self._lock:
+            sources = {key: each[-1] for key, each in self._sources.items()}
+            try:
+                self._keeper = self._keeper or keeper()
+                asked = self._keeper.renew.remote(self._name, sources, self._replicas)
+                self._replicas, tables = ray.get(asked, timeout=_CALL_S)
+            except BaseException:
+                self._keeper = None
+                raise
+            # A keeper that has just been restarted has no tables yet; the replicas are where they were.
+            self._tables = {key: tables.get(key) or self._tables.get(key) for key in sources}
+
+
+def ask_keeper(address: str, send: Callable[[Any], Any]) -> Any:
+    """Connect, and return the keeper's answer to a call; None if no front end has started one."""
+    connect(address)
+    try:
+        return ray.get(send(ray.get_actor(KEEPER)), timeout=_CALL_S)
+    except ValueError:
+        return None
+    finally:
+        ray.shutdown()

@@ -1,0 +1,262 @@
+"""The keeper: an actor that has the replicas that front ends need placed, watched, and ended when nobody needs them.
+
+Front ends renew what they need every second. Whoever has not renewed it for a while has gone, orderly or not: so nothing is left
+behind for ever. Ray restarts a replica whose process dies, on the same node; the keeper puts another elsewhere if the node dies,
+and ends a replica that hangs, for Ray to restart. Queries do not pass the keeper, and do not need it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search_svc.engine.cluster.placement import Place, missing, surplus
+from search_svc.engine.cluster.replica import Replica
+from search_svc.engine.cluster.source import VersionSource
+
+KEEPER = "keeper"
+LEASE_S = 30.0
+"""Seconds after which a front end that has not renewed is gone."""
+_STEP_S = 0.2
+_PING_S = 1.0
+_HUNG_S = 30.0
+"""Seconds without an answer after which a replica that was up is ended. Its pings have a thread of their own."""
+_BARRED_S = 5.0
+"""Seconds for which no replica is placed where one has just failed."""
+
+_WATCH = "watch"
+"""The threads of a replica that answer the keeper, while others search."""
+
+_log = logging.getLogger(__name__)
+_ray: Any = ray  # its type hints do not know all options
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A replica, for front ends."""
+
+    name: str
+    node: str
+    actor: Any
+    up: bool
+    """Whether it has opened its shard, and answered since."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The replicas of a version, at one moment."""
+
+    shards: tuple[tuple[Placed, ...], ...]
+    wanted: int
+    """How many replicas each shard should have."""
+    settled: bool
+    """Whether every replica is up that has a node to be on."""
+    problem: str
+    """Why a replica could not be opened or placed; empty if no reason is known."""
+
+
+@dataclass
+class _Front:
+    expires: float
+    sources: Mapping[str, VersionSource]
+
+
+@dataclass
+class _Watched:
+    """A replica as the keeper sees it."""
+
+    actor: Any
+    up: bool = False
+    ping: Any = None
+    asked: float = field(default_factory=time.monotonic)
+
+
+class Keeper:
+    """See the module. One thread of its own does the work, every moment; calls only leave or read what is needed."""
+
+    def __init__(self, lease_s: float = LEASE_S) -> None:
+        self._lease_s = lease_s
+        self._fronts: dict[str, _Front] = {}
+        self._tables: dict[str, Table] = {}
+        self._replicas = 0
+        """How many of each shard; 0 until the first front end has said it."""
+        self._watched: dict[Place, _Watched] = {}
+        self._barred: dict[Place, float] = {}
+        self._problems: dict[Place, str] = {}
+        self._idle_since = time.monotonic()
+        self._settling = 0.0
+        """Until then, the front ends of a keeper whose process died may not have come back: their replicas stay."""
+        self._handle = ray.get_runtime_context().current_actor
+        threading.Thread(target=self._work, name="keeper", daemon=True).start()
+
+    def renew(self, front: str, sources: Mapping[str, VersionSource], replicas: int) -> tuple[int, dict[str, Table]]:
+        """Keep these versions up for a front end, and no others: not even one if it goes.
+
+        The first front end says how many replicas each shard has. Return that number, and the tables that there are yet.
+        """
+        if not sources:
+            self._fronts.pop(front, None)
+        else:
+            self._replicas = self._replicas or replicas
+            self._fronts[front] = _Front(time.monotonic() + self._lease_s, sources)
+        return self._replicas, {key: self._tables[key] for key in sources if key in self._tables}
+
+    def scale(self, replicas: int) -> bool:
+        """Give every shard so many replicas. Return whether there is a front end to remember it."""
+        if self._fronts:
+            self._replicas = replicas
+        return bool(self._fronts)
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is, as JSON has it."""
+        now = time.monotonic()
+        nodes = _nodes()
+        return {
+            "replicas": self._replicas,
+            "front_ends": {front: round(each.expires - now, 1) for front, each in list(self._fronts.items())},
+            "nodes": nodes,
+            "versions": {key: _described(table) for key, table in self._tables.items()},
+        }
+
+    def _work(self) -> None:
+        self._adopt()
+        while True:
+            try:
+                self._step()
+            except Exception:  # noqa: BLE001 (whatever it is, the next step may go well)
+                _log.exception("a step failed")
+            time.sleep(_STEP_S)
+
+    def _adopt(self) -> None:
+        """Take over the replicas of a keeper whose process died."""
+        for name in set(list_named_actors()) - {KEEPER}:
+            with suppress(ValueError):  # it has just ended
+                self._watched[_place(name)] = _Watched(ray.get_actor(name), up=True)
+        self._settling = time.monotonic() + self._lease_s if self._watched else 0.0
+
+    def _step(self) -> None:
+        nodes = _nodes()
+        sources = self._held_sources()
+        self._look_at_pings(nodes)
+        wanted = {
+            (key, number): self._replicas
+            for key, source in sources.items()
+            for number in range(len(source.manifest.shards))
+        }
+        if time.monotonic() > self._settling:
+            for place in list(surplus(wanted, list(self._watched))):
+                self._end(place)
+        self._barred = {place: until for place, until in self._barred.items() if until > time.monotonic()}
+        for place in list(missing(wanted, self._watched, nodes, self._barred)):
+            self._start(sources[place[0][0]], place)
+        self._tables = {key: self._table(source, nodes) for key, source in sources.items()}
+        self._end_if_idle()
+
+    def _held_sources(self) -> dict[str, VersionSource]:
+        now = time.monotonic()
+        for front, each in list(self._fronts.items()):
+            if each.expires < now and self._fronts.get(front) is each:
+                _log.warning("a front end has gone without a word: %s", front)
+                self._fronts.pop(front, None)
+        return {key: source for each in list(self._fronts.values()) for key, source in each.sources.items()}
+
+    def _end_if_idle(self) -> None:
+        if self._fronts:
+            self._idle_since = time.monotonic()
+        elif not self._watched:
+            self._replicas = 0
+            if time.monotonic() > self._idle_since + self._lease_s:
+                ray.kill(self._handle)
+
+    def _look_at_pings(self, nodes: Mapping[str, float]) -> None:
+        pings = {each.ping: place for place, each in self._watched.items() if each.ping is not None}
+        answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=0) if pings else ((), ())
+        for ping in answered:
+            self._answered(pings[ping])
+        now = time.monotonic()
+        for place, each in list(self._watched.items()):
+            if place[1] not in nodes:
+                self._end(place)
+            elif each.ping is None and now > each.asked + (_PING_S if each.up else 0):
+                each.ping, each.asked = each.actor.problem.options(concurrency_group=_WATCH).remote(), now
+            elif each.ping is not None and each.up and now > each.asked + _HUNG_S:
+                _log.warning("a replica hangs, and is restarted: %s", _name(place))
+                ray.kill(each.actor, no_restart=False)
+                each.up = False
+
+    def _answered(self, place: Place) -> None:
+        each = self._watched[place]
+        ping, each.ping = each.ping, None
+        try:
+            problem = ray.get(ping)
+        except ActorUnavailableError:
+            each.up = False  # Ray restarts it
+        except RayError as error:
+            self._fail(place, str(error).strip().splitlines()[-1])
+        else:
+            each.up = not problem
+            if problem:
+                self._fail(place, problem)
+            else:
+                self._problems.pop(place, None)
+
+    def _fail(self, place: Place, problem: str) -> None:
+        self._problems[place] = problem
+        self._barred[place] = time.monotonic() + _BARRED_S
+        self._end(place)
+
+    def _start(self, source: VersionSource, place: Place) -> None:
+        (_, number), node = place
+        # No cores are asked for: while versions are exchanged there are twice as many replicas, half of them idle.
+        options = {"num_cpus": 0, "max_restarts": -1, "lifetime": "detached", "get_if_exists": True}
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        replica = _ray.remote(concurrency_groups={_WATCH: 1})(Replica)
+        actor = replica.options(name=_name(place), scheduling_strategy=here, **options).remote(source, number)
+        self._watched[place] = _Watched(actor)
+
+    def _end(self, place: Place) -> None:
+        ray.kill(self._watched.pop(place).actor)
+
+    def _table(self, source: VersionSource, nodes: Mapping[str, float]) -> Table:
+        shards = tuple(self._placed((source.key, number)) for number in range(len(source.manifest.shards)))
+        wanted = min(self._replicas, sum(cores > 0 for cores in nodes.values()))
+        full = all(len(each) >= wanted for each in shards)
+        settled = wanted > 0 and full and all(replica.up for each in shards for replica in each)
+        problem = "" if wanted else "no node of the cluster has a core for replicas"
+        problem = problem or next((text for place, text in self._problems.items() if place[0][0] == source.key), "")
+        return Table(shards, self._replicas, settled, problem)
+
+    def _placed(self, shard: tuple[str, int]) -> tuple[Placed, ...]:
+        here = ((place, each) for place, each in self._watched.items() if place[0] == shard)
+        return tuple(Placed(_name(place), place[1], each.actor, each.up) for place, each in here)
+
+
+def _nodes() -> dict[str, float]:
+    """Return the cores of each node that is alive."""
+    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in _ray.nodes() if node["Alive"]}
+
+
+def _name(place: Place) -> str:
+    (key, number), node = place
+    return f"{key}/{number}/{node}"
+
+
+def _place(name: str) -> Place:
+    key, number, node = name.split("/")
+    return (key, int(number)), node
+
+
+def _described(table: Table) -> dict[str, Any]:
+    return {
+        "settled": table.settled,
+        "problem": table.problem,
+        "shards": [{replica.node: "up" if replica.up else "opening" for replica in shard} for shard in table.shards],
+    }

@@ -1,0 +1,157 @@
+"""Asks one replica of each shard, and another one where the first is late or fails: the first answer counts."""
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from search_svc.engine.cluster.keeper import Placed, Table
+from search_svc.engine.cluster.recent import RecentTimes
+from search_svc.engine.shard_thread import MOST_ABANDONED
+
+Send = Callable[[Any], Any]
+"""Calls an actor, and returns the reference of its answer, which is None where the replica cannot answer."""
+
+_LOOK_S = 0.1
+"""How often a search that waits looks whether the engine was closed."""
+_DOWN_S = 1.0
+"""Seconds for which a replica that failed is not asked. By then the keeper knows."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    shard: int
+    replica: str
+    sent: float
+
+
+@dataclass
+class _Race:
+    """One search, on its way."""
+
+    sends: Mapping[int, Send]
+    tried: set[str] = field(default_factory=set)
+    running: dict[Any, _Call] = field(default_factory=dict)
+    answers: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> list[Any]:
+        """References of the answers that shards still lack."""
+        return [ref for ref, call in self.running.items() if call.shard not in self.answers]
+
+
+class Racer:
+    """Knows the replicas of a version, as far as asking goes. Thread-safe."""
+
+    def __init__(self, table: Callable[[], Table]) -> None:
+        """`table` returns where the replicas are; it is called for every question."""
+        self.closed = False
+        """Set it to end searches that wait, and to have no more."""
+        self.hedged = 0
+        """How many questions were put to a second replica because the first was late."""
+        self._table = table
+        self._abandoned: dict[Any, str] = {}
+        self._busy: Counter[str] = Counter()
+        self._down: dict[str, float] = {}
+        self._turns = 0
+        self._lock = threading.Lock()  # guards all of these, and `recent`
+
+    @property
+    def abandoned(self) -> int:
+        """How many questions nobody waits for any more, and are not known to have ended."""
+        return len(self._abandoned)
+
+    def ask(self, sends: Mapping[int, Send], timeout_s: float | None, recent: RecentTimes) -> dict[int, Any]:
+        """Return the answers by shard; those of shards that have none in time are missing.
+
+        A shard all of whose replicas are down, or do not answer earlier questions, is not waited for. `recent` says after what
+        time a second replica is asked, and learns how long it took.
+        """
+        self._tidy()
+        race = _Race(sends)
+        for shard in sends:
+            self._send(race, shard)
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        with self._lock:
+            second = time.monotonic() + recent.p95()
+        while (awaited := race.awaited) and not self.closed and (now := time.monotonic()) < end:
+            if now >= second:
+                second = math.inf
+                self._ask_again(race)
+            else:
+                self._wait(race, awaited, min(end, second, now + _LOOK_S) - now, recent)
+        self._abandon(race)
+        return race.answers
+
+    def _wait(self, race: _Race, awaited: list[Any], timeout_s: float, recent: RecentTimes) -> None:
+        for ref in ray.wait(awaited, timeout=timeout_s)[0]:
+            call = race.running.pop(ref)
+            answer = _answer(ref)
+            with self._lock:
+                self._busy[call.replica] -= 1
+                if answer is None:
+                    self._down[call.replica] = time.monotonic() + _DOWN_S
+                else:
+                    recent.add(time.monotonic() - call.sent)
+            if answer is None:
+                self._send(race, call.shard)
+            else:
+                race.answers[call.shard] = answer
+
+    def _ask_again(self, race: _Race) -> None:
+        for shard in {race.running[ref].shard for ref in race.awaited}:
+            self.hedged += self._send(race, shard)
+
+    def _send(self, race: _Race, shard: int) -> bool:
+        """Ask a replica of the shard that was not asked yet. Return False if there is none that might answer."""
+        with self._lock:
+            replica = self._choose(shard, race.tried)
+            if replica is None:
+                return False
+            self._busy[replica.name] += 1
+        race.tried.add(replica.name)
+        race.running[race.sends[shard](replica.actor)] = _Call(shard, replica.name, time.monotonic())
+        return True
+
+    def _choose(self, shard: int, tried: set[str]) -> Placed | None:
+        """Return the replica with the fewest questions; in turn, if they have as many."""
+        now, stuck = time.monotonic(), Counter(self._abandoned.values())
+        free = [
+            replica
+            for replica in self._table().shards[shard]
+            if replica.up
+            and replica.name not in tried
+            and self._down.get(replica.name, 0) <= now
+            and stuck[replica.name] < MOST_ABANDONED
+        ]
+        self._turns += 1
+        turned = free[self._turns % len(free) :] + free[: self._turns % len(free)] if free else []
+        return min(turned, key=lambda replica: self._busy[replica.name], default=None)
+
+    def _abandon(self, race: _Race) -> None:
+        with self._lock:
+            self._abandoned.update((ref, call.replica) for ref, call in race.running.items())
+
+    def _tidy(self) -> None:
+        """Forget the questions that were abandoned and have ended."""
+        with self._lock:
+            if self._abandoned:
+                ended, _ = ray.wait(list(self._abandoned), num_returns=len(self._abandoned), timeout=0)
+                for ref in ended:
+                    self._busy[self._abandoned.pop(ref)] -= 1
+
+
+def _answer(ref: Any) -> Any:
+    """Return the answer, or None if the replica, or its node, has failed. Raise what its code raised."""
+    try:
+        return ray.get(ref)
+    except RayTaskError:
+        raise
+    except RayError:
+        return None
