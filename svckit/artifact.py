@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from svckit.cores import cores
 
@@ -30,6 +30,10 @@ class ArtifactError(Exception):
         self.path = path
         self.reason = reason
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str, str]]:
+        """Another process may have raised it."""
+        return type(self), (self.path, self.reason, self.remedy)
 
 
 @contextmanager

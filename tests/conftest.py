@@ -74,6 +74,22 @@ def scene():
     return pixels.round().astype(np.uint8)
 
 
+@pytest.fixture(scope="session")
+def ray_address():
+    """HOST:PORT of a Ray cluster of two nodes with a core each, which are processes of this machine; tests of it are in the group "ray"."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        cluster.add_node(**node)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
 class Process:
     """A Python program under test, in a session of its own; its stderr is read as it comes."""
 

@@ -1,13 +1,14 @@
 """The part of each photo of a collection that is embedded: the main car, if the model has a detector, or the whole photo."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder_svc.network import cars
+from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.cars import WHOLE, Cut, Subject
 from embedder_svc.network.detector import Detector, View
 from embedder_svc.network.model import Model
@@ -32,22 +33,19 @@ def refuse_columns(columns: Sequence[str]) -> None:
         )
 
 
-class Cutter:
-    """Makes of a photo the part that is embedded, with the code that the server runs. `part` may be called from several threads."""
+@dataclass(frozen=True)
+class Cutting:
+    """What of each photo is embedded, as far as it is known without a network in memory."""
 
-    def __init__(self, model: Model, *, whole: bool) -> None:
-        self.model = model
-        self._resize = model.info.resizing
-        self.subject = Subject.MAIN_CAR.value if model.detector and not whole else Subject.WHOLE.value
-        self.columns = COLUMNS if model.detector else ()
+    subject: str
+    """`whole` or `main car`."""
+    columns: Sequence[str]
+    """Those of COLUMNS that items.csv has: none if the model has no detector."""
 
-    def part(self, content: bytes) -> Part:
-        """Return the part of an encoded photo. Raise PhotoError."""
-        if self.model.detector is None:
-            return preprocess.decode(content, resize=self._resize, limits=LIMITS), []
-        if self.subject == Subject.WHOLE.value:
-            return preprocess.decode(content, resize=self._resize, limits=LIMITS), _cells(Cut(WHOLE), cars_found=None)
-        return _main_car(Decoded(content, resize=self._resize, limits=LIMITS), self.model.detector)
+    @classmethod
+    def of(cls, info: BundleInfo, *, whole: bool) -> Self:
+        subject = Subject.MAIN_CAR if info.detector and not whole else Subject.WHOLE
+        return cls(subject.value, COLUMNS if info.detector else ())
 
     def counts(self, cuts: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Return the entries of the artifact's manifest that say how its photos were cut; `cuts` has the cells of each."""
@@ -60,6 +58,23 @@ class Cutter:
             "cut": sum(box != whole for box in boxes),
             "no_car_found": sum(cells[_NO_CAR_FOUND] == "true" for cells in cuts),
         }
+
+
+class Cutter:
+    """Makes of a photo the part that is embedded, with the code that the server runs. `part` may be called from several threads."""
+
+    def __init__(self, model: Model, *, whole: bool) -> None:
+        self.model = model
+        self._resize = model.info.resizing
+        self._whole = Cutting.of(model.info, whole=whole).subject == Subject.WHOLE.value
+
+    def part(self, content: bytes) -> Part:
+        """Return the part of an encoded photo. Raise PhotoError."""
+        if self.model.detector is None:
+            return preprocess.decode(content, resize=self._resize, limits=LIMITS), []
+        if self._whole:
+            return preprocess.decode(content, resize=self._resize, limits=LIMITS), _cells(Cut(WHOLE), cars_found=None)
+        return _main_car(Decoded(content, resize=self._resize, limits=LIMITS), self.model.detector)
 
 
 def _main_car(photo: Decoded, detector: Detector) -> Part:

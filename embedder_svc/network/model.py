@@ -37,6 +37,11 @@ _GPU_BATCH = 32
 _SAME = 1e-3
 
 
+def default_batch(*, on_cpu: bool) -> int:
+    """Return how many photos are run at once, unless told otherwise."""
+    return _CPU_BATCH if on_cpu else _GPU_BATCH
+
+
 class Model:
     """A network in memory. Its methods may be called from several threads."""
 
@@ -76,7 +81,7 @@ class Model:
         on_cpu = session.get_providers()[0] == CPU
         lanes = (threads or cores()) if on_cpu else 1
         whole = runtime.session("cpu", threads=lanes) if lanes > 1 else None
-        most = max_batch or (_CPU_BATCH if on_cpu else _GPU_BATCH)
+        most = max_batch or default_batch(on_cpu=on_cpu)
         model = cls(session, whole, info, graph, lanes=lanes, max_batch=most)
         if whole:
             model.check_threads()

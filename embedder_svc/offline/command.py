@@ -2,21 +2,26 @@
 
 import argparse
 import csv
+import dataclasses
 import functools
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 from embedder_svc.network.cars import Subject
 from embedder_svc.network.choice import choose_bundle
 from embedder_svc.network.model import Model
-from embedder_svc.network.runtime import DEVICES, on_gpu
+from embedder_svc.network.runtime import DEVICES, Device, on_gpu
+from embedder_svc.offline import on_ray
+from embedder_svc.offline.chunks import Embedder, LocalEmbedder, Work
 from embedder_svc.offline.draft import Dtype, partial
 from embedder_svc.offline.embed import UNREADABLE_FILE, embed
 from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import PREFIX, EmbedderConfig
-from svckit import config
+from svckit import config, ray_cluster
 from svckit.artifact import ArtifactError, refuse_existing
 from svckit.cli import CommandError, count, progress
 from svckit.cores import cores
@@ -43,7 +48,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         type=Path,
         help=f"the model bundle (default: the model that ships; env {PREFIX}_MODEL)",
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="what runs the network (default: auto)")
+    parser.add_argument("--device", choices=DEVICES, help="what runs the network (default: auto)")
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="float16", help="type of the stored embeddings (default: float16)"
     )
@@ -51,32 +56,87 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--batch", metavar="N", type=count, help="most photos in one run of the network (default: as suits the device)"
     )
     parser.add_argument("--threads", metavar="N", type=count, help="photos a CPU runs at once (default: one a core)")
-    parser.add_argument(
-        "--workers", metavar="N", type=count, default=cores(), help="threads that decode photos (default: one a core)"
-    )
+    parser.add_argument("--workers", metavar="N", type=count, help="threads that decode photos (default: one a core)")
     parser.add_argument(
         "--whole", action="store_true", help="embed whole photos, also with a model that finds the car in them"
     )
+    _add_ray_flags(parser)
     parser.set_defaults(run=_run)
+
+
+def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
+    ray = parser.add_argument_group(
+        "on a Ray cluster", "The nodes need the photos under the same path, and vmmr of this version."
+    )
+    ray.add_argument(
+        "--ray",
+        metavar="HOST:PORT",
+        help="embed on the cluster whose head is there, and of which this machine is a node",
+    )
+    ray.add_argument(
+        "--actors", metavar="N", type=count, help="processes that embed (default: as many as the nodes have room for)"
+    )
+    ray.add_argument("--actor-cpus", metavar="N", type=count, help="cores of each (default: 1)")
+    ray.add_argument(
+        "--actor-gpus",
+        metavar="SHARE",
+        type=_share,
+        help="GPUs of each, for example 0.5 (default: none, it runs on its cores)",
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")
-    bundle = _bundle(args)
+    _check_flags(args)
     manifest = Manifest.read(args.manifest)
-    model = Model.open(bundle, device=args.device, threads=args.threads, max_batch=args.batch)
+    work = Work(args.photos, args.dtype, args.whole)
     bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
     try:
-        made = embed(
-            manifest, args.photos, model, args.out, dtype=args.dtype, workers=args.workers, bar=bar, whole=args.whole
-        )
+        with _embedder(args, work) as embedder:
+            made = embed(manifest, work, embedder, args.out, bar=bar)
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         raise
     _warn_of_unreadable(args.out / UNREADABLE_FILE)
     print(_summary(args.out, len(manifest.rows), made))
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raise CommandError if a flag is given that means nothing with, or without, --ray."""
+    without = {"--threads": args.threads, "--workers": args.workers, "--device": args.device}
+    only = {"--actors": args.actors, "--actor-cpus": args.actor_cpus, "--actor-gpus": args.actor_gpus}
+    for flag, value in (without if args.ray else only).items():
+        if value is not None:
+            other = "is for this machine, not for --ray: --actor-cpus and --actor-gpus say what an actor takes"
+            raise CommandError(f"{flag} {other if args.ray else 'is for --ray'}")
+
+
+@contextmanager
+def _embedder(args: argparse.Namespace, work: Work) -> Iterator[Embedder]:
+    """Yield what embeds: this process, or actors of a cluster."""
+    if args.ray is None:
+        device: Device = args.device or "auto"
+        model = Model.open(_bundle(args, device), device=device, threads=args.threads, max_batch=args.batch)
+        yield LocalEmbedder(model, work, workers=args.workers or cores())
+        return
+    share = on_ray.Share(args.actor_cpus or 1, args.actor_gpus or 0)
+    path = _bundle(args, share.device)
+    shared = dataclasses.replace(work, folder=work.folder.resolve())
+    with ray_cluster.connected(args.ray) as ray:
+        yield on_ray.RayEmbedder(ray, path, shared, share, actors=args.actors, max_batch=args.batch)
+
+
+def _share(text: str) -> float:
+    """Parse a share of a GPU, or a number of them. Raise argparse.ArgumentTypeError."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not (0 < share < 1 or (share >= 1 and share.is_integer())):
+        raise argparse.ArgumentTypeError(f"must be a part of a GPU, as 0.25, or a whole number of them, got {text!r}")
+    return share
 
 
 def _summary(out: Path, photos: int, made: Mapping[str, Any]) -> str:
@@ -89,13 +149,13 @@ def _summary(out: Path, photos: int, made: Mapping[str, Any]) -> str:
     return f"{out}: {photos} photos in the manifest: {made['count']} embedded by {made['model_name']} ({how}); {unreadable}"
 
 
-def _bundle(args: argparse.Namespace) -> Path:
+def _bundle(args: argparse.Namespace, device: Device) -> Path:
     """Return the bundle that a server with this model, and on this device, would serve."""
     model = config.setting(EmbedderConfig, PREFIX, "model", args)
     if not model.is_dir():
         raise CommandError(f"--model ({PREFIX}_MODEL): there is no folder {model.absolute()}")
     precision = config.setting(EmbedderConfig, PREFIX, "precision", args)
-    return choose_bundle(model, precision, gpu=on_gpu(args.device))
+    return choose_bundle(model, precision, gpu=on_gpu(device))
 
 
 def _warn_of_unreadable(table: Path) -> None:

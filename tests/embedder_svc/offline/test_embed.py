@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from embedder_svc.__main__ import _pipeline
 from embedder_svc.network import bundle
 from embedder_svc.network.model import Model
+from embedder_svc.offline import chunks as chunks_of
 from embedder_svc.offline import command as embed_command
 from embedder_svc.offline import draft as embed_draft
 from embedder_svc.offline import embed
@@ -528,7 +529,8 @@ def stop_after(collection, out, chunks, then=None):
 
     model = Model.open(collection.model, device="cpu")
     manifest = Manifest.read(collection.manifest)
-    embed.embed(manifest, collection.photos, model, out, dtype="float16", workers=2, bar=Bar)
+    work = chunks_of.Work(collection.photos, "float16", whole=False)
+    embed.embed(manifest, work, chunks_of.LocalEmbedder(model, work, workers=2), out, bar=Bar)
 
 
 def wait_for_rows(journal, rows):
@@ -544,7 +546,7 @@ def wait_for_rows(journal, rows):
 def test_photos_wait_decoded_in_bounded_number_and_come_in_order():
     started = []
     with ThreadPoolExecutor(4) as pool:
-        results = embed._map_in_order(pool, lambda number: started.append(number) or number, range(100), ahead=7)
+        results = chunks_of._map_in_order(pool, lambda number: started.append(number) or number, range(100), ahead=7)
         for expected, number in enumerate(results):
             assert number == expected
             assert len(started) <= expected + 7

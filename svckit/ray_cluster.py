@@ -1,0 +1,64 @@
+"""The connection to a Ray cluster, for commands that spread their work over one."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from svckit.cli import CommandError
+from svckit.extras import needing
+
+_REACHED_WITHIN_S = 5.0
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Connect this process, on a node of the cluster at HOST:PORT, to it, and yield the module `ray`; what it started there ends with the block.
+
+    Raise CommandError if Ray is not installed, or there is no cluster.
+    """
+    ray = check(address)
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise CommandError(f"--ray: there is no Ray cluster at {address}: {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def check(address: str) -> Any:
+    """Return the module `ray`. Raise CommandError if it is not installed, or nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with needing("ray", CommandError):
+        import ray  # noqa: PLC0415 (it takes seconds, and is an extra)
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise CommandError(f"--ray must be HOST:PORT, got {address}")
+    try:
+        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
+    except OSError as error:
+        raise CommandError(f"--ray: there is no Ray cluster at {address}: {error.strerror or error}") from error
+    return ray
+
+
+def result(ray: Any, reference: Any, work: str) -> Any:
+    """Return what a task returned. Raise what it raised, or CommandError if Ray gave it up; `work` names it then."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise CommandError(f"Ray gave up on {work}: {error}") from error
+
+
+def room(nodes: Sequence[Mapping[str, Any]], needed: Mapping[str, float]) -> int:
+    """Return how many processes that need so much each the nodes, as `ray.nodes` gives them, have room for in all."""
+    return sum(
+        int(min(node["Resources"].get(kind, 0) / amount for kind, amount in needed.items() if amount))
+        for node in nodes
+        if node["Alive"]
+    )
