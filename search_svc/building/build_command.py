@@ -21,6 +21,7 @@ from search_svc.fitting import verdicts
 from search_svc.fitting.held_out import LEAST_LABELS, LEAST_PHOTOS, HeldOutPhotos
 from search_svc.index.version import IndexVersion, Metric
 from search_svc.voting.calibration import Calibration
+from svckit import ray_cluster
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -45,6 +46,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     _add_spec_flags(parser)
     resource_flags.add(parser, every_core=True)
+    parser.add_argument(
+        "--ray",
+        metavar="HOST:PORT",
+        help="train and fill shards on the Ray cluster whose head is there, and of which this machine is a node: with --workers, so many "
+        "shards at a time, each on a core. The index must be on storage that all nodes share",
+    )
     parser.add_argument(
         "--drop-changes",
         action="store_true",
@@ -98,6 +105,9 @@ def _spec(args: argparse.Namespace) -> IndexSpec:
 
 def _run(args: argparse.Namespace) -> None:
     spec, resources = _spec(args), resource_flags.read(args)
+    if args.ray:
+        ray_cluster.check(args.ray)
+        resources = dataclasses.replace(resources, processes=args.workers or spec.shards, ray=args.ray)
     splits = split_names(args.split)
     embeddings = Embeddings.open(args.embeddings)
     left_out = exclude.excluded(args.exclude, {photo.path for photo in embeddings.photos})
@@ -112,7 +122,7 @@ def _run(args: argparse.Namespace) -> None:
     _warn_of_other_model(args.out, embeddings)
     held = _held(embeddings, rows, left_out)
     version = build_version(
-        args.out,
+        args.out.resolve() if args.ray else args.out,  # nodes have other working directories
         BuildSource.of(embeddings, rows),
         spec,
         held=held,

@@ -6,17 +6,20 @@ was recorded, or whose record is damaged, is made again.
 
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from svckit import artifact
+from svckit.cli import CommandError
 
 _INTERVAL_S = 60.0
 _TIME_SHARE = 0.05
+_RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,27 @@ class Checkpoints:
     """The records of a directory, by name. Each name belongs to one process at a time."""
 
     directory: Path
+    run: str = ""
+    """The name of the run that these records are of, if runs on several machines may overlap: see `begin_run`."""
+
+    def begin_run(self) -> "Checkpoints":
+        """Return the same records for a new run: what a process of an earlier run does from now on is refused.
+
+        A process on another machine may not know that its run has ended, and that another one, maybe of another job, goes on here.
+        """
+        run = secrets.token_hex(8)
+        artifact.atomic_write(self.directory / _RUN, run.encode())
+        return replace(self, run=run)
+
+    def check_run(self) -> None:
+        """Raise CommandError if another run has begun."""
+        if self.run and (self.directory / _RUN).read_text() != self.run:
+            raise CommandError(f"{self.directory}: another run goes on here")
 
     def keep(self, name: str, path: Path, **state: float) -> None:
         """Flush the file to the disk, and record it in place of what was recorded under this name."""
         artifact.flush(path)
+        self.check_run()
         file = os.path.relpath(path, self.directory)
         record = {"file": file, "bytes": path.stat().st_size, "content": artifact.sha256(path), "state": state}
         artifact.atomic_write(self._record(name), f"{json.dumps(artifact.sealed(record))}\n".encode())

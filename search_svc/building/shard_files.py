@@ -7,7 +7,9 @@ No more of the gallery is in memory at a time than the sample, and then a chunk 
     WORK/*.json                 records of which of these, and of the finished shards, are on the disk
 """
 
+import dataclasses
 import functools
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,13 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_svc.building import faiss_index, workers
+from search_svc.building import faiss_index, on_ray, workers
 from search_svc.building.checkpoints import Checkpoint, Checkpoints, Pace
 from search_svc.building.mapped import drop_pages
 from search_svc.building.sharding import balanced
 from search_svc.building.spec import IndexSpec, Resources, create_index, train_sample_size, wanted_sample_size
 from search_svc.engine.threads import use_cores
 from search_svc.index.version import ShardInfo
+from svckit import ray_cluster
+from svckit.cli import CommandError
 from svckit.cores import cores
 
 _CHUNK_ROWS = 8192
@@ -55,6 +59,18 @@ def write_shards(
     parts = parts or balanced(len(gallery), spec.shards)
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=".work-", dir=directory) as place:
         checkpoints = Checkpoints(Path(place))
+        if resources.ray:
+            return _write_on_ray(
+                resources.ray,
+                directory,
+                gallery,
+                spec,
+                parts=parts,
+                resources=resources,
+                checkpoints=checkpoints,
+                trained=trained,
+                on_added=on_added,
+            )
         empty = _empty(checkpoints, gallery, spec, resources.memory_bytes, trained)
         shards = [_Shard.begin(directory, number, rows, empty, checkpoints) for number, rows in enumerate(parts)]
         _fill([shard for shard in shards if not shard.whole], gallery, resources, on_added)
@@ -64,8 +80,12 @@ def write_shards(
 def progress_of(work: Path, shards: int) -> tuple[bool, int]:
     """Return how far a run came that was killed: whether the index is trained, and how many rows were added."""
     checkpoints = Checkpoints(work)
-    rows = [checkpoints.state(_name(number)).get("rows", 0) for number in range(shards)]
-    return checkpoints.has(_TRAINED), int(sum(rows))
+    return checkpoints.has(_TRAINED), sum(_rows(checkpoints, [_name(number) for number in range(shards)]))
+
+
+def _rows(checkpoints: Checkpoints, names: Sequence[str]) -> list[int]:
+    """Return how many rows of each shard are recorded."""
+    return [int(checkpoints.state(name).get("rows", 0)) for name in names]
 
 
 def _name(number: int) -> str:
@@ -142,13 +162,26 @@ class _Shard:
             longest = max(longest, float(np.einsum("nd,nd->n", chunk, chunk).max()) ** 0.5)
             on_added(len(chunk))
             pace.maybe(functools.partial(self._keep_part, index, longest))
-        faiss_index.write(index, self.path)
+        self._write(index)
         self.checkpoints.keep(self.path.stem, self.path, rows=len(self.rows), longest=longest)
         self._drop_parts()
 
     def info(self) -> ShardInfo:
-        longest = self.checkpoints.state(self.path.stem)["longest"]
-        return ShardInfo(self.path.name, self.rows.start, self.rows.stop, self.rows.step, longest)
+        """Return what is recorded of the shard, which is whole. Raise CommandError if it is not."""
+        state = self.checkpoints.state(self.path.stem)
+        if state.get("rows") != len(self.rows) or not self.path.is_file():
+            raise CommandError(
+                f"{self.path} was made, and is not seen here: with --ray, the index must be on storage that all nodes share. If it is, "
+                "and shows files late, the same command goes on from here"
+            )
+        return ShardInfo(self.path.name, self.rows.start, self.rows.stop, self.rows.step, state["longest"])
+
+    def _write(self, index: Any) -> None:
+        """Write the shard by one rename: another process may be at the same shard, if this one was given up."""
+        draft = self.checkpoints.directory / f"{self.path.stem}.{secrets.token_hex(4)}.tmp"
+        faiss_index.write(index, draft)
+        self.checkpoints.check_run()
+        draft.replace(self.path)
 
     def _keep_part(self, index: Any, longest: float) -> None:
         part = self.checkpoints.directory / f"{self.path.stem}-{index.ntotal}.faiss"
@@ -179,6 +212,42 @@ def _fill(
         shard.fill(gallery, on_added)
 
 
+def _write_on_ray(
+    address: str,
+    directory: Path,
+    gallery: NDArray[np.float16],
+    spec: IndexSpec,
+    *,
+    parts: Sequence[range],
+    resources: Resources,
+    checkpoints: Checkpoints,
+    trained: Path | None,
+    on_added: Callable[[int], Any],
+) -> tuple[ShardInfo, ...]:
+    """Do as `write_shards`, by tasks of a cluster: one trains, and then one fills each shard."""
+    file = _file(gallery)
+    assert file, "a build has a copy of its embeddings"
+    checkpoints = checkpoints.begin_run()
+    names = [_name(number) for number in range(len(parts))]
+    told = sum(_rows(checkpoints, names))
+
+    def tell() -> None:
+        nonlocal told
+        now = sum(_rows(checkpoints, names))
+        on_added(now - told)
+        told = now
+
+    train = functools.partial(_train_on_ray, checkpoints, file, spec, resources.memory_bytes, trained)
+    with ray_cluster.connected(address) as ray:
+        if not checkpoints.find(_TRAINED):
+            on_ray.run(ray, [train], 1, lambda: None)
+        empty = _empty(checkpoints, gallery, spec, resources.memory_bytes, trained)
+        shards = [_Shard.begin(directory, number, rows, empty, checkpoints) for number, rows in enumerate(parts)]
+        tasks = [functools.partial(_fill_on_ray, shard, file) for shard in shards if not shard.whole]
+        on_ray.run(ray, tasks, resources.processes, tell)
+    return tuple(shard.info() for shard in shards)
+
+
 def _file(gallery: NDArray[np.float16]) -> Path | None:
     """Return the .npy file that holds exactly this gallery, or None if there is none."""
     if not isinstance(gallery, np.memmap) or gallery.filename is None:
@@ -189,3 +258,18 @@ def _file(gallery: NDArray[np.float16]) -> Path | None:
 
 def _fill_from(shard: _Shard, gallery: Path, on_added: Callable[[int], Any]) -> None:
     shard.fill(np.load(gallery, mmap_mode="r"), on_added)
+
+
+def _train_on_ray(
+    checkpoints: Checkpoints, gallery: Path, spec: IndexSpec, memory_bytes: int, trained: Path | None
+) -> None:
+    use_cores(cores())
+    _empty(checkpoints, np.load(gallery, mmap_mode="r"), spec, memory_bytes, trained)
+
+
+def _fill_on_ray(shard: _Shard, gallery: Path) -> None:
+    """Fill the shard, from where an earlier run of this task has left it."""
+    use_cores(1)
+    shard = dataclasses.replace(shard, found=shard.checkpoints.find(shard.path.stem))
+    if not shard.whole:
+        shard.fill(np.load(gallery, mmap_mode="r"), lambda _: None)

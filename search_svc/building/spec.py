@@ -29,6 +29,8 @@ class Resources:
     """Most processes that fill shards, each one shard at a time."""
     memory_bytes: int = MEMORY_BYTES
     """Most memory of all processes together, beside the shards that are being filled."""
+    ray: str | None = None
+    """HOST:PORT of a Ray cluster, whose nodes train the index and fill the shards; None: this machine does."""
 
 
 @dataclass(frozen=True)

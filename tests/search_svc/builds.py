@@ -21,10 +21,11 @@ def build_version(
     fingerprint: str | None = None,
     processes: int = 1,
     memory_bytes: int = MEMORY_BYTES,
+    ray: str | None = None,
     **more: Any,
 ) -> IndexVersion:
     """Build the next version of `index_dir`; `more` are fields of BuildSource, and options of `build.build_version`."""
     options = {name: more.pop(name) for name in ("held", "inherited", "drop_changes") if name in more}
     rows = np.arange(embeddings.shape[0]) if rows is None else rows
     gallery = BuildSource(embeddings=embeddings, rows=rows, embeddings_fingerprint=fingerprint, **more)
-    return build.build_version(index_dir, gallery, spec, resources=Resources(processes, memory_bytes), **options)
+    return build.build_version(index_dir, gallery, spec, resources=Resources(processes, memory_bytes, ray), **options)
