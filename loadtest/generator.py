@@ -246,14 +246,12 @@ def _channels(plan: Plan) -> dict[str, grpc.aio.Channel]:
 
 
 def _open_channel(plan: Plan, target: str) -> grpc.aio.Channel:
-    options = [
-        *_channel.options(target, max_message_bytes=MOST_MESSAGE_BYTES, keepalive_s=KEEPALIVE_S, shared=False),
-        # A load test counts what is refused or fails. It does not try again.
-        ("grpc.enable_retries", 0),
-    ]
+    # gRPC itself sends a call again only if no server has begun it, as when a connection ends for its age. What servers refuse, or fail
+    # over, is counted.
+    options = _channel.options(target, max_message_bytes=MOST_MESSAGE_BYTES, keepalive_s=KEEPALIVE_S, shared=False)
     if plan.access.tls is None:
         return grpc.aio.insecure_channel(target, options)
-    return grpc.aio.secure_channel(target, _channel.credentials(plan.access.tls), options)
+    return grpc.aio.secure_channel(target, _channel.credentials(plan.access.tls).latest(), options)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

@@ -22,6 +22,7 @@ from svckit.gate import Gate
 from svckit.interceptor import Interceptor
 from svckit.metrics import Endpoint, Metrics
 from svckit.signals import ended_before, on_signals
+from svckit.tls import ServerCertificate
 from svckit.worker import Ready, Worker
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ _HTTP2_STREAMS_BESIDES_CALLS = 4096
 # Calls that the event loop has not seen yet. Beyond so many gRPC itself refuses calls, health checks among them.
 _MAX_PENDING = 2**15
 _LAST_BYTES_S = 1.0
+# How long calls may go on over a connection that new calls no longer use, for its age. It ends streams that nobody ends.
+_OLD_CONNECTION_S = 600
 
 _SWITCH_INTERVAL_S = 5e-4
 """How long a thread may keep Python's lock while another waits for it. A thread that searches or embeds needs the lock some ten
@@ -70,6 +73,12 @@ class ServerConfig(AccessConfig):
     tls_client_ca: Path | None = option(None, help="PEM CA; only clients with a certificate it signed are let in")
     max_request_bytes: int = option(32 * 2**20, minimum=1, maximum=2**31 - 1, help="largest request message")
     max_connections: int = option(10_000, minimum=1, maximum=2**31 - 1, help="connections at once; more are closed")
+    max_connection_age_s: float = option(
+        300.0,
+        minimum=0,
+        maximum=1_000_000,
+        help="seconds after which callers are asked to connect anew, when they may reach another server; 0 for never",
+    )
     max_concurrent_calls: int = option(128, minimum=1, maximum=2**20, help="calls served at once; more are refused")
     drain_pause_s: float = option(
         0.5, minimum=0, help="seconds between telling health checks that the server stops and refusing new calls"
@@ -287,9 +296,13 @@ class Server:
         address = ports.address(host, port)
         if self._worker is None:
             ports.check_free(host, port)
-        credentials = _credentials(self._config)
+        certificate = _certificate(self._config)
+        if certificate:
+            certificate.measure(self.metrics.registry)
         try:
-            return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+            if certificate:
+                return server.add_secure_port(address, certificate.credentials())
+            return server.add_insecure_port(address)
         except RuntimeError as error:
             raise ports.cannot_listen(host, port) from error
 
@@ -311,6 +324,7 @@ class Server:
 
 def _channel_options(config: ServerConfig, connections: int, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
+        *_age_options(config.max_connection_age_s),
         ("grpc.max_receive_message_length", config.max_request_bytes),
         # gRPC must not limit all calls together: whoever held them would keep health checks out. The gate and places limit them.
         ("grpc.max_concurrent_streams", config.max_concurrent_calls + _HTTP2_STREAMS_BESIDES_CALLS),
@@ -326,7 +340,16 @@ def _channel_options(config: ServerConfig, connections: int, *, shares_port: boo
     ]
 
 
-def _credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
+def _age_options(age_s: float) -> list[tuple[str, Any]]:
+    if not age_s:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", max(1, round(1e3 * age_s))),
+        ("grpc.max_connection_age_grace_ms", 1000 * _OLD_CONNECTION_S),
+    ]
+
+
+def _certificate(config: ServerConfig) -> ServerCertificate | None:
     if config.tls_cert is None or config.tls_key is None:
         return None
-    return tls.server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+    return ServerCertificate(config.tls_cert, config.tls_key, config.tls_client_ca)

@@ -1,24 +1,88 @@
-"""TLS credentials and the bearer token of a server, from files."""
+"""TLS of a server from files, which are read anew when they change; and its bearer token."""
 
+import logging
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+from prometheus_client import CollectorRegistry, Gauge
+from vmmr._rereading import Reread
 
 from svckit.config import ConfigError
 
+_log = logging.getLogger(__name__)
 
-def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Return credentials read from PEM files; with `client_ca`, only clients with a certificate that it signed are let in.
 
-    Raise ConfigError naming the file if one is not as it should be: gRPC itself would only say later that it could not bind.
+@dataclass(frozen=True)
+class _Loaded:
+    """What the files held at one moment."""
+
+    grpc: Any
+    """The configuration that gRPC takes."""
+    context: ssl.SSLContext
+    not_after: float
+    """When the first certificate of the chain to end does so, in seconds since 1970."""
+
+
+class ServerCertificate:
+    """A server's certificate chain and key, and the CA of its clients, if they must have certificates, from PEM files.
+
+    New connections get what the files hold then. If they can't be used, as when only one of two was written so far, what they
+    held before serves on, and the log and a metric say so.
     """
-    _check(certificate, key, client_ca)
-    return grpc.ssl_server_credentials(
-        [(key.read_bytes(), certificate.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca else None,
-        require_client_auth=client_ca is not None,
-    )
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+        """Read the files. Raise ConfigError, naming the file, if one is not as it should be."""
+        self._mutual = client_ca is not None
+        self._files = Reread(
+            (certificate, key, *([client_ca] if client_ca else [])),
+            lambda: _load(certificate, key, client_ca),
+            lambda error: _log.error("TLS files cannot be used", extra={"error": str(error)}),
+        )
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return gRPC's credentials, for one port."""
+        given = self._files.latest()
+
+        def changed() -> Any:
+            """Return the configuration if gRPC does not have it yet, which asks before each handshake; None for no change."""
+            nonlocal given
+            latest = self._files.latest()
+            if latest is given:
+                return None
+            given = latest
+            return latest.grpc
+
+        return grpc.dynamic_ssl_server_credentials(given.grpc, changed, self._mutual)
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Have each new connection of a server that has this context get what the files hold then; not its CA of clients."""
+
+        def at_hello(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = self._files.latest().context
+
+        context.sni_callback = at_hello
+
+    def measure(self, registry: CollectorRegistry) -> None:
+        """Add the metrics of the certificate. Asked for, they look at the files, too: a problem shows before anybody connects."""
+        not_after = Gauge(
+            "vmmr_tls_not_after_seconds",
+            "When the certificate that is presented ends, in seconds since 1970",
+            registry=registry,
+        )
+        not_after.set_function(lambda: self._files.latest().not_after)
+        stale = Gauge(
+            "vmmr_tls_stale",
+            "1 if the TLS files, as they are now, cannot be used, and what they held before is",
+            registry=registry,
+        )
+        stale.set_function(self._stale)
+
+    def _stale(self) -> float:
+        self._files.latest()
+        return float(self._files.stale)
 
 
 def read_token(path: Path) -> str:
@@ -32,7 +96,18 @@ def read_token(path: Path) -> str:
     return token
 
 
-def _check(certificate: Path, key: Path, client_ca: Path | None) -> None:
+def _load(certificate: Path, key: Path, client_ca: Path | None) -> _Loaded:
+    # gRPC itself would only say that it could not bind.
+    context = _checked(certificate, key, client_ca)
+    chain = certificate.read_bytes()
+    configuration = grpc.ssl_server_certificate_configuration(
+        [(key.read_bytes(), chain)], root_certificates=client_ca.read_bytes() if client_ca else None
+    )
+    return _Loaded(configuration, context, _not_after(certificate, chain))
+
+
+def _checked(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """Return a context that presents the certificate. Raise ConfigError naming the file that is not as it should be."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # A password keeps OpenSSL from asking for one on the terminal.
@@ -41,6 +116,17 @@ def _check(certificate: Path, key: Path, client_ca: Path | None) -> None:
         raise ConfigError(f"TLS certificate {certificate} with key {key}: {error}") from error
     if client_ca is not None:
         try:
-            context.load_verify_locations(client_ca)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(client_ca)
         except OSError as error:
             raise ConfigError(f"TLS client CA {client_ca}: {error}") from error
+    return context
+
+
+def _not_after(certificate: Path, chain: bytes) -> float:
+    from cryptography import x509  # noqa: PLC0415  # takes a while, and servers without TLS do without
+
+    try:
+        certificates = x509.load_pem_x509_certificates(chain)
+    except ValueError as error:
+        raise ConfigError(f"TLS certificate {certificate}: {error}") from error
+    return min(each.not_valid_after_utc.timestamp() for each in certificates)

@@ -19,6 +19,9 @@ async def run(settings: WebConfig) -> None:
     """Serve until a signal. Raise ConfigError if a setting turns out to be wrong."""
     metrics = WebMetrics()
     traced = tracing.start("web") if settings.tracing else None
+    certificate = _certificate(settings)
+    if certificate:
+        certificate.measure(metrics.registry)
     endpoint = _endpoint(settings, metrics)
     try:
         async with connected(settings, _token(settings.services_token_file)) as client:
@@ -30,7 +33,8 @@ async def run(settings: WebConfig) -> None:
                 kept=Kept(settings.keep_bytes),
             )
             metrics_port = endpoint.port if endpoint else None
-            await serve(build(door, metrics, traced), settings, metrics_port=metrics_port, stopping=door.stop)
+            app = build(door, metrics, traced)
+            await serve(app, settings, metrics_port=metrics_port, certificate=certificate, stopping=door.stop)
     finally:
         if traced:
             await asyncio.to_thread(traced.stop)
@@ -42,6 +46,12 @@ def _endpoint(settings: WebConfig, metrics: WebMetrics) -> Endpoint | None:
     if settings.metrics_port is None:
         return None
     return Endpoint(metrics.registry, host=settings.host, port=settings.metrics_port)
+
+
+def _certificate(settings: WebConfig) -> tls.ServerCertificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return tls.ServerCertificate(settings.tls_cert, settings.tls_key)
 
 
 def _token(path: Path | None) -> str | None:

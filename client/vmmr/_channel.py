@@ -1,7 +1,9 @@
 """The settings of a gRPC channel: keepalive, message sizes, credentials."""
 
 import json
+import logging
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,11 @@ from typing import Any
 
 import grpc
 
+from vmmr._rereading import Reread
 from vmmr._targets import check_target, is_local
 from vmmr._version import __version__
+
+_log = logging.getLogger("vmmr")
 
 _SERVICE_CONFIG: dict[str, Any] = {
     # Use all addresses of a name that has several, such as a headless Kubernetes service.
@@ -58,11 +63,35 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
     ]
 
 
-def credentials(tls: TLS) -> grpc.ChannelCredentials:
-    """Return the credentials of a secure channel. Raise OSError, naming the file, if one can't be read."""
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
-    )
+def credentials(tls: TLS) -> Reread[grpc.ChannelCredentials]:
+    """Return the credentials of secure channels, which change with the files.
+
+    Raise OSError if a file can't be read, ValueError if what is in it can't be used; both name the file.
+    """
+    files = [file for file in (tls.ca, tls.cert, tls.key) if file is not None]
+    return Reread(files, lambda: _credentials(tls), lambda error: _log.warning("TLS files can't be used: %s", error))
+
+
+def _credentials(tls: TLS) -> grpc.ChannelCredentials:
+    ca, cert, key = (None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.cert, tls.key))
+    _check_files(tls)
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+
+
+def _check_files(tls: TLS) -> None:
+    """Raise ValueError if the files can't be used: gRPC would only say of each call that it found no connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
+    except ssl.SSLError as error:
+        raise ValueError(f"TLS ca {tls.ca} has no certificates that can be used: {error}") from error
+    try:
+        if tls.cert is not None:
+            # A password keeps OpenSSL from asking for one on the terminal.
+            context.load_cert_chain(tls.cert, tls.key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(f"TLS cert {tls.cert} with key {tls.key}: {error}") from error
 
 
 def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) -> None:
@@ -78,7 +107,3 @@ def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) ->
             raise ValueError(
                 f"the token would be sent to {target} in the clear: give tls, or connect to a local address"
             )
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()

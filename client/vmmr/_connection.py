@@ -11,6 +11,7 @@ from itertools import cycle
 from threading import Lock
 from types import ModuleType, SimpleNamespace
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 import grpc
 
@@ -19,6 +20,7 @@ from vmmr._calls import Call, Service
 from vmmr._channel import TLS
 from vmmr._errors import CallError, UnavailableError
 from vmmr._flows import Reply
+from vmmr._rereading import Reread
 from vmmr._tls_probe import speaks_tls
 from vmmr._tracing import Metadata
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
@@ -51,12 +53,15 @@ class Connection:
     """`grpc` or `grpc.aio`."""
     targets: Mapping[Service, str]
     options: Mapping[Service, list[tuple[str, Any]]]
-    credentials: grpc.ChannelCredentials | None
+    credentials: Reread[grpc.ChannelCredentials] | None
     token: str | None
     connections: int = 1
     """Channels to each service, used in turn."""
     closed: bool = False
-    _channels: list[Any] = field(default_factory=list)
+    _channels: WeakSet[Any] = field(default_factory=WeakSet)
+    """Those in use: by calls to come, or by calls under way that began before the TLS files changed."""
+    _used: grpc.ChannelCredentials | None = None
+    """The credentials of the channels for calls to come."""
     _stubs: dict[Service, Iterator[Any]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     _process: int | None = None
@@ -98,6 +103,7 @@ class Connection:
         with self._lock:
             if self.closed:
                 raise closed_during_call()
+            self._look_at_files()
             if call.service not in self._stubs:
                 self._open(call.service)
             return getattr(next(self._stubs[call.service]), call.method)
@@ -159,18 +165,32 @@ class Connection:
                 "multiprocessing's 'spawn' or 'forkserver', or before the first call"
             )
 
+    def _look_at_files(self) -> None:
+        """Forget all channels if the TLS files have changed. Calls under way keep theirs; each is closed when its last call ends."""
+        if self.credentials and (latest := self.credentials.latest()) is not self._used:
+            self._used = latest
+            self._stubs.clear()
+
     def _open(self, service: Service) -> None:
         """Make all channels to the service. A channel connects when it is first used, so one that gets no turn costs nothing."""
         self._process = os.getpid()
         channels = [self._channel(service) for _ in range(self.connections)]
-        self._channels += channels
-        self._stubs[service] = cycle([_STUBS[service](channel) for channel in channels])
+        self._channels.update(channels)
+        self._stubs[service] = cycle([_stub(service, channel) for channel in channels])
 
     def _channel(self, service: Service) -> Any:
         target, options = self.targets[service], self.options[service]
-        if self.credentials is None:
+        if self._used is None:
             return self.channel_module.insecure_channel(target, options)
-        return self.channel_module.secure_channel(target, self.credentials, options)
+        return self.channel_module.secure_channel(target, self._used, options)
+
+
+def _stub(service: Service, channel: Any) -> Any:
+    """Return the methods of the services that a server has. Each holds its channel: once nobody does, it is closed."""
+    stub = _STUBS[service](channel)
+    for method in vars(stub).values():
+        method.channel = channel
+    return stub
 
 
 def _service(call: Call[Any], target: str) -> str:

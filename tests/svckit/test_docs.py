@@ -48,6 +48,12 @@ def test_the_metrics_of_a_supervisor_are_documented():
     assert set(re.findall(r'"(vmmr_\w+)"', source)) == documented
 
 
+def test_the_metrics_of_tls_are_documented():
+    documented = {name for row in rows("operations.md", "TLS") for name in quoted(row[0])}
+    source = (DOCS.parent / "svckit/tls.py").read_text()
+    assert documented == set(re.findall(r'"(vmmr_\w+)"', source)) != set()
+
+
 def test_every_setting_of_a_server_is_documented_with_its_default():
     documented = {flag: row[1].strip("`") for row in rows("operations.md", "Configuration") for flag in quoted(row[0])}
     defaults = {"--" + field.name.replace("_", "-"): field.default for field in dataclasses.fields(ServerConfig)}

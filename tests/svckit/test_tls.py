@@ -1,12 +1,17 @@
 """TLS with certificates made for the occasion."""
 
+import ssl
+import urllib.request
+
 import grpc
 import pytest
 import trustme
+from cryptography import x509
+from prometheus_client import CollectorRegistry
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 from svckit.config import ConfigError
-from svckit.tls import read_token, server_credentials
+from svckit.tls import ServerCertificate, read_token
 
 TIMEOUT_S = 10
 
@@ -19,11 +24,13 @@ def ca():
 @pytest.fixture
 def files(ca, tmp_path):
     """The settings of a server with a certificate."""
-    issued = ca.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(tmp_path / "cert.pem", append=True)
+    write(ca.issue_cert("localhost", "127.0.0.1"), tmp_path)
     return {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+
+
+def write(issued, folder) -> None:
+    (folder / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
 
 @pytest.fixture
@@ -73,21 +80,94 @@ async def test_mutual_tls_lets_in_the_clients_of_its_ca_alone(serve, mutual, ca)
     assert await refused(greet(port, grpc.ssl_channel_credentials(ca.cert_pem.bytes())))
 
 
+def leaf(issued) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+
+
+def presented(port: int) -> x509.Certificate:
+    """What a server presents to whoever connects now."""
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate(("127.0.0.1", port)).encode())
+
+
+def metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as reply:
+        lines = [line.split(" ") for line in reply.read().decode().splitlines() if line.startswith("vmmr_tls_")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_a_new_certificate_is_presented_to_those_who_connect_from_then_on(spawn, files, ca, tmp_path):
+    server = spawn("--tls-cert", files["tls_cert"], "--tls-key", files["tls_key"], "--metrics-port", "0")
+    ready = server.ready()
+    before = presented(ready["port"])
+    issued = ca.issue_cert("localhost")
+    write(issued, tmp_path)
+    assert presented(ready["port"]) == leaf(issued) != before
+    ends = leaf(issued).not_valid_after_utc.timestamp()
+    assert metrics(ready["metrics_port"]) == {"vmmr_tls_not_after_seconds": ends, "vmmr_tls_stale": 0}
+
+
+def test_a_pair_that_was_written_by_half_is_not_presented_and_told_once(spawn, files, ca, tmp_path):
+    server = spawn("--tls-cert", files["tls_cert"], "--tls-key", files["tls_key"], "--metrics-port", "0")
+    ready = server.ready()
+    before = presented(ready["port"])
+    issued = ca.issue_cert("localhost")
+    (tmp_path / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    assert [presented(ready["port"]) for _ in range(3)] == [before] * 3
+    ends = before.not_valid_after_utc.timestamp()
+    assert metrics(ready["metrics_port"]) == {"vmmr_tls_not_after_seconds": ends, "vmmr_tls_stale": 1}
+    write(issued, tmp_path)
+    assert presented(ready["port"]) == leaf(issued)
+    assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 0
+    (told,) = server.logged("TLS files cannot be used")
+    assert told["level"] == "ERROR"
+    assert str(tmp_path / "key.pem") in told["error"]
+
+
+def test_a_problem_is_seen_by_whoever_reads_the_metrics_though_nobody_connects(spawn, files):
+    server = spawn("--tls-cert", files["tls_cert"], "--tls-key", files["tls_key"], "--metrics-port", "0")
+    ready = server.ready()
+    files["tls_cert"].write_text("-----BEGIN CERTIFICATE-----\n")
+    assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 1
+    assert server.first("TLS files cannot be used")
+
+
+def test_the_first_certificate_of_the_chain_to_end_counts(tmp_path):
+    issued = trustme.CA().issue_cert("localhost")
+    write(issued, tmp_path)
+    short = trustme.CA().issue_cert("intermediate", not_after=leaf(issued).not_valid_after_utc.replace(year=2030))
+    with (tmp_path / "cert.pem").open("ab") as file:
+        file.write(short.cert_chain_pems[0].bytes())
+    registry = CollectorRegistry()
+    ServerCertificate(tmp_path / "cert.pem", tmp_path / "key.pem").measure(registry)
+    assert registry.get_sample_value("vmmr_tls_not_after_seconds") == leaf(short).not_valid_after_utc.timestamp()
+
+
+async def test_the_ca_of_clients_changes_too(serve, mutual, ca, tmp_path):
+    port = (await serve(**mutual)).server.port
+    other = trustme.CA()
+    client = other.issue_cert("client@example.org")
+    chain = b"".join(blob.bytes() for blob in client.cert_chain_pems)
+    shown = grpc.ssl_channel_credentials(ca.cert_pem.bytes(), client.private_key_pem.bytes(), chain)
+    assert await refused(greet(port, shown))
+    other.cert_pem.write_to_path(tmp_path / "ca.pem")
+    assert await greet(port, shown) == "echo"
+
+
 def test_a_key_of_another_certificate_is_told_by_file(files, tmp_path):
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "other.pem")
     with pytest.raises(ConfigError, match=r"cert\.pem.*other\.pem"):
-        server_credentials(files["tls_cert"], tmp_path / "other.pem", None)
+        ServerCertificate(files["tls_cert"], tmp_path / "other.pem")
 
 
 def test_a_missing_certificate_is_told_by_file(files, tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.pem.*No such file"):
-        server_credentials(tmp_path / "nowhere.pem", files["tls_key"], None)
+        ServerCertificate(tmp_path / "nowhere.pem", files["tls_key"])
 
 
 def test_a_ca_that_is_none_is_told_by_file(files, tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match=r"client CA .*ca\.pem"):
-        server_credentials(files["tls_cert"], files["tls_key"], tmp_path / "ca.pem")
+        ServerCertificate(files["tls_cert"], files["tls_key"], tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize(("given", "message"), [({"tls_cert"}, "go together"), ({"tls_client_ca"}, "needs")])

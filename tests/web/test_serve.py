@@ -3,10 +3,12 @@
 import http.client
 import json
 import signal
+import ssl
 import urllib.error
 import urllib.request
 
 import pytest
+import trustme
 
 from tests.conftest import TIMEOUT_S
 
@@ -53,6 +55,31 @@ def test_a_call_that_runs_is_answered_before_the_program_ends(run, services, stu
     assert json.loads(reply.read())["answers"][0]["text"] == "honda pilot 2007"
     connection.close()
     assert web.wait() == 0
+
+
+def test_a_new_certificate_is_presented_to_those_who_connect_from_then_on(run, services, tmp_path):
+    ca = trustme.CA()
+    first, second = ca.issue_cert("cars.example"), ca.issue_cert("cars.example")
+
+    def write(issued) -> None:
+        (tmp_path / "key.pem").write_bytes(issued.private_key_pem.bytes())
+        (tmp_path / "cert.pem").write_bytes(issued.cert_chain_pems[0].bytes())
+
+    write(first)
+    places = ("--embedder", services.targets[0], "--search", services.targets[1], "--port", 0, "--metrics-port", 0)
+    web = run("-m", "web", "serve", *places, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    ready = web.ready()
+
+    def presented() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", ready["port"])).strip()
+
+    assert presented() == first.cert_chain_pems[0].bytes().decode().strip()
+    (tmp_path / "key.pem").write_bytes(second.private_key_pem.bytes())
+    assert presented() == first.cert_chain_pems[0].bytes().decode().strip(), "the pair is written by half"
+    assert "vmmr_tls_stale 1.0" in get(ready["metrics_port"], "/metrics")[1]
+    write(second)
+    assert presented() == second.cert_chain_pems[0].bytes().decode().strip()
+    assert web.first("TLS files cannot be used")["level"] == "ERROR"
 
 
 @pytest.mark.parametrize(

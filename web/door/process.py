@@ -13,8 +13,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from svckit import ports
-from svckit.config import ConfigError
 from svckit.signals import on_signals
+from svckit.tls import ServerCertificate
 from web.config import WebConfig
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,14 @@ _MAX_HEAD_BYTES = 32 * 2**10
 _MAX_CONNECTIONS = 1000
 
 
-async def serve(app: Any, settings: WebConfig, *, metrics_port: int | None, stopping: Callable[[], None]) -> None:
+async def serve(
+    app: Any,
+    settings: WebConfig,
+    *,
+    metrics_port: int | None,
+    certificate: ServerCertificate | None,
+    stopping: Callable[[], None],
+) -> None:
     """Serve the app until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
 
     `stopping` is called when it is to stop, while it still serves: health checks must fail from then on.
@@ -39,7 +46,7 @@ async def serve(app: Any, settings: WebConfig, *, metrics_port: int | None, stop
     signalled = on_signals(_at_second_signal)
     listening = _listen(settings)
     port = listening.getsockname()[1]
-    server = _Server(_uvicorn_config(app, settings))
+    server = _Server(_uvicorn_config(app, settings, certificate))
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
     await server.started_event.wait()
     ports.write(settings.port_file, port=port, metrics_port=metrics_port)
@@ -129,7 +136,7 @@ class PatientProtocol(H11Protocol):
             self._unread = None
 
 
-def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:
+def _uvicorn_config(app: Any, settings: WebConfig, certificate: ServerCertificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -149,10 +156,10 @@ def _uvicorn_config(app: Any, settings: WebConfig) -> uvicorn.Config:
         # A password keeps OpenSSL from asking for one on the terminal.
         ssl_keyfile_password="" if settings.tls_key else None,
     )
-    try:
-        config.load()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"TLS certificate {settings.tls_cert} with key {settings.tls_key}: {error}") from error
+    config.load()
+    if certificate:
+        assert config.ssl is not None
+        certificate.renew(config.ssl)
     return config
 
 
