@@ -18,6 +18,9 @@ from typing import Any, Self
 
 from svckit.cores import cores
 
+FORMAT = 1
+"""The highest `format` of a manifest that is read; one that states none has format 1. What older programs would misread gets a higher one."""
+
 NPY_ERRORS = (OSError, ValueError, SyntaxError, tokenize.TokenError)
 """numpy.load raises one of these over a damaged .npy file, because it reads the header as Python."""
 
@@ -110,7 +113,7 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def read_manifest(
     directory: Path, filename: str = "manifest.json", *, verify: bool = True, always: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the manifest's content, after checking its seal and that every file it lists is there in its size.
+    """Return the manifest's content, after checking its seal, its format and that every file it lists is there in its size.
 
     With `verify`, check the files' sha256 too, which reads them all; those named in `always` are checked in any case. Raise
     ArtifactError naming the file that is wrong.
@@ -126,12 +129,13 @@ def read_manifest(
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return a manifest's content, after checking its seal. The files that it lists are not looked at.
+    """Return a manifest's content, after checking its seal and its format. The files that it lists are not looked at.
 
     Raise ArtifactError naming the manifest.
     """
     manifest = read_object(path)
     _check_seal(path, manifest)
+    _check_format(path, manifest)
     return manifest
 
 
@@ -193,6 +197,11 @@ def _check_seal(path: Path, manifest: dict[str, Any]) -> None:
     stated, actual = manifest.get("sha256", "nothing"), sealed(manifest)["sha256"]
     if stated != actual:
         raise ArtifactError(path, f"is damaged or was edited: `sha256` says {stated}, its content has {actual}")
+
+
+def _check_format(path: Path, manifest: dict[str, Any]) -> None:
+    if (stated := manifest.get("format", FORMAT)) not in range(1, FORMAT + 1):
+        raise ArtifactError(path, f"has format {stated}; this vmmr reads {FORMAT}: a later one wrote it, and reads it")
 
 
 def _listed_files(path: Path, manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
