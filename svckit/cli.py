@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -88,6 +89,11 @@ def count(text: str) -> int:
     if not (text.isdecimal() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def tell_next(*command: object) -> None:
+    """Print the command that a user most likely gives next, on stderr: stdout has what this one made."""
+    print(f"next: {shlex.join(map(str, command))}", file=sys.stderr)
 
 
 def progress(

@@ -23,7 +23,7 @@ from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import PREFIX, EmbedderConfig
 from svckit import config, ray_cluster
 from svckit.artifact import ArtifactError, refuse_existing
-from svckit.cli import CommandError, count, progress
+from svckit.cli import CommandError, count, progress, tell_next
 from svckit.cores import cores
 
 _NAMED = 5
@@ -86,6 +86,8 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if (args.out / "manifest.json").exists():
+        raise ArtifactError(args.out, "is finished", "build an index of it (vmmr-search build), or delete it to embed anew")
     refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")
@@ -101,6 +103,7 @@ def _run(args: argparse.Namespace) -> None:
         raise
     _warn_of_unreadable(args.out / UNREADABLE_FILE)
     print(_summary(args.out, len(manifest.rows), made))
+    tell_next("vmmr-search", "build", args.out, "--out", "index")
 
 
 def _check_flags(args: argparse.Namespace) -> None:

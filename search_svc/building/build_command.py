@@ -23,7 +23,7 @@ from search_svc.index.version import IndexVersion, Metric
 from search_svc.voting.calibration import Calibration
 from svckit import ray_cluster
 from svckit.artifact import ArtifactError
-from svckit.cli import CommandError
+from svckit.cli import CommandError, tell_next
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -133,6 +133,9 @@ def _run(args: argparse.Namespace) -> None:
     print(describe_calibration(version.calibration, held))
     if warning := verdicts.warning(version.calibration):
         print(warning, file=sys.stderr)
+    if any(photo.split == "test" for photo in embeddings.photos):
+        tell_next("vmmr-search", "evaluate", args.embeddings, "--index", args.out)
+    tell_next("vmmr-search", "serve", "--index", args.out)
 
 
 def _warn_of_other_model(index: Path, embeddings: Embeddings) -> None:

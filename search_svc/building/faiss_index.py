@@ -19,7 +19,7 @@ from svckit.cli import CommandError
 _BY_ITSELF = "\x01"
 """The value of `quantizer_trains_alone` of an IVF index whose coarse quantizer is not trained by k-means on the lists."""
 _NEAREST_LIST = SearchOptions(SearchParams(nprobe=1))
-_FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: ", re.DOTALL)
+_FAISS_PLACE = re.compile(r"^Error in .*? at \S+:\d+: (Error: '.*?' failed(: |$))?", re.DOTALL)
 
 
 def create(factory: str, dimension: int, metric: Metric) -> Any:
@@ -55,11 +55,20 @@ def centroids(index: Any) -> int:
 
 
 def least_training_points(index: Any) -> int:
-    """Return the fewest embeddings that can train the index: each centroid needs a point."""
+    """Return the fewest embeddings that can train the index: each centroid needs a point, and so does each direction that PCA keeps."""
+    return 0 if index.is_trained else max(centroids(index), codewords(index), _directions(index), 1)
+
+
+def codewords(index: Any) -> int:
+    """Return how many words each code of a product quantizer is chosen from; 0 if the index has none."""
     inner = innermost(index)
     storage = faiss.downcast_index(inner.storage) if is_hnsw(index) else inner
-    codewords = storage.pq.ksub if hasattr(storage, "pq") else 1
-    return 0 if index.is_trained else max(centroids(index), codewords)
+    return int(storage.pq.ksub) if hasattr(storage, "pq") else 0
+
+
+def _directions(index: Any) -> int:
+    steps = transforms(index) if isinstance(index, faiss.IndexPreTransform) else []
+    return max((step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)), default=0)
 
 
 def train(index: Any, sample: NDArray[np.float32]) -> None:
@@ -122,5 +131,5 @@ def write(index: Any, path: Path) -> None:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the message of a faiss error without the place in its sources."""
-    return _FAISS_PLACE.sub("", str(error)).strip()
+    """Return the message of a faiss error without the place in its sources, and the line there that failed, unless that is all."""
+    return _FAISS_PLACE.sub("", str(error)).strip() or str(error)

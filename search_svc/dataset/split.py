@@ -16,7 +16,7 @@ from search_svc.dataset.csv_files import text_of
 from search_svc.dataset.photo_list import Photo
 from search_svc.dataset.schemes import PARTS
 from svckit.artifact import ArtifactError, atomic_write
-from svckit.cli import CommandError
+from svckit.cli import CommandError, tell_next
 from svckit.manifests import SPLITS
 
 SIZES_FILE = "category_sizes.txt"
@@ -88,6 +88,7 @@ def _run(args: argparse.Namespace) -> None:
         print(told, file=sys.stderr)
     expected = {each.path for each in collection.left_out if each.expected}
     _show([remark for remark in report if remark.path not in expected], report_path)
+    tell_next("vmmr-embedder", "embed", args.out, "--photos", directory, "--out", "embeddings")
 
 
 def _arguments(directory: Path | None, scheme: str, *rest: str) -> tuple[Path, str, list[Path]]:

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import shlex
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from search_svc.fetching.download import DownloadError, download
 from search_svc.fetching.sources import Dataset, Source
 from search_svc.fetching.unpacking import Unpacked, unpack
 from svckit.artifact import atomic_write, refuse_existing, sha256
-from svckit.cli import CommandError
+from svckit.cli import CommandError, tell_next
 
 RECORD = "fetched.json"
 
@@ -156,7 +154,7 @@ def _tell(directory: Path, done: Unpacked, downloads: Path | None) -> None:
         print(f"{done.left_out.total()} photos left out: {_reasons(done)}", file=sys.stderr)
     if downloads:
         print(f"{downloads}: holds the archives, which are not needed any more", file=sys.stderr)
-    print(f"next: vmmr-search split {shlex.quote(os.fspath(directory))} --out manifest.csv", file=sys.stderr)
+    tell_next("vmmr-search", "split", directory, "--out", "manifest.csv")
 
 
 def _reasons(done: Unpacked) -> str:

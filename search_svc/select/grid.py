@@ -145,10 +145,11 @@ def _problem(factory: str, metric: Metric, items: int, dimension: int) -> str | 
     """Return why an index cannot be built of so many photos; None if it can."""
     try:
         index = faiss_index.create(factory, dimension, metric)
-    except CommandError as error:
-        return str(error)
-    lists, least = faiss_index.lists(index) or 1, faiss_index.least_training_points(index)
-    needed = max(POINTS_A_CODEWORD * least if least > lists else least, 1)
+    except CommandError:
+        return "this version of faiss does not have it"
+    least = faiss_index.least_training_points(index)
+    words = faiss_index.codewords(index)
+    needed = max(POINTS_A_CODEWORD * words if words > (faiss_index.lists(index) or 1) else least, least, 1)
     return f"takes {needed:,} photos to train, there are {items:,}" if items < needed else None
 
 

@@ -69,7 +69,7 @@ class Sweep:
             try:
                 self.store.add(self._measure(index, missing))
             except CommandError as error:
-                self.skipped[index[0]] = str(error)
+                self.skipped[index[0]] = str(error).removeprefix(f"--factory {index[0]} ")
             on_points(len(missing))
             self.indexes.keep({reference, *(index_of(point.setting) for point in self._finalists())})
 

@@ -154,7 +154,8 @@ class TestArtifact:
         collection.embed(tmp_path / "out")
         last = capsys.readouterr().err.rpartition("warning: ")[2].splitlines()
         assert last[0] == f"3 photos can't be read and were left out; {tmp_path / 'out' / 'unreadable.csv'} lists them:"
-        assert [line.split(":")[0] for line in last[1:]] == ["  car 3.png", "  car 70.png", "  car 149.png"]
+        assert [line.split(":")[0] for line in last[1:-1]] == ["  car 3.png", "  car 70.png", "  car 149.png"]
+        assert last[-1] == f"next: vmmr-search build {tmp_path / 'out'} --out index"
         monkeypatch.setattr(embed_command, "_NAMED", 2)
         collection.embed(tmp_path / "again")
         assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()[-3:]] == [
@@ -577,7 +578,7 @@ def resize():
 class TestRefused:
     def test_an_artifact_that_is_there(self, collection, whole):
         before = contents(whole)
-        with pytest.raises(ArtifactError, match="whole: already exists"):
+        with pytest.raises(ArtifactError, match=r"whole: is finished: build an index of it \(vmmr-search build\), or delete it"):
             collection.embed(whole)
         assert contents(whole) == before
 

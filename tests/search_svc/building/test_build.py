@@ -191,8 +191,12 @@ def test_the_command_indexes_the_photos_of_the_splits_asked_for(embeddings, tmp_
     assert [version.items.uri(row) for row in range(30)] == paths
     assert np.array_equal(version.embeddings, unit(40).astype(np.float16)[[i for i in range(40) if i % 4]])
     assert version.manifest.model == "f" * 64
-    printed = capsys.readouterr().out
-    assert printed.splitlines() == [
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-2:] == [
+        f"next: vmmr-search evaluate {embeddings} --index {index}",
+        f"next: vmmr-search serve --index {index}",
+    ]
+    assert printed.out.splitlines() == [
         f"{version.path}: 30 photos of 5 labels, 8-d, IVF2,Flat (ip), shards: 3",
         (
             "not calibrated, so it never says unknown, and confidences are shares of the vote:"

@@ -54,6 +54,7 @@ def test_the_manifest_the_sizes_and_the_report_are_written(photos, tmp_path, cap
         "1 file left out: made by the system, not by a camera (1)",
         "'VMMRdb/land_rover_lr2_1900': no year from 1908 to 2049 can be read from the name",
         "'VMMRdb/odd': no make, model and year can be read from the name",
+        f"next: vmmr-embedder embed {out} --photos {photos} --out embeddings",
     ]
 
 
@@ -104,7 +105,7 @@ def test_a_long_report_is_cut_on_the_screen_but_not_in_the_file(photos, tmp_path
     for i in range(40):
         (photos / "VMMRdb" / "odd" / f"photo \a{i}.jpg").touch()
     run(photos, "--out", tmp_path / "manifest.csv")
-    assert capsys.readouterr().err.splitlines()[-1] == f"and 32 more: {tmp_path / 'split_report.csv'}"
+    assert capsys.readouterr().err.splitlines()[-2] == f"and 32 more: {tmp_path / 'split_report.csv'}"
     assert len((tmp_path / "split_report.csv").read_text().splitlines()) == 44
 
 

@@ -50,6 +50,11 @@ def test_a_connection_that_is_cut_goes_on_where_it_ended(site, wanted, tmp_path)
     ]
 
 
+def test_tries_that_bring_something_are_not_counted(site, wanted, tmp_path):
+    site.cut_after = [1000] * (module._TRIES + 2)
+    assert fetch(wanted(), tmp_path).read_bytes() == CONTENT
+
+
 def test_the_next_run_goes_on_where_the_last_one_gave_up(site, wanted, tmp_path):
     site.cut_after = [1000, *[0] * module._TRIES]
     with pytest.raises(DownloadError, match="1000 bytes are kept for the next run"):

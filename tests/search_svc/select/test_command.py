@@ -257,7 +257,7 @@ def test_an_index_that_cannot_be_built_after_all_is_named(select, embeddings, tm
     few = FLAT.__class__("IVF201,Flat", "ip", FLAT.params.__class__(nprobe=1))
     select(embeddings, "--out", tmp_path / "out", grids=lambda *_: Grid((FLAT, BLOG, few), {}, {}))
     out = capsys.readouterr().out
-    assert "skipped IVF201,Flat: --factory IVF201,Flat needs 201 embeddings or more to train on, there are 200" in out
+    assert "skipped IVF201,Flat: needs 201 embeddings or more to train on, there are 200" in out
     assert "no time" not in out
 
 

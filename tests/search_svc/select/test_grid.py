@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from search_svc.building import faiss_index
@@ -76,6 +77,14 @@ def test_what_so_few_photos_cannot_train_is_skipped_with_the_reason():
     assert SHIPPED.skipped == {}
 
 
+def test_fewer_photos_than_a_pca_keeps_directions_are_told_in_words():
+    made = grid(50, 256, "ip")
+    assert made.skipped["PCA128,Flat"] == "takes 128 photos to train, there are 50"
+    for setting in made.settings:
+        index = faiss_index.create(setting.factory, 256, setting.metric)
+        faiss_index.train(index, np.random.default_rng(0).standard_normal((50, 256), np.float32))
+
+
 def test_what_this_faiss_lacks_is_skipped(monkeypatch):
     known = faiss_index.faiss.index_factory
 
@@ -86,7 +95,7 @@ def test_what_this_faiss_lacks_is_skipped(monkeypatch):
 
     monkeypatch.setattr(faiss_index.faiss, "index_factory", older)
     made = grid(6396, 64, "ip")
-    assert "could not parse index string" in made.skipped["RR64,RaBitQ"]
+    assert made.skipped["RR64,RaBitQ"] == "this version of faiss does not have it"
     assert not any("RaBitQ" in factory for factory in indexes(made))
 
 
