@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from svckit import logs, ports, reflection, tls, tracing
+from svckit import logs, ports, reflection, tracing
 from svckit.access.access import Access
 from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError, option

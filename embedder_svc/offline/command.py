@@ -87,7 +87,9 @@ def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     if (args.out / "manifest.json").exists():
-        raise ArtifactError(args.out, "is finished", "build an index of it (vmmr-search build), or delete it to embed anew")
+        raise ArtifactError(
+            args.out, "is finished", "build an index of it (vmmr-search build), or delete it to embed anew"
+        )
     refuse_existing(args.out)
     if not args.photos.is_dir():
         raise ArtifactError(args.photos, "is not a directory")

@@ -578,7 +578,9 @@ def resize():
 class TestRefused:
     def test_an_artifact_that_is_there(self, collection, whole):
         before = contents(whole)
-        with pytest.raises(ArtifactError, match=r"whole: is finished: build an index of it \(vmmr-search build\), or delete it"):
+        with pytest.raises(
+            ArtifactError, match=r"whole: is finished: build an index of it \(vmmr-search build\), or delete it"
+        ):
             collection.embed(whole)
         assert contents(whole) == before
 

@@ -70,7 +70,9 @@ def test_an_hnsw_index_of_product_codes_needs_a_point_for_each_codeword():
     assert (is_hnsw(index), faiss_index.least_training_points(index)) == (True, 256)
 
 
-@pytest.mark.parametrize("factory", ["PQ4x4", "IVF8,Flat", "IVF32,PQ4x4", "IVF4,SQ8", "OPQ4_8,IVF8,PQ4x4fs", "PCA8,Flat"])
+@pytest.mark.parametrize(
+    "factory", ["PQ4x4", "IVF8,Flat", "IVF32,PQ4x4", "IVF4,SQ8", "OPQ4_8,IVF8,PQ4x4fs", "PCA8,Flat"]
+)
 def test_fewer_points_than_it_says_cannot_train_it(factory):
     index = faiss_index.create(factory, D, "l2")
     too_few = faiss_index.least_training_points(index) - 1
