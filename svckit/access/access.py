@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from svckit.access.audit import AuditLog
 from svckit.access.callers import ANYBODY, Caller, current
 from svckit.access.identity import Identity
-from svckit.access.methods import Method, method
+from svckit.access.methods import METHODS, UNKNOWN, Method
 from svckit.access.quotas import Bucket, Quotas
 from svckit.access.settings import AccessConfig
 from svckit.errors import Reason, ServiceError
@@ -37,6 +37,8 @@ class Call:
     """Its full name, `/package.Service/Method`."""
     peer: str
     request_id: str
+    asks: Method = field(init=False)
+    """What the table says of the method."""
     caller: Caller | None = None
     """None until it is known."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -44,9 +46,8 @@ class Call:
     noted: "Future[None] | None" = None
     """Done when the audit log has its line; None if it gets none."""
 
-    @property
-    def asks(self) -> Method:
-        return method(self.method)
+    def __post_init__(self) -> None:
+        self.asks = METHODS.get(self.method, UNKNOWN)
 
 
 class Access:
@@ -72,8 +73,7 @@ class Access:
         """Read files anew whenever they change, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            for source in self._identity.sources:
-                await asyncio.to_thread(source.refresh)
+            await asyncio.to_thread(self._identity.refresh)
 
     def close(self) -> None:
         """Write what waits for the audit log. It may block."""

@@ -47,6 +47,11 @@ class Identity:
         """What was read, and is to be read anew when it changes."""
         return [self._token, self._callers, *([self._jwts.keys] if self._jwts else [])]
 
+    def refresh(self) -> None:
+        """Read anew what has changed. It may block."""
+        for source in self.sources:
+            source.refresh()
+
     async def of(self, context: Context) -> Caller:
         """Return who calls. Raise ServiceError, UNAUTHENTICATED, if that is not known."""
         if not self._asks:

@@ -122,8 +122,3 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 """Every RPC of the services, by its full name, but those of `grpc.health.v1.Health`, which anybody may call."""
-
-
-def method(name: str) -> Method:
-    """Return what the table says of an RPC, by its full name, `/package.Service/Method`."""
-    return METHODS.get(name, UNKNOWN)

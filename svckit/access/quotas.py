@@ -96,7 +96,8 @@ class Quotas:
             usage = self._usages[caller.name] = _Usage()
         else:
             self._usages.move_to_end(caller.name)
-        if usage.limits != caller.limits:
+        # Mostly they are the same object, and comparing them costs more than all else here.
+        if usage.limits is not caller.limits and usage.limits != caller.limits:
             usage.limit(caller.limits, self._clock)
         return usage
 

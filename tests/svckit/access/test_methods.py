@@ -10,8 +10,9 @@ from vmmr.inference.v2 import inference_pb2
 from vmmr.search.v1 import search_pb2
 
 from svckit import reflection
+from svckit.access.access import Call
 from svckit.access.callers import Role
-from svckit.access.methods import METHODS, method
+from svckit.access.methods import METHODS
 
 FILES = (embedder_pb2, search_pb2, gallery_pb2, inference_pb2, reflection_pb2)
 GALLERY = "/vmmr.gallery.v1.GalleryService/"
@@ -29,12 +30,12 @@ def test_what_changes_the_gallery_needs_more_than_asking_and_is_noted():
     noted = {name for name, asks in METHODS.items() if asks.asked}
     beyond_asking = {name for name, asks in METHODS.items() if asks.role > Role.QUERY}
     assert noted == beyond_asking == WRITES
-    assert method(f"{GALLERY}AddItems").role is method(f"{GALLERY}DeleteItems").role is Role.ENROL
-    assert method(f"{GALLERY}Compact").role is Role.ADMIN
+    assert METHODS[f"{GALLERY}AddItems"].role is METHODS[f"{GALLERY}DeleteItems"].role is Role.ENROL
+    assert METHODS[f"{GALLERY}Compact"].role is Role.ADMIN
 
 
 def test_an_rpc_that_nobody_has_thought_of_is_the_admins():
-    assert method("/vmmr.gallery.v1.GalleryService/DropEverything").role is Role.ADMIN
+    assert Call("/vmmr.gallery.v1.GalleryService/DropEverything", "", "").asks.role is Role.ADMIN
 
 
 QUERIES = wire.pack("m", [[1.0, 2.0]] * 3)
@@ -57,7 +58,7 @@ COUNTED = [
 
 @pytest.mark.parametrize(("name", "request_", "photos", "k"), COUNTED)
 def test_a_request_is_counted_by_its_photos_and_its_k(name, request_, photos, k):
-    assert (method(name).photos(request_), method(name).k(request_)) == (photos, k)
+    assert (METHODS[name].photos(request_), METHODS[name].k(request_)) == (photos, k)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_photos_over_kserve_are_at_most_what_was_sent(told, sent, counted):
     tensor = inference_pb2.ModelInferRequest.InferInputTensor(shape=[told])
     tensor.contents.bytes_contents.extend([b"photo"] * sent)
     infer = inference_pb2.ModelInferRequest(inputs=[tensor])
-    assert method("/inference.GRPCInferenceService/ModelInfer").photos(infer) == counted
+    assert METHODS["/inference.GRPCInferenceService/ModelInfer"].photos(infer) == counted
 
 
 def test_what_a_write_is_about_is_bounded():
