@@ -1,4 +1,4 @@
-"""What knowing callers, holding them to limits and noting writes costs a call: `python -m bench.pair.access [--rounds N]`.
+"""What knowing callers, holding them to limits and noting writes costs a call: `python -m bench.pair.access [--starts N]`.
 
 Starts each service twice, once as it is and once with a file of callers with limits, and an audit log. Both are asked the same, a call to the one and
 a call to the other in turns, so that whatever else the machine does slows both:
@@ -9,7 +9,7 @@ a call to the other in turns, so that whatever else the machine does slows both:
 - GetIndex: next to nothing, so all that is left of the call is gRPC, and what is added to it.
 
 Each figure is one with callers against without: the median call of a round, and CPU of the servers' processes, by the kernel's nanoseconds. Medians over rounds, with
-the least and the most.
+the least and the most. Both servers are started several times, in turns the one and the other first: two processes that do the same differ by a percent or two.
 """
 
 import argparse
@@ -62,7 +62,8 @@ Ask = Callable[[int], Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--starts", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3, help="a start")
     parser.add_argument(
         "--calls", type=int, default=200, metavar="N", help="calls of each kind to each server, a round"
     )
@@ -70,34 +71,46 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
-    about = {"machine": machine.describe(), "photos": source, "rounds": args.rounds, "calls": args.calls}
-    figures: dict[str, dict[str, tuple[float, ...]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    about = {
+        "machine": machine.describe(),
+        "photos": source,
+        "starts": args.starts,
+        "rounds": args.rounds,
+        "calls": args.calls,
+    }
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for start in range(args.starts):
         for module in ("embedder_svc", "search_svc"):
-            with _both(module, Path(folder)) as (without, with_):
-                for name, asks in _kinds(module, photos, without, with_).items():
-                    figures[name] = _measured(asks, (without, with_), args.rounds, args.calls)
-                    print(name, {each: tuple(round(v, 4) for v in values) for each, values in figures[name].items()})
-        lines = len((Path(folder) / "search_svc.audit").read_text().splitlines())
-    assert lines == args.rounds * args.calls + WARM_UP, "each write of the caller was noted, and nothing else"
+            with tempfile.TemporaryDirectory() as folder, _both(module, Path(folder), first=start % 2) as servers:
+                for name, asks in _kinds(module, photos, *servers).items():
+                    _measure(found[name], asks, servers, args.rounds, args.calls)
+                lines = len((Path(folder) / "audit").read_text().splitlines())
+            written = args.rounds * args.calls + WARM_UP if module == "search_svc" else 0
+            assert lines == written, "each write of the caller was noted, and nothing else"
+    figures = {
+        name: {each: (statistics.median(v), min(v), max(v)) for each, v in measured.items()}
+        for name, measured in found.items()
+    }
+    for name, measured in figures.items():
+        print(name, {each: tuple(round(value, 4) for value in values) for each, values in measured.items()})
     args.out.write_text(json.dumps({**about, "figures": figures}, indent=1) + "\n")
 
 
 @contextmanager
-def _both(module: str, folder: Path) -> Iterator[tuple[Served, Served]]:
-    """Run the service twice: without callers, and with them."""
+def _both(module: str, folder: Path, *, first: int) -> Iterator[tuple[Served, Served]]:
+    """Run the service twice: without callers, and with them. `first` is which of them starts first."""
     callers = folder / "callers.toml"
     callers.write_text(CALLERS)
-    flags = ("--callers", callers, "--audit-log", folder / f"{module}.audit")
+    flags = ((), ("--callers", callers, "--audit-log", folder / "audit"))
     with ExitStack() as stack:
-        servers = []
-        for more in ((), flags):
+        servers = {}
+        for which in (first, 1 - first):
             own: tuple[object, ...] = ()
             if module == "search_svc":
-                index = folder / f"index-{len(servers)}"
+                index = folder / f"index-{which}"
                 shutil.copytree(shipped.gallery(), index)
                 own = ("--index", index, "--compact-at", 0)
-            servers.append(stack.enter_context(serving(module, "--log-level", "warning", *more, *own)))
+            servers[which] = stack.enter_context(serving(module, "--log-level", "warning", *flags[which], *own))
         yield servers[0], servers[1]
 
 
@@ -143,11 +156,13 @@ def _search(channel: grpc.Channel, photos: list[bytes], how: dict[str, Any]) -> 
     }
 
 
-def _measured(asks: list[Ask], servers: tuple[Served, Served], rounds: int, calls: int) -> dict[str, tuple[float, ...]]:
+def _measure(
+    found: dict[str, list[float]], asks: list[Ask], servers: tuple[Served, Served], rounds: int, calls: int
+) -> None:
+    """Add what each round finds."""
     for number in range(WARM_UP):
         for ask in asks:
             ask(-1 - number)
-    found: dict[str, list[float]] = defaultdict(list)
     for round_ in range(rounds):
         took: list[list[float]] = [[], []]
         before = [_cpu_s(server) for server in servers]
@@ -163,7 +178,6 @@ def _measured(asks: list[Ask], servers: tuple[Served, Served], rounds: int, call
         found["p50_ms_without"].append(p50_ms[0])
         found["cpu_ms_without"].append(cpu_ms[0])
         found["cpu_us_added"].append(1e3 * (cpu_ms[1] - cpu_ms[0]))
-    return {name: (statistics.median(values), min(values), max(values)) for name, values in found.items()}
 
 
 def _cpu_s(server: Served) -> float:

@@ -99,7 +99,7 @@ def _limits(where: str, table: Mapping[str, Any], defaults: Limits) -> Limits:
             raise ValueError(
                 f"{where}: {name} must be a {'' if name in _RATES else 'whole '}number above 0, got {value!r}"
             )
-    return dataclasses.replace(defaults, **given)
+    return dataclasses.replace(defaults, **given) if given else defaults
 
 
 def _tokens(tables: Any, callers: Mapping[str, Caller]) -> dict[str, Token]:

@@ -1,6 +1,7 @@
 """The audit log on a real disk: whole lines, of several processes too, moved aside by size; a disk that fails stops no call."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -88,6 +89,21 @@ def test_several_processes_tear_no_line_of_one_file_and_lose_none(tmp_path):
     kept = sorted((line["writer"], line["number"]) for file in files for line in lines(file))
     assert kept == [(writer, number) for writer in range(3) for number in range(300)]
     assert len(files) > 5, "it was moved aside meanwhile"
+
+
+def test_a_file_that_another_process_moved_aside_meanwhile_is_not_moved_again(open_log, tmp_path, monkeypatch):
+    log, path = open_log(max_bytes=100), tmp_path / "audit.jsonl"
+    append(log, number=0, text="x" * 30)
+
+    def moved(_, how):
+        if how == fcntl.LOCK_EX:
+            path.rename(tmp_path / "audit.jsonl.1")
+            path.touch()
+
+    monkeypatch.setattr(audit.fcntl, "flock", moved)
+    append(log, number=1, text="x" * 30)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["audit.jsonl", "audit.jsonl.1"]
+    assert [line["number"] for line in lines(path)] == [1]
 
 
 def test_a_file_that_another_program_moved_is_made_anew(open_log, tmp_path):
