@@ -7,10 +7,11 @@ import json
 import math
 import re
 import shlex
+import sys
 import tomllib
 from dataclasses import dataclass
+from importlib import util
 from importlib.metadata import PackageNotFoundError, requires
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from string import Template
 
@@ -33,6 +34,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CLIENT = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
 OURS = {project["name"]: project for project in (PROJECT, CLIENT)}
+
+
+def program(path):
+    """A program of `deploy`, as a module."""
+    spec = util.spec_from_file_location(path.stem, path)
+    sys.modules[path.stem] = module = util.module_from_spec(spec)  # where its dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+try_images = program(DEPLOY / "try_images.py")
 
 
 @dataclass(frozen=True)
@@ -166,9 +178,9 @@ def test_the_base_has_a_python_that_the_package_accepts(service):
 @pytest.mark.parametrize("service", GRPC, ids=lambda service: service.name)
 def test_the_variants_are_extras(service):
     assert ("ARG", "VARIANT=cpu") in service.dockerfile
-    extras = "${VARIANT},heic" if service.name == "embedder" else "${VARIANT}"
+    extras = "${VARIANT},heic,jwt,otel" if service.name == "embedder" else "${VARIANT},jwt,otel"
     assert any(f'./client ".[{extras}]"' in line for name, line in service.dockerfile if name == "RUN")
-    assert {"cpu", "gpu", "heic"} <= PROJECT["optional-dependencies"].keys()
+    assert {"cpu", "gpu", "heic", "jwt", "otel"} <= PROJECT["optional-dependencies"].keys()
 
 
 def pins():
@@ -204,10 +216,10 @@ def needs(requirement):
 
 
 def test_the_page_has_its_extra_and_no_engine():
-    assert any('./client ".[web]"' in line for name, line in SERVICES[-1].dockerfile if name == "RUN")
+    assert any('./client ".[web,otel]"' in line for name, line in SERVICES[-1].dockerfile if name == "RUN")
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic", "web"])
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic", "jwt", "otel", "web"])
 def test_every_package_in_an_image_is_pinned_to_a_version_that_is_accepted(extra):
     versions = pins()
     needed = [(canonicalize_name(each.name), each.specifier) for each in required(extra)]
@@ -221,8 +233,38 @@ def test_the_pins_are_of_packages_alone():
 
 
 def test_images_take_the_pinned_versions(service):
-    (install,) = [line for name, line in service.dockerfile if name == "RUN" and "pip install" in line]
-    assert "-c constraints.txt" in install
+    (install,) = [line for name, line in service.dockerfile if name == "RUN" and "pip --python" in line]
+    assert "/opt/vmmr/bin/python install -c constraints.txt ./client" in install
+
+
+def test_nothing_in_an_image_can_install_or_build(service):
+    """What the build stage has besides what it makes stays there; the base's own pip goes."""
+    made = [line for name, line in service.dockerfile if name == "RUN" and "venv" in line and "/opt/vmmr" in line]
+    assert "--without-pip /opt/vmmr" in made[0]
+    assert [line for line in service.last_stage("COPY") if line.startswith("--from")] == [
+        "--from=build /opt/vmmr /opt/vmmr"
+    ]
+    (run,) = service.last_stage("RUN")
+    assert all(
+        part in run for part in ("/usr/local/bin/pip*", "site-packages/pip*", "setuptools*", "wheel*", "ensurepip")
+    )
+    assert "install" not in run
+
+
+def test_an_image_says_what_is_in_it_with_the_licences(service):
+    """A CycloneDX SBOM of the environment that is copied into the image, made by a tool that is pinned and is not."""
+    (command,) = [line for name, line in service.dockerfile if name == "RUN" and "cyclonedx-py" in line]
+    assert re.search(r"cyclonedx-bom==\d+\.\d+\.\d+", command)
+    assert "--gather-license-texts" in command
+    assert command.endswith("--output-file /opt/vmmr/share/vmmr/sbom.cdx.json /opt/vmmr/bin/python")
+    assert f"`/{try_images.SBOM}`" in (ROOT / "docs/deploy.md").read_text()
+
+
+def test_the_steps_of_an_image_can_be_tried_without_an_engine(service):
+    """The program that does so reads the same instructions as these tests, and knows each of them."""
+    read = list(try_images.instructions((DEPLOY / f"Dockerfile.{service.name}").read_text()))
+    assert [(name, " ".join(arguments.split())) for name, arguments in service.dockerfile] == read
+    assert {name for name, _ in read} <= {"FROM", *try_images.KNOWN}
 
 
 def test_images_do_not_run_as_root(service):
@@ -286,7 +328,7 @@ def test_the_health_check_probes_the_server(service):
     environment = service.environment | {f"{service.prefix}_PORT": "4711"}
     python, flag, module, *arguments = shlex.split(Template(check.partition("CMD ")[2]).substitute(environment))
     assert (python, flag) == ("python", "-m")
-    assert find_spec(module).name == probe.__name__
+    assert util.find_spec(module).name == probe.__name__
     assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{service.settings(environment).port}"
 
 
@@ -294,7 +336,7 @@ def test_the_health_check_of_the_page_is_a_module_that_is_there():
     (check,) = SERVICES[-1].last_stage("HEALTHCHECK")
     python, flag, module = shlex.split(check.partition("CMD ")[2])
     assert (python, flag) == ("python", "-m")
-    assert find_spec(module)
+    assert util.find_spec(module)
 
 
 # --- compose ----------------------------------------------------------------------------------------------------------
@@ -450,7 +492,7 @@ def test_what_watches_is_as_confined_as_what_is_watched(name):
 
 def test_the_page_names_every_file_and_variable():
     page = (ROOT / "docs/deploy.md").read_text() + (ROOT / "docs/monitoring.md").read_text()
-    files = [path.name for path in (*DEPLOY.iterdir(), *(DEPLOY / "monitoring").iterdir())]
+    files = [path.name for path in (*DEPLOY.iterdir(), *(DEPLOY / "monitoring").iterdir()) if path.name != "__pycache__"]
     variables = set(re.findall(r"\$\{(VMMR_\w+)", "".join(path.read_text() for path in DEPLOY.glob("compose*.yaml"))))
     assert [name for name in (*files, *variables) if f"{name}`" not in page and f"{name} " not in page] == []
 
