@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("client/vmmr", "svckit", "embedder_svc", "search_svc", "loadtest", "web")
+PACKAGES = ("client/vmmr", "svckit", "embedder_svc", "search_svc", "loadtest", "web", "doctor")
 
 
 def importers(library: str) -> set[str]:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "vmmr": {"vmmr": "client/vmmr", "vmmr_entry.py": "client/vmmr_entry.py"},
-    "vmmr-services": {name: name for name in ("svckit", "embedder_svc", "search_svc", "loadtest", "web")},
+    "vmmr-services": {name: name for name in ("svckit", "embedder_svc", "search_svc", "loadtest", "web", "doctor")},
 }
 MODELS = "vmmr-models"
 """The package of data: no modules, no commands."""
@@ -214,6 +214,7 @@ PROGRAMS = {
     "vmmr": commands(arguments.parser({}, dict.fromkeys(arguments._COMMANDS, print))),
     "vmmr-embedder": commands(embedder_parser()),
     "vmmr-search": commands(search_parser()),
+    "vmmr-doctor": [],
     "vmmr-loadtest": commands(loadtest_parser({}, "vmmr-loadtest")),
     "vmmr-web": commands(web_parser()),
 }

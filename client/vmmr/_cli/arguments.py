@@ -20,7 +20,8 @@ EXIT_CODES = """exit codes:
   130  interrupted
   141  whoever read the output went away"""
 
-_LOADTEST = "vmmr loadtest TARGET tells how fast the services are; it is a program of its own, vmmr-loadtest."
+_PROGRAMS = """vmmr doctor tells what of an installation is not well, and vmmr loadtest TARGET how fast the services are;
+they are programs of their own, vmmr-doctor and vmmr-loadtest."""
 _PHOTO_HELP = "a file, an http:// or https:// URL, or - for standard input"
 
 
@@ -87,7 +88,7 @@ def parser(environment: Mapping[str, str], commands: Mapping[str, Callable[..., 
         environment,
         prog="vmmr",
         description="Make, model and year of cars from photos.",
-        epilog=f"{_LOADTEST}\n\n{EXIT_CODES}",
+        epilog=f"{_PROGRAMS}\n\n{EXIT_CODES}",
     )
     top.add_argument("--version", action="version", version=f"vmmr {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")

@@ -19,12 +19,13 @@ from vmmr._errors import PhotoError
 from vmmr._mistaken import shortened
 from vmmr._types import Cut, SearchResult, reservation
 
-_NO_LOADTEST = "vmmr: error: loadtest is not installed: pip install ./client '.[loadtest]', in a checkout of vmmr"
+_PROGRAMS = {"loadtest": "loadtest", "doctor": "cpu"}
+"""Programs of the services' distribution that are commands of this one, too, and the extra to install them with."""
 
 
 def main() -> NoReturn:
-    if sys.argv[1:2] == ["loadtest"]:
-        _run_loadtest(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in _PROGRAMS:
+        _run_program(sys.argv[1], sys.argv[2:])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
@@ -37,11 +38,12 @@ def main() -> NoReturn:
     sys.exit(_run(client, args))
 
 
-def _run_loadtest(arguments: Sequence[str]) -> NoReturn:
-    """Run `vmmr-loadtest`, a program of the services' distribution, as if it were a command of this one."""
-    for program in entry_points(group="console_scripts", name="vmmr-loadtest"):
-        program.load()(arguments, "vmmr loadtest")
-    print(_NO_LOADTEST, file=sys.stderr)
+def _run_program(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Run `vmmr-NAME`, a program of the services' distribution, as if it were a command of this one."""
+    for program in entry_points(group="console_scripts", name=f"vmmr-{name}"):
+        program.load()(arguments, f"vmmr {name}")
+    missing = f"{name} is not installed: pip install ./client '.[{_PROGRAMS[name]}]', in a checkout of vmmr"
+    print(f"vmmr: error: {missing}", file=sys.stderr)
     sys.exit(USAGE)
 
 
