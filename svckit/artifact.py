@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from svckit import strict_json
 from svckit.cores import cores
 
 FORMAT = 1
@@ -142,7 +143,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raise ArtifactError if there is none."""
     try:
-        content = json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
     except OSError as error:
         raise ArtifactError(path, error.strerror or str(error)) from error
     except ValueError as error:

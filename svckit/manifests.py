@@ -10,7 +10,8 @@ Split = Literal["train", "dev", "test", "unseen-dev", "unseen-test"]
 """An unseen split holds all photos of its labels, so that a gallery of the other splits does not know these cars."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-_NUMBER = re.compile(r"([0-9]+)(\.0*)?")
+_NUMBER = re.compile(r"([0-9]{1,9})(\.0*)?")
+"""Numbers that the index and the messages can hold."""
 
 
 def fault(row: Mapping[str, str | None]) -> str | None:

@@ -23,7 +23,7 @@ from typing import IO, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svckit import artifact
+from svckit import artifact, strict_json
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
 
@@ -148,7 +148,7 @@ class Draft:
 
     def _take(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
+            entry = strict_json.loads(line)
             self.done = int(entry["done"])
             self.unreadable |= {int(row): str(why) for row, why in entry["unreadable"].items()}
             self.cuts.extend([str(cell) for cell in cut] for cut in entry.get("cuts", ()))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_svc.index.locks import locked
+from svckit import strict_json
 from svckit.artifact import ArtifactError, atomic_write, flush, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")
@@ -175,7 +176,7 @@ def _begun(place: Path) -> dict[str, str] | None:
     Raise ArtifactError if it cannot be read: the draft may be as good as built.
     """
     try:
-        job: dict[str, str] = json.loads((place / "job.json").read_bytes())
+        job: dict[str, str] = strict_json.loads((place / "job.json").read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from search_svc.index.version import SearchParams
 from search_svc.select.grid import Setting
+from svckit import strict_json
 from svckit.artifact import ArtifactError, atomic_write
 
 
@@ -72,7 +73,7 @@ class Store:
 
 def _read(path: Path, measured: Mapping[str, Any]) -> dict[Setting, Point]:
     try:
-        content = json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
         kept = content["measured"]
         points = [_point(fields) for fields in content["points"]]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from vmmr.label_names import canonical
 
 from search_svc.voting.vote import LEVELS, Weighting
+from svckit import strict_json
 from svckit.artifact import ArtifactError, atomic_write
 
 _CONFIDENCE_SLOPES, _KNOWN_SLOPES = (3,), (2, 4)
@@ -102,7 +103,7 @@ class Calibration:
     def read(cls, path: Path) -> Self:
         """Read a calibration. Raises ArtifactError, naming the file and the reason, if the file does not hold one."""
         try:
-            fields = _LATER | json.loads(path.read_bytes())
+            fields = _LATER | strict_json.loads(path.read_bytes())
             calibration = cls(
                 **{field.name: _READERS[field.name](fields[field.name]) for field in dataclasses.fields(cls)}
             )

@@ -62,6 +62,7 @@ def test_a_missing_file(tmp_path):
             "photo 1: split must be one of train, dev, test, unseen-dev, unseen-test, got 'val'",
         ),
         ("a.jpg,kia_rio_2009,kia,rio,MMIX,dev", "photo 1: year must be a number or nothing, got 'MMIX'"),
+        ("a.jpg,kia_rio_2009,kia,rio,20092009200,dev", "photo 1: year must be a number or nothing, got '20092009200'"),
         (
             "a.jpg,kia_rio_2009,kia,rio,2009,dev\nb.jpg,kia_rio_2009,kia,rio,2010,dev",
             "photo 2: the label 'kia_rio_2009' has another make, model or year than in photo 1",
