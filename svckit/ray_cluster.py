@@ -55,6 +55,20 @@ def result(ray: Any, reference: Any, work: str) -> Any:
         raise CommandError(f"Ray gave up on {work}: {error}") from error
 
 
+def put(ray: Any, value: Any) -> bytes:
+    """Put a value into the cluster's object store, for as long as this process is connected, and return what `get` finds it by."""
+    # Pickled: of a plain reference, Ray would warn that no actor can be started again once it is lost, which it is with this process alone.
+    pickled: bytes = ray.cloudpickle.dumps(ray.put(value))
+    return pickled
+
+
+def get(reference: bytes) -> Any:
+    """Return a value of the object store, in a process of the cluster."""
+    import ray  # noqa: PLC0415 (an extra, which such a process has)
+
+    return ray.get(ray.cloudpickle.loads(reference))
+
+
 def room(nodes: Sequence[Mapping[str, Any]], needed: Mapping[str, float]) -> int:
     """Return how many processes that need so much each the nodes, as `ray.nodes` gives them, have room for in all."""
     return sum(

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class RayEmbedder:
         self._ray = ray
         self._number = actors or _room(ray, share)
         files = {name: (path / name).read_bytes() for name in file_names(path)}
-        self._arguments = (ray.put(files), work, share, batch)
+        self._arguments = (ray_cluster.put(ray, files), work, share, batch)
         self._work = work
         self._share = share
 
@@ -90,9 +90,9 @@ class RayEmbedder:
 class _Actor:
     """A process of the cluster that embeds chunks."""
 
-    def __init__(self, files: Mapping[str, bytes], work: Work, share: Share, max_batch: int) -> None:
+    def __init__(self, files: bytes, work: Work, share: Share, max_batch: int) -> None:
         with tempfile.TemporaryDirectory(prefix="vmmr-bundle-") as directory:
-            for name, content in files.items():
+            for name, content in ray_cluster.get(files).items():
                 (Path(directory) / name).write_bytes(content)
             network = Model.open(Path(directory), device=share.device, threads=share.cpus, max_batch=max_batch)
         self._embedder = ChunkEmbedder(network, work, workers=share.cpus)
