@@ -492,7 +492,9 @@ def test_what_watches_is_as_confined_as_what_is_watched(name):
 
 def test_the_page_names_every_file_and_variable():
     page = (ROOT / "docs/deploy.md").read_text() + (ROOT / "docs/monitoring.md").read_text()
-    files = [path.name for path in (*DEPLOY.iterdir(), *(DEPLOY / "monitoring").iterdir()) if path.name != "__pycache__"]
+    files = [
+        path.name for path in (*DEPLOY.iterdir(), *(DEPLOY / "monitoring").iterdir()) if path.name != "__pycache__"
+    ]
     variables = set(re.findall(r"\$\{(VMMR_\w+)", "".join(path.read_text() for path in DEPLOY.glob("compose*.yaml"))))
     assert [name for name in (*files, *variables) if f"{name}`" not in page and f"{name} " not in page] == []
 

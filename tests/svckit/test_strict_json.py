@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from search_svc.voting.calibration import Calibration
 from svckit import strict_json
 from svckit.artifact import ArtifactError, read_object
-from search_svc.voting.calibration import Calibration
 
 
-@pytest.mark.parametrize("text", ['{"a": [1, -2.5, true, null, "x"]}', f"[{2**63 - 1}, {-(2**63)}, 1e308]", "[" * 100 + "]" * 100])
+@pytest.mark.parametrize(
+    "text", ['{"a": [1, -2.5, true, null, "x"]}', f"[{2**63 - 1}, {-(2**63)}, 1e308]", "[" * 100 + "]" * 100]
+)
 def test_reads_what_json_reads(text):
     assert strict_json.loads(text) == json.loads(text)
 
