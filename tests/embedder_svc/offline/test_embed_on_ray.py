@@ -81,9 +81,12 @@ def chunks_done(out):
 
 
 def actors():
-    """The processes that embed for a cluster on this machine, by Ray's name for them."""
-    found = (process.info for process in psutil.process_iter(["pid", "cmdline"]))
-    return [each["pid"] for each in found if each["cmdline"] and each["cmdline"][0].startswith("ray::_Actor")]
+    """The processes that embed for this process' cluster, by Ray's name for them."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            found += [process.pid for name in process.cmdline()[:1] if name.startswith("ray::_Actor")]
+    return found
 
 
 def wait_until(true):
