@@ -312,7 +312,7 @@ class AsyncClient(BaseClient):
 
     async def _send_patiently(self, call: Call[Any], request_id: str, time_left: TimeLeft) -> Reply[Any]:
         """Make a call, and make it again while its service can't be reached or asks to wait, for as long as there is time."""
-        retries = Retries(time_left(), repeatable=call.repeatable)
+        retries = Retries(time_left(), repeatable=call.repeatable, reconnect_s=self._connection.reconnect_s)
         while True:
             try:
                 return await self._send(call, request_id, time_left())

@@ -26,6 +26,7 @@ class BaseClient:
         keepalive_s: float = 30.0,
         max_message_bytes: int = 64 * 2**20,
         connections: int = 1,
+        reconnect_s: float | None = None,
     ) -> None:
         """Make a client. It connects when it is first used.
 
@@ -35,11 +36,14 @@ class BaseClient:
         `token`: a bearer token; needs TLS, or services on this machine.
         `keepalive_s`: seconds of silence in a call before the client pings the server; it reconnects if no answer comes.
         `max_message_bytes`: the largest request and the largest reply.
+        `reconnect_s`: seconds after which a service that can't be reached is given up. Default: when the operation's time is over.
         `connections`: how many to open to each service, used in turn; docs/client.md says how many several workers want.
 
         Raise ValueError if the settings make no sense, OSError if a file of `tls` can't be read.
         """
         check_positive(timeout_s=timeout_s, keepalive_s=keepalive_s, max_message_bytes=max_message_bytes)
+        if reconnect_s is not None:
+            check_positive(reconnect_s=reconnect_s)
         _check_connections(connections)
         _channel.check_targets((embedder, search), tls, token)
         self._timeout_s = timeout_s
@@ -54,6 +58,7 @@ class BaseClient:
             max_message_bytes=max_message_bytes,
             keepalive_s=keepalive_s,
             connections=connections,
+            reconnect_s=reconnect_s,
         )
 
     def _within(self, timeout_s: float | None) -> TimeLeft:

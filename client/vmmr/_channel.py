@@ -39,7 +39,7 @@ class TLS:
             raise ValueError("a client certificate and its key go together: give both cert and key, or neither")
 
 
-def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool) -> list[tuple[str, Any]]:
+def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool, reconnect_s: float | None = None) -> list[tuple[str, Any]]:
     """Return the options of a channel to `target`.
 
     `shared`: the channel may use a connection that another channel of this process has to the same target.
@@ -57,6 +57,8 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
         # Calls to a server that is gone fail at once until gRPC connects anew: it is to try about as often as calls are retried.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Also how long gRPC waits for a server that takes a connection and says nothing, or a host that does not answer.
+        *([] if reconnect_s is None else [("grpc.min_reconnect_backoff_ms", int(reconnect_s * 1000))]),
         *([] if shared else [("grpc.use_local_subchannel_pool", 1)]),
         # By default gRPC sends even what is meant for this machine, tokens included, to a proxy of the environment.
         *([("grpc.enable_http_proxy", 0)] if is_local(target) else []),

@@ -57,6 +57,8 @@ class Connection:
     token: str | None
     connections: int = 1
     """Channels to each service, used in turn."""
+    reconnect_s: float | None = None
+    """Seconds after which a service that can't be reached is given up."""
     closed: bool = False
     _channels: WeakSet[Any] = field(default_factory=WeakSet)
     """Those in use: by calls to come, or by calls under way that began before the TLS files changed."""
@@ -78,6 +80,7 @@ class Connection:
         max_message_bytes: int,
         keepalive_s: float,
         connections: int = 1,
+        reconnect_s: float | None = None,
     ) -> Self:
         """Return a connection to `targets` that connects when it is first used.
 
@@ -85,11 +88,11 @@ class Connection:
         """
         shared = connections == 1
         options = {
-            name: _channel.options(target, max_message_bytes=max_message_bytes, keepalive_s=keepalive_s, shared=shared)
+            name: _channel.options(target, max_message_bytes=max_message_bytes, keepalive_s=keepalive_s, shared=shared, reconnect_s=reconnect_s)
             for name, target in targets.items()
         }
         credentials = _channel.credentials(tls) if tls else None
-        return cls(channel_module, targets, options, credentials, token, connections)
+        return cls(channel_module, targets, options, credentials, token, connections, reconnect_s)
 
     def check_open(self) -> None:
         """Raise RuntimeError if the client is closed, or was used before this process was forked, before an operation starts."""

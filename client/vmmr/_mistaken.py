@@ -10,6 +10,7 @@ _BASE64 = re.compile(
     r"(?:[/_]9j[/_]|iVBORw0KGgo|UklGR|R0lGOD|SUkq|TU0AK|Qk[0-9A-Za-z]|AAAA..Z0eX)[A-Za-z0-9+/_=\s-]*", re.DOTALL
 )
 """Matches the beginning of a JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF that is written as base64."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _IS_BASE64 = "is base64 text, not a photo: decode it, and give the bytes, as base64.b64decode returns them"
 _IS_DATA_URL = "is a data: URL, not a photo: decode what follows its comma, and give the bytes"
 _LEAST_BASE64 = 24
@@ -37,6 +38,8 @@ def _mistake(name: str) -> str | None:
         return "is a URL, not a path: give vmmr.URL(...), which fetches it"
     if name.lower().startswith("file:"):
         return "is a URL, not a path: leave out file://"
+    if _URL.match(name):
+        return "is a URL that can't be fetched: those that begin with http:// or https:// can"
     if "\0" in name:
         return "is no path: it has a NUL character"
     if instead := _text(name):

@@ -17,12 +17,13 @@ _log = logging.getLogger("vmmr")
 class Retries:
     """The attempts at one call."""
 
-    def __init__(self, patience_s: float, *, repeatable: bool) -> None:
+    def __init__(self, patience_s: float, *, repeatable: bool, reconnect_s: float | None = None) -> None:
         """Count `patience_s`, the seconds after which no further attempt is made, from now.
 
-        If the call is not `repeatable`, there is one attempt.
+        `reconnect_s` is the same while the service can't be reached. If the call is not `repeatable`, there is one attempt.
         """
         self._deadline = Deadline(patience_s)
+        self._reconnecting = Deadline(patience_s if reconnect_s is None else min(patience_s, reconnect_s))
         self._repeatable = repeatable
         self._next_pause_s = _FIRST_PAUSE_S
         self.attempts = 0
@@ -33,12 +34,13 @@ class Retries:
         pause_s = self._asked_for(error)
         # Callers who were refused together must not come back together.
         pause_s *= random.uniform(1.0, 1.5)  # noqa: S311 (no secret)
-        if pause_s >= self._deadline.left_s():
+        deadline = self._reconnecting if isinstance(error, UnavailableError) else self._deadline
+        if pause_s >= deadline.left_s():
             raise error
         self.attempts += 1
         if self.attempts == 1 and isinstance(error, UnavailableError):
             # A caller may wonder what takes so long.
-            _log.info("%s; trying again for up to %.1f s", error, self._deadline.left_s())
+            _log.info("%s; trying again for up to %.1f s", error, deadline.left_s())
         return pause_s
 
     def _asked_for(self, error: CallError) -> float:

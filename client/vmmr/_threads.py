@@ -42,7 +42,7 @@ def patient(connection: Connection, send: Send, time_left: TimeLeft, pause: Call
     """Return how to make calls again that `send` makes once, for as long as there is time. `pause` waits between attempts."""
 
     def send_patiently(call: Call[Any], request_id: str) -> Reply[Any]:
-        retries = Retries(time_left(), repeatable=call.repeatable)
+        retries = Retries(time_left(), repeatable=call.repeatable, reconnect_s=connection.reconnect_s)
         while True:
             try:
                 return send(call, request_id)

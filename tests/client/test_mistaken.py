@@ -62,6 +62,7 @@ def test_a_data_url_is_told_to_be_one(client, services, start):
         ("https://cars.example/1.jpg", "is a URL, not a path: give vmmr.URL(...), which fetches it"),
         ("HTTP://cars.example/1.jpg", "is a URL, not a path: give vmmr.URL(...), which fetches it"),
         ("file:///srv/1.jpg", "is a URL, not a path: leave out file://"),
+        ("ftp://cars.example/1.jpg", "is a URL that can't be fetched: those that begin with http:// or https:// can"),
         ("a\0b.jpg", "is no path: it has a NUL character"),
         ("missing.jpg", "No such file or directory"),
         ("/dev/null/1.jpg", "Not a directory"),

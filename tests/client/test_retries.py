@@ -1,6 +1,7 @@
 """What is tried again, when, and for how long: with real services, and a clock that tests move."""
 
 import random
+import socket
 import threading
 from dataclasses import dataclass, field
 
@@ -111,9 +112,9 @@ def clock(monkeypatch) -> Clock:
 GONE = vmmr.UnavailableError("gone", status="UNAVAILABLE")
 
 
-def attempts_until(clock: Clock, works_at: float, patience_s: float) -> float:
+def attempts_until(clock: Clock, works_at: float, patience_s: float, reconnect_s: float | None = None) -> float:
     """Call a service that is back at a time; when the attempt was made that found it. Raise what the last one does."""
-    retries = Retries(patience_s, repeatable=True)
+    retries = Retries(patience_s, repeatable=True, reconnect_s=reconnect_s)
     while clock.now < works_at:
         clock.pause(retries.pause_s(GONE))
     return clock.now
@@ -129,6 +130,23 @@ def test_beyond_the_deadline_there_is_no_attempt(clock):
     with pytest.raises(vmmr.UnavailableError, match="gone"):
         attempts_until(clock, 60.0, patience_s=10)
     assert 8.5 < clock.now < 10
+
+
+def test_a_service_that_can_not_be_reached_is_given_up_earlier_if_so_wished(clock):
+    with pytest.raises(vmmr.UnavailableError, match="gone"):
+        attempts_until(clock, 60.0, patience_s=30, reconnect_s=3)
+    assert 2 < clock.now < 3
+    overloaded = vmmr.OverloadedError("busy", status="RESOURCE_EXHAUSTED", retry_after_s=5.0)
+    assert Retries(30, repeatable=True, reconnect_s=3).pause_s(overloaded) == 5
+
+
+def test_a_server_that_takes_connections_and_says_nothing_can_not_be_reached(services):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        vmmr.Client(f"127.0.0.1:{silent.getsockname()[1]}", services.search_target, timeout_s=60, reconnect_s=0.2) as client,
+        pytest.raises(vmmr.UnavailableError),
+    ):
+        client.model_info()
 
 
 def test_attempts_of_callers_who_failed_together_are_spread(monkeypatch):

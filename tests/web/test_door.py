@@ -12,6 +12,7 @@ import vmmr
 from tests.web.conftest import TOKEN
 from tests.web.test_identify import form
 from web.config import WebConfig
+from web.door import door as doors
 from web.door import envelope, process
 from web.door.access import SESSION_S, Access
 from web.door.kept import Kept
@@ -371,7 +372,7 @@ def test_a_deadline_that_passes_is_a_504_of_the_services_reason(door, stuck):
 def ended(door, monkeypatch):
     """The statuses of requests, as they end."""
     statuses = queue.Queue()
-    monkeypatch.setattr(door.metrics, "ended", lambda _, __, status, ___: statuses.put(status))
+    monkeypatch.setattr(door.metrics, "ended", lambda _, __, status, *___: statuses.put(status))
     return statuses
 
 
@@ -398,6 +399,15 @@ def errors(metrics) -> dict[str, float]:
 
 
 # --- services that fail ---
+
+
+def test_a_service_that_is_not_there_is_given_up_long_before_the_deadline(opened, services, monkeypatch):
+    """What it is given here is a fifth of a second; httpx would wait 20 s for the answer, the deadline is ten minutes."""
+    monkeypatch.setattr(doors, "_RECONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        door = opened(embedder=f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=600.0)
+        reply = door.http.post("/v1/identify", files=form(b"7"), timeout=20)
+    assert (reply.status_code, reply.json()["grpc_status"]) == (503, "UNAVAILABLE")
 
 
 def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened, serve, services):

@@ -5,9 +5,13 @@ import csv
 import io
 import json
 import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import vmmr
+from vmmr import _fetch
+from vmmr._addresses import is_public
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -41,10 +45,79 @@ def test_a_photo_is_fetched_from_its_url_by_the_rules_of_the_sdk(opened, web_ser
     url = web_server({"/car.jpg": b"7"})
     public = opened().http.post("/v1/identify", json={"url": f"{url}/car.jpg"})
     assert (public.status_code, public.json()["reason"]) == (400, "URL_NOT_FETCHED")
-    assert "not a public address" in public.json()["detail"]
+    assert public.json()["detail"].endswith("leads to 127.0.0.1, which is not a public address")
     reply = opened(allow_private=True).http.post("/v1/identify", json={"url": f"{url}/car.jpg"})
     assert years(reply) == [2007]
     assert reply.json()["answers"][0]["name"] == f"{url}/car.jpg"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("http://127.0.0.2:{port}/car.jpg", "leads to 127.0.0.2, which is not a public address"),
+        ("http://169.254.169.254/latest/meta-data/", "leads to 169.254.169.254, which is not a public address"),
+        ("http://[::1]/", "leads to ::1, which is not a public address"),
+        ("http://[::ffff:127.0.0.2]:{port}/car.jpg", "which is not a public address"),
+        ("http://10.0.0.1/", "leads to 10.0.0.1, which is not a public address"),
+        ("//127.0.0.2:{port}/car.jpg", "leads to 127.0.0.2, which is not a public address"),
+        ("file:///etc/passwd", "not an http:// or https:// URL"),
+        ("gopher://127.0.0.2:{port}/", "not an http:// or https:// URL"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/identify", "/v1/embed"])
+def test_a_redirect_does_not_lead_to_a_private_address(opened, services, monkeypatch, path, target, says):
+    """The server that redirects, at 127.0.0.1, is taken for a public one; whatever else it names is what it is."""
+    with secret_server() as (port, asked), redirecting(target.format(port=port)) as url:
+        monkeypatch.setattr(_fetch, "is_public", lambda address: str(address) == "127.0.0.1" or is_public(address))
+        reply = opened().http.post(path, json={"url": url})
+    assert (reply.status_code, reply.json()["reason"]) == (400, "URL_NOT_FETCHED")
+    assert reply.json()["detail"].endswith(says)
+    assert asked == []
+    assert not services.embedder.script.of("Embed")
+
+
+@contextmanager
+def secret_server():
+    """A server at 127.0.0.2; gives its port, and a list of what it was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with serving(ThreadingHTTPServer(("127.0.0.2", 0), Handler)) as port:
+        yield port, asked
+
+
+@contextmanager
+def redirecting(target):
+    """A server that sends whoever asks to the target; gives its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://127.0.0.1:{port}/car.jpg"
+
+
+@contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_the_answer_is_the_sdks(door, services):
@@ -178,7 +251,10 @@ def test_ndjson_has_the_first_answers_before_the_last_photos_are_embedded(opened
         ("", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "text/plain"),
         ("", {"content": b"x"}, 415, "no Content-Type"),
         ("", {"json": {"url": "http://x/", "base64": "Nw=="}}, 400, "give one of url and base64"),
-        ("", {"json": {}}, 400, "give one of url and base64"),
+        ("", {"json": {}}, 400, "body: give one of url and base64"),
+        ("", {"json": {"base64": "!!!!"}}, 400, "body.base64: is not base64: "),
+        ("", {"json": {"base64": "data:image/jpeg;base64,Nw=="}}, 400, "body.base64: is not base64: "),
+        ("", {"json": {"url": "ftp://x/1.jpg"}}, 400, "not an http:// or https:// URL"),
         ("", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "body: EOF"),
         ("", {"content": b"[]", "headers": {"Content-Type": "application/json"}}, 400, "body: "),
         ("", {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),

@@ -20,6 +20,8 @@ from web.door.problems import DoorError, Reason
 from web.door.rates import Rates
 
 _GALLERY_READS = 8
+_RECONNECT_S = 3.0
+"""Seconds after which a service that can't be reached is told to be away: a person waits no longer, and a proxy has other doors."""
 
 
 @dataclass
@@ -131,6 +133,7 @@ async def connected(settings: WebConfig, services_token: str | None) -> AsyncIte
             timeout_s=settings.timeout_s,
             tls=vmmr.TLS(settings.services_tls_ca) if secure else None,
             token=services_token,
+            reconnect_s=_RECONNECT_S,
         )
     except ValueError as error:
         raise ConfigError(f"--embedder {settings.embedder}, --search {settings.search}: {error}") from error

@@ -68,6 +68,10 @@ _ADDRESS = re.compile(r" at \S+:\d+")
 """Where a service is, in the messages of the SDK: none of a stranger's business."""
 
 
+_ADVICE = ": allow_private=True"
+"""Where the SDK's advice for programmers begins."""
+
+
 @dataclass(frozen=True)
 class Violation:
     """One thing that is wrong with a request."""
@@ -125,7 +129,7 @@ def problem_of(error: Exception, request_id: str | None = None) -> Problem:
     if isinstance(error, vmmr.CallError):
         return _of_call(error, request_id)
     if isinstance(error, vmmr.FetchError):
-        return _own(Reason.URL_NOT_FETCHED, str(error), request_id=request_id)
+        return _own(Reason.URL_NOT_FETCHED, str(error).partition(_ADVICE)[0], request_id=request_id)
     if isinstance(error, vmmr.PhotoError):
         return _own(Reason.UNREADABLE_PHOTO, str(error), request_id=request_id)
     if isinstance(error, vmmr.ProtocolError):

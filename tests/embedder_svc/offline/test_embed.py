@@ -158,7 +158,7 @@ class TestArtifact:
         assert last[-1] == f"next: vmmr-search build {tmp_path / 'out'} --out index"
         monkeypatch.setattr(embed_command, "_NAMED", 2)
         collection.embed(tmp_path / "again")
-        assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()[-3:]] == [
+        assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()[-4:-1]] == [
             "  car 3.png",
             "  car 70.png",
             "  ...",
