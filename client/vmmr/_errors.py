@@ -11,8 +11,8 @@ VmmrError
 │   │   └── MessageTooLargeError  ... because it has more bytes than a message may
 │   ├── ModelMismatchError        the embeddings are of another model than the index
 │   ├── ItemNotFoundError         the gallery has no item of that id
-│   ├── UnauthenticatedError      the token or the client certificate isn't accepted
-│   ├── OverloadedError           a queue is full; try again after `retry_after_s`
+│   ├── UnauthenticatedError      the token or the client certificate isn't accepted, or not for that
+│   ├── OverloadedError           a queue is full, or a limit reached; try again after `retry_after_s`
 │   ├── DeadlineExceededError     no answer in time (a TimeoutError too)
 │   ├── UnavailableError          can't be reached, or shutting down, retries included
 │   └── ServerError               the service failed; `request_id` finds it in its log
@@ -124,11 +124,11 @@ class ItemNotFoundError(CallError):
 
 
 class UnauthenticatedError(CallError):
-    """The token or the client certificate is missing or isn't accepted."""
+    """The token or the client certificate is missing or isn't accepted, or whoever has it may not do that (`PERMISSION_DENIED`)."""
 
 
 class OverloadedError(CallError):
-    """A queue is full. Try again after `retry_after_s`."""
+    """A queue is full, or the caller asked for more than its limits allow. Try again after `retry_after_s`, if it is there."""
 
 
 class DeadlineExceededError(CallError, TimeoutError):

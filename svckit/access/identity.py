@@ -45,7 +45,8 @@ class Identity:
     @property
     def sources(self) -> list[Source[Any]]:
         """What was read, and is to be read anew when it changes."""
-        return [self._token, self._callers, *([self._jwts.keys] if self._jwts else [])]
+        found = (self._token, self._callers, *((self._jwts.keys,) if self._jwts else ()))
+        return [source for source in found if source.place]
 
     def refresh(self) -> None:
         """Read anew what has changed. It may block."""

@@ -39,7 +39,8 @@ class Source(Generic[Value]):
         self.value = initial
         self.problem = ""
         """Why the value is not what the place holds now; empty if it is."""
-        self._place = place
+        self.place = place
+        """Where it is from; empty if nothing is read."""
         self._read = read
         self._parse = parse
         self._version = version
@@ -57,7 +58,7 @@ class Source(Generic[Value]):
             return
         before = self.value
         self._try()
-        about = {"what": self.name, "place": self._place}
+        about = {"what": self.name, "place": self.place}
         if self.problem:
             _log.error("could not read it anew, what was read before holds", extra={**about, "error": self.problem})
         elif self.value != before:
@@ -69,9 +70,9 @@ class Source(Generic[Value]):
         try:
             self.value = self._parse(self._read())
         except OSError as error:
-            self.problem = f"{self.name} {self._place}: {error.strerror or error}"
+            self.problem = f"{self.name} {self.place}: {error.strerror or error}"
         except ValueError as error:
-            self.problem = f"{self.name} {self._place}: {error}"
+            self.problem = f"{self.name} {self.place}: {error}"
         else:
             self.problem = ""
 
