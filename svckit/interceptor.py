@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from svckit import logs, streams
 from svckit.access.access import Access, Call
+from svckit.access.callers import ANYBODY
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
 from svckit.gate import Gate
@@ -293,6 +294,8 @@ def _metadata(context: Context, key: str) -> str:
 
 def _log_call(call: Call, code: grpc.StatusCode, reason: Reason | None, seconds: float) -> None:
     fields = {"method": call.method, "peer": call.peer, "code": code.name, "duration_ms": round(1e3 * seconds, 3)}
+    if call.caller is not None and call.caller is not ANYBODY:
+        fields["caller"] = call.caller.name
     _log.info("call", extra=fields if reason is None else {**fields, "reason": reason.value})
 
 

@@ -1,5 +1,6 @@
 """Values that are read from files and URLs, and again when those change. What cannot be read leaves the value as it was."""
 
+import http.client
 import logging
 import ssl
 import time
@@ -71,8 +72,8 @@ class Source(Generic[Value]):
             self.value = self._parse(self._read())
         except OSError as error:
             self.problem = f"{self.name} {self.place}: {error.strerror or error}"
-        except ValueError as error:
-            self.problem = f"{self.name} {self.place}: {error}"
+        except (ValueError, RecursionError, http.client.HTTPException) as error:
+            self.problem = f"{self.name} {self.place}: {error or type(error).__name__}"
         else:
             self.problem = ""
 

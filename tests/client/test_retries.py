@@ -143,7 +143,9 @@ def test_a_service_that_can_not_be_reached_is_given_up_earlier_if_so_wished(cloc
 def test_a_server_that_takes_connections_and_says_nothing_can_not_be_reached(services):
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        vmmr.Client(f"127.0.0.1:{silent.getsockname()[1]}", services.search_target, timeout_s=60, reconnect_s=0.2) as client,
+        vmmr.Client(
+            f"127.0.0.1:{silent.getsockname()[1]}", services.search_target, timeout_s=60, reconnect_s=0.2
+        ) as client,
         pytest.raises(vmmr.UnavailableError),
     ):
         client.model_info()

@@ -313,7 +313,8 @@ async def test_a_role_that_is_too_low(served, method, request_, caller):
     await gallery(server.channel, method, request_, "chief")
 
 
-async def test_writes_are_noted_with_who_what_how_many_and_the_sequence(served):
+async def test_writes_are_noted_with_who_what_how_many_and_the_sequence(served, caplog):
+    caplog.set_level("INFO", "svckit.calls")
     server = await served()
     items = [gallery_pb2.Item(item_id=str(n), label="lada_niva_1999", batch_id="b") for n in range(3)]
     await gallery(server.channel, "AddItems", gallery_pb2.AddItemsRequest(items=items), "importer")
@@ -333,6 +334,7 @@ async def test_writes_are_noted_with_who_what_how_many_and_the_sequence(served):
         "unchanged": 0,
         "journal_sequence": 7,
     }
+    assert [record.caller for record in caplog.records if record.message == "call"] == ["importer", "importer"]
 
 
 def over(served):

@@ -1,5 +1,6 @@
 """Files that are read anew when they change, and not otherwise; a broken one leaves what was read before."""
 
+import http.client
 import os
 
 import pytest
@@ -62,6 +63,18 @@ def test_a_broken_file_leaves_the_value_and_is_told_once_until_it_is_well(source
     path.write_text("333")
     source.refresh()
     assert (source.value, source.problem) == (333, "")
+
+
+def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeypatch):
+    for error in (http.client.IncompleteRead(b""), RecursionError(), PermissionError(13, "Permission denied")):
+
+        def fails(error=error):
+            raise error
+
+        monkeypatch.setattr(source, "_read", fails)
+        source.refresh(at_once=True)
+        assert source.problem.startswith(f"number {path}: ")
+    assert source.value == 1
 
 
 def test_at_the_start_a_broken_file_ends_it(path):
