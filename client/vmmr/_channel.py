@@ -57,6 +57,8 @@ def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: 
         # Calls to a server that is gone fail at once until gRPC connects anew: it is to try about as often as calls are retried.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # So is it to ask for the name's addresses, which change when servers are replaced. By default it waits half a minute after it last did.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # Also how long gRPC waits for a server that takes a connection and says nothing, or a host that does not answer.
         *([] if reconnect_s is None else [("grpc.min_reconnect_backoff_ms", int(reconnect_s * 1000))]),
         *([] if shared else [("grpc.use_local_subchannel_pool", 1)]),
