@@ -19,7 +19,7 @@ with needing_services("vmmr-embedder"):
     from vmmr.inference.v2 import inference_pb2_grpc
 
     from embedder_svc.exporting import command as export_command
-    from embedder_svc.network import info_command
+    from embedder_svc.network import fetch_command, info_command
     from embedder_svc.network.choice import choose_bundle
     from embedder_svc.network.detector import Detector, View
     from embedder_svc.network.model import Model
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     config.add_arguments(serve, EmbedderConfig, PREFIX)
     serve.set_defaults(run=lambda args: supervisor.serve(_serve, EmbedderConfig, PREFIX, args, PROGRAM))
-    for command in (info_command, export_command, embed_command, train_command):
+    for command in (info_command, fetch_command, export_command, embed_command, train_command):
         command.add(commands)
     return program
 

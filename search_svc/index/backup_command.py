@@ -31,9 +31,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("backups", metavar="BACKUPS", help="the folder of backups: a path or a URL")
     parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory to make; must not be there")
     add_at_sequence(parser)
-    parser.set_defaults(
-        run=lambda args: print(f"{args.index}: {told(restore(args.backups, args.index, args.at_sequence))}")
+    parser.add_argument(
+        "--if-absent", action="store_true", help="do nothing if INDEX is there: for containers, which may start again"
     )
+    parser.set_defaults(run=_restore)
 
 
 def add_at_sequence(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,13 @@ def _back_up(args: argparse.Namespace) -> None:
         beside.yield_to_server()
     done = back_up(args.index, args.backups, args.keep or 0)
     print(f"{args.backups}: {told(done)}, of which copied {_mib(done.copied)}")
+
+
+def _restore(args: argparse.Namespace) -> None:
+    if args.if_absent and args.index.exists():
+        print(f"{args.index}: is there already, and is left as it is")
+        return
+    print(f"{args.index}: {told(restore(args.backups, args.index, args.at_sequence))}")
 
 
 def _mib(size: int) -> str:

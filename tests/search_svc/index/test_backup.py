@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_svc.__main__ import parser
 from search_svc.building.compaction import compact
 from search_svc.index import backup, backup_records
 from search_svc.index.backup import BackupRunningError, back_up, restore
@@ -656,3 +657,22 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+class TestRestoreIfAbsent:
+    def run(self, *arguments):
+        args = parser().parse_args(["restore", *map(str, arguments)])
+        args.run(args)
+
+    def test_makes_the_index_once_and_leaves_it_as_it_is_then(self, index, backups, tmp_path, capsys):
+        back_up(index, backups)
+        self.run("--if-absent", backups, tmp_path / "made")
+        write(tmp_path / "made", Delete(("new",)))
+        self.run("--if-absent", backups, tmp_path / "made")
+        assert "left as it is" in capsys.readouterr().out
+        assert "new" not in replayed(tmp_path / "made")
+
+    def test_without_it_an_index_that_is_there_is_an_error(self, index, backups):
+        back_up(index, backups)
+        with pytest.raises(ArtifactError, match="already exists"):
+            self.run(backups, index)
