@@ -1,0 +1,194 @@
+{{- define "vmmr.name" -}}{{ printf "%s-vmmr" .Release.Name | trunc 50 | trimSuffix "-" }}{{- end }}
+
+{{- define "vmmr.labels" -}}
+app.kubernetes.io/name: vmmr
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "vmmr.image" -}}
+{{ with .root.Values.image.registry }}{{ . }}/{{ end }}{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+
+{{- /* The components that this release has: what they are called, the values and the ports of each. */}}
+{{- define "vmmr.components" -}}
+- {component: embedder, prefix: VMMR_EMBEDDER, port: 50051, grpc: true, values: embedder, batcher: embed}
+- {component: search, prefix: VMMR_SEARCH, port: 50052, grpc: true, values: search, batcher: search}
+{{- if .Values.search.writer.enabled }}
+- {component: search-writer, prefix: VMMR_SEARCH, port: 50052, grpc: true, values: search, writer: true}
+{{- end }}
+{{- if .Values.web.enabled }}
+- {component: web, prefix: VMMR_WEB, port: 8080, grpc: false, values: web}
+{{- end }}
+{{- end }}
+
+{{- define "vmmr.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* Where a server finds model or gallery. */}}
+{{- define "vmmr.arguments" -}}
+{{- $values := get .root.Values .values }}
+{{- if eq .component "embedder" }}[serve, --model, {{ ternary "/data/model" "/model" (ne $values.model "") }}]
+{{- else if .writer }}[serve, --index, /data/gallery{{ with $values.gallery }}, --backup-to, {{ . | quote }}{{ end }}]
+{{- else if eq .component "search" }}[serve, --index, {{ ternary "/data/gallery" "/index" (ne $values.gallery "") }}, --read-only]
+{{- else }}[serve]
+{{- end }}
+{{- end }}
+
+{{- define "vmmr.environment" -}}
+{{- $root := .root }}
+{{- $env := dict
+  (printf "%s_DRAIN_PAUSE_S" .prefix) (toString $root.Values.shutdown.drainPauseSeconds)
+  (printf "%s_DRAIN_S" .prefix) (toString $root.Values.shutdown.drainSeconds)
+}}
+{{- if .grpc }}
+{{- if $root.Values.tls.secret }}
+{{- $_ := set $env (printf "%s_TLS_CERT" .prefix) "/tls/tls.crt" }}
+{{- $_ := set $env (printf "%s_TLS_KEY" .prefix) "/tls/tls.key" }}
+{{- end }}
+{{- if $root.Values.token.secret }}{{- $_ := set $env (printf "%s_TOKEN_FILE" .prefix) "/token/token" }}{{- end }}
+{{- else }}
+{{- $name := include "vmmr.name" $root }}
+{{- $_ := set $env "VMMR_WEB_EMBEDDER" (printf "%s-embedder.%s.svc:50051" $name $root.Release.Namespace) }}
+{{- $_ := set $env "VMMR_WEB_SEARCH" (printf "%s-search.%s.svc:50052" $name $root.Release.Namespace) }}
+{{- if $root.Values.tls.secret }}{{- $_ := set $env "VMMR_WEB_SERVICES_TLS_CA" "/tls/ca.crt" }}{{- end }}
+{{- if $root.Values.token.secret }}{{- $_ := set $env "VMMR_WEB_SERVICES_TOKEN_FILE" "/token/token" }}{{- end }}
+{{- end }}
+{{- $own := (get $root.Values .values).env }}
+{{- if .writer }}{{- $own = merge (dict) $root.Values.search.writer.env $own }}{{- end }}
+{{- range $key, $value := merge (dict) $own $env }}
+- {name: {{ $key }}, value: {{ toString $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{- /* What is asked of a server. The cluster's own probe of gRPC speaks no TLS. */}}
+{{- define "vmmr.ready" -}}
+{{- if not .grpc }}httpGet: {path: /readyz, port: main}
+{{- else if .root.Values.tls.secret }}exec: {command: [python, -m, svckit.probe, "127.0.0.1:{{ .port }}", --tls-ca, /tls/ca.crt]}
+{{- else }}grpc: {port: {{ .port }}}
+{{- end }}
+{{- end }}
+
+{{- define "vmmr.alive" -}}
+{{- if not .grpc }}httpGet: {path: /healthz, port: main}
+{{- else if .root.Values.tls.secret }}tcpSocket: {port: main}
+{{- else }}grpc: {port: {{ .port }}}
+{{- end }}
+{{- end }}
+
+{{- /* The command that brings what the server serves, before it starts; empty if it is in the image. */}}
+{{- define "vmmr.fetch" -}}
+{{- $values := get .root.Values .values }}
+{{- if and (eq .component "embedder") $values.model }}[vmmr-embedder, fetch, {{ $values.model | quote }}, /data/model]
+{{- else if and .writer $values.writer.from }}[vmmr-search, restore, --if-absent, {{ $values.writer.from | quote }}, /data/gallery]
+{{- else if .writer }}[sh, -c, "[ -e /data/gallery ] || { rm -rf /data/new && cp -r /index /data/new && mv /data/new /data/gallery; }"]
+{{- else if and (eq .component "search") $values.gallery }}[vmmr-search, restore, --if-absent, {{ $values.gallery | quote }}, /data/gallery]
+{{- end }}
+{{- end }}
+
+{{- define "vmmr.pod" -}}
+{{- $root := .root }}
+{{- $values := get $root.Values .values }}
+{{- $fetch := include "vmmr.fetch" . }}
+metadata:
+  labels:
+    {{- include "vmmr.labels" . | nindent 4 }}
+  {{- if and (eq .component "search") $values.galleryRevision }}
+  annotations: {vmmr/gallery-revision: {{ $values.galleryRevision | quote }}}
+  {{- end }}
+spec:
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets: {{ toJson . }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ add (include "vmmr.ending" $root) 5 }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 10001
+    runAsGroup: 10001
+    fsGroup: 10001
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile: {type: RuntimeDefault}
+  topologySpreadConstraints:
+    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - maxSkew: 1
+      topologyKey: {{ . }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "vmmr.labels" $ | nindent 10 }}
+    {{- end }}
+  {{- if $fetch }}
+  initContainers:
+    - name: fetch
+      image: {{ include "vmmr.image" (dict "root" $root "image" $values.image) }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      command: {{ $fetch }}
+      securityContext: {{- include "vmmr.securityContext" . | nindent 8 }}
+      {{- with $root.Values.storageSecret }}
+      envFrom: [{secretRef: {name: {{ . }}}}]
+      {{- end }}
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        - {name: data, mountPath: /data}
+  {{- end }}
+  containers:
+    - name: {{ .component }}
+      image: {{ include "vmmr.image" (dict "root" $root "image" $values.image) }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: {{ include "vmmr.arguments" . }}
+      env: {{- include "vmmr.environment" . | nindent 8 }}
+      {{- if and .writer $root.Values.storageSecret }}
+      envFrom: [{secretRef: {name: {{ $root.Values.storageSecret }}}}]
+      {{- end }}
+      ports:
+        - {name: main, containerPort: {{ .port }}}
+        - {name: metrics, containerPort: 9464}
+      startupProbe:
+        {{- include "vmmr.ready" . | nindent 8 }}
+        periodSeconds: 5
+        timeoutSeconds: 5
+        failureThreshold: 120
+      readinessProbe:
+        {{- include "vmmr.ready" . | nindent 8 }}
+        periodSeconds: 10
+        timeoutSeconds: 5
+      livenessProbe:
+        {{- include "vmmr.alive" . | nindent 8 }}
+        periodSeconds: 20
+        timeoutSeconds: 5
+      lifecycle: {preStop: {sleep: {seconds: {{ $root.Values.shutdown.preStopSeconds }}}}}
+      securityContext: {{- include "vmmr.securityContext" . | nindent 8 }}
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        {{- if $fetch }}
+        - {name: data, mountPath: /data{{ if eq .component "embedder" }}, readOnly: true{{ end }}}
+        {{- end }}
+        {{- if $root.Values.tls.secret }}
+        - {name: tls, mountPath: /tls, readOnly: true}
+        {{- end }}
+        {{- if $root.Values.token.secret }}
+        - {name: token, mountPath: /token, readOnly: true}
+        {{- end }}
+  volumes:
+    - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+    {{- if and $fetch (not .writer) }}
+    - {name: data, emptyDir: {sizeLimit: {{ $values.gallerySize | default "2Gi" }}}}
+    {{- end }}
+    {{- with $root.Values.tls.secret }}
+    - {name: tls, secret: {secretName: {{ . }}, defaultMode: 0440}}
+    {{- end }}
+    {{- with $root.Values.token.secret }}
+    - {name: token, secret: {secretName: {{ . }}, defaultMode: 0440}}
+    {{- end }}
+{{- end }}
+
+{{- define "vmmr.ending" -}}
+{{ addf .Values.shutdown.preStopSeconds .Values.shutdown.drainPauseSeconds .Values.shutdown.drainSeconds | ceil | int }}
+{{- end }}
