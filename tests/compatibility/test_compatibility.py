@@ -32,7 +32,7 @@ from svckit.artifact import ArtifactError, read_sealed, write_manifest
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "upgrades.md").read_text()
 ARCHIVES = ("first-journal", "before-deciles")
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 @pytest.fixture(params=ARCHIVES)
