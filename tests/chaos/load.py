@@ -15,8 +15,11 @@ from vmmr import Client, Embeddings, Item, SearchOptions, VmmrError
 from tests.chaos.stage import Stage, vectors
 
 PARTS = ("before", "during", "after")
-TIMEOUT_S = 3.0
+TIMEOUT_S = 10.0
+"""The SDK's own default."""
 _PAUSE_S = 0.05
+RING = 300
+"""So many adds are of new items; those after them replace these, with the same embeddings, so that the disk does not fill by itself."""
 _IN_A_ROW = 3
 """So many calls of each kind must succeed, one after the other, for all to be well again."""
 
@@ -112,9 +115,10 @@ class Load:
 
     def _add(self, client: Client) -> None:
         self._number += 1
-        names = [f"added {self._number}.{part}" for part in range(1 + self._number % 3)]
-        made = vectors(len(names), self._stage.info.dimension, seed=self._number)
-        items = [Item(name, "lada_niva_1999") for name in names]
+        round_, place = divmod(self._number, RING)
+        names = [f"added {place}.{part}" for part in range(1 + place % 3)]
+        made = vectors(len(names), self._stage.info.dimension, seed=1 + place)
+        items = [Item(name, "lada_niva_1999", uri=f"round {round_}") for name in names]
         self._vectors |= dict(zip(names, made, strict=True))
         done = client.add_items(items, Embeddings(self._stage.info.fingerprint, made))
         self.acknowledged |= dict.fromkeys(names, done.journal_sequence)

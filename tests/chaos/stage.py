@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,8 @@ from search_svc.voting.labels import parse
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models/resnet50-cars-int8"
 ITEMS = 200
-DISK_KIB = 32_000
+DISK_KIB = 96_000
+"""Room for some versions and the journal of as many items as the callers add, and not for much more."""
 START_S = 180
 SERVERS = ("embedder", "writer", "reader")
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -33,8 +35,10 @@ _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 class Stage:
     """Three servers: an embedder, a search server that is written to, and one that follows the same index."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, needs: Collection[str]) -> None:
+        """`needs` are the parts that faults are to be made of: `disk`, `network`, `clock`."""
         self.work = work
+        self._needs = needs
         self.disk, self.index = work / "disk", work / "disk" / "index"
         self.info = bundle.read(MODEL)
         self.base = vectors(ITEMS, self.info.dimension, seed=0)
@@ -51,6 +55,7 @@ class Stage:
         with contextlib.ExitStack() as stack:
             self._clean = stack
             stack.callback(self._kill_all)
+            self.disk.mkdir()
             self._part("disk", self._make_disk)
             self._part("network", self._make_network)
             self._part("clock", self._make_clock)
@@ -130,14 +135,16 @@ class Stage:
             process.kill()
             process.wait()
 
-    def _part(self, name: str, make) -> None:
+    def _part(self, name: str, make: Callable[[], None]) -> None:
+        if name not in self._needs:
+            self.missing[name] = "no fault was asked for that needs it"
+            return
         try:
             make()
         except (OSError, subprocess.CalledProcessError) as error:
             self.missing[name] = getattr(error, "stderr", None) or str(error)
 
     def _make_disk(self) -> None:
-        self.disk.mkdir()
         command("mount", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(self.disk))
         self._clean.callback(subprocess.run, ["umount", "-l", str(self.disk)], check=False)
 
