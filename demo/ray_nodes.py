@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 _MEMORY_BYTES = 80 * 2**20
 """Of a node's object store, the least that Ray allows: nothing that we send goes through it."""
@@ -21,7 +22,10 @@ def ray_nodes(count: int, cores: int = 1, **head: Any) -> Iterator[Any]:
     `head` are more arguments of its first node. The nodes end with the block.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster  # noqa: PLC0415 (takes seconds, and is an extra)
+    from ray import shutdown  # noqa: PLC0415 (takes seconds, and is an extra)
+    from ray.cluster_utils import Cluster  # noqa: PLC0415
+
+    leave: Any = shutdown
 
     cluster = Cluster()
     try:
@@ -29,6 +33,7 @@ def ray_nodes(count: int, cores: int = 1, **head: Any) -> Iterator[Any]:
             add_node(cluster, cores, **(head if number == 0 else {}))
         yield cluster
     finally:
+        leave()  # this process, if it is connected, cannot outlive its node
         cluster.shutdown()
 
 
@@ -48,12 +53,12 @@ def _without_haste() -> Iterator[None]:
     """
     from ray._private import node, services  # noqa: PLC0415
 
-    start, find = node.Node.start_ray_processes, services.get_node
+    start: Any = node.Node.start_ray_processes
+    find: Any = services.get_node
 
     def start_with_file(self: Any) -> None:
         port = self._ray_params.dashboard_agent_listen_port
-        name = node.get_port_filename(self._node_id, "dashboard_agent_listen_port")
-        Path(self._session_dir, name).write_text(str(port))
+        Path(self._session_dir, f"dashboard_agent_listen_port_{self._node_id}").write_text(str(port))
         start(self)
 
     def find_in_time(*about: Any) -> Any:
@@ -66,11 +71,11 @@ def _without_haste() -> Iterator[None]:
                     raise
                 time.sleep(0.2)
 
-    node.Node.start_ray_processes, services.get_node = start_with_file, find_in_time
-    try:
+    with (
+        patch.object(node.Node, "start_ray_processes", start_with_file),
+        patch.object(services, "get_node", find_in_time),
+    ):
         yield
-    finally:
-        node.Node.start_ray_processes, services.get_node = start, find
 
 
 def _free_ports() -> dict[str, int]:

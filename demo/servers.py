@@ -15,7 +15,7 @@ from demo.screen import step
 from svckit.cli import CommandError
 from svckit.probe import health
 
-_START_S, _STOP_S = 90.0, 40.0
+_START_S, _STOP_S = 240.0, 40.0
 _LOOK_S = 0.05
 
 
@@ -35,8 +35,8 @@ def serving(work: Path, index: Path | None = None) -> Iterator[Pair]:
     """
     with ExitStack() as stack:
         with step("serve") as starting:
-            embedder = stack.enter_context(_server("embedder", work))
-            search = stack.enter_context(_server("search", work, *(() if index is None else ("--index", index))))
+            embedder = stack.enter_context(running("embedder", work))
+            search = stack.enter_context(running("search", work, *(() if index is None else ("--index", index))))
             pair = Pair(embedder.address(), search.address())
             starting.result = f"embedder on {pair.embedder}, search on {pair.search}"
         yield pair
@@ -46,7 +46,7 @@ def serving(work: Path, index: Path | None = None) -> Iterator[Pair]:
             stopping.result = "both servers drained, and ended with exit code 0"
 
 
-class _Server:
+class Server:
     def __init__(self, name: str, command: Sequence[str | Path], log: Path, port_file: Path) -> None:
         self.log = log
         self._name = name
@@ -86,9 +86,10 @@ class _Server:
 
 
 @contextmanager
-def _server(name: str, work: Path, *settings: str | Path) -> Iterator[_Server]:
+def running(name: str, work: Path, *settings: str | Path) -> Iterator["Server"]:
+    """Run the server `vmmr-NAME serve` with these settings while the block lasts. Its log is `work`/NAME.log."""
     command = (program(f"vmmr-{name}"), "serve", *settings)
-    server = _Server(name, command, work / f"{name}.log", work / f"{name}.ports.json")
+    server = Server(name, command, work / f"{name}.log", work / f"{name}.ports.json")
     try:
         yield server
     except Exception:

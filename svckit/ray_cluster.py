@@ -30,18 +30,18 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def check(address: str) -> Any:
-    """Return the module `ray`. Raise CommandError if it is not installed, or nothing listens at HOST:PORT: Ray itself would try for minutes."""
+def check(address: str, flag: str = "--ray") -> Any:
+    """Return the module `ray`. Raise CommandError, naming the flag, if it is not installed, or nothing listens at HOST:PORT: Ray itself would try for minutes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with needing("ray", CommandError):
         import ray  # noqa: PLC0415 (it takes seconds, and is an extra)
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
-        raise CommandError(f"--ray must be HOST:PORT, got {address}")
+        raise CommandError(f"{flag} must be HOST:PORT, got {address}")
     try:
         socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
     except OSError as error:
-        raise CommandError(f"--ray: there is no Ray cluster at {address}: {error.strerror or error}") from error
+        raise CommandError(f"{flag}: there is no Ray cluster at {address}: {error.strerror or error}") from error
     return ray
 
 

@@ -26,7 +26,7 @@ class SearchConfig(ServerConfig):
     )
     device: str = option("cpu", choices=DEVICES, help="what searches; cuda is every GPU there is")
     engine: str = option("local", choices=ENGINES, help="where the shards are: in this process, or on a Ray cluster")
-    ray_address: str | None = option(None, help="HOST:PORT of the Ray cluster, or auto, for --engine ray")
+    ray_address: str | None = option(None, help="HOST:PORT of the Ray cluster, for --engine ray")
     replicas: int = option(
         1, minimum=1, maximum=100, help="replicas of each shard, on as many nodes of the Ray cluster"
     )

@@ -32,9 +32,7 @@ def _add(
     run: Callable[[argparse.Namespace], None],
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.add_argument(
-        "--ray-address", metavar="HOST:PORT", help=f"of the Ray cluster, or auto (env {PREFIX}_RAY_ADDRESS)"
-    )
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help=f"of the Ray cluster (env {PREFIX}_RAY_ADDRESS)")
     parser.set_defaults(run=run)
     return parser
 

@@ -15,6 +15,7 @@ from search_svc.engine.cluster.source import VersionSource
 from svckit.cli import CommandError
 from svckit.extras import needing
 from svckit.gate import shutting_down
+from svckit.ray_cluster import check
 
 with needing("ray", CommandError):
     import ray
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 def connect(address: str) -> None:
     """Connect this process to the cluster. Raise CommandError if there is none at the address."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    check(address, "--ray-address")
     before = signal.getsignal(signal.SIGTERM)
     try:
         # Replicas are shared by programs of one version: others might not understand them, or answer otherwise.
@@ -47,9 +48,10 @@ def connect(address: str) -> None:
             configure_logging=False,
         )
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise CommandError(f"there is no Ray cluster at {address}: {error}") from error
+        raise CommandError(f"--ray-address: there is no Ray cluster at {address}: {error}") from error
     finally:
-        signal.signal(signal.SIGTERM, before)  # Ray takes it
+        signal.signal(signal.SIGTERM, before)  # Ray takes it,
+        logging.setLogRecordFactory(logging.LogRecord)  # and adds a field of its own to every line of the log
 
 
 def keeper() -> Any:

@@ -1,19 +1,10 @@
-"""A cluster of two nodes on this machine, for all tests of engine `ray`."""
+"""What tests of engine `ray` share."""
 
 import time
 
 import pytest
 
-from demo.ray_nodes import ray_nodes
-
 WAIT_S = 240  # each process of Ray takes a second of a core to start, and tests run beside others
-
-
-@pytest.fixture(scope="session")
-def ray_address():
-    pytest.importorskip("ray", reason="NO RAY HERE: the tests of engine ray did not run")
-    with ray_nodes(2) as cluster:
-        yield cluster.address
 
 
 @pytest.fixture(scope="session")

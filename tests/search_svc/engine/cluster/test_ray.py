@@ -300,3 +300,11 @@ def test_writes_and_a_version_switch_are_followed_as_by_an_engine_in_this_proces
 def test_settings_that_do_not_go_together_are_refused(settings, says, tmp_path):
     with pytest.raises(ConfigError, match=says):
         SearchConfig(index=tmp_path, **settings)
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:1"])
+def test_where_no_cluster_is_says_so_at_once(address):
+    from search_svc.engine.cluster.connection import connect
+
+    with pytest.raises(CommandError, match=rf"--ray-address.* {address}"):
+        connect(address)
