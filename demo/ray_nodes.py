@@ -22,10 +22,10 @@ def ray_nodes(count: int, cores: int = 1, **head: Any) -> Iterator[Any]:
     `head` are more arguments of its first node. The nodes end with the block.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray import shutdown  # noqa: PLC0415 (takes seconds, and is an extra)
+    import ray  # noqa: PLC0415 (takes seconds, and is an extra)
     from ray.cluster_utils import Cluster  # noqa: PLC0415
 
-    leave: Any = shutdown
+    leave: Any = ray.shutdown
 
     cluster = Cluster()
     try:
