@@ -39,7 +39,9 @@ class TLS:
             raise ValueError("a client certificate and its key go together: give both cert and key, or neither")
 
 
-def options(target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool, reconnect_s: float | None = None) -> list[tuple[str, Any]]:
+def options(
+    target: str, *, max_message_bytes: int, keepalive_s: float, shared: bool, reconnect_s: float | None = None
+) -> list[tuple[str, Any]]:
     """Return the options of a channel to `target`.
 
     `shared`: the channel may use a connection that another channel of this process has to the same target.

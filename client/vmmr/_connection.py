@@ -88,7 +88,13 @@ class Connection:
         """
         shared = connections == 1
         options = {
-            name: _channel.options(target, max_message_bytes=max_message_bytes, keepalive_s=keepalive_s, shared=shared, reconnect_s=reconnect_s)
+            name: _channel.options(
+                target,
+                max_message_bytes=max_message_bytes,
+                keepalive_s=keepalive_s,
+                shared=shared,
+                reconnect_s=reconnect_s,
+            )
             for name, target in targets.items()
         }
         credentials = _channel.credentials(tls) if tls else None

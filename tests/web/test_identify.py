@@ -52,7 +52,7 @@ def test_a_photo_is_fetched_from_its_url_by_the_rules_of_the_sdk(opened, web_ser
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    "redirect",
     [
         ("http://127.0.0.2:{port}/car.jpg", "leads to 127.0.0.2, which is not a public address"),
         ("http://169.254.169.254/latest/meta-data/", "leads to 169.254.169.254, which is not a public address"),
@@ -65,8 +65,9 @@ def test_a_photo_is_fetched_from_its_url_by_the_rules_of_the_sdk(opened, web_ser
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/identify", "/v1/embed"])
-def test_a_redirect_does_not_lead_to_a_private_address(opened, services, monkeypatch, path, target, says):
+def test_a_redirect_does_not_lead_to_a_private_address(opened, services, monkeypatch, path, redirect):
     """The server that redirects, at 127.0.0.1, is taken for a public one; whatever else it names is what it is."""
+    target, says = redirect
     with secret_server() as (port, asked), redirecting(target.format(port=port)) as url:
         monkeypatch.setattr(_fetch, "is_public", lambda address: str(address) == "127.0.0.1" or is_public(address))
         reply = opened().http.post(path, json={"url": url})

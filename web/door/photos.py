@@ -77,7 +77,9 @@ class PhotoBody(BaseModel):
         extra="forbid", json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["base64"]}]}
     )
     url: str = Field(default="", min_length=1, max_length=8192, description="Where the photo is: http:// or https://.")
-    base64: Annotated[bytes, EncodedBytes(encoder=_Base64)] = Field(default=b"", min_length=1, description="The encoded photo, as base64.")
+    base64: Annotated[bytes, EncodedBytes(encoder=_Base64)] = Field(
+        default=b"", min_length=1, description="The encoded photo, as base64."
+    )
     name: str = Field(default="", max_length=1024, description="A name to find the photo by in the answer.")
     crop: CropBody | None = Field(default=None, description="The part of the photo to look at.")
 
