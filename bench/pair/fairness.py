@@ -37,6 +37,7 @@ from bench.lib.photos import photos_of
 from bench.lib.servers import serving
 
 OUT = RESULTS / "fairness.json"
+METHODS = {"Embed": "embedder_svc", "Classify": "search_svc"}
 PEOPLE = ("other", "greedy", "unlimited")
 TIMEOUT_S = 30.0
 TRIED_S = 3.0
@@ -59,13 +60,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each kind, a round")
     parser.add_argument("--share", type=float, default=0.15, help="of what the service can do")
     parser.add_argument("--photos", type=Path, default=CARS, metavar="DIR", help="a folder of folders of JPEGs")
+    parser.add_argument("--only", nargs="+", choices=tuple(METHODS), default=tuple(METHODS), metavar="METHOD")
     parser.add_argument("--out", type=Path, default=OUT, metavar="JSON")
     args = parser.parse_args()
     source, photos = photos_of(args.photos)
     about = {"machine": machine.describe(), "photos": source}
     settings = {name: getattr(args, name) for name in ("rounds", "seconds", "share")}
     figures = {}
-    for module, method in (("embedder_svc", "Embed"), ("search_svc", "Classify")):
+    for method in args.only:
+        module = METHODS[method]
         with tempfile.TemporaryDirectory() as folder, serving(module, *_flags(Path(folder), 1e6)) as server:
             rate = args.share * asyncio.run(_capacity(Target(module, server.address, photos)))
         with tempfile.TemporaryDirectory() as folder, serving(module, *_flags(Path(folder), rate)) as server:
