@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--targets", metavar="NAME,...", default=",".join(WEIGHTS))
     parser.add_argument("--seed", type=int, default=18)
     parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()) / "vmmr-fuzz-findings")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="store the table")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="store the table, added to what is there")
     args = parser.parse_args()
     names = args.targets.split(",")
     whole = sum(WEIGHTS[name] for name in names)
@@ -56,6 +56,7 @@ def main() -> None:
         show(runs[-1])
     print(f"{sum(run.executions for run in runs)} executions")
     if args.out:
+        runs = added(runs, args.out)
         about = {"machine": machine.describe(), "seed": args.seed, "executions": sum(run.executions for run in runs)}
         args.out.write_text(
             json.dumps({**about, "targets": {run.target: asdict(run) for run in runs}}, indent=1) + "\n"
@@ -88,6 +89,22 @@ def fuzz(name: str, executions: int, args: argparse.Namespace) -> Run:
         elif args.minutes or not counted:
             break
     return run
+
+
+def added(runs: list[Run], path: Path) -> list[Run]:
+    """Return the runs together with those that are stored."""
+    stored = json.loads(path.read_text())["targets"] if path.exists() else {}
+    together = {name: Run(**fields) for name, fields in stored.items()}
+    for run in runs:
+        before = together.get(run.target, Run(run.target))
+        together[run.target] = Run(
+            run.target,
+            before.executions + run.executions,
+            round(before.cpu_s + run.cpu_s, 1),
+            max(before.coverage, run.coverage),
+            before.findings + run.findings,
+        )
+    return list(together.values())
 
 
 def show(run: Run) -> None:

@@ -24,9 +24,11 @@ from embedder_svc.serving.looking import Finder
 from embedder_svc.serving.pipeline import Pipeline
 from embedder_svc.serving.service import EmbedderService
 from search_svc import __main__ as search
+from search_svc.engine.local import LocalEngine
 from search_svc.index.base import VersionBase
 from search_svc.index.journal import Journal
 from search_svc.index.journal_writer import JournalWriter
+from search_svc.live.opening import Opener
 from search_svc.serving.config import SearchConfig
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
@@ -55,17 +57,20 @@ class Message:
         self._runner.run(self._open(folder))
         assert self._handlers.found.keys() == set(METHODS)
 
-    def __call__(self, content: bytes) -> None:
+    def __call__(self, content: bytes) -> bool:
+        """Return whether there was an answer, and no refusal."""
         if not content:
-            return
+            return False
         handler = self._handlers.found[METHODS[content[0] % len(METHODS)]]
         try:
             request = handler.request_deserializer(content[1:])
         except DecodeError:
-            return  # the interceptor tells the caller
+            return False  # the interceptor tells the caller
         with _expecting_reasons():
             reply = self._runner.run(handler.unary_unary(request, _Context()))
             handler.response_serializer(reply)
+            return True
+        return False
 
     async def _open(self, folder: Path) -> None:
         self._open_embedder(folder / "bundle")
@@ -93,7 +98,7 @@ class Message:
         settings = SearchConfig(index=index, compact_at=0)
         server = Server(settings, name="search")
         journal, items = Journal.open(index), Journal.open(index)
-        follower = search._follower(settings, search._opener(settings), journal)
+        follower = search._follower(settings, Opener(index, LocalEngine.open, max_k=settings.max_k), journal)
         gallery = follower.gallery
         writer = JournalWriter(index, lambda: VersionBase(gallery.view.opened.version))
         writes = Batcher(writer.commit, max_batch=8, max_queue=settings.max_queue)

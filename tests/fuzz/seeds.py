@@ -106,7 +106,7 @@ def messages() -> Iterator[tuple[str, bytes]]:
     cut = embedding_pb2.Cut(left=0, top=0, right=1, bottom=1, car_score=0.5)
     item = gallery_pb2.Item(item_id="new", label="lada_niva_1999", uri="x", attributes={"a": "b"}, cut=cut)
     infer = inference_pb2.ModelInferRequest(model_name="tiny")
-    tensor = infer.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
+    tensor = infer.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
     tensor.contents.bytes_contents.append(photo)
     made = {
         "Embed": embedder_pb2.EmbedRequest(images=images),

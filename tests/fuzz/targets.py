@@ -8,7 +8,7 @@ from tests.fuzz.files import Bundle, CalibrationFile, Csv, EmbeddingsManifest, I
 from tests.fuzz.messages import Message
 from tests.fuzz.pictures import Crop, Photo
 
-Target = Callable[[bytes], None]
+Target = Callable[[bytes], object]
 
 TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "photo": Photo,

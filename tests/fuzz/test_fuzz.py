@@ -1,11 +1,13 @@
 """A short run of each target: its corpus, and inputs made of that by chance, the same ones each time."""
 
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.edits import edited, mutated
+from tests.fuzz.messages import METHODS
 from tests.fuzz.targets import TARGETS, corpus
 
 EXECUTIONS = {
@@ -22,9 +24,15 @@ EXECUTIONS = {
 }
 
 
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """`target(name)`: the target, made once, for its servers stay."""
+    return cache(lambda name: TARGETS[name](tmp_path_factory.mktemp("target") / "files"))
+
+
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_comes_is_answered_right_or_refused_by_name(name, tmp_path):
-    attempt, inputs, chance = TARGETS[name](tmp_path / "files"), corpus(name), random.Random(18)
+def test_whatever_comes_is_answered_right_or_refused_by_name(name, target, tmp_path):
+    attempt, inputs, chance = target(name), corpus(name), random.Random(18)
     for content in [*inputs, *(mutated(inputs, chance) for _ in range(EXECUTIONS[name]))]:
         try:
             attempt(content)
@@ -32,6 +40,12 @@ def test_whatever_comes_is_answered_right_or_refused_by_name(name, tmp_path):
             path = Path(tmp_path / "input")
             path.write_bytes(content)
             raise AssertionError(f"{type(error).__name__}: {error}, for the input in {path}") from error
+
+
+def test_the_corpus_of_messages_has_one_that_is_answered_for_every_method(target):
+    refused = [METHODS[content[0]] for content in corpus("message") if not target("message")(content)]
+    assert refused == ["vmmr.gallery.v1.GalleryService/Compact"], "which the target itself refuses"
+    assert {METHODS[content[0]] for content in corpus("message")} == set(METHODS)
 
 
 def test_every_target_has_a_corpus_that_is_small():
