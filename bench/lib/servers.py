@@ -1,14 +1,17 @@
 """Start servers, wait until they are ready, and stop them."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import grpc
 
@@ -66,9 +69,9 @@ class Starting:
 
 
 @contextmanager
-def serving(module: str, *flags: object) -> Iterator[Served]:
+def serving(module: str, *flags: object, **where: Any) -> Iterator[Served]:
     """Run `python -m MODULE serve` with these flags while the block lasts. The server is ready when the block begins."""
-    with starting(module, *flags) as server:
+    with starting(module, *flags, **where) as server:
         yield server.ready()
 
 
@@ -82,17 +85,20 @@ def pair(*flags: object) -> Iterator[tuple[Served, Served]]:
 
 
 @contextmanager
-def starting(module: str, *flags: object) -> Iterator[Starting]:
-    """Start `python -m MODULE serve` with these flags, and stop it after the block.
+def starting(
+    module: str, *flags: object, root: Path = ROOT, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Starting]:
+    """Start `python -m MODULE serve` with these flags, and stop it after the block. `root` is the checkout that it runs from.
 
     Exit, with its log, if it does not end well although the block did.
     """
     with tempfile.TemporaryDirectory() as directory:
         port_file, log = Path(directory) / "ports.json", Path(directory) / "log"
         command = [sys.executable, "-m", module, "serve", "--port", "0", "--port-file", port_file, *flags]
+        code = os.environ | ({} if root == ROOT else {"PYTHONPATH": f"{root}:{root / 'client'}"})
         with log.open("wb") as file:
             since = time.perf_counter()
-            process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=file)
+            process = subprocess.Popen(list(map(str, command)), cwd=root, stderr=file, env=code | env)
         try:
             yield Starting(process, port_file, log, since)
         finally:

@@ -1,7 +1,7 @@
 """Draws the trace of one `identify`: `python -m bench.pair.trace [--photos DIR]`.
 
-Starts the pair that ships with `--tracing` and a receiver of OTLP, identifies some photos to warm up, then one within a span of this
-program, prints its spans as a tree, and draws them as docs/trace.svg. The gallery is given a photo first, so that all stages are
+Starts the pair that ships with `--tracing` and a receiver of OTLP, identifies photos, each within a span of this program, prints
+the spans of the quickest as a tree, and draws them as docs/trace.svg. The gallery is given a photo first, so that all stages are
 there. What it prints is stored in bench/results/trace.json.
 """
 
@@ -32,7 +32,7 @@ from svckit import shipped
 OUT = RESULTS / "trace.json"
 PICTURE = ROOT / "docs" / "trace.svg"
 COLOURS = {"caller": "#8c8c8c", "vmmr-embedder": "#1f5f99", "vmmr-search": "#c26a12"}
-WARM_UP = 10
+CALLS = 40
 _NO_BREAK = "\u00a0"
 """A space that SVG keeps at the beginning of a text."""
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def traced(received: Received, photos: Sequence[bytes], gallery: Path) -> list[Span]:
-    """Identify a photo, and return the spans of its trace."""
+    """Identify photos, and return the spans of the trace that took least: the machine may do other things."""
     shutil.copytree(shipped.gallery(), gallery)
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "caller"}))
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
@@ -67,13 +67,13 @@ def traced(received: Received, photos: Sequence[bytes], gallery: Path) -> list[S
         vmmr.Client(embedder.address, search.address, timeout_s=60) as client,
     ):
         list(client.add_photos([vmmr.NewItem(photos[0], label="drawn_car_2020")]))
-        for number in range(WARM_UP):
-            client.identify(photos[number % len(photos)])
-        with provider.get_tracer("bench").start_as_current_span("identify") as span:
-            client.identify(photos[WARM_UP % len(photos)])
-        of_trace = f"{span.get_span_context().trace_id:032x}"
+        for number in range(CALLS):
+            with provider.get_tracer("bench").start_as_current_span("identify"):
+                client.identify(photos[number % len(photos)])
     # The servers have exported what they had before they ended.
-    return [span for span in received.spans if span.trace_id == of_trace]
+    roots = [span for span in received.spans if span.name == "identify"]
+    quickest = min(roots, key=lambda span: span.ms).trace_id
+    return [span for span in received.spans if span.trace_id == quickest]
 
 
 def tree(spans: Sequence[Span], parent: str = "", depth: int = 0) -> Iterator[tuple[int, Span]]:
