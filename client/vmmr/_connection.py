@@ -129,6 +129,8 @@ class Connection:
         try:
             yield
         except grpc.RpcError as error:
+            if self.closed and error.code() is grpc.StatusCode.CANCELLED:
+                raise closed_during_call() from error
             service = _service(call, self.targets[call.service])
             raise _failures.call_error(error, service=service, request_id=request_id) from error
         except ValueError as error:

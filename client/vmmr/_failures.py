@@ -39,6 +39,8 @@ _BY_STATUS: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    # Of a call that nobody here cancelled: gRPC's answer to one that came as the server stopped.
+    grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.INTERNAL: ServerError,
     grpc.StatusCode.UNKNOWN: ServerError,
     grpc.StatusCode.DATA_LOSS: ServerError,

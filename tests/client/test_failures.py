@@ -63,7 +63,6 @@ def test_each_reason_of_the_services_has_its_exception(client, services, fail, r
         (grpc.StatusCode.UNKNOWN, vmmr.ServerError),
         (grpc.StatusCode.DATA_LOSS, vmmr.ServerError),
         (grpc.StatusCode.FAILED_PRECONDITION, vmmr.CallError),
-        (grpc.StatusCode.CANCELLED, vmmr.CallError),
     ],
 )
 def test_a_status_without_details_a_proxy_s_say_has_an_exception_too(client, services, status, kind):

@@ -5,6 +5,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 
+import grpc
 import pytest
 import vmmr
 from grpc import StatusCode
@@ -185,3 +186,9 @@ def test_waiting_ends_with_the_client(services, fail):
         assert refused.wait(60)
     asking.join(60)
     assert ended == ["CANCELLED"]
+
+
+def test_a_call_that_came_as_the_server_stopped_is_sent_again(client, services):
+    services.search.script.then(lambda _, context: context.abort(grpc.StatusCode.CANCELLED, "CANCELLED"))
+    assert client.identify(b"1").answer.year == 2001
+    assert len(services.search.script.of("Classify")) == 2
