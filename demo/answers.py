@@ -30,13 +30,21 @@ class Answered:
 
     @property
     def wrong(self) -> str | None:
-        """The first of make, model and year that is wrong in the answer; None if the answer is right."""
-        answer = self.found.answer
-        if answer is None:
-            return "make"
+        """The first of make, model and year that is wrong in what is shown as the answer; None if nothing is.
+
+        A range of years is right if it has the photo's year. A known car that is told as unknown is wrong, whatever is nearest to it.
+        """
+        answer, found = self.found.answer, self.found
+        if answer is None or found.verdict == "unknown" or found.no_car_found:
+            return "verdict"
         if answer.label == self.truth.label:
             return None
-        return next((level for level in _LEVELS if getattr(answer, level) != getattr(self.truth, level)), "label")
+        level = next((level for level in _LEVELS if getattr(answer, level) != getattr(self.truth, level)), "label")
+        return None if level == "year" and self._is_in_range() else level
+
+    def _is_in_range(self) -> bool:
+        year, years = self.truth.year, self.found.years
+        return year is not None and years is not None and years[0] <= year <= years[1]
 
 
 def identify(client: vmmr.Client, photos: Path, paths: Sequence[str]) -> list[Answered]:

@@ -201,6 +201,20 @@ def test_remove_wants_to_be_told_what_in_one_way(run, arguments):
     assert run("remove", *arguments).returncode == 2
 
 
+def test_programs_are_told_of_every_photo_those_that_are_there_already_too(run, services):
+    run("add", "1.jpg", "--label", PILOT)
+    (there,) = [item for item, _ in services.search.items.values()]
+    done = run("add", "1.jpg", "2.jpg", "-", "--label", PILOT, "--json", stdin="2")
+    first, second, third = sorted(
+        map(json.loads, done.stdout.splitlines()), key=lambda line: line["photo"], reverse=True
+    )
+    told = {line["photo"]: line for line in (first, second, third)}
+    assert told["1.jpg"]["there_already"] is True
+    assert told["1.jpg"]["item"]["item_id"] == there.item_id
+    assert told["2.jpg"]["item"]["item_id"] == told["-"]["item_id"] == sha(b"2")
+    assert told["-"]["same_as"] == "2.jpg"
+
+
 def test_list_shows_what_is_there_and_filters(run):
     run("add", "1.jpg", "--label", "x", "--batch-id", "b")
     run("add", "2.jpg", "3.jpg", "--label", "y", "--batch-id", "c")

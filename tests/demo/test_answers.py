@@ -49,9 +49,21 @@ def test_an_answer_is_wrong_at_the_first_level_that_differs(answer, wrong):
     assert answered("lumen_arc_2020", answer).wrong == wrong
 
 
-def test_no_answer_is_a_wrong_make():
+def test_no_answer_is_a_wrong_verdict():
     each = answered("lumen_arc_2020", "lumen_arc_2020")
-    assert replace(each, found=replace(each.found, answer=None)).wrong == "make"
+    assert replace(each, found=replace(each.found, answer=None)).wrong == "verdict"
+
+
+@pytest.mark.parametrize("told", [{"verdict": "unknown"}, {"no_car_found": True}])
+def test_a_known_car_that_is_told_as_unknown_is_wrong_whatever_is_nearest(told):
+    each = answered("lumen_arc_2020", "lumen_arc_2020")
+    assert replace(each, found=replace(each.found, **told)).wrong == "verdict"
+
+
+@pytest.mark.parametrize(("years", "wrong"), [((2019, 2022), None), ((2021, 2022), "year"), (None, "year")])
+def test_a_range_of_years_is_right_if_it_has_the_photos_year(years, wrong):
+    each = answered("lumen_arc_2020", "lumen_arc_2022", verdict="known")
+    assert replace(each, found=replace(each.found, years=years)).wrong == wrong
 
 
 def test_an_unknown_car_is_not_shown_as_an_answer(capsys):

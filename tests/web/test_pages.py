@@ -12,7 +12,7 @@ from tests.web.conftest import TOKEN
 from tests.web.test_identify import form
 from web.pages.enrolling import near_labels
 from web.pages.photo_files import kind_of, photo_reply, shown_size
-from web.pages.views import view
+from web.pages.views import item_name, view
 
 EVIL = '"><script>alert(1)</script>'
 DRAWING = "/car.svg"
@@ -104,6 +104,43 @@ def test_a_box_on_the_photo_is_asked_for_itself(door, services):
     assert [round(getattr(crop, side), 3) for side in edges] == [0.1, 0.2, 0.9, 0.8]
     bad = door.http.post(f"{page.url}/crop", data=edges | {"right": "5"})
     assert (bad.status_code, "left before right" in bad.text) == (400, True)
+
+
+def candidates(*cars):
+    return tuple(
+        vmmr.Candidate(make, model, vmmr.Label(f"{make}_{model}_{year}", make, model, year), 0.3)
+        for make, model, year in cars
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "others"),
+    [
+        ({}, ["honda pilot 2012", "honda cr v 2010"]),
+        ({"verdict": "unknown"}, ["honda pilot 2009", "honda pilot 2010", "honda pilot 2012", "honda cr v 2010"]),
+        ({"years": None}, ["honda pilot 2009", "honda pilot 2012", "honda cr v 2010"]),
+    ],
+)
+def test_other_candidates_are_other_than_the_answer(fields, others):
+    answer = vmmr.Label("honda_pilot_2010", "honda", "pilot", 2010)
+    labels = candidates(
+        ("honda", "pilot", 2009), ("honda", "pilot", 2010), ("honda", "pilot", 2012), ("honda", "cr v", 2010)
+    )
+    shown = view(told(answer=answer, labels=labels, **fields)).candidates
+    assert [each.words for each in shown] == others
+
+
+@pytest.mark.parametrize(
+    ("item_id", "uri", "name"),
+    [
+        (64 * "a", "", "aaaaaaaaaaaa…"),
+        (64 * "a", "photos/honda/1.jpg", "1.jpg"),
+        ("honda/1.jpg", "", "honda/1.jpg"),
+        ("a", "https://cars.example/1.jpg", "1.jpg"),
+    ],
+)
+def test_an_item_has_a_name_for_people(item_id, uri, name):
+    assert item_name(item_id, uri) == name
 
 
 def test_two_neighbours_are_compared(door):

@@ -55,3 +55,12 @@ def test_every_metric_is_documented():
 @pytest.mark.parametrize("picture", re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE))
 def test_every_picture_is_there(picture):
     assert (DOCS / picture).stat().st_size > 5000
+
+
+def test_every_attack_that_the_page_lists_is_a_test():
+    tests = Path(__file__).parents[1]
+    files = [*(tests / "web").rglob("test_*.py"), tests / "svckit" / "photos" / "test_photo.py"]
+    written = {name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text())}
+    named = [name for row in rows("attack") for name in quoted(row[2])]
+    assert len(named) >= 15
+    assert [name for name in named if name not in written] == []

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from web.door.door import door_of
 from web.door.problems import DoorError, Problem, Reason
 from web.pages.texts import REFUSALS, T, n_labels, n_photos
+from web.pages.views import item_name
 
 _HERE = Path(__file__).parent
 _STATIC = {path.name: path.read_bytes() for path in sorted((_HERE / "static").iterdir()) if path.is_file()}
@@ -57,7 +58,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.globals |= {"t": T, "n_photos": n_photos, "n_labels": n_labels}
-_environment.globals |= {"address": address, "static": static_address}
+_environment.globals |= {"address": address, "static": static_address, "item_name": item_name}
 _environment.filters |= {"percent": percent}
 
 

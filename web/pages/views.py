@@ -1,5 +1,6 @@
 """What the page of an answer shows, in words and numbers: pure, of an identification alone."""
 
+import re
 from dataclasses import dataclass
 
 import vmmr
@@ -7,6 +8,9 @@ import vmmr
 from web.pages.texts import T
 
 _MOST_CANDIDATES = 5
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+"""The id of an item that was given none."""
+_SHOWN_OF_CHECKSUM = 12
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ def view(found: vmmr.Identification) -> AnswerView:
         known=found.answer is not None and found.verdict != "unknown",
         levels=_levels(found),
         neighbours=_neighbours(found),
-        candidates=[_candidate(each) for each in found.labels[:_MOST_CANDIDATES] if each.label],
+        candidates=[
+            _candidate(each)
+            for each in found.labels[:_MOST_CANDIDATES]
+            if each.label and not _is_answered(each.label, found)
+        ],
         times=_times(found.times),
     )
 
@@ -111,6 +119,24 @@ def _neighbours(found: vmmr.Identification) -> list[Near]:
         Near(near.item_id, near.label.label, str(near.label), near.score, shares.get(near.label.label, 0.0))
         for near in found.neighbours
     ]
+
+
+def _is_answered(label: vmmr.Label, found: vmmr.Identification) -> bool:
+    """Return whether a label is the answer, or one of the years that the answer is a range of."""
+    answer = found.answer
+    if answer is None or found.verdict == "unknown" or found.no_car_found:
+        return False
+    if found.years is None or label.year is None:
+        return label.label == answer.label
+    first, last = found.years
+    return (label.make, label.model) == (answer.make, answer.model) and first <= label.year <= last
+
+
+def item_name(item_id: str, uri: str = "") -> str:
+    """Return what an item is called for people: the end of its uri, or its id, of a checksum the beginning alone."""
+    if name := uri.rstrip("/").rpartition("/")[2]:
+        return name
+    return f"{item_id[:_SHOWN_OF_CHECKSUM]}…" if _CHECKSUM.fullmatch(item_id) else item_id
 
 
 def _candidate(candidate: vmmr.Candidate) -> Candidate:

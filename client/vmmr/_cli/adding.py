@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 from vmmr._batches import READ_AHEAD
 from vmmr._cli import report
@@ -155,6 +156,7 @@ class _Adding:
         if first is not photo:
             if first.label == photo.label:
                 self._copies += 1
+                self._show(photo.name, item_id=item_id, same_as=first.name)
             else:
                 told = f"the same file as {shown(first.name)}, which is '{shown(first.label)}': a photo has one label, so this one is left out"
                 self._fail(photo.name, UnreadablePhotoError(told))
@@ -163,6 +165,7 @@ class _Adding:
         if there and canonical(there.label) == photo.label:
             self._there += 1
             self._otherwise_cut += self._is_otherwise_cut(there.cut)
+            self._show(photo.name, item=asdict(there), there_already=True)
             return False
         if there:
             self._was[photo.name] = there.label
@@ -194,10 +197,13 @@ class _Adding:
                 )
             if outcome.item.cut and outcome.item.cut.no_car_found:
                 print(f"vmmr: {shown(name)}: no car found in the photo; it was added whole", file=sys.stderr)
-            if self._args.json:
-                item = {"item": asdict(outcome.item), "journal_sequence": outcome.journal_sequence}
-                report.show(report.json_line(photo=name, **item))
+            self._show(name, item=asdict(outcome.item), journal_sequence=outcome.journal_sequence)
         self._tell_progress()
+
+    def _show(self, name: str, **fields: Any) -> None:
+        """Print what became of a photo, where that is for programs."""
+        if self._args.json:
+            report.show(report.json_line(photo=name, **fields))
 
     def _fail(self, name: str, error: PhotoError) -> None:
         self._failed += 1
