@@ -1,7 +1,7 @@
 """What bulk embedding on a Ray cluster costs beside `embed` on one machine: `python -m bench.embedder.bulk`.
 
 The same photos, the model that ships and one core for each: `vmmr-embedder embed --threads 1 --workers 1`, and the same with `--ray` and one actor, on
-a cluster of one node on this machine, in turns. CPU time a photo is that from the end of the first chunk to the end of the last: of the one
+a cluster of one node on this machine, in turns. CPU time a photo is that from when network and actor are ready to when the last photo is done: of the one
 process, and of the driver, the actor, and all that Ray runs beside them.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -79,19 +80,26 @@ def collection(folder: Path, photos: int) -> tuple[str, Manifest]:
 
 
 def cost(embedder: Embedder, manifest: Manifest, work: Work, out: Path, cpu_s: Callable[[], float]) -> float:
-    """Return the CPU seconds of a photo, from the end of the first chunk to the end of the last."""
-    seen: list[tuple[int, float]] = []
+    """Return the CPU seconds of a photo, from when the embedder is ready to when the last photo is done."""
+    seen = [cpu_s()]
 
     class Bar:
-        def update(self, photos: int) -> None:
-            seen.append((photos, cpu_s()))
+        def update(self, photos: int) -> None:  # noqa: ARG002 (as `embed` calls it)
+            seen.append(cpu_s())
 
     @contextmanager
     def bar(total: int) -> Any:  # noqa: ARG001 (as `embed` calls it)
         yield Bar()
 
-    embed(manifest, work, embedder, out, bar=bar)
-    return (seen[-1][1] - seen[0][1]) / sum(photos for photos, _ in seen[1:])
+    welcome = on_ray.Pool.welcome
+
+    def welcome_and_begin(pool: Any, actor: Any, proof: str) -> None:
+        seen[0] = cpu_s()
+        welcome(pool, actor, proof)
+
+    with patch.object(on_ray.Pool, "welcome", welcome_and_begin):
+        embed(manifest, work, embedder, out, bar=bar)
+    return (seen[-1] - seen[0]) / len(manifest.rows)
 
 
 def own_cpu_s() -> float:

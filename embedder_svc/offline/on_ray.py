@@ -81,7 +81,7 @@ class RayEmbedder:
             max_concurrency=AT_ONCE,
             scheduling_strategy="SPREAD",
         )
-        pool = _Pool(self._ray, [kind.remote(*self._arguments) for _ in range(self._number)])
+        pool = Pool(self._ray, [kind.remote(*self._arguments) for _ in range(self._number)])
         for names, chunk in pool.map_in_order(chunks):
             check_seen(self._work.folder, names, chunk)
             yield chunk
@@ -114,7 +114,7 @@ class _Away:
     """When it was given to one of them last."""
 
 
-class _Pool:
+class Pool:
     """Actors, and what they have in hand."""
 
     def __init__(self, ray: Any, actors: Sequence[Any]) -> None:
@@ -160,7 +160,7 @@ class _Pool:
         ready, _ = self._ray.wait([*self._starting, *self._running], timeout=_WAIT_S)
         for reference in ready:
             if actor := self._starting.pop(reference, None):
-                self._welcome(actor, ray_cluster.result(self._ray, reference, "an actor that was to embed photos"))
+                self.welcome(actor, ray_cluster.result(self._ray, reference, "an actor that was to embed photos"))
                 continue
             actor, number = self._running.pop(reference)
             self._free.append(actor)
@@ -169,7 +169,8 @@ class _Pool:
                 yield number, (away.names, ray_cluster.result(self._ray, reference, photos))
                 self._longest_s = max(self._longest_s, time.monotonic() - away.since)
 
-    def _welcome(self, actor: Any, proof: str) -> None:
+    def welcome(self, actor: Any, proof: str) -> None:
+        """Give an actor that is ready work from now on; warn if its proof is not that of the others."""
         self._free.extend([actor] * AT_ONCE)
         if self._proofs and proof not in self._proofs:
             print(

@@ -194,11 +194,11 @@ def test_a_photo_that_only_a_node_can_not_open_is_not_left_out(collection):
 
 
 def test_nodes_that_do_not_come_to_the_same_bits_are_told(capsys):
-    pool = on_ray._Pool(None, [])
-    pool._welcome("one", "a")
-    pool._welcome("another", "a")
+    pool = on_ray.Pool(None, [])
+    pool.welcome("one", "a")
+    pool.welcome("another", "a")
     assert capsys.readouterr().err == ""
-    pool._welcome("a third", "b")
+    pool.welcome("a third", "b")
     assert "do not embed a photo to the same bits" in capsys.readouterr().err
 
 
