@@ -73,7 +73,7 @@ class _Thread:
             self.door = Door(settings, client, access, rates, Kept(settings.keep_bytes))
             listening = process._listen(settings)
             self.port = listening.getsockname()[1]
-            self._server = process._Server(process._uvicorn_config(build(self.door, self.metrics), settings))
+            self._server = process._Server(process._uvicorn_config(build(self.door, self.metrics), settings, None))
             serving = asyncio.ensure_future(self._server.serve(sockets=[listening]))
             await self._server.started_event.wait()
             self._up.set()
