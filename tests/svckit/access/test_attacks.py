@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 import ssl
+import threading
 import time
 from types import SimpleNamespace
 
@@ -568,3 +569,25 @@ async def test_an_open_door_is_warned_of_loudly(echo, caplog, host, more, warns)
 def test_half_a_setting_of_jwts_is_refused(echo, given, message):
     with pytest.raises(Exception, match=message):
         echo.EchoConfig(**given)
+
+
+async def test_a_write_whose_caller_leaves_while_its_line_waits_is_in_the_audit_log(served):
+    """Else whoever cancels at the right moment would change the gallery without a trace."""
+    held, asked = threading.Event(), gallery_pb2.AddItemsRequest(items=[gallery_pb2.Item(label="acme")])
+    one = await served()
+    log = one.server._access._audit
+    log._thread.submit(held.wait)
+    try:
+        stub = gallery_pb2_grpc.GalleryServiceStub(one.channel)
+        write = stub.AddItems(asked, metadata=(("authorization", "Bearer importer"),), timeout=TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            while not log._waiting:
+                await asyncio.sleep(0.001)
+        write.cancel()
+        for _ in range(3):  # the server hears of the cancellation before it hears of these
+            await embed(one.channel, "shop")
+    finally:
+        held.set()
+    await one.server.stop()
+    (line,) = lines(one)
+    assert (line["caller"], line["outcome"], line["added"]) == ("importer", "OK", 1)
