@@ -24,6 +24,7 @@ from svckit.cli import CommandError
 OLDER = "manifest.json"
 """In the folder of one backup, as earlier releases made them."""
 _RECORD = re.compile(r"(\d{6,})\.json")
+_SHA256, _VERSION = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{6,}")
 _KIND, _FORMAT = "backups", 1
 
 
@@ -31,6 +32,10 @@ _KIND, _FORMAT = "backups", 1
 class File:
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if its name could be that of a file elsewhere: records come from where others may write."""
+        _check_name(_SHA256, self.sha256)
 
     @property
     def name(self) -> str:
@@ -47,6 +52,10 @@ class StoredVersion:
     """Of the last journal entry that it holds."""
     files: Mapping[str, File]
     """By their names in the version's directory."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if its name could be that of a folder elsewhere."""
+        _check_name(_VERSION, self.name)
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,11 @@ def refuse_foreign(place: Place) -> None:
 
 def _name(number: int) -> str:
     return f"backups/{number:06d}.json"
+
+
+def _check_name(pattern: re.Pattern[str], name: str) -> None:
+    if not pattern.fullmatch(name):
+        raise ValueError(f"it names {name!r}")
 
 
 def _record(fields: Mapping[str, Any]) -> Record:

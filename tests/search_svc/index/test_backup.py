@@ -522,6 +522,30 @@ class TestRefused:
         with pytest.raises(CommandError, match=rf"{backups}/files/[0-9a-f]+: is missing"):
             restore(backups, tmp_path / "restored")
 
+    @pytest.mark.parametrize(
+        ("part", "path"),
+        [
+            ("segment", ("segments", 0, "file", "sha256")),
+            ("file of a version", ("versions", 0, "files", "manifest.json", "sha256")),
+            ("version", ("versions", 0, "name")),
+        ],
+    )
+    def test_to_restore_what_is_named_as_no_backup_names_it(self, index, backups, tmp_path, part, path):
+        """Whoever can write to the folder of backups must not choose what is written elsewhere where they are restored."""
+        back_up(index, backups)
+        (tmp_path / "elsewhere").write_text("of another")
+        record = Path(backups) / "backups/000001.json"
+        fields = json.loads(record.read_bytes())
+        *above, last = path
+        named = fields
+        for step in above:
+            named = named[step]
+        named[last] = f"../../{'../' * 20}{tmp_path}/elsewhere"
+        record.write_text(json.dumps(sealed(fields)))
+        with pytest.raises(ArtifactError, match=r"backups/000001\.json: is not as it was written: .*elsewhere"):
+            restore(backups, tmp_path / "restored")
+        assert (tmp_path / "elsewhere").read_text() == "of another"
+
     @pytest.mark.parametrize("outside", ["../elsewhere", "/elsewhere", "x/../../elsewhere"])
     def test_to_restore_files_outside_the_index(self, index, backups, tmp_path, outside):
         back_up(index, backups)
