@@ -34,7 +34,7 @@ class SearchConfig(ServerConfig):
         None, help="path or URL at which the nodes read the index data directory; the path of --index by default"
     )
     ray_cache: str = option(
-        "/tmp/vmmr-search",  # noqa: S108 (what lies there is checked)
+        "/tmp/vmmr-search",  # noqa: S108 (copies are in a folder in it that is its own, and of no other user)
         help="folder of each node for copies of what is read from a URL",
     )
     max_queries: int = option(256, minimum=1, help="most queries in one call")

@@ -77,8 +77,7 @@ class NodeFiles:
                     path, "is not there on this node: its index must be on storage that all nodes share"
                 )
             return path
-        cache = Path(self._source.cache)
-        cache.mkdir(parents=True, exist_ok=True)
+        cache = _own_folder(Path(self._source.cache))
         path = cache / self._source.sha256[name]
         with (cache / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # replicas of other shards on this node need the same embeddings
@@ -96,6 +95,8 @@ class NodeFiles:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     copy.write(chunk)
+                copy.flush()
+                os.fsync(copy.fileno())  # a copy is trusted by its name, also after the node has lost its power
             if digest.hexdigest() != path.name:
                 raise ArtifactError(Path(url), f"sha256 is {digest.hexdigest()}, the manifest says {path.name}")
             draft.rename(path)
@@ -109,6 +110,19 @@ class NodeFiles:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(path)
         self._locks.append(descriptor)
+
+
+def _own_folder(cache: Path) -> Path:
+    """Return the folder in `cache` that this user alone writes to: of copies of embeddings, only the name is looked at."""
+    folder = cache / f"copies-{os.getuid()}"
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ArtifactError(folder, f"cannot keep copies on this node: {error.strerror}") from error
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ArtifactError(folder, "others can write to it: copies that are kept there could be anybody's")
+    return folder
 
 
 def _discard_unused(cache: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_copy_that_differs_from_what_was_built_is_not_kept(version, remote, tm
     where = source(version, "memory://index", tmp_path / "cache")
     with pytest.raises(ArtifactError, match=r"shard-000\.faiss: sha256 is .*, the manifest says"):
         NodeFiles(where).shard(0)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["lock"]
 
 
 def test_a_copy_that_the_disk_has_damaged_is_copied_again(version, remote, tmp_path):
@@ -83,13 +83,23 @@ def test_copies_that_nobody_uses_go_after_a_while_and_others_stay(version, remot
     where = source(version, "memory://index", tmp_path / "cache")
     used = NodeFiles(where)
     kept = [used.shard(0), used.embeddings()]
-    unused = tmp_path / "cache" / ("0" * 64)
+    unused = kept[0].with_name("0" * 64)
     unused.write_bytes(b"of an older version")
-    for path in (*kept, unused):
+    strange = tmp_path / "cache" / "photo.jpg"
+    strange.write_bytes(b"of somebody who keeps other things in that folder")
+    for path in (*kept, unused, strange):
         os.utime(path, (time.time() - 7200,) * 2)
     NodeFiles(where).shard(1)
     assert not unused.exists()
-    assert all(path.exists() for path in kept)
+    assert all(path.exists() for path in (*kept, strange))
+
+
+def test_copies_in_a_folder_that_others_can_write_to_are_not_trusted(version, remote, tmp_path):
+    where = source(version, "memory://index", tmp_path / "cache")
+    folder = NodeFiles(where).embeddings().parent
+    folder.chmod(0o777)
+    with pytest.raises(ArtifactError, match="others can write to it"):
+        NodeFiles(where).embeddings()
 
 
 def test_versions_with_the_same_content_have_the_same_key_wherever_they_are(version, tmp_path, build_index):
