@@ -18,6 +18,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search_svc.engine.cluster.leases import Leases
 from search_svc.engine.cluster.placement import Place, missing, surplus
 from search_svc.engine.cluster.replica import Replica
 from search_svc.engine.cluster.source import VersionSource
@@ -64,12 +65,6 @@ class Table:
 
 
 @dataclass
-class _Front:
-    expires: float
-    sources: Mapping[str, VersionSource]
-
-
-@dataclass
 class _Watched:
     """A replica as the keeper sees it."""
 
@@ -84,7 +79,7 @@ class Keeper:
 
     def __init__(self, lease_s: float = LEASE_S) -> None:
         self._lease_s = lease_s
-        self._fronts: dict[str, _Front] = {}
+        self._fronts = Leases(lease_s)
         self._tables: dict[str, Table] = {}
         self._replicas = 0
         """How many of each shard; 0 until the first front end has said it."""
@@ -102,11 +97,9 @@ class Keeper:
 
         The first front end says how many replicas each shard has. Return that number, and the tables that there are yet.
         """
-        if not sources:
-            self._fronts.pop(front, None)
-        else:
+        if sources:
             self._replicas = self._replicas or replicas
-            self._fronts[front] = _Front(time.monotonic() + self._lease_s, sources)
+        self._fronts.renew(front, sources)
         return self._replicas, {key: self._tables[key] for key in sources if key in self._tables}
 
     def scale(self, replicas: int) -> bool:
@@ -117,20 +110,19 @@ class Keeper:
 
     def status(self) -> dict[str, Any]:
         """Return what there is, as JSON has it."""
-        now = time.monotonic()
-        nodes = _nodes()
         return {
             "replicas": self._replicas,
-            "front_ends": {front: round(each.expires - now, 1) for front, each in list(self._fronts.items())},
-            "nodes": nodes,
+            "front_ends": self._fronts.left_s(),
+            "nodes": _nodes(),
             "versions": {key: _described(table) for key, table in self._tables.items()},
         }
 
     def _work(self) -> None:
-        self._adopt()
+        step = self._adopt
         while True:
             try:
-                self._step()
+                step()
+                step = self._step
             except Exception:  # noqa: BLE001 (whatever it is, the next step may go well)
                 _log.exception("a step failed")
             time.sleep(_STEP_S)
@@ -144,7 +136,7 @@ class Keeper:
 
     def _step(self) -> None:
         nodes = _nodes()
-        sources = self._held_sources()
+        sources = self._fronts.needed()
         self._look_at_pings(nodes)
         wanted = {
             (key, number): self._replicas
@@ -152,21 +144,14 @@ class Keeper:
             for number in range(len(source.manifest.shards))
         }
         if time.monotonic() > self._settling:
-            for place in list(surplus(wanted, list(self._watched))):
+            for place in list(surplus(wanted, {place: each.up for place, each in self._watched.items()})):
                 self._end(place)
         self._barred = {place: until for place, until in self._barred.items() if until > time.monotonic()}
         for place in list(missing(wanted, self._watched, nodes, self._barred)):
             self._start(sources[place[0][0]], place)
+        self._problems = {place: problem for place, problem in self._problems.items() if place[0] in wanted}
         self._tables = {key: self._table(source, nodes) for key, source in sources.items()}
         self._end_if_idle()
-
-    def _held_sources(self) -> dict[str, VersionSource]:
-        now = time.monotonic()
-        for front, each in list(self._fronts.items()):
-            if each.expires < now and self._fronts.get(front) is each:
-                _log.warning("a front end has gone without a word: %s", front)
-                self._fronts.pop(front, None)
-        return {key: source for each in list(self._fronts.values()) for key, source in each.sources.items()}
 
     def _end_if_idle(self) -> None:
         if self._fronts:
@@ -223,7 +208,8 @@ class Keeper:
         self._watched[place] = _Watched(actor)
 
     def _end(self, place: Place) -> None:
-        ray.kill(self._watched.pop(place).actor)
+        ray.kill(self._watched[place].actor)
+        del self._watched[place]  # not before: what is not watched would stay for ever, were it still there
 
     def _table(self, source: VersionSource, nodes: Mapping[str, float]) -> Table:
         shards = tuple(self._placed((source.key, number)) for number in range(len(source.manifest.shards)))

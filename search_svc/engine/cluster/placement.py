@@ -1,7 +1,7 @@
 """Which node gets which replica. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 Shard = tuple[str, int]
 """A version, by its key, and the number of a shard in it."""
@@ -33,11 +33,14 @@ def missing(
             yield shard, node
 
 
-def surplus(wanted: Mapping[Shard, int], placed: Sequence[Place]) -> Iterator[Place]:
-    """Yield the replicas that are not wanted, those on the nodes with the most replicas first."""
+def surplus(wanted: Mapping[Shard, int], placed: Mapping[Place, bool]) -> Iterator[Place]:
+    """Yield the replicas that are not wanted: first those that are not up, then those on the nodes with the most replicas.
+
+    `placed` says which replicas are up.
+    """
     load = Counter(node for _, node in placed)
     have = Counter(shard for shard, _ in placed)
-    for shard, node in sorted(placed, key=lambda place: (-load[place[1]], place)):
+    for shard, node in sorted(placed, key=lambda place: (placed[place], -load[place[1]], place)):
         if have[shard] > wanted.get(shard, 0):
             have[shard] -= 1
             yield shard, node

@@ -51,8 +51,7 @@ class Racer:
 
     def __init__(self, table: Callable[[], Table]) -> None:
         """`table` returns where the replicas are; it is called for every question."""
-        self.closed = False
-        """Set it to end searches that wait, and to have no more."""
+        self._closed = False
         self.hedged = 0
         """How many questions were put to a second replica because the first was late."""
         self._table = table
@@ -61,6 +60,15 @@ class Racer:
         self._down: dict[str, float] = {}
         self._turns = 0
         self._lock = threading.Lock()  # guards all of these, and `recent`
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """End searches that wait, and ask no replica any more."""
+        with self._lock:  # once it is set, nobody looks for replicas
+            self._closed = True
 
     @property
     def abandoned(self) -> int:
@@ -75,7 +83,14 @@ class Racer:
         """
         self._tidy()
         race = _Race(sends)
-        for shard in sends:
+        try:
+            self._run(race, timeout_s, recent)
+        finally:
+            self._abandon(race)
+        return race.answers
+
+    def _run(self, race: _Race, timeout_s: float | None, recent: RecentTimes) -> None:
+        for shard in race.sends:
             self._send(race, shard)
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
@@ -86,13 +101,11 @@ class Racer:
                 self._ask_again(race)
             else:
                 self._wait(race, awaited, min(end, second, now + _LOOK_S) - now, recent)
-        self._abandon(race)
-        return race.answers
 
     def _wait(self, race: _Race, awaited: list[Any], timeout_s: float, recent: RecentTimes) -> None:
         for ref in ray.wait(awaited, timeout=timeout_s)[0]:
+            answer = _answer(ref)  # if it raises, the call is abandoned like those that still run
             call = race.running.pop(ref)
-            answer = _answer(ref)
             with self._lock:
                 self._busy[call.replica] -= 1
                 if answer is None:
@@ -111,7 +124,7 @@ class Racer:
     def _send(self, race: _Race, shard: int) -> bool:
         """Ask a replica of the shard that was not asked yet. Return False if there is none that might answer."""
         with self._lock:
-            replica = self._choose(shard, race.tried)
+            replica = None if self._closed else self._choose(shard, race.tried)
             if replica is None:
                 return False
             self._busy[replica.name] += 1

@@ -15,6 +15,10 @@ from search_svc.engine.cluster.replica import WireQuestion, inline
 from search_svc.engine.cluster.source import VersionSource
 from search_svc.engine.merge import Hits
 from search_svc.index.version import IndexVersion, VersionManifest
+from svckit.cli import CommandError
+
+_OPENED_S = 10.0
+"""Seconds that a replica which is up has for the first question."""
 
 
 class RayEngine(MergingEngine):
@@ -29,7 +33,7 @@ class RayEngine(MergingEngine):
         self._racer = Racer(partial(connection.table, source.key))
         self._answer_times, self._rescore_times = RecentTimes(), RecentTimes()
         self._released = False
-        self.tunable: frozenset[str] = self._race({0: lambda actor: actor.tunable.remote()}, None, RecentTimes())[0]
+        self.tunable = self._ask_tunable()
 
     @classmethod
     def open(cls, version: IndexVersion, connection: Connection, *, storage: str, cache: str) -> Self:
@@ -66,7 +70,7 @@ class RayEngine(MergingEngine):
 
     def interrupt(self) -> None:
         """Fail the searches that callers wait for, and any later one, with SHUTTING_DOWN."""
-        self._racer.closed = True
+        self._racer.close()
 
     def close(self) -> None:
         """Let go of the replicas. If no other front end needs them, they end."""
@@ -74,6 +78,13 @@ class RayEngine(MergingEngine):
         if not self._released:
             self._released = True
             self._connection.release(self._key)
+
+    def _ask_tunable(self) -> frozenset[str]:
+        answers = self._race({0: lambda actor: actor.tunable.remote()}, _OPENED_S, RecentTimes())
+        if not answers:
+            raise CommandError(f"the replicas of version {self._key} were up, and do not answer")
+        tunable: frozenset[str] = answers[0]
+        return tunable
 
     def _ask(self, question: Question, timeout_s: float | None) -> Asked:
         parts = inline(question.queries)

@@ -18,7 +18,7 @@ def test_every_shard_gets_its_replicas_on_different_nodes_as_far_as_there_are_no
         if (shards and usable)
         else []
     )
-    removed = list(surplus(wanted, placed))
+    removed = list(surplus(wanted, dict.fromkeys(placed, True)))
     kept = [place for place in placed if place not in removed]
     new = list(missing(wanted, kept, nodes))
     everything = kept + new
@@ -46,6 +46,11 @@ def test_a_place_where_a_replica_has_just_failed_stays_empty_and_another_node_ge
 
 
 def test_what_is_too_much_goes_from_the_node_with_the_most():
-    placed = [(("v", 0), "a"), (("v", 0), "b"), (("v", 1), "b")]
+    placed = dict.fromkeys([(("v", 0), "a"), (("v", 0), "b"), (("v", 1), "b")], True)
     assert list(surplus({("v", 0): 1, ("v", 1): 1}, placed)) == [(("v", 0), "b")]
     assert sorted(surplus({}, placed)) == sorted(placed)
+
+
+def test_of_too_many_replicas_one_that_is_up_stays_wherever_it_is():
+    placed = {(("v", 0), "a"): False, (("v", 0), "b"): True, (("v", 1), "b"): True}
+    assert list(surplus({("v", 0): 1, ("v", 1): 1}, placed)) == [(("v", 0), "a")]
