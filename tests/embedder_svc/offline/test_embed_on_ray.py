@@ -177,7 +177,9 @@ def test_photos_that_end_whoever_reads_them_are_named_at_last(collection, ray_ad
 
         helper = threading.Thread(target=kill_readers)
         helper.start()
-        with pytest.raises(CommandError, match=r"^Ray gave up on the photos car \d+\.jpg to car \d+\.jpg, or others that"):
+        with pytest.raises(
+            CommandError, match=r"^Ray gave up on the photos car \d+\.jpg to car \d+\.jpg, or others that"
+        ):
             collection.embed(out, f"--ray={ray_address}", "--actors=1")
         helper.join()
     assert out.with_name("out.partial").exists()

@@ -581,7 +581,7 @@ async def test_a_write_whose_caller_leaves_while_its_line_waits_is_in_the_audit_
         stub = gallery_pb2_grpc.GalleryServiceStub(one.channel)
         write = stub.AddItems(asked, metadata=(("authorization", "Bearer importer"),), timeout=TIMEOUT_S)
         async with asyncio.timeout(TIMEOUT_S):
-            while not log._waiting:
+            while not log._waiting:  # noqa: ASYNC110 (the log has no event of it)
                 await asyncio.sleep(0.001)
         write.cancel()
         for _ in range(3):  # the server hears of the cancellation before it hears of these
