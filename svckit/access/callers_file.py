@@ -85,7 +85,7 @@ def _caller(name: str, table: Mapping[str, Any], defaults: Limits) -> Caller:
             f"{where}: a name has 1 to 128 of the characters A-Z a-z 0-9 . _ @ / -, and begins with one of the first"
         )
     _check_keys(where, table, ("role", *_LISTS, *_LIMITS))
-    if (role := table.get("role")) not in ROLES:
+    if (role := table.get("role")) not in tuple(ROLES):  # a list, which no dict can be asked for, is none either
         raise ValueError(f"{where}: role must be one of {', '.join(ROLES)}, got {role!r}")
     prefixes = tuple(unicodedata.normalize("NFC", prefix) for prefix in _texts(where, table, "label_prefixes"))
     return Caller(name, ROLES[role], prefixes, _limits(where, table, defaults))
@@ -109,7 +109,7 @@ def _tokens(tables: Any, callers: Mapping[str, Caller]) -> dict[str, Token]:
     for number, table in enumerate(tables, 1):
         where = f"[[token]] number {number}"
         _check_keys(where, _table(where, table), ("caller", "sha256", "expires"))
-        if (name := table.get("caller")) not in callers:
+        if (name := table.get("caller")) not in tuple(callers):
             raise ValueError(f"{where}: there is no [caller.{name}]")
         if not _SHA256.fullmatch(sha256 := str(table.get("sha256"))):
             raise ValueError(f"{where}: sha256 must be 64 hexadecimal digits in lower case")

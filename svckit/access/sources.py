@@ -1,6 +1,5 @@
 """Values that are read from files and URLs, and again when those change. What cannot be read leaves the value as it was."""
 
-import http.client
 import logging
 import ssl
 import time
@@ -72,8 +71,8 @@ class Source(Generic[Value]):
             self.value = self._parse(self._read())
         except OSError as error:
             self.problem = f"{self.name} {self.place}: {error.strerror or error}"
-        except (ValueError, RecursionError, http.client.HTTPException) as error:
-            self.problem = f"{self.name} {self.place}: {error or type(error).__name__}"
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with it, the last value is still good, and is read anew later)
+            self.problem = f"{self.name} {self.place}: {str(error) or type(error).__name__}"
         else:
             self.problem = ""
 

@@ -66,6 +66,8 @@ def test_an_empty_file_lists_nobody():
         ('[caller.shop]\nroles = ["query"]', r"\[caller.shop\]: there is no 'roles'"),
         ("[caller.shop]", "role must be one of query, enrol, admin, got None"),
         ('[caller.shop]\nrole = "root"', "got 'root'"),
+        ('[caller.shop]\nrole = ["query"]', r"got \['query'\]"),
+        ('[[token]]\ncaller = ["shop"]', r"\[\[token\]\] number 1: there is no \[caller.\['shop'\]\]"),
         ('[caller."a b"]\nrole = "query"', r"\[caller.a b\]: a name has"),
         ('[caller."jwt:a"]\nrole = "query"', r"\[caller.jwt:a\]: a name has"),
         ('[caller.shop]\nrole = "query"\nmax_k = 0', "max_k must be a whole number above 0, got 0"),

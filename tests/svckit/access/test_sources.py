@@ -66,7 +66,7 @@ def test_a_broken_file_leaves_the_value_and_is_told_once_until_it_is_well(source
 
 
 def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeypatch):
-    for error in (http.client.IncompleteRead(b""), RecursionError(), PermissionError(13, "Permission denied")):
+    for error in (http.client.IncompleteRead(b""), RecursionError(), PermissionError(13, "Permission denied"), TypeError("odd")):
 
         def fails(error=error):
             raise error
@@ -74,6 +74,7 @@ def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeyp
         monkeypatch.setattr(source, "_read", fails)
         source.refresh(at_once=True)
         assert source.problem.startswith(f"number {path}: ")
+        assert not source.problem.endswith(": "), "an error that says nothing is told by its name"
     assert source.value == 1
 
 
