@@ -114,7 +114,7 @@ def _of_servers(args: argparse.Namespace, client: Client) -> Iterator[Finding]:
     yield servers.served(info)
     for name, address in (("embedder", args.embedder), ("search service", args.search)):
         yield guarded(f"certificate of the {name}", partial(servers.certificate, name, address, settings.tls(args)))
-    yield servers.clock(args.http)
+    yield guarded("clock", partial(servers.clock, args.http))
     yield servers.photo(client, args.photo, info)
 
 

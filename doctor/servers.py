@@ -1,6 +1,7 @@
 """What of the servers can be seen from a caller: whether they answer, their certificates, their clock, and how long a photo takes."""
 
 import email.utils
+import http.client
 import io
 import math
 import socket
@@ -89,8 +90,8 @@ def clock(url: str | None) -> Finding:
     try:
         with urllib.request.urlopen(url, timeout=_CONNECT_S) as page:  # noqa: S310 (the user named it)
             stated = email.utils.parsedate_to_datetime(page.headers["Date"]).timestamp()
-    except (OSError, ValueError, TypeError) as error:
-        return not_checked("clock", f"{url}: {error}")
+    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
+        return not_checked("clock", f"{url}: {type(error).__name__}: {error}")
     skew = abs(time.time() - stated)
     text = f"{skew:.0f} s from the server's"
     advice = "let NTP set both clocks: certificates, tokens and logs go by them"

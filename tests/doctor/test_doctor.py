@@ -197,6 +197,10 @@ class TestServers:
         assert servers.clock(None).state == NOT_CHECKED
         assert servers.clock(f"http://127.0.0.1:{free_port}/metrics").state == NOT_CHECKED
 
+    def test_a_page_that_is_the_port_of_grpc(self, grpc_port):
+        found = servers.clock(f"http://127.0.0.1:{grpc_port}/metrics")
+        assert (found.state, "BadStatusLine" in found.text) == (NOT_CHECKED, True)
+
 
 def test_a_real_pair_is_well_and_one_of_another_gallery_is_not(run, built):
     started = [
@@ -340,6 +344,16 @@ def serve_tls():
     yield serve
     for server in running:
         server.stop(None).wait()
+
+
+@pytest.fixture
+def grpc_port():
+    """The port of a gRPC server without TLS."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
 
 
 @pytest.fixture
