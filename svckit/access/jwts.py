@@ -51,14 +51,14 @@ class Claims:
 
 
 def parse_keys(content: bytes) -> Keys:
-    """Return the keys of a JSON Web Key Set; keys for anything but signatures by a private key are left out.
+    """Return the keys of a JSON Web Key Set; keys for anything but signatures by a private key are left out, and those that cannot be read.
 
     Raise ValueError if it is no such set, or has no such key.
     """
     try:
         listed = json.loads(content)["keys"]
-        by_id = {str(key.get("kid", "")): jwt.PyJWK(key) for key in listed if _is_usable(key)}
-    except (ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        by_id = {str(key.get("kid", "")): usable for key in listed if (usable := _usable(key))}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"is not a JSON Web Key Set: {error}") from error
     if not by_id:
         raise ValueError("has no public key for signatures")
@@ -84,9 +84,18 @@ def claims(token: str, keys: Keys, *, issuer: str, audience: str) -> Claims:
     return Claims(str(said["sub"]), float(said["exp"]), _roles(said.get("roles")))
 
 
-def _is_usable(key: Mapping[str, Any]) -> bool:
-    """Return whether it is a key for signatures that only the issuer can make. A key that names no algorithm has that of its kind."""
-    return key.get("kty") in _KINDS and key.get("use", "sig") == "sig" and key.get("alg", _ALGORITHMS[0]) in _ALGORITHMS
+def _usable(key: Mapping[str, Any]) -> jwt.PyJWK | None:
+    """Return it if it is a key for signatures that only the issuer can make. A key that names no algorithm has that of its kind.
+
+    One of a kind that is not known here, or that lacks something, is none (RFC 7517, section 5): the others count.
+    """
+    for_signatures = key.get("kty") in _KINDS and key.get("use", "sig") == "sig"
+    if not for_signatures or key.get("alg", _ALGORITHMS[0]) not in _ALGORITHMS:
+        return None
+    try:
+        return jwt.PyJWK(dict(key))
+    except jwt.PyJWTError:
+        return None
 
 
 def _key(keys: Keys, key_id: Any) -> jwt.PyJWK:

@@ -128,10 +128,16 @@ def test_only_public_keys_for_signatures_are_taken(private):
     found = parse_keys(key_set(secret, jwk(private, kid="enc", use="enc"), jwk(private, kid="1")))
     assert found.by_id.keys() == {"1"}
     with pytest.raises(ValueError, match="has no public key"):
-        parse_keys(key_set(secret))
+        parse_keys(key_set(secret, {"kty": "EC"}))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"keys": [1]}', b'{"keys": [{"kty": "EC"}]}', b"\xff"])
+def test_a_key_of_a_kind_that_is_not_known_spoils_no_other(private):
+    """RFC 7517 has it so: an issuer that adds a key of a new kind must not make the others unknown."""
+    strange = {"kty": "OKP", "crv": "X25519", "x": "A" * 43, "kid": "new"}
+    assert parse_keys(key_set(strange, jwk(private, kid="1"))).by_id.keys() == {"1"}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"keys": [1]}', b"\xff"])
 def test_what_is_no_set_of_keys_is_told(content):
     with pytest.raises(ValueError, match="is not a JSON Web Key Set"):
         parse_keys(content)
