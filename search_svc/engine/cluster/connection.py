@@ -75,6 +75,7 @@ class Connection:
         self._tables: dict[str, Table | None] = {}
         self._keeper: Any = None
         self._lock = threading.Lock()  # guards both, and the keeper's answers: they are taken in their order
+        self._left = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="renewing", daemon=True)
         self._thread.start()
@@ -97,6 +98,8 @@ class Connection:
 
     def release(self, key: str) -> None:
         with self._lock:
+            if key not in self._sources:  # everything was released by `close`
+                return
             self._sources[key].pop()
             if not self._sources[key]:
                 del self._sources[key]
@@ -106,23 +109,29 @@ class Connection:
         """Release everything, and leave the cluster."""
         self._stopped.set()
         self._thread.join()
-        self._sources.clear()
+        with self._lock:
+            self._sources.clear()
         self._renew_if_possible()
-        ray.shutdown()
+        with self._lock:
+            self._left = True
+            ray.shutdown()
 
     def _wait_for(self, key: str) -> None:
         begun, table, said = time.monotonic(), None, ""
         while not (table and table.settled):
             if self._stopped.is_set():
                 raise shutting_down()
-            self._renew()
+            silent = self._renew_if_possible()
             table, waited = self._tables.get(key), time.monotonic() - begun
             said = table.problem if table else ""
-            if table and waited > _PATIENCE_S and all(any(each.up for each in shard) for shard in table.shards):
-                _log.warning("not all replicas are up", extra={"version": key, "reason": said})
-                return
-            if said and waited > _NO_PLACE_S:
+            if table and all(any(each.up for each in shard) for shard in table.shards):
+                if waited > _PATIENCE_S:
+                    _log.warning("not all replicas are up", extra={"version": key, "reason": said})
+                    return
+            elif said and waited > _NO_PLACE_S:
                 raise CommandError(f"the cluster cannot open version {key}: {said}")
+            if silent and waited > _PATIENCE_S:
+                raise CommandError(f"the keeper of the cluster does not answer, so version {key} is not opened: {silent}")
             self._stopped.wait(_OPENING_S)
 
     def _work(self) -> None:
@@ -130,15 +139,21 @@ class Connection:
             if self._sources:
                 self._renew_if_possible()
 
-    def _renew_if_possible(self) -> None:
+    def _renew_if_possible(self) -> str:
+        """Return why the keeper does not answer; empty if it does."""
         try:
             self._renew()
-        except (RayError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next time may go well; a thread that ended would let the leases end)
             # Searches go on with the replicas that are known.
-            _log.warning("the keeper of the cluster does not answer", extra={"reason": str(error).splitlines()[0]})
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            _log.warning("the keeper of the cluster does not answer", extra={"reason": reason})
+            return reason
+        return ""
 
     def _renew(self) -> None:
         with self._lock:
+            if self._left:
+                return  # a call would have Ray start a cluster of its own
             sources = {key: each[-1] for key, each in self._sources.items()}
             try:
                 self._keeper = self._keeper or keeper()
@@ -152,11 +167,13 @@ class Connection:
 
 
 def ask_keeper(address: str, send: Callable[[Any], Any]) -> Any:
-    """Connect, and return the keeper's answer to a call; None if no front end has started one."""
+    """Connect, and return the keeper's answer to a call; None if no front end has started one. Raise CommandError if it does not answer."""
     connect(address)
     try:
         return ray.get(send(ray.get_actor(KEEPER)), timeout=_CALL_S)
     except ValueError:
         return None
+    except RayError as error:
+        raise CommandError(f"the keeper of the cluster at {address} does not answer: {error}") from error
     finally:
         ray.shutdown()

@@ -1,0 +1,109 @@
+"""A front end's connection, against a keeper that answers as a test says."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from svckit.cli import CommandError
+from svckit.errors import Reason, ServiceError
+
+connections = pytest.importorskip(
+    "search_svc.engine.cluster.connection", reason="NO RAY HERE: connections to a cluster were not tested"
+)
+
+SOURCE = SimpleNamespace(key="000001-ab")
+
+
+class FakeKeeper:
+    """`tables` are its answers, one after the other, of which the last is repeated; an exception among them is raised."""
+
+    def __init__(self, *tables):
+        self.tables = list(tables)
+        self.renewed = []
+        self.renew = SimpleNamespace(remote=self._renew)
+
+    def _renew(self, front, sources, replicas):
+        self.renewed.append(set(sources))
+        table = self.tables.pop(0) if len(self.tables) > 1 else self.tables[0]
+        if isinstance(table, Exception):
+            raise table
+        return replicas, {key: table for key in sources}
+
+
+def table(*shards, settled=False, problem=""):
+    """A table whose shards have replicas that are up or not."""
+    placed = tuple(tuple(SimpleNamespace(up=up) for up in shard) for shard in shards)
+    return SimpleNamespace(shards=placed, settled=settled, problem=problem)
+
+
+UP = table([True], settled=True)
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """`connect(keeper)`: a connection, of which this test alone renews."""
+    opened = []
+
+    def connect(keeper):
+        monkeypatch.setattr(connections, "keeper", lambda: keeper)
+        opened.append(connections.Connection("head:1", 1))
+        return opened[-1]
+
+    monkeypatch.setattr(connections, "connect", lambda address: None)
+    monkeypatch.setattr(connections.ray, "get", lambda answer, timeout: answer)
+    monkeypatch.setattr(connections.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(connections, "_RENEW_S", 3600.0)
+    monkeypatch.setattr(connections, "_OPENING_S", 0.001)
+    yield connect
+    for each in opened:
+        each._stopped.set()
+
+
+@pytest.mark.parametrize("error", [connections.RayError("just ending"), RuntimeError("")])
+def test_a_version_is_held_though_the_keeper_fails_at_first(connect, error):
+    connection = connect(FakeKeeper(error, error, UP))
+    connection.hold(SOURCE)
+    assert connection.table(SOURCE.key) is UP
+
+
+def test_a_keeper_that_never_answers_is_told_of(connect, monkeypatch):
+    monkeypatch.setattr(connections, "_PATIENCE_S", 0.01)
+    with pytest.raises(CommandError, match="does not answer, so version 000001-ab is not opened: away"):
+        connect(FakeKeeper(connections.RayError("away"))).hold(SOURCE)
+
+
+def test_a_replica_that_cannot_be_opened_is_done_without_if_its_shard_has_another(connect, monkeypatch):
+    monkeypatch.setattr(connections, "_NO_PLACE_S", 0.0)
+    monkeypatch.setattr(connections, "_PATIENCE_S", 0.01)
+    damaged = table([True, False], [True], problem="shard-000.faiss: sha256 is")
+    connection = connect(FakeKeeper(damaged))
+    connection.hold(SOURCE)
+    assert connection.table(SOURCE.key) is damaged
+
+
+def test_a_shard_with_no_replica_that_can_be_opened_is_told_of(connect, monkeypatch):
+    monkeypatch.setattr(connections, "_NO_PLACE_S", 0.0)
+    with pytest.raises(CommandError, match=r"cannot open version 000001-ab: shard-000\.faiss"):
+        connect(FakeKeeper(table([False], [True], problem="shard-000.faiss: sha256 is"))).hold(SOURCE)
+
+
+def test_the_thread_that_renews_outlives_whatever_is_raised(connect, monkeypatch, until):
+    monkeypatch.setattr(connections, "_RENEW_S", 0.001)
+    keeper = FakeKeeper(UP, OSError("whatever"), UP)
+    connection = connect(keeper)
+    connection.hold(SOURCE)
+    until(lambda: len(keeper.renewed) > 5)
+
+
+def test_a_connection_that_was_closed_needs_nothing_and_calls_nobody(connect):
+    keeper = FakeKeeper(UP)
+    connection = connect(keeper)
+    connection.hold(SOURCE)
+    connection.close()
+    assert keeper.renewed[-1] == set()
+    calls = len(keeper.renewed)
+    connection.release(SOURCE.key)
+    with pytest.raises(ServiceError) as caught:
+        connection.hold(SOURCE)
+    assert caught.value.reason == Reason.SHUTTING_DOWN
+    assert len(keeper.renewed) == calls
