@@ -131,7 +131,9 @@ class Connection:
             elif said and waited > _NO_PLACE_S:
                 raise CommandError(f"the cluster cannot open version {key}: {said}")
             if silent and waited > _PATIENCE_S:
-                raise CommandError(f"the keeper of the cluster does not answer, so version {key} is not opened: {silent}")
+                raise CommandError(
+                    f"the keeper of the cluster does not answer, so version {key} is not opened: {silent}"
+                )
             self._stopped.wait(_OPENING_S)
 
     def _work(self) -> None:

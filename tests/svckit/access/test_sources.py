@@ -66,7 +66,12 @@ def test_a_broken_file_leaves_the_value_and_is_told_once_until_it_is_well(source
 
 
 def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeypatch):
-    for error in (http.client.IncompleteRead(b""), RecursionError(), PermissionError(13, "Permission denied"), TypeError("odd")):
+    for error in (
+        http.client.IncompleteRead(b""),
+        RecursionError(),
+        PermissionError(13, "Permission denied"),
+        TypeError("odd"),
+    ):
 
         def fails(error=error):
             raise error

@@ -27,7 +27,7 @@ class FakeKeeper:
         table = self.tables.pop(0) if len(self.tables) > 1 else self.tables[0]
         if isinstance(table, Exception):
             raise table
-        return replicas, {key: table for key in sources}
+        return replicas, dict.fromkeys(sources, table)
 
 
 def table(*shards, settled=False, problem=""):
