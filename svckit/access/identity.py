@@ -109,6 +109,7 @@ class _Jwts:
             self.keys = sources.file("JWT keys", Path(place), jwts.parse_keys, jwts.Keys())
             self.keys.open()
         self._refreshed = time.monotonic()
+        self._refreshing: asyncio.Task[None] | None = None
         self._kept: OrderedDict[str, tuple[Claims, Keys]] = OrderedDict()
 
     async def caller(self, token: str, sha256: str) -> Caller:
@@ -143,13 +144,19 @@ class _Jwts:
                 return self._check(token)
             except self._jwts.UnknownKeyError:
                 # The issuer may have begun to sign with a new key.
-                if time.monotonic() < self._refreshed + _REFRESH_S:
-                    raise
-                self._refreshed = time.monotonic()
-                await asyncio.to_thread(self.keys.refresh, at_once=True)
+                await self._refresh()
                 return self._check(token)
         except self._jwts.InvalidTokenError as error:
             raise _stranger("bad_jwt", f"the JWT is not valid: {error}") from error
+
+    async def _refresh(self) -> None:
+        """Read the keys again, unless that was done a moment ago; whoever asks for it while they are read waits, too."""
+        running = self._refreshing is not None and not self._refreshing.done()
+        if not running and time.monotonic() >= self._refreshed + _REFRESH_S:
+            self._refreshed = time.monotonic()
+            self._refreshing = asyncio.create_task(asyncio.to_thread(self.keys.refresh, at_once=True))
+        if self._refreshing:
+            await asyncio.shield(self._refreshing)
 
     def _check(self, token: str) -> "Claims":
         return self._jwts.claims(token, self.keys.value, issuer=self._issuer, audience=self._audience)

@@ -1,5 +1,6 @@
 """JSON Web Tokens, signed by keys of the test's own, as an issuer signs them and as an attacker would."""
 
+import asyncio
 import base64
 import http.server
 import json
@@ -13,8 +14,10 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from svckit.access import sources
+from svckit.access import identity, sources
+from svckit.access.callers_file import Callers
 from svckit.access.jwts import InvalidTokenError, Keys, UnknownKeyError, claims, parse_keys
+from svckit.access.settings import AccessConfig
 
 NESTED = base64.urlsafe_b64encode(b'{"a":' + b"[" * 6000).decode() + ".a.b"
 ISSUER, AUDIENCE = "https://issuer.example", "vmmr"
@@ -198,3 +201,32 @@ def test_an_issuer_whose_certificate_is_not_trusted_is_not_asked(issuer, monkeyp
     source = sources.url("JWT keys", f"{issuer}/keys", parse_keys, Keys())
     source.refresh()
     assert "CERTIFICATE_VERIFY_FAILED" in source.problem
+
+
+async def test_who_comes_while_a_new_key_is_fetched_waits_for_it(private, tmp_path, monkeypatch):
+    """Else a new key of the issuer costs all calls but the one that made the server ask for it."""
+    old = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "keys.json").write_bytes(key_set(jwk(old, kid="old")))
+    settings = AccessConfig(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_keys=str(tmp_path / "keys.json"))
+    jwts = identity._Jwts(settings, Callers)
+    jwts._refreshed = -1e9
+    (tmp_path / "keys.json").write_bytes(key_set(jwk(private, kid="1")))
+    asked, answer, refresh, times = asyncio.Event(), threading.Event(), jwts.keys.refresh, []
+    loop = asyncio.get_running_loop()
+
+    def slow(**more):
+        times.append(1)
+        loop.call_soon_threadsafe(asked.set)
+        answer.wait(60)
+        refresh(**more)
+
+    monkeypatch.setattr(jwts.keys, "refresh", slow)
+    tokens = [signed(private, roles="query", sub=str(number)) for number in range(3)]
+    first = asyncio.create_task(jwts.caller(tokens[0], "0"))
+    await asked.wait()
+    others = [asyncio.create_task(jwts.caller(token, token)) for token in tokens[1:]]
+    await asyncio.sleep(0)
+    first.cancel()
+    answer.set()
+    assert [caller.name for caller in await asyncio.gather(*others)] == ["jwt:1", "jwt:2"]
+    assert len(times) == 1
