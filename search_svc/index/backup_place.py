@@ -98,3 +98,5 @@ class Place:
             raise CommandError(f"{self._path(name)}: is missing: no backup, or one that did not end") from error
         except OSError as error:
             raise CommandError(f"{self._path(name)}: {error.strerror or error}") from error
+        except Exception as error:  # each library that fsspec uses has errors of its own
+            raise CommandError(f"{self._path(name)}: {type(error).__name__}: {error}") from error

@@ -12,6 +12,7 @@ import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import fsspec
 import numpy as np
@@ -502,6 +503,13 @@ class TestRefused:
     def test_a_kind_of_place_that_there_is_not(self, index):
         with pytest.raises(CommandError, match=r"nowhere://x: Protocol not known"):
             back_up(index, "nowhere://x")
+
+    def test_a_place_whose_library_has_errors_of_its_own(self, index, monkeypatch, tmp_path):
+        """As botocore's NoCredentialsError, which is no OSError."""
+        url = f"memory://{tmp_path.name}/backups"
+        monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "ls", Mock(side_effect=LookupError("no credentials")))
+        with pytest.raises(CommandError, match="/backups: LookupError: no credentials"):
+            back_up(index, url)
 
     def test_to_restore_over_an_index(self, index, backups):
         back_up(index, backups)
