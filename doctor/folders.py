@@ -14,6 +14,7 @@ from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.choice import choose_bundle
 from search_svc.index.index_dir import current, version_path
 from search_svc.index.journal_check import verify
+from search_svc.index.retention import check_whole
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -36,10 +37,11 @@ def model(path: Path) -> tuple[Finding, BundleInfo | None]:
 
 
 def gallery(path: Path) -> tuple[Finding, IndexVersion | None]:
-    """Verify the current version of an index, and its journal."""
+    """Verify the current version of an index, and its journal, and that together they are the gallery."""
     try:
         version = IndexVersion.open(path)
         sequence = max(verify(path), version.manifest.journal_sequence)
+        check_whole(path, version.manifest)
     except _ERRORS as error:
         return fail("gallery", str(error), "docs/live.md, When the disk fails, says what helps"), None
     made = version.manifest

@@ -78,9 +78,28 @@ def roll_back(index_dir: Path, version: str | None = None) -> str:
         name = version or _before(index_dir)
         if name not in version_names(index_dir):
             raise CommandError(f"{index_dir} has no version {name}: `vmmr-search versions` lists them")
-        _check_whole(index_dir, IndexVersion.open(index_dir, name).manifest)
+        check_whole(index_dir, IndexVersion.open(index_dir, name).manifest)
         make_current(index_dir, name)
     return name
+
+
+def check_whole(index_dir: Path, manifest: VersionManifest) -> None:
+    """Raise CommandError if the version and the journal are not the whole gallery, or if that cannot be known."""
+    with Journal.open(index_dir) as journal:
+        if journal.pruned > manifest.journal_sequence:
+            text = f"it holds the journal to {manifest.journal_sequence}, which was pruned up to {journal.pruned}"
+            raise CommandError(f"version {manifest.version} can't be served any more: {text}")
+        if journal.model not in (None, manifest.model) and journal.sequence() > manifest.journal_sequence:
+            text = f"what was written since is of another model ({journal.model})"
+            raise CommandError(f"version {manifest.version} can't be served: {text}")
+        newest = _newest(index_dir, manifest, there_is_a_journal=journal.model is not None)
+        if manifest.journal_sequence < newest and journal.sequence() < newest:
+            text = f"it holds the journal to {manifest.journal_sequence}, and what came up to {newest} is not there any more"
+            raise CommandError(f"version {manifest.version} can't be served: {text}")
+        # The version that is current now may hold an entry that is damaged in the journal, where nobody has read it since.
+        journal.verify()
+        for _ in read_through(journal, manifest.journal_sequence, journal.sequence()):
+            pass
 
 
 def _names(index_dir: Path, served: str) -> list[str]:
@@ -148,25 +167,6 @@ def _before(index_dir: Path) -> str:
     if not older:
         raise CommandError(f"{index_dir} has no version before {served}")
     return older[-1]
-
-
-def _check_whole(index_dir: Path, manifest: VersionManifest) -> None:
-    """Raise CommandError if the version and the journal are not the whole gallery, or if that cannot be known."""
-    with Journal.open(index_dir) as journal:
-        if journal.pruned > manifest.journal_sequence:
-            text = f"it holds the journal to {manifest.journal_sequence}, which was pruned up to {journal.pruned}"
-            raise CommandError(f"version {manifest.version} can't be served any more: {text}")
-        if journal.model not in (None, manifest.model) and journal.sequence() > manifest.journal_sequence:
-            text = f"what was written since is of another model ({journal.model})"
-            raise CommandError(f"version {manifest.version} can't be served: {text}")
-        newest = _newest(index_dir, manifest, there_is_a_journal=journal.model is not None)
-        if manifest.journal_sequence < newest and journal.sequence() < newest:
-            text = f"it holds the journal to {manifest.journal_sequence}, and what came up to {newest} is not there any more"
-            raise CommandError(f"version {manifest.version} can't be served: {text}")
-        # The version that is current now may hold an entry that is damaged in the journal, where nobody has read it since.
-        journal.verify()
-        for _ in read_through(journal, manifest.journal_sequence, journal.sequence()):
-            pass
 
 
 def _newest(index_dir: Path, wanted: VersionManifest, *, there_is_a_journal: bool) -> int:

@@ -20,9 +20,15 @@ from vmmr import TLS, Client
 
 from doctor import folders, machine, servers
 from doctor.findings import State, guarded, lines, not_checked, ok, warn
+from search_svc.building.compaction import compact
 from search_svc.building.spec import IndexSpec
+from search_svc.index.index_dir import make_current
+from search_svc.index.retention import retire
+from search_svc.index.writes import Add
 from search_svc.voting.labels import parse
+from tests.search_svc.building.test_compaction import write
 from tests.search_svc.builds import build_version
+from tests.search_svc.journals import stored
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models/resnet50-cars-int8"
@@ -116,6 +122,18 @@ class TestFolders:
         found, version = folders.gallery(index)
         assert (found.state, version) == (FAIL, None)
         assert "embeddings.npy: is damaged" in found.text
+
+    def test_a_version_whose_journal_was_pruned_beyond_it(self, index, tmp_path):
+        """Version and journal are each as they were written, and together not the gallery."""
+        write(index, Add({"new": stored()}))
+        shutil.copytree(index / "versions/000001", tmp_path / "before")
+        compact(index)
+        retire(index, 1)
+        assert folders.gallery(index)[0].state == OK
+        shutil.move(tmp_path / "before", index / "versions/000001")
+        make_current(index, "000001")
+        found, _ = folders.gallery(index)
+        assert (found.state, "pruned up to 1" in found.text) == (FAIL, True)
 
     def test_a_model_and_a_gallery_of_different_fingerprints(self, index):
         info, shipped = folders.model(MODEL)[1], folders.gallery(ROOT / "models/stanford-cars")[1]
