@@ -507,7 +507,9 @@ class TestRefused:
     def test_a_place_whose_library_has_errors_of_its_own(self, index, monkeypatch, tmp_path):
         """As botocore's NoCredentialsError, which is no OSError."""
         url = f"memory://{tmp_path.name}/backups"
-        monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "ls", Mock(side_effect=LookupError("no credentials")))
+        monkeypatch.setattr(
+            fsspec.get_filesystem_class("memory"), "ls", Mock(side_effect=LookupError("no credentials"))
+        )
         with pytest.raises(CommandError, match="/backups: LookupError: no credentials"):
             back_up(index, url)
 

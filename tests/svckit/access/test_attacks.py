@@ -571,18 +571,18 @@ def test_half_a_setting_of_jwts_is_refused(echo, given, message):
         echo.EchoConfig(**given)
 
 
-async def test_a_write_whose_caller_leaves_while_its_line_waits_is_in_the_audit_log(served):
+async def test_a_write_whose_caller_leaves_while_its_line_waits_is_in_the_audit_log(served, monkeypatch):
     """Else whoever cancels at the right moment would change the gallery without a trace."""
     held, asked = threading.Event(), gallery_pb2.AddItemsRequest(items=[gallery_pb2.Item(label="acme")])
     one = await served()
-    log = one.server._access._audit
+    log, noted = one.server._access._audit, asyncio.Event()
+    append = log.append
+    monkeypatch.setattr(log, "append", lambda fields: [append(fields), noted.set()][0])
     log._thread.submit(held.wait)
     try:
         stub = gallery_pb2_grpc.GalleryServiceStub(one.channel)
         write = stub.AddItems(asked, metadata=(("authorization", "Bearer importer"),), timeout=TIMEOUT_S)
-        async with asyncio.timeout(TIMEOUT_S):
-            while not log._waiting:  # noqa: ASYNC110 (the log has no event of it)
-                await asyncio.sleep(0.001)
+        await asyncio.wait_for(noted.wait(), TIMEOUT_S)
         write.cancel()
         for _ in range(3):  # the server hears of the cancellation before it hears of these
             await embed(one.channel, "shop")
