@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 CARS ?= ../shared/data/stanford_cars
 
-.PHONY: help demo test check audit docs cars protos bench
+.PHONY: help demo cluster-demo test check audit docs cars protos bench
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 demo: $(VENV)/.services  ## ask the pair that ships; then draw cars, index them, serve them, identify photos it has not seen
 	$(BIN)/python -m demo
+
+cluster-demo: $(VENV)/.dev  ## the gallery that ships, on two Ray nodes of this machine, one of which is killed while it answers
+	$(BIN)/python -m demo.cluster
 
 test: $(VENV)/.dev  ## run all tests, print what they cover, fail if that falls
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report term

@@ -25,15 +25,13 @@ def ray_nodes(count: int, cores: int = 1, **head: Any) -> Iterator[Any]:
     import ray  # noqa: PLC0415 (takes seconds, and is an extra)
     from ray.cluster_utils import Cluster  # noqa: PLC0415
 
-    leave: Any = ray.shutdown
-
     cluster = Cluster()
     try:
         for number in range(count):
             add_node(cluster, cores, **(head if number == 0 else {}))
         yield cluster
     finally:
-        leave()  # this process, if it is connected, cannot outlive its node
+        ray.shutdown()  # this process, if connected, cannot outlive its node
         cluster.shutdown()
 
 

@@ -1,6 +1,8 @@
 """What ARCHITECTURE.md says of imports, where import-linter's contracts (pyproject.toml) are too coarse."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ FAISS = {
 )
 def test_a_library_is_imported_in_its_own_module_alone(library: str, allowed: set[str]) -> None:
     assert importers(library) == allowed
+
+
+def test_ray_is_imported_by_what_runs_on_a_cluster_alone_and_by_no_command_before_it_is_asked_for() -> None:
+    cluster = {f"search_svc/engine/cluster/{name}.py" for name in ("connection", "keeper", "racing")}
+    assert importers("ray") == cluster | {"svckit/ray_cluster.py"}
+    command = "import sys, search_svc.__main__, embedder_svc.__main__; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=False).returncode == 0
 
 
 def test_torch_is_imported_by_export_and_training_alone() -> None:

@@ -5,10 +5,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray.exceptions import RayError, RayTaskError
 
 from search_svc.engine.cluster.keeper import Placed, Table
@@ -16,7 +16,9 @@ from search_svc.engine.cluster.recent import RecentTimes
 from search_svc.engine.shard_thread import MOST_ABANDONED
 
 Send = Callable[[Any], Any]
-"""Calls an actor, and returns the reference of its answer, which is None where the replica cannot answer."""
+"""Calls an actor, and returns the reference of its answer, which is None where the replica cannot answer.
+
+The answer is awaited as a future: `ray.wait` asks the node's own daemon, and was seen to take seconds while that was busy."""
 
 _LOOK_S = 0.1
 """How often a search that waits looks whether the engine was closed."""
@@ -37,13 +39,13 @@ class _Race:
 
     sends: Mapping[int, Send]
     tried: set[str] = field(default_factory=set)
-    running: dict[Any, _Call] = field(default_factory=dict)
+    running: dict[Future[Any], _Call] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
 
     @property
-    def awaited(self) -> list[Any]:
-        """References of the answers that shards still lack."""
-        return [ref for ref, call in self.running.items() if call.shard not in self.answers]
+    def awaited(self) -> list[Future[Any]]:
+        """The calls of the shards that have not answered."""
+        return [future for future, call in self.running.items() if call.shard not in self.answers]
 
 
 class Racer:
@@ -55,7 +57,7 @@ class Racer:
         self.hedged = 0
         """How many questions were put to a second replica because the first was late."""
         self._table = table
-        self._abandoned: dict[Any, str] = {}
+        self._abandoned: dict[Future[Any], str] = {}
         self._busy: Counter[str] = Counter()
         self._down: dict[str, float] = {}
         self._turns = 0
@@ -102,10 +104,10 @@ class Racer:
             else:
                 self._wait(race, awaited, min(end, second, now + _LOOK_S) - now, recent)
 
-    def _wait(self, race: _Race, awaited: list[Any], timeout_s: float, recent: RecentTimes) -> None:
-        for ref in ray.wait(awaited, timeout=timeout_s)[0]:
-            answer = _answer(ref)  # if it raises, the call is abandoned like those that still run
-            call = race.running.pop(ref)
+    def _wait(self, race: _Race, awaited: list[Future[Any]], timeout_s: float, recent: RecentTimes) -> None:
+        for future in wait(awaited, timeout_s, FIRST_COMPLETED).done:
+            answer = _answer(future)  # if it raises, the call is abandoned like those that still run
+            call = race.running.pop(future)
             with self._lock:
                 self._busy[call.replica] -= 1
                 if answer is None:
@@ -118,7 +120,7 @@ class Racer:
                 race.answers[call.shard] = answer
 
     def _ask_again(self, race: _Race) -> None:
-        for shard in {race.running[ref].shard for ref in race.awaited}:
+        for shard in {race.running[future].shard for future in race.awaited}:
             self.hedged += self._send(race, shard)
 
     def _send(self, race: _Race, shard: int) -> bool:
@@ -129,7 +131,7 @@ class Racer:
                 return False
             self._busy[replica.name] += 1
         race.tried.add(replica.name)
-        race.running[race.sends[shard](replica.actor)] = _Call(shard, replica.name, time.monotonic())
+        race.running[race.sends[shard](replica.actor).future()] = _Call(shard, replica.name, time.monotonic())
         return True
 
     def _choose(self, shard: int, tried: set[str]) -> Placed | None:
@@ -149,21 +151,19 @@ class Racer:
 
     def _abandon(self, race: _Race) -> None:
         with self._lock:
-            self._abandoned.update((ref, call.replica) for ref, call in race.running.items())
+            self._abandoned.update((future, call.replica) for future, call in race.running.items())
 
     def _tidy(self) -> None:
         """Forget the questions that were abandoned and have ended."""
         with self._lock:
-            if self._abandoned:
-                ended, _ = ray.wait(list(self._abandoned), num_returns=len(self._abandoned), timeout=0)
-                for ref in ended:
-                    self._busy[self._abandoned.pop(ref)] -= 1
+            for future in [each for each in self._abandoned if each.done()]:
+                self._busy[self._abandoned.pop(future)] -= 1
 
 
-def _answer(ref: Any) -> Any:
+def _answer(future: Future[Any]) -> Any:
     """Return the answer, or None if the replica, or its node, has failed. Raise what its code raised."""
     try:
-        return ray.get(ref)
+        return future.result()
     except RayTaskError:
         raise
     except RayError:
