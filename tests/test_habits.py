@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 FOLDERS = ("*.md", "docs/**/*.md", "models/*/*.md", "bench/*.md", "examples/*.md", "protos/*.md")
 PAGES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in ROOT.glob(folder))
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
