@@ -28,6 +28,7 @@ from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import DeviceError
+from embedder_svc.offline.chunks import LocalEmbedder, Work
 from embedder_svc.offline.embed import embed
 from embedder_svc.photos.manifest import Manifest
 from svckit.cli import progress
@@ -160,8 +161,9 @@ def _embed(path: Path, info: BundleInfo, photos: Photos, args: argparse.Namespac
     photos.write(out.with_suffix(".csv"))
     model = Model.open(path, device="auto")
     bar = partial(progress, desc=info.name, unit="photo")
+    work = Work(args.photos, "float16", whole=False)
     made = embed(
-        Manifest.read(out.with_suffix(".csv")), args.photos, model, out, dtype="float16", workers=cores(), bar=bar
+        Manifest.read(out.with_suffix(".csv")), work, LocalEmbedder(model, work, workers=cores()), out, bar=bar
     )
     if made["skipped"]:
         sys.exit(f"{out}/unreadable.csv: {made['skipped']} photos can't be read; take them out of the manifest")
