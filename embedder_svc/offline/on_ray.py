@@ -73,7 +73,7 @@ class RayEmbedder:
         self._share = share
 
     def embed_all(self, chunks: Iterable[Sequence[str]]) -> Generator[Chunk, None, None]:
-        kind = self._ray.remote(_Actor).options(
+        kind = self._ray.remote(Actor).options(
             num_cpus=self._share.cpus,
             num_gpus=self._share.gpus,
             max_restarts=-1,
@@ -87,7 +87,7 @@ class RayEmbedder:
             yield chunk
 
 
-class _Actor:
+class Actor:
     """A process of the cluster that embeds chunks."""
 
     def __init__(self, files: bytes, work: Work, share: Share, max_batch: int) -> None:

@@ -85,7 +85,7 @@ def actors():
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
-            found += [process.pid for name in process.cmdline()[:1] if name.startswith("ray::_Actor")]
+            found += [process.pid for name in process.cmdline()[:1] if name.startswith("ray::Actor")]
     return found
 
 
