@@ -55,6 +55,8 @@ def compare(folder: Path, photos: int, rounds: int) -> dict[str, Any]:
     with ray_nodes(1) as cluster:
         for number in range(rounds):
             here, there = folder / f"local{number}", folder / f"ray{number}"
+            while any(map(is_actor, tree(os.getpid()))):  # those of the round before are about to end
+                time.sleep(0.1)
             on_one.append(cost(LocalEmbedder(model, work, workers=1), manifest, work, here))
             with ray_cluster.connected(cluster.address) as ray:
                 actors = on_ray.RayEmbedder(ray, bundle, work, on_ray.Share())
@@ -93,9 +95,7 @@ class Used:
     def now(cls) -> "Used":
         """Return what this process and its actors have used, and all else that it has started and that still runs."""
         times = {pid: cpu_s(pid) for pid in tree(os.getpid())}
-        ours = sum(
-            seconds for pid, seconds in times.items() if pid == os.getpid() or name(pid).startswith("ray::Actor")
-        )
+        ours = sum(seconds for pid, seconds in times.items() if pid == os.getpid() or is_actor(pid))
         return cls(ours, sum(times.values()) - ours, time.monotonic())
 
 
@@ -134,12 +134,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def name(pid: int) -> str:
-    """Return what a process calls itself; empty if it has ended."""
+def is_actor(pid: int) -> bool:
+    """Return whether a process is one that embeds, by Ray's name for it."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+        return Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::Actor")
+    except OSError:  # it has just ended
+        return False
 
 
 def same(*artifacts: Path) -> None:
