@@ -1,103 +1,48 @@
 """A client in another process, or another event loop, than the one it belongs to."""
 
 import asyncio
-import multiprocessing
-import os
-import threading
-import warnings
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import vmmr
 
-FORK = multiprocessing.get_context("fork")
+from tests.conftest import TIMEOUT_S
+
 NOT_SURVIVED = "this client was used by process {}, from which this process, {}, was forked"
-USES = {
-    "identify": lambda client: client.identify(b"1"),
-    "identify_many": lambda client: list(client.identify_many([b"1"])),
-    "labels": lambda client: list(client.labels()),
-    "info": lambda client: client.info(),
-}
 
 
-def in_fork(use) -> list:
-    """What a forked process made of it: its id, and what it returned or raised, in words."""
-    ours, theirs = FORK.Pipe()
-
-    def child() -> None:
-        try:
-            theirs.send(["returned", repr(use())])
-        except BaseException as error:  # noqa: BLE001 (whatever it is, the test is to see it)
-            theirs.send([type(error).__name__, str(error)])
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python, too, says that threads and forks do not mix
-        process = FORK.Process(target=child)
-        process.start()
-    try:
-        assert ours.poll(30), "the forked process hangs"
-        said = ours.recv()
-        process.join(30)
-        assert process.exitcode == 0, "the forked process hangs at its end, or crashed"
-        return [process.pid, *said]
-    finally:
-        process.kill()
-        process.join()
+def in_fork(services, case) -> dict:
+    """What `forking.py` says of a case."""
+    script = Path(__file__).with_name("forking.py")
+    command = [sys.executable, script, case, *services.targets]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["fork"].pop("exit code") == 0
+    assert said["year"] == 2002, "the parent's client goes on"
+    return said
 
 
-@pytest.fixture
-def busy(services):
-    """A client that threads are using, all the time."""
-    over = threading.Event()
-    with vmmr.Client(*services.targets) as client:
-        client.info()
-
-        def use() -> None:
-            while not over.is_set():
-                client.model_info()
-
-        threads = [threading.Thread(target=use) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        yield client
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_client_that_was_used_before_the_fork_says_what_to_do(busy, use):
-    pid, kind, said = in_fork(lambda: use(busy))
-    assert kind == "RuntimeError"
-    assert said.startswith(NOT_SURVIVED.format(os.getpid(), pid))
+@pytest.mark.parametrize("use", ["identify", "identify_many", "labels", "info", "async"])
+def test_a_client_that_was_used_before_the_fork_says_what_to_do(services, use):
+    said = in_fork(services, use)
+    told = said["fork"]["RuntimeError"]
+    assert told.startswith(NOT_SURVIVED.format(said["pid"], said["fork"]["pid"]))
     assert (
         "make a client in each process, and start processes that are to make calls with multiprocessing's 'spawn'"
-        in said
+        in told
     )
-    assert busy.model_info().name == "fake-int8", "the parent's goes on"
 
 
-def test_closing_it_in_the_fork_neither_hangs_nor_closes_the_parents(busy):
-    assert in_fork(busy.close)[1:] == ["returned", "None"]
-    assert busy.model_info().name == "fake-int8"
-
-
-def test_an_async_client_says_so_too(services):
-    client = vmmr.AsyncClient(*services.targets)
-
-    async def use() -> str:
-        await client.info()
-        return in_fork(lambda: asyncio.run(client.info()))
-
-    pid, kind, said = asyncio.run(use())
-    assert kind == "RuntimeError"
-    assert said.startswith(NOT_SURVIVED.format(os.getpid(), pid))
+def test_closing_it_in_the_fork_neither_hangs_nor_closes_the_parents(services):
+    assert in_fork(services, "close")["fork"]["returned"] == "None"
 
 
 def test_a_client_that_was_not_used_yet_may_be_used_in_the_fork(services):
-    with vmmr.Client(*services.targets) as client:
-        _, kind, said = in_fork(lambda: client.identify(b"1").answer.year)
-        assert (kind, said) == ("returned", "2001")
-        assert client.identify(b"2").answer.year == 2002
+    assert in_fork(services, "unused")["fork"]["returned"] == "2001"
 
 
 # --- event loops ---
