@@ -1,5 +1,6 @@
 """Asks one replica of each shard, and another one where the first is late or fails: the first answer counts."""
 
+import itertools
 import math
 import threading
 import time
@@ -38,6 +39,8 @@ class _Race:
     """One search, on its way."""
 
     sends: Mapping[int, Send]
+    turn: int
+    """Number of the search. Searches take the replicas of a shard in turn."""
     tried: set[str] = field(default_factory=set)
     running: dict[Future[Any], _Call] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Racer:
         self._abandoned: dict[Future[Any], str] = {}
         self._busy: Counter[str] = Counter()
         self._down: dict[str, float] = {}
-        self._turns = 0
+        self._turns = itertools.count()
         self._lock = threading.Lock()  # guards all of these, and `recent`
 
     @property
@@ -84,7 +87,7 @@ class Racer:
         time a second replica is asked, and learns how long it took.
         """
         self._tidy()
-        race = _Race(sends)
+        race = _Race(sends, next(self._turns))
         try:
             self._run(race, timeout_s, recent)
         finally:
@@ -126,7 +129,7 @@ class Racer:
     def _send(self, race: _Race, shard: int) -> bool:
         """Ask a replica of the shard that was not asked yet. Return False if there is none that might answer."""
         with self._lock:
-            replica = None if self._closed else self._choose(shard, race.tried)
+            replica = None if self._closed else self._choose(shard, race)
             if replica is None:
                 return False
             self._busy[replica.name] += 1
@@ -134,19 +137,19 @@ class Racer:
         race.running[race.sends[shard](replica.actor).future()] = _Call(shard, replica.name, time.monotonic())
         return True
 
-    def _choose(self, shard: int, tried: set[str]) -> Placed | None:
+    def _choose(self, shard: int, race: _Race) -> Placed | None:
         """Return the replica with the fewest questions; in turn, if they have as many."""
         now, stuck = time.monotonic(), Counter(self._abandoned.values())
         free = [
             replica
             for replica in self._table().shards[shard]
             if replica.up
-            and replica.name not in tried
+            and replica.name not in race.tried
             and self._down.get(replica.name, 0) <= now
             and stuck[replica.name] < MOST_ABANDONED
         ]
-        self._turns += 1
-        turned = free[self._turns % len(free) :] + free[: self._turns % len(free)] if free else []
+        first = race.turn % max(1, len(free))
+        turned = free[first:] + free[:first]
         return min(turned, key=lambda replica: self._busy[replica.name], default=None)
 
     def _abandon(self, race: _Race) -> None:

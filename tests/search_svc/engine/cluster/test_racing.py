@@ -1,82 +1,149 @@
-"""Which replicas are asked, of actors that answer as a test says."""
+"""Which replicas are asked, and which answer counts: with replicas that answer when a test says so."""
 
+import threading
 from concurrent.futures import Future
-from types import SimpleNamespace
 
 import pytest
 
-racing = pytest.importorskip(
-    "search_svc.engine.cluster.racing", reason="NO RAY HERE: what replicas are asked was not tested"
-)
+ray = pytest.importorskip("ray", reason="NO RAY HERE: the tests of what runs on a cluster did not run")
 
+from search_svc.engine.cluster.keeper import Placed, Table  # noqa: E402
+from search_svc.engine.cluster.racing import Racer  # noqa: E402
+from search_svc.engine.cluster.recent import RecentTimes  # noqa: E402
+from search_svc.engine.shard_thread import MOST_ABANDONED  # noqa: E402
 
-@pytest.fixture
-def racer():
-    """A racer of one shard with two replicas."""
-    replicas = [SimpleNamespace(name=name, up=True, actor=Actor()) for name in "ab"]
-    racer = racing.Racer(lambda: SimpleNamespace(shards=(replicas,)))
-    racer.actors = [replica.actor for replica in replicas]
-    return racer
+SOON, NEVER_S = 0.001, 600.0
 
 
 class Actor:
-    """A replica that answers nothing until it is told to."""
+    """A replica that answers at once, unless it is told to keep silent, or to fail."""
 
-    def __init__(self):
-        self.outcome = None
-        self.asked = []
+    def __init__(self, name):
+        self.name, self.asked, self.silent, self.error = name, [], False, None
 
-    def ask(self):
-        """Return a reference of an answer, of which only the future is looked at."""
-        self.asked.append(Future())
-        if self.outcome:
-            self.outcome(self.asked[-1])
-        return SimpleNamespace(future=lambda future=self.asked[-1]: future)
+    def call(self):
+        future = Future()
+        self.asked.append(future)
+        if self.error:
+            future.set_exception(self.error)
+        elif not self.silent:
+            future.set_result(self.name)
+        return self
 
-    def answer(self):
-        """Answer what was asked, and at once what will be."""
-        self.outcome = lambda future: future.set_result("an answer")
-        for future in self.asked:
-            self.outcome(future)
+    def future(self):
+        return self.asked[-1]
 
 
-SENDS = {0: Actor.ask}
+class Recent(RecentTimes):
+    """Says when a second replica is asked."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def p95(self):
+        return self.seconds
 
 
-def task_error():
-    return racing.RayTaskError("answer", "traceback", ValueError("a fault of ours"))
+@pytest.fixture
+def actors():
+    """Two replicas of each of two shards."""
+    return [[Actor(f"{shard}{replica}") for replica in "ab"] for shard in range(2)]
 
 
-def test_an_error_of_a_replicas_code_is_raised_and_leaves_no_question_that_counts_as_running(racer):
-    for actor in racer.actors:
-        actor.outcome = lambda future: future.set_exception(task_error())
-    for _ in range(9):
-        with pytest.raises(racing.RayTaskError):
-            racer.ask(SENDS, None, racing.RecentTimes())
-    racer._tidy()
+@pytest.fixture
+def racer(actors):
+    shards = tuple(tuple(Placed(each.name, each.name[-1], each, up=True) for each in shard) for shard in actors)
+    return Racer(lambda: Table(shards, 2, settled=True, problem=""))
+
+
+def ask(racer, shards=(0, 1), *, second_s=NEVER_S, timeout_s=NEVER_S):
+    return racer.ask(dict.fromkeys(shards, Actor.call), timeout_s, Recent(second_s))
+
+
+def test_each_shard_is_asked_once_and_its_replicas_in_turn(racer, actors):
+    answers = [ask(racer) for _ in range(6)]
+    assert answers == 3 * [{0: "0a", 1: "1a"}, {0: "0b", 1: "1b"}]
+    assert [len(each.asked) for shard in actors for each in shard] == 4 * [3]
+
+
+def test_a_replica_that_fails_is_followed_by_the_other_at_once_and_left_alone_for_a_while(racer, actors):
+    actors[0][0].error = ray.exceptions.ActorUnavailableError("gone", None)
+    assert [ask(racer, [0])[0] for _ in range(5)] == 5 * ["0b"]
+    assert len(actors[0][0].asked) == 1
+    assert racer.hedged == 0
+
+
+def test_a_replica_that_is_silent_is_followed_by_the_other_after_the_usual_time(racer, actors):
+    actors[0][0].silent = True
+    assert ask(racer, [0], second_s=SOON) == {0: "0b"}
+    assert (racer.hedged, racer.abandoned) == (1, 1)
+    # While it has a question to answer, the other is asked.
+    assert [ask(racer, [0])[0] for _ in range(4)] == 4 * ["0b"]
+    actors[0][0].silent = False
+    actors[0][0].asked[0].set_result("late")
+    assert {ask(racer, [0])[0] for _ in range(2)} == {"0a", "0b"}
     assert racer.abandoned == 0
-    assert not any(racer._busy.values())
 
 
-def test_one_late_question_is_put_to_one_more_replica_and_what_nobody_waits_for_ends(racer):
-    assert racer.ask(SENDS, 0.2, racing.RecentTimes()) == {}
-    assert (racer.hedged, racer.abandoned) == (1, 2)
-    for actor in racer.actors:
-        actor.answer()
-    assert racer.ask(SENDS, None, racing.RecentTimes())
-    assert racer.abandoned == 0
+def test_the_first_answer_counts_even_if_it_is_of_the_replica_that_was_asked_first(racer, actors):
+    first, second = actors[0]
+    first.silent = second.silent = True
+    found = []
+    asking = threading.Thread(target=lambda: found.append(ask(racer, [0], second_s=SOON)))
+    asking.start()
+    while not second.asked:
+        pass
+    first.asked[0].set_result("0a")
+    asking.join()
+    assert found == [{0: "0a"}]
 
 
-def test_replicas_that_answer_nothing_are_asked_a_few_questions_and_no_more(racer):
-    for _ in range(9):
-        racer.ask(SENDS, 0.06, racing.RecentTimes())
-    assert racer.abandoned == 2 * racing.MOST_ABANDONED
+def test_shards_that_have_no_answer_in_time_are_missing(racer, actors):
+    for each in actors[1]:
+        each.silent = True
+    assert ask(racer, second_s=SOON, timeout_s=0.05) == {0: "0a"}
 
 
-def test_no_replica_is_looked_for_once_closed(racer):
-    def table():
-        raise KeyError("the version was released")
+def test_a_shard_whose_replicas_are_all_silent_for_long_is_not_waited_for(racer, actors):
+    for each in actors[1]:
+        each.silent = True
+    for _ in range(MOST_ABANDONED):
+        ask(racer, [1], second_s=SOON, timeout_s=0.05)
+    assert [len(each.asked) for each in actors[1]] == 2 * [MOST_ABANDONED]
+    assert ask(racer, [1]) == {}
+    assert [len(each.asked) for each in actors[1]] == 2 * [MOST_ABANDONED]
 
+
+def test_a_replica_that_is_not_up_is_not_asked(actors):
+    shard = (Placed("0a", "a", actors[0][0], up=False), Placed("0b", "b", actors[0][1], up=True))
+    racer = Racer(lambda: Table((shard,), 2, settled=False, problem=""))
+    assert [ask(racer, [0])[0] for _ in range(3)] == 3 * ["0b"]
+
+
+def test_a_replica_is_asked_a_question_once(actors):
+    actors[0][0].silent = True
+    racer = Racer(lambda: Table(((Placed("0a", "a", actors[0][0], up=True),),), 1, settled=True, problem=""))
+    assert ask(racer, [0], second_s=SOON, timeout_s=0.05) == {}
+    assert len(actors[0][0].asked) == 1
+
+
+def test_what_the_code_of_a_replica_raises_is_raised(racer, actors):
+    actors[0][0].error = ray.exceptions.RayTaskError("answer", "its trace", ValueError("wrong")).as_instanceof_cause()
+    with pytest.raises(ValueError, match="its trace"):
+        ask(racer, [0])
+    assert ask(racer, [0]) == {0: "0b"}
+
+
+def test_a_search_that_waits_ends_when_the_racer_is_closed_and_nothing_is_asked_any_more(racer, actors):
+    actors[0][0].silent = True
+    found = []
+    asking = threading.Thread(target=lambda: found.append(ask(racer, [0])))
+    asking.start()
+    while not actors[0][0].asked:
+        pass
     racer.close()
-    racer._table = table
-    assert racer.ask(SENDS, None, racing.RecentTimes()) == {}
+    asking.join()
+    assert found == [{}]
+    assert ask(racer, [0]) == {}
+    assert not actors[0][1].asked
