@@ -37,21 +37,24 @@ def volume(tmp_path):
 
 
 def init_command():
-    """The words of the init container's command, as docs/deploy.md has it."""
-    (line,) = re.findall(r"^(command: \[sh, -c, .*)$", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
-    return yaml.safe_load(line)["command"]
+    """The words of the init container's command, as the chart has it for a server that is written to."""
+    chart = (ROOT / "deploy/helm/vmmr/templates/_helpers.tpl").read_text()
+    (words,) = re.findall(r"\.writer }}(\[sh, -c, .*\])$", chart, re.MULTILINE)
+    return yaml.safe_load(words)
 
 
 def fill_as_an_init_container(volume):
     os.chown(volume, USER, USER)
     words = [word.replace("/index", str(shipped.gallery())).replace("/data", str(volume)) for word in init_command()]
     subprocess.run(words, check=True, user=USER, group=USER, extra_groups=())
+    return volume / "gallery"
 
 
 def fill_as_docker(volume):
     """Docker copies the image's folder into a new volume, with its owner: `COPY --chown`."""
     shutil.copytree(shipped.gallery(), volume, dirs_exist_ok=True, ignore=shutil.ignore_patterns("journal.*", "*.lock"))
     subprocess.run(["chown", "-R", f"{USER}:{USER}", volume], check=True)
+    return volume
 
 
 # That user, but for one thing: it may read everywhere, because Python itself may be in a folder of root's.
@@ -82,18 +85,18 @@ def add(process):
 
 @pytest.mark.parametrize("fill", [fill_as_docker, fill_as_an_init_container])
 def test_the_images_user_adds_to_the_gallery_of_a_volume(volume, serve, fill):
-    fill(volume)
-    assert add(serve(volume)).added == 1
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in volume.iterdir()} == {(USER, USER)}
-    assert (volume / "journal.db").exists()
+    gallery = fill(volume)
+    assert add(serve(gallery)).added == 1
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in gallery.iterdir()} == {(USER, USER)}
+    assert (gallery / "journal.db").exists()
 
 
 def test_an_init_container_that_comes_again_leaves_what_was_added(volume, serve):
+    gallery = fill_as_an_init_container(volume)
+    assert add(serve(gallery)).added == 1
+    journal = (gallery / "journal.db").read_bytes()
     fill_as_an_init_container(volume)
-    assert add(serve(volume)).added == 1
-    journal = (volume / "journal.db").read_bytes()
-    fill_as_an_init_container(volume)
-    assert (volume / "journal.db").read_bytes() == journal
+    assert (gallery / "journal.db").read_bytes() == journal
 
 
 def test_a_folder_of_another_user_is_served_and_each_write_refused_and_told_once_in_the_log(volume, serve):
