@@ -54,8 +54,9 @@ class Chain:
             run(command, log=self.work / "draw.log", timeout_s=_QUICK_S, progress=drawing.progress)
             drawing.result = f"{photos} photos of each of {classes} cars"
 
-    def split(self, scheme: str) -> None:
-        self._step("split", program("vmmr-search"), "split", self.photos, "--scheme", scheme, "--out", self.manifest)
+    def split(self, scheme: str, *lists: Path) -> None:
+        by: tuple[str | Path, ...] = ("--scheme", scheme, *lists)
+        self._step("split", program("vmmr-search"), "split", self.photos, *by, "--out", self.manifest)
 
     def embed(self) -> None:
         source = (self.manifest, "--photos", self.photos, "--model", MODEL)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,16 +64,14 @@ class Server:
 
     def address(self) -> str:
         """Wait until the server is healthy; return its address. Raises CommandError if it ends, or takes too long."""
-        ends = time.monotonic() + _START_S
-        while time.monotonic() < ends:
-            if self.process.poll() is not None:
-                raise CommandError(f"the {self._name} server ended with exit code {self.process.returncode}")
-            if self._port_file.exists():
-                address = f"127.0.0.1:{json.loads(self._port_file.read_text())['port']}"
-                if health(address) == "SERVING":
-                    return address
-            time.sleep(_LOOK_S)
-        raise CommandError(f"the {self._name} server was not ready within {_START_S:.0f} s")
+        address = f"127.0.0.1:{self.port()}"
+        self._wait(lambda: health(address) == "SERVING")
+        return address
+
+    def port(self) -> int:
+        """Wait until the server has told its port; return it. Raises CommandError if it ends, or takes too long."""
+        self._wait(self._port_file.exists)
+        return int(json.loads(self._port_file.read_text())["port"])
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -83,6 +81,15 @@ class Server:
             raise CommandError(f"the {self._name} server did not stop within {_STOP_S:.0f} s") from error
         if code:
             raise CommandError(f"the {self._name} server ended with exit code {code}")
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        ends = time.monotonic() + _START_S
+        while not ready():
+            if self.process.poll() is not None:
+                raise CommandError(f"the {self._name} server ended with exit code {self.process.returncode}")
+            if time.monotonic() > ends:
+                raise CommandError(f"the {self._name} server was not ready within {_START_S:.0f} s")
+            time.sleep(_LOOK_S)
 
 
 @contextmanager

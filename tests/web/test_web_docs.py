@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from demo.pictures import MOST_BYTES, PICTURES
 from tests.web.test_openapi import OPERATIONS
 from web.config import WebConfig
 from web.door.metrics import WebMetrics
@@ -52,9 +54,32 @@ def test_every_metric_is_documented():
     }
 
 
-@pytest.mark.parametrize("picture", re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGE))
-def test_every_picture_is_there(picture):
-    assert (DOCS / picture).stat().st_size > 5000
+def pictures(page: str) -> list[str]:
+    """The addresses of a page's pictures, each of which says in words what it shows."""
+    return re.findall(r"!\[[^\]]{10,}\]\(([^)]+)\)", page)
+
+
+def test_the_pictures_are_those_that_the_program_takes():
+    shown = pictures(PAGE)
+    assert shown == [f"pictures/{name}" for name in PICTURES]
+    assert {path.name for path in (DOCS / "pictures").iterdir()} == set(PICTURES)
+    assert len(shown) == PAGE.count("![")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_is_there_whole_and_small(name):
+    path = DOCS / "pictures" / name
+    assert path.stat().st_size <= MOST_BYTES
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert len(picture.getcolors()) > 10, "it shows nothing"
+
+
+def test_every_picture_that_a_page_names_is_there():
+    named = [page.parent / picture for page in DOCS.rglob("*.md") for picture in pictures(page.read_text())]
+    assert len(named) >= len(PICTURES)
+    assert [str(path) for path in named if not path.is_file()] == []
 
 
 def test_every_attack_that_the_page_lists_is_a_test():

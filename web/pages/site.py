@@ -76,6 +76,9 @@ def see_other(path: str, **query: Any) -> Response:
 
 def refused(request: Request, problem: Problem) -> Response:
     """Return the page that says why a request was refused."""
-    said = "; ".join(v.description for v in problem.violations) if problem.reason == "INVALID_IMAGE" else problem.detail
+    said = problem.detail
+    if problem.reason == "INVALID_IMAGE":
+        said = "; ".join(v.description for v in problem.violations)
+        said = said[:1].upper() + said[1:]  # a sentence here, an item of a list elsewhere
     title = REFUSALS.get(problem.reason, T.refused_title)
     return page(request, "refused.html", problem.status, title=title, said=said, problem=problem)

@@ -236,8 +236,8 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"hello", "the file is text"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the file is an SVG"),
+        (b"hello", "The file is text"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "The file is an SVG"),
         (bomb, "pixels"),
     ],
     ids=["text", "svg", "bomb"],
