@@ -196,6 +196,7 @@ def _chromium() -> "Iterator[Browser]":
 
 def visit_all(chain: Chain, out: Path) -> None:
     """Serve a chain's gallery with its photos, and take all pictures."""
+    out.mkdir(parents=True, exist_ok=True)
     token = chain.work / "token"
     token.write_text(_TOKEN)
     with serving(chain.work, chain.index) as pair:

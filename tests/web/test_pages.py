@@ -216,7 +216,7 @@ def test_a_bad_photo_is_told_in_words(door):
     page = ask(door, b"no photo")
     assert page.status_code == 400
     assert "The photo can&#39;t be used." in page.text
-    assert "not an image" in page.text
+    assert "Not an image" in page.text
     assert "images[0]" not in page.text
 
 
