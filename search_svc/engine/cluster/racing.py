@@ -23,8 +23,8 @@ The answer is awaited as a future: `ray.wait` asks the node's own daemon, and wa
 
 _LOOK_S = 0.1
 """How often a search that waits looks whether the engine was closed."""
-_DOWN_S = 1.0
-"""Seconds for which a replica that failed is not asked. By then the keeper knows."""
+_DOWN_S = 3.0
+"""Seconds for which a replica that failed is not asked. By then the keeper has noticed, and told."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,8 @@ class Racer:
             answer = _answer(future)  # if it raises, the call is abandoned like those that still run
             call = race.running.pop(future)
             with self._lock:
-                self._busy[call.replica] -= 1
-                if answer is None:
-                    self._down[call.replica] = time.monotonic() + _DOWN_S
-                else:
+                self._returned(call.replica, answer)
+                if answer is not None:
                     recent.add(time.monotonic() - call.sent)
             if answer is None:
                 self._send(race, call.shard)
@@ -160,7 +158,12 @@ class Racer:
         """Forget the questions that were abandoned and have ended."""
         with self._lock:
             for future in [each for each in self._abandoned if each.done()]:
-                self._busy[self._abandoned.pop(future)] -= 1
+                self._returned(self._abandoned.pop(future), None if future.exception() else future.result())
+
+    def _returned(self, replica: str, answer: Any) -> None:
+        self._busy[replica] -= 1
+        if answer is None:
+            self._down[replica] = time.monotonic() + _DOWN_S
 
 
 def _answer(future: Future[Any]) -> Any:

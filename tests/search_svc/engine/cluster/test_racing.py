@@ -86,6 +86,13 @@ def test_a_replica_that_is_silent_is_followed_by_the_other_after_the_usual_time(
     assert racer.abandoned == 0
 
 
+def test_a_replica_that_fails_when_nobody_waits_any_more_is_left_alone_too(racer, actors):
+    actors[0][0].silent = True
+    ask(racer, [0], second_s=SOON)
+    actors[0][0].asked[0].set_exception(ray.exceptions.ActorUnavailableError("gone", None))
+    assert [ask(racer, [0])[0] for _ in range(4)] == 4 * ["0b"]
+
+
 def test_the_first_answer_counts_even_if_it_is_of_the_replica_that_was_asked_first(racer, actors):
     first, second = actors[0]
     first.silent = second.silent = True
