@@ -36,6 +36,7 @@ from svckit.cli import CommandError
 _WORK = ROOT / ".cache" / "demo" / "cluster"
 _QUERIES, _RATE = 64, 50.0
 _CALL_S = 20.0
+_AGAIN_S = 0.1
 _SLOW_S = 0.25
 Answer = list[tuple[str, float]]
 """Item ids and scores."""
@@ -59,6 +60,8 @@ class Load:
     version: IndexVersion
     allow_partial: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
+    retries: int = 0
+    """How many calls were sent again, for the server was busy."""
 
     def start(self) -> None:
         queries = asked_of(self.version)
@@ -84,21 +87,27 @@ class Load:
         return Counter(each.kind for each in list(self.outcomes))
 
     def _ask(self) -> None:
-        calls: list[Any] = []
-        begun = time.monotonic()
+        begun, asked = time.monotonic(), 0
         with grpc.insecure_channel(self.address) as channel:
-            search = search_pb2_grpc.SearchServiceStub(channel).Search
-            while not self._stopped.wait(max(0.0, begun + len(calls) / _RATE - time.monotonic())):
-                call = search.future(self._requests[len(calls) % _QUERIES], timeout=_CALL_S)
-                call.add_done_callback(partial(self._note, len(calls) % _QUERIES, time.monotonic()))
-                calls.append(call)
-            while len(self.outcomes) < len(calls):  # each has a deadline
+            self._search = search_pb2_grpc.SearchServiceStub(channel).Search
+            while not self._stopped.wait(max(0.0, begun + asked / _RATE - time.monotonic())):
+                self._send(asked % _QUERIES, time.monotonic())
+                asked += 1
+            while len(self.outcomes) < asked:  # each has a deadline
                 time.sleep(0.01)
 
+    def _send(self, number: int, sent: float) -> None:
+        call = self._search.future(self._requests[number], timeout=max(0.01, sent + _CALL_S - time.monotonic()))
+        call.add_done_callback(partial(self._note, number, sent))
+
     def _note(self, number: int, sent: float, call: Any) -> None:
-        error = call.exception()
-        kind = self._kind(call.result(), number) if error is None else error.code().name
-        self.outcomes.append(Outcome(sent, time.monotonic() - sent, kind))
+        """Keep the outcome of a call; ask again a moment later if the server is busy, as its clients do."""
+        error, took_s = call.exception(), time.monotonic() - sent
+        if error is not None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and took_s < _CALL_S:
+            self.retries += 1
+            threading.Timer(_AGAIN_S, self._send, (number, sent)).start()
+            return
+        self.outcomes.append(Outcome(sent, took_s, error.code().name if error else self._kind(call.result(), number)))
 
     def _kind(self, response: Any, number: int) -> str:
         if response.provenance.shards_answered < response.provenance.shards_total:
