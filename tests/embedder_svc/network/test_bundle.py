@@ -215,7 +215,7 @@ class TestDetector:
             ("threshold", "0.5"),
             ("max_cars", 0),
             ("margin", -1),
-            ("whole_from", float("inf")),
+            ("whole_from", "0.9"),
             ("name", 3),
         ],
     )
