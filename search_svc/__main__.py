@@ -6,7 +6,7 @@ follows the journal of the index, and the version that is current.
 
 from vmmr_entry import quietly
 
-from svckit.extras import needing_services
+from svckit.extras import needing, needing_services
 
 with needing_services("vmmr-search"):
     import argparse
@@ -60,6 +60,7 @@ with needing_services("vmmr-search"):
     from svckit import cli, config, logs, supervisor, wheels
     from svckit.access import token_command
     from svckit.batcher import Batcher
+    from svckit.cli import CommandError
     from svckit.config import ConfigError
     from svckit.metrics import Metrics
     from svckit.server import Server
@@ -175,8 +176,8 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
 def _cluster(settings: SearchConfig) -> "Connection | None":
     if settings.ray_address is None:
         return None
-    from search_svc.engine.cluster.connection import Connection  # noqa: PLC0415 (needs Ray)
-
+    with needing("ray", CommandError):
+        from search_svc.engine.cluster.connection import Connection  # noqa: PLC0415 (needs Ray)
     return Connection(settings.ray_address, settings.replicas)
 
 

@@ -3,10 +3,12 @@
 import argparse
 import json
 from collections.abc import Callable
+from typing import Any
 
 from search_svc.serving.config import PREFIX, SearchConfig
 from svckit import cli, config
 from svckit.cli import CommandError
+from svckit.extras import needing
 
 _NOBODY = "no server with --engine ray is connected to this cluster"
 
@@ -38,26 +40,25 @@ def _add(
 
 
 def _status(args: argparse.Namespace) -> None:
-    from search_svc.engine.cluster.connection import ask_keeper  # noqa: PLC0415 (needs Ray)
-
-    status = ask_keeper(_address(args), lambda keeper: keeper.status.remote())
+    status = _ask_keeper(args, lambda keeper: keeper.status.remote())
     if status is None:
         raise CommandError(_NOBODY)
     print(json.dumps(status, indent=2))
 
 
 def _scale(args: argparse.Namespace) -> None:
-    from search_svc.engine.cluster.connection import ask_keeper  # noqa: PLC0415 (needs Ray)
-
-    if not ask_keeper(_address(args), lambda keeper: keeper.scale.remote(args.replicas)):
+    if not _ask_keeper(args, lambda keeper: keeper.scale.remote(args.replicas)):
         raise CommandError(_NOBODY)
     print(
         f"every shard gets {args.replicas} replicas, as far as there are nodes: `vmmr-search engine status` shows them"
     )
 
 
-def _address(args: argparse.Namespace) -> str:
+def _ask_keeper(args: argparse.Namespace, question: Callable[[Any], Any]) -> Any:
+    """Return what the keeper of the cluster answers, or None if there is none."""
     address = config.setting(SearchConfig, PREFIX, "ray_address", args)
     if address is None:
         raise CommandError(f"--ray-address or {PREFIX}_RAY_ADDRESS must be given")
-    return str(address)
+    with needing("ray", CommandError):
+        from search_svc.engine.cluster.connection import ask_keeper  # noqa: PLC0415 (needs Ray)
+    return ask_keeper(str(address), question)

@@ -11,17 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
+from ray.exceptions import RayError
+
+from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
 from search_svc.engine.cluster.source import VersionSource
 from svckit.cli import CommandError
-from svckit.extras import needing
 from svckit.gate import shutting_down
 from svckit.ray_cluster import check
-
-with needing("ray", CommandError):
-    import ray
-    from ray.exceptions import RayError
-
-    from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
 
 _RENEW_S = 1.0
 _OPENING_S = 0.1
