@@ -16,6 +16,8 @@ from search_svc.live.filters import Filter
 from search_svc.live.view import View
 from search_svc.serving.cut_messages import read_cut
 from search_svc.serving.embedding_checks import check_lengths, check_model, dimension_violation
+from svckit.access import callers
+from svckit.access.quotas import check_k
 from svckit.errors import Reason, Violation, rejected
 
 MAX_NEIGHBOURS = 65536
@@ -91,7 +93,10 @@ class QueryReader:
     def read(
         self, request: search_pb2.SearchRequest | search_pb2.ClassifyRequest, view: View, deadline: float | None = None
     ) -> list[Query]:
-        """Return the queries of a call, which ends at `deadline`. Raises ServiceError, with everything that is wrong."""
+        """Return the queries of a call, which ends at `deadline`.
+
+        Raise ServiceError, with everything that is wrong, or if they find more neighbours than the caller may have.
+        """
         size = len(request.queries.data)  # protobuf copies the bytes each time they are asked for
         if size:
             check_model(request.queries, self._manifest, what="queries")
@@ -108,6 +113,7 @@ class QueryReader:
         if violations:
             raise rejected(violations)
         plan = self._plan(options, wanted)
+        check_k(callers.current.get(), plan.k)  # which the index says if the request does not
         end = math.inf if deadline is None else deadline
         call = Call(view)
         votes = isinstance(request, search_pb2.ClassifyRequest)

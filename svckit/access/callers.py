@@ -51,6 +51,8 @@ class Caller:
     label_prefixes: tuple[str, ...] = ()
     """The beginnings of the labels that it may add and delete; empty: any label."""
     limits: Limits = NO_LIMITS
+    listed: bool = True
+    """Whether our own settings name it: of others there may be any number."""
 
 
 ANYBODY = Caller("anybody", Role.ADMIN)

@@ -124,7 +124,7 @@ class _Jwts:
                 "that is listed has this subject",
             )
         # Not the name of a caller that is listed, whatever the subject is.
-        return Caller(f"jwt:{claims.subject[:128]}", max(roles), limits=self._callers().defaults)
+        return Caller(f"jwt:{claims.subject[:128]}", max(roles), limits=self._callers().defaults, listed=False)
 
     async def _claims(self, token: str, sha256: str) -> "Claims":
         """Return what the token says; its signature is checked once."""

@@ -10,6 +10,11 @@ from svckit.access.callers import NO_LIMITS, Caller, Limits
 from svckit.errors import Reason, ServiceError
 
 _MOST_CALLERS = 10_000
+"""Callers whose use is remembered; those that a file lists are remembered beyond that."""
+_LOOKED_AT = 100
+"""Of those remembered, how many are looked at for one to forget when another comes."""
+_NOTHING = 1e-9
+"""Floats that flow in by small steps do not quite add up."""
 _RETRY_S = 0.1
 """When to try again where another call of the caller has to end first."""
 
@@ -27,14 +32,23 @@ class Bucket:
 
     def take(self, cost: float = 1.0) -> float:
         """Take the cost and return 0; or take nothing, and return the seconds after which it makes sense to try again."""
-        now = self._clock()
-        self._level = min(self._capacity, self._level + (now - self._then) * self._rate)
-        self._then = now
+        self._flow()
         missing = min(cost, self._capacity) - self._level
-        if missing > 1e-9:  # floats that flow in by small steps do not quite add up
+        if missing > _NOTHING:
             return missing / self._rate
         self._level -= cost
         return 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is as a new one is."""
+        self._flow()
+        return self._capacity - self._level <= _NOTHING
+
+    def _flow(self) -> None:
+        now = self._clock()
+        self._level = min(self._capacity, self._level + (now - self._then) * self._rate)
+        self._then = now
 
 
 class _Usage:
@@ -53,14 +67,22 @@ class _Usage:
         self.requests = Bucket(limits.requests_per_s, clock) if limits.requests_per_s else None
         self.photos = Bucket(limits.photos_per_s, clock) if limits.photos_per_s else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether a caller who is new here has as much left."""
+        return not self.inside and all(bucket.full for bucket in (self.requests, self.photos) if bucket)
+
 
 class Quotas:
-    """Holds every caller to its limits. What is refused is not counted."""
+    """Holds every caller to its limits. What is refused is not counted.
+
+    A caller is forgotten only when that gives it nothing: no call of it is being served, and its buckets are full.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
-        """By name; the caller longest unheard of first."""
+        """By name; the caller longest unheard of, or not looked at for longest, first."""
 
     @contextmanager
     def call(self, caller: Caller) -> Iterator[None]:
@@ -80,8 +102,7 @@ class Quotas:
     def check(self, caller: Caller, *, photos: int, k: int) -> None:
         """Count the photos of a call. Raise ServiceError, QUOTA_EXCEEDED, if they or `k` are too many."""
         limits = caller.limits
-        if limits.max_k is not None and k > limits.max_k:
-            raise _exceeded(caller, "max_k", limits.max_k, f"neighbours of a query, got {k}")
+        check_k(caller, k)
         if limits.photos_per_call is not None and photos > limits.photos_per_call:
             raise _exceeded(caller, "photos_per_call", limits.photos_per_call, f"photos in one call, got {photos}")
         bucket = self._usage(caller).photos
@@ -91,8 +112,13 @@ class Quotas:
     def _usage(self, caller: Caller) -> _Usage:
         usage = self._usages.get(caller.name)
         if usage is None:
-            if len(self._usages) >= _MOST_CALLERS:
-                self._usages.popitem(last=False)
+            if len(self._usages) >= _MOST_CALLERS and not self._forget_one() and not caller.listed:
+                raise _refused(
+                    f"{caller.name} has to wait: {_MOST_CALLERS} others are using their share",
+                    "callers",
+                    _MOST_CALLERS,
+                    _RETRY_S,
+                )
             usage = self._usages[caller.name] = _Usage()
         else:
             self._usages.move_to_end(caller.name)
@@ -101,13 +127,33 @@ class Quotas:
             usage.limit(caller.limits, self._clock)
         return usage
 
+    def _forget_one(self) -> bool:
+        """Forget a caller who has nothing in use, and return whether there was one among those looked at."""
+        for _ in range(min(_LOOKED_AT, len(self._usages))):
+            name, usage = self._usages.popitem(last=False)
+            if usage.idle:
+                return True
+            self._usages[name] = usage
+        return False
+
+
+def check_k(caller: Caller, k: int) -> None:
+    """Raise ServiceError, QUOTA_EXCEEDED, if these are more neighbours of a query than the caller may have."""
+    most = caller.limits.max_k
+    if most is not None and k > most:
+        raise _exceeded(caller, "max_k", most, f"neighbours of a query, got {k}")
+
 
 def _exceeded(
     caller: Caller, quota: str, most: float | None, what: str, retry_after_s: float | None = None
 ) -> ServiceError:
+    return _refused(f"{caller.name} may have {most:g} {what}", quota, most, retry_after_s)
+
+
+def _refused(message: str, quota: str, most: float | None, retry_after_s: float | None) -> ServiceError:
     return ServiceError(
         Reason.QUOTA_EXCEEDED,
-        f"{caller.name} may have {most:g} {what}",
+        message,
         # Rounded up: who comes a little too soon is refused again.
         retry_after_s=None if retry_after_s is None else math.ceil(1e3 * retry_after_s) / 1e3,
         metadata={"quota": quota, "limit": f"{most:g}"},

@@ -1,6 +1,7 @@
 """The service in this process, on real gRPC; the thread that searches can be kept busy."""
 
 import asyncio
+import hashlib
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -91,8 +92,10 @@ def unit(rows, seed=1):
 
 
 @asynccontextmanager
-async def serving(version, *, max_batch=4, max_queue=8):
-    config = SearchConfig(port=0, index=version.path, drain_pause_s=0.0, max_queries=6, max_k=20, max_queue=max_queue)
+async def serving(version, *, max_batch=4, max_queue=8, callers=None):
+    config = SearchConfig(
+        port=0, index=version.path, drain_pause_s=0.0, max_queries=6, max_k=20, max_queue=max_queue, callers=callers
+    )
     limits = Limits(config.max_queries, config.max_k, config.max_request_bytes, max_shard_timeout_ms=9000)
     server = Server(config, name="search")
     with LocalEngine.open(version) as shards:
@@ -177,6 +180,22 @@ class TestSearch:
     async def test_finds_as_many_as_the_index_was_built_for_unless_told(self, served):
         response = await served.search(unit(1))
         assert len(response.results[0].neighbours) == served.version.manifest.k
+
+    @pytest.mark.parametrize("options", [None, Options(), Options(k=5)], ids=["no options", "no k", "k"])
+    async def test_a_caller_gets_no_more_neighbours_than_agreed_even_if_it_does_not_say_how_many(
+        self, version, tmp_path, options
+    ):
+        sha256 = hashlib.sha256(b"shop").hexdigest()
+        limited = f'[caller.shop]\nrole = "query"\nmax_k = 4\n[[token]]\ncaller = "shop"\nsha256 = "{sha256}"\n'
+        (tmp_path / "callers.toml").write_text(limited)
+        shop = (("authorization", "Bearer shop"),)
+        assert version.manifest.k > 4
+        async with serving(version, callers=tmp_path / "callers.toml") as served:
+            for ask in (served.search, served.classify):
+                found = await refusal(ask(unit(1), options=options, metadata=shop))
+                assert found == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", [])
+            few = await served.search(unit(1), options=Options(k=4), metadata=shop)
+            assert len(few.results[0].neighbours) == 4
 
     async def test_reranking_gives_the_scores_of_an_exact_search(self, build_index, tmp_path):
         version = build_index(unit(40), directory=tmp_path, spec=IndexSpec("SQ4"))

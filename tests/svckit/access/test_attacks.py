@@ -352,6 +352,22 @@ async def test_more_requests_a_second_than_agreed(served):
     await embed(server.channel, "shop")
 
 
+async def test_the_holders_of_many_jwts_get_no_more_by_driving_each_other_out_of_what_is_remembered(
+    served, settings, key, monkeypatch
+):
+    monkeypatch.setattr("svckit.access.quotas._MOST_CALLERS", 1)
+    settings["callers"].write_text(f"{CALLERS}\n[defaults]\nrequests_per_s = 0.001\n")
+    server = await served()
+    await embed(server.channel, signed(key, sub="a", roles=["query"]))
+    quotas = []
+    for subject in "bca":
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await embed(server.channel, signed(key, sub=subject, roles=["query"]))
+        quotas.append(details(caught.value)["ErrorInfo"].metadata["quota"])
+    assert quotas == ["callers", "callers", "requests_per_s"]
+    await embed(server.channel, "shop")
+
+
 async def test_more_photos_in_a_call_or_a_second_than_agreed(served, settings):
     settings["callers"].write_text(CALLERS.replace("requests_per_s = 1\n", ""))
     server = await served()

@@ -1,7 +1,7 @@
 """Rates, calls at once and sizes, by a clock of the test's own."""
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
@@ -146,9 +146,82 @@ def test_callers_without_limits_are_held_to_none(clock):
         held.check(caller(), photos=10_000, k=10_000)
 
 
-def test_callers_long_unheard_of_are_forgotten(clock, monkeypatch):
+def strangers(names, **limits):
+    return [Caller(f"jwt:{name}", Role.QUERY, limits=Limits(**limits), listed=False) for name in names]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two callers are remembered, and two are looked at."""
     monkeypatch.setattr(quotas, "_MOST_CALLERS", 2)
+    monkeypatch.setattr(quotas, "_LOOKED_AT", 2)
+
+
+def test_callers_who_have_nothing_in_use_are_forgotten_the_one_longest_unheard_of_first(clock, few):
     held = Quotas(clock)
-    for name in ("a", "b", "a", "c"):
-        call(held, caller(name, requests_per_s=5))
-    assert list(held._usages) == ["a", "c"]
+    a, b, c = strangers("abc", requests_per_s=5)
+    for each in (a, b, a):
+        call(held, each)
+        clock.now += 1
+    call(held, c)
+    assert list(held._usages) == ["jwt:a", "jwt:c"]
+
+
+@pytest.mark.parametrize("use", ["requests", "photos"])
+def test_however_many_others_come_nobody_is_given_a_full_bucket_again(clock, few, use):
+    held = Quotas(clock)
+    shop, *others = strangers(["shop", *range(50)], requests_per_s=1, photos_per_s=1)
+
+    def take(who):
+        with held.call(who):
+            held.check(who, photos=1, k=0)
+
+    if use == "photos":
+        held.check(shop, photos=10, k=0)
+        clock.now += 2
+    else:
+        call(held, shop)
+    for other in others:
+        with suppress(ServiceError):
+            take(other)
+    with refused(f"{use}_per_s"):
+        take(shop)
+
+
+def test_a_call_being_served_is_counted_however_many_others_come(clock, few):
+    held = Quotas(clock)
+    shop, *others = strangers(["shop", *range(50)], concurrent_calls=1)
+    with held.call(shop):
+        for other in others:
+            call(held, other)
+        with refused("concurrent_calls"):
+            call(held, shop)
+
+
+def test_where_all_that_are_remembered_use_their_share_a_stranger_waits_and_a_listed_caller_does_not(clock, few):
+    held = Quotas(clock)
+    for each in strangers("ab", requests_per_s=1):
+        call(held, each)
+    (c,) = strangers("c", requests_per_s=1)
+    with refused("callers") as caught:
+        call(held, c)
+    assert caught.value.retry_after_s == 0.1
+    call(held, caller(requests_per_s=1))
+    with refused("requests_per_s"):
+        call(held, caller(requests_per_s=1))
+    clock.now += 1
+    call(held, c)
+
+
+def test_debtors_who_were_looked_at_keep_no_idle_caller_remembered(clock, monkeypatch):
+    monkeypatch.setattr(quotas, "_MOST_CALLERS", 3)
+    monkeypatch.setattr(quotas, "_LOOKED_AT", 1)
+    held = Quotas(clock)
+    a, b, c, d = strangers("abcd", photos_per_s=1)
+    for each in (a, b):
+        held.check(each, photos=100, k=0)
+    held.check(c, photos=0, k=0)
+    for _ in range(2):
+        with refused("callers"):
+            call(held, d)
+    call(held, d)
