@@ -16,6 +16,7 @@ from vmmr._channel import TLS
 from vmmr._served import Info
 
 from doctor.findings import Finding, fail, not_checked, ok, warn
+from svckit.redaction import without_secrets
 
 _SOON_DAYS = 30
 _SKEW_S, _WRONG_S = 2.0, 60.0
@@ -91,7 +92,7 @@ def clock(url: str | None) -> Finding:
         with urllib.request.urlopen(url, timeout=_CONNECT_S) as page:  # noqa: S310 (the user named it)
             stated = email.utils.parsedate_to_datetime(page.headers["Date"]).timestamp()
     except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
-        return not_checked("clock", f"{url}: {type(error).__name__}: {error}")
+        return not_checked("clock", without_secrets(f"{url}: {type(error).__name__}: {error}"))
     skew = abs(time.time() - stated)
     text = f"{skew:.0f} s from the server's"
     advice = "let NTP set both clocks: certificates, tokens and logs go by them"

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from svckit import logs
 from svckit.artifact import ArtifactError
 from svckit.config import ConfigError
+from svckit.redaction import without_secrets
 
 _LOG_INTERVAL_S = 10.0
 _USAGE = 2
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if not logs.in_json():
-            super().error(message)
+            super().error(without_secrets(message))
         _log.error("ended by an error", extra={"program": self.prog, "error": message})
         sys.exit(_USAGE)
 
@@ -60,7 +61,7 @@ def run(main: Callable[[], None], program: str) -> None:
             sys.exit(1)
         if message is None:
             raise
-        sys.exit(f"{program}: error: {message}")
+        sys.exit(without_secrets(f"{program}: error: {message}"))
 
 
 def mistake(error: Exception) -> str | None:

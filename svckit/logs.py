@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from svckit.redaction import without_secrets
+
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("json", "text")
 
@@ -56,7 +58,9 @@ class _JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack_info"] = self.formatStack(record.stack_info)
         fields["time"] = datetime.fromtimestamp(record.created, UTC).isoformat()
-        return self._encode(fields)
+        line = self._encode(fields)
+        # A line break that JSON escapes would hide where a URL ends.
+        return self._encode(_without_secrets(fields)) if without_secrets(line) != line else line
 
 
 class _TextFormatter(logging.Formatter):
@@ -69,9 +73,25 @@ class _TextFormatter(logging.Formatter):
         extras = (f" {key}={value}" for key, value in _extras(record).items())
         return super().formatMessage(record) + "".join(extras)
 
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _RESERVED}
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a value that can be a line's, without the secrets in the URLs of its texts."""
+    match value:
+        case Mapping():
+            return {key: _without_secrets(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_without_secrets(each) for each in value]
+        case int() | float() | None:
+            return value
+        case _:
+            return without_secrets(str(value))
 
 
 def _add_ids(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ OpenTelemetry's own variables (OTEL_*) say where to, how many, and under which n
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ _ONLY = {
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("grpc",),
 }
 """Variables that choose between ways to export, of which there is one."""
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+_HEADER = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 _LAST_EXPORT_S = 5.0
 """OpenTelemetry itself tries for half a minute, when the process is to end."""
 
@@ -45,6 +48,7 @@ class Tracing:
         for variable, values in _ONLY.items():
             if env.get(variable, values[0]) not in ("", *values):
                 raise ConfigError(f"{variable} must be {' or '.join(values)}, got {env[variable]!r}")
+        _check_headers(env)
         try:
             self._provider = TracerProvider(resource=_resource(service))
             self._exporter = OTLPSpanExporter()
@@ -121,6 +125,16 @@ class TracedCall:
 
     def _ns(self, monotonic_s: float) -> int:
         return self._offset_ns + round(1e9 * monotonic_s)
+
+
+def _check_headers(env: Mapping[str, str]) -> None:
+    """Raise ConfigError if one is not as it should be: OpenTelemetry itself would log it, and it may be a secret."""
+    for variable in _HEADERS:
+        for number, header in enumerate(env.get(variable, "").split(","), 1):
+            if header.strip() and not _HEADER.fullmatch(header.strip()):
+                raise ConfigError(
+                    f"{variable} must be NAME=VALUE, or several with commas between; number {number} is not"
+                )
 
 
 def _resource(service: str) -> Resource:

@@ -9,6 +9,7 @@ from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
 from svckit.artifact import ArtifactError, atomic_directory, read_sealed
 from svckit.cli import CommandError
+from svckit.redaction import without_secrets
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,26 +36,27 @@ def fetch(source: str, model: Path) -> BundleInfo:
 
 
 def _copy(source: str, draft: Path) -> None:
+    shown = without_secrets(source)
     try:
         files, root = fsspec.url_to_fs(source)
     except (ValueError, ImportError) as error:
-        raise CommandError(f"{source}: {error}") from error
+        raise CommandError(without_secrets(f"{shown}: {error}")) from error
 
     def get(name: str) -> None:
         try:
             files.get_file(f"{root.rstrip('/')}/{name}", str(draft / name))
         except FileNotFoundError as error:
-            raise CommandError(f"{source}/{name}: is missing") from error
+            raise CommandError(f"{shown}/{name}: is missing") from error
         except OSError as error:
-            raise CommandError(f"{source}/{name}: {error.strerror or error}") from error
+            raise CommandError(without_secrets(f"{shown}/{name}: {error.strerror or error}")) from error
 
     get(bundle.DESCRIPTION)
-    for name in _listed(draft, source):
+    for name in _listed(draft, shown):
         get(name)
     try:
         bundle.read(draft)
     except ArtifactError as error:
-        raise CommandError(f"{source}/{error.path.name}: {error.reason}") from error
+        raise CommandError(f"{shown}/{error.path.name}: {error.reason}") from error
 
 
 def _listed(draft: Path, source: str) -> list[str]:

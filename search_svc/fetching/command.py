@@ -14,6 +14,7 @@ from search_svc.fetching.sources import Dataset, Source
 from search_svc.fetching.unpacking import Unpacked, unpack
 from svckit.artifact import atomic_write, refuse_existing, sha256
 from svckit.cli import CommandError, tell_next
+from svckit.redaction import without_secrets
 
 RECORD = "fetched.json"
 
@@ -130,7 +131,7 @@ def _check_space(source: Source, folder: Path) -> None:
 
 
 def _described(url: str, path: Path) -> dict[str, object]:
-    return {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"url": without_secrets(url), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _finish(folder: Path, done: Unpacked, *, origin: dict[str, object]) -> None:

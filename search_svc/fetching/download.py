@@ -14,6 +14,7 @@ from vmmr import __version__
 from search_svc.fetching.sources import RemoteFile
 from svckit import cli
 from svckit.artifact import atomic_write, flush_one, sha256
+from svckit.redaction import without_secrets
 
 _TIMEOUT_S = 60.0
 """Seconds in which a server has to send something."""
@@ -29,6 +30,9 @@ _PAGE = re.compile(rb"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE)
 
 class DownloadError(Exception):
     """A file can't be had; the message names its URL and says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class _CutError(Exception):

@@ -167,17 +167,17 @@ def _copy_missing(place: Place, files: Mapping[str, File], local: Mapping[str, P
 def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, StoredVersion]:
     numbers = records.numbers(place)
     if not numbers:
-        raise CommandError(f"{place.root}: is missing, or holds no backup that has ended")
+        raise CommandError(f"{place.shown}: is missing, or holds no backup that has ended")
     for number in reversed(numbers):
         record = records.read(place, number, work)
         version = record.version_at(record.sequence if at_sequence is None else at_sequence)
         if version:
             return record, version
         if number == numbers[-1] and at_sequence is not None and at_sequence > record.sequence:
-            raise CommandError(f"{place.root}: its newest backup ends with entry {record.sequence} of the journal")
+            raise CommandError(f"{place.shown}: its newest backup ends with entry {record.sequence} of the journal")
     earliest = min(version.journal_sequence for version in record.versions)
     raise CommandError(
-        f"{place.root}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
+        f"{place.shown}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
         "and between two backups an older version may have been removed"
     )
 
@@ -210,7 +210,7 @@ def _get(place: Place, file: File, local: Path, what: str) -> None:
 def _inside(home: Path, name: str, place: Place) -> Path:
     path = home / name
     if not Path(os.path.normpath(path)).is_relative_to(home):
-        raise CommandError(f"{place.root}: a record lists {name!r}, which is outside of its version")
+        raise CommandError(f"{place.shown}: a record lists {name!r}, which is outside of its version")
     return path
 
 
@@ -220,7 +220,7 @@ def _named(place: Place, record: Record, draft: Path, work: Path) -> Iterator[No
     try:
         yield
     except ArtifactError as error:
-        reason = str(error).replace(f"{work}/", f"{place.root}/").replace(f"{draft}/", "").replace(str(draft), "")
+        reason = str(error).replace(f"{work}/", f"{place.shown}/").replace(f"{draft}/", "").replace(str(draft), "")
         raise ArtifactError(place.path(record.name), reason) from error
 
 

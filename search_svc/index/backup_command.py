@@ -6,6 +6,7 @@ from pathlib import Path
 from search_svc.index.backup import Backup, back_up, restore
 from svckit import beside
 from svckit.cli import count
+from svckit.redaction import without_secrets
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,7 +55,7 @@ def _back_up(args: argparse.Namespace) -> None:
     if args.for_server:
         beside.yield_to_server()
     done = back_up(args.index, args.backups, args.keep or 0)
-    print(f"{args.backups}: {told(done)}, of which copied {_mib(done.copied)}")
+    print(f"{without_secrets(args.backups)}: {told(done)}, of which copied {_mib(done.copied)}")
 
 
 def _restore(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import fsspec
 
 from svckit.artifact import flush_one
 from svckit.cli import CommandError
+from svckit.redaction import without_secrets
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,22 @@ class Place:
     files: Any
     """An fsspec file system."""
     root: str
+    shown: str
+    """What the folder is called in messages: its URL, without what lets somebody in."""
 
     @classmethod
     def at(cls, url: str) -> "Place":
         """Raise CommandError if there is no such kind of place, or its library is not installed."""
+        shown = without_secrets(url)
         try:
-            return cls(*fsspec.url_to_fs(url))
+            files, root = fsspec.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise CommandError(f"{url}: {error}") from error
+            raise CommandError(without_secrets(f"{shown}: {error}")) from error
+        return cls(files, root, shown)
 
     def path(self, name: str) -> Path:
         """Return what a file of the folder is called in messages."""
-        return Path(self._path(name))
+        return Path(self._named(name))
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names of what is in the folder, or in a folder of it; none if it is not there."""
@@ -90,13 +95,16 @@ class Place:
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
+    def _named(self, name: str) -> str:
+        return f"{self.shown.rstrip('/')}/{name}" if name else self.shown
+
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise CommandError(f"{self._path(name)}: is missing: no backup, or one that did not end") from error
+            raise CommandError(f"{self._named(name)}: is missing: no backup, or one that did not end") from error
         except OSError as error:
-            raise CommandError(f"{self._path(name)}: {error.strerror or error}") from error
+            raise CommandError(without_secrets(f"{self._named(name)}: {error.strerror or error}")) from error
         except Exception as error:  # each library that fsspec uses has errors of its own
-            raise CommandError(f"{self._path(name)}: {type(error).__name__}: {error}") from error
+            raise CommandError(without_secrets(f"{self._named(name)}: {type(error).__name__}: {error}")) from error

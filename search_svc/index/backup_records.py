@@ -137,10 +137,10 @@ def refuse_foreign(place: Place) -> None:
     there = place.names()
     if OLDER in there:
         raise CommandError(
-            f"{place.root} holds a backup of an earlier release, which can be restored: name a new folder"
+            f"{place.shown} holds a backup of an earlier release, which can be restored: name a new folder"
         )
     if there and not {"backups", "files"} & set(there):
-        raise CommandError(f"{place.root} is there already, and no folder of backups: name a new or empty one")
+        raise CommandError(f"{place.shown} is there already, and no folder of backups: name a new or empty one")
 
 
 def _name(number: int) -> str:

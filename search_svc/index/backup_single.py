@@ -61,7 +61,7 @@ def _named_in(place: Place, draft: Path) -> Iterator[None]:
         yield
     except ArtifactError as error:
         path = place.path(error.path.relative_to(draft).as_posix())
-        raise ArtifactError(path, error.reason.replace(str(draft), place.root)) from error
+        raise ArtifactError(path, error.reason.replace(str(draft), place.shown)) from error
 
 
 def _fetched_manifest(place: Place, draft: Path) -> dict[str, Any]:
@@ -85,5 +85,5 @@ def another_helps() -> Iterator[None]:
 def _inside(name: str, place: Place) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise CommandError(f"{place.root}: its manifest lists {name!r}, which is outside of it")
+        raise CommandError(f"{place.shown}: its manifest lists {name!r}, which is outside of it")
     return name

@@ -24,6 +24,7 @@ from search_svc.live.following import Replay
 from search_svc.live.view import Opened, View
 from svckit.artifact import ArtifactError, sha256
 from svckit.cli import CommandError
+from svckit.redaction import without_secrets
 
 _K = 10
 _EACH = 32
@@ -57,7 +58,7 @@ def _run(args: argparse.Namespace) -> None:
     done = drill(args.backups, args.index, args.at_sequence)
     how = "searched exactly, for the index has another version now" if done.exact else "searched as they are served"
     print(
-        f"{args.backups}: {told(done.backup)}: {done.queries} queries have the same {_K} neighbours, to the bit ({how})"
+        f"{without_secrets(args.backups)}: {told(done.backup)}: {done.queries} queries have the same {_K} neighbours, to the bit ({how})"
     )
 
 

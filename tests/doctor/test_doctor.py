@@ -214,6 +214,7 @@ class TestServers:
     def test_a_clock_that_nobody_tells(self, free_port):
         assert servers.clock(None).state == NOT_CHECKED
         assert servers.clock(f"http://127.0.0.1:{free_port}/metrics").state == NOT_CHECKED
+        assert "hidden" not in servers.clock(f"http://me:hidden@127.0.0.1:{free_port}/?key=hidden").text
 
     def test_a_page_that_is_the_port_of_grpc(self, grpc_port):
         found = servers.clock(f"http://127.0.0.1:{grpc_port}/metrics")

@@ -22,6 +22,7 @@ def exit_of(error: BaseException) -> object:
     [
         (cli.CommandError("no photos"), "no photos"),
         (ConfigError("--k must be >= 1, got 0"), "--k must be >= 1, got 0"),
+        (ConfigError("--jwt-keys: http://me:hidden@host/x?key=hidden"), "--jwt-keys: http://host/x?..."),
         (ArtifactError("a/b", "is missing"), "a/b: is missing"),
         (FileNotFoundError(2, "No such file or directory", "x.csv"), "x.csv: No such file or directory"),
     ],
@@ -29,6 +30,12 @@ def exit_of(error: BaseException) -> object:
 )
 def test_a_users_mistake_is_one_line(error, message):
     assert exit_of(error) == f"vmmr-x: error: {message}"
+
+
+def test_a_mistaken_argument_that_is_a_url_is_told_without_what_may_be_secret_in_it(capsys):
+    with pytest.raises(SystemExit):
+        cli.Parser("vmmr-x").parse_args(["https://me:hidden@host/x?key=hidden"])
+    assert "unrecognized arguments: https://host/x?..." in capsys.readouterr().err
 
 
 def test_ctrl_c_is_130():

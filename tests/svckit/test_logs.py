@@ -45,6 +45,22 @@ def test_a_json_line_holds_extras_of_any_type_and_characters(capsys):
     assert (line["path"], line["labels"], line["error"]) == ("a/b", ["Citro\u00ebn", 7], "no")
 
 
+@pytest.mark.parametrize("form", logs.FORMATS)
+def test_no_line_has_what_lets_somebody_in_by_a_url(capsys, form):
+    logs.configure("info", form)
+    url = "https://me:hidden@host/x?key=hidden"
+    error = ValueError(f"{url}: no")
+    about = {"place": url, "all": [url, {"one": url}], "error": error, "path": Path("s3://me:hidden@bucket/x"), "n": 1}
+    log.error("asked %s", url, extra=about, exc_info=error)
+    said = capsys.readouterr().err
+    assert "hidden" not in said
+    assert said.count("host/x") >= 5
+    assert "me:" not in said
+    if form == "json":
+        line = json.loads(said)
+        assert (line["n"], line["place"], line["path"]) == (1, "https://host/x?...", "s3:/bucket/x")
+
+
 def test_text_has_the_extras_too(capsys):
     logs.configure("info", "text")
     log.warning("full", extra={"waiting": 8})

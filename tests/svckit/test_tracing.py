@@ -167,6 +167,19 @@ def test_a_variable_that_is_wrong_is_named(monkeypatch, variable, value, said):
         tracing.start("test")
 
 
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"])
+@pytest.mark.parametrize("value", ["a=b, Bearer hidden", "a=b,x=hidd\u00e9n", "a=b,hidden key=hidden"])
+def test_a_header_for_the_collector_that_is_none_is_named_and_not_shown(monkeypatch, caplog, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable} must be NAME=VALUE.*number 2 is not") as caught:
+        tracing.start("test")
+    assert "hidd" not in str(caught.value) + caplog.text
+
+
+def test_headers_for_the_collector_are_taken_as_opentelemetry_takes_them():
+    spans._check_headers({"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer abc==, x-key = a%20b,"})
+
+
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "svckit.spans")
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -15,6 +15,7 @@ import fsspec
 
 from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, VersionManifest, digests
 from svckit.artifact import ArtifactError, sha256
+from svckit.redaction import without_secrets
 
 _CHUNK_BYTES = 2**22
 _LOCK = "lock"
@@ -90,6 +91,7 @@ class NodeFiles:
     def _copy(self, name: str, path: Path) -> None:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         url, digest = f"{self._folder}/{name}", hashlib.sha256()
+        shown = Path(without_secrets(url))
         try:
             with self._fs.open(url, "rb") as file, draft.open("wb") as copy:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -98,10 +100,10 @@ class NodeFiles:
                 copy.flush()
                 os.fsync(copy.fileno())  # a copy is trusted by its name, also after the node has lost its power
             if digest.hexdigest() != path.name:
-                raise ArtifactError(Path(url), f"sha256 is {digest.hexdigest()}, the manifest says {path.name}")
+                raise ArtifactError(shown, f"sha256 is {digest.hexdigest()}, the manifest says {path.name}")
             draft.rename(path)
         except OSError as error:
-            raise ArtifactError(Path(url), str(error)) from error
+            raise ArtifactError(shown, without_secrets(str(error))) from error
         finally:
             draft.unlink(missing_ok=True)
 

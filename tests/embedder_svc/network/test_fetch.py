@@ -47,6 +47,13 @@ def test_damage_on_the_way_is_told_of_the_file_and_nothing_is_left(source, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_what_lets_somebody_in_by_the_url_is_not_told(tmp_path):
+    for url in ("memory://me:hidden@nowhere/model", "nosuch://me:hidden@nowhere/model"):
+        with pytest.raises(CommandError, match="//nowhere/model") as caught:
+            fetch(url, tmp_path / "model")
+        assert "hidden" not in str(caught.value)
+
+
 def test_what_is_missing_is_told(source, tmp_path):
     (source / "detector.onnx").unlink()
     with pytest.raises(CommandError, match=r"source/detector\.onnx: is missing"):

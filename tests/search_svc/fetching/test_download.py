@@ -120,6 +120,12 @@ def test_what_will_not_change_is_not_tried_again(site, wanted, tmp_path, status,
     assert len(site.asked) == 1
 
 
+def test_what_lets_somebody_in_by_the_url_is_not_told(site, wanted, tmp_path):
+    site.statuses = [403]
+    with pytest.raises(DownloadError, match=r"data\.tgz\?\.\.\.: is not for everybody"):
+        fetch(wanted(path="/data.tgz?key=hidden"), tmp_path)
+
+
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Sign in", b"\xef\xbb\xbf \n<HTML lang=en>quota"])
 def test_a_web_page_is_not_taken_for_the_file(site, wanted, tmp_path, page):
     site.files["/data.tgz"] = page

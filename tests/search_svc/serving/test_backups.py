@@ -1,16 +1,19 @@
 """`vmmr-search serve --backup-to`, as a real process."""
 
+import json
 import re
 import signal
 import urllib.request
 from types import SimpleNamespace
 
+import fsspec
 import pytest
 
 from search_svc.__main__ import _backups
 from search_svc.building.spec import IndexSpec
-from search_svc.index.backup import restore
+from search_svc.index.backup import back_up, restore
 from search_svc.serving.config import SearchConfig
+from svckit.cli import CommandError
 from svckit.config import ConfigError
 from svckit.metrics import Metrics
 from tests.search_svc.building.test_compaction import base_of
@@ -56,6 +59,42 @@ def test_it_backs_up_again_and_again_while_it_serves(index, tmp_path, spawn):
     restore(str(backups), tmp_path / "restored")
     assert "new" in items(tmp_path / "restored")
     assert len(list((backups / "backups").iterdir())) == 2
+
+
+def test_no_line_of_the_log_has_what_lets_somebody_in_by_a_url(index, spawn):
+    jwts = ("--jwt-issuer", "i", "--jwt-audience", "a", "--jwt-keys", "https://me:hidden@127.0.0.1:1/keys?key=hidden")
+    server = spawn("--index", index, "--backup-to", "memory://me:hidden@bucket/backups", *jwts)
+    server.ready()
+    done = server.first("backed up")
+    assert done["backups"] == "memory://bucket/backups"
+    assert done["said"].startswith("memory://bucket/backups: version 000001")
+    assert "https://127.0.0.1:1/keys?..." in server.first("could not read it anew, what was read before holds")["place"]
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "hidden" not in json.dumps(server.lines)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [lambda url, index: back_up(index, url), lambda url, index: restore(url, index.with_name("restored"))],
+    ids=["backup", "restore"],
+)
+@pytest.mark.parametrize("kind", ["guarded", "nosuch"])
+def test_no_error_of_a_folder_of_backups_has_what_lets_somebody_in(index, attempt, kind):
+    fsspec.register_implementation("guarded", Guarded, clobber=True)
+    with pytest.raises(CommandError, match=f"{kind}://bucket/backups") as caught:
+        attempt(f"{kind}://me:hidden@bucket/backups", index)
+    assert "hidden" not in str(caught.value)
+
+
+class Guarded(fsspec.AbstractFileSystem):
+    """A place that lets nobody in, and tells that with what it was asked for."""
+
+    protocol = "guarded"
+    cachable = False
+
+    def ls(self, path, detail=True, **_):
+        raise RuntimeError(f"403 of {path!r}")
 
 
 def test_a_failure_is_logged_and_counted_and_it_serves_on(index, tmp_path, spawn):

@@ -53,6 +53,13 @@ def test_an_index_that_is_not_on_the_node_is_named_with_the_reason(version, tmp_
         NodeFiles(source(version, tmp_path / "elsewhere", tmp_path)).shard(0)
 
 
+def test_what_lets_somebody_in_by_the_url_is_not_told(version, tmp_path):
+    where = source(version, "memory://me:hidden@bucket/index", tmp_path / "cache")
+    with pytest.raises(ArtifactError, match="bucket/index/versions") as caught:
+        NodeFiles(where).shard(0)
+    assert "hidden" not in str(caught.value)
+
+
 def test_what_is_at_a_url_is_copied_once_and_checked(version, remote, tmp_path):
     where = source(version, "memory://index", tmp_path / "cache")
     path = NodeFiles(where).shard(0)

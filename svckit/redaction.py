@@ -1,0 +1,19 @@
+"""What may be secret in the URLs of messages: they are logged, printed and sent, and whoever reads that need not know how to get in."""
+
+import re
+
+_WITHIN = r"[^\s'\"]"
+_USER = re.compile(
+    rf"(?<=:/)(?P<slash>/?)(?:[^\s/@'\"]*:(?!\d+/){_WITHIN}*@|[^\s/@'\"]+@)"  # of a URL; a password may have a slash in it
+    r"|(?<![^\s/'\"=(,])[^\s/@'\"]+:[^\s/@'\"]+@(?=[\w\[])"  # of what a library has left of one: `user:password@host`
+)
+_QUERY = re.compile(rf"(?P<before>\b[A-Za-z][\w+.-]*:/[^\s?#'\"]+)[?#]{_WITHIN}*?(?=[:,;.)]*(?:[\s'\"]|$))")
+
+
+def without_secrets(text: str) -> str:
+    """Return the text without the users, passwords, queries and fragments of the URLs in it."""
+    if "@" in text:
+        text = _USER.sub(lambda found: found["slash"] or "", text)
+    if ":/" in text and ("?" in text or "#" in text):
+        text = _QUERY.sub(lambda found: f"{found['before']}?...", text)
+    return text
