@@ -5,7 +5,9 @@ those that were whole when the journal was looked at. Only what the folder lacks
 moment, or at any earlier write that its versions and its part of the journal go back to.
 """
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search_svc.index import backup_records as records
-from search_svc.index import journal_file, journal_segment
+from search_svc.index import index_id, journal_file, journal_segment
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
 from search_svc.index.backup_single import another_helps, check_journal, restore_single
@@ -50,16 +52,16 @@ def back_up(index_dir: Path, destination: str, keep: int = 0) -> Backup:
     """Add a backup of an index to a folder of backups, a path or a URL; then remove all but the newest `keep`, if that is not 0.
 
     Raise ArtifactError, naming the file, if one is damaged, BackupRunningError if another process backs up the index, and CommandError if
-    the folder can't be used.
+    the folder can't be used, or is of another index.
     """
     place = Place.at(destination)
     lease = VersionLease.current(index_dir)
     try:
-        with _only_backup(index_dir), tempfile.TemporaryDirectory() as work:
+        with _only_backup(index_dir), _work(index_dir) as work:
             records.refuse_foreign(place)
-            done = _add(index_dir, lease.path.name, place, Path(work))
+            done = _add(index_dir, lease.path.name, place, work)
             if keep:
-                records.remove_old(place, keep, Path(work))
+                records.remove_old(place, keep, work)
     finally:
         lease.release()
     return done
@@ -89,6 +91,11 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
 def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     numbers = records.numbers(place)
     newest = records.read(place, numbers[-1], work) if numbers else None
+    own_id = index_id.found_or_made(index_dir)
+    if newest and newest.index not in ("", own_id):
+        raise CommandError(
+            f"{place.shown} is of another index, {newest.index}, and {index_dir} is {own_id or 'one that has no id'}: name another folder"
+        )
     copied = [each for each in newest.segments if place.size(each.file.name) == each.file.bytes] if newest else []
     with _way_out(index_dir, current):
         version = _version(version_path(index_dir, current))
@@ -101,6 +108,7 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
         raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
     versions = [*_still_there(index_dir, newest, pruned, current), version]
     record = Record(
+        index=own_id,
         number=(numbers[-1] if numbers else 0) + 1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         sequence=sequence,
@@ -190,6 +198,8 @@ def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *,
     for each in needed:
         _get(place, each.file, work / each.file.name, f"journal {each.segment.after + 1} to {each.segment.last}")
     make_current(draft, version.name)
+    if record.index:
+        index_id.write(draft, record.index)
     with _named(place, record, draft, work):
         made = IndexVersion.open(draft).manifest
         if needed:
@@ -233,6 +243,19 @@ def _way_out(index_dir: Path, version: str) -> Iterator[None]:
         raise ArtifactError(Path(error.filename), "is missing", way_out(index_dir, version)) from error
     except ArtifactError as error:
         raise ArtifactError(error.path, error.reason, way_out(index_dir, version)) from error
+
+
+@contextmanager
+def _work(index_dir: Path) -> Iterator[Path]:
+    """Yield a folder for what is made on the way, and remove those that backups of the index have left which were killed.
+
+    Call it inside the only backup's lock: then none of them is in use.
+    """
+    prefix = f"vmmr-backup-{hashlib.sha256(os.fsencode(index_dir.resolve())).hexdigest()[:16]}-"
+    for leftover in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as work:
+        yield Path(work)
 
 
 @contextmanager

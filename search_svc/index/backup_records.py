@@ -24,6 +24,8 @@ from svckit.cli import CommandError
 OLDER = "manifest.json"
 """In the folder of one backup, as earlier releases made them."""
 _RECORD = re.compile(r"(\d{6,})\.json")
+_LEFT = re.compile(r"files/[0-9a-f]{64}(\.part)?|backups/\d{6,}\.json\.part")
+"""Of a file that is in no backup: it was, or was to be."""
 _SHA256, _VERSION = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{6,}")
 _KIND, _FORMAT = "backups", 1
 
@@ -70,6 +72,8 @@ class StoredSegment:
 class Record:
     """One backup."""
 
+    index: str
+    """Which index it is of; empty if that was not known, as in records of earlier releases."""
     number: int
     created: str
     sequence: int
@@ -120,16 +124,16 @@ def read(place: Place, number: int, work: Path) -> Record:
 
 
 def remove_old(place: Place, keep: int, work: Path) -> None:
-    """Remove all backups but the newest `keep`, and the files that they alone needed."""
+    """Remove all backups but the newest `keep`, and the files that none of these needs: also those of backups that were killed."""
     there = numbers(place)
     old, stay = there[:-keep], there[-keep:]
-    if not old:
-        return
-    gone, needed = ([read(place, number, work).files for number in some] for some in (old, stay))
+    needed = {name for number in stay for name in read(place, number, work).files}
     for number in old:  # first: whoever is killed here leaves files that nobody needs, not a backup that lacks some
         place.remove(_name(number))
-    for name in {name for files in gone for name in files} - {name for files in needed for name in files}:
-        place.remove(name)
+    for folder in ("files", "backups"):
+        for name in (f"{folder}/{each}" for each in place.names(folder)):
+            if name not in needed and _LEFT.fullmatch(name):
+                place.remove(name)
 
 
 def refuse_foreign(place: Place) -> None:
@@ -166,4 +170,4 @@ def _record(fields: Mapping[str, Any]) -> Record:
     ]
     segments = [StoredSegment(Segment(**each["segment"]), File(**each["file"])) for each in fields["segments"]]
     plain = {name: fields[name] for name in ("number", "created", "sequence", "current")}
-    return Record(**plain, versions=versions, segments=segments)
+    return Record(**plain, index=fields.get("index", ""), versions=versions, segments=segments)

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 
 from search_svc.__main__ import parser
 from search_svc.building.compaction import compact
-from search_svc.index import backup, backup_records
+from search_svc.index import backup, backup_records, index_id
 from search_svc.index.backup import BackupRunningError, back_up, restore
 from search_svc.index.backup_place import Place
 from search_svc.index.journal import Journal
@@ -35,6 +37,8 @@ from tests.search_svc.building.test_compaction import base_of, some_writes, writ
 from tests.search_svc.journals import CAR, NO_CAR, D, make_format_1, replayed, stored, written
 
 ROOT = Path(__file__).parents[3]
+_NO_ID = shutil.ignore_patterns("ID")
+"""Of a copy: it is to be another index."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def built(build_index, tmp_path_factory):
 @pytest.fixture
 def index(built, tmp_path):
     """Of 60 items, one of which was replaced since, one deleted, and one added."""
-    index = shutil.copytree(built, tmp_path / "index")
+    index = shutil.copytree(built, tmp_path / "index", ignore=_NO_ID)
     write(index, Add({"photo 1.jpg": stored(cut=CAR), "new": stored(cut=NO_CAR)}), Delete(("photo 2.jpg",)))
     return index
 
@@ -423,6 +427,84 @@ def write(self, name, content):
 backup_place.Place.put, backup_place.Place.write = killing, write
 backup.back_up(pathlib.Path({index!r}), {backups!r})
 """
+
+
+class TestWhatAKillHasLeft:
+    @pytest.mark.parametrize("files", [0, 2, 4])
+    def test_is_removed_by_a_later_backup_that_removes_old_ones(self, index, backups, tmp_path, files, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "tmp").mkdir()
+        back_up(index, backups, keep=3)
+        write(index, Add({"newer": stored()}))
+        compact(index)
+        program = KILLED_AFTER.format(files=files, index=str(index), backups=backups)
+        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=120)
+        assert ended.returncode == -signal.SIGKILL
+        assert list((tmp_path / "tmp").iterdir())
+        for left in (f"files/{'0' * 64}", f"files/{'1' * 64}.part", "backups/000007.json.part"):
+            (Path(backups) / left).write_bytes(b"left")
+        (Path(backups) / "files/README").write_text("ours")
+        write(index, Add({"newest": stored()}))
+        back_up(index, backups, keep=3)
+        needed = [backup_records.read(Place.at(backups), number, tmp_path).files for number in (1, 2)]
+        records = {"backups/000001.json", "backups/000002.json"}
+        assert {*names(backups)} == {*records, "files/README", *needed[0], *needed[1]}
+        assert list((tmp_path / "tmp").iterdir()) == []
+        assert restored(backups, tmp_path) == items(index)
+
+
+class TestAFolder:
+    @pytest.fixture
+    def another(self, built, tmp_path):
+        another = shutil.copytree(built, tmp_path / "another", ignore=_NO_ID)
+        back_up(another, str(tmp_path / "its own"))
+        return another
+
+    def test_of_another_index_is_refused_by_name_and_stays_as_it_was(self, index, another, backups, tmp_path):
+        back_up(index, backups)
+        before = names(backups)
+        said = rf"{backups} is of another index, [0-9a-f]{{32}}, and {another} is [0-9a-f]{{32}}: name another folder"
+        with pytest.raises(CommandError, match=said):
+            back_up(another, backups)
+        assert names(backups) == before
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_goes_on_with_what_was_restored_of_it_wherever_that_is(self, index, backups, tmp_path):
+        back_up(index, backups)
+        restore(backups, tmp_path / "restored")
+        shutil.move(tmp_path / "restored", tmp_path / "moved")
+        write(tmp_path / "moved", Add({"newer": stored()}))
+        back_up(tmp_path / "moved", backups)
+        assert restored(backups, tmp_path) == items(tmp_path / "moved")
+
+    def test_of_an_earlier_release_is_of_the_index_that_is_backed_up_to_it_next(self, index, another, backups):
+        back_up(index, backups)
+        path = Path(backups) / "backups/000001.json"
+        fields = {
+            name: value for name, value in json.loads(path.read_text()).items() if name not in ("index", "sha256")
+        }
+        path.write_text(json.dumps(sealed(fields)))
+        back_up(index, backups)
+        with pytest.raises(CommandError, match="is of another index"):
+            back_up(another, backups)
+
+    def test_takes_an_index_that_cannot_be_written_unless_it_is_another_s(self, index, another, backups, monkeypatch):
+        def read_only(*_):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(index_id, "atomic_write", read_only)
+        for _ in range(2):
+            back_up(index, backups)
+        back_up(another, backups)
+        with pytest.raises(CommandError, match=rf"{index} is one that has no id"):
+            back_up(index, backups)
+
+    @pytest.mark.parametrize("content", [b"", b"0", b"\xff\xff", b"0123456789abcdef0123456789abcdee 00000000"])
+    def test_is_not_written_to_if_the_index_s_id_is_damaged(self, index, backups, content):
+        (index / "ID").write_bytes(content)
+        with pytest.raises(ArtifactError, match="ID: is not as it was written: remove it"):
+            back_up(index, backups)
 
 
 class TestDamaged:
