@@ -78,7 +78,8 @@ class _TextFormatter(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _RESERVED}
+    # Libraries add fields of their own, as Ray does to all records once it is imported: their names begin with an underscore.
+    return {key: value for key, value in vars(record).items() if key not in _RESERVED and not key.startswith("_")}
 
 
 def _without_secrets(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The connection to a Ray cluster, for commands that spread their work over one."""
 
-import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,15 +19,27 @@ def connected(address: str) -> Iterator[Any]:
 
     Raise CommandError if Ray is not installed, or there is no cluster.
     """
-    ray = check(address)
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise CommandError(f"--ray: there is no Ray cluster at {address}: {error}") from error
+    ray = connect(address, "--ray")
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def connect(address: str, flag: str, **options: Any) -> Any:
+    """Connect this process as above, with these options of `ray.init`, until it calls `ray.shutdown`; return the module `ray`.
+
+    Raise CommandError, naming the flag.
+    """
+    ray = check(address, flag)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise CommandError(f"{flag}: there is no Ray cluster at {address}: {error}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Ray takes it
+    return ray
 
 
 def check(address: str, flag: str = "--ray") -> Any:

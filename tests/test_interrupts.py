@@ -33,6 +33,7 @@ SCRIPTS = {
     "vmmr": ("vmmr_entry", "main"),
     "vmmr-embedder": ("embedder_svc.__main__", "main"),
     "vmmr-search": ("search_svc.__main__", "main"),
+    "vmmr-doctor": ("doctor.__main__", "main"),
     "vmmr-loadtest": ("loadtest.__main__", "main"),
     "vmmr-web": ("web.__main__", "main"),
 }
@@ -48,6 +49,7 @@ MOMENTS = [
         for moment in ("argparse", "vmmr", "loadtest.command", "matplotlib")
     ],
     ("vmmr-loadtest", ["--version"], "exit"),
+    *[("vmmr-doctor", ["--version"], moment) for moment in ("argparse", "grpc", "numpy", "exit")],
     *[("vmmr-web", ["--version"], moment) for moment in ("argparse", "web.config", "exit")],
     ("vmmr", ["loadtest", "embed", "--rate", "1"], "loadtest.arguments"),
     ("vmmr", ["loadtest", "embed", "--rate", "1"], "loadtest.command"),

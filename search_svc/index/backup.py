@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search_svc.index import backup_records as records
-from search_svc.index import index_id, journal_file, journal_segment
+from search_svc.index import journal_file, journal_segment, lineage
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
 from search_svc.index.backup_single import another_helps, check_journal, restore_single
@@ -24,6 +24,7 @@ from search_svc.index.index_dir import make_current, version_path, way_out
 from search_svc.index.journal_format import Meta
 from search_svc.index.journal_segment import Segment
 from search_svc.index.journal_snapshot import Snapshot
+from search_svc.index.lineage import Lineage
 from search_svc.index.locks import locked
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
@@ -91,11 +92,9 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
 def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     numbers = records.numbers(place)
     newest = records.read(place, numbers[-1], work) if numbers else None
-    own_id = index_id.found_or_made(index_dir)
-    if newest and newest.index not in ("", own_id):
-        raise CommandError(
-            f"{place.shown} is of another index, {newest.index}, and {index_dir} is {own_id or 'one that has no id'}: name another folder"
-        )
+    ours = lineage.found_or_made(index_dir)
+    if newest:
+        _refuse_another(index_dir, ours, place, newest.lineage)
     copied = [each for each in newest.segments if place.size(each.file.name) == each.file.bytes] if newest else []
     with _way_out(index_dir, current):
         version = _version(version_path(index_dir, current))
@@ -108,7 +107,7 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
         raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
     versions = [*_still_there(index_dir, newest, pruned, current), version]
     record = Record(
-        index=own_id,
+        lineage=ours,
         number=(numbers[-1] if numbers else 0) + 1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         sequence=sequence,
@@ -123,6 +122,20 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
         copied_bytes = _copy_missing(place, record.files, local | new)
     record.write(place)
     return Backup(current, sequence, sum(file.bytes for file in record.files.values()), copied_bytes)
+
+
+def _refuse_another(index_dir: Path, ours: Lineage, place: Place, newest: Lineage) -> None:
+    """Raise CommandError if a backup of the index, whose lineage is `ours`, must not follow the newest one."""
+    if newest.index not in ("", ours.index):
+        mine = ours.index or "one that has no id"
+        raise CommandError(
+            f"{place.shown} is of another index, {newest.index}, and {index_dir} is {mine}: name another folder"
+        )
+    if newest.index and not ours.has(newest.history, 0):
+        raise CommandError(
+            f"{place.shown} goes on with the backups of an index that was restored of it: two must not share a folder, "
+            f"so name another one for {index_dir}"
+        )
 
 
 def _version(path: Path) -> StoredVersion:
@@ -176,14 +189,19 @@ def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, 
     numbers = records.numbers(place)
     if not numbers:
         raise CommandError(f"{place.shown}: is missing, or holds no backup that has ended")
-    for number in reversed(numbers):
-        record = records.read(place, number, work)
-        version = record.version_at(record.sequence if at_sequence is None else at_sequence)
-        if version:
+    newest = records.read(place, numbers[-1], work)
+    sequence = newest.sequence if at_sequence is None else at_sequence
+    if sequence > newest.sequence:
+        raise CommandError(f"{place.shown}: its newest backup ends with entry {newest.sequence} of the journal")
+    earliest = newest.sequence
+    for record in (newest, *(records.read(place, number, work) for number in reversed(numbers[:-1]))):
+        # Of a history that the newest backup does not go on with, entries of these numbers are others.
+        versions = [
+            each for each in record.versions if newest.lineage.has(record.lineage.history, each.journal_sequence)
+        ]
+        earliest = min([earliest, *(each.journal_sequence for each in versions)])
+        if newest.lineage.has(record.lineage.history, sequence) and (version := record.version_at(sequence)):
             return record, version
-        if number == numbers[-1] and at_sequence is not None and at_sequence > record.sequence:
-            raise CommandError(f"{place.shown}: its newest backup ends with entry {record.sequence} of the journal")
-    earliest = min(version.journal_sequence for version in record.versions)
     raise CommandError(
         f"{place.shown}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
         "and between two backups an older version may have been removed"
@@ -198,8 +216,8 @@ def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *,
     for each in needed:
         _get(place, each.file, work / each.file.name, f"journal {each.segment.after + 1} to {each.segment.last}")
     make_current(draft, version.name)
-    if record.index:
-        index_id.write(draft, record.index)
+    if record.lineage.index:
+        lineage.write(draft, record.lineage.branch(upto))
     with _named(place, record, draft, work):
         made = IndexVersion.open(draft).manifest
         if needed:

@@ -18,6 +18,7 @@ from typing import Any
 
 from search_svc.index.backup_place import Place
 from search_svc.index.journal_segment import Segment
+from search_svc.index.lineage import Lineage
 from svckit.artifact import ArtifactError, sealed
 from svckit.cli import CommandError
 
@@ -72,8 +73,7 @@ class StoredSegment:
 class Record:
     """One backup."""
 
-    index: str
-    """Which index it is of; empty if that was not known, as in records of earlier releases."""
+    lineage: Lineage
     number: int
     created: str
     sequence: int
@@ -170,4 +170,4 @@ def _record(fields: Mapping[str, Any]) -> Record:
     ]
     segments = [StoredSegment(Segment(**each["segment"]), File(**each["file"])) for each in fields["segments"]]
     plain = {name: fields[name] for name in ("number", "created", "sequence", "current")}
-    return Record(**plain, index=fields.get("index", ""), versions=versions, segments=segments)
+    return Record(**plain, lineage=Lineage.of(fields["lineage"]), versions=versions, segments=segments)

@@ -5,7 +5,7 @@ INDEX/
     CURRENT             the name of the version to serve, and its CRC-32: `000001 4e413570`
     versions/000001/    an index version, never changed
     versions/.draft/    the next one in the making, left there by a build that was stopped; nothing reads it but the next build
-    ID                  which index this is, of one that was backed up: `index_id` says more
+    ID                  which index this is, of one that was backed up: `lineage` says more
     build.lock          locked by the process that is writing the next one, or changes which there are
 ```
 """

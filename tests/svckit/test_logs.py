@@ -67,6 +67,13 @@ def test_text_has_the_extras_too(capsys):
     assert capsys.readouterr().err.endswith("WARNING some.where: full waiting=8\n")
 
 
+@pytest.mark.parametrize("form", logs.FORMATS)
+def test_fields_that_a_library_adds_to_every_record_are_left_out(capsys, form):
+    logs.configure("info", form)
+    log.warning("full", extra={"_ray_timestamp_ns": 17})
+    assert "17" not in capsys.readouterr().err.rpartition("full")[2]
+
+
 def test_lines_below_the_level_are_left_out(capsys):
     logs.configure("warning", "json")
     log.info("quiet")

@@ -4,7 +4,6 @@ import importlib.metadata
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -16,9 +15,9 @@ from ray.exceptions import RayError
 
 from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
 from search_svc.engine.cluster.source import VersionSource
+from svckit import ray_cluster
 from svckit.cli import CommandError
 from svckit.gate import shutting_down
-from svckit.ray_cluster import check
 
 _RENEW_S = 1.0
 _OPENING_S = 0.1
@@ -34,21 +33,9 @@ _log = logging.getLogger(__name__)
 
 def connect(address: str) -> None:
     """Connect this process to the cluster. Raise CommandError if there is none at the address."""
-    check(address, "--ray-address")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        # Replicas are shared by programs of one version: others might not understand them, or answer otherwise.
-        ray.init(
-            address=address,
-            namespace=f"vmmr-search {importlib.metadata.version('vmmr-services')}",
-            log_to_driver=False,
-            configure_logging=False,
-        )
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise CommandError(f"--ray-address: there is no Ray cluster at {address}: {error}") from error
-    finally:
-        signal.signal(signal.SIGTERM, before)  # Ray takes it,
-        logging.setLogRecordFactory(logging.LogRecord)  # and adds a field of its own to every line of the log
+    # Replicas are shared by programs of one version: others might not understand them, or answer otherwise.
+    version = importlib.metadata.version("vmmr-services")
+    ray_cluster.connect(address, "--ray-address", namespace=f"vmmr-search {version}")
 
 
 def keeper() -> Any:

@@ -109,13 +109,16 @@ class Racer:
 
     def _wait(self, race: _Race, awaited: list[Future[Any]], timeout_s: float, recent: RecentTimes) -> None:
         for future in wait(awaited, timeout_s, FIRST_COMPLETED).done:
-            answer = _answer(future)  # if it raises, the call is abandoned like those that still run
+            failed = _failed(future)
+            answer = (
+                None if failed else future.result()
+            )  # if it raises, the call is abandoned like those that still run
             call = race.running.pop(future)
             with self._lock:
-                self._returned(call.replica, answer)
-                if answer is not None:
+                self._returned(call.replica, failed=failed)
+                if not failed:
                     recent.add(time.monotonic() - call.sent)
-            if answer is None:
+            if failed:
                 self._send(race, call.shard)
             else:
                 race.answers[call.shard] = answer
@@ -158,19 +161,17 @@ class Racer:
         """Forget the questions that were abandoned and have ended."""
         with self._lock:
             for future in [each for each in self._abandoned if each.done()]:
-                self._returned(self._abandoned.pop(future), None if future.exception() else future.result())
+                self._returned(self._abandoned.pop(future), failed=_failed(future))
 
-    def _returned(self, replica: str, answer: Any) -> None:
+    def _returned(self, replica: str, *, failed: bool) -> None:
         self._busy[replica] -= 1
-        if answer is None:
+        if failed:
             self._down[replica] = time.monotonic() + _DOWN_S
 
 
-def _answer(future: Future[Any]) -> Any:
-    """Return the answer, or None if the replica, or its node, has failed. Raise what its code raised."""
-    try:
-        return future.result()
-    except RayTaskError:
-        raise
-    except RayError:
-        return None
+def _failed(future: Future[Any]) -> bool:
+    """Return whether the replica that was asked, or its node, is no good: not so if its code has raised something."""
+    error = future.exception()
+    if error is None:
+        return future.result() is None
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from search_svc.__main__ import parser
 from search_svc.building.compaction import compact
-from search_svc.index import backup, backup_records, index_id
+from search_svc.index import backup, backup_records, lineage
 from search_svc.index.backup import BackupRunningError, back_up, restore
 from search_svc.index.backup_place import Place
 from search_svc.index.journal import Journal
@@ -333,6 +333,26 @@ class TestAtASequence:
             restore(backups, tmp_path / "restored", 4)
         assert not (tmp_path / "restored").exists()
 
+    def test_that_the_history_which_was_given_up_has_too_is_of_the_one_that_goes_on(self, index, backups, tmp_path):
+        """Entry 4 of a gallery that was restored at entry 3 is not entry 4 of the one before."""
+        write(index, Add({"bad": stored()}))
+        back_up(index, backups)
+        restore(backups, tmp_path / "again", 3)
+        write(tmp_path / "again", Add({"better": stored()}))
+        better = items(tmp_path / "again")
+        write(tmp_path / "again", Add({"best": stored()}))
+        compact(tmp_path / "again")
+        back_up(tmp_path / "again", backups)
+        assert restored(backups, tmp_path, 4) == better
+        retire(tmp_path / "again", 1)
+        back_up(tmp_path / "again", backups)
+        (Path(backups) / "backups/000002.json").unlink()
+        assert restored(backups, tmp_path, 3).keys() == better.keys() - {"better"}
+        with pytest.raises(
+            CommandError, match="no backup has the gallery as it was at entry 4: its oldest goes back to 0"
+        ):
+            restore(backups, tmp_path / "restored", 4)
+
     @settings(max_examples=10)
     @given(
         rounds=st.lists(
@@ -478,32 +498,32 @@ class TestAFolder:
         back_up(tmp_path / "moved", backups)
         assert restored(backups, tmp_path) == items(tmp_path / "moved")
 
-    def test_of_an_earlier_release_is_of_the_index_that_is_backed_up_to_it_next(self, index, another, backups):
+    def test_of_an_index_goes_on_with_one_that_was_restored_of_it_and_not_with_both(self, index, backups, tmp_path):
         back_up(index, backups)
-        path = Path(backups) / "backups/000001.json"
-        fields = {
-            name: value for name, value in json.loads(path.read_text()).items() if name not in ("index", "sha256")
-        }
-        path.write_text(json.dumps(sealed(fields)))
-        back_up(index, backups)
-        with pytest.raises(CommandError, match="is of another index"):
-            back_up(another, backups)
+        restore(backups, tmp_path / "restored")
+        back_up(tmp_path / "restored", backups)
+        before = names(backups)
+        with pytest.raises(CommandError, match=f"two must not share a folder, so name another one for {index}"):
+            back_up(index, backups)
+        assert names(backups) == before
 
     def test_takes_an_index_that_cannot_be_written_unless_it_is_another_s(self, index, another, backups, monkeypatch):
         def read_only(*_):
             raise OSError(errno.EROFS, "Read-only file system")
 
-        monkeypatch.setattr(index_id, "atomic_write", read_only)
+        monkeypatch.setattr(lineage, "atomic_write", read_only)
         for _ in range(2):
             back_up(index, backups)
         back_up(another, backups)
         with pytest.raises(CommandError, match=rf"{index} is one that has no id"):
             back_up(index, backups)
 
-    @pytest.mark.parametrize("content", [b"", b"0", b"\xff\xff", b"0123456789abcdef0123456789abcdee 00000000"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"0", b"\xff\xff", b"{}", b'{"index": "0123456789abcdee", "history": "", "shared": {}}']
+    )
     def test_is_not_written_to_if_the_index_s_id_is_damaged(self, index, backups, content):
         (index / "ID").write_bytes(content)
-        with pytest.raises(ArtifactError, match="ID: is not as it was written: remove it"):
+        with pytest.raises(ArtifactError, match=r"ID: is not as it was written: .*remove it"):
             back_up(index, backups)
 
 

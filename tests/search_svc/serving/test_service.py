@@ -581,13 +581,13 @@ class TestManyCallersOfOneQuery:
     async def test_are_searched_together_a_shard_a_matrix(self, version, monkeypatch):
         async with serving(version, max_batch=64, max_queue=128) as served:
             alone = [await served.search(query[None]) for query in unit(64)]
-            asked, search = [], Shard.search
+            asked, answer = [], Shard.answer
 
-            def record(shard, queries, *how):
-                asked.append((shard.rows.start, len(queries)))
-                return search(shard, queries, *how)
+            def record(shard, question):
+                asked.append((shard.rows.start, len(question.queries)))
+                return answer(shard, question)
 
-            monkeypatch.setattr(Shard, "search", record)
+            monkeypatch.setattr(Shard, "answer", record)
             async with served.searching_held():
                 calls = [asyncio.ensure_future(served.search(query[None])) for query in unit(64)]
                 await until(lambda: served.batcher.waiting == 64)
