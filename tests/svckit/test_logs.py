@@ -70,7 +70,7 @@ def test_text_has_the_extras_too(capsys):
 @pytest.mark.parametrize("form", logs.FORMATS)
 def test_fields_that_a_library_adds_to_every_record_are_left_out(capsys, form):
     logs.configure("info", form)
-    log.warning("full", extra={"_ray_timestamp_ns": 17})
+    log.warning("full", extra={"_of_a_library": 17})
     assert "17" not in capsys.readouterr().err.rpartition("full")[2]
 
 
