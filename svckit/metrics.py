@@ -50,6 +50,11 @@ class Metrics:
         self._audit_lines_lost = Counter(
             "vmmr_audit_lines_lost_total", "Lines that could not be written to the audit log", registry=self.registry
         )
+        self._audit_stuck = Gauge(
+            "vmmr_audit_stuck",
+            "1 if the audit log cannot be moved aside or made anew, and goes on in the file it has",
+            registry=self.registry,
+        )
         self._batch_items = Histogram(
             "vmmr_batch_items", "Items in a batch", ("batcher",), buckets=_ITEMS, registry=self.registry
         )
@@ -100,6 +105,10 @@ class Metrics:
     def audit_line_lost(self) -> None:
         """Count a line of the audit log that could not be written."""
         self._audit_lines_lost.inc()
+
+    def audit_stuck(self, stuck: Callable[[], float]) -> None:
+        """Have the gauge of an audit log that cannot be moved aside ask `stuck` when it is read."""
+        self._audit_stuck.set_function(stuck)
 
     def stream_failed(self, reason: Reason) -> None:
         """Count a stream that ended with an error."""

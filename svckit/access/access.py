@@ -63,6 +63,7 @@ class Access:
         self._audit: AuditLog | None = None
         if settings.audit_log:
             self._audit = AuditLog(settings.audit_log, settings.audit_bytes, metrics.audit_line_lost)
+            metrics.audit_stuck(lambda audit=self._audit: float(audit.stuck))  # type: ignore[misc]  # mypy knows no default
         self._refusals = Bucket(_REFUSALS_PER_S)
         self._left_out = 0
         """Refusals since the last line of one."""

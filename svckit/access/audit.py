@@ -1,7 +1,7 @@
 """The audit log: a file with a JSON line for every write to the gallery and every call that was refused to its caller.
 
 Several processes may append to one file: a line is one write at its end, and whoever finds it too large moves it aside under a lock.
-A line that cannot be written is lost; calls go on.
+A file that is full, and cannot be moved aside, is written on. A line that cannot be written is lost; calls go on.
 """
 
 import fcntl
@@ -39,12 +39,18 @@ class AuditLog:
         self._file: int | None = None
         self._torn = False
         self._trouble = ""
+        self._stuck = ""
         self._waiting = 0
         try:
             self._reopen()
         except OSError as error:
             raise ConfigError(f"--audit-log {path}: {error.strerror}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the file is larger than it should be, or not under its name, and goes on for want of another."""
+        return bool(self._stuck)
 
     def append(self, fields: Mapping[str, Any]) -> "Future[None]":
         """Append a line with the time and these fields. The future is done when it is in the file, or lost."""
@@ -92,7 +98,24 @@ class AuditLog:
             raise OSError(0, f"only {written} of the {len(line)} bytes of a line were written")
 
     def _current(self, more: int) -> int:
-        """Return the file to write so many more bytes to: another one if it is full, or if somebody has moved it."""
+        """Return the file to write so many more bytes to: the one that fits, or the one there is while no other can be had."""
+        try:
+            file, reason = self._fitting(more), ""
+        except OSError as error:
+            # What is written to a file that was deleted is lost.
+            if self._file is None or not os.fstat(self._file).st_nlink:
+                raise
+            file, reason = self._file, error.strerror or str(error)
+        if reason and reason != self._stuck:
+            about = {"file": str(self._path), "error": reason}
+            _log.error("the audit log cannot be moved aside or made anew, it goes on in the file it has", extra=about)
+        elif self._stuck and not reason:
+            _log.info("the audit log is moved aside again", extra={"file": str(self._path)})
+        self._stuck = reason
+        return file
+
+    def _fitting(self, more: int) -> int:
+        """Return the file under the name, another one if it is full or if somebody has moved it."""
         file = self._file
         if file is None or not _is_at(self._path, file):
             file = self._reopen()
@@ -106,10 +129,10 @@ class AuditLog:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if os.fstat(file).st_size and _is_at(self._path, file):
-                for number in range(KEPT, 0, -1):
-                    older = self._numbered(number - 1)
-                    if older.exists():
-                        older.replace(self._numbered(number))
+                # Up to the first that is free: what a try has moved that failed half way is not moved again.
+                free = next((number for number in range(1, KEPT) if not self._numbered(number).exists()), KEPT)
+                for number in range(free, 0, -1):
+                    self._numbered(number - 1).replace(self._numbered(number))
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
 
@@ -117,11 +140,11 @@ class AuditLog:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
     def _reopen(self) -> int:
-        before, self._file = self._file, None
-        if before is not None:
-            os.close(before)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
-        return self._file
+        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = opened
+        return opened
 
 
 def _is_at(path: Path, file: int) -> bool:

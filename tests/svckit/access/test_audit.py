@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import wait
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +118,81 @@ def test_a_file_that_another_program_moved_is_made_anew(open_log, tmp_path):
 def test_a_file_that_cannot_be_opened_is_told_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"--audit-log .*nowhere/audit: No such file or directory"):
         AuditLog(tmp_path / "nowhere" / "audit", 10_000, lambda: None)
+
+
+@pytest.fixture
+def locked_folder(monkeypatch):
+    """Sets what nobody may do in the folder any more, of "move" and "make"."""
+    denied, replace, open_ = set(), Path.replace, os.open
+
+    def moves(path, target):
+        if "move" in denied:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return replace(path, target)
+
+    def opens(path, *how):
+        if "make" in denied and not Path(path).exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_(path, *how)
+
+    monkeypatch.setattr(Path, "replace", moves)
+    monkeypatch.setattr(audit.os, "open", opens)
+    return denied
+
+
+@pytest.mark.parametrize("denied", ["move", "make"])
+def test_in_a_folder_that_cannot_be_written_any_more_no_line_is_lost_and_it_is_told(
+    open_log, tmp_path, lost, locked_folder, caplog, *, denied
+):
+    caplog.set_level("INFO")
+    log = open_log(max_bytes=100)
+    append(log, number=0, text="x" * 30)
+    locked_folder.add(denied)
+    for number in range(1, 4):
+        append(log, number=number, text="x" * 30)
+        assert log.stuck
+    locked_folder.clear()
+    append(log, number=4, text="x" * 30)
+    assert not log.stuck
+    assert not lost
+    files = [tmp_path / "audit.jsonl.1", tmp_path / "audit.jsonl"]
+    assert [[line["number"] for line in lines(file)] for file in files] == [[0, 1, 2, 3], [4]]
+    stuck = "the audit log cannot be moved aside or made anew, it goes on in the file it has"
+    assert caplog.messages == [stuck, "the audit log is moved aside again"]
+    assert caplog.records[0].error == "Permission denied"
+
+
+def test_what_was_deleted_is_not_written_to_and_counts_as_lost(open_log, tmp_path, lost, locked_folder):
+    log = open_log()
+    append(log, number=0)
+    locked_folder.add("make")
+    (tmp_path / "audit.jsonl").unlink()
+    append(log, number=1)
+    assert len(lost) == 1
+    locked_folder.clear()
+    append(log, number=2)
+    assert [line["number"] for line in lines(tmp_path / "audit.jsonl")] == [2]
+
+
+def test_a_move_that_fails_half_way_and_is_tried_again_drops_no_file(open_log, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "KEPT", 4)
+    log = open_log(max_bytes=100)
+    for number in range(5):
+        append(log, number=number, text="x" * 30)
+    replace = Path.replace
+
+    def fails(path, target):
+        if target.name == "audit.jsonl.2":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fails)
+        for number in range(5, 9):
+            append(log, number=number, text="x" * 30)
+    append(log, number=9, text="x" * 30)
+    kept = [line["number"] for file in tmp_path.iterdir() for line in lines(file)]
+    assert sorted(kept) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.fixture
