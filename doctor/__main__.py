@@ -115,7 +115,7 @@ def _of_servers(args: argparse.Namespace, client: Client) -> Iterator[Finding]:
     for name, address in (("embedder", args.embedder), ("search service", args.search)):
         yield guarded(f"certificate of the {name}", partial(servers.certificate, name, address, settings.tls(args)))
     yield guarded("clock", partial(servers.clock, args.http))
-    yield servers.photo(client, args.photo, info)
+    yield guarded("a photo", partial(servers.photo, client, args.photo, info))
 
 
 if __name__ == "__main__":

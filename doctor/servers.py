@@ -105,7 +105,10 @@ def photo(client: Client, path: Path | None, info: Info | None) -> Finding:
     """Identify a photo twice, a grey one if none is given, and time the second."""
     if info is None or not info.same_model:
         return not_checked("a photo", "the services do not answer together")
-    content = path.read_bytes() if path else _grey()
+    try:
+        content = path.read_bytes() if path else _grey()
+    except OSError as error:
+        return fail("a photo", f"{path}: {error.strerror}", "name a photo that can be read: --photo")
     try:
         client.identify(content)
         started = time.perf_counter()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 WINDOW = 1000
 """The most recent queries are compared."""
@@ -44,8 +45,23 @@ class QueryDrift:
 
 
 def stability_index(similarities: Sequence[float], deciles: Sequence[float]) -> float:
-    """Return the population stability index of similarities against nine deciles. An empty part counts as half a query."""
-    counts = np.bincount(np.searchsorted(deciles, similarities), minlength=len(deciles) + 1)
+    """Return the population stability index of similarities against nine deciles. An empty part counts as half a query.
+
+    Where deciles are equal, as with many dev photos that the gallery has copies of, nothing is between them: queries of just that
+    similarity belong to all the parts around them, and count where there are fewest.
+    """
+    first, last = (np.searchsorted(deciles, similarities, side) for side in ("left", "right"))
+    among_equal = last - first > 1
+    counts = np.bincount(first[~among_equal], minlength=len(deciles) + 1).astype(float)
+    for low, high in np.unique(np.stack([first, last], 1)[among_equal], axis=0):
+        counts[low : high + 1] = _levelled(counts[low : high + 1], np.sum(among_equal & (first == low)))
     shares = np.maximum(counts, 0.5) / len(similarities)
     expected = 1 / (len(deciles) + 1)
     return float(np.sum((shares - expected) * np.log(shares / expected)))
+
+
+def _levelled(counts: NDArray[np.float64], more: int) -> NDArray[np.float64]:
+    """Return the counts after so many more were added to the lowest of them."""
+    lowest = np.sort(counts)
+    levels = (more + np.cumsum(lowest)) / np.arange(1, len(counts) + 1)  # if the first one, two, ... were raised
+    return np.maximum(counts, np.min(levels))

@@ -241,6 +241,11 @@ def test_a_real_pair_is_well_and_one_of_another_gallery_is_not(run, built):
     assert found["a photo"]["state"] in ("ok", "warn"), "however slow the machine is"
     assert re.match(r"\d+ ms from file to answer \((known|unsure|unknown)\)", found["a photo"]["text"])
     assert code == any(each["state"] == "fail" for each in found.values())
+    searching = ("--search", f"127.0.0.1:{search['port']}")
+    code, found = doctor(*asked, "--index", ROOT / "models/stanford-cars", *searching, "--photo", ROOT / "nowhere.jpg")
+    assert code == 1
+    assert found["a photo"]["text"] == f"{ROOT / 'nowhere.jpg'}: No such file or directory"
+    assert {check: found[check]["state"] for check in well} == dict.fromkeys(well, "ok")
     code, found = doctor(*asked, "--index", built, "--search", f"127.0.0.1:{another['port']}")
     assert code == 1
     assert {found[check]["state"] for check in ("served pair", "model and gallery")} == {"fail"}
