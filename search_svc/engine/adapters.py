@@ -143,7 +143,8 @@ class TransformedAdapter:
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
         for step in self._chain:
-            queries = np.concatenate([step.apply(queries[row : row + 1]) for row in range(len(queries))])
+            alone = (step.apply(queries[row : row + 1]) for row in range(len(queries)))
+            queries = np.concatenate([np.empty((0, step.d_out), np.float32), *alone])
         return self.inner.fetch(queries, k, options)
 
     @cached_property

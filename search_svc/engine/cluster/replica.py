@@ -40,9 +40,9 @@ class WireQuestion:
 
 
 def inline(queries: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Return the queries in parts that each travel with the call. Their concatenation is the queries."""
-    rows = max(1, _INLINE_BYTES // max(1, queries.nbytes // len(queries)))
-    return [queries[start : start + rows] for start in range(0, len(queries), rows)]
+    """Return the queries in parts, at least one, that each travel with the call. Their concatenation is the queries."""
+    rows = max(1, _INLINE_BYTES // (queries.itemsize * queries.shape[1]))
+    return [queries[start : start + rows] for start in range(0, max(1, len(queries)), rows)]
 
 
 class Replica:

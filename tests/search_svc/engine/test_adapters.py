@@ -111,6 +111,13 @@ def test_a_query_gets_the_bits_that_it_gets_alone(trained, gallery, queries, met
         check_same(search(whole, queries, K, batch=batch), alone, f"{batch} at a time")
 
 
+@pytest.mark.parametrize("factory", SHARDABLE + OTHERS)
+def test_no_queries_get_no_hits(trained, gallery, metric, factory):
+    whole = [shard(trained(factory), gallery, metric, range(N))]
+    found = ask(whole, np.empty((0, D), np.float32), K)
+    assert found.ids.shape == found.scores.shape == (0, K)
+
+
 @pytest.mark.parametrize("factory", SHARDABLE)
 def test_parts_answer_as_the_whole_with_and_without_a_filter_and_reranking(trained, gallery, queries, metric, factory):
     allowed = np.random.default_rng(3).random(N) < 0.3
