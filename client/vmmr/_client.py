@@ -215,7 +215,8 @@ class Client(BaseClient):
 
         Batches, memory, errors and deadlines are as in `identify_many`. Each batch is added as a whole, or not at all. A
         photo that is added again is the same item unless it is given another id, so a run that was stopped can be
-        repeated. If several photos have one id, any of them may be the one that stays.
+        repeated. If several photos have one id, any of them may be the one that stays. Before a batch is added, the gallery is searched
+        for the nearest photo of each, so that copies can be told.
         """
         check_positive(batch=batch)
         limits = _flows.add_limits(self._max_message_bytes, batch)

@@ -14,7 +14,7 @@ from vmmr._calls import Call
 from vmmr._errors import InvalidPhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._served import Info
-from vmmr._types import ClassifyResult, Embeddings, Identification, Image, Item, SearchOptions, Times
+from vmmr._types import ClassifyResult, Embeddings, Identification, Image, Item, Neighbour, SearchOptions, Times
 from vmmr.label_names import canonical
 
 T = TypeVar("T")
@@ -121,8 +121,18 @@ def _images(entries: Sequence[Entry]) -> list[Image]:
     return [e.image for e in entries if e.image is not None]
 
 
-def _add(entries: Sequence[Entry]) -> Flow[list[tuple[Item, int]]]:
-    """Return the items, and the journal sequence number of their write. If several photos have one id, the last counts."""
+@dataclass(frozen=True)
+class _Added:
+    """An item that was added, and what was near it before."""
+
+    item: Item
+    journal_sequence: int
+    nearest: Neighbour | None
+    not_compared: VmmrError | None
+
+
+def _add(entries: Sequence[Entry]) -> Flow[list[_Added]]:
+    """Look for what is near the photos, and add them. If several photos have one id, the last counts."""
     items = [_item(e) for e in entries]
     last = {item.item_id: row for row, item in enumerate(items)}
     embedded = (yield from ask(_calls.embed(_images(entries)))).value
@@ -130,8 +140,26 @@ def _add(entries: Sequence[Entry]) -> Flow[list[tuple[Item, int]]]:
     vectors = Embeddings(embedded.model, embedded.vectors[rows])
     if embedded.parts is not None:
         items = [replace(item, cut=part.cut) for item, part in zip(items, embedded.parts, strict=True)]
+    near, not_compared = yield from _near(embedded)
     added = yield from ask(_calls.add_items([items[row] for row in rows], vectors))
-    return [(item, added.value.journal_sequence) for item in items]
+    return [
+        _Added(item, added.value.journal_sequence, _nearest(item, found), not_compared)
+        for item, found in zip(items, near, strict=True)
+    ]
+
+
+def _near(embedded: Embeddings) -> Flow[tuple[Sequence[Sequence[Neighbour]], VmmrError | None]]:
+    """Return the two nearest gallery photos of each photo, or none of any, and why: what is near is told, and is no reason not to add."""
+    try:
+        # Two, as the photo itself may be there with another label.
+        found = yield from value(_calls.search(embedded, SearchOptions(k=2, allow_partial=True)))
+    except VmmrError as error:
+        return [()] * len(embedded), error
+    return found.neighbours, None
+
+
+def _nearest(item: Item, found: Sequence[Neighbour]) -> Neighbour | None:
+    return next((each for each in found if each.item_id != item.item_id), None)
 
 
 def _item(entry: Entry) -> Item:
@@ -177,8 +205,10 @@ def _outcome(entry: Entry, found: Identification | VmmrError) -> Outcome:
     return Outcome(entry.position, entry.photo, found, None)
 
 
-def _add_outcome(entry: Entry, found: tuple[Item, int] | VmmrError) -> AddOutcome:
+def _add_outcome(entry: Entry, found: _Added | VmmrError) -> AddOutcome:
     assert isinstance(entry.photo, NewItem)
     if isinstance(found, VmmrError):
         return AddOutcome(entry.position, entry.photo, None, 0, found)
-    return AddOutcome(entry.position, entry.photo, *found, None)
+    return AddOutcome(
+        entry.position, entry.photo, found.item, found.journal_sequence, None, found.nearest, found.not_compared
+    )

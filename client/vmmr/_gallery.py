@@ -7,7 +7,7 @@ from datetime import datetime
 
 from vmmr._errors import VmmrError
 from vmmr._photos import Photo
-from vmmr._types import Embeddings, Item
+from vmmr._types import Embeddings, Item, Neighbour
 from vmmr.label_names import label_fault
 from vmmr.photo_names import is_utf8
 
@@ -116,6 +116,11 @@ class AddOutcome:
     """The journal entry of the write that it was in; 0 if it was in none."""
     error: VmmrError | None
     """A PhotoError if this photo is at fault, otherwise the error of the call that it was in."""
+    nearest: Neighbour | None = None
+    """The gallery photo that was nearest to it before it was added, apart from an item with its own id; None if there was none. Photos
+    that are added together are not compared with each other."""
+    not_compared: VmmrError | None = None
+    """Why the gallery was not searched for the nearest; None if it was, or if the photo was not added. A photo is added all the same."""
 
 
 def content_id(content: bytes) -> str:

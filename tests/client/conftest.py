@@ -173,10 +173,12 @@ class FakeSearch(search_pb2_grpc.SearchServiceServicer, gallery_pb2_grpc.Gallery
         self.sequence = 0
         self.says: dict[int, dict[str, Any]] = {}
         """Of the classification of n: its fields, where they are not the usual ones."""
+        self.near: dict[int, list[search_pb2.Neighbour]] = {}
+        """What a search for n finds, where that is not the usual photo."""
 
     def Search(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # the method of the service
         return self.script.play("Search", request, context) or search_pb2.SearchResponse(
-            results=[search_pb2.Neighbours(neighbours=[neighbour(n)]) for n in numbers(request)],
+            results=[search_pb2.Neighbours(neighbours=self.near.get(n, [neighbour(n)])) for n in numbers(request)],
             provenance=self.provenance(),
             times=search_pb2.SearchTimes(queue_ms=1, search_ms=2),
         )
@@ -317,8 +319,8 @@ def label(n: int) -> search_pb2.Label:
     return search_pb2.Label(label=f"honda_pilot_{2000 + n}", make="honda", model="pilot", year=2000 + n)
 
 
-def neighbour(n: int) -> search_pb2.Neighbour:
-    return search_pb2.Neighbour(item_id=f"item-{n}", label=label(n), uri=f"photos/{n}.jpg", score=0.9)
+def neighbour(n: int, score: float = 0.9) -> search_pb2.Neighbour:
+    return search_pb2.Neighbour(item_id=f"item-{n}", label=label(n), uri=f"photos/{n}.jpg", score=score)
 
 
 def classification(n: int, **others: Any) -> search_pb2.Classification:

@@ -9,6 +9,9 @@ import pytest
 import vmmr
 from vmmr import Item, NewItem
 from vmmr.gallery.v1 import gallery_pb2
+from vmmr.search.v1 import search_pb2
+
+from tests.client.conftest import neighbour
 
 
 def new(n: int, label: str = "honda_pilot_2027", **others: object) -> NewItem:
@@ -115,6 +118,29 @@ def test_photos_are_embedded_and_added_and_their_bytes_are_their_ids(client, ser
     assert services.search.items["two"][1] == 2
 
 
+def test_each_photo_comes_with_the_one_that_was_nearest_to_it(client, services):
+    services.search.near = {2: [], 3: [search_pb2.Neighbour(item_id=sha(b"3"), score=1), neighbour(7, 0.99)]}
+    outcomes = list(client.add_photos([new(1), new(2), new(3)]))
+    assert [o.nearest and (o.nearest.item_id, o.nearest.label.label, o.nearest.score) for o in outcomes] == [
+        ("item-1", "honda_pilot_2001", pytest.approx(0.9)),
+        None,
+        ("item-7", "honda_pilot_2007", pytest.approx(0.99)),
+    ]
+    [search], [add] = services.search.script.of("Search"), services.search.script.of("AddItems")
+    assert (search.request.options.k, search.request.options.allow_partial) == (2, True)
+    assert search.request.queries == add.request.embeddings
+    received = [call.method for call in services.search.script.received]
+    assert received.index("Search") < received.index("AddItems")
+
+
+def test_a_gallery_that_cannot_be_searched_is_added_to_and_that_is_told(client, services, fail):
+    services.search.script.then(fail("SHARD_TIMEOUT", "not answered in time"))
+    [outcome] = client.add_photos([new(1)])
+    assert (outcome.item.item_id, outcome.error, outcome.nearest) == (sha(b"1"), None, None)
+    assert "not answered in time" in str(outcome.not_compared)
+    assert len(services.search.items) == 1
+
+
 def test_the_same_photos_again_change_nothing(client, services):
     list(client.add_photos([new(1), new(2)]))
     list(client.add_photos([new(1), new(2)]))
@@ -148,8 +174,9 @@ def test_a_batch_that_is_refused_is_the_error_of_its_photos_alone(client, servic
 
 
 def test_an_overloaded_gallery_is_asked_again(client, services, fail):
-    services.search.script.then(fail("JOURNAL_FULL", retry_after_s=0.02))
+    services.search.script.then(lambda *_: None, fail("JOURNAL_FULL", retry_after_s=0.02))
     assert [o.error for o in client.add_photos([new(1)])] == [None]
+    assert len(services.search.script.of("AddItems")) == 2
 
 
 def test_batches_are_no_larger_than_the_embedder_accepts(client, services):

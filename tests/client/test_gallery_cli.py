@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.client.conftest import COMMAND
+from tests.client.conftest import COMMAND, neighbour
 
 PILOT = "honda_pilot_2027"
 
@@ -52,6 +52,40 @@ def test_add_puts_photos_of_one_label_into_the_gallery_and_says_how_to_take_them
     assert [(item.uri, item.batch_id) for item in items] == [("1.jpg", batch_id), ("", batch_id)]
     assert run("remove", "--batch-id", batch_id).stdout == "2 photos removed\n"
     assert stored() == {}
+
+
+def test_near_copies_of_what_is_there_are_warned_of_and_loudly_where_the_label_is_another(run, services, stored):
+    services.search.near = {1: [neighbour(27, 0.987)], 2: [neighbour(9, 0.951)], 3: [neighbour(27, 0.949)]}
+    done = run("add", "1.jpg", "2.jpg", "3.jpg", "--label", PILOT)
+    assert (done.returncode, len(stored())) == (0, 3)
+    loud = "vmmr: WARNING: 2.jpg: nearly the same photo is in the gallery WITH ANOTHER LABEL: item-9 ('honda_pilot_2009', similarity 0.951)"
+    assert [line for line in done.stderr.splitlines() if "similarity" in line] == [
+        "vmmr: warning: 1.jpg: nearly the same photo is in the gallery: item-27 ('honda_pilot_2027', similarity 0.987)",
+        f"{loud}; this one was added as 'honda_pilot_2027'",
+    ]
+    assert "vmmr: 2 photos were nearly the same as one that was there, and added" in done.stderr
+    assert "vmmr: 1 photo was nearly the same as one that was there with ANOTHER LABEL" in done.stderr
+
+
+def test_programs_are_told_the_nearest_of_each_photo(run, services):
+    services.search.near = {1: [neighbour(27, 0.987)], 3: []}
+    done = run("add", "1.jpg", "2.jpg", "3.jpg", "--label", PILOT, "--json")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["near_copy"] for each in told] == [True, False, False]
+    assert [each["nearest"] and each["nearest"]["item_id"] for each in told] == ["item-27", "item-2", None]
+    assert told[0]["nearest"]["label"]["label"] == PILOT
+    assert told[0]["similarity"] == pytest.approx(0.987)
+    assert "similarity 0.987" in done.stderr
+
+
+def test_photos_that_could_not_be_compared_are_added_and_counted(run, services, stored, fail):
+    services.search.script.marked[np.float32(1).tobytes()] = lambda request, context: (
+        fail("SHARD_TIMEOUT", "not answered in time")(request, context) if "Search" in type(request).__name__ else None
+    )
+    done = run("add", "1.jpg", "--label", PILOT)
+    assert (done.returncode, len(stored())) == (0, 1)
+    assert "vmmr: 1 photo was not compared with those that were there" in done.stderr
+    assert re.search(r"^vmmr: the gallery could not be searched: .*not answered in time", done.stderr, re.MULTILINE)
 
 
 def test_photos_of_a_folder_have_its_name_for_a_label(run, folders, stored):

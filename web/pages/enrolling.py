@@ -10,6 +10,7 @@ import numpy as np
 import vmmr
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from vmmr.near_copies import NEARLY_THE_SAME
 
 from web.api.gallery import new_batch_id
 from web.door.door import Admitted, Door, MayWrite, TheDoor
@@ -22,9 +23,6 @@ from web.pages.texts import T
 
 router = APIRouter(include_in_schema=False)
 
-NEARLY_THE_SAME = 0.95
-"""The similarity from which on two photos are taken for copies: the same photo again, in another size or saved anew. Photos of one car
-taken side by side stay below it."""
 _NEAR_LABELS = 3
 _LABEL_CUTOFF = 0.8
 _YEAR = re.compile(r"(?:^|_)(?:19|20)\d\d$")

@@ -27,6 +27,7 @@ from vmmr._photos import load
 from vmmr._served import Info
 from vmmr._types import Box, Cut, Item
 from vmmr.label_names import YEARS, canonical, normalise, read
+from vmmr.near_copies import NEARLY_THE_SAME
 from vmmr.photo_folders import tally
 from vmmr.photo_names import is_utf8, shown
 
@@ -93,6 +94,7 @@ class _Adding:
         self._client = client
         self._args = args
         self._most_bytes = served.model.limits.max_image_bytes
+        self._metric = served.index.metric
         self._named = named
         self._batch_id = args.batch_id or _new_batch_id()
         self._item_of = self._items_of_batch() if args.batch_id else self._in_gallery
@@ -103,6 +105,9 @@ class _Adding:
         self._was: dict[str, str] = {}
         """Labels that photos have in the gallery before they are added with others, by the names of the photos."""
         self._there = self._copies = self._failed = self._otherwise_cut = 0
+        self._near_copies = self._near_others = 0
+        """Photos that are nearly the same as one that was there, and those of them whose label is another."""
+        self._not_compared: list[VmmrError] = []
         self._told = time.monotonic()
 
     def add(self) -> int:
@@ -197,8 +202,34 @@ class _Adding:
                 )
             if outcome.item.cut and outcome.item.cut.no_car_found:
                 print(f"vmmr: {shown(name)}: no car found in the photo; it was added whole", file=sys.stderr)
-            self._show(name, item=asdict(outcome.item), journal_sequence=outcome.journal_sequence)
+            near = self._tell_near_copy(name, outcome, outcome.item)
+            self._show(name, item=asdict(outcome.item), journal_sequence=outcome.journal_sequence, **near)
         self._tell_progress()
+
+    def _tell_near_copy(self, name: str, outcome: AddOutcome, added: Item) -> dict[str, Any]:
+        """Warn of a photo that is nearly the same as one that was in the gallery before. Return what is known of the nearest, for programs."""
+        if outcome.not_compared:
+            self._not_compared.append(outcome.not_compared)
+        if (nearest := outcome.nearest) is None:
+            return {"nearest": None, "near_copy": False}
+        similarity = self._similarity(nearest.score)
+        near_copy = similarity >= NEARLY_THE_SAME
+        self._near_copies += near_copy
+        if near_copy:
+            there = f"{shown(nearest.item_id)} ('{shown(nearest.label.label)}', similarity {similarity:.3f})"
+            if canonical(nearest.label.label) == added.label:
+                print(
+                    f"vmmr: warning: {shown(name)}: nearly the same photo is in the gallery: {there}", file=sys.stderr
+                )
+            else:
+                self._near_others += 1
+                told = f"WARNING: {shown(name)}: nearly the same photo is in the gallery WITH ANOTHER LABEL: {there}"
+                print(f"vmmr: {told}; this one was added as '{shown(added.label)}'", file=sys.stderr)
+        return {"nearest": asdict(nearest), "similarity": similarity, "near_copy": near_copy}
+
+    def _similarity(self, score: float) -> float:
+        """Return the cosine of two embeddings of unit length, of which the score is known."""
+        return score if self._metric == "inner_product" else 1 + score / 2
 
     def _show(self, name: str, **fields: Any) -> None:
         """Print what became of a photo, where that is for programs."""
@@ -237,11 +268,16 @@ class _Adding:
         for count, said in (
             (self._there, "there already, with that label"),
             (self._copies, "the same as another one of them"),
+            (self._near_copies, "nearly the same as one that was there, and added"),
+            (self._near_others, "nearly the same as one that was there with ANOTHER LABEL"),
+            (len(self._not_compared), "not compared with those that were there"),
             (self._failed, "not added"),
         ):
             if count:
                 photos = "1 photo was" if count == 1 else f"{count} photos were"
                 print(f"vmmr: {photos} {said}", file=sys.stderr)
+        if self._not_compared:
+            print(f"vmmr: the gallery could not be searched: {self._not_compared[-1]}", file=sys.stderr)
         if self._otherwise_cut:
             told = "--crop and --whole change nothing of photos that are there already"
             print(
