@@ -122,7 +122,7 @@ def read_manifest(
     manifest = read_sealed(directory / filename)
     files = {directory / name: entry for name, entry in _listed_files(directory / filename, manifest).items()}
     for path, entry in files.items():
-        _check_size(path, entry["bytes"])
+        check_size(path, entry["bytes"])
     read = [path for path in files if verify or path.name in always]
     for path, actual in zip(read, sha256s(read), strict=True):
         _check_sha256(path, actual, files[path]["sha256"])
@@ -216,7 +216,8 @@ def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
-def _check_size(path: Path, stated: int) -> None:
+def check_size(path: Path, stated: int) -> None:
+    """Raise ArtifactError unless the file is there, and has the bytes that its manifest states."""
     if not path.is_file():
         raise ArtifactError(path, "is missing")
     if (size := path.stat().st_size) != stated:

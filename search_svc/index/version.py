@@ -42,7 +42,7 @@ ITEMS_FILE = "items.arrow"
 SUMS_FILE = "sums.npy"
 _ALWAYS_VERIFIED = (ITEMS_FILE, CALIBRATION_FILE)
 """Files that are read whole when a version is opened, and small beside the others. pyarrow ends the process over some damage."""
-_MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 _KIND = "index"
 
 
@@ -149,7 +149,7 @@ class IndexVersion:
     def _at(cls, path: Path, *, verify: bool) -> Self:
         if not path.is_dir():
             raise ArtifactError(path, "there is no such index version")
-        fields = read_manifest(path, _MANIFEST_FILE, verify=verify, always=_ALWAYS_VERIFIED)
+        fields = read_manifest(path, MANIFEST_FILE, verify=verify, always=_ALWAYS_VERIFIED)
         manifest = _manifest(path, fields)
         items = _items(path, manifest)
         calibration = _calibration(path, items) if CALIBRATION_FILE in fields["files"] else None
@@ -166,15 +166,15 @@ def stated(index_dir: Path, version: str) -> VersionManifest:
     """
     path = version_path(index_dir, version)
     try:
-        return _manifest(path, read_sealed(path / _MANIFEST_FILE))
+        return _manifest(path, read_sealed(path / MANIFEST_FILE))
     except ArtifactError as error:
         raise ArtifactError(error.path, error.reason, way_out(index_dir, version)) from error
 
 
-def digests(path: Path) -> tuple[str, Mapping[str, str]]:
-    """Return the sha256 of a version's manifest, which is that of all it holds, and of each file that the manifest lists."""
-    fields = read_sealed(path / _MANIFEST_FILE)
-    return fields["sha256"], {name: entry["sha256"] for name, entry in fields["files"].items()}
+def listed(path: Path) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """Return the sha256 of a version's manifest, which is that of all it holds, and the `sha256` and `bytes` of each file that it lists."""
+    fields = read_sealed(path / MANIFEST_FILE)
+    return fields["sha256"], fields["files"]
 
 
 def mapped_embeddings(file: Path, manifest: VersionManifest) -> NDArray[np.float16]:
@@ -185,7 +185,7 @@ def mapped_embeddings(file: Path, manifest: VersionManifest) -> NDArray[np.float
 def write_version_manifest(draft: Path, manifest: VersionManifest) -> None:
     """Write the manifest, the last file of a draft: it holds the sha256 of the others."""
     fields = {"kind": _KIND, **dataclasses.asdict(manifest), "created": manifest.created.isoformat()}
-    write_manifest(draft, fields, _MANIFEST_FILE)
+    write_manifest(draft, fields, MANIFEST_FILE)
 
 
 def _manifest(path: Path, fields: Mapping[str, Any]) -> VersionManifest:
@@ -194,7 +194,7 @@ def _manifest(path: Path, fields: Mapping[str, Any]) -> VersionManifest:
         _check(manifest, path.name)
         _check_listed(manifest, fields["files"])
     except ValueError as error:
-        raise ArtifactError(path / _MANIFEST_FILE, str(error)) from error
+        raise ArtifactError(path / MANIFEST_FILE, str(error)) from error
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import math
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
+from search_svc.engine.cluster.scale import Scale
 from search_svc.engine.cluster.source import VersionSource
 from svckit import ray_cluster
 from svckit.cli import CommandError
@@ -26,7 +28,7 @@ _CALL_S = 10.0
 _PATIENCE_S = 60.0
 """Seconds that replicas beyond the first of a shard have to come up before a version is searched without them."""
 _NO_PLACE_S = 10.0
-"""Seconds after which a version that cannot be opened is given up."""
+"""Seconds after which a version that cannot be opened is given up, unless it took longer to see that."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ class Connection:
         """Connect. Each shard has so many replicas, unless other front ends, or an operator, have said otherwise before."""
         connect(address)
         self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-        self._replicas = replicas
+        self._scale = Scale(replicas)
         self._sources: dict[str, list[VersionSource]] = {}
         self._tables: dict[str, Table | None] = {}
         self._keeper: Any = None
@@ -101,18 +103,20 @@ class Connection:
             ray.shutdown()
 
     def _wait_for(self, key: str) -> None:
-        begun, table, said = time.monotonic(), None, ""
+        begun, told_after = time.monotonic(), math.inf
+        table, said = None, ""
         while not (table and table.settled):
             if self._stopped.is_set():
                 raise shutting_down()
             silent = self._renew_if_possible()
             table, waited = self._tables.get(key), time.monotonic() - begun
             said = table.problem if table else ""
+            told_after = min(told_after, waited if said else math.inf)
             if table and all(any(each.up for each in shard) for shard in table.shards):
                 if waited > _PATIENCE_S:
                     _log.warning("not all replicas are up", extra={"version": key, "reason": said})
                     return
-            elif said and waited > _NO_PLACE_S:
+            elif said and waited > max(_NO_PLACE_S, 2 * told_after):  # whoever tries next has as long
                 raise CommandError(f"the cluster cannot open version {key}: {said}")
             if silent and waited > _PATIENCE_S:
                 raise CommandError(
@@ -143,8 +147,8 @@ class Connection:
             sources = {key: each[-1] for key, each in self._sources.items()}
             try:
                 self._keeper = self._keeper or keeper()
-                asked = self._keeper.renew.remote(self._name, sources, self._replicas)
-                self._replicas, tables = ray.get(asked, timeout=_CALL_S)
+                asked = self._keeper.renew.remote(self._name, sources, self._scale)
+                self._scale, tables = ray.get(asked, timeout=_CALL_S)
             except BaseException:
                 self._keeper = None
                 raise

@@ -2,7 +2,8 @@
 
 Front ends renew what they need every second. Whoever has not renewed it for a while has gone, orderly or not: so nothing is left
 behind for ever. Ray restarts a replica whose process dies, on the same node; the keeper puts another elsewhere if the node dies,
-and ends a replica that hangs, for Ray to restart. Queries do not pass the keeper, and do not need it.
+or if the replica does not come to open its shard, and ends one that hangs later, for Ray to restart. Queries do not pass the keeper,
+and do not need it.
 """
 
 import logging
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search_svc.engine.cluster.leases import Leases
 from search_svc.engine.cluster.placement import Place, missing, surplus
 from search_svc.engine.cluster.replica import Replica
+from search_svc.engine.cluster.scale import Scale
 from search_svc.engine.cluster.source import VersionSource
 
 KEEPER = "keeper"
@@ -30,8 +32,15 @@ _STEP_S = 0.2
 _PING_S = 1.0
 _HUNG_S = 30.0
 """Seconds without an answer after which a replica that was up is ended. Its pings have a thread of their own."""
+_OPENING_S = 60.0
+"""Seconds that a replica has to open its shard, its process to start included, beside the time in which its node reads the version."""
+_SLOWEST = 20e6
+"""Bytes a second of the slowest storage that is waited for."""
 _BARRED_S = 5.0
 """Seconds for which no replica is placed where one has just failed."""
+
+_TAKEN_S = 8.0
+"""Seconds in which a front end is to take over the number that an operator orders; each renews every second."""
 
 _WATCH = "watch"
 """The threads of a replica that answer the keeper, while others search."""
@@ -69,9 +78,21 @@ class _Watched:
     """A replica as the keeper sees it."""
 
     actor: Any
+    down_since: float
+    """When it was started, or went down last."""
     up: bool = False
     ping: Any = None
-    asked: float = field(default_factory=time.monotonic)
+    asked: float = 0.0
+    """When the last ping was sent."""
+
+    def goes_down(self) -> None:
+        if self.up:
+            self.up, self.down_since = False, time.monotonic()
+
+
+def opening_s(source: VersionSource) -> float:
+    """Return the seconds within which a replica opens its shard: in them a node can read, or copy, all files of the version."""
+    return _OPENING_S + sum(source.sizes.values()) / _SLOWEST
 
 
 class Keeper:
@@ -81,8 +102,11 @@ class Keeper:
         self._lease_s = lease_s
         self._fronts = Leases(lease_s)
         self._tables: dict[str, Table] = {}
-        self._replicas = 0
-        """How many of each shard; 0 until the first front end has said it."""
+        self._scale: Scale | None = None
+        """How many replicas each shard has; None until the first front end has said it."""
+        self._taken = 0.0
+        """When the last order was given that a front end has taken over."""
+        self._renewed = threading.Condition()  # guards these two
         self._watched: dict[Place, _Watched] = {}
         self._barred: dict[Place, float] = {}
         self._problems: dict[Place, str] = {}
@@ -92,21 +116,29 @@ class Keeper:
         self._handle = ray.get_runtime_context().current_actor
         threading.Thread(target=self._work, name="keeper", daemon=True).start()
 
-    def renew(self, front: str, sources: Mapping[str, VersionSource], replicas: int) -> tuple[int, dict[str, Table]]:
+    def renew(self, front: str, sources: Mapping[str, VersionSource], scale: Scale) -> tuple[Scale, dict[str, Table]]:
         """Keep these versions up for a front end, and no others: not even one if it goes.
 
-        The first front end says how many replicas each shard has. Return that number, and the tables that there are yet.
+        `scale` is the number of replicas that it was told last, or wishes, if it was told none. Return the one that holds for all
+        front ends, and the tables that there are yet.
         """
-        if sources:
-            self._replicas = self._replicas or replicas
         self._fronts.renew(front, sources)
-        return self._replicas, {key: self._tables[key] for key in sources if key in self._tables}
+        with self._renewed:
+            if sources and (self._scale is None or scale.outranks(self._scale)):
+                self._scale = replace(scale, begun=min(scale.begun, time.time()))
+            self._taken = max(self._taken, scale.ordered)
+            self._renewed.notify_all()
+            held = self._scale or scale
+        return held, {key: self._tables[key] for key in sources if key in self._tables}
 
     def scale(self, replicas: int) -> bool:
-        """Give every shard so many replicas. Return whether there is a front end to remember it."""
-        if self._fronts:
-            self._replicas = replicas
-        return bool(self._fronts)
+        """Give every shard so many replicas. Return whether a front end has taken the number over, so that it outlives this process."""
+        with self._renewed:
+            if not self._fronts:
+                return False
+            now = time.time()
+            self._scale = Scale(replicas, begun=now, ordered=now)
+            return self._renewed.wait_for(lambda: self._taken >= now, _TAKEN_S)
 
     def status(self) -> dict[str, Any]:
         """Return what there is, as JSON has it."""
@@ -116,6 +148,10 @@ class Keeper:
             "nodes": _nodes(),
             "versions": {key: _described(table) for key, table in self._tables.items()},
         }
+
+    @property
+    def _replicas(self) -> int:
+        return self._scale.replicas if self._scale else 0
 
     def _work(self) -> None:
         step = self._adopt
@@ -131,13 +167,13 @@ class Keeper:
         """Take over the replicas of a keeper whose process died."""
         for name in set(list_named_actors()) - {KEEPER}:
             with suppress(ValueError):  # it has just ended
-                self._watched[_place(name)] = _Watched(ray.get_actor(name), up=True)
+                self._watched[_place(name)] = _Watched(ray.get_actor(name), time.monotonic(), up=True)
         self._settling = time.monotonic() + self._lease_s if self._watched else 0.0
 
     def _step(self) -> None:
         nodes = _nodes()
         sources = self._fronts.needed()
-        self._look_at_pings(nodes)
+        self._look_at_pings(nodes, sources)
         wanted = {
             (key, number): self._replicas
             for key, source in sources.items()
@@ -157,11 +193,11 @@ class Keeper:
         if self._fronts:
             self._idle_since = time.monotonic()
         elif not self._watched:
-            self._replicas = 0
+            self._scale = None
             if time.monotonic() > self._idle_since + self._lease_s:
                 ray.kill(self._handle)
 
-    def _look_at_pings(self, nodes: Mapping[str, float]) -> None:
+    def _look_at_pings(self, nodes: Mapping[str, float], sources: Mapping[str, VersionSource]) -> None:
         pings = {each.ping: place for place, each in self._watched.items() if each.ping is not None}
         answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=0) if pings else ((), ())
         for ping in answered:
@@ -170,12 +206,15 @@ class Keeper:
         for place, each in list(self._watched.items()):
             if place[1] not in nodes:
                 self._end(place)
+            elif not each.up and (source := sources.get(place[0][0])) and now > each.down_since + opening_s(source):
+                file = source.manifest.shards[place[0][1]].file
+                self._fail(place, f"{file} is not open after {opening_s(source):.0f} s, and was given up there")
             elif each.ping is None and now > each.asked + (_PING_S if each.up else 0):
                 each.ping, each.asked = each.actor.problem.options(concurrency_group=_WATCH).remote(), now
             elif each.ping is not None and each.up and now > each.asked + _HUNG_S:
                 _log.warning("a replica hangs, and is restarted: %s", _name(place))
                 ray.kill(each.actor, no_restart=False)
-                each.up = False
+                each.goes_down()
 
     def _answered(self, place: Place) -> None:
         each = self._watched[place]
@@ -183,18 +222,18 @@ class Keeper:
         try:
             problem = ray.get(ping)
         except ActorUnavailableError:
-            each.up = False  # Ray restarts it
+            each.goes_down()  # Ray restarts it
         except RayError as error:
             self._fail(place, str(error).strip().splitlines()[-1])
         else:
-            each.up = not problem
             if problem:
                 self._fail(place, problem)
             else:
+                each.up = True
                 self._problems.pop(place, None)
 
     def _fail(self, place: Place, problem: str) -> None:
-        self._problems[place] = problem
+        self._problems[place] = f"node {_host(place[1])}: {problem}"
         self._barred[place] = time.monotonic() + _BARRED_S
         self._end(place)
 
@@ -205,7 +244,7 @@ class Keeper:
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         replica = _ray.remote(concurrency_groups={_WATCH: 1})(Replica)
         actor = replica.options(name=_name(place), scheduling_strategy=here, **options).remote(source, number)
-        self._watched[place] = _Watched(actor)
+        self._watched[place] = _Watched(actor, time.monotonic())
 
     def _end(self, place: Place) -> None:
         ray.kill(self._watched[place].actor)
@@ -228,6 +267,12 @@ class Keeper:
 def _nodes() -> dict[str, float]:
     """Return the cores of each node that is alive."""
     return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in _ray.nodes() if node["Alive"]}
+
+
+def _host(node: str) -> str:
+    """Return the name of a node's machine, and the beginning of its id."""
+    names = {each["NodeID"]: each["NodeManagerHostname"] for each in _ray.nodes()}
+    return f"{names.get(node, 'gone')} ({node[:12]})"
 
 
 def _name(place: Place) -> str:

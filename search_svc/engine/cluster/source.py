@@ -13,8 +13,8 @@ from typing import Any
 
 import fsspec
 
-from search_svc.index.version import EMBEDDINGS_FILE, IndexVersion, VersionManifest, digests
-from svckit.artifact import ArtifactError, sha256
+from search_svc.index.version import EMBEDDINGS_FILE, MANIFEST_FILE, IndexVersion, VersionManifest, listed
+from svckit.artifact import ArtifactError, check_size, sha256
 from svckit.redaction import without_secrets
 
 _CHUNK_BYTES = 2**22
@@ -34,16 +34,22 @@ class VersionSource:
     """Path or URL of the version, for fsspec. A path is one that all nodes mount."""
     cache: str
     """Path of the folder in which a node keeps copies of what comes from a URL."""
+    seal: str
+    """The sha256 of the version's manifest."""
     sha256: Mapping[str, str]
     """File -> its sha256."""
+    sizes: Mapping[str, int]
+    """File -> its bytes."""
 
     @classmethod
     def of(cls, version: IndexVersion, storage: str, cache: str) -> "VersionSource":
         """Return the source of a version. `storage` is the path or URL of the index data directory, for the nodes."""
-        seal, files = digests(version.path)
+        seal, files = listed(version.path)
         name = version.manifest.version
         folder = f"{storage.rstrip('/')}/versions/{name}"
-        return cls(f"{name}-{seal[:16]}", version.manifest, folder, cache, files)
+        digests = {file: entry["sha256"] for file, entry in files.items()}
+        sizes = {file: entry["bytes"] for file, entry in files.items()}
+        return cls(f"{name}-{seal[:16]}", version.manifest, folder, cache, seal, digests, sizes)
 
 
 class NodeFiles:
@@ -54,6 +60,8 @@ class NodeFiles:
         self._fs, self._folder = fsspec.core.url_to_fs(source.folder)
         self._shared = "file" in _protocols(self._fs)
         self._locks: list[int] = []
+        if self._shared:
+            self._check_version()
 
     def shard(self, number: int) -> Path:
         """Return a shard's file, after checking every byte of it. Raise ArtifactError naming the file that is wrong."""
@@ -67,16 +75,13 @@ class NodeFiles:
         return path
 
     def embeddings(self) -> Path:
-        """Return the file of embeddings. It is checked as it is copied; on shared storage, which it may be too large to be read for, it is not."""
+        """Return the file of embeddings. It is checked as it is copied; on shared storage, where it may be too large to be read for that, its size is."""
         return self._found(EMBEDDINGS_FILE)
 
     def _found(self, name: str) -> Path:
         if self._shared:
-            path = Path(self._folder) / name
-            if not path.is_file():
-                raise ArtifactError(
-                    path, "is not there on this node: its index must be on storage that all nodes share"
-                )
+            path = self._there(name)
+            check_size(path, self._source.sizes[name])
             return path
         cache = _own_folder(Path(self._source.cache))
         path = cache / self._source.sha256[name]
@@ -86,6 +91,21 @@ class NodeFiles:
                 _discard_unused(cache)
                 self._copy(name, path)
             self._hold(path)
+        return path
+
+    def _check_version(self) -> None:
+        """Raise ArtifactError unless the version that this node sees is, by its manifest, the one that the front end has opened."""
+        if (seal := listed(self._there(MANIFEST_FILE).parent)[0]) != self._source.seal:
+            raise ArtifactError(
+                Path(self._folder) / MANIFEST_FILE,
+                f"sha256 is {seal}, that of the version which the front end has opened is {self._source.seal}: "
+                "this node has another index under that path",
+            )
+
+    def _there(self, name: str) -> Path:
+        path = Path(self._folder) / name
+        if not path.is_file():
+            raise ArtifactError(path, "is not there on this node: its index must be on storage that all nodes share")
         return path
 
     def _copy(self, name: str, path: Path) -> None:

@@ -87,6 +87,15 @@ def test_a_shard_with_no_replica_that_can_be_opened_is_told_of(connect, monkeypa
         connect(FakeKeeper(table([False], [True], problem="shard-000.faiss: sha256 is"))).hold(SOURCE)
 
 
+def test_a_replica_that_took_long_to_fail_leaves_the_next_as_long_to_open(connect, monkeypatch):
+    hung = table([False], problem="shard-000.faiss is not open after 100 s")
+    keeper = FakeKeeper(table([False]), hung, hung, UP)
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: 100.0 * len(keeper.renewed)))
+    connection = connect(keeper)
+    connection.hold(SOURCE)
+    assert connection.table(SOURCE.key) is UP
+
+
 def test_the_thread_that_renews_outlives_whatever_is_raised(connect, monkeypatch, until):
     monkeypatch.setattr(connections, "_RENEW_S", 0.001)
     keeper = FakeKeeper(UP, OSError("whatever"), UP)

@@ -1,6 +1,8 @@
 """Shards on a Ray cluster of two nodes answer as one index in this process does, to the bit, whatever happens to replicas."""
 
+import fcntl
 import os
+import shutil
 import signal
 import threading
 from contextlib import suppress
@@ -208,6 +210,7 @@ def test_front_ends_share_replicas_which_go_with_the_last_of_them(
 ):
     import ray
 
+    from search_svc.engine.cluster.scale import Scale
     from search_svc.engine.cluster.source import VersionSource
 
     def names():
@@ -217,12 +220,12 @@ def test_front_ends_share_replicas_which_go_with_the_last_of_them(
     source = VersionSource.of(version, str(tmp_path / "index"), str(tmp_path))
     engine = open_engine(version)
     before, keeper = names(), ray.get_actor("keeper")
-    ray.get(keeper.renew.remote("another front end", {source.key: source}, 1))
+    ray.get(keeper.renew.remote("another front end", {source.key: source}, Scale(1)))
     engine.close()
-    ray.get(keeper.renew.remote("another front end", {source.key: source}, 1))
+    ray.get(keeper.renew.remote("another front end", {source.key: source}, Scale(1)))
     assert names() == before
     assert len(before) == 2, "the first front end said how many"
-    ray.get(keeper.renew.remote("another front end", {}, 1))
+    ray.get(keeper.renew.remote("another front end", {}, Scale(1)))
     until(lambda: not names())
 
 
@@ -231,9 +234,50 @@ def test_a_damaged_shard_is_named_to_who_opens_it(open_engine, build_index, tmp_
 
     monkeypatch.setattr(connection, "_NO_PLACE_S", 0.5)
     version = build_index(GALLERY + 2, directory=tmp_path / "index")
-    version.shard_paths[0].write_bytes(b"damaged")
-    with pytest.raises(CommandError, match=r"cannot open version 000001-\w+: .*shard-000\.faiss: sha256 is"):
+    damaged = bytearray(version.shard_paths[0].read_bytes())
+    damaged[-1] ^= 1
+    version.shard_paths[0].write_bytes(damaged)
+    with pytest.raises(CommandError, match=r"open version 000001-\w+: node .+ \(\w+\): .*shard-000\.faiss: sha256 is"):
         open_engine(version)
+
+
+def test_a_replica_that_hangs_while_it_opens_is_told_and_comes_up_when_its_storage_answers(
+    connection, build_index, tmp_path, until
+):
+    import ray
+
+    from search_svc.engine.cluster import keeper as keepers
+    from search_svc.engine.cluster.scale import Scale
+    from search_svc.engine.cluster.source import VersionSource
+
+    version = build_index(GALLERY + 3, directory=tmp_path / "index")
+    source = VersionSource.of(version, "memory://index", str(tmp_path / "cache"))
+    copies = tmp_path / "cache" / f"copies-{os.getuid()}"
+    copies.mkdir(0o700, parents=True)
+    for name, digest in source.sha256.items():
+        shutil.copyfile(version.path / name, copies / digest)
+    keeper = ray.get_actor("keeper")
+
+    def table(sources=((source.key, source),)):
+        _, tables = ray.get(keeper.renew.remote("waiting", dict(sources), Scale(2)))
+        return tables.get(source.key)
+
+    def give_up_after(seconds):
+        def set_bound(_):
+            from search_svc.engine.cluster import keeper as its_keepers
+
+            its_keepers._OPENING_S = seconds
+
+        ray.get(keeper.__ray_call__.remote(set_bound))
+
+    with (copies / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        until(table)
+        give_up_after(0.0)
+        until(lambda: "shard-000.faiss is not open after" in table().problem)
+        give_up_after(keepers._OPENING_S)
+    until(lambda: table().settled)
+    table(sources=())
 
 
 class Following:

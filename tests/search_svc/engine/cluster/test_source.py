@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 
 import fsspec
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from search_svc.building.spec import IndexSpec
 from search_svc.engine.cluster.source import NodeFiles, VersionSource
+from search_svc.index.version import listed
 from svckit.artifact import ArtifactError
 
 
@@ -46,6 +48,27 @@ def test_a_shard_that_is_not_what_was_built_is_refused_by_name(version, tmp_path
     path.write_bytes(damaged)
     with pytest.raises(ArtifactError, match=r"shard-000\.faiss: sha256 is"):
         NodeFiles(source(copy, tmp_path / "index", tmp_path)).shard(0)
+
+
+def test_another_index_under_the_path_of_that_node_is_refused_by_both_manifests(version, tmp_path, build_index):
+    vectors = np.random.default_rng(1).standard_normal((40, 8)).astype(np.float32)
+    other = build_index(vectors, directory=tmp_path / "index", spec=IndexSpec(shards=2))
+    mine, theirs = (listed(each.path)[0] for each in (version, other))
+    with pytest.raises(ArtifactError, match=rf"000001/manifest\.json: sha256 is {theirs}, .* opened is {mine}"):
+        NodeFiles(source(version, tmp_path / "index", tmp_path)).embeddings()
+
+
+@pytest.mark.parametrize("file", ["embeddings.npy", "shard-000.faiss"])
+def test_a_file_that_is_not_as_long_as_it_was_built_is_refused_by_both_sizes(tmp_path, build_index, file):
+    copy = build_index(np.eye(8, dtype=np.float32), directory=tmp_path / "index", spec=IndexSpec(shards=2))
+    long = copy.path.joinpath(file).stat().st_size
+    where = source(copy, tmp_path / "index", tmp_path)
+    with copy.path.joinpath(file).open("ab") as stale:
+        stale.write(b"older rows")
+    files = NodeFiles(where)
+    opened = files.embeddings if file == "embeddings.npy" else partial(files.shard, 0)
+    with pytest.raises(ArtifactError, match=rf"{file}: has {long + 10} bytes, its manifest says {long}"):
+        opened()
 
 
 def test_an_index_that_is_not_on_the_node_is_named_with_the_reason(version, tmp_path):
