@@ -31,6 +31,10 @@ class WebConfig:
     search: str = option("127.0.0.1:50052", help="where the search service is")
     services_tls: bool = option(False, help="connect to both services with TLS")
     services_tls_ca: Path | None = option(None, help="PEM certificates to trust of the services; turns their TLS on")
+    services_tls_cert: Path | None = option(
+        None, help="PEM certificate chain to show to the services, for mutual TLS; turns their TLS on"
+    )
+    services_tls_key: Path | None = option(None, help="PEM private key of that certificate")
     services_token_file: Path | None = option(None, help="file with the bearer token that the services want")
     photos: Path | None = option(None, help="folder with the gallery's photos, as the items' uris name them")
     timeout_s: float = option(
@@ -63,6 +67,8 @@ class WebConfig:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together, only one is given")
+        if (self.services_tls_cert is None) != (self.services_tls_key is None):
+            raise ConfigError("--services-tls-cert and --services-tls-key go together, only one is given")
         if self.max_photo_bytes > self.max_upload_bytes:
             raise ConfigError(
                 f"--max-photo-bytes must be <= --max-upload-bytes, got {self.max_photo_bytes} and {self.max_upload_bytes}"

@@ -31,6 +31,7 @@ VALUES = {
     },
     "a writer from a backup": {"search": {"writer": {"enabled": True, "from": "memory://bucket/other"}}},
     "secured": {"tls": {"secret": "tls"}, "token": {"secret": "token"}},
+    "secured on both sides": {"tls": {"secret": "tls", "mutual": True}},
     "scaled and watched": {
         "embedder": {"autoscaling": {"enabled": True}},
         "search": {"autoscaling": {"enabled": True}},
@@ -85,6 +86,55 @@ def test_every_object_is_valid_for_kubernetes(objects):
             kubernetes.validate(each, "1.34", strict=True)
 
 
+WRONG = {
+    "a typo at the top": ({"embeder": {"replicas": 3}}, "embeder"),
+    "a typo within": ({"search": {"writer": {"enable": True}}}, "enable"),
+    "a typo of a list's": ({"image": {"pullSecrets": [{"nam": "pull"}]}}, "nam"),
+    "a text for a number": ({"web": {"replicas": "two"}}, "replicas"),
+    "none at all": ({"search": {"replicas": 0}}, "replicas"),
+    "no size": ({"search": {"gallerySize": "10 gigabytes"}}, "gallerySize"),
+    "no variable": ({"embedder": {"env": {"cachePhotos": 1}}}, "cachePhotos"),
+    "a variable that is a list": (
+        {"embedder": {"env": {"VMMR_EMBEDDER_CACHE_PHOTOS": [1]}}},
+        "VMMR_EMBEDDER_CACHE_PHOTOS",
+    ),
+    "a resource that is no amount": ({"web": {"resources": {"limits": {"memory": "much"}}}}, "memory"),
+    "a pull policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+    "mutual TLS without TLS": ({"tls": {"mutual": True}}, "secret"),
+}
+
+
+@pytest.mark.parametrize(("values", "named"), WRONG.values(), ids=WRONG)
+def test_values_that_cannot_be_meant_are_refused_by_name(values, named):
+    with pytest.raises(helm.HelmError, match=named):
+        render(values)
+
+
+def test_the_schema_knows_each_value_and_no_other():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def names(part, prefix=""):
+        part = schema["definitions"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        for key, value in part.get("properties", {}).items():
+            yield f"{prefix}{key}"
+            yield from names(value, f"{prefix}{key}.")
+
+    def given(values, prefix=""):
+        for key, value in values.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict) and key not in ("requests", "limits"):
+                yield from given(value, f"{prefix}{key}.")
+
+    extra = {
+        "global",
+        *(f"{each}.resources.claims" for each in ("embedder", "search", "web")),
+        "web.resources.limits.cpu",
+    }
+    values = {*given(yaml.safe_load((CHART / "values.yaml").read_text()))}
+    assert values <= {*names(schema)}
+    assert {*names(schema)} - values <= extra
+
+
 def test_helm_itself_finds_nothing_wrong():
     assert helm.lint(str(CHART))["errors"] == []
 
@@ -123,6 +173,20 @@ def test_with_tls_a_command_of_the_image_asks_since_the_clusters_own_probe_speak
             assert (python, flag, importlib.util.find_spec(module).name) == ("python", "-m", probe.__name__)
             assert probe.parser().parse_args(arguments).address == f"127.0.0.1:{settings(container, service).port}"
             assert "grpc" not in container["livenessProbe"]
+
+
+def test_with_mutual_tls_the_page_and_the_probes_show_a_certificate_that_the_services_ask_for():
+    found = [(c, s.name, settings(c, s)) for _, c, s in containers(RENDERED["secured on both sides"])]
+    for container, name, served in found:
+        if name == "web":
+            shown = served.services_tls_ca, served.services_tls_cert, served.services_tls_key
+        else:
+            assert str(served.tls_client_ca) == "/tls/ca.crt"
+            probed = probe.parser().parse_args(container["readinessProbe"]["exec"]["command"][3:])
+            shown = probed.tls_ca, probed.tls_cert, probed.tls_key
+        assert [*map(str, shown)] == ["/tls/ca.crt", "/tls/tls.crt", "/tls/tls.key"]
+        assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in container["volumeMounts"]
+    assert len(found) == 3
 
 
 def test_the_page_probes_paths_that_it_has(objects):

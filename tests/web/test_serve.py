@@ -7,6 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 
+import grpc
 import pytest
 import trustme
 
@@ -82,11 +83,30 @@ def test_a_new_certificate_is_presented_to_those_who_connect_from_then_on(run, s
     assert web.first("TLS files cannot be used")["level"] == "ERROR"
 
 
+def test_it_shows_its_certificate_to_services_that_want_one(run, serve, services, tmp_path):
+    ca = trustme.CA()
+    for name in ("server", "client"):
+        issued = ca.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pair = [((tmp_path / "server.key").read_bytes(), (tmp_path / "server.pem").read_bytes())]
+    mutual = grpc.ssl_server_credentials(pair, ca.cert_pem.bytes(), require_client_auth=True)
+    targets = serve(services.embedder, mutual), serve(services.search, mutual)
+    places = ("--embedder", targets[0], "--search", targets[1], "--port", 0, "--services-tls-ca", tmp_path / "ca.pem")
+    certificate = ("--services-tls-cert", tmp_path / "client.pem", "--services-tls-key", tmp_path / "client.key")
+    web = run("-m", "web", "serve", *places, *certificate)
+    assert get(web.ready()["port"], "/readyz") == (200, '{"status":"ready","problems":[]}')
+    stranger = run("-m", "web", "serve", *places)
+    assert get(stranger.ready()["port"], "/readyz")[0] == 503
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (("--max-photo-bytes", 2, "--max-upload-bytes", 1), "--max-photo-bytes (VMMR_WEB_MAX_PHOTO_BYTES) must be <="),
         (("--tls-cert", "x"), "--tls-cert (VMMR_WEB_TLS_CERT) and --tls-key"),
+        (("--services-tls-key", "x"), "--services-tls-cert (VMMR_WEB_SERVICES_TLS_CERT) and --services-tls-key"),
         (("--tls-cert", "gone", "--tls-key", "gone"), "TLS certificate gone with key gone"),
         (("--photos", "/gone"), "there is no folder /gone"),
         (("--trusted-proxies", "10.0.0.1,nonsense"), "got 'nonsense'"),

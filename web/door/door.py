@@ -125,13 +125,12 @@ async def connected(settings: WebConfig, services_token: str | None) -> AsyncIte
     """
     threads = ThreadPoolExecutor(settings.max_concurrent_calls + _GALLERY_READS, "vmmr-web-read")
     asyncio.get_running_loop().set_default_executor(threads)
-    secure = settings.services_tls or settings.services_tls_ca
     try:
         client = vmmr.AsyncClient(
             settings.embedder,
             settings.search,
             timeout_s=settings.timeout_s,
-            tls=vmmr.TLS(settings.services_tls_ca) if secure else None,
+            tls=_tls(settings),
             token=services_token,
             reconnect_s=_RECONNECT_S,
         )
@@ -139,3 +138,9 @@ async def connected(settings: WebConfig, services_token: str | None) -> AsyncIte
         raise ConfigError(f"--embedder {settings.embedder}, --search {settings.search}: {error}") from error
     async with client:
         yield client
+
+
+def _tls(settings: WebConfig) -> vmmr.TLS | None:
+    if not (settings.services_tls or settings.services_tls_ca or settings.services_tls_cert):
+        return None
+    return vmmr.TLS(settings.services_tls_ca, settings.services_tls_cert, settings.services_tls_key)

@@ -48,13 +48,20 @@ capabilities: {drop: [ALL]}
 {{- if $root.Values.tls.secret }}
 {{- $_ := set $env (printf "%s_TLS_CERT" .prefix) "/tls/tls.crt" }}
 {{- $_ := set $env (printf "%s_TLS_KEY" .prefix) "/tls/tls.key" }}
+{{- if $root.Values.tls.mutual }}{{- $_ := set $env (printf "%s_TLS_CLIENT_CA" .prefix) "/tls/ca.crt" }}{{- end }}
 {{- end }}
 {{- if $root.Values.token.secret }}{{- $_ := set $env (printf "%s_TOKEN_FILE" .prefix) "/token/token" }}{{- end }}
 {{- else }}
 {{- $name := include "vmmr.name" $root }}
 {{- $_ := set $env "VMMR_WEB_EMBEDDER" (printf "%s-embedder.%s.svc:50051" $name $root.Release.Namespace) }}
 {{- $_ := set $env "VMMR_WEB_SEARCH" (printf "%s-search.%s.svc:50052" $name $root.Release.Namespace) }}
-{{- if $root.Values.tls.secret }}{{- $_ := set $env "VMMR_WEB_SERVICES_TLS_CA" "/tls/ca.crt" }}{{- end }}
+{{- if $root.Values.tls.secret }}
+{{- $_ := set $env "VMMR_WEB_SERVICES_TLS_CA" "/tls/ca.crt" }}
+{{- if $root.Values.tls.mutual }}
+{{- $_ := set $env "VMMR_WEB_SERVICES_TLS_CERT" "/tls/tls.crt" }}
+{{- $_ := set $env "VMMR_WEB_SERVICES_TLS_KEY" "/tls/tls.key" }}
+{{- end }}
+{{- end }}
 {{- if $root.Values.token.secret }}{{- $_ := set $env "VMMR_WEB_SERVICES_TOKEN_FILE" "/token/token" }}{{- end }}
 {{- end }}
 {{- $own := (get $root.Values .values).env }}
@@ -67,7 +74,7 @@ capabilities: {drop: [ALL]}
 {{- /* What is asked of a server. The cluster's own probe of gRPC speaks no TLS. */}}
 {{- define "vmmr.ready" -}}
 {{- if not .grpc }}httpGet: {path: /readyz, port: main}
-{{- else if .root.Values.tls.secret }}exec: {command: [python, -m, svckit.probe, "127.0.0.1:{{ .port }}", --tls-ca, /tls/ca.crt]}
+{{- else if .root.Values.tls.secret }}exec: {command: [python, -m, svckit.probe, "127.0.0.1:{{ .port }}", --tls-ca, /tls/ca.crt{{ if .root.Values.tls.mutual }}, --tls-cert, /tls/tls.crt, --tls-key, /tls/tls.key{{ end }}]}
 {{- else }}grpc: {port: {{ .port }}}
 {{- end }}
 {{- end }}
