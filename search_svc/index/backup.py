@@ -80,9 +80,11 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
             raise CommandError(f"{source} is one backup of an earlier release: it has no other sequence than its own")
         return Backup(*restore_single(place, index_dir))
     with atomic_directory(index_dir) as draft, another_helps(), tempfile.TemporaryDirectory() as work:
-        record, version = _chosen(place, at_sequence, Path(work))
+        record, version, goes_on = _chosen(place, at_sequence, Path(work))
         upto = record.sequence if at_sequence is None else at_sequence
         done = _restore(place, record, version, upto, draft=draft, work=Path(work))
+        if goes_on.index:
+            lineage.write(draft, goes_on.branch(done.journal_sequence))
         if at_sequence is None and done.journal_sequence != record.sequence:
             text = f"says that it goes to entry {record.sequence}, and what it names goes to {done.journal_sequence}"
             raise ArtifactError(place.path(record.name), text)
@@ -185,7 +187,8 @@ def _copy_missing(place: Place, files: Mapping[str, File], local: Mapping[str, P
     return sum(files[name].bytes for name in missing)
 
 
-def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, StoredVersion]:
+def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, StoredVersion, Lineage]:
+    """Return the backup and the version to restore, and the lineage of the newest backup, whose history has all of it."""
     numbers = records.numbers(place)
     if not numbers:
         raise CommandError(f"{place.shown}: is missing, or holds no backup that has ended")
@@ -201,7 +204,7 @@ def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, 
         ]
         earliest = min([earliest, *(each.journal_sequence for each in versions)])
         if newest.lineage.has(record.lineage.history, sequence) and (version := record.version_at(sequence)):
-            return record, version
+            return record, version, newest.lineage
     raise CommandError(
         f"{place.shown}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
         "and between two backups an older version may have been removed"
@@ -216,8 +219,6 @@ def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *,
     for each in needed:
         _get(place, each.file, work / each.file.name, f"journal {each.segment.after + 1} to {each.segment.last}")
     make_current(draft, version.name)
-    if record.lineage.index:
-        lineage.write(draft, record.lineage.branch(upto))
     with _named(place, record, draft, work):
         made = IndexVersion.open(draft).manifest
         if needed:

@@ -353,6 +353,22 @@ class TestAtASequence:
         ):
             restore(backups, tmp_path / "restored", 4)
 
+    def test_within_a_write_is_where_the_history_of_what_is_restored_begins(self, index, backups, tmp_path):
+        """Entry 4 is half a write, which is not restored: the next write to what is restored has that number."""
+        write(index, Add({"bad": stored(), "worse": stored()}))
+        back_up(index, backups)
+        restore(backups, tmp_path / "again", 4)
+        write(tmp_path / "again", Add({"better": stored()}))
+        compact(tmp_path / "again")
+        retire(tmp_path / "again", 1)
+        write(tmp_path / "again", Add({"best": stored()}))
+        compact(tmp_path / "again")
+        retire(tmp_path / "again", 1)
+        back_up(tmp_path / "again", backups)
+        with pytest.raises(CommandError, match="no backup has the gallery as it was at entry 4"):
+            restore(backups, tmp_path / "restored", 4)
+        assert restored(backups, tmp_path, 3).keys() == items(index).keys() - {"bad", "worse"}
+
     @settings(max_examples=10)
     @given(
         rounds=st.lists(
@@ -506,6 +522,17 @@ class TestAFolder:
         with pytest.raises(CommandError, match=f"two must not share a folder, so name another one for {index}"):
             back_up(index, backups)
         assert names(backups) == before
+
+    def test_goes_on_with_what_was_restored_of_a_backup_of_the_history_before(self, index, backups, tmp_path):
+        back_up(index, backups)
+        restore(backups, tmp_path / "restored")
+        write(tmp_path / "restored", Add({"newer": stored()}))
+        compact(tmp_path / "restored")
+        retire(tmp_path / "restored", 1)
+        back_up(tmp_path / "restored", backups)
+        restore(backups, tmp_path / "again", 2)
+        back_up(tmp_path / "again", backups)
+        assert restored(backups, tmp_path) == items(tmp_path / "again")
 
     def test_takes_an_index_that_cannot_be_written_unless_it_is_another_s(self, index, another, backups, monkeypatch):
         def read_only(*_):
