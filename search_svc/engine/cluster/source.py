@@ -57,7 +57,10 @@ class NodeFiles:
 
     def __init__(self, source: VersionSource) -> None:
         self._source = source
-        self._fs, self._folder = fsspec.core.url_to_fs(source.folder)
+        try:
+            self._fs, self._folder = fsspec.core.url_to_fs(source.folder)
+        except (ValueError, ImportError) as error:
+            raise ArtifactError(_shown(source.folder), without_secrets(str(error))) from error
         self._shared = "file" in _protocols(self._fs)
         self._locks: list[int] = []
         if self._shared:
@@ -110,8 +113,17 @@ class NodeFiles:
 
     def _copy(self, name: str, path: Path) -> None:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        url, digest = f"{self._folder}/{name}", hashlib.sha256()
-        shown = Path(without_secrets(url))
+        url = f"{self._folder}/{name}"
+        try:
+            if (digest := self._read(url, draft)) != path.name:
+                raise ArtifactError(_shown(url), f"sha256 is {digest}, the manifest says {path.name}")
+            draft.rename(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _read(self, url: str, draft: Path) -> str:
+        """Copy what is at a URL, and return its sha256."""
+        digest = hashlib.sha256()
         try:
             with self._fs.open(url, "rb") as file, draft.open("wb") as copy:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -119,19 +131,22 @@ class NodeFiles:
                     copy.write(chunk)
                 copy.flush()
                 os.fsync(copy.fileno())  # a copy is trusted by its name, also after the node has lost its power
-            if digest.hexdigest() != path.name:
-                raise ArtifactError(shown, f"sha256 is {digest.hexdigest()}, the manifest says {path.name}")
-            draft.rename(path)
         except OSError as error:
-            raise ArtifactError(shown, without_secrets(str(error))) from error
-        finally:
-            draft.unlink(missing_ok=True)
+            raise ArtifactError(_shown(url), without_secrets(str(error))) from error
+        except Exception as error:  # each library that fsspec uses has errors of its own
+            raise ArtifactError(_shown(url), without_secrets(f"{type(error).__name__}: {error}")) from error
+        return digest.hexdigest()
 
     def _hold(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(path)
         self._locks.append(descriptor)
+
+
+def _shown(url: str) -> Path:
+    """Return what a URL is called in messages."""
+    return Path(without_secrets(url))
 
 
 def _own_folder(cache: Path) -> Path:

@@ -3,6 +3,7 @@
 import os
 import time
 from functools import partial
+from unittest.mock import Mock
 
 import fsspec
 import numpy as np
@@ -81,6 +82,20 @@ def test_what_lets_somebody_in_by_the_url_is_not_told(version, tmp_path):
     with pytest.raises(ArtifactError, match="bucket/index/versions") as caught:
         NodeFiles(where).shard(0)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [LookupError("no credentials for https://me:hidden@bucket"), ValueError("hidden=no")])
+def test_an_error_of_the_library_that_reads_a_url_names_the_file(version, remote, tmp_path, monkeypatch, error):
+    """As botocore's NoCredentialsError, which is no OSError."""
+    monkeypatch.setattr(type(remote), "open", Mock(side_effect=error))
+    with pytest.raises(ArtifactError, match=rf"shard-000\.faiss: {type(error).__name__}: ") as caught:
+        NodeFiles(source(version, "memory://index", tmp_path / "cache")).shard(0)
+    assert "me:hidden" not in str(caught.value)
+
+
+def test_a_kind_of_url_that_the_node_cannot_read_is_named(version, tmp_path):
+    with pytest.raises(ArtifactError, match="nowhere:/bucket/index/versions/000001: Protocol not known"):
+        NodeFiles(source(version, "nowhere://me:hidden@bucket/index", tmp_path / "cache"))
 
 
 def test_what_is_at_a_url_is_copied_once_and_checked(version, remote, tmp_path):
