@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,10 +104,16 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
         segments, new = _segments(snapshot, copied, work)
         pruned = snapshot.meta.pruned if snapshot else version.journal_sequence
         sequence = max(snapshot.last if snapshot else 0, version.journal_sequence)
+        if newest:
+            ours = _going_on(index_dir, ours, newest, sequence, snapshot)
     if pruned > version.journal_sequence:
         path = index_dir / journal_file.FILE
         raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
-    versions = [*_still_there(index_dir, newest, pruned, current), version]
+    backups = [newest] if newest else []
+    if newest and newest.lineage.history != ours.history:
+        # The history before may have let go of versions that are still here.
+        backups = [records.read(place, number, work) for number in numbers]
+    versions = [*_still_there(index_dir, backups, pruned, current), version]
     record = Record(
         lineage=ours,
         number=(numbers[-1] if numbers else 0) + 1,
@@ -122,6 +128,8 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     }
     with _way_out(index_dir, current):
         copied_bytes = _copy_missing(place, record.files, local | new)
+    if records.numbers(place)[-1:] != numbers[-1:]:
+        raise CommandError(f"{place.shown}: another index was backed up to it meanwhile: two must not share a folder")
     record.write(place)
     return Backup(current, sequence, sum(file.bytes for file in record.files.values()), copied_bytes)
 
@@ -135,9 +143,24 @@ def _refuse_another(index_dir: Path, ours: Lineage, place: Place, newest: Lineag
         )
     if newest.index and not ours.has(newest.history, 0):
         raise CommandError(
-            f"{place.shown} goes on with the backups of an index that was restored of it: two must not share a folder, "
+            f"{place.shown} goes on with the backups of an index that was restored of it, or is a copy: two must not share a folder, "
             f"so name another one for {index_dir}"
         )
+
+
+def _going_on(index_dir: Path, ours: Lineage, newest: Record, sequence: int, snapshot: Snapshot | None) -> Lineage:
+    """Return the lineage of what is backed up: a new history if the newest backup is of the same one, and has other entries than the journal.
+
+    So it is if this is a copy of the index, or a copy was backed up, or if its files were put back as they were before.
+    """
+    if not ours.index or ours.history != newest.lineage.history:
+        return ours
+    parting = journal_segment.parting(snapshot, [each.segment for each in newest.segments])
+    if parting is None and newest.sequence <= sequence:
+        return ours
+    ours = ours.branch(parting or 0)
+    lineage.write(index_dir, ours)
+    return ours
 
 
 def _version(path: Path) -> StoredVersion:
@@ -149,9 +172,10 @@ def _version(path: Path) -> StoredVersion:
     return StoredVersion(path.name, fields.get("journal_sequence", 0), {**files, _MANIFEST: own})
 
 
-def _still_there(index_dir: Path, newest: Record | None, pruned: int, current: str) -> Iterator[StoredVersion]:
-    """Yield the other versions that were copied before, and that together with the journal are still the gallery."""
-    for stored in newest.versions if newest else ():
+def _still_there(index_dir: Path, backups: Iterable[Record], pruned: int, current: str) -> Iterator[StoredVersion]:
+    """Yield the other versions that are in these backups, and that together with the journal are still the gallery."""
+    copied = {(each.name, each.files[_MANIFEST].sha256): each for backup in backups for each in backup.versions}
+    for stored in copied.values():
         manifest = version_path(index_dir, stored.name) / _MANIFEST
         serves = stored.name != current and stored.journal_sequence >= pruned and manifest.is_file()
         if serves and sha256(manifest) == stored.files[_MANIFEST].sha256:

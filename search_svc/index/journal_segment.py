@@ -64,6 +64,19 @@ def missing_from(snapshot: Snapshot, copied: Sequence[Segment]) -> tuple[list[Se
     return kept, [Segment(end, snapshot.last, _digest(snapshot, end, snapshot.last))]
 
 
+def parting(snapshot: Snapshot | None, copied: Sequence[Segment]) -> int | None:
+    """Return the number after which the journal says otherwise than segments that were copied of it, or lacks entries of them; None if it doesn't.
+
+    What was pruned since is not compared.
+    """
+    for segment in copied:
+        if snapshot is None or segment.last > snapshot.last:
+            return segment.after
+        if segment.after >= snapshot.meta.pruned and segment.digest != _digest(snapshot, segment.after, segment.last):
+            return segment.after
+    return None
+
+
 def _leading(snapshot: Snapshot, copied: Sequence[Segment]) -> list[Segment]:
     """Return the segments that follow each other from where the journal begins, and are what it says."""
     kept: list[Segment] = []

@@ -319,6 +319,19 @@ class TestAtASequence:
         assert restored(backups, tmp_path, 4) == before
         assert restored(backups, tmp_path, 6) == items(index)
 
+    def test_before_the_first_compaction_of_what_was_restored(self, index, backups, tmp_path):
+        back_up(index, backups)
+        compact(index)
+        retire(index, 1)
+        back_up(index, backups)
+        restore(backups, tmp_path / "again", 2)
+        write(tmp_path / "again", Add({"a": stored()}))
+        before = items(tmp_path / "again")
+        write(tmp_path / "again", Add({"b": stored()}))
+        compact(tmp_path / "again")
+        back_up(tmp_path / "again", backups)
+        assert restored(backups, tmp_path, 3) == before
+
     def test_that_no_backup_has_is_refused(self, index, backups, tmp_path):
         back_up(index, backups)
         with pytest.raises(CommandError, match="its newest backup ends with entry 3 of the journal"):
@@ -533,6 +546,83 @@ class TestAFolder:
         restore(backups, tmp_path / "again", 2)
         back_up(tmp_path / "again", backups)
         assert restored(backups, tmp_path) == items(tmp_path / "again")
+
+    def test_of_an_index_and_of_its_copy_by_cp_does_not_take_the_entries_of_one_for_those_of_the_other(
+        self, index, backups, tmp_path
+    ):
+        back_up(index, backups)
+        copy = shutil.copytree(index, tmp_path / "copy")
+        write(index, Add({"mine": stored()}))
+        back_up(index, backups)
+        write(copy, Add({"yours": stored()}), Add({"yours too": stored(number=1)}))
+        back_up(copy, backups)
+        compact(copy)
+        retire(copy, 1)
+        back_up(copy, backups)
+        (Path(backups) / "backups/000003.json").unlink()
+        assert restored(backups, tmp_path) == items(copy)
+        with pytest.raises(CommandError, match="no backup has the gallery as it was at entry 4"):
+            restore(backups, tmp_path / "restored", 4)
+        assert restored(backups, tmp_path, 3).keys() == items(copy).keys() - {"yours", "yours too"}
+        with pytest.raises(
+            CommandError, match=f"or is a copy: two must not share a folder, so name another one for {index}"
+        ):
+            back_up(index, backups)
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_goes_on_with_an_index_whose_files_were_put_back_as_they_were_before(
+        self, index, backups, tmp_path, compacted
+    ):
+        back_up(index, backups)
+        before = shutil.copytree(index, tmp_path / "before")
+        write(index, Add({"bad": stored()}), Add({"worse": stored()}))
+        if compacted:
+            compact(index)
+            retire(index, 1)
+        back_up(index, backups)
+        shutil.rmtree(index)
+        before.rename(index)
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+        write(index, Add({"good": stored()}), Add({"better": stored()}))
+        compact(index)
+        retire(index, 1)
+        write(index, Add({"best": stored()}))
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+        with pytest.raises(CommandError, match="no backup has the gallery as it was at entry 4"):
+            restore(backups, tmp_path / "restored", 4)
+
+    def test_of_an_index_whose_journal_was_pruned_is_of_the_history_that_it_was_of(self, index, backups, tmp_path):
+        back_up(index, backups)
+        was = (index / "ID").read_bytes()
+        for number in range(4):
+            write(index, Add({f"number {number}": stored()}), Delete(("photo 5.jpg",)))
+            compact(index)
+            if number % 2:
+                retire(index, 1)
+            back_up(index, backups)
+            roll_back(index) if not number else None
+        assert (index / "ID").read_bytes() == was
+
+    def test_that_another_index_is_backed_up_to_meanwhile_keeps_the_backup_of_that(
+        self, index, backups, tmp_path, monkeypatch
+    ):
+        def meanwhile(*args):
+            with monkeypatch.context() as patch:
+                patch.setattr(backup, "_copy_missing", copy)
+                back_up(index, backups)
+            return copy(*args)
+
+        back_up(index, backups)
+        restore(backups, tmp_path / "restored")
+        write(tmp_path / "restored", Add({"yours": stored()}))
+        write(index, Add({"mine": stored()}))
+        copy = backup._copy_missing
+        monkeypatch.setattr(backup, "_copy_missing", meanwhile)
+        with pytest.raises(CommandError, match="another index was backed up to it meanwhile"):
+            back_up(tmp_path / "restored", backups)
+        assert restored(backups, tmp_path) == items(index)
 
     def test_takes_an_index_that_cannot_be_written_unless_it_is_another_s(self, index, another, backups, monkeypatch):
         def read_only(*_):
