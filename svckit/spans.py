@@ -31,6 +31,14 @@ _ONLY = {
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("grpc",),
 }
 """Variables that choose between ways to export, of which there is one."""
+_SAMPLERS = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _HEADER = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 _LAST_EXPORT_S = 5.0
@@ -48,6 +56,7 @@ class Tracing:
         for variable, values in _ONLY.items():
             if env.get(variable, values[0]) not in ("", *values):
                 raise ConfigError(f"{variable} must be {' or '.join(values)}, got {env[variable]!r}")
+        _check_sampler(env)
         _check_headers(env)
         try:
             self._provider = TracerProvider(resource=_resource(service))
@@ -125,6 +134,23 @@ class TracedCall:
 
     def _ns(self, monotonic_s: float) -> int:
         return self._offset_ns + round(1e9 * monotonic_s)
+
+
+def _check_sampler(env: Mapping[str, str]) -> None:
+    """Raise ConfigError if the sampler is not one that there is: OpenTelemetry itself would export every trace, and only warn."""
+    sampler = env.get("OTEL_TRACES_SAMPLER", "").lower()
+    if sampler not in ("", *_SAMPLERS):
+        raise ConfigError(f"OTEL_TRACES_SAMPLER must be one of {', '.join(_SAMPLERS)}, got {sampler!r}")
+    share = env.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    if sampler.endswith("traceidratio") and share and not _is_share(share):
+        raise ConfigError(f"OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1, got {share!r}")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _check_headers(env: Mapping[str, str]) -> None:

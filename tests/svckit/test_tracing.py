@@ -157,6 +157,7 @@ def test_spans_that_nobody_takes_keep_the_end_waiting_no_longer_than_said(monkey
             "http/protobuf",
             "OTEL_EXPORTER_OTLP_PROTOCOL must be grpc, got 'http/protobuf'",
         ),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "OTEL_TRACES_SAMPLER must be one of always_on, .*, got 'sometimes'"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", r"a variable of OpenTelemetry \(OTEL_\*\) is wrong: .*'soon'"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION"),
     ],
@@ -164,6 +165,15 @@ def test_spans_that_nobody_takes_keep_the_end_waiting_no_longer_than_said(monkey
 def test_a_variable_that_is_wrong_is_named(monkeypatch, variable, value, said):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=said):
+        tracing.start("test")
+
+
+@pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio"])
+@pytest.mark.parametrize("share", ["ten", "10", "-0.1", "nan"])
+def test_a_share_of_traces_that_is_none_is_named(monkeypatch, sampler, share):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+    with pytest.raises(ConfigError, match=f"OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1, got '{share}'"):
         tracing.start("test")
 
 
