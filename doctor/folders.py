@@ -43,7 +43,7 @@ def gallery(path: Path) -> tuple[Finding, IndexVersion | None]:
         sequence = max(verify(path), version.manifest.journal_sequence)
         check_whole(path, version.manifest)
     except _ERRORS as error:
-        return fail("gallery", str(error), "docs/live.md, When the disk fails, says what helps"), None
+        return fail("gallery", str(error), _way_out(path)), None
     made = version.manifest
     text = f"version {made.version}, {made.items} photos of {made.labels} labels, journal to {sequence}, every byte as it was written"
     return ok("gallery", text), version
@@ -83,14 +83,15 @@ def room(path: Path) -> Finding:
 
 def writing(path: Path) -> Finding:
     """Say whether this user can write to the index."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-"):
-            pass
-        with tempfile.NamedTemporaryFile(dir=path / "versions", prefix=".doctor-"):
-            pass
-    except OSError as error:
-        text = f"{path}: {error.strerror}: photos cannot be added, and versions not built"
-        return fail("permissions", text, "make it writable for the server's user, or serve with --read-only")
+    for folder in (path, path / "versions"):
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-"):
+                pass
+        except FileNotFoundError:
+            return not_checked("permissions", f"there is no folder {folder}")
+        except OSError as error:
+            text = f"{folder}: {error.strerror}: photos cannot be added, and versions not built"
+            return fail("permissions", text, "make it writable for the server's user, or serve with --read-only")
     closed = [each for each in sorted(path.glob("journal.*")) if not os.access(each, os.R_OK | os.W_OK)]
     if closed:
         return fail("permissions", f"{closed[0]} can't be written by this user", "give it to the server's user (chown)")
@@ -110,6 +111,12 @@ def flushing(path: Path) -> Finding:
     if median > _SLOW_FLUSH_S:
         return warn("disk speed", f"{text}, and each write waits for two", "put the index on a local SSD")
     return ok("disk speed", text)
+
+
+def _way_out(path: Path) -> str:
+    if (path / "CURRENT").exists() or (path / "versions").exists():
+        return "docs/live.md, When the disk fails, says what helps"
+    return "name an index by --index; `vmmr-search build` makes one"
 
 
 def _flush_s(descriptor: int) -> float:

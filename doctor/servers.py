@@ -11,8 +11,9 @@ import urllib.request
 from pathlib import Path
 
 from PIL import Image
-from vmmr import Client, VmmrError
+from vmmr import CallError, Client, VmmrError, _failures
 from vmmr._channel import TLS
+from vmmr._cli.report import in_flags
 from vmmr._served import Info
 
 from doctor.findings import Finding, fail, not_checked, ok, warn
@@ -33,14 +34,12 @@ def reach(client: Client) -> tuple[list[Finding], Info | None]:
         model = client.model_info()
         found.append(ok("embedder", f"answers: {model.name}, {model.fingerprint[:12]}, on {model.provider}"))
     except VmmrError as error:
-        found.append(fail("embedder", str(error), "start `vmmr-embedder serve`, or name it by --embedder; see its log"))
+        found.append(fail("embedder", in_flags(str(error)), _what_to_do(error, "vmmr-embedder", "--embedder")))
     try:
         list(zip(client.labels(), range(1), strict=False))
         found.append(ok("search service", "answers"))
     except VmmrError as error:
-        found.append(
-            fail("search service", str(error), "start `vmmr-search serve`, or name it by --search; see its log")
-        )
+        found.append(fail("search service", in_flags(str(error)), _what_to_do(error, "vmmr-search", "--search")))
     return found, _info(client) if all(each.state == "ok" for each in found) else None
 
 
@@ -120,6 +119,18 @@ def photo(client: Client, path: Path | None, info: Info | None) -> Finding:
     if seconds > _SLOW_S:
         return warn("a photo", text, "docs/performance.md says what to expect; look at the queue and at other programs")
     return ok("a photo", text)
+
+
+def _what_to_do(error: VmmrError, program: str, flag: str) -> str:
+    """Return what helps where a service did not answer: only one that was not reached may have to be started."""
+    status, reason = (error.status, error.reason) if isinstance(error, CallError) else ("", None)
+    if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return "give a token or a certificate that it lets in: --token-file, --tls-cert and --tls-key; docs/access.md"
+    if reason == _failures.TLS_FAILED:
+        return "give --tls, --tls-ca, or neither, as it serves; what is found of its certificate is below"
+    if status == "UNAVAILABLE":
+        return f"start `{program} serve`, or name it by {flag}; see its log"
+    return f"see whether {flag} names it, and its log"
 
 
 def _info(client: Client) -> Info | None:

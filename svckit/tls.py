@@ -2,7 +2,9 @@
 
 import logging
 import ssl
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class ServerCertificate:
         self._mutual = client_ca is not None
         self._files = Reread(
             (certificate, key, *([client_ca] if client_ca else [])),
-            lambda: _load(certificate, key, client_ca),
+            lambda: _told(certificate, _load(certificate, key, client_ca)),
             lambda error: _log.error("TLS files cannot be used", extra={"error": str(error)}),
         )
 
@@ -96,14 +98,25 @@ def read_token(path: Path) -> str:
     return token
 
 
+def _told(certificate: Path, loaded: _Loaded) -> _Loaded:
+    """Return what was read, and log of which certificate it is and when that ends: nobody is let in by one that has ended."""
+    ended = loaded.not_after < time.time()
+    ends = datetime.fromtimestamp(loaded.not_after, UTC).isoformat()
+    message = "the TLS certificate has expired: clients refuse it" if ended else "TLS files read"
+    _log.log(logging.ERROR if ended else logging.INFO, message, extra={"certificate": str(certificate), "ends": ends})
+    return loaded
+
+
 def _load(certificate: Path, key: Path, client_ca: Path | None) -> _Loaded:
+    chain, private = _read(certificate), _read(key)
+    # The certificate first: of a pair, OpenSSL does not say which one is damaged.
+    not_after = _not_after(certificate, chain)
     # gRPC itself would only say that it could not bind.
     context = _checked(certificate, key, client_ca)
-    chain = certificate.read_bytes()
     configuration = grpc.ssl_server_certificate_configuration(
-        [(key.read_bytes(), chain)], root_certificates=client_ca.read_bytes() if client_ca else None
+        [(private, chain)], root_certificates=client_ca.read_bytes() if client_ca else None
     )
-    return _Loaded(configuration, context, _not_after(certificate, chain))
+    return _Loaded(configuration, context, not_after)
 
 
 def _checked(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
@@ -122,11 +135,19 @@ def _checked(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLCon
     return context
 
 
+def _read(file: Path) -> bytes:
+    """Return what a file holds. Raise ConfigError naming it if it can't be read: of two, OpenSSL does not say which."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"TLS file {file}: {error.strerror}") from error
+
+
 def _not_after(certificate: Path, chain: bytes) -> float:
     from cryptography import x509  # noqa: PLC0415  # takes a while, and servers without TLS do without
 
     try:
         certificates = x509.load_pem_x509_certificates(chain)
     except ValueError as error:
-        raise ConfigError(f"TLS certificate {certificate}: {error}") from error
+        raise ConfigError(f"TLS certificate {certificate}: is no PEM certificate: {error}") from error
     return min(each.not_valid_after_utc.timestamp() for each in certificates)

@@ -60,6 +60,8 @@ _HANDSHAKE = re.compile(r"SSL_ERROR_SSL|Verification Check failed")
 """Matches what gRPC says of handshakes that will fail again, and not of those that were cut short."""
 _CAUSES = {
     "WRONG_VERSION_NUMBER": "does not speak TLS: connect without tls, or have it serve with a certificate",
+    "certificate has expired": "has a certificate that has expired: renew it there, or its ca, or set this machine's clock",
+    "certificate is not yet valid": "has a certificate that is not valid yet: set the clock of this machine, or that of its ca",
     "CERTIFICATE_VERIFY_FAILED": "has a certificate that is not trusted: give the ca that signed it",
     "Hostname Verification": "has a certificate for another host: call it by the name that its certificate is for",
 }

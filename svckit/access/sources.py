@@ -56,12 +56,12 @@ class Source(Generic[Value]):
         """Read the value again if its version is another, or `at_once`. Log what came of it."""
         if not at_once and self._seen == self._current():
             return
-        before = self.value
+        before = self.value, self.problem
         self._try()
         about = {"what": self.name, "place": self.place}
         if self.problem:
             _log.error("could not read it anew, what was read before holds", extra={**about, "error": self.problem})
-        elif self.value != before:
+        elif (self.value, self.problem) != before:
             _log.info("read anew", extra=about)
 
     def _try(self) -> None:

@@ -1,5 +1,6 @@
 """TLS, client certificates and tokens, against real certificates."""
 
+import datetime as dt
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,8 @@ def files(ca: trustme.CA, tmp_path: Path) -> vmmr.TLS:
 def secured(ca: trustme.CA, serve, services):
     """Serves the pair with a certificate for an identity; gives its targets."""
 
-    def start(identity: str = "127.0.0.1", *, mutual: bool = False) -> tuple[str, str]:
-        issued = ca.issue_cert(identity)
+    def start(identity: str = "127.0.0.1", *, mutual: bool = False, **valid: dt.datetime) -> tuple[str, str]:
+        issued = ca.issue_cert(identity, **valid)
         chain = b"".join(link.bytes() for link in issued.cert_chain_pems)
         credentials = grpc.ssl_server_credentials(
             [(issued.private_key_pem.bytes(), chain)],
@@ -53,6 +54,17 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not(connect, secured, 
         connect(*secured(), tls=vmmr.TLS()).identify(b"1")
     assert caught.value.reason == "TLS_FAILED"
     assert services.embedder.script.received == []
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(-2, "that has expired: renew it"), (2, "that is not valid yet: set the clock")]
+)
+def test_a_trusted_certificate_is_told_to_be_out_of_its_time(connect, secured, files, days, said):
+    begins = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+    embedder, search = secured(not_before=begins, not_after=begins + dt.timedelta(days=1))
+    with pytest.raises(vmmr.UnavailableError, match=f"embedder at {embedder} has a certificate {said}") as caught:
+        connect(embedder, search, tls=vmmr.TLS(ca=files.ca)).identify(b"1")
+    assert caught.value.reason == "TLS_FAILED"
 
 
 def test_a_server_that_expects_tls_is_told_from_one_that_is_gone(connect, secured):

@@ -123,6 +123,15 @@ class TestFolders:
         assert (found.state, version) == (FAIL, None)
         assert "embeddings.npy: is damaged" in found.text
 
+    def test_where_there_is_no_gallery_one_is_to_be_named(self, index, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for place in (tmp_path / "none", tmp_path / "empty"):
+            assert folders.gallery(place)[0].advice == "name an index by --index; `vmmr-search build` makes one"
+        (index / "CURRENT").unlink()
+        assert folders.gallery(index)[0].advice == "docs/live.md, When the disk fails, says what helps"
+        found = folders.writing(tmp_path / "empty")
+        assert (found.state, found.text) == (NOT_CHECKED, f"there is no folder {tmp_path / 'empty/versions'}")
+
     def test_a_version_whose_journal_was_pruned_beyond_it(self, index, tmp_path):
         """Version and journal are each as they were written, and together not the gallery."""
         write(index, Add({"new": stored()}))
@@ -181,6 +190,27 @@ class TestServers:
         assert [each.state for each in found] == [FAIL, FAIL]
         assert f"127.0.0.1:{free_port}" in found[0].text
         assert servers.served(info).state == servers.photo(client, None, info).state == NOT_CHECKED
+
+    @pytest.mark.parametrize(
+        ("status", "advice"),
+        [
+            (grpc.StatusCode.UNAUTHENTICATED, "give a token or a certificate that it lets in"),
+            (grpc.StatusCode.PERMISSION_DENIED, "give a token or a certificate that it lets in"),
+            (grpc.StatusCode.UNIMPLEMENTED, "see whether --embedder names it"),
+            (grpc.StatusCode.UNAVAILABLE, "start `vmmr-embedder serve`, or name it by --embedder"),
+        ],
+    )
+    def test_one_that_refuses_is_not_to_be_started(self, refusing, status, advice):
+        target = f"127.0.0.1:{refusing(status)}"
+        with Client(target, target, timeout_s=2) as client:
+            assert servers.reach(client)[0][0].advice.startswith(advice)
+
+    def test_one_that_expects_tls_is_to_be_asked_with_it_in_the_words_of_the_command(self, serve_tls):
+        target = f"127.0.0.1:{serve_tls(trustme.CA().issue_cert('127.0.0.1'))}"
+        with Client(target, target, timeout_s=5) as client:
+            found = servers.reach(client)[0][0]
+        assert found.text.endswith("expects TLS, and this client has none: give --tls or --tls-ca")
+        assert found.advice.startswith("give --tls, --tls-ca, or neither")
 
     @pytest.mark.parametrize(
         ("ends_in_days", "state", "said"),
@@ -304,6 +334,30 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+@pytest.fixture
+def refusing():
+    """Serves, and answers every call with a status; gives the port."""
+    started = []
+
+    class Refusal(grpc.GenericRpcHandler):
+        def __init__(self, status):
+            self.status = status
+
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(self.status, "no"))
+
+    def start(status):
+        server = grpc.server(ThreadPoolExecutor(1), handlers=[Refusal(status)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        started.append(server)
+        return port
+
+    yield start
+    for server in started:
+        server.stop(None)
 
 
 @pytest.fixture

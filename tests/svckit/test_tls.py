@@ -1,5 +1,6 @@
 """TLS with certificates made for the occasion."""
 
+import datetime as dt
 import ssl
 import urllib.request
 
@@ -118,6 +119,7 @@ def test_a_pair_that_was_written_by_half_is_not_presented_and_told_once(spawn, f
     write(issued, tmp_path)
     assert presented(ready["port"]) == leaf(issued)
     assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 0
+    assert server.nth("TLS files read", 2)["ends"] == leaf(issued).not_valid_after_utc.isoformat()
     (told,) = server.logged("TLS files cannot be used")
     assert told["level"] == "ERROR"
     assert str(tmp_path / "key.pem") in told["error"]
@@ -142,6 +144,18 @@ def test_the_first_certificate_of_the_chain_to_end_counts(tmp_path):
     assert registry.get_sample_value("vmmr_tls_not_after_seconds") == leaf(short).not_valid_after_utc.timestamp()
 
 
+def test_a_certificate_that_has_expired_is_told_of_by_the_log(spawn, files, ca, tmp_path):
+    server = spawn("--tls-cert", files["tls_cert"], "--tls-key", files["tls_key"], "--metrics-port", "0")
+    ready = server.ready()
+    expired = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    issued = ca.issue_cert("localhost", not_before=expired - dt.timedelta(days=1), not_after=expired)
+    write(issued, tmp_path)
+    assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 0
+    told = server.first("the TLS certificate has expired: clients refuse it")
+    ends = leaf(issued).not_valid_after_utc.isoformat()
+    assert (told["level"], told["certificate"], told["ends"]) == ("ERROR", str(files["tls_cert"]), ends)
+
+
 async def test_the_ca_of_clients_changes_too(serve, mutual, ca, tmp_path):
     port = (await serve(**mutual)).server.port
     other = trustme.CA()
@@ -159,9 +173,19 @@ def test_a_key_of_another_certificate_is_told_by_file(files, tmp_path):
         ServerCertificate(files["tls_cert"], tmp_path / "other.pem")
 
 
-def test_a_missing_certificate_is_told_by_file(files, tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere\.pem.*No such file"):
-        ServerCertificate(tmp_path / "nowhere.pem", files["tls_key"])
+def test_a_missing_file_is_told_alone(files, tmp_path):
+    for certificate, key in (
+        (tmp_path / "nowhere.pem", files["tls_key"]),
+        (files["tls_cert"], tmp_path / "nowhere.pem"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^TLS file {tmp_path}/nowhere\.pem: No such file or directory$"):
+            ServerCertificate(certificate, key)
+
+
+def test_a_damaged_certificate_is_told_without_its_key(files):
+    files["tls_cert"].write_text("no certificate")
+    with pytest.raises(ConfigError, match=rf"^TLS certificate {files['tls_cert']}: is no PEM certificate"):
+        ServerCertificate(files["tls_cert"], files["tls_key"])
 
 
 def test_a_ca_that_is_none_is_told_by_file(files, tmp_path):

@@ -60,9 +60,10 @@ def test_a_broken_file_leaves_the_value_and_is_told_once_until_it_is_well(source
     assert source.value == 1
     assert source.problem.startswith(f"number {path}: ")
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    path.write_text("333")
+    path.write_text("1" if breaks == "gone" else "333")
     source.refresh()
-    assert (source.value, source.problem) == (333, "")
+    assert (source.value, source.problem) == (1 if breaks == "gone" else 333, "")
+    assert caplog.messages[-1] == "read anew"
 
 
 def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeypatch):
