@@ -2,7 +2,7 @@
 
 [caller.importer]
 role = "enrol"
-label_prefixes = ["acme "]
+label_prefixes = ["acme_"]
 certificates = ["importer.example.org"]
 photos_per_s = 50
 
