@@ -40,6 +40,7 @@ VALUES = {
     "without a page": {"web": {"enabled": False}, "networkPolicy": {"enabled": False}},
     "slow to end": {"shutdown": {"preStopSeconds": 30, "drainPauseSeconds": 2.5, "drainSeconds": 300}},
 }
+IMAGES = ("vmmr-embedder", "vmmr-search", "vmmr-web")
 PROGRAMS = {service.name: service for service in SERVICES}
 
 
@@ -152,6 +153,24 @@ def test_variables_and_arguments_are_those_of_the_programs(objects):
         assert [name for name in names if not service.is_setting(name)] == []
         assert len(names) == len({*names})
         settings(container, service)
+
+
+@pytest.mark.parametrize("written", [33554432, 2**40, 1000000.0, 0.25, 100, True, "33554432"])
+def test_numbers_of_values_reach_the_programs_as_they_were_written(written):
+    rendered = render({"search": {"env": {"VMMR_SEARCH_MAX_REQUEST_BYTES": written}}})
+    ((said,),) = (
+        [each["value"] for each in container["env"] if each["name"] == "VMMR_SEARCH_MAX_REQUEST_BYTES"]
+        for _, container, service in containers(rendered)
+        if service.name == "search"
+    )
+    assert said == {1000000.0: "1000000", True: "true"}.get(written, str(written))
+
+
+def test_a_registry_may_end_with_a_slash():
+    images = [
+        container["image"] for _, container, _ in containers(render({"image": {"registry": "example.com/cars/"}}))
+    ]
+    assert [image.rpartition(":")[0] for image in images] == [f"example.com/cars/{name}" for name in IMAGES]
 
 
 def test_ports_are_those_that_are_served_and_probed(objects):

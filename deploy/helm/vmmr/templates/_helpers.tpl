@@ -7,7 +7,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "vmmr.image" -}}
-{{ with .root.Values.image.registry }}{{ . }}/{{ end }}{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
 {{- /* The components that this release has: what they are called, the values and the ports of each. */}}
@@ -36,6 +36,11 @@ capabilities: {drop: [ALL]}
 {{- else if eq .component "search" }}[serve, --index, {{ ternary "/data/gallery" "/index" (ne $values.gallery "") }}, --read-only]
 {{- else }}[serve]
 {{- end }}
+{{- end }}
+
+{{- /* A value as a program reads it: Helm has numbers of files as floats, and writes large ones as 3.3554432e+07. */}}
+{{- define "vmmr.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end }}
 {{- end }}
 
 {{- define "vmmr.environment" -}}
@@ -67,7 +72,7 @@ capabilities: {drop: [ALL]}
 {{- $own := (get $root.Values .values).env }}
 {{- if .writer }}{{- $own = merge (dict) $root.Values.search.writer.env $own }}{{- end }}
 {{- range $key, $value := merge (dict) $own $env }}
-- {name: {{ $key }}, value: {{ toString $value | quote }}}
+- {name: {{ $key }}, value: {{ include "vmmr.text" $value | quote }}}
 {{- end }}
 {{- end }}
 
