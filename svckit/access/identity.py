@@ -63,7 +63,13 @@ class Identity:
             return await self._of_token(given[len(_BEARER) :])
         if self._certificates and (caller := self._of_certificate(context)):
             return caller
-        raise _stranger("missing", "no valid token in the metadata `authorization: Bearer TOKEN`: there is none")
+        nothing = "no valid token in the metadata `authorization: Bearer TOKEN`: there is none"
+        if self._certificates and (names := [name[:80] for name in _names(context)]):
+            shown = ", ".join(map(repr, names[:5]))
+            raise _stranger(
+                "unknown_certificate", f"{nothing}, and no caller that is listed has a certificate of {shown}"
+            )
+        raise _stranger("missing", nothing)
 
     def _anybody(self, context: Context) -> Caller:
         if not self._certificates:

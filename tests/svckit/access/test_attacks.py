@@ -453,8 +453,10 @@ async def test_a_certificate_is_who_it_names_if_our_ca_signed_it(served, setting
     )
     async with refused(server, grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED", "shop", COMPACT):
         await gallery_pb2_grpc.GalleryServiceStub(shop).Compact(gallery_pb2.CompactRequest(), timeout=TIMEOUT_S)
-    async with stranger(server):
+    async with stranger(server) as caught:
         await embed(await connect(server, certified(ca, ca, "somebody.example")))
+    assert caught.details["ErrorInfo"].metadata["cause"] == "unknown_certificate"
+    assert "no caller that is listed has a certificate of 'somebody.example'" in caught.value.details()
     assert await unavailable(embed(await connect(server, certified(ca, trustme.CA(), "shop.example")), "chief"))
     assert await unavailable(embed(await connect(server, grpc.ssl_channel_credentials(ca.cert_pem.bytes())), "chief"))
 
