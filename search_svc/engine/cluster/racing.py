@@ -135,7 +135,13 @@ class Racer:
                 return False
             self._busy[replica.name] += 1
         race.tried.add(replica.name)
-        race.running[race.sends[shard](replica.actor).future()] = _Call(shard, replica.name, time.monotonic())
+        try:
+            future = race.sends[shard](replica.actor).future()
+        except BaseException:  # Ray's store, which large masks pass, may be full
+            with self._lock:
+                self._returned(replica.name, failed=False)
+            raise
+        race.running[future] = _Call(shard, replica.name, time.monotonic())
         return True
 
     def _choose(self, shard: int, race: _Race) -> Placed | None:

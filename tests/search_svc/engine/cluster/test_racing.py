@@ -150,6 +150,15 @@ def test_what_the_code_of_a_replica_raises_is_raised(racer, actors):
     assert ask(racer, [0]) == {0: "0b"}
 
 
+def test_a_question_that_cannot_be_sent_is_raised_and_is_none_that_a_replica_is_busy_with(racer):
+    def full(_):
+        raise ray.exceptions.ObjectStoreFullError
+
+    with pytest.raises(ray.exceptions.ObjectStoreFullError):
+        racer.ask({0: full}, NEVER_S, Recent(NEVER_S))
+    assert [ask(racer, [0])[0] for _ in range(4)] == ["0b", "0a", "0b", "0a"]
+
+
 def test_a_search_that_waits_ends_when_the_racer_is_closed_and_nothing_is_asked_any_more(racer, actors):
     actors[0][0].silent = True
     found = []
