@@ -624,6 +624,15 @@ class TestAFolder:
             back_up(tmp_path / "restored", backups)
         assert restored(backups, tmp_path) == items(index)
 
+    def test_goes_on_with_the_other_again_once_the_record_of_a_mistaken_backup_is_gone(self, index, backups, tmp_path):
+        write(index, Add({"a": stored()}))
+        last = back_up(index, backups).journal_sequence
+        restore(backups, tmp_path / "looked at", 0)
+        back_up(tmp_path / "looked at", backups)
+        max((Path(backups) / "backups").iterdir()).unlink()
+        assert restore(backups, tmp_path / "again").journal_sequence == last
+        back_up(index, backups)
+
     def test_takes_an_index_that_cannot_be_written_unless_it_is_another_s(self, index, another, backups, monkeypatch):
         def read_only(*_):
             raise OSError(errno.EROFS, "Read-only file system")
