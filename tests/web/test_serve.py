@@ -107,7 +107,7 @@ def test_it_shows_its_certificate_to_services_that_want_one(run, serve, services
         (("--max-photo-bytes", 2, "--max-upload-bytes", 1), "--max-photo-bytes (VMMR_WEB_MAX_PHOTO_BYTES) must be <="),
         (("--tls-cert", "x"), "--tls-cert (VMMR_WEB_TLS_CERT) and --tls-key"),
         (("--services-tls-key", "x"), "--services-tls-cert (VMMR_WEB_SERVICES_TLS_CERT) and --services-tls-key"),
-        (("--tls-cert", "gone", "--tls-key", "gone"), "TLS certificate gone with key gone"),
+        (("--tls-cert", "gone", "--tls-key", "gone"), "TLS file gone: No such file or directory"),
         (("--photos", "/gone"), "there is no folder /gone"),
         (("--trusted-proxies", "10.0.0.1,nonsense"), "got 'nonsense'"),
         (("--token-file", "/gone"), "token file /gone"),
