@@ -3,11 +3,12 @@
 import re
 
 _WITHIN = r"[^\s'\"]"
+# Every repetition that something must follow has an end, or long texts would take minutes.
 _USER = re.compile(
-    rf"(?<=:/)(?P<slash>/?)(?:[^\s/@'\"]*:(?!\d+/){_WITHIN}*@|[^\s/@'\"]+@)"  # of a URL; a password may have a slash in it
-    r"|(?<![^\s/'\"=(,])[^\s/@'\"]+:[^\s/@'\"]+@(?=[\w\[])"  # of what a library has left of one: `user:password@host`
+    rf"(?<=:/)(?P<slash>/?)(?:[^\s/@'\"]{{0,300}}:(?!\d+/){_WITHIN}{{0,300}}@|[^\s/@'\"]{{1,300}}@)"  # of a URL; a password may have a slash in it
+    r"|(?<![^\s/'\"=(,])[^\s/@'\"]{1,300}:[^\s/@'\"]{1,300}@(?=[\w\[])"  # of what a library has left of one: `user:password@host`
 )
-_QUERY = re.compile(rf"(?P<before>\b[A-Za-z][\w+.-]*:/[^\s?#'\"]+)[?#]{_WITHIN}*?(?=[:,;.)]*(?:[\s'\"]|$))")
+_QUERY = re.compile(rf"(?P<before>\b[A-Za-z][\w+.-]{{0,30}}:/[^\s?#'\"]+)[?#]{_WITHIN}*?(?=[:,;.)]*(?:[\s'\"]|$))")
 
 
 def without_secrets(text: str) -> str:

@@ -32,6 +32,8 @@ class Reply(Generic[T]):
 Flow: TypeAlias = Generator[Call[Any], Reply[Any], T]
 Classify: TypeAlias = Callable[[Embeddings], Call[ClassifyResult]]
 """Makes the call that classifies embeddings, with the options of an operation."""
+_NEAR = SearchOptions(k=2, allow_partial=True)
+"""How photos that are to be added are compared with the gallery: two, as the photo itself may be there with another label."""
 
 
 def ask(call: Call[T]) -> Flow[Reply[T]]:
@@ -63,13 +65,8 @@ def batch_limits(options: SearchOptions, max_message_bytes: int, batch: int | No
 
 
 def add_limits(max_message_bytes: int, batch: int) -> Flow[Limits]:
-    """Return the limits of photos that are to be added: the embedder's, which are narrower than those of AddItems."""
-    accepted = (yield from value(_calls.get_model())).limits
-    return Limits(
-        photos=min(batch, accepted.max_images),
-        bytes_in_request=min(max_message_bytes, accepted.max_request_bytes),
-        bytes_in_photo=accepted.max_image_bytes,
-    )
+    """Return the limits of photos that are to be added, which are compared with the gallery before: those of AddItems are wider."""
+    return (yield from batch_limits(_NEAR, max_message_bytes, batch))
 
 
 def identify_car(images: Sequence[Image], classify: Classify) -> Flow[Identification]:
@@ -151,8 +148,7 @@ def _add(entries: Sequence[Entry]) -> Flow[list[_Added]]:
 def _near(embedded: Embeddings) -> Flow[tuple[Sequence[Sequence[Neighbour]], VmmrError | None]]:
     """Return the two nearest gallery photos of each photo, or none of any, and why: what is near is told, and is no reason not to add."""
     try:
-        # Two, as the photo itself may be there with another label.
-        found = yield from value(_calls.search(embedded, SearchOptions(k=2, allow_partial=True)))
+        found = yield from value(_calls.search(embedded, _NEAR))
     except VmmrError as error:
         return [()] * len(embedded), error
     return found.neighbours, None

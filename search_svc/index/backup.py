@@ -6,6 +6,7 @@ moment, or at any earlier write that its versions and its part of the journal go
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -32,6 +33,8 @@ from svckit.artifact import ArtifactError, atomic_directory, read_sealed, sha256
 from svckit.cli import CommandError, progress
 
 _MANIFEST = "manifest.json"
+
+_log = logging.getLogger(__name__)
 
 
 class BackupRunningError(ArtifactError):
@@ -111,6 +114,10 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
         raise ArtifactError(path, "was pruned while it was copied: another version is current now, begin again")
     backups = [newest] if newest else []
     if newest and newest.lineage.history != ours.history:
+        _log.warning(
+            "the folder of backups goes on with another history of its index from here on, and refuses the one before",
+            extra={"backups": place.shown, "shared_until": ours.shared.get(newest.lineage.history, 0)},
+        )
         # The history before may have let go of versions that are still here.
         backups = [records.read(place, number, work) for number in numbers]
     versions = [*_still_there(index_dir, backups, pruned, current), version]

@@ -124,10 +124,14 @@ def read(place: Place, number: int, work: Path) -> Record:
 
 
 def remove_old(place: Place, keep: int, work: Path) -> None:
-    """Remove all backups but the newest `keep`, and the files that none of these needs: also those of backups that were killed."""
-    there = numbers(place)
-    old, stay = there[:-keep], there[-keep:]
-    needed = {name for number in stay for name in read(place, number, work).files}
+    """Remove all backups of the newest one's history but the newest `keep`, and the files that no backup needs: also those of backups that were killed.
+
+    Backups of other histories stay: of an index that this one was restored of, they may be all that there is.
+    """
+    there = {number: read(place, number, work) for number in numbers(place)}
+    goes_on = there[max(there)].lineage.history
+    old = [number for number, record in there.items() if record.lineage.history == goes_on][:-keep]
+    needed = {name for number, record in there.items() if number not in old for name in record.files}
     for number in old:  # first: whoever is killed here leaves files that nobody needs, not a backup that lacks some
         place.remove(_name(number))
     for folder in ("files", "backups"):

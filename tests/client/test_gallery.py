@@ -134,7 +134,7 @@ def test_each_photo_comes_with_the_one_that_was_nearest_to_it(client, services):
 
 
 def test_a_gallery_that_cannot_be_searched_is_added_to_and_that_is_told(client, services, fail):
-    services.search.script.then(fail("SHARD_TIMEOUT", "not answered in time"))
+    services.search.script.then(lambda *_: None, fail("SHARD_TIMEOUT", "not answered in time"))
     [outcome] = client.add_photos([new(1)])
     assert (outcome.item.item_id, outcome.error, outcome.nearest) == (sha(b"1"), None, None)
     assert "not answered in time" in str(outcome.not_compared)
@@ -174,9 +174,16 @@ def test_a_batch_that_is_refused_is_the_error_of_its_photos_alone(client, servic
 
 
 def test_an_overloaded_gallery_is_asked_again(client, services, fail):
-    services.search.script.then(lambda *_: None, fail("JOURNAL_FULL", retry_after_s=0.02))
+    services.search.script.then(lambda *_: None, lambda *_: None, fail("JOURNAL_FULL", retry_after_s=0.02))
     assert [o.error for o in client.add_photos([new(1)])] == [None]
     assert len(services.search.script.of("AddItems")) == 2
+
+
+def test_batches_are_no_larger_than_the_search_that_compares_them_accepts(client, services):
+    services.search.limits.max_queries = 2
+    outcomes = list(client.add_photos([new(number) for number in range(5)]))
+    assert [(o.error, o.not_compared) for o in outcomes] == [(None, None)] * 5
+    assert len(services.search.script.of("Search")) == 3
 
 
 def test_batches_are_no_larger_than_the_embedder_accepts(client, services):

@@ -527,10 +527,18 @@ class TestAFolder:
         back_up(tmp_path / "moved", backups)
         assert restored(backups, tmp_path) == items(tmp_path / "moved")
 
-    def test_of_an_index_goes_on_with_one_that_was_restored_of_it_and_not_with_both(self, index, backups, tmp_path):
+    def test_of_an_index_goes_on_with_one_that_was_restored_of_it_and_not_with_both(
+        self, index, backups, tmp_path, caplog
+    ):
         back_up(index, backups)
         restore(backups, tmp_path / "restored")
-        back_up(tmp_path / "restored", backups)
+        assert caplog.messages == []
+        for _ in range(2):
+            back_up(tmp_path / "restored", backups, keep=1)
+        [told] = caplog.records
+        assert (told.message[:48], told.shared_until) == ("the folder of backups goes on with another history"[:48], 3)
+        assert {"backups/000001.json", "backups/000003.json"} <= {*names(backups)}, "the other's are never removed"
+        assert "backups/000002.json" not in names(backups)
         before = names(backups)
         with pytest.raises(CommandError, match=f"two must not share a folder, so name another one for {index}"):
             back_up(index, backups)
