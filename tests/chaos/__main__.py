@@ -12,12 +12,14 @@ import argparse
 import itertools
 import json
 import random
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from bench.lib import machine
+from bench.lib.paths import RESULTS
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.load import PARTS, Load
 from tests.chaos.stage import Stage
@@ -121,6 +123,17 @@ def table(result: dict) -> str:
         f"lost = {result['lost']}, wrong answers = {result['wrong']}"
     )
     return "\n".join([*rows, *(f"left out: {kind}: {why}" for kind, why in result["left_out"].items())])
+
+
+def tables() -> None:
+    """Print what is stored, a row for each kind of fault, as docs/live.md has it."""
+    kinds: dict[str, list[dict]] = {}
+    for each in json.loads((RESULTS / "chaos.json").read_text())["faults"]:
+        kinds.setdefault(each["fault"], []).append(each)
+    for kind, faults in sorted(kinds.items()):
+        good = " | ".join(f"{statistics.median(each[name]['good_per_s'] for each in faults):.1f}" for name in PARTS)
+        again = [each["recovered_s"] for each in faults]
+        print(f"| {kind} | {len(faults)} | {good} | {min(again):.1f} to {max(again):.1f} |")
 
 
 def row(each: dict) -> str:
