@@ -102,8 +102,11 @@ def _told(certificate: Path, loaded: _Loaded) -> _Loaded:
     """Return what was read, and log of which certificate it is and when that ends: nobody is let in by one that has ended."""
     ended = loaded.not_after < time.time()
     ends = datetime.fromtimestamp(loaded.not_after, UTC).isoformat()
-    message = "the TLS certificate has expired: clients refuse it" if ended else "TLS files read"
-    _log.log(logging.ERROR if ended else logging.INFO, message, extra={"certificate": str(certificate), "ends": ends})
+    about = {"certificate": str(certificate), "ends": ends}
+    if ended:
+        _log.error("the TLS certificate has expired: clients refuse it", extra=about)
+    else:
+        _log.info("TLS files read", extra=about)
     return loaded
 
 

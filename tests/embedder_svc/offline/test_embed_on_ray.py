@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import functools
+import math
 import os
 import signal
 import socket
@@ -148,17 +149,21 @@ def test_a_killed_worker_loses_nothing_nor_does_a_killed_driver(collection, whol
 
 
 def test_a_chunk_whose_actor_hangs_is_given_to_another(collection, whole, ray_address, tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "_PATIENCE_S", 0.0)
-    out = tmp_path / "out"
-    with held_up(collection.photos / f"car {CHUNK * 5}.jpg", tmp_path) as let_go:
+    monkeypatch.setattr(on_ray, "_PATIENCE_S", math.inf)
+    out, photo, ended = tmp_path / "out", collection.photos / f"car {CHUNK * 5}.jpg", threading.Event()
+    with held_up(photo, tmp_path) as let_go:
 
-        def let_go_after_all_before():
-            wait_until(lambda: chunks_done(out) == 5)
-            let_go()
+        def let_go_once_one_waits_for_it():
+            with photo.open("wb"):  # opens once it is being read; who reads waits until it is closed
+                wait_until(lambda: chunks_done(out) == 5)
+                let_go()
+                on_ray._PATIENCE_S = 0.0
+                ended.wait()
 
-        helper = threading.Thread(target=let_go_after_all_before)
+        helper = threading.Thread(target=let_go_once_one_waits_for_it)
         helper.start()
         collection.embed(out, f"--ray={ray_address}")
+        ended.set()
         helper.join()
     assert contents(out) == whole
 
