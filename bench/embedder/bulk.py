@@ -19,7 +19,7 @@ from unittest.mock import patch
 import numpy as np
 
 from bench.lib import machine
-from bench.lib.memory import tree
+from bench.lib.memory import cpu_s, tree
 from bench.lib.paths import CARS, RESULTS
 from bench.lib.photos import photos_of
 from demo.ray_nodes import ray_nodes
@@ -30,8 +30,6 @@ from embedder_svc.offline.chunks import Embedder, LocalEmbedder, Work
 from embedder_svc.offline.embed import embed
 from embedder_svc.photos.manifest import Manifest
 from svckit import ray_cluster, shipped
-
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -124,14 +122,6 @@ def cost(embedder: Embedder, manifest: Manifest, work: Work, out: Path) -> dict[
         "CPU ms a photo": round(1e3 * (ended.ours - begun.ours) / len(manifest.rows), 2),
         "Ray beside it, % of a core": round(100 * (ended.rays - begun.rays) / (ended.at - begun.at), 2),
     }
-
-
-def cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def is_actor(pid: int) -> bool:

@@ -6,6 +6,7 @@ which the kernel may drop at any time.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _EVERY_S = 0.02
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(command: Sequence[str]) -> int:
@@ -49,6 +51,15 @@ def rss(pid: int) -> tuple[int, int]:
     fields = dict(line.split(":", 1) for line in lines)
     anonymous, files = (int(fields.get(name, "0 kB").split()[0]) << 10 for name in ("RssAnon", "RssFile"))
     return anonymous, files
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 if __name__ == "__main__":

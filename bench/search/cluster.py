@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.lib import machine
-from bench.lib.memory import tree
+from bench.lib.memory import cpu_s, tree
 from bench.lib.paths import RESULTS
 from demo.cluster import asked_of, processes
 from demo.ray_nodes import add_node, ray_nodes
@@ -35,7 +35,6 @@ from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
 
 SHARDS, K = 2, 15
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -146,14 +145,9 @@ def rate(engine: RayEngine, queries: NDArray[np.float32]) -> float:
 
 def cpu_ms(engine: LocalEngine | RayEngine, queries: NDArray[np.float32], replicas: Sequence[int]) -> float:
     """Return the CPU time of a query in a batch, of this process and of the replicas."""
-    before = used_s(replicas)
+    before = time.process_time() + sum(map(cpu_s, replicas))
     engine.search(queries, K)
-    return 1e3 * (used_s(replicas) - before) / len(queries)
-
-
-def used_s(replicas: Sequence[int]) -> float:
-    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in replicas]
-    return time.process_time() + sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS
+    return 1e3 * (time.process_time() + sum(map(cpu_s, replicas)) - before) / len(queries)
 
 
 def pin(nodes: Sequence[Any]) -> list[int]:

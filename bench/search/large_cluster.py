@@ -41,6 +41,8 @@ def main() -> None:
     if not args.data.exists():
         make(cut(Real.read(ROOT / "models/stanford-cars")), args.data, args.photos, 2000, seed=0)
     data = indexes.Data(args.data)
+    if len(data.gallery) != args.photos:
+        parser.error(f"{args.data} has {len(data.gallery)} photos, not {args.photos}: name another folder")
     with ray_nodes(2) as cluster:
         told = {
             "machine": machine.describe(("numpy", "faiss-cpu", "ray")),
