@@ -11,6 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+# Ray forks as it starts a node: in a process with a server, gRPC's part in that can wait for ever. It reads this as it is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import grpc
 import pytest
 from hypothesis import settings

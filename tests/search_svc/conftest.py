@@ -1,6 +1,5 @@
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,31 +21,30 @@ from tests.search_svc.builds import build_version
 MODEL = "c0ffee" + 58 * "0"
 
 
-def _build_index(
-    vectors: NDArray[Any],
-    *,
-    names: list[str] | None = None,
-    spec: IndexSpec | None = None,
-    directory: Path | None = None,
-) -> IndexVersion:
-    directory = directory or Path(tempfile.mkdtemp(prefix="vmmr-index-"))
-    names = names or [f"make_model {row % 7}_{2000 + row % 3}" for row in range(len(vectors))]
-    return build_version(
-        directory,
-        embeddings=vectors,
-        item_ids=[f"photo {row}.jpg" for row in range(len(vectors))],
-        labels=[parse(name) for name in names],
-        uris=[f"photos/{row}.jpg" for row in range(len(vectors))],
-        model=MODEL,
-        model_name="test",
-        spec=spec or IndexSpec(),
-    )
-
-
 @pytest.fixture(scope="session")
-def build_index() -> Callable[..., IndexVersion]:
+def build_index(tmp_path_factory) -> Callable[..., IndexVersion]:
     """Builds an index version over vectors, in a directory of its own unless one is given."""
-    return _build_index
+
+    def build(
+        vectors: NDArray[Any],
+        *,
+        names: list[str] | None = None,
+        spec: IndexSpec | None = None,
+        directory: Path | None = None,
+    ) -> IndexVersion:
+        names = names or [f"make_model {row % 7}_{2000 + row % 3}" for row in range(len(vectors))]
+        return build_version(
+            directory or tmp_path_factory.mktemp("index"),
+            embeddings=vectors,
+            item_ids=[f"photo {row}.jpg" for row in range(len(vectors))],
+            labels=[parse(name) for name in names],
+            uris=[f"photos/{row}.jpg" for row in range(len(vectors))],
+            model=MODEL,
+            model_name="test",
+            spec=spec or IndexSpec(),
+        )
+
+    return build
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import sqlite3
@@ -435,8 +434,8 @@ class TestStopped:
         assert restored(backups, tmp_path) == items(index)
 
     def test_by_a_limit_of_the_system_names_the_file_and_loses_nothing(self, built, backups, tmp_path):
-        limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
-        ended = run("backup", built, backups, **limit)
+        limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh"]
+        ended = run("backup", built, backups, before=limited)
         assert ended.returncode == 1
         assert re.search(
             rf"^vmmr-search: error: {backups}/files/[0-9a-f]+: File too large$", ended.stderr, re.MULTILINE
@@ -918,9 +917,9 @@ def resealed(backup_dir, *names, **fields):
     manifest.write_text(json.dumps(sealed(content)))
 
 
-def run(*arguments, **more):
-    command = [sys.executable, "-m", "search_svc", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, **more)
+def run(*arguments, before=()):
+    command = [*before, sys.executable, "-m", "search_svc", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
 def flip(path):
