@@ -1,3 +1,8 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from search_svc.engine.cluster.recent import RecentTimes
 
 
@@ -36,3 +41,15 @@ def test_a_second_replica_is_never_asked_at_once():
     for _ in range(50):
         recent.add(0.0)
     assert recent.p95() > 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 20)), min_size=1000, max_size=1100))
+def test_it_is_the_rank_among_the_last_thousand_of_the_last_minute(answers):
+    clock = Clock()
+    recent, times = RecentTimes(clock), []
+    for passed, seconds in answers:
+        clock.now += passed / 50
+        recent.add(float(seconds))
+        times.append((clock.now, float(seconds)))
+    ranked = sorted(seconds for at, seconds in times[-1000:] if at >= clock.now - 60)
+    assert recent.p95() == ranked[math.ceil(0.95 * len(ranked)) - 1]
