@@ -116,8 +116,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         call = Call(method, context.peer(), request_id)
         outcome = await self._outcome(handler, call, context)
         if call.noted:
-            # Shielded: a caller who leaves now would take the line, while it waits, out of the queue.
-            await asyncio.shield(asyncio.wrap_future(call.noted))
+            await call.noted
         if isinstance(outcome, ServiceError):
             await _abort(outcome, request_id, context)
         return outcome

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from svckit.access.audit import AuditLog
 from svckit.access.callers import ANYBODY, NO_LIMITS, Caller, current
@@ -15,9 +15,6 @@ from svckit.access.settings import AccessConfig
 from svckit.errors import Reason, ServiceError
 from svckit.metrics import Metrics
 from svckit.streams import Context
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 REFUSALS = frozenset((Reason.UNAUTHENTICATED, Reason.ROLE_REQUIRED, Reason.LABEL_NOT_ALLOWED, Reason.QUOTA_EXCEEDED))
 """Why callers are refused for who they are, rather than for what they sent."""
@@ -43,7 +40,7 @@ class Call:
     """None until it is known."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What it is about and what came of it, for the audit log."""
-    noted: "Future[None] | None" = None
+    noted: asyncio.Future[None] | None = None
     """Done when the audit log has its line; None if it gets none."""
 
     def __post_init__(self) -> None:
@@ -134,12 +131,29 @@ class Access:
             "request_id": call.request_id,
         }
         if not refused:
-            call.noted = self._audit.append(fields)
+            call.noted = _appended(self._audit, fields)
         elif self._refusals.take():
             self._left_out += 1
         else:
-            call.noted = self._audit.append({**fields, **({"left_out": self._left_out} if self._left_out else {})})
+            call.noted = _appended(self._audit, {**fields, **({"left_out": self._left_out} if self._left_out else {})})
             self._left_out = 0
+
+
+def _appended(audit: AuditLog, fields: Mapping[str, Any]) -> asyncio.Future[None]:
+    """Append a line. Return what is done when it is in the file, or lost."""
+    loop = asyncio.get_running_loop()
+    noted: asyncio.Future[None] = loop.create_future()
+
+    def resolve() -> None:
+        if not noted.done():  # the caller may have left
+            noted.set_result(None)
+
+    def then() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(resolve)
+
+    audit.append(fields, then)
+    return noted
 
 
 def _caller(call: Call) -> Caller:

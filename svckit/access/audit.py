@@ -9,9 +9,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from svckit.config import ConfigError
@@ -40,37 +41,40 @@ class AuditLog:
         self._torn = False
         self._trouble = ""
         self._stuck = ""
-        self._waiting = 0
+        self._lines: SimpleQueue[tuple[bytes, Callable[[], object]] | None] = SimpleQueue()
         try:
             self._reopen()
         except OSError as error:
             raise ConfigError(f"--audit-log {path}: {error.strerror}") from error
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        self._thread = Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
 
     @property
     def stuck(self) -> bool:
         """Whether the file is larger than it should be, or not under its name, and goes on for want of another."""
         return bool(self._stuck)
 
-    def append(self, fields: Mapping[str, Any]) -> "Future[None]":
-        """Append a line with the time and these fields. The future is done when it is in the file, or lost."""
+    def append(self, fields: Mapping[str, Any], then: Callable[[], object] = lambda: None) -> None:
+        """Append a line with the time and these fields. `then` is called, by any thread, once it is in the file or lost."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(), **fields}).encode() + b"\n"
-        if self._waiting >= _MOST_WAITING:
+        if self._lines.qsize() < _MOST_WAITING:
+            self._lines.put((line, then))
+        else:
             self._lost("the disk does not take them as fast as they come")
-            return _done()
-        self._waiting += 1
-        written = self._thread.submit(self._append, line)
-        written.add_done_callback(self._one_less)
-        return written
+            then()
 
     def close(self) -> None:
         """Write what waits, and close the file."""
-        self._thread.shutdown()
+        self._lines.put(None)
+        self._thread.join()
         if self._file is not None:
             os.close(self._file)
 
-    def _one_less(self, _: object) -> None:
-        self._waiting -= 1
+    def _run(self) -> None:
+        while (waiting := self._lines.get()) is not None:
+            line, then = waiting
+            self._append(line)
+            then()
 
     def _append(self, line: bytes) -> None:
         try:
@@ -152,9 +156,3 @@ def _is_at(path: Path, file: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:
         return False
-
-
-def _done() -> "Future[None]":
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -53,10 +52,12 @@ def lines(path):
 
 
 def append(log, **fields):
-    log.append(fields).result(60)
+    written = threading.Event()
+    log.append(fields, written.set)
+    assert written.wait(60)
 
 
-def test_a_line_is_in_the_file_when_its_future_is_done(open_log, tmp_path, lost):
+def test_a_line_is_in_the_file_when_it_says_so(open_log, tmp_path, lost):
     log = open_log()
     append(log, caller="shop", text="a\nb \u2028 caf\u00e9")
     (line,) = lines(tmp_path / "audit.jsonl")
@@ -243,10 +244,15 @@ def test_what_a_full_disk_left_of_a_line_spoils_no_other(open_log, tmp_path, los
 def test_a_disk_that_does_not_answer_keeps_only_so_much_in_memory(open_log, lost, monkeypatch):
     monkeypatch.setattr(audit, "_MOST_WAITING", 2)
     log = open_log()
-    held = threading.Event()
-    log._thread.submit(held.wait)
-    waiting = [log.append({"number": number}) for number in range(5)]
+    held, began = threading.Event(), threading.Event()
+    log.append({"number": 0}, lambda: (began.set(), held.wait(60)))
+    assert began.wait(60)
+    told = [threading.Event() for _ in range(5)]
+    for number, each in enumerate(told, start=1):
+        log.append({"number": number}, each.set)
     assert len(lost) == 3
+    assert [each.is_set() for each in told] == [False, False, True, True, True]
     held.set()
-    wait(waiting, 60)
-    assert log._waiting == 0
+    assert all(each.wait(60) for each in told)
+    append(log, number=6)
+    assert [line["number"] for line in lines(log._path)] == [0, 1, 2, 6]
