@@ -22,6 +22,8 @@ class Checkpoint:
     traits: Traits
     source: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    folded: bool = False
+    """Whether its batch norms only add a bias, and have to learn what comes to them before they are trained."""
 
     @property
     def pixels(self) -> PixelNorm:
@@ -47,7 +49,8 @@ def load(name: str, **given: Any) -> Checkpoint:
         network = _network_with(found.state, traits)
     except ValueError as error:
         raise CommandError(f"{name}: {error}") from error
-    return Checkpoint(network.eval().requires_grad_(requires_grad=False), traits, found.source, found.metrics)
+    network.eval().requires_grad_(requires_grad=False)
+    return Checkpoint(network, traits, found.source, found.metrics, found.folded)
 
 
 def _network_with(state: Mapping[str, Tensor], traits: Traits) -> nn.Module:

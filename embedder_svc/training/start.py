@@ -2,22 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from embedder_svc.exporting import checkpoints
 from embedder_svc.exporting.checkpoints import Checkpoint
 from embedder_svc.exporting.resnet import ResNet50
-from embedder_svc.exporting.traits import Traits
+from embedder_svc.exporting.traits import PixelNorm, Traits
 from embedder_svc.photos.resize import Resize
+from embedder_svc.training import augment, norms
+from embedder_svc.training.augment import normalised
+from embedder_svc.training.batches import fetch
 from embedder_svc.training.learner import Learner
-from embedder_svc.training.loop import WEIGHTS, Run
+from embedder_svc.training.loop import STATE, WEIGHTS, Run
 from embedder_svc.training.photos import Collection, Decoded
 from embedder_svc.training.recipe import Recipe
 from svckit.cli import CommandError
+
+_LOOKED_AT = 768
+"""The number of photos from which batch norms that were in convolutions learn what comes to them."""
 
 
 def start(
@@ -45,13 +53,16 @@ def start(
         begin.network.project(recipe.dimension, recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     resize, dimension = Resize(recipe.rule, recipe.cache_size), begin.network.dimension
+    train = Decoded.read(collection.train, folder, cache, resize)
+    if begin.folded and not (out / STATE).exists():
+        norms.recall(begin.network, _some(train, recipe, begin.pixels))
     learner = Learner(
         begin.network, recipe, classes=len(collection.classes), dimension=dimension, device=device_of(device)
     )
     Run(
         learner,
         recipe,
-        train=Decoded.read(collection.train, folder, cache, resize),
+        train=train,
         dev=Decoded.read(collection.dev, folder, cache, resize),
         norm=begin.pixels,
         metadata=_metadata(recipe, collection, begin, card),
@@ -59,6 +70,14 @@ def start(
         identity=identity,
     ).train()
     return out / WEIGHTS
+
+
+def _some(train: Decoded, recipe: Recipe, norm: PixelNorm) -> Iterator[Tensor]:
+    """Yield batches of inputs (N, 3, H, W) of photos drawn from those that are learned from, of the size that comes first."""
+    drawn = np.random.default_rng([recipe.seed, 2]).permutation(len(train.photos))[:_LOOKED_AT]
+    batches = (np.sort(drawn[start : start + recipe.batch]) for start in range(0, len(drawn), recipe.batch))
+    for _, photos in fetch(train.pixels, batches, torch.device("cpu")):
+        yield normalised(augment.resize(photos, recipe.training_stages.size(0)), norm)
 
 
 def _check_sizes(recipe: Recipe, traits: Traits) -> None:

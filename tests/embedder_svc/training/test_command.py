@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from embedder_svc.exporting import checkpoints, vmmrdb
+from embedder_svc.exporting.export import Plan, export
 from embedder_svc.exporting.resnet import ResNet50
 from embedder_svc.training import command as train_command
 from embedder_svc.training.recipe import Recipe
@@ -107,6 +108,19 @@ def test_a_projection_is_learned_and_kept_by_runs_that_start_from_it(collection,
     )
     after = checkpoints.load(str(tmp_path / "next/model.safetensors")).network
     assert torch.equal(after.projection.weight, first.projection.weight)
+
+
+def test_it_starts_from_a_bundle_as_from_the_weights_that_it_was_made_of(collection, tmp_path):
+    begin = checkpoints.load(str(collection / "start.safetensors"))
+    export(begin, tmp_path / "bundle", Plan("cars", "fp32", normalize=True, photos=None))
+    unchanged = ("--epochs=1", "--rate=0", "--weight-decay=0", "--frozen=5")
+    train(collection, tmp_path / "run", *unchanged, weights=tmp_path / "bundle")
+    after = checkpoints.load(str(tmp_path / "run/model.safetensors"))
+    assert re.fullmatch(r"vmmr-embedder train from cars [0-9a-f]{12}", after.source)
+    photos = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.cosine_similarity(after.network(photos), begin.network(photos)).min() > 0.9999
+    # Its norms were in the convolutions, and know again what comes to them.
+    assert not torch.equal(after.network.bn1.weight, torch.ones(64))
 
 
 @pytest.mark.parametrize("size", ["31", "0", "-8"])
