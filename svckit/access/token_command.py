@@ -5,7 +5,7 @@ import hashlib
 import json
 import secrets
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from svckit.access import callers_file
@@ -28,7 +28,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("file", metavar="FILE", type=Path, help="file of callers (TOML); made if it is not there")
     parser.add_argument("name", metavar="NAME", help="who the token is for")
     parser.add_argument("--role", choices=tuple(ROLES), help="what a new caller may do")
-    parser.add_argument("--expires", metavar="DATE", type=_date, help="day on which it ends (UTC), such as 2027-06-01")
+    parser.add_argument(
+        "--expires", metavar="DATE", type=_date, help="day at whose beginning it ends (UTC), such as 2027-06-01"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -39,7 +41,16 @@ def _date(text: str) -> date:
         raise argparse.ArgumentTypeError(f"must be a date such as 2027-06-01, got {text!r}") from error
 
 
+def _check_lasts(expires: date | None) -> None:
+    today = datetime.now(UTC).date()
+    if expires and expires <= today:
+        raise CommandError(
+            f"--expires must be a day after today, {today} (UTC), for the token to be of use, got {expires}"
+        )
+
+
 def _run(args: argparse.Namespace) -> None:
+    _check_lasts(args.expires)
     before = args.file.read_bytes() if args.file.exists() else b""
     callers = _parsed(args.file, before)
     token = _PREFIX + secrets.token_urlsafe(_BYTES)

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -30,9 +31,9 @@ def found(tmp_path, token):
 
 
 def test_a_new_caller_is_listed_with_a_token_of_which_the_file_has_the_hash_alone(make, tmp_path):
-    token = make("acme.importer", "--role", "enrol", "--expires", "1970-01-02")
+    token = make("acme.importer", "--role", "enrol", "--expires", "3001-01-02")
     held = found(tmp_path, token)
-    assert (held.caller.name, held.caller.role, held.expires) == ("acme.importer", Role.ENROL, 86400)
+    assert (held.caller.name, held.caller.role, held.expires) == ("acme.importer", Role.ENROL, 32535302400)
     assert token.startswith("vmmr_")
     assert len(token) > 40
     assert token not in (tmp_path / "callers.toml").read_text()
@@ -75,3 +76,11 @@ def test_a_day_that_is_none_is_refused(make, capsys):
     with pytest.raises(SystemExit):
         make("shop", "--role", "query", "--expires", "soon")
     assert "must be a date such as 2027-06-01, got 'soon'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", [0, -1, -20_000])
+def test_a_day_that_has_begun_is_refused_and_writes_nothing(make, tmp_path, days):
+    day = datetime.now(UTC).date() + timedelta(days)
+    with pytest.raises(CommandError, match=rf"--expires must be a day after today, .* \(UTC\), .*, got {day}$"):
+        make("shop", "--role", "query", "--expires", str(day))
+    assert not (tmp_path / "callers.toml").exists()
