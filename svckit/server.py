@@ -65,7 +65,9 @@ class ServerConfig(AccessConfig):
     metrics_port: int | None = option(
         None, minimum=0, maximum=65535, help="port of the Prometheus endpoint /metrics; 0 takes any free one"
     )
-    metrics_host: str | None = option(None, help="address of the metrics' port; --host if not set")
+    metrics_host: str | None = option(
+        None, needs="metrics_port", help="address of the metrics' port; --host if not set"
+    )
     reflection: bool = option(True, help="tell generic clients which services there are, and their messages")
     port_file: Path | None = option(None, help="file to write the ports to, as JSON, once ready")
     tls_cert: Path | None = option(None, help="PEM certificate chain; turns TLS on")

@@ -28,13 +28,20 @@ class SearchConfig(ServerConfig):
     engine: str = option("local", choices=ENGINES, help="where the shards are: in this process, or on a Ray cluster")
     ray_address: str | None = option(None, help="HOST:PORT of the Ray cluster, for --engine ray")
     replicas: int = option(
-        1, minimum=1, maximum=100, help="replicas of each shard, on as many nodes of the Ray cluster"
+        1,
+        minimum=1,
+        maximum=100,
+        needs="ray_address",
+        help="replicas of each shard, on as many nodes of the Ray cluster",
     )
     ray_storage: str | None = option(
-        None, help="path or URL at which the nodes read the index data directory; the path of --index by default"
+        None,
+        needs="ray_address",
+        help="path or URL at which the nodes read the index data directory; the path of --index by default",
     )
     ray_cache: str = option(
         "/tmp/vmmr-search",  # noqa: S108 (copies are in a folder in it that is its own, and of no other user)
+        needs="ray_address",
         help="folder of each node for copies of what is read from a URL",
     )
     max_queries: int = option(256, minimum=1, help="most queries in one call")
@@ -62,9 +69,9 @@ class SearchConfig(ServerConfig):
         None, help="folder to back the index up to while it is served, a path or a URL that fsspec can write to"
     )
     backup_every: str = option(
-        "15m", help="time between two backups: a number of seconds, or with s, m, h or d behind it"
+        "15m", needs="backup_to", help="time between two backups: a number of seconds, or with s, m, h or d behind it"
     )
-    backup_keep: int = option(96, minimum=1, help="backups to keep; older ones are removed")
+    backup_keep: int = option(96, minimum=1, needs="backup_to", help="backups to keep; older ones are removed")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ class AccessConfig:
     jwt_keys: str | None = option(None, help="JSON Web Key Set of the issuer: a file, or an https URL")
     audit_log: Path | None = option(None, help="file that gets a JSON line for every write and every refused caller")
     audit_bytes: int = option(
-        64 * 2**20, minimum=4096, help="size at which the audit log is moved aside; nine are kept"
+        64 * 2**20, minimum=4096, needs="audit_log", help="size at which the audit log is moved aside; nine are kept"
     )
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ class Sample:
     exact: bool = option(default=False, help="search exactly")
     threads: int | None = option(None, help="threads", minimum=1)
     cache: Path | None = option(None, help="a folder")
+    cache_bytes: int = option(100, help="bytes in it", needs="cache")
 
 
 def load(*argv: str, **env: str) -> Sample:
@@ -94,6 +95,21 @@ def test_a_wrong_flag_is_named(argv, message):
     with pytest.raises(ConfigError) as caught:
         load(*argv, EMBEDDER_MAX_BATCH="5")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("argv", "env"), [(("--cache-bytes", "100"), {}), ((), {"EMBEDDER_CACHE_BYTES": "7", "EMBEDDER_CACHE": ""})]
+)
+def test_a_setting_that_means_nothing_alone_is_refused_and_both_are_named(argv, env):
+    with pytest.raises(ConfigError) as caught:
+        load(*argv, **env)
+    assert str(caught.value) == (
+        "--cache-bytes (EMBEDDER_CACHE_BYTES) means nothing without --cache (EMBEDDER_CACHE), which is not given"
+    )
+
+
+def test_a_setting_may_be_given_with_the_one_that_it_needs_from_any_source():
+    assert load("--cache-bytes", "7", EMBEDDER_CACHE="folder").cache_bytes == 7
 
 
 def test_the_flags_can_be_those_of_a_subcommand():

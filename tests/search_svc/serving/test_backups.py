@@ -1,5 +1,6 @@
 """`vmmr-search serve --backup-to`, as a real process."""
 
+import argparse
 import json
 import re
 import signal
@@ -12,7 +13,8 @@ import pytest
 from search_svc.__main__ import _backups
 from search_svc.building.spec import IndexSpec
 from search_svc.index.backup import back_up, restore
-from search_svc.serving.config import SearchConfig
+from search_svc.serving.config import PREFIX, SearchConfig
+from svckit import config
 from svckit.cli import CommandError
 from svckit.config import ConfigError
 from svckit.metrics import Metrics
@@ -118,6 +120,26 @@ def test_a_failure_is_logged_and_counted_and_it_serves_on(index, tmp_path, spawn
 def test_what_cannot_be_is_refused_at_the_start(tmp_path, settings, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         SearchConfig(index=tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "needed"),
+    [
+        ("--backup-every", "15m", "--backup-to"),
+        ("--backup-keep", "96", "--backup-to"),
+        ("--replicas", "2", "--ray-address"),
+        ("--ray-storage", "s3://bucket/index", "--ray-address"),
+        ("--ray-cache", "/copies", "--ray-address"),
+        ("--metrics-host", "0.0.0.0", "--metrics-port"),
+        ("--audit-bytes", "4096", "--audit-log"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(tmp_path, flag, value, needed):
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser, SearchConfig, PREFIX)
+    args = parser.parse_args(["--index", str(tmp_path), flag, value])
+    with pytest.raises(ConfigError, match=rf"^{flag} \(\w+\) means nothing without {needed} "):
+        config.from_namespace(SearchConfig, PREFIX, args, {})
 
 
 def test_times_may_have_a_unit(tmp_path):
