@@ -56,7 +56,16 @@ class Callers:
 
 
 def parse(content: bytes) -> Callers:
-    """Return what the file says. Raise ValueError that names what is wrong with it, and where."""
+    """Return what the file says. Raise ValueError that names what is wrong with it, and where, or that it says nothing."""
+    callers = parse_any(content)
+    if callers == Callers():
+        # An editor or a disk that is full has left it so, or nobody has written it yet: who is to be locked out is taken out by name.
+        raise ValueError("is empty: it lists no caller, and no limits")
+    return callers
+
+
+def parse_any(content: bytes) -> Callers:
+    """Return what the file says, also if that is nothing yet. Raise ValueError that names what is wrong with it, and where."""
     try:
         tables = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

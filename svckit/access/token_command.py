@@ -84,6 +84,6 @@ def _token(args: argparse.Namespace, token: str) -> str:
 
 def _parsed(path: Path, content: bytes) -> Callers:
     try:
-        return callers_file.parse(content)
+        return callers_file.parse_any(content)
     except ValueError as error:
         raise CommandError(f"{path}: {error}") from error

@@ -25,6 +25,9 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
 from svckit.access import access
+from svckit.access.identity import Identity
+from svckit.access.settings import AccessConfig
+from svckit.config import ConfigError
 
 TIMEOUT_S = 60
 ISSUER, AUDIENCE = "https://issuer.example", "vmmr"
@@ -221,18 +224,25 @@ async def test_a_token_that_was_revoked_or_added_while_the_server_runs(served, s
         await embed(server.channel, "shop")
 
 
-async def test_a_broken_file_of_callers_lets_in_those_it_let_in_before(served, settings):
+@pytest.mark.parametrize("content", ["[caller", ""])
+async def test_a_broken_file_of_callers_lets_in_those_it_let_in_before(served, settings, content):
     server = await served()
 
     def problem(source):
         return server.server.metrics.registry.get_sample_value("vmmr_access_problem", {"source": source})
 
     assert problem("callers file") == problem("JWT keys") == 0
-    settings["callers"].write_text("[caller")
+    settings["callers"].write_text(content)
     async with asyncio.timeout(TIMEOUT_S):
         while problem("callers file") == 0:  # noqa: ASYNC110 (a gauge has no event)
             await asyncio.sleep(0.01)
     await embed(server.channel, "shop")
+
+
+def test_an_empty_file_of_callers_ends_a_server_at_its_start(tmp_path):
+    (tmp_path / "callers.toml").touch()
+    with pytest.raises(ConfigError, match=r"^callers file /.*/callers\.toml: is empty: it lists no caller"):
+        Identity(AccessConfig(callers=tmp_path / "callers.toml"), certificates=False)
 
 
 async def until(call):

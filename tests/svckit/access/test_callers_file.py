@@ -3,7 +3,7 @@
 import pytest
 
 from svckit.access.callers import Caller, Limits, Role
-from svckit.access.callers_file import Callers, Token, parse
+from svckit.access.callers_file import Callers, Token, parse, parse_any
 
 SHA = 64 * "a"
 FILE = f"""
@@ -51,8 +51,15 @@ def test_callers_tokens_certificates_and_subjects_are_found():
     )
 
 
-def test_an_empty_file_lists_nobody():
-    assert parse(b"") == Callers()
+@pytest.mark.parametrize("content", ["", "\n", "# nobody yet\n", "[caller]\n", "[defaults]\n", "token = []\n"])
+def test_a_file_that_says_nothing_is_refused_by_a_server_and_may_be_added_to(content):
+    with pytest.raises(ValueError, match=r"^is empty: it lists no caller, and no limits$"):
+        parse(content.encode())
+    assert parse_any(content.encode()) == Callers()
+
+
+def test_limits_alone_are_enough_for_callers_whom_it_does_not_list():
+    assert parse(b"[defaults]\nmax_k = 5\n").defaults == Limits(max_k=5)
 
 
 @pytest.mark.parametrize(

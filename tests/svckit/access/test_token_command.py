@@ -72,6 +72,14 @@ def test_a_broken_file_is_named_and_stays_as_it_is(make, tmp_path):
     assert (tmp_path / "callers.toml").read_text() == "[caller"
 
 
+@pytest.mark.parametrize("content", ["", "# our callers\n"])
+def test_a_file_that_lists_nobody_yet_is_added_to(make, tmp_path, content):
+    (tmp_path / "callers.toml").write_text(content)
+    token = make("shop", "--role", "query")
+    assert found(tmp_path, token).caller.name == "shop"
+    assert (tmp_path / "callers.toml").read_text().startswith(content)
+
+
 def test_a_day_that_is_none_is_refused(make, capsys):
     with pytest.raises(SystemExit):
         make("shop", "--role", "query", "--expires", "soon")
