@@ -45,6 +45,8 @@ class Source(Generic[Value]):
         self._parse = parse
         self._version = version
         self._seen: Any = None
+        self._was_read = False
+        """Whether the value is one that was read, and not the initial one."""
 
     def open(self) -> None:
         """Read the value for the first time. Raise ConfigError if it is not as it should be."""
@@ -59,8 +61,11 @@ class Source(Generic[Value]):
         before = self.value, self.problem
         self._try()
         about = {"what": self.name, "place": self.place}
-        if self.problem:
-            _log.error("could not read it anew, what was read before holds", extra={**about, "error": self.problem})
+        wrong = {**about, "error": self.problem}
+        if self.problem and self._was_read:
+            _log.error("could not read it anew, what was read before holds", extra=wrong)
+        elif self.problem:
+            _log.error("could not read it, and it lets nobody in until it can be read", extra=wrong)
         elif (self.value, self.problem) != before:
             _log.info("read anew", extra=about)
 
@@ -75,6 +80,7 @@ class Source(Generic[Value]):
             self.problem = f"{self.name} {self.place}: {str(error) or type(error).__name__}"
         else:
             self.problem = ""
+            self._was_read = True
 
     def _current(self) -> Any:
         try:

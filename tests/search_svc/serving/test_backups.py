@@ -22,6 +22,8 @@ from tests.search_svc.building.test_compaction import base_of
 from tests.search_svc.journals import replayed
 from tests.search_svc.live_index import Index, build, unit
 
+NEVER_READ = "could not read it, and it lets nobody in until it can be read"
+
 
 @pytest.fixture
 def index(tmp_path):
@@ -70,7 +72,7 @@ def test_no_line_of_the_log_has_what_lets_somebody_in_by_a_url(index, spawn):
     done = server.first("backed up")
     assert done["backups"] == "memory://bucket/backups"
     assert done["said"].startswith("memory://bucket/backups: version 000001")
-    assert "https://127.0.0.1:1/keys?..." in server.first("could not read it anew, what was read before holds")["place"]
+    assert "https://127.0.0.1:1/keys?..." in server.first(NEVER_READ)["place"]
     server.popen.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     assert "hidden" not in json.dumps(server.lines)

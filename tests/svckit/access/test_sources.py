@@ -84,6 +84,19 @@ def test_whatever_a_reader_stumbles_over_the_watch_goes_on(source, path, monkeyp
     assert source.value == 1
 
 
+def test_what_was_never_read_is_not_said_to_hold(path, caplog):
+    source = sources.file("number", path, parse, 0)
+    path.write_text("two")
+    source.refresh()
+    assert caplog.messages == ["could not read it, and it lets nobody in until it can be read"]
+    path.write_text("33")
+    source.refresh()
+    path.write_text("three")
+    source.refresh()
+    assert source.value == 33
+    assert caplog.messages[1:] == ["could not read it anew, what was read before holds"]
+
+
 def test_at_the_start_a_broken_file_ends_it(path):
     path.write_text("two")
     with pytest.raises(ConfigError, match=r"number .*/number: invalid literal"):
