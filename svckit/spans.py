@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import vmmr
 from opentelemetry import propagate, trace
@@ -18,6 +19,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResou
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
+from vmmr._channel import TLS, credentials
 
 from svckit import logs, stages
 from svckit.config import ConfigError
@@ -58,11 +60,13 @@ class Tracing:
                 raise ConfigError(f"{variable} must be {' or '.join(values)}, got {env[variable]!r}")
         _check_sampler(env)
         _check_headers(env)
+        for kind in ("OTEL_EXPORTER_OTLP", "OTEL_EXPORTER_OTLP_TRACES"):
+            _check_files(kind, env)
         try:
             self._provider = TracerProvider(resource=_resource(service))
             self._exporter = OTLPSpanExporter()
             self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
-        except (ValueError, OSError, InvalidCompressionValueException) as error:
+        except (ValueError, OSError, RuntimeError, InvalidCompressionValueException) as error:
             raise ConfigError(f"a variable of OpenTelemetry (OTEL_*) is wrong: {error}") from error
         trace.set_tracer_provider(self._provider)  # for the calls that this process makes
         self._tracer = self._provider.get_tracer("vmmr", vmmr.__version__)
@@ -161,6 +165,23 @@ def _check_headers(env: Mapping[str, str]) -> None:
                 raise ConfigError(
                     f"{variable} must be NAME=VALUE, or several with commas between; number {number} is not"
                 )
+
+
+def _check_files(kind: str, env: Mapping[str, str]) -> None:
+    """Raise ConfigError if a file for TLS to the collector is not as it should be: OpenTelemetry itself would log it at most, and lose every span."""
+    names = [f"{kind}_{name}" for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")]
+    given = {name: path for name in names if (path := env.get(name))}
+    for name, path in given.items():
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{name} must name a file that can be read, {path}: {error.strerror}") from error
+    if given and names[0] not in given:
+        raise ConfigError(f"{next(iter(given))} means nothing without {names[0]}, which is not given")
+    try:
+        credentials(TLS(*(given.get(name) for name in names)))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{', '.join(given)}: {error}") from error
 
 
 def _resource(service: str) -> Resource:

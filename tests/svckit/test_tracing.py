@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="the extra otel is not installed")
@@ -197,6 +198,52 @@ def test_without_the_extra_it_is_named(monkeypatch):
         ConfigError, match=r"--tracing needs OpenTelemetry, and opentelemetry is not installed: .*\[otel\]"
     ):
         tracing.start("test")
+
+
+@pytest.fixture
+def tls_files(tmp_path):
+    """PEM files, by the ends of the variables that name them."""
+    ca = trustme.CA()
+    certificate = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(tmp_path / "CERTIFICATE")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "CLIENT_CERTIFICATE")
+    certificate.private_key_pem.write_to_path(tmp_path / "CLIENT_KEY")
+    return {name: tmp_path / name for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")}
+
+
+@pytest.mark.parametrize("kind", ["OTEL_EXPORTER_OTLP", "OTEL_EXPORTER_OTLP_TRACES"])
+class TestFilesForTheCollector:
+    @pytest.mark.parametrize("wrong", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])
+    @pytest.mark.parametrize("fault", ["is missing", "is a folder", "is no PEM"])
+    def test_one_that_cannot_be_used_is_named(self, monkeypatch, tls_files, kind, wrong, fault):
+        tls_files[wrong].unlink()
+        if fault == "is a folder":
+            tls_files[wrong].mkdir()
+        elif fault == "is no PEM":
+            tls_files[wrong].write_text("no PEM")
+        for name, path in tls_files.items():
+            monkeypatch.setenv(f"{kind}_{name}", str(path))
+        with pytest.raises(ConfigError, match=rf"\b{kind}_{wrong}\b.*{tls_files[wrong]}\b"):
+            tracing.start("test")
+
+    @pytest.mark.parametrize(
+        ("alone", "said"),
+        [
+            (["CLIENT_CERTIFICATE", "CLIENT_KEY"], "_CLIENT_CERTIFICATE means nothing without .*_CERTIFICATE, which"),
+            (
+                ["CERTIFICATE", "CLIENT_KEY"],
+                "_CERTIFICATE, .*_CLIENT_KEY: a client certificate and its key go together",
+            ),
+        ],
+    )
+    def test_one_that_opentelemetry_would_not_read_is_named(self, monkeypatch, tls_files, kind, alone, said):
+        for name in alone:
+            monkeypatch.setenv(f"{kind}_{name}", str(tls_files[name]))
+        with pytest.raises(ConfigError, match=rf"^{kind}{said}"):
+            tracing.start("test")
+
+    def test_those_that_can_be_used_are_taken(self, tls_files, kind):
+        spans._check_files(kind, {f"{kind}_{name}": str(path) for name, path in tls_files.items()})
 
 
 def test_servers_without_tracing_do_not_import_it(root):
