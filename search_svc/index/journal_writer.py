@@ -150,21 +150,24 @@ class _Changes:
         for item in (*write.items.values(), *filter(None, before.values())):
             check_label(write.label_prefixes, item.label)
         changed = [(item_id, item) for item_id, item in write.items.items() if item != before[item_id]]
-        added = sum(before[item_id] is None for item_id, _ in changed)
-        sequence = self._insert(changed)
+        gone = {item_id: old.label for item_id, _ in changed if (old := before[item_id])}
         return WriteResult(
-            sequence, added=added, replaced=len(changed) - added, unchanged=len(write.items) - len(changed)
+            self._insert(changed),
+            added=len(changed) - len(gone),
+            replaced=len(gone),
+            unchanged=len(write.items) - len(changed),
+            gone=gone,
         )
 
     def _delete(self, write: Delete) -> WriteResult:
         ids = self._meant(write) if write.only is None else dict.fromkeys(write.only)
-        there = []
+        there = {}
         for item_id in ids:
             item = self._item(item_id)
             if item is not None and (write.only is None or write.selects(item)):
                 check_label(write.label_prefixes, item.label)
-                there.append(item_id)
-        return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there))
+                there[item_id] = item.label
+        return WriteResult(self._insert((item_id, None) for item_id in there), deleted=len(there), gone=there)
 
     def _meant(self, write: Delete) -> Iterable[str]:
         """Return the ids of the items to delete, each once."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from search_svc.index.journal import StoredItem
@@ -76,3 +76,5 @@ class WriteResult:
     unchanged: int = 0
     """Items that were there already, the same in everything."""
     deleted: int = 0
+    gone: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the items that were deleted or replaced, by item id."""

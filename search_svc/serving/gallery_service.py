@@ -26,7 +26,7 @@ from search_svc.serving.compactor import Compactor
 from search_svc.serving.cut_messages import cut_message
 from search_svc.serving.gallery_reader import GalleryReader, ItemFilter
 from search_svc.serving.pages import PageRequest, token_after
-from svckit.access import callers
+from svckit.access import callers, facts
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError, rejected
 from svckit.interceptor import deadline
@@ -73,6 +73,13 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
     async def AddItems(self, request: gallery_pb2.AddItemsRequest, context: Context) -> gallery_pb2.AddItemsResponse:
         done = await self._write(await self._read_add(request, deadline(context)))
+        if done.gone:
+            facts.tell(
+                {
+                    "replaced_ids": facts.first(done.gone),
+                    "replaced_labels": facts.first(dict.fromkeys(done.gone.values())),
+                }
+            )
         return gallery_pb2.AddItemsResponse(
             added=done.added, replaced=done.replaced, unchanged=done.unchanged, journal_sequence=done.sequence
         )
@@ -83,6 +90,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         done = await self._delete(
             item_reader.read_delete(request, deadline(context), callers.current.get().label_prefixes)
         )
+        facts.tell({"item_ids": facts.first(done.gone), **facts.of_labels(done.gone.values())})
         return gallery_pb2.DeleteItemsResponse(deleted=done.deleted, journal_sequence=done.sequence)
 
     async def GetItem(self, request: gallery_pb2.GetItemRequest, context: Context) -> gallery_pb2.GetItemResponse:
@@ -142,12 +150,12 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             return await self._write(write)
         # The parts are written one after another: none is, if one may not be.
         await self._read(lambda reader: reader.check_labels(write, ids))
-        done, deleted = WriteResult(0), 0
+        done, gone = WriteResult(0), dict[str, str]()
         for start in range(0, len(ids), _DELETED_AT_ONCE):
             part = dataclasses.replace(write, only=ids[start : start + _DELETED_AT_ONCE])
             done = await self._write(part)
-            deleted += done.deleted
-        return dataclasses.replace(done, deleted=deleted)
+            gone |= done.gone
+        return dataclasses.replace(done, deleted=len(gone), gone=gone)
 
     def _check_writable(self) -> Batcher[Write, WriteResult]:
         if self._writes is None:

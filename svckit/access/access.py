@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from svckit.access import facts
 from svckit.access.audit import AuditLog
-from svckit.access.callers import ANYBODY, NO_LIMITS, Caller, current
+from svckit.access.callers import ANYBODY, NO_LIMITS, ROLES, Caller, current
 from svckit.access.identity import Identity
 from svckit.access.methods import METHODS, UNKNOWN, Method
 from svckit.access.quotas import Bucket, Quotas
@@ -95,7 +96,7 @@ class Access:
             wanted = call.asks.role.word
             raise ServiceError(
                 Reason.ROLE_REQUIRED,
-                f"{call.caller.name} has the role {call.caller.role.word}, and {call.method} needs {wanted}",
+                f"{call.caller.name} has {_role(call.caller)}, and {call.method} needs {wanted}",
                 metadata={"role": call.caller.role.word, "needed": wanted},
             )
 
@@ -108,6 +109,7 @@ class Access:
         asks, caller = call.asks, _caller(call)
         if self._audit and asks.asked:
             call.facts.update(asks.asked(request))
+            facts.noted.set(call.facts)
         if caller.limits is not NO_LIMITS:
             self._quotas.check(caller, photos=asks.photos(request), k=asks.k(request))
 
@@ -159,6 +161,12 @@ def _appended(audit: AuditLog, fields: Mapping[str, Any]) -> asyncio.Future[None
 def _caller(call: Call) -> Caller:
     assert call.caller is not None
     return call.caller
+
+
+def _role(caller: Caller) -> str:
+    if caller.role:
+        return f"the role {caller.role.word}"
+    return f"none of the roles {', '.join(ROLES)} in the claim `roles` of its JWT, and its subject is that of no caller that is listed"
 
 
 def _why(error: ServiceError) -> Mapping[str, Any]:

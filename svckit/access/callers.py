@@ -10,6 +10,8 @@ from svckit.errors import Reason, ServiceError
 class Role(IntEnum):
     """What a caller may do. Each role may do all that those before it may."""
 
+    NONE = 0
+    """Nothing: a JWT that its issuer has given none of the others."""
     QUERY = 1
     """Ask: embed and detect, search and classify, and read whatever is there."""
     ENROL = 2
@@ -23,7 +25,8 @@ class Role(IntEnum):
         return self.name.lower()
 
 
-ROLES = {role.word: role for role in Role}
+ROLES = {role.word: role for role in Role if role}
+"""Those that files and JWTs may name."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,8 @@ from types import MappingProxyType
 from typing import Any
 
 from svckit.access.callers import Role
+from svckit.access.facts import Facts, first, of_labels
 
-_MOST_NAMED = 10
-"""Most labels or ids that a line of the audit log names."""
-_LONGEST_NAME = 128
-
-Facts = Mapping[str, Any]
 _NO_FACTS: Facts = MappingProxyType({})
 
 
@@ -56,24 +52,20 @@ def _tensor(request: Any) -> int:
 
 
 def _add_asked(request: Any) -> Facts:
-    labels = dict.fromkeys(item.label for item in request.items)
     batches = dict.fromkeys(item.batch_id for item in request.items if item.batch_id)
-    facts = {"items": len(request.items), "labels": _first(labels), "labels_in_all": len(labels)}
-    return {**facts, "batch_ids": _first(batches)} if batches else facts
+    ids = first(item.item_id for item in request.items)
+    facts = {"items": len(request.items), "item_ids": ids, **of_labels(item.label for item in request.items)}
+    return {**facts, "batch_ids": first(batches)} if batches else facts
 
 
 def _delete_asked(request: Any) -> Facts:
     match request.WhichOneof("selector"):
         case "label":
-            return {"labels": _first([request.label]), "labels_in_all": 1}
+            return of_labels([request.label])
         case "batch_id":
-            return {"batch_ids": _first([request.batch_id])}
+            return {"batch_ids": first([request.batch_id])}
     ids = request.item_ids.item_ids
-    return {"items": len(ids), "item_ids": _first(ids)}
-
-
-def _first(texts: Any) -> list[str]:
-    return [text[:_LONGEST_NAME] for text, _ in zip(texts, range(_MOST_NAMED), strict=False)]
+    return {"items": len(ids), "item_ids": first(ids)}
 
 
 def _add_done(response: Any) -> Facts:

@@ -242,7 +242,12 @@ def test_the_same_write_again_changes_nothing_and_says_so(tmp_path):
     base = DictBase({"base": stored("b")})
     add = Add({"x": stored("a"), "base": stored("b")})
     assert written(tmp_path, add, add, base=base) == [WriteResult(1, added=1, unchanged=1), WriteResult(1, unchanged=2)]
-    assert written(tmp_path, Delete(("x",)), Delete(("x",)), base=base) == [WriteResult(2, deleted=1), WriteResult(2)]
+    assert written(tmp_path, Delete(("x",)), Delete(("x",)), base=base) == [
+        WriteResult(2, deleted=1, gone={"x": "a"}),
+        WriteResult(2),
+    ]
+    (replaced,) = written(tmp_path, Add({"base": stored("c"), "new": stored("d")}), base=base)
+    assert replaced == WriteResult(4, added=1, replaced=1, gone={"base": "b"})
 
 
 class TestPruning:

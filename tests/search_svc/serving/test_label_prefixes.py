@@ -157,6 +157,31 @@ def test_its_own_labels_are_added_replaced_and_deleted_and_noted(galleries, star
     assert lines[1]["journal_sequence"] == added.journal_sequence + 1
 
 
+@pytest.mark.parametrize(
+    "selector",
+    [{"item_ids": gallery_pb2.ItemIds(item_ids=["theirs", "ours", "none"])}, {"batch_id": "b"}, {"label": OURS}],
+    ids=["by ids", "by batch", "by label"],
+)
+def test_a_deletion_is_noted_with_the_items_and_the_labels_that_went(galleries, started, selector):
+    _, everybody = galleries
+    everybody.delete(**selector)
+    line = json.loads(started[1].read_text().splitlines()[-1])
+    wanted = {"label": [OURS]}.get(next(iter(selector)), [OURS, THEIRS])
+    assert (line["caller"], sorted(line["labels"]), line["labels_in_all"]) == ("all", sorted(wanted), len(wanted))
+    gone = {"label": ["ours"], "batch_id": ["ours", "theirs"], "item_ids": ["none", "ours", "theirs"]}
+    assert sorted(line["item_ids"]) == gone[next(iter(selector))]
+
+
+def test_an_item_that_another_takes_the_place_of_is_noted_with_its_label(galleries, started):
+    _, everybody = galleries
+    everybody.add(theirs=OURS, new=OURS)
+    line = json.loads(started[1].read_text().splitlines()[-1])
+    assert (line["item_ids"], line["labels"], line["replaced"]) == (["theirs", "new"], [OURS], 1)
+    assert (line["replaced_ids"], line["replaced_labels"]) == (["theirs"], [THEIRS])
+    everybody.add(theirs=OURS)
+    assert "replaced_ids" not in json.loads(started[1].read_text().splitlines()[-1])
+
+
 async def test_a_deletion_in_several_writes_makes_none_if_one_may_not_be(tmp_path, monkeypatch):
     """Writes of many items are split, so that others come between; what is refused must not be half done."""
     monkeypatch.setattr(gallery_service, "_DELETED_AT_ONCE", 1)
@@ -175,5 +200,5 @@ async def test_a_deletion_in_several_writes_makes_none_if_one_may_not_be(tmp_pat
             assert replayed(tmp_path).keys() == {"a", "b", "c"}
             done = await service._delete(Delete(label=OURS, label_prefixes=("acme ",)))
     writer.close()
-    assert done.deleted == 2
+    assert (done.deleted, done.gone) == (2, {"a": OURS, "b": OURS})
     assert replayed(tmp_path).keys() == {"c"}

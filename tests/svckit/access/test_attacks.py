@@ -282,8 +282,13 @@ async def test_a_jwt_has_the_role_it_says_or_that_of_the_caller_who_is_listed_an
     )
     assert lines(server)[-1]["caller"] == "jwt:chief"
     low = grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"
-    async with refused(server, *low, None):
-        await embed(server.channel, signed(key))
+    for roles in ({}, {"roles": ["other", "none"]}):
+        async with refused(server, *low, "jwt:u") as caught:
+            await embed(server.channel, signed(key, **roles))
+        assert caught.details["ErrorInfo"].metadata == {"role": "none", "needed": "query"}
+        assert caught.value.details().startswith("jwt:u has none of the roles query, enrol, admin in the claim `roles`")
+    async with refused(server, *low, "jwt:u", "/vmmr.gallery.v1.GalleryService/DeleteItems"):
+        await gallery(server.channel, "DeleteItems", gallery_pb2.DeleteItemsRequest(batch_id="b"), signed(key))
     async with refused(server, *low, "shop", COMPACT):
         token = signed(key, sub="shop-by-jwt", roles=["admin"])
         await gallery(server.channel, "Compact", gallery_pb2.CompactRequest(), token)
@@ -337,6 +342,7 @@ async def test_writes_are_noted_with_who_what_how_many_and_the_sequence(served, 
         "method": "/vmmr.gallery.v1.GalleryService/AddItems",
         "outcome": "OK",
         "items": 3,
+        "item_ids": ["0", "1", "2"],
         "labels": ["lada_niva_1999"],
         "labels_in_all": 1,
         "batch_ids": ["b"],

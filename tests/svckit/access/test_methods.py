@@ -72,10 +72,11 @@ def test_photos_over_kserve_are_at_most_what_was_sent(told, sent, counted):
 
 
 def test_what_a_write_is_about_is_bounded():
-    items = [gallery_pb2.Item(item_id=str(n), label=f"{n} {'x' * 500}", batch_id="b") for n in range(30)]
+    items = [gallery_pb2.Item(item_id=f"{n} {'i' * 500}", label=f"{n} {'x' * 500}", batch_id="b") for n in range(30)]
     facts = METHODS[f"{GALLERY}AddItems"].asked(gallery_pb2.AddItemsRequest(items=items))
     assert (facts["items"], facts["labels_in_all"], facts["batch_ids"]) == (30, 30, ["b"])
-    assert [len(label) for label in facts["labels"]] == [128] * 10
+    for names in ("labels", "item_ids"):
+        assert [len(name) for name in facts[names]] == [128] * 10
 
 
 @pytest.mark.parametrize(
