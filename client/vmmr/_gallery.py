@@ -7,7 +7,7 @@ from datetime import datetime
 
 from vmmr._errors import VmmrError
 from vmmr._photos import Photo
-from vmmr._types import Embeddings, Item, Neighbour
+from vmmr._types import Embeddings, Item, Neighbour, check_item
 from vmmr.label_names import label_fault
 from vmmr.photo_names import is_utf8
 
@@ -93,6 +93,7 @@ class NewItem(Photo):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_item(self)
         if not self.label:
             raise ValueError("label must not be empty")
         if fault := label_fault(self.label):

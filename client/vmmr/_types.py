@@ -1,8 +1,8 @@
 """Arguments and results of the clients: plain frozen values, never protobuf messages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,9 @@ class Item:
     cut: Cut | None = None
     """The part of the photo that its embedding is of. None: not known."""
 
+    def __post_init__(self) -> None:
+        check_item(self)
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -87,6 +90,8 @@ class Filter:
     max_year: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("makes", "models", "labels"):
+            _check_texts(name, getattr(self, name))
         _check_range(min_year=self.min_year, max_year=self.max_year)
 
 
@@ -341,6 +346,35 @@ def _in_words(label: Label, years: str) -> str:
 
 def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
+
+
+def check_item(item: Any) -> None:
+    """Raise TypeError, naming the field, if what describes an item is not of the kind that it must be."""
+    for name in ("item_id", "label", "uri", "batch_id"):
+        _check_text(name, getattr(item, name))
+    if not isinstance(item.attributes, Mapping):
+        raise TypeError(f"attributes must be a mapping of str to str, got {_kind(item.attributes)}")
+    for key, value in item.attributes.items():
+        _check_text("each key of attributes", key)
+        _check_text(f"attributes[{key!r}]", value)
+
+
+def _check_text(name: str, value: object) -> None:
+    if isinstance(value, str):
+        return
+    hint = f": give its label, {value.label!r}" if isinstance(value, Label) else ""
+    raise TypeError(f"{name} must be a str, got {_kind(value)}{hint}")
+
+
+def _check_texts(name: str, values: object) -> None:
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise TypeError(f'{name} must be a tuple of str, such as ("honda",), got {_kind(values)}')
+    for position, value in enumerate(values):
+        _check_text(f"{name}[{position}]", value)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _check_range(**numbers: int | None) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,31 @@ async def test_photos_to_add_may_come_asynchronously(services):
 
     async with vmmr.AsyncClient(*services.targets) as client:
         assert [o.error async for o in client.add_photos(two())] == [None, None]
+
+
+LABEL = vmmr.Label("honda_pilot_2011", "honda", "pilot", 2011)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Item("a", LABEL), "label must be a str, got Label: give its label, 'honda_pilot_2011'"),
+        (lambda: Item(LABEL, "a"), "item_id must be a str, got Label"),
+        (lambda: Item(1, "x"), "item_id must be a str, got int"),
+        (lambda: Item("a", "x", batch_id=None), "batch_id must be a str, got NoneType"),
+        (lambda: Item("a", "x", uri=Path("a.jpg")), "uri must be a str, got PosixPath"),
+        (lambda: Item("a", "x", attributes={"doors": 4}), "attributes['doors'] must be a str, got int"),
+        (lambda: Item("a", "x", attributes="doors"), "attributes must be a mapping of str to str, got str"),
+        (lambda: NewItem(b"1", label=LABEL), "label must be a str, got Label: give its label"),
+        (lambda: NewItem(b"1", label="x", item_id=7), "item_id must be a str, got int"),
+        (lambda: vmmr.Filter(makes="honda"), 'makes must be a tuple of str, such as ("honda",), got str'),
+        (lambda: vmmr.Filter(labels=(LABEL,)), "labels[0] must be a str, got Label: give its label"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_with_what_is_wanted(make, said):
+    with pytest.raises(TypeError) as caught:
+        make()
+    assert str(caught.value).startswith(said)
 
 
 def test_a_photo_without_a_label_is_refused():
