@@ -71,6 +71,18 @@ def back_up(index_dir: Path, destination: str, keep: int = 0) -> Backup:
     return done
 
 
+def refuse_another(source: str, index_dir: Path) -> None:
+    """Raise CommandError if the newest backup is known to be of another index."""
+    place = Place.at(source)
+    numbers = records.numbers(place)
+    if not numbers:
+        return
+    with tempfile.TemporaryDirectory() as work:
+        theirs, ours = records.read(place, numbers[-1], Path(work)).lineage, lineage.find(index_dir)
+    if theirs.index not in ("", ours.index):
+        raise CommandError(f"{_of_another(place, theirs, index_dir, ours)}: name the index that it is of")
+
+
 def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Backup:
     """Make an index of the newest backup, whole or not at all; `index_dir` must not be there.
 
@@ -144,15 +156,17 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
 def _refuse_another(index_dir: Path, ours: Lineage, place: Place, newest: Lineage) -> None:
     """Raise CommandError if a backup of the index, whose lineage is `ours`, must not follow the newest one."""
     if newest.index not in ("", ours.index):
-        mine = ours.index or "one that has no id"
-        raise CommandError(
-            f"{place.shown} is of another index, {newest.index}, and {index_dir} is {mine}: name another folder"
-        )
+        raise CommandError(f"{_of_another(place, newest, index_dir, ours)}: name another folder")
     if newest.index and not ours.has(newest.history, 0):
         raise CommandError(
             f"{place.shown} goes on with the backups of an index that was restored of it, or is a copy: two must not share a folder, "
             f"so name another one for {index_dir}"
         )
+
+
+def _of_another(place: Place, theirs: Lineage, index_dir: Path, ours: Lineage) -> str:
+    mine = ours.index or "one that has no id"
+    return f"{place.shown} is of another index, {theirs.index}, and {index_dir} is {mine}"
 
 
 def _going_on(index_dir: Path, ours: Lineage, newest: Record, sequence: int, snapshot: Snapshot | None) -> Lineage:

@@ -49,8 +49,8 @@ def found_or_made(index_dir: Path) -> Lineage:
 
     Raise ArtifactError if it is damaged.
     """
-    if (index_dir / _FILE).exists():
-        return _read(index_dir / _FILE)
+    if (found := find(index_dir)).index:
+        return found
     made = Lineage(_made_up(), _made_up())
     try:
         write(index_dir, made)
@@ -59,6 +59,11 @@ def found_or_made(index_dir: Path) -> Lineage:
             return Lineage()
         raise
     return made
+
+
+def find(index_dir: Path) -> Lineage:
+    """Return an index's lineage; one that is not known if it has none. Raise ArtifactError if it is damaged."""
+    return _read(index_dir / _FILE) if (index_dir / _FILE).exists() else Lineage()
 
 
 def write(index_dir: Path, lineage: Lineage) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_svc.engine.local import LocalEngine
-from search_svc.index.backup import Backup, restore
+from search_svc.index.backup import Backup, refuse_another, restore
 from search_svc.index.backup_command import add_at_sequence, told
 from search_svc.index.index_dir import current, version_names
 from search_svc.index.journal import Journal
@@ -65,8 +65,9 @@ def _run(args: argparse.Namespace) -> None:
 def drill(backups: str, index_dir: Path, at_sequence: int | None = None) -> Drill:
     """Restore a backup, compare it with the index, and remove it.
 
-    Raise CommandError if their answers differ, or if the index has let go of what it was then, and what `restore` raises.
+    Raise CommandError if their answers differ, if the backup is of another index, or if the index has let go of what it was then, and what `restore` raises.
     """
+    refuse_another(backups, index_dir)
     with tempfile.TemporaryDirectory() as work:
         restored = Path(work) / "index"
         backup = restore(backups, restored, at_sequence)

@@ -49,6 +49,18 @@ def test_a_backup_answers_as_its_index(index, backups):
     assert (done.queries, done.exact) == (32 + 3 + 32, False)
 
 
+@pytest.mark.parametrize("with_id", [True, False])
+def test_the_backups_of_another_index_are_told_as_that(index, backups, tmp_path, with_id):
+    other = tmp_path / "other"
+    build(other, IndexSpec(), unit(60, 5))
+    if with_id:
+        back_up(other, str(tmp_path / "its own"))
+    mine = "[0-9a-f]{32}" if with_id else "one that has no id"
+    said = f"^{backups} is of another index, [0-9a-f]{{32}}, and {other} is {mine}: name the index that it is of$"
+    with pytest.raises(CommandError, match=said):
+        drill(backups, other)
+
+
 def test_also_after_more_was_written_and_compacted(index, backups):
     with_writes(index, 5, seed=3)
     assert drill(backups, index).backup.journal_sequence == 3
@@ -72,8 +84,9 @@ def test_an_index_that_has_let_go_of_what_it_was_cannot_be_compared_with(index, 
         drill(backups, index)
 
 
-def test_another_gallery_is_told(built, backups, tmp_path):
+def test_another_gallery_is_told(built, index, backups, tmp_path):
     other = shutil.copytree(built, tmp_path / "other")
+    shutil.copy(index / "ID", other)
     with_writes(other, 3, seed=4)
     with pytest.raises(CommandError, match=r"of 67 queries are answered otherwise by the backup than by the index"):
         drill(backups, other)
