@@ -21,7 +21,7 @@ from vmmr._channel import TLS
 from vmmr._errors import CallError, UnavailableError
 from vmmr._flows import Reply
 from vmmr._rereading import Reread
-from vmmr._tls_probe import speaks_tls
+from vmmr._tls_probe import speaks_tls, wants_certificate
 from vmmr._tracing import Metadata
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
@@ -59,6 +59,8 @@ class Connection:
     """Channels to each service, used in turn."""
     reconnect_s: float | None = None
     """Seconds after which a service that can't be reached is given up."""
+    shows_certificate: bool = False
+    """Whether the client has a certificate of its own."""
     closed: bool = False
     _channels: WeakSet[Any] = field(default_factory=WeakSet)
     """Those in use: by calls to come, or by calls under way that began before the TLS files changed."""
@@ -98,7 +100,8 @@ class Connection:
             for name, target in targets.items()
         }
         credentials = _channel.credentials(tls) if tls else None
-        return cls(channel_module, targets, options, credentials, token, connections, reconnect_s)
+        shows = tls is not None and tls.cert is not None
+        return cls(channel_module, targets, options, credentials, token, connections, reconnect_s, shows)
 
     def check_open(self) -> None:
         """Raise RuntimeError if the client is closed, or was used before this process was forked, before an operation starts."""
@@ -140,16 +143,25 @@ class Connection:
             raise
 
     def check_tls(self, call: Call[Any], error: CallError) -> None:
-        """Raise UnavailableError if the server hung up because it expects TLS, which this client does not have.
+        """Raise UnavailableError if the server hung up because it expects TLS, or a certificate, which this client does not have.
 
         Ask the server, by a connection: that takes a moment, a second at most.
         """
         target = self.targets[call.service]
-        if self.credentials is None and error.reason is None and speaks_tls(target, _PROBE_S):
-            message = f"{_service(call, target)} expects TLS, and this client has none: give tls"
-            raise UnavailableError(
-                message, status=error.status, reason=_failures.TLS_FAILED, request_id=error.request_id
-            )
+        if error.reason is not None or self.shows_certificate:
+            return
+        if self.credentials is None and speaks_tls(target, _PROBE_S):
+            lacks = "expects TLS, and this client has none: give tls"
+        elif self.credentials is not None and wants_certificate(target, _PROBE_S):
+            lacks = "expects a client's certificate, and this client has none: give cert and key of tls"
+        else:
+            return
+        raise UnavailableError(
+            f"{_service(call, target)} {lacks}",
+            status=error.status,
+            reason=_failures.TLS_FAILED,
+            request_id=error.request_id,
+        )
 
     def close(self) -> list[Any]:
         """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await.

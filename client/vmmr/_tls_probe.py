@@ -4,6 +4,28 @@ import socket
 import ssl
 
 
+def wants_certificate(target: str, timeout_s: float) -> bool:
+    """Return whether a server at `host:port` hangs up on a client that shows no certificate, once their handshake has ended.
+
+    Other servers of gRPC speak first then. gRPC's own ends the connection without a word, others say why.
+    """
+    host, _, port = target.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is sent over this connection: who the server is does not matter.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        address = (host.rpartition("/")[2].strip("[]"), int(port))
+        with socket.create_connection(address, timeout_s) as plain, context.wrap_socket(plain) as secure:
+            # In TLS 1.3 the client's handshake has ended before the server looks for a certificate.
+            return not secure.recv(1)
+    except ssl.SSLError as error:
+        return "CERTIFICATE_REQUIRED" in (error.reason or "")
+    except (OSError, ValueError):
+        return False
+
+
 def speaks_tls(target: str, timeout_s: float) -> bool:
     """Return whether a server at `host:port` answers as TLS servers do. False if nobody answers, or the target is of another kind."""
     host, _, port = target.rpartition(":")
