@@ -92,7 +92,7 @@ def _of_folders(args: argparse.Namespace) -> Iterator[Finding]:
     yield found
     yield folders.fit(info, version)
     if not index.is_dir():
-        yield not_checked("disk", f"there is no folder {index}")
+        yield not_checked("disk", f"{index} is no folder")
         return
     checks = {"permissions": folders.writing, "disk space": folders.room, "disk speed": folders.flushing}
     for name, check in checks.items():

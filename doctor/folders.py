@@ -27,8 +27,17 @@ _LEAST_ROOM = 100 * 2**20
 _ERRORS = (ArtifactError, ConfigError, CommandError, OSError)
 
 
+def not_a_folder(check: str, path: Path, flag: str) -> Finding | None:
+    """Return that what should be a folder is something else; None if it is one, or is not there."""
+    if not path.exists() or path.is_dir():
+        return None
+    return fail(check, f"{path} is a file, and a folder is wanted", f"name the folder that it is in by {flag}")
+
+
 def model(path: Path) -> tuple[Finding, BundleInfo | None]:
     """Verify a model bundle, or the one that would be chosen from a folder of bundles."""
+    if other := not_a_folder("model", path, "--model"):
+        return other, None
     try:
         info = bundle.read(choose_bundle(path, "auto", gpu=False))
     except _ERRORS as error:
@@ -38,6 +47,8 @@ def model(path: Path) -> tuple[Finding, BundleInfo | None]:
 
 def gallery(path: Path) -> tuple[Finding, IndexVersion | None]:
     """Verify the current version of an index, and its journal, and that together they are the gallery."""
+    if other := not_a_folder("gallery", path, "--index"):
+        return other, None
     try:
         version = IndexVersion.open(path)
         sequence = max(verify(path), version.manifest.journal_sequence)

@@ -282,6 +282,18 @@ def test_a_real_pair_is_well_and_one_of_another_gallery_is_not(run, built):
     assert found["a photo"]["state"] == "not checked"
 
 
+def test_a_file_in_place_of_a_folder_is_told_as_that(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for check, found, flag in (
+        ("model", folders.model(file), "--model"),
+        ("gallery", folders.gallery(file), "--index"),
+    ):
+        assert (found[0].check, found[0].state, found[1]) == (check, FAIL, None)
+        assert found[0].text == f"{file} is a file, and a folder is wanted"
+        assert flag in found[0].advice
+
+
 def test_a_check_that_fails_itself_is_told_and_the_others_go_on():
     assert (
         guarded("x", lambda: 1 // 0).text
