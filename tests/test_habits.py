@@ -107,18 +107,14 @@ def test_every_hook_is_a_step_of_make_check():
 
 def test_a_test_that_hangs_outside_python_fails_by_name_and_the_others_run(tmp_path):
     (tmp_path / "test_hanging.py").write_text(
-        "import ctypes, signal\n"
-        "def test_hangs():\n"
-        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\n"
-        "    ctypes.CDLL(None).pause()\n"
-        "def test_after_it(): pass\n"
+        "import ctypes\ndef test_hangs(): ctypes.CDLL(None).pause()\ndef test_after_it(): pass\n"
     )
-    limits = ["-o", "timeout=1", "-o", "faulthandler_timeout=3"]
+    limits = ["-o", "timeout=0", "-o", "faulthandler_timeout=10"]
     command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", *limits, "-n", "1", tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "1 failed, 1 passed" in ended.stdout
     assert re.search(r"worker '\w+' crashed while running '.*test_hanging.py::test_hangs'", ended.stdout)
-    assert "Timeout (0:00:03)!" in ended.stdout + ended.stderr  # and where it hung
+    assert "Timeout (0:00:10)!" in ended.stdout + ended.stderr  # and where it hung
 
 
 def test_no_program_is_started_by_a_fork_of_ours():
