@@ -38,15 +38,22 @@ VALUES = {
         "metrics": {"serviceMonitor": True},
     },
     "without a page": {"web": {"enabled": False}, "networkPolicy": {"enabled": False}},
+    "on a Ray cluster": {
+        "image": {"registry": "registry.example.com/cars", "pullSecrets": [{"name": "pull"}]},
+        "search": {"ray": {"enabled": True, "claim": "gallery", "nodes": 5, "cores": 8, "memory": "32Gi"}},
+        "tls": {"secret": "tls", "mutual": True},
+        "token": {"secret": "token"},
+        "metrics": {"serviceMonitor": True},
+    },
     "slow to end": {"shutdown": {"preStopSeconds": 30, "drainPauseSeconds": 2.5, "drainSeconds": 300}},
 }
 IMAGES = ("vmmr-embedder", "vmmr-search", "vmmr-web")
 PROGRAMS = {service.name: service for service in SERVICES}
 
 
-def render(values, folder=CHART):
+def render(values, folder=CHART, name="cars"):
     with helm.Chart.load(str(folder)) as chart:
-        texts = chart.render(values, name="cars", namespace="shop").values()
+        texts = chart.render(values, name=name, namespace="shop").values()
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
@@ -66,6 +73,13 @@ def workloads(objects):
     return of(objects, "Deployment", "StatefulSet")
 
 
+def ray_pods(objects):
+    """The templates of the pods that KubeRay starts: the head's, and that of the nodes."""
+    for each in of(objects, "RayCluster"):
+        for group in (each["spec"]["headGroupSpec"], *each["spec"]["workerGroupSpecs"]):
+            yield group["template"]
+
+
 def containers(objects):
     """(the pod's specification, its container, the service that runs in it) of each workload."""
     for workload in workloads(objects):
@@ -83,8 +97,15 @@ def settings(container, service):
 
 def test_every_object_is_valid_for_kubernetes(objects):
     for each in objects:
-        if each["kind"] != "ServiceMonitor":  # of the Prometheus operator
+        if each["kind"] not in ("ServiceMonitor", "RayCluster"):  # of the Prometheus operator, and of KubeRay
             kubernetes.validate(each, "1.34", strict=True)
+    for pod in ray_pods(objects):
+        kubernetes.validate({"apiVersion": "v1", "kind": "Pod"} | pod, "1.34", strict=True)
+
+
+def ray(**values):
+    """Values of `search`, for a Ray cluster."""
+    return {"ray": {"enabled": True, "claim": "gallery"} | values}
 
 
 WRONG = {
@@ -102,6 +123,34 @@ WRONG = {
     "a resource that is no amount": ({"web": {"resources": {"limits": {"memory": "much"}}}}, "memory"),
     "a pull policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
     "mutual TLS without TLS": ({"tls": {"mutual": True}}, "secret"),
+    "a Ray cluster without a volume": ({"search": ray(claim="")}, "search.ray.claim must name"),
+    "a Ray cluster without nodes": ({"search": ray(nodes=0)}, "nodes"),
+    "a part of a core": ({"search": ray(cores=0.5)}, "cores"),
+    "memory that is no amount": ({"search": ray(memory="much")}, "memory"),
+    "more replicas than nodes": (
+        {"search": ray(nodes=2, shardReplicas=3)},
+        "shardReplicas must be <= search.ray.nodes",
+    ),
+    "a writer beside a Ray cluster": (
+        {"search": ray() | {"writer": {"enabled": True}}},
+        "search.writer.enabled does not go",
+    ),
+    "backups beside a Ray cluster": (
+        {"search": ray() | {"gallery": "s3://bucket/backups"}},
+        "search.gallery does not go",
+    ),
+    "newer backups beside a Ray cluster": (
+        {"search": ray() | {"galleryRevision": "2"}},
+        "search.galleryRevision does not go",
+    ),
+    "a Ray cluster that others reach": (
+        {"search": ray(), "networkPolicy": {"enabled": False}},
+        "networkPolicy.enabled must be true",
+    ),
+    "front ends that scale": (
+        {"search": ray() | {"autoscaling": {"enabled": True}}},
+        "search.autoscaling.enabled does not go",
+    ),
 }
 
 
@@ -249,6 +298,10 @@ def test_what_is_served_is_in_the_image_or_was_fetched_to_where_it_is_looked_for
             continue
         place = str(getattr(served, where))
         fetching = pod.get("initContainers", [])
+        if not fetching and getattr(served, "engine", "local") == "ray":
+            (folder,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "data")
+            assert place == f"{folder}/index"
+            continue
         if not fetching:
             assert place == service.command[-1]
             continue
@@ -301,6 +354,8 @@ def test_a_rolling_update_never_has_fewer_servers(objects):
 
 def test_selectors_find_the_pods_of_one_workload(objects):
     labels = {w["metadata"]["name"]: w["spec"]["template"]["metadata"]["labels"] for w in workloads(objects)}
+    for each in of(objects, "RayCluster"):
+        labels[each["metadata"]["name"]] = each["spec"]["headGroupSpec"]["template"]["metadata"]["labels"]
     chosen = [
         (each["metadata"]["name"], selector)
         for each in objects

@@ -13,7 +13,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- /* The components that this release has: what they are called, the values and the ports of each. */}}
 {{- define "vmmr.components" -}}
 - {component: embedder, prefix: VMMR_EMBEDDER, port: 50051, grpc: true, values: embedder, batcher: embed}
-- {component: search, prefix: VMMR_SEARCH, port: 50052, grpc: true, values: search, batcher: search}
+- {component: search, prefix: VMMR_SEARCH, port: 50052, grpc: true, values: search, batcher: search, ray: {{ .Values.search.ray.enabled }}}
 {{- if .Values.search.writer.enabled }}
 - {component: search-writer, prefix: VMMR_SEARCH, port: 50052, grpc: true, values: search, writer: true}
 {{- end }}
@@ -32,6 +32,7 @@ capabilities: {drop: [ALL]}
 {{- define "vmmr.arguments" -}}
 {{- $values := get .root.Values .values }}
 {{- if eq .component "embedder" }}[serve, --model, {{ ternary "/data/model" "/model" (ne $values.model "") }}]
+{{- else if .ray }}[serve, --index, /data/index, --read-only]
 {{- else if .writer }}[serve, --index, /data/gallery{{ with $values.gallery }}, --backup-to, {{ . | quote }}{{ end }}]
 {{- else if eq .component "search" }}[serve, --index, {{ ternary "/data/gallery" "/index" (ne $values.gallery "") }}, --read-only]
 {{- else }}[serve]
@@ -56,6 +57,11 @@ capabilities: {drop: [ALL]}
 {{- if $root.Values.tls.mutual }}{{- $_ := set $env (printf "%s_TLS_CLIENT_CA" .prefix) "/tls/ca.crt" }}{{- end }}
 {{- end }}
 {{- if $root.Values.token.secret }}{{- $_ := set $env (printf "%s_TOKEN_FILE" .prefix) "/token/token" }}{{- end }}
+{{- if .ray }}
+{{- $_ := set $env "VMMR_SEARCH_ENGINE" "ray" }}
+{{- $_ := set $env "VMMR_SEARCH_RAY_ADDRESS" (printf "%s-head-svc:6379" (include "vmmr.ray.name" $root)) }}
+{{- $_ := set $env "VMMR_SEARCH_REPLICAS" (toString $root.Values.search.ray.shardReplicas) }}
+{{- end }}
 {{- else }}
 {{- $name := include "vmmr.name" $root }}
 {{- $_ := set $env "VMMR_WEB_EMBEDDER" (printf "%s-embedder.%s.svc:50051" $name $root.Release.Namespace) }}
@@ -101,10 +107,39 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{- /* What the pods of all components may do, and that those of one are spread over zones and nodes. */}}
+{{- define "vmmr.anyPod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+topologySpreadConstraints:
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "vmmr.labels" $ | nindent 8 }}
+        {{- with $.node }}
+        ray.io/node-type: {{ . }}
+        {{- end }}
+  {{- end }}
+{{- end }}
+
 {{- define "vmmr.pod" -}}
 {{- $root := .root }}
 {{- $values := get $root.Values .values }}
 {{- $fetch := include "vmmr.fetch" . }}
+{{- $image := include "vmmr.image" (dict "root" $root "image" (ternary (dig "ray" "image" "" $values) $values.image (eq (toString .ray) "true"))) }}
 metadata:
   labels:
     {{- include "vmmr.labels" . | nindent 4 }}
@@ -112,32 +147,12 @@ metadata:
   annotations: {vmmr/gallery-revision: {{ $values.galleryRevision | quote }}}
   {{- end }}
 spec:
-  automountServiceAccountToken: false
-  enableServiceLinks: false
-  {{- with $root.Values.image.pullSecrets }}
-  imagePullSecrets: {{ toJson . }}
-  {{- end }}
+  {{- include "vmmr.anyPod" . | nindent 2 }}
   terminationGracePeriodSeconds: {{ add (include "vmmr.ending" $root) 5 }}
-  securityContext:
-    runAsNonRoot: true
-    runAsUser: 10001
-    runAsGroup: 10001
-    fsGroup: 10001
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile: {type: RuntimeDefault}
-  topologySpreadConstraints:
-    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
-    - maxSkew: 1
-      topologyKey: {{ . }}
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels:
-          {{- include "vmmr.labels" $ | nindent 10 }}
-    {{- end }}
   {{- if $fetch }}
   initContainers:
     - name: fetch
-      image: {{ include "vmmr.image" (dict "root" $root "image" $values.image) }}
+      image: {{ $image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       command: {{ $fetch }}
       securityContext: {{- include "vmmr.securityContext" . | nindent 8 }}
@@ -151,8 +166,16 @@ spec:
   {{- end }}
   containers:
     - name: {{ .component }}
-      image: {{ include "vmmr.image" (dict "root" $root "image" $values.image) }}
+      image: {{ $image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      {{- if .ray }}
+      # A front end is a node of the cluster without cores of its own. Its part of Ray ends with the container, after the server.
+      command:
+        - sh
+        - -c
+        - ray start --address="$VMMR_SEARCH_RAY_ADDRESS" --num-cpus=0 --object-store-memory=268435456 --disable-usage-stats && exec vmmr-search "$@"
+        - vmmr-search
+      {{- end }}
       args: {{ include "vmmr.arguments" . }}
       env: {{- include "vmmr.environment" . | nindent 8 }}
       {{- if and .writer $root.Values.storageSecret }}
@@ -182,6 +205,10 @@ spec:
         {{- if $fetch }}
         - {name: data, mountPath: /data{{ if eq .component "embedder" }}, readOnly: true{{ end }}}
         {{- end }}
+        {{- if .ray }}
+        - {name: data, mountPath: /data, readOnly: true}
+        - {name: shm, mountPath: /dev/shm}
+        {{- end }}
         {{- if $root.Values.tls.secret }}
         - {name: tls, mountPath: /tls, readOnly: true}
         {{- end }}
@@ -189,7 +216,12 @@ spec:
         - {name: token, mountPath: /token, readOnly: true}
         {{- end }}
   volumes:
+    {{- if .ray }}
+    {{- include "vmmr.ray.volumes" $root | nindent 4 }}
+    - {name: shm, emptyDir: {medium: Memory, sizeLimit: 512Mi}}
+    {{- else }}
     - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+    {{- end }}
     {{- if and $fetch (not .writer) }}
     - {name: data, emptyDir: {sizeLimit: {{ $values.gallerySize | default "2Gi" }}}}
     {{- end }}
