@@ -41,6 +41,7 @@ def main() -> None:
     part_s = 60 * args.minutes / args.faults / len(PARTS)
     kinds = order(args)
     needs = {FAULTS[kind].needs for kind in kinds}
+    needs |= {"disk"} if "throttle" in needs else set()
     with tempfile.TemporaryDirectory(prefix="vmmr-chaos-") as work, Stage(Path(work), needs) as stage:
         result = run(stage, kinds, part_s, args.seed)
     print(table(result))

@@ -13,6 +13,8 @@ from tests.chaos.stage import Stage
 
 _FLAP_S = (0.1, 0.3)
 """Seconds that a lossy link is down and up, in turn."""
+_SLOW_WRITES_PER_S = 4
+"""What a slow disk takes: an fsync takes a quarter to half a second, some hundred times as long as else."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ def full_disk(stage: Stage) -> Iterator[None]:
         yield
     finally:
         ballast.unlink()
+
+
+@contextmanager
+def slow_disk(stage: Stage) -> Iterator[None]:
+    stage.throttle(_SLOW_WRITES_PER_S)
+    try:
+        yield
+    finally:
+        stage.throttle(0)
 
 
 @contextmanager
@@ -97,10 +108,10 @@ _ALL = (
     *(Fault(f"kill {name}", partial(killed, name=name)) for name in ("embedder", "writer", "reader")),
     *(Fault(f"stop {name}", partial(stopped, name=name)) for name in ("embedder", "writer", "reader")),
     Fault("full disk", full_disk, "disk"),
+    Fault("slow disk", slow_disk, "throttle"),
     Fault("partition", partition, "network"),
     Fault("lossy link", lossy_link, "network"),
     Fault("clock an hour ahead", partial(clock_jump, by="+3600"), "clock"),
     Fault("clock an hour back", partial(clock_jump, by="-3600"), "clock"),
 )
 FAULTS = {fault.name: fault for fault in _ALL}
-"""A slow disk is not among them: it takes dm-delay or a throttled block device, which no plain container has."""

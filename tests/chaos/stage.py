@@ -25,10 +25,11 @@ from search_svc.voting.labels import parse
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models/resnet50-cars-int8"
 ITEMS = 200
-DISK_KIB = 96_000
+DISK_KIB = 120_000
 """Room for some versions and the journal of as many items as the callers add, and not for much more."""
 START_S = 180
 SERVERS = ("embedder", "writer", "reader")
+_BLKIO = Path("/sys/fs/cgroup/blkio")
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
@@ -36,7 +37,7 @@ class Stage:
     """Three servers: an embedder, a search server that is written to, and one that follows the same index."""
 
     def __init__(self, work: Path, needs: Collection[str]) -> None:
-        """`needs` are the parts that faults are to be made of: `disk`, `network`, `clock`."""
+        """`needs` are the parts that faults are to be made of: `disk`, `throttle`, `network`, `clock`."""
         self.work = work
         self._needs = needs
         self.disk, self.index = work / "disk", work / "disk" / "index"
@@ -50,13 +51,16 @@ class Stage:
         self.missing: dict[str, str] = {}
         """Parts that cannot be made here, and why."""
         self.clock = work / "clock"
+        self._group = _BLKIO / self.namespace
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._clean = stack
+            stack.callback(self._remove_group)  # once nobody is in it
             stack.callback(self._kill_all)
             self.disk.mkdir()
             self._part("disk", self._make_disk)
+            self._part("throttle", self._make_throttle)
             self._part("network", self._make_network)
             self._part("clock", self._make_clock)
             self._build()
@@ -129,6 +133,8 @@ class Stage:
                 stderr=log,
                 start_new_session=True,
             )
+        if "throttle" not in self.missing:
+            (self._group / "cgroup.procs").write_text(str(self.processes[name].pid))
 
     def _kill_all(self) -> None:
         for process in self.processes.values():
@@ -145,8 +151,32 @@ class Stage:
             self.missing[name] = getattr(error, "stderr", None) or str(error)
 
     def _make_disk(self) -> None:
-        command("mount", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(self.disk))
+        """A small file system, in a file that a loop device makes a disk of."""
+        image = self.work / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(1024 * DISK_KIB)
+        command("mkfs.ext4", "-q", "-m", "0", str(image))
+        command("mount", "-o", "loop", str(image), str(self.disk))
         self._clean.callback(subprocess.run, ["umount", "-l", str(self.disk)], check=False)
+
+    def _make_throttle(self) -> None:
+        """A group of processes that may be held to so many writes a second to the disk."""
+        if "disk" in self.missing:
+            raise OSError(f"there is no disk of its own: {self.missing['disk']}")
+        if not _BLKIO.is_dir():
+            raise OSError(f"no process can be held to a rate of writes here: there is no {_BLKIO}")
+        self._group.mkdir()
+        self.throttle(0)
+
+    def throttle(self, writes_per_s: int) -> None:
+        """Have the disk take so many writes a second of all servers; 0: as many as it can."""
+        disk = self.disk.stat().st_dev
+        rule = f"{os.major(disk)}:{os.minor(disk)} {writes_per_s}"
+        (self._group / "blkio.throttle.write_iops_device").write_text(rule)
+
+    def _remove_group(self) -> None:
+        if self._group.is_dir():
+            self._group.rmdir()
 
     def _make_network(self) -> None:
         """A namespace, and a pair of devices between it and this one."""

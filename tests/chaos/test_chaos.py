@@ -1,4 +1,4 @@
-"""The chaos run, short: one fault of three kinds. The long one is `python -m tests.chaos --faults 30 --minutes 60`."""
+"""The chaos run, short: one fault of four kinds. The long one is `python -m tests.chaos --faults 30 --minutes 60`."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import pytest
 from tests.chaos.__main__ import table, well
 from tests.chaos.load import Call, Load, _steady
 
-KINDS = ("kill reader", "full disk", "partition")
+KINDS = ("kill reader", "full disk", "slow disk", "partition")
 
 
 @pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_and_no_answer_is_wrong_whatever_fails(root, tmp_path):
     out = tmp_path / "chaos.json"
-    flags = ("--faults", "3", "--minutes", "0.06", "--kinds", ",".join(KINDS), "--out", out)
+    flags = ("--faults", "4", "--minutes", "0.08", "--kinds", ",".join(KINDS), "--out", out)
     command = [sys.executable, "-m", "tests.chaos", *map(str, flags)]
     place = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=root, env=place, capture_output=True, text=True, check=False, timeout=600)
