@@ -49,6 +49,8 @@ def _copy(source: str, draft: Path) -> None:
             raise CommandError(f"{shown}/{name}: is missing") from error
         except OSError as error:
             raise CommandError(without_secrets(f"{shown}/{name}: {error.strerror or error}")) from error
+        except Exception as error:  # each library that fsspec uses has errors of its own
+            raise CommandError(without_secrets(f"{shown}/{name}: {type(error).__name__}: {error}")) from error
 
     get(bundle.DESCRIPTION)
     for name in _listed(draft, shown):

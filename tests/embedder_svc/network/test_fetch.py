@@ -54,6 +54,16 @@ def test_what_lets_somebody_in_by_the_url_is_not_told(tmp_path):
         assert "hidden" not in str(caught.value)
 
 
+def test_whatever_a_library_raises_is_told_without_secrets(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise LookupError("no credentials for s3://me:hidden@bucket")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "get_file", fail)
+    with pytest.raises(CommandError, match=r"^memory://bucket/model\.json: LookupError: no credentials") as caught:
+        fetch("memory://me:hidden@bucket", tmp_path / "model")
+    assert "hidden" not in str(caught.value)
+
+
 def test_what_is_missing_is_told(source, tmp_path):
     (source / "detector.onnx").unlink()
     with pytest.raises(CommandError, match=r"source/detector\.onnx: is missing"):
