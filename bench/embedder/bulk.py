@@ -29,6 +29,7 @@ from embedder_svc.offline import on_ray
 from embedder_svc.offline.chunks import Embedder, LocalEmbedder, Work
 from embedder_svc.offline.embed import embed
 from embedder_svc.photos.manifest import Manifest
+from embedder_svc.photos.photo_folder import LocalFolder
 from svckit import ray_cluster, shipped
 
 
@@ -47,7 +48,7 @@ def main() -> None:
 def compare(folder: Path, photos: int, rounds: int) -> dict[str, Any]:
     kind, manifest = collection(folder, photos)
     bundle = choose_bundle(shipped.model(), "auto", gpu=False)
-    work = Work(folder, "float16", whole=False)
+    work = Work(LocalFolder(folder), "float16", whole=False)
     model = Model.open(bundle, device="cpu", threads=1)
     on_one, on_cluster = [], []
     with ray_nodes(1) as cluster:

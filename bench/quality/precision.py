@@ -31,6 +31,7 @@ from embedder_svc.network.runtime import DeviceError
 from embedder_svc.offline.chunks import LocalEmbedder, Work
 from embedder_svc.offline.embed import embed
 from embedder_svc.photos.manifest import Manifest
+from embedder_svc.photos.photo_folder import LocalFolder
 from svckit.cli import progress
 from svckit.cores import cores
 
@@ -161,7 +162,7 @@ def _embed(path: Path, info: BundleInfo, photos: Photos, args: argparse.Namespac
     photos.write(out.with_suffix(".csv"))
     model = Model.open(path, device="auto")
     bar = partial(progress, desc=info.name, unit="photo")
-    work = Work(args.photos, "float16", whole=False)
+    work = Work(LocalFolder(args.photos), "float16", whole=False)
     made = embed(
         Manifest.read(out.with_suffix(".csv")), work, LocalEmbedder(model, work, workers=cores()), out, bar=bar
     )

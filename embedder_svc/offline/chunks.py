@@ -4,8 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from embedder_svc.network.bundle import BundleInfo
 from embedder_svc.network.cutter import Cutter, Part
 from embedder_svc.network.model import Model
 from embedder_svc.offline.draft import Dtype
-from embedder_svc.photos import photo_files
+from embedder_svc.photos.photo_folder import PhotoFolder
 from svckit.cli import CommandError
 
 _PHOTOS = 64
@@ -30,7 +29,7 @@ Result = TypeVar("Result")
 class Work:
     """What is to be made of each photo."""
 
-    folder: Path
+    folder: PhotoFolder
     """The folder where the photos' names start."""
     dtype: Dtype
     whole: bool
@@ -64,19 +63,21 @@ class ChunkEmbedder:
     """Embeds a chunk of photos. `embed` may be called from several threads."""
 
     def __init__(self, model: Model, work: Work, *, workers: int) -> None:
+        """`workers` threads decode photos; more of them wait for those of a folder that is slow to give them."""
         self._model = model
         self._work = work
         self._part = Cutter(model, whole=work.whole).part
-        self._decoders = ThreadPoolExecutor(workers, "decode")
+        self._readers = ThreadPoolExecutor(work.folder.readers(workers), "read")
+        self._decoding = BoundedSemaphore(workers)
         self._network = Lock()
 
     def close(self) -> None:
         """Stop reading photos, also for calls of `embed` that go on."""
-        self._decoders.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
 
     def embed(self, names: Sequence[str]) -> Chunk:
         """Return what became of these photos. Raise CommandError if an embedding is not finite."""
-        found = list(self._decoders.map(self._read, names))
+        found = list(self._readers.map(self._read, names))
         parts = [part for part in found if not isinstance(part, str)]
         unreadable = {place: part for place, part in enumerate(found) if isinstance(part, str)}
         with self._network:
@@ -91,7 +92,11 @@ class ChunkEmbedder:
         return embedding
 
     def _read(self, name: str) -> Part | str:
-        return photo_files.attempt(self._work.folder / name, self._part)
+        return self._work.folder.attempt(name, self._decoded)
+
+    def _decoded(self, content: bytes) -> Part:
+        with self._decoding:
+            return self._part(content)
 
 
 class LocalEmbedder:

@@ -19,6 +19,7 @@ from embedder_svc.offline import on_ray
 from embedder_svc.offline.chunks import Embedder, LocalEmbedder, Work
 from embedder_svc.offline.draft import Dtype, partial
 from embedder_svc.offline.embed import UNREADABLE_FILE, embed
+from embedder_svc.photos import photo_folder
 from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import PREFIX, EmbedderConfig
 from svckit import config, ray_cluster
@@ -40,7 +41,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         allow_abbrev=False,
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest.csv, as `vmmr-search split` makes it")
-    parser.add_argument("--photos", metavar="DIR", type=Path, required=True, help="where the manifest's paths start")
+    parser.add_argument(
+        "--photos",
+        metavar="DIR",
+        required=True,
+        help="where the manifest's paths start: a folder, or a URL that fsspec can read, for example s3://bucket/cars, with s3fs installed",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory to write")
     parser.add_argument(
         "--model",
@@ -66,7 +72,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _add_ray_flags(parser: argparse.ArgumentParser) -> None:
     ray = parser.add_argument_group(
-        "on a Ray cluster", "The nodes need the photos under the same path, and vmmr of this version."
+        "on a Ray cluster", "The nodes need the photos under the same path or URL, and vmmr of this version."
     )
     ray.add_argument(
         "--ray",
@@ -91,11 +97,11 @@ def _run(args: argparse.Namespace) -> None:
             args.out, "is finished", "build an index of it (vmmr-search build), or delete it to embed anew"
         )
     refuse_existing(args.out)
-    if not args.photos.is_dir():
-        raise ArtifactError(args.photos, "is not a directory")
     _check_flags(args)
+    folder = photo_folder.at(args.photos)
     manifest = Manifest.read(args.manifest)
-    work = Work(args.photos, args.dtype, args.whole)
+    folder.check(manifest.paths[0])
+    work = Work(folder, args.dtype, args.whole)
     bar = functools.partial(_progress, len(manifest.rows), partial(args.out))
     try:
         with _embedder(args, work) as embedder:
@@ -128,7 +134,7 @@ def _embedder(args: argparse.Namespace, work: Work) -> Iterator[Embedder]:
         return
     share = on_ray.Share(args.actor_cpus or 1, args.actor_gpus or 0)
     path = _bundle(args, share.device)
-    shared = dataclasses.replace(work, folder=work.folder.resolve())
+    shared = dataclasses.replace(work, folder=work.folder.for_others())
     with ray_cluster.connected(args.ray) as ray:
         yield on_ray.RayEmbedder(ray, path, shared, share, actors=args.actors, max_batch=args.batch)
 

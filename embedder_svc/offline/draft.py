@@ -43,7 +43,7 @@ class Job:
     dtype: Dtype
     dimension: int
     photo_folder: str
-    """The absolute path of the folder where the manifest's paths start."""
+    """The absolute path of the folder where the manifest's paths start, or its URL, without what lets somebody in."""
     subject: str = "whole"
     """The part of a photo that is embedded: `whole` or `main car`."""
 

@@ -26,14 +26,13 @@ def embed(manifest: Manifest, work: Work, embedder: Embedder, out: Path, *, bar:
     refuse_columns(manifest.columns)
     info = embedder.info
     cutting = Cutting.of(info, whole=work.whole)
-    folder = str(work.folder.resolve())
-    job = Job(manifest.sha256, info.fingerprint, work.dtype, info.dimension, folder, cutting.subject)
+    job = Job(manifest.sha256, info.fingerprint, work.dtype, info.dimension, work.folder.identity, cutting.subject)
     with Draft.open(out, job) as draft:
         _fill(draft, manifest.paths, embedder, bar)
         if not draft.embedded:
             draft.discard()
             raise CommandError(
-                f"none of the {draft.done} photos can be read; {work.folder / manifest.paths[0]}: {draft.unreadable[0]}"
+                f"none of the {draft.done} photos can be read; {work.folder.named(manifest.paths[0])}: {draft.unreadable[0]}"
             )
         fields = _fields(draft, info) | cutting.counts(draft.cuts)
         draft.finish(_tables(manifest, draft, cutting.columns), fields)

@@ -6,6 +6,7 @@ much longer than any other took is given to another actor as well: whichever is 
 
 import hashlib
 import io
+import socket
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from embedder_svc.network import bundle, model
 from embedder_svc.network.model import Model
 from embedder_svc.network.runtime import Device
 from embedder_svc.offline.chunks import AT_ONCE, Chunk, ChunkEmbedder, Work, chunk_size
-from embedder_svc.photos import photo_files
+from embedder_svc.photos.photo_folder import FetchError, PhotoFolder
 from svckit import ray_cluster
 from svckit.artifact import file_names
 from svckit.cli import CommandError
@@ -53,7 +54,7 @@ class Share:
 
 
 class RayEmbedder:
-    """Embeds chunks on the cluster that `ray` is connected to. All of its nodes see the folder of photos under the same path."""
+    """Embeds chunks on the cluster that `ray` is connected to. All of its nodes see the folder of photos under the same path or URL."""
 
     def __init__(
         self, ray: Any, path: Path, work: Work, share: Share, *, actors: int | None = None, max_batch: int | None = None
@@ -102,7 +103,10 @@ class Actor:
         return hashlib.sha256(self._embedder.embedding(photo).tobytes()).hexdigest()
 
     def embed(self, names: Sequence[str]) -> Chunk:
-        return self._embedder.embed(names)
+        try:
+            return self._embedder.embed(names)
+        except FetchError as error:
+            raise CommandError(f"on {socket.gethostname()}, a node of the cluster: {error}") from None
 
 
 @dataclass
@@ -181,13 +185,13 @@ class Pool:
         self._proofs.add(proof)
 
 
-def check_seen(folder: Path, names: Sequence[str], chunk: Chunk) -> None:
+def check_seen(folder: PhotoFolder, names: Sequence[str], chunk: Chunk) -> None:
     """Raise CommandError if a photo that a node could not open can be opened here: it is not the photo that is unreadable."""
     for place, why in chunk.unreadable.items():
-        if not why.startswith("IMAGE_") and not isinstance(photo_files.attempt(folder / names[place], len), str):
+        if not why.startswith("IMAGE_") and not isinstance(folder.attempt(names[place], len), str):
             raise CommandError(
-                f"a node of the cluster can't open {folder / names[place]} ({why}), which can be opened here: each node needs the "
-                "photos under the same path; the same command goes on from here"
+                f"a node of the cluster can't open {folder.named(names[place])} ({why}), which can be opened here: each node needs the "
+                "photos under the same path or URL; the same command goes on from here"
             )
 
 

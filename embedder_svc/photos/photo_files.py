@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,10 +91,18 @@ def read_pixels(path: Path, resize: Resize) -> Pixels | str:
 
 def attempt(path: Path, use: Callable[[bytes], Made]) -> Made | str:
     """Return what `use` makes of a photo's content, or why it can't. A file that is too large is not read to its end."""
+    return attempt_with(partial(_content, path), use)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LIMITS.max_bytes + 1)
+
+
+def attempt_with(read: Callable[[], bytes], use: Callable[[bytes], Made]) -> Made | str:
+    """Return what `use` makes of the content of a photo that `read` returns, or why it can't."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LIMITS.max_bytes + 1)
-        return use(content)
+        return use(read())
     except PhotoError as error:
         return f"{error.reason}: {error.description}"
     except OSError as error:

@@ -25,7 +25,7 @@ from embedder_svc.offline import chunks as chunks_of
 from embedder_svc.offline import command as embed_command
 from embedder_svc.offline import draft as embed_draft
 from embedder_svc.offline import embed
-from embedder_svc.photos import photo_files, preprocess
+from embedder_svc.photos import photo_files, photo_folder, preprocess
 from embedder_svc.photos.manifest import Manifest
 from embedder_svc.serving.config import EmbedderConfig
 from svckit.artifact import ArtifactError, read_manifest
@@ -530,7 +530,7 @@ def stop_after(collection, out, chunks, then=None):
 
     model = Model.open(collection.model, device="cpu")
     manifest = Manifest.read(collection.manifest)
-    work = chunks_of.Work(collection.photos, "float16", whole=False)
+    work = chunks_of.Work(photo_folder.LocalFolder(collection.photos), "float16", whole=False)
     embed.embed(manifest, work, chunks_of.LocalEmbedder(model, work, workers=2), out, bar=Bar)
 
 

@@ -6,6 +6,7 @@ import csv
 import functools
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,8 +23,11 @@ import pytest
 from embedder_svc.offline import command as embed_command
 from embedder_svc.offline import on_ray
 from embedder_svc.offline.chunks import Chunk
+from embedder_svc.photos import photo_folder
+from embedder_svc.photos.photo_folder import LocalFolder
 from svckit import ray_cluster
 from svckit.cli import CommandError
+from tests.embedder_svc import storage as storages
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -37,6 +41,7 @@ class Collection:
         self.manifest, self.photos, self._model = root / "manifest.csv", root / "photos", model
 
     def flags(self, out: Path, *more: str) -> list[str]:
+        """Of a flag that is there twice, the last counts."""
         return ["embed", str(self.manifest), f"--photos={self.photos}", f"--model={self._model}", f"--out={out}", *more]
 
     def embed(self, out: Path, *more: str) -> None:
@@ -193,11 +198,47 @@ def test_photos_that_end_whoever_reads_them_are_named_at_last(collection, ray_ad
 def test_a_photo_that_only_a_node_can_not_open_is_not_left_out(collection):
     """The folder is not there on that node, or is another one."""
     chunk = Chunk(np.zeros((1, 4)), {0: "No such file or directory"}, [])
-    on_ray.check_seen(collection.photos, ["car 1499.jpg", "car 1.jpg"], chunk)
+    on_ray.check_seen(LocalFolder(collection.photos), ["car 1499.jpg", "car 1.jpg"], chunk)
     with pytest.raises(
         CommandError, match=r"a node of the cluster can't open .*car 1\.jpg \(No such file or directory\)"
     ):
-        on_ray.check_seen(collection.photos, ["car 1.jpg", "car 2.jpg"], chunk)
+        on_ray.check_seen(LocalFolder(collection.photos), ["car 1.jpg", "car 2.jpg"], chunk)
+
+
+@pytest.fixture
+def storage(collection):
+    with storages.serving(collection.photos.parent) as serving:
+        yield serving
+
+
+def test_photos_in_storage_come_to_the_same_artifact(collection, whole, storage, ray_address, tmp_path):
+    collection.embed(tmp_path / "out", f"--ray={ray_address}", f"--photos={storage.url}/photos")
+    assert contents(tmp_path / "out") == whole
+    assert len(storage.opened) >= COUNT - len(BROKEN)
+
+
+def test_a_connection_of_a_node_that_fails_ends_the_command_which_goes_on_from_there(
+    collection, whole, storage, ray_address, tmp_path
+):
+    flags = f"--ray={ray_address}", f"--photos={storage.url}/photos"
+    late = re.compile(r"/car (6[5-9]\d|[7-9]\d\d|\d{4})\.jpg$")
+    storage.refuse = lambda _, path: storages.CUT if late.search(path) else None
+    host = re.escape(socket.gethostname())
+    with pytest.raises(CommandError, match=rf"^on {host}, a node of the cluster: .*can't be fetched") as caught:
+        collection.embed(tmp_path / "out", *flags)
+    assert "hidden" not in str(caught.value)
+    assert chunks_done(tmp_path / "out") <= 10
+    del storage.refuse
+    collection.embed(tmp_path / "out", *flags)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_photo_that_only_a_node_can_not_find_in_storage_is_not_left_out(storage):
+    chunk = Chunk(np.zeros((1, 4)), {0: "No such file or directory"}, [])
+    folder = photo_folder.at(f"{storage.url}/photos")
+    on_ray.check_seen(folder, ["car 1499.jpg", "car 1.jpg"], chunk)
+    with pytest.raises(CommandError, match=rf"can't open {storage.shown}/photos/car 1\.jpg .* the same path or URL"):
+        on_ray.check_seen(folder, ["car 1.jpg", "car 2.jpg"], chunk)
 
 
 def test_nodes_that_do_not_come_to_the_same_bits_are_told(capsys):
