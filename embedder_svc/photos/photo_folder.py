@@ -91,7 +91,7 @@ class StoredFolder:
 
     @property
     def identity(self) -> str:
-        return without_secrets(self.url).rstrip("/")
+        return without_secrets(self.url).removesuffix("?...").rstrip("/")
 
     def for_others(self) -> "StoredFolder":
         return self

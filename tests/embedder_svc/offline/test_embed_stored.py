@@ -136,7 +136,7 @@ def test_one_worker_has_many_photos_on_their_way(collection, whole, tmp_path):
 
     def wait(op, path):
         if op == "GETFILESTATUS" and 0 < int("".join(filter(str.isdecimal, path)) or 0) <= AHEAD:
-            together.wait(60)
+            together.wait(30)
 
     collection.storage.refuse = wait
     collection.embed(collection.url, tmp_path / "out", "--workers=1")

@@ -147,6 +147,7 @@ def test_what_lets_somebody_in_is_neither_shown_nor_what_tells_folders_apart(sto
     assert stored.identity == f"{storage.shown}/cars" == StoredFolder(f"{storage.shown}/cars/").identity
     assert stored.named("a.jpg") == f"{storage.shown}/cars/a.jpg"
     assert "hidden" not in repr(stored)
+    assert StoredFolder("https://host/cars/?sig=hidden").named("a.jpg") == "https://host/cars/a.jpg"
 
 
 def test_a_path_and_its_url_are_the_same_folder(tmp_path, monkeypatch):
