@@ -1,7 +1,7 @@
 """Photos are read from a folder of a disk or of storage alike: the same content, and the same words for what no photo is."""
 
 import dataclasses
-import io
+import errno
 import pickle
 import socket
 import threading
@@ -186,7 +186,12 @@ class Asynchronous(AsyncFileSystem):
         self.config_kwargs = config_kwargs or {}
 
     async def _cat_file(self, path, start=None, end=None, **_):
-        return io.BytesIO(path.encode()).read(end)
+        if path.endswith(("empty.jpg", "damaged.jpg")):
+            raise OSError(errno.EINVAL, "The requested range is not satisfiable")
+        return f"{path} {start}-{end}".encode()
+
+    async def _info(self, path, **_):
+        return {"name": path, "type": "file", "size": 0 if path.endswith("empty.jpg") else 9}
 
 
 def test_one_that_is_has_connections_for_all_threads_unless_told_otherwise(monkeypatch):
@@ -198,6 +203,20 @@ def test_one_that_is_has_connections_for_all_threads_unless_told_otherwise(monke
     mine = photo_folder._files(url)[0]
     assert mine is found[0]
     assert mine.config_kwargs == {"max_pool_connections": photo_folder._MOST_CONNECTIONS}
-    assert photo_folder.at(url).attempt("a.jpg", keep) == b"bucket/cars/a.jpg"
     monkeypatch.setitem(fsspec.config.conf, "asynchronous", {"config_kwargs": {"max_pool_connections": 3}})
     assert photo_folder._files(f"{url}/more")[0].config_kwargs == {"max_pool_connections": 3}
+
+
+def test_no_more_is_asked_for_than_shows_that_a_photo_is_too_large_and_by_the_name_that_storage_has():
+    fsspec.register_implementation("asynchronous", Asynchronous, clobber=True)
+    most = photo_files.LIMITS.max_bytes + 1
+    found = photo_folder.at("asynchronous://bucket/cars").attempt("./fast//a.jpg", keep)
+    assert found == f"bucket/cars/fast/a.jpg 0-{most}".encode()
+
+
+def test_storage_that_has_no_range_of_an_empty_photo_has_an_empty_photo():
+    fsspec.register_implementation("asynchronous", Asynchronous, clobber=True)
+    folder = photo_folder.at("asynchronous://bucket/cars")
+    assert folder.attempt("empty.jpg", keep) == b""
+    with pytest.raises(FetchError, match="range is not satisfiable"):
+        folder.attempt("damaged.jpg", keep)
