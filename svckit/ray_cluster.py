@@ -1,5 +1,6 @@
 """The connection to a Ray cluster, for commands that spread their work over one."""
 
+import importlib
 import os
 import signal
 import socket
@@ -7,10 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
+
 from svckit.cli import CommandError
 from svckit.extras import needing
 
 _REACHED_WITHIN_S = 5.0
+_FIRST_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The call of Ray that every program which connects makes first. Its request is empty."""
+_TOKEN = "RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN (by default ~/.ray/auth_token is read)"  # noqa: S105 (no token)
 
 
 @contextmanager
@@ -35,6 +41,8 @@ def connect(address: str, flag: str, **options: Any) -> Any:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise _unauthenticated(address, flag) from error
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise CommandError(f"{flag}: there is no Ray cluster at {address}: {error}") from error
     finally:
@@ -43,18 +51,77 @@ def connect(address: str, flag: str, **options: Any) -> Any:
 
 
 def check(address: str, flag: str = "--ray") -> Any:
-    """Return the module `ray`. Raise CommandError, naming the flag, if it is not installed, or nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    """Return the module `ray`. Raise CommandError, naming the flag, if it is not installed, or this process cannot connect to a cluster at HOST:PORT.
+
+    That nothing listens there, or that the cluster wants another token, Ray itself would find out in half a minute, and say in lines of its own.
+    """
+    check_form(address, flag)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with needing("ray", CommandError):
         import ray  # noqa: PLC0415 (it takes seconds, and is an extra)
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise CommandError(f"{flag} must be HOST:PORT, got {address}")
-    try:
-        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
-    except OSError as error:
-        raise CommandError(f"{flag}: there is no Ray cluster at {address}: {error.strerror or error}") from error
+    if problem := unreachable(address):
+        raise CommandError(f"{flag}: there is no Ray cluster at {address}: {problem}")
+    if _refuses_token(address):
+        raise _unauthenticated(address, flag)
     return ray
+
+
+def check_form(address: str, flag: str) -> None:
+    """Raise CommandError, naming the flag, unless the address is HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not (host and port.isdecimal() and int(port) < 2**16):
+        raise CommandError(
+            f"{flag} must be HOST:PORT of the Ray cluster's GCS, as `ray start --head --port 6379` opens it, got {address}"
+        )
+
+
+def unreachable(address: str) -> str:
+    """Return why no connection to HOST:PORT can be made; empty if one can."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _refuses_token(address: str) -> bool:
+    """Return whether the cluster refuses the token that Ray would send, or that there is none. What else may be wrong is left to Ray."""
+    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        call: Any = channel.unary_unary(_FIRST_CALL)
+        try:
+            call(b"", timeout=_REACHED_WITHIN_S, metadata=_token())
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
+
+def _token() -> tuple[tuple[str, str], ...]:
+    """Return the metadata by which Ray's own calls say who makes them: nothing unless RAY_AUTH_MODE is token."""
+    tokens = _raylet().AuthenticationTokenLoader.instance()
+    return tuple(tokens.get_token_for_http_header().items()) if _sends_token() and tokens.has_token() else ()
+
+
+def _sends_token() -> bool:
+    return bool(_raylet().get_authentication_mode() == _raylet().AuthenticationMode.TOKEN)
+
+
+def _raylet() -> Any:
+    """Return the part of Ray that knows the token. It has no public name."""
+    return importlib.import_module("ray._raylet")
+
+
+def _unauthenticated(address: str, flag: str) -> CommandError:
+    if not _sends_token():
+        found = "and RAY_AUTH_MODE is not token here, so none is sent"
+    elif _token():
+        found = "and the one that is found here is another"
+    else:
+        found = "and none is found here"
+    return CommandError(
+        f"{flag}: the Ray cluster at {address} wants a token (Ray's token authentication), {found}: "
+        f"set RAY_AUTH_MODE=token, and the cluster's token by {_TOKEN}"
+    )
 
 
 def result(ray: Any, reference: Any, work: str) -> Any:

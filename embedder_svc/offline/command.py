@@ -115,7 +115,9 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Raise CommandError if a flag is given that means nothing with, or without, --ray."""
+    """Raise CommandError if --ray is no address, or a flag is given that means nothing with, or without, it."""
+    if args.ray is not None:
+        ray_cluster.check_form(args.ray, "--ray")
     without = {"--threads": args.threads, "--workers": args.workers, "--device": args.device}
     only = {"--actors": args.actors, "--actor-cpus": args.actor_cpus, "--actor-gpus": args.actor_gpus}
     for flag, value in (without if args.ray else only).items():

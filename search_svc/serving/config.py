@@ -7,7 +7,7 @@ from pathlib import Path
 from search_svc.engine.gpu import DEVICES
 from search_svc.index.backup_place import Place
 from search_svc.index.retention import KEEP_VERSIONS
-from svckit import shipped
+from svckit import ray_cluster, shipped
 from svckit.cli import CommandError
 from svckit.config import ConfigError, found, option
 from svckit.server import ServerConfig
@@ -81,6 +81,8 @@ class SearchConfig(ServerConfig):
             raise ConfigError(f"--backup-every must be >= 1 s, got {self.backup_every}")
         if (self.engine == "ray") != (self.ray_address is not None):
             raise ConfigError("--engine ray and --ray-address go together, only one is given")
+        if self.ray_address is not None:
+            _check_ray_address(self.ray_address)
         if self.engine == "ray" and self.device != "cpu":
             raise ConfigError("--engine ray searches on CPUs: --device must be cpu")
         if self.max_queue < self.max_queries:
@@ -102,3 +104,10 @@ def _check_place(url: str) -> None:
         Place.at(url)
     except CommandError as error:
         raise ConfigError(f"--backup-to: {error}") from error
+
+
+def _check_ray_address(address: str) -> None:
+    try:
+        ray_cluster.check_form(address, "--ray-address")
+    except CommandError as error:
+        raise ConfigError(str(error)) from error

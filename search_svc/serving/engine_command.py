@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from search_svc.serving.config import PREFIX, SearchConfig
-from svckit import cli, config
+from svckit import cli, config, ray_cluster
 from svckit.cli import CommandError
 from svckit.extras import needing
 
@@ -59,6 +59,7 @@ def _ask_keeper(args: argparse.Namespace, question: Callable[[Any], Any]) -> Any
     address = config.setting(SearchConfig, PREFIX, "ray_address", args)
     if address is None:
         raise CommandError(f"--ray-address or {PREFIX}_RAY_ADDRESS must be given")
+    ray_cluster.check_form(str(address), "--ray-address")
     with needing("ray", CommandError):
         from search_svc.engine.cluster.connection import ask_keeper  # noqa: PLC0415 (needs Ray)
     return ask_keeper(str(address), question)

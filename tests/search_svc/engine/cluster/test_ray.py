@@ -351,6 +351,10 @@ def test_writes_and_a_version_switch_are_followed_as_by_an_engine_in_this_proces
         ({"engine": "ray"}, "--engine ray and --ray-address go together"),
         ({"ray_address": "localhost:1"}, "--engine ray and --ray-address go together"),
         ({"engine": "ray", "ray_address": "localhost:1", "device": "cuda"}, "--device must be cpu"),
+        (
+            {"engine": "ray", "ray_address": "ray://localhost:1"},
+            "--ray-address must be HOST:PORT of the Ray cluster's GCS",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, says, tmp_path):
