@@ -46,6 +46,8 @@ class Asked:
     hits: Sequence[Hits]
     late: Sequence[str]
     """The files of the shards that have not answered."""
+    down: Sequence[str] = ()
+    """Of them, those that nobody could be asked for: no replica is up."""
 
 
 class MergingEngine(ABC):
@@ -97,7 +99,7 @@ class MergingEngine(ABC):
             raise shutting_down()
         if asked.late and not (asked.hits and allow_partial):
             remedy = "allow_partial takes the answers of the other shards" if asked.hits else "no shard has answered"
-            raise _timed_out(asked.late, remedy)
+            raise _timed_out(asked, remedy)
         return Answered(merge(asked.hits, question.k), len(asked.hits))
 
     def _reranked(self, candidates: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Hits:
@@ -106,11 +108,14 @@ class MergingEngine(ABC):
         if asked.late and self.closed:
             raise shutting_down()
         if asked.late:
-            raise _timed_out(asked.late, "a rerank of fewer candidates reads less of it")
+            raise _timed_out(asked, "a rerank of fewer candidates reads less of it")
         [hits] = asked.hits
         return hits
 
 
-def _timed_out(files: Sequence[str], remedy: str) -> ServiceError:
-    text = f"not answered in time by {', '.join(files)}; {remedy}"
-    return ServiceError(Reason.SHARD_TIMEOUT, text, metadata={"shards": ",".join(files)})
+def _timed_out(asked: Asked, remedy: str) -> ServiceError:
+    slow = [file for file in asked.late if file not in asked.down]
+    causes = [f"no replica is up of {', '.join(asked.down)}"] if asked.down else []
+    causes += [f"not answered in time by {', '.join(slow)}"] if slow else []
+    text = "; ".join((*causes, remedy))
+    return ServiceError(Reason.SHARD_TIMEOUT, text, metadata={"shards": ",".join(asked.late)})

@@ -55,6 +55,8 @@ class Placed:
 
     name: str
     node: str
+    host: str
+    """What the node's machine is called, and the beginning of the node's id."""
     actor: Any
     up: bool
     """Whether it has opened its shard, and answered since."""
@@ -70,7 +72,9 @@ class Table:
     settled: bool
     """Whether every replica is up that has a node to be on."""
     problem: str
-    """Why a replica could not be opened or placed; empty if no reason is known."""
+    """Why a replica could not be opened or placed; empty if no reason is known, or all are up."""
+    nodes: tuple[str, ...]
+    """The nodes that may have replicas, each as `Placed.host` has it."""
 
 
 @dataclass
@@ -110,6 +114,8 @@ class Keeper:
         self._watched: dict[Place, _Watched] = {}
         self._barred: dict[Place, float] = {}
         self._problems: dict[Place, str] = {}
+        self._hosts: dict[str, str] = {}
+        """What each node is called that is there, or has been."""
         self._idle_since = time.monotonic()
         self._settling = 0.0
         """Until then, the front ends of a keeper whose process died may not have come back: their replicas stay."""
@@ -144,8 +150,16 @@ class Keeper:
         """Return what there is, as JSON has it."""
         return {
             "replicas": self._replicas,
-            "front_ends": self._fronts.left_s(),
-            "nodes": _nodes(),
+            "front_ends": [{"name": front, "expires_in_s": left_s} for front, left_s in self._fronts.left_s().items()],
+            "nodes": [
+                {
+                    "host": node["NodeManagerHostname"],
+                    "address": node["NodeManagerAddress"],
+                    "cores": node["Resources"].get("CPU", 0.0),
+                    "id": node["NodeID"],
+                }
+                for node in _alive()
+            ],
             "versions": {key: _described(table) for key, table in self._tables.items()},
         }
 
@@ -172,6 +186,7 @@ class Keeper:
 
     def _step(self) -> None:
         nodes = _nodes()
+        self._hosts |= {node["NodeID"]: _host(node) for node in _alive()}
         sources = self._fronts.needed()
         self._look_at_pings(nodes, sources)
         wanted = {
@@ -185,8 +200,17 @@ class Keeper:
         self._barred = {place: until for place, until in self._barred.items() if until > time.monotonic()}
         for place in list(missing(wanted, self._watched, nodes, self._barred)):
             self._start(sources[place[0][0]], place)
-        self._problems = {place: problem for place, problem in self._problems.items() if place[0] in wanted}
+        self._problems = {
+            place: problem
+            if place[1] in nodes
+            else f"node {self._hosts.get(place[1], place[1][:12])}: the node is gone"
+            for place, problem in self._problems.items()
+            if place[0] in wanted
+        }
         self._tables = {key: self._table(source, nodes) for key, source in sources.items()}
+        # What is settled has another replica in the place of the one that failed, and nobody tries that one again.
+        settled = {key for key, table in self._tables.items() if table.settled}
+        self._problems = {place: text for place, text in self._problems.items() if place[0][0] not in settled}
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
@@ -233,7 +257,7 @@ class Keeper:
                 self._problems.pop(place, None)
 
     def _fail(self, place: Place, problem: str) -> None:
-        self._problems[place] = f"node {_host(place[1])}: {problem}"
+        self._problems[place] = f"node {self._hosts.get(place[1], place[1][:12])}: {problem}"
         self._barred[place] = time.monotonic() + _BARRED_S
         self._end(place)
 
@@ -256,23 +280,31 @@ class Keeper:
         full = all(len(each) >= wanted for each in shards)
         settled = wanted > 0 and full and all(replica.up for each in shards for replica in each)
         problem = "" if wanted else "no node of the cluster has a core for replicas"
-        problem = problem or next((text for place, text in self._problems.items() if place[0][0] == source.key), "")
-        return Table(shards, self._replicas, settled, problem)
+        if not settled:
+            problem = problem or next((text for place, text in self._problems.items() if place[0][0] == source.key), "")
+        usable = tuple(self._hosts.get(node, node[:12]) for node, cores in nodes.items() if cores > 0)
+        return Table(shards, self._replicas, settled, problem, usable)
 
     def _placed(self, shard: tuple[str, int]) -> tuple[Placed, ...]:
         here = ((place, each) for place, each in self._watched.items() if place[0] == shard)
-        return tuple(Placed(_name(place), place[1], each.actor, each.up) for place, each in here)
+        return tuple(
+            Placed(_name(place), place[1], self._hosts.get(place[1], place[1][:12]), each.actor, each.up)
+            for place, each in here
+        )
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in _ray.nodes() if node["Alive"]]
 
 
 def _nodes() -> dict[str, float]:
     """Return the cores of each node that is alive."""
-    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in _ray.nodes() if node["Alive"]}
+    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in _alive()}
 
 
-def _host(node: str) -> str:
+def _host(node: Mapping[str, Any]) -> str:
     """Return the name of a node's machine, and the beginning of its id."""
-    names = {each["NodeID"]: each["NodeManagerHostname"] for each in _ray.nodes()}
-    return f"{names.get(node, 'gone')} ({node[:12]})"
+    return f"{node['NodeManagerHostname']} ({node['NodeID'][:12]})"
 
 
 def _name(place: Place) -> str:
@@ -288,6 +320,9 @@ def _place(name: str) -> Place:
 def _described(table: Table) -> dict[str, Any]:
     return {
         "settled": table.settled,
+        "short_of": max((table.wanted - sum(each.up for each in shard) for shard in table.shards), default=0),
         "problem": table.problem,
-        "shards": [{replica.node: "up" if replica.up else "opening" for replica in shard} for shard in table.shards],
+        "shards": [
+            [{"node": each.host, "state": "up" if each.up else "opening"} for each in shard] for shard in table.shards
+        ],
     }

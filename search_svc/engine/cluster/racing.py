@@ -80,6 +80,12 @@ class Racer:
         """How many questions nobody waits for any more, and are not known to have ended."""
         return len(self._abandoned)
 
+    def is_up(self, shard: int) -> bool:
+        """Return whether the shard has a replica that is up, and has not just failed."""
+        with self._lock:
+            now = time.monotonic()
+            return any(each.up and self._down.get(each.name, 0) <= now for each in self._table().shards[shard])
+
     def ask(self, sends: Mapping[int, Send], timeout_s: float | None, recent: RecentTimes) -> dict[int, Any]:
         """Return the answers by shard; those of shards that have none in time are missing.
 

@@ -1,6 +1,6 @@
 """The engine whose shards are on the nodes of a Ray cluster, each of them on one node or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -92,7 +92,8 @@ class RayEngine(MergingEngine):
         answers = self._race(
             {number: partial(_answer, each, parts) for number, each in enumerate(asked)}, timeout_s, self._answer_times
         )
-        return Asked([answers[number] for number in sorted(answers)], self._late(range(len(asked)), answers))
+        late = self._late(range(len(asked)), answers)
+        return Asked([answers[number] for number in sorted(answers)], late, self._down(late))
 
     def _rescore(self, candidates: Hits, queries: NDArray[np.float32], timeout_s: float | None) -> Asked:
         parts, scores = inline(queries), np.full(candidates.ids.shape, -np.inf, np.float32)
@@ -104,13 +105,21 @@ class RayEngine(MergingEngine):
         }
         answers = self._race(sends, timeout_s, self._rescore_times)
         if late := self._late(sends, answers):
-            return Asked([], late)
+            return Asked([], late, self._down(late))
         for number, answer in answers.items():
             scores[masks[number]] = answer[masks[number]]
         return Asked([Hits(scores, candidates.ids)], [])
 
     def _race(self, sends: Mapping[int, Send], timeout_s: float | None, recent: RecentTimes) -> dict[int, Any]:
         return self._racer.ask(sends, timeout_s, recent)
+
+    def _down(self, late: Sequence[str]) -> list[str]:
+        """Return which of the shards with these files have no replica that is up."""
+        return [
+            shard.file
+            for number, shard in enumerate(self._manifest.shards)
+            if shard.file in late and not self._racer.is_up(number)
+        ]
 
     def _late(self, asked: Any, answers: Mapping[int, Any]) -> list[str]:
         return [self._manifest.shards[number].file for number in asked if number not in answers]

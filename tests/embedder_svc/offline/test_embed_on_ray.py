@@ -273,7 +273,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(collection, tmp_path):
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(CommandError, match=f"there is no Ray cluster at {address}: Connection refused"):
         collection.embed(tmp_path / "out", f"--ray={address}")
-    with pytest.raises(CommandError, match="--ray must be HOST:PORT of .* got head"):
+    with pytest.raises(CommandError, match=r"--ray must be HOST:PORT of .* got head"):
         collection.embed(tmp_path / "out", "--ray=head")
 
 

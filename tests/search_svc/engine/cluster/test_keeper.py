@@ -34,10 +34,17 @@ class Cluster:
     def __init__(self):
         self.now, self.wall = 1000.0, 2000.0
         self.started, self.killed, self.restarted = [], [], []
+        self.alive = {"a", "b"}
 
     def nodes(self):
         return [
-            {"NodeID": 56 * name, "NodeManagerHostname": name, "Resources": {"CPU": 1.0}, "Alive": True}
+            {
+                "NodeID": 56 * name,
+                "NodeManagerHostname": name,
+                "NodeManagerAddress": f"10.0.0.{ord(name)}",
+                "Resources": {"CPU": 1.0},
+                "Alive": name in self.alive,
+            }
             for name in ("a", "b")
         ]
 
@@ -118,7 +125,7 @@ def test_a_replica_that_does_not_come_to_open_its_shard_is_told_and_another_trie
     second.says = ""
     step(opening, cluster)
     step(opening, cluster)
-    assert table_of(opening).settled
+    assert (table_of(opening).settled, table_of(opening).problem) == (True, "")
 
 
 def test_a_place_where_a_replica_has_hung_is_tried_again(opening, cluster):
@@ -208,3 +215,63 @@ def test_a_number_that_no_front_end_takes_over_was_not_taken(start_keeper, monke
     assert not keeper.scale(3)
     renewed(keeper, "gone", Scale(1))
     assert not keeper.scale(3)
+
+
+def up_on_both(keeper, cluster):
+    keeper.renew("a front end", {SOURCE.key: SOURCE}, Scale(2))
+    step(keeper, cluster)
+    for _, replica in cluster.started:
+        replica.says = ""
+    step(keeper, cluster)
+    for _, replica in cluster.started:
+        replica.says = ""
+    step(keeper, cluster)
+
+
+def test_a_node_that_dies_is_told_as_gone_until_another_has_its_replicas(start_keeper, cluster):
+    keeper = start_keeper()
+    cluster.alive = {"a"}
+    up_on_both(keeper, cluster)
+    cluster.alive = {"a", "b"}
+    step(keeper, cluster)
+    _, replica = cluster.started[-1]
+    replica.says = keepers.RayError("The actor died because its node has died.")
+    step(keeper, cluster)
+    step(keeper, cluster)
+    cluster.alive = {"a"}
+    step(keeper, cluster, 10)
+    table = table_of(keeper)
+    assert "its node has died" not in table.problem
+    assert (table.settled, table.problem) == (True, "")
+
+
+def test_while_a_version_is_not_settled_a_node_that_died_is_told_as_gone(start_keeper, cluster):
+    keeper = start_keeper()
+    keeper.renew("a front end", {SOURCE.key: SOURCE}, Scale(2))
+    step(keeper, cluster)
+    step(keeper, cluster)
+    node, replica = cluster.started[0]
+    replica.says = keepers.RayError("The actor died because its node has died.")
+    step(keeper, cluster)
+    assert table_of(keeper).problem == f"node {node[0]} ({node[:12]}): The actor died because its node has died."
+    cluster.alive -= {node[0]}
+    step(keeper, cluster)
+    assert table_of(keeper).problem == f"node {node[0]} ({node[:12]}): the node is gone"
+
+
+def test_the_status_names_units_machines_and_what_is_short(start_keeper, cluster):
+    keeper = start_keeper()
+    keeper.renew("a front end", {SOURCE.key: SOURCE}, Scale(3))
+    for _ in range(3):
+        step(keeper, cluster)
+        for _, replica in cluster.started:
+            replica.says = ""
+    step(keeper, cluster)
+    status = keeper.status()
+    assert status["front_ends"] == [{"name": "a front end", "expires_in_s": pytest.approx(1e9, rel=1e-6)}]
+    assert status["nodes"][0] == {"host": "a", "address": "10.0.0.97", "cores": 1.0, "id": 56 * "a"}
+    version = status["versions"][SOURCE.key]
+    assert (version["settled"], version["short_of"]) == (True, 1)
+    assert [sorted(each.items()) for each in version["shards"][0]] == [
+        [("node", f"{name} ({12 * name})"), ("state", "up")] for name in "ab"
+    ]

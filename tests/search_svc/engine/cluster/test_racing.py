@@ -53,8 +53,8 @@ def actors():
 
 @pytest.fixture
 def racer(actors):
-    shards = tuple(tuple(Placed(each.name, each.name[-1], each, up=True) for each in shard) for shard in actors)
-    return Racer(lambda: Table(shards, 2, settled=True, problem=""))
+    shards = tuple(tuple(Placed(each.name, each.name[-1], "", each, up=True) for each in shard) for shard in actors)
+    return Racer(lambda: Table(shards, 2, settled=True, problem="", nodes=()))
 
 
 def ask(racer, shards=(0, 1), *, second_s=NEVER_S, timeout_s=NEVER_S):
@@ -131,14 +131,16 @@ def test_a_shard_whose_replicas_are_all_silent_for_long_is_not_waited_for(racer,
 
 
 def test_a_replica_that_is_not_up_is_not_asked(actors):
-    shard = (Placed("0a", "a", actors[0][0], up=False), Placed("0b", "b", actors[0][1], up=True))
-    racer = Racer(lambda: Table((shard,), 2, settled=False, problem=""))
+    shard = (Placed("0a", "a", "", actors[0][0], up=False), Placed("0b", "b", "", actors[0][1], up=True))
+    racer = Racer(lambda: Table((shard,), 2, settled=False, problem="", nodes=()))
     assert [ask(racer, [0])[0] for _ in range(3)] == 3 * ["0b"]
 
 
 def test_a_replica_is_asked_a_question_once(actors):
     actors[0][0].silent = True
-    racer = Racer(lambda: Table(((Placed("0a", "a", actors[0][0], up=True),),), 1, settled=True, problem=""))
+    racer = Racer(
+        lambda: Table(((Placed("0a", "a", "", actors[0][0], up=True),),), 1, settled=True, problem="", nodes=())
+    )
     assert ask(racer, [0], second_s=SOON, timeout_s=0.05) == {}
     assert len(actors[0][0].asked) == 1
 
@@ -171,3 +173,14 @@ def test_a_search_that_waits_ends_when_the_racer_is_closed_and_nothing_is_asked_
     assert found == [{}]
     assert ask(racer, [0]) == {}
     assert not actors[0][1].asked
+
+
+def test_a_shard_is_up_while_one_of_its_replicas_may_answer(racer, actors):
+    gone = ray.exceptions.ActorUnavailableError("gone", None)
+    actors[0][0].error = gone
+    ask(racer)
+    ask(racer)
+    assert racer.is_up(0)
+    actors[0][1].error = gone
+    assert ask(racer) == {1: "1a"}
+    assert (racer.is_up(0), racer.is_up(1)) == (False, True)
