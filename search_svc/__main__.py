@@ -14,6 +14,7 @@ with needing_services("vmmr-search"):
     import math
     import os
     import shutil
+    import signal
     import sys
     import time
     from collections.abc import Callable
@@ -73,6 +74,8 @@ PROGRAM = "vmmr-search"
 
 WHOLE = "vmmr.gallery.v1.GalleryService/whole"
 """The name of the health check that fails while acknowledged writes are lost."""
+CLUSTER = "vmmr.search.v1.SearchService/cluster"
+"""The name of the health check that fails while the Ray cluster is lost, or a shard has no replica."""
 _MAX_WRITES = 256
 """Most writes that are committed together."""
 
@@ -141,14 +144,18 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             "writes", writer.commit, max_batch=_MAX_WRITES, max_queue=settings.max_queue, stage="commit"
         )
         compactor = _compactor(settings, items, gallery, damage, server.metrics)
-        _add_search_service(server, settings, follower, queries, damage)
+        _add_search_service(server, settings, follower, queries, lambda: _problem(follower, damage, cluster))
         _add_gallery_service(server, settings, follower, items, writes=writes, compactor=compactor)
         backups = _backups(settings, server.metrics, worker)
         _add_metrics(server.metrics, opener, follower, damage)
         _add_disk_metrics(server.metrics, settings.index)
         server.claim(WHOLE, lambda: not follower.lost)
+        if cluster:
+            _watch(cluster, server)
 
         async def warm_up() -> None:
+            if cluster:
+                cluster.watch.when_given_up(partial(os.kill, os.getpid(), signal.SIGTERM))
             await _warm_up(gallery.view, queries)
             follower.start()
             damage.start()
@@ -179,6 +186,19 @@ def _cluster(settings: SearchConfig) -> "Connection | None":
     with needing("ray", CommandError):
         from search_svc.engine.cluster.connection import Connection  # noqa: PLC0415 (needs Ray)
     return Connection(settings.ray_address, settings.replicas)
+
+
+def _watch(cluster: "Connection", server: Server) -> None:
+    """Have health and metrics tell how the cluster is."""
+    server.claim(CLUSTER, lambda: not cluster.problem, watched=True)
+    gauge = server.metrics.gauge
+    gauge(
+        "vmmr_ray_cluster_lost",
+        "1 while the GCS of the Ray cluster cannot be reached",
+        lambda: bool(cluster.watch.problem),
+    )
+    gauge("vmmr_replicas_missing", "Replicas that should be up on the Ray cluster and are not", lambda: cluster.missing)
+    gauge("vmmr_shards_without_replica", "Shards that have no replica up", lambda: cluster.without_replica)
 
 
 def _opener(settings: SearchConfig, cluster: "Connection | None") -> Opener:
@@ -269,7 +289,7 @@ def _add_search_service(
     settings: SearchConfig,
     follower: Follower,
     queries: Batcher[Query, SearchOutcome],
-    damage: DamageWatch,
+    problem: Callable[[], str],
 ) -> None:
     servicer = SearchService(
         follower.gallery,
@@ -277,15 +297,15 @@ def _add_search_service(
         limits=_limits(settings),
         on_partial=server.metrics.counter("vmmr_partial_replies_total", "Replies that lack shards"),
         count=AnswerMetrics(server.metrics).count,
-        problem=lambda: _problem(follower, damage),
+        problem=problem,
         lost=lambda: follower.lost,
     )
     server.add(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, SERVICE)
 
 
-def _problem(follower: Follower, damage: DamageWatch) -> str:
-    """Return what is wrong with the index; empty if nothing is known to be."""
-    return "; ".join(filter(None, (follower.problem, damage.problem)))
+def _problem(follower: Follower, damage: DamageWatch, cluster: "Connection | None" = None) -> str:
+    """Return what is wrong with the index, and the cluster; empty if nothing is known to be."""
+    return "; ".join(filter(None, (follower.problem, damage.problem, cluster.problem if cluster else "")))
 
 
 def _add_gallery_service(
@@ -368,6 +388,8 @@ def _end(opener: Opener, follower: Follower, cluster: "Connection | None") -> No
     opener.close()
     if cluster:
         cluster.close()
+        if cluster.watch.given_up:
+            raise CommandError(cluster.watch.given_up)
     if opener.abandoned or follower.opening:
         # If the interpreter ended beside threads that are in faiss, the process would crash.
         os._exit(0)

@@ -45,6 +45,7 @@ _HTTP2_STREAMS_BESIDES_CALLS = 4096
 # Calls that the event loop has not seen yet. Beyond so many gRPC itself refuses calls, health checks among them.
 _MAX_PENDING = 2**15
 _LAST_BYTES_S = 1.0
+_CLAIMS_S = 0.5
 # How long calls may go on over a connection that new calls no longer use, for its age. It ends streams that nobody ends.
 _OLD_CONNECTION_S = 600
 
@@ -123,12 +124,13 @@ class Server:
         self._always: set[str] = set()
         self._before: dict[str, Callable[[float | None], None]] = {}
         self._claims: dict[str, Callable[[], bool]] = {}
+        self._watched: set[str] = set()
         self._gate = Gate(config.max_concurrent_calls)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._access: Access | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: asyncio.Future[Any] | None = None
         self._tracing: Tracing | None = None
 
     def add(
@@ -150,9 +152,11 @@ class Server:
         self._always.update(f"/{service_full_name}/{method}" for method in always)
         self._before.update({f"/{service_full_name}/{method}": check for method, check in before.items()})
 
-    def claim(self, name: str, holds: Callable[[], bool]) -> None:
-        """Make health answer for another name, too: SERVING if `holds` returns true once the server is ready."""
+    def claim(self, name: str, holds: Callable[[], bool], *, watched: bool = False) -> None:
+        """Make health answer for another name, too: SERVING if `holds` returns true once the server is ready; if it is watched, while it does."""
         self._claims[name] = holds
+        if watched:
+            self._watched.add(name)
 
     @property
     def ready(self) -> bool:
@@ -197,7 +201,7 @@ class Server:
             self.metrics_port = self._endpoint.port
         await self._set_health(_NOT_SERVING)
         await self._server.start()
-        self._watching = asyncio.create_task(self._access.watch())
+        self._watching = asyncio.gather(self._access.watch(), self._watch_claims())
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
@@ -313,6 +317,14 @@ class Server:
             await self._health.set(service, status)
         for name, holds in self._claims.items():
             await self._health.set(name, status if holds() else _NOT_SERVING)
+
+    async def _watch_claims(self) -> None:
+        """Tell health checks when a claim that is watched comes to hold, or does no more, until cancelled."""
+        while self._watched:
+            await asyncio.sleep(_CLAIMS_S)
+            if self._gate.opened:
+                for name in self._watched:
+                    await self._health.set(name, _SERVING if self._claims[name]() else _NOT_SERVING)
 
     def _address(self) -> dict[str, Any]:
         return {

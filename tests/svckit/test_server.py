@@ -317,6 +317,26 @@ async def test_what_is_to_be_closed_is_closed_even_if_the_stop_fails(echo, monke
     assert closed.is_set()
 
 
+async def test_a_claim_that_is_watched_is_looked_at_while_the_server_runs_and_another_at_its_start(echo, monkeypatch):
+    monkeypatch.setattr("svckit.server._CLAIMS_S", 0.01)
+    holds = True
+    server, batcher = echo.build(echo.EchoConfig(drain_pause_s=0.0))
+    server.claim("watched", lambda: holds, watched=True)
+    server.claim("at the start", lambda: holds)
+    async with batcher:
+        await server.start()
+        await server.open()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            told = aiter(health.Watch(health_pb2.HealthCheckRequest(service="watched"), timeout=TIMEOUT_S))
+            for now in (True, False, True, False):
+                holds = now
+                assert (await anext(told)).status == (SERVING if now else NOT_SERVING)
+            asked = health_pb2.HealthCheckRequest(service="at the start")
+            assert (await health.Check(asked, timeout=TIMEOUT_S)).status == SERVING
+        await server.stop()
+
+
 async def test_the_metrics_endpoint_ends_with_the_server(serve):
     served = await serve(metrics_port=0)
     url = f"http://127.0.0.1:{served.server.metrics_port}/metrics"

@@ -1,5 +1,6 @@
 """A process's connection to a Ray cluster, as a front end: what it needs there, it renews until it needs it no more."""
 
+import atexit
 import importlib.metadata
 import logging
 import math
@@ -15,8 +16,10 @@ import ray
 from ray.exceptions import RayError
 
 from search_svc.engine.cluster.keeper import KEEPER, Keeper, Table
+from search_svc.engine.cluster.redundancy import Told, missing, without_replica
 from search_svc.engine.cluster.scale import Scale
 from search_svc.engine.cluster.source import VersionSource
+from search_svc.engine.cluster.watch import ClusterWatch
 from svckit import ray_cluster
 from svckit.cli import CommandError
 from svckit.gate import shutting_down
@@ -55,16 +58,40 @@ class Connection:
     def __init__(self, address: str, replicas: int) -> None:
         """Connect. Each shard has so many replicas, unless other front ends, or an operator, have said otherwise before."""
         connect(address)
+        _log.info("connected to a Ray cluster", extra={"engine": "ray", "cluster": address, "replicas": replicas})
+        self.watch = ClusterWatch(address)
+        self._wished = replicas
+        self._told = Told()
+        self._silent = ""
         self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._scale = Scale(replicas)
         self._sources: dict[str, list[VersionSource]] = {}
         self._tables: dict[str, Table | None] = {}
+        self._opened: set[str] = set()
+        """The versions that were waited for, by their keys."""
         self._keeper: Any = None
         self._lock = threading.Lock()  # guards both, and the keeper's answers: they are taken in their order
         self._left = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="renewing", daemon=True)
         self._thread.start()
+        self.watch.start()
+
+    @property
+    def missing(self) -> int:
+        """How many replicas are wanted, and not up, of all versions that are open."""
+        return missing(self._known())
+
+    @property
+    def without_replica(self) -> int:
+        """How many shards have no replica that is up."""
+        return without_replica(self._known())
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the cluster, as far as answers suffer, or will; empty if nothing is known to be."""
+        shards = self.without_replica
+        return "; ".join(filter(None, (self.watch.problem, f"no replica is up of {shards} shards" if shards else "")))
 
     def hold(self, source: VersionSource) -> None:
         """Wait until the version's replicas are up, and keep them so until `release`. Raise CommandError if they cannot be."""
@@ -72,6 +99,7 @@ class Connection:
             self._sources.setdefault(source.key, []).append(source)
         try:
             self._wait_for(source.key)
+            self._opened.add(source.key)
         except BaseException:
             self.release(source.key)
             raise
@@ -89,11 +117,18 @@ class Connection:
             self._sources[key].pop()
             if not self._sources[key]:
                 del self._sources[key]
-        self._renew_if_possible()
+                self._opened.discard(key)
+        if not self.watch.problem:
+            self._renew_if_possible()
 
     def close(self) -> None:
         """Release everything, and leave the cluster."""
         self._stopped.set()
+        self.watch.stop()
+        if self.watch.problem:
+            # Ray's own farewell, at the interpreter's end, waits for the GCS, and ends the process in its way if that does not come.
+            atexit.register(os._exit, 1 if self.watch.given_up else 0)
+            return
         self._thread.join()
         with self._lock:
             self._sources.clear()
@@ -108,6 +143,8 @@ class Connection:
         while not (table and table.settled):
             if self._stopped.is_set():
                 raise shutting_down()
+            if self.watch.given_up:
+                raise CommandError(self.watch.given_up)
             silent = self._renew_if_possible()
             table, waited = self._tables.get(key), time.monotonic() - begun
             said = table.problem if table else ""
@@ -124,6 +161,10 @@ class Connection:
                 )
             self._stopped.wait(_OPENING_S)
 
+    def _known(self) -> list[Table]:
+        """Return the tables of the versions that are open, of which all replicas were up, or as many as could be."""
+        return [table for key, table in list(self._tables.items()) if table is not None and key in self._opened]
+
     def _work(self) -> None:
         while not self._stopped.wait(_RENEW_S):
             if self._sources:
@@ -136,8 +177,13 @@ class Connection:
         except Exception as error:  # noqa: BLE001 (whatever it is, the next time may go well; a thread that ended would let the leases end)
             # Searches go on with the replicas that are known.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            _log.warning("the keeper of the cluster does not answer", extra={"reason": reason})
+            if not self._silent:
+                _log.warning("the keeper of the cluster does not answer", extra={"reason": reason})
+            self._silent = reason
             return reason
+        if self._silent:
+            _log.warning("the keeper of the cluster answers again", extra={"reason": self._silent})
+        self._silent = ""
         return ""
 
     def _renew(self) -> None:
@@ -145,15 +191,26 @@ class Connection:
             if self._left:
                 return  # a call would have Ray start a cluster of its own
             sources = {key: each[-1] for key, each in self._sources.items()}
+            if self._keeper is None and self.watch.problem:
+                raise CommandError(self.watch.problem)  # Ray would wait for the GCS, however long that takes
             try:
                 self._keeper = self._keeper or keeper()
                 asked = self._keeper.renew.remote(self._name, sources, self._scale)
-                self._scale, tables = ray.get(asked, timeout=_CALL_S)
+                held, tables = ray.get(asked, timeout=_CALL_S)
             except BaseException:
                 self._keeper = None
                 raise
+            self._take(held)
             # A keeper that has just been restarted has no tables yet; the replicas are where they were.
-            self._tables = {key: tables.get(key) or self._tables.get(key) for key in sources}
+            before, self._tables = self._tables, {key: tables.get(key) or self._tables.get(key) for key in sources}
+            self._told.tell(before, self._tables)
+
+    def _take(self, held: Scale) -> None:
+        """Take over the number of replicas that holds, and say so if it is another than before."""
+        if held.replicas != self._scale.replicas:
+            numbers = {"replicas": held.replicas, "before": self._scale.replicas, "of_this_server": self._wished}
+            _log.warning("the cluster has another number of replicas", extra=numbers)
+        self._scale = held
 
 
 def ask_keeper(address: str, send: Callable[[Any], Any]) -> Any:

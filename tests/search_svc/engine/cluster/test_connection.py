@@ -17,8 +17,9 @@ SOURCE = SimpleNamespace(key="000001-ab")
 class FakeKeeper:
     """`tables` are its answers, one after the other, of which the last is repeated; an exception among them is raised."""
 
-    def __init__(self, *tables):
+    def __init__(self, *tables, holds=None):
         self.tables = list(tables)
+        self.holds = holds
         self.renewed = []
         self.renew = SimpleNamespace(remote=self._renew)
 
@@ -27,13 +28,15 @@ class FakeKeeper:
         table = self.tables.pop(0) if len(self.tables) > 1 else self.tables[0]
         if isinstance(table, Exception):
             raise table
-        return replicas, dict.fromkeys(sources, table)
+        return self.holds or replicas, dict.fromkeys(sources, table)
 
 
 def table(*shards, settled=False, problem=""):
     """A table whose shards have replicas that are up or not."""
-    placed = tuple(tuple(SimpleNamespace(up=up) for up in shard) for shard in shards)
-    return SimpleNamespace(shards=placed, settled=settled, problem=problem)
+    placed = tuple(
+        tuple(SimpleNamespace(up=up, name=str(number), host="a") for number, up in enumerate(shard)) for shard in shards
+    )
+    return SimpleNamespace(shards=placed, settled=settled, problem=problem, wanted=1, nodes=("a",))
 
 
 UP = table([True], settled=True)
@@ -52,6 +55,7 @@ def connect(monkeypatch):
     monkeypatch.setattr(connections, "connect", lambda address: None)
     monkeypatch.setattr(connections.ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(connections.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(connections.ClusterWatch, "start", lambda watch: None)
     monkeypatch.setattr(connections, "_RENEW_S", 3600.0)
     monkeypatch.setattr(connections, "_OPENING_S", 0.001)
     yield connect
@@ -116,3 +120,67 @@ def test_a_connection_that_was_closed_needs_nothing_and_calls_nobody(connect):
         connection.hold(SOURCE)
     assert caught.value.reason == Reason.SHUTTING_DOWN
     assert len(keeper.renewed) == calls
+
+
+def logged(caplog, message):
+    return [each for each in caplog.records if each.message == message]
+
+
+def test_another_number_of_replicas_than_this_server_was_given_is_told_once(connect, caplog):
+    connection = connect(FakeKeeper(table([False]), UP, holds=connections.Scale(3)))
+    connection.hold(SOURCE)
+    (told,) = logged(caplog, "the cluster has another number of replicas")
+    assert (told.replicas, told.of_this_server) == (3, 1)
+
+
+def test_a_connection_tells_what_it_is_to(connect, caplog):
+    caplog.set_level("INFO")
+    connect(FakeKeeper(UP))
+    (told,) = logged(caplog, "connected to a Ray cluster")
+    assert (told.engine, told.cluster, told.replicas) == ("ray", "head:1", 1)
+
+
+def test_a_keeper_that_is_silent_is_told_once_and_so_is_that_it_answers(connect, caplog):
+    away = connections.RayError("away")
+    connect(FakeKeeper(away, away, away, UP)).hold(SOURCE)
+    assert len(logged(caplog, "the keeper of the cluster does not answer")) == 1
+    assert len(logged(caplog, "the keeper of the cluster answers again")) == 1
+
+
+def test_nobody_is_asked_for_a_keeper_while_the_cluster_is_lost(connect, monkeypatch):
+    connection = connect(FakeKeeper(UP))
+    connection.watch.problem = "the Ray cluster is lost"
+    monkeypatch.setattr(connections, "keeper", lambda: pytest.fail("Ray would wait for its GCS"))
+    assert connection._renew_if_possible() == "the Ray cluster is lost"
+
+
+def test_a_version_is_not_waited_for_once_the_cluster_is_given_up(connect):
+    connection = connect(FakeKeeper(table([False])))
+    connection.watch.problem = connection.watch.given_up = "the Ray cluster was lost"
+    with pytest.raises(CommandError, match="the Ray cluster was lost"):
+        connection.hold(SOURCE)
+
+
+def test_what_a_version_that_is_open_lacks_is_counted_and_told_and_not_what_one_lacks_that_is_being_opened(connect):
+    keeper = FakeKeeper(UP)
+    connection = connect(keeper)
+    connection._sources["opening"] = [SimpleNamespace(key="opening")]
+    connection.hold(SOURCE)
+    assert (connection.missing, connection.without_replica, connection.problem) == (0, 0, "")
+    keeper.tables = [table([False])]
+    connection._renew()
+    assert (connection.missing, connection.without_replica) == (1, 1)
+    assert connection.problem == "no replica is up of 1 shards"
+
+
+@pytest.mark.parametrize(("given_up", "code"), [("", 0), ("it was lost", 1)])
+def test_a_connection_to_a_lost_cluster_is_left_without_a_word_to_ray(connect, monkeypatch, given_up, code):
+    connection = connect(FakeKeeper(UP))
+    connection.hold(SOURCE)
+    connection.watch.problem, connection.watch.given_up = "it is lost", given_up
+    monkeypatch.setattr(connections.ray, "shutdown", lambda: pytest.fail("it would wait for the GCS"))
+    at_exit = []
+    monkeypatch.setattr(connections.atexit, "register", lambda *call: at_exit.append(call))
+    connection.release(SOURCE.key)
+    connection.close()
+    assert at_exit == [(connections.os._exit, code)]

@@ -1,0 +1,68 @@
+"""When a cluster counts as lost, back, and given up: look by look, under a clock of the test's own."""
+
+import logging
+
+import pytest
+
+from search_svc.engine.cluster.watch import ClusterWatch
+
+
+class Cluster:
+    def __init__(self):
+        self.now, self.reason, self.ends = 100.0, "", 0
+
+    def end(self):
+        self.ends += 1
+
+
+@pytest.fixture
+def cluster():
+    return Cluster()
+
+
+@pytest.fixture
+def watch(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "80")
+    watch = ClusterWatch("head:6379", lambda _: cluster.reason, lambda: cluster.now)
+    watch.when_given_up(cluster.end)
+    return watch
+
+
+def look(watch, cluster, seconds, reason):
+    cluster.now, cluster.reason = cluster.now + seconds, reason
+    watch.look()
+
+
+def messages(caplog):
+    return [(record.message, record.levelname) for record in caplog.records]
+
+
+def test_a_lost_cluster_is_told_once_and_so_is_that_it_is_back(watch, cluster, caplog):
+    caplog.set_level(logging.INFO)
+    look(watch, cluster, 1, "")
+    assert (watch.problem, messages(caplog)) == ("", [])
+    look(watch, cluster, 1, "Connection refused")
+    look(watch, cluster, 59, "timed out")
+    assert watch.problem == "the Ray cluster at head:6379 is lost: timed out"
+    look(watch, cluster, 0.5, "")
+    assert (watch.problem, watch.given_up, cluster.ends) == ("", "", 0)
+    assert messages(caplog) == [("the Ray cluster is lost", "ERROR"), ("the Ray cluster is back", "WARNING")]
+    assert (caplog.records[0].ends_in_s, caplog.records[1].lost_s) == (60, 59.5)
+
+
+def test_a_cluster_that_stays_away_is_given_up_once_before_ray_does(watch, cluster):
+    look(watch, cluster, 1, "Connection refused")
+    look(watch, cluster, 59.9, "Connection refused")
+    assert (watch.given_up, cluster.ends) == ("", 0)
+    look(watch, cluster, 0.2, "Connection refused")
+    look(watch, cluster, 9, "Connection refused")
+    assert cluster.ends == 1
+    assert watch.given_up.startswith("the Ray cluster at head:6379 was lost for 60 s (Connection refused)")
+
+
+def test_the_time_begins_anew_each_time_that_the_cluster_is_lost(watch, cluster):
+    look(watch, cluster, 1, "Connection refused")
+    look(watch, cluster, 50, "")
+    look(watch, cluster, 1, "Connection refused")
+    look(watch, cluster, 50, "Connection refused")
+    assert watch.given_up == ""
