@@ -130,7 +130,7 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._access: Access | None = None
-        self._watching: asyncio.Future[Any] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._tracing: Tracing | None = None
 
     def add(
@@ -201,7 +201,7 @@ class Server:
             self.metrics_port = self._endpoint.port
         await self._set_health(_NOT_SERVING)
         await self._server.start()
-        self._watching = asyncio.gather(self._access.watch(), self._watch_claims())
+        self._watching = asyncio.create_task(self._watch(self._access))
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
@@ -317,6 +317,9 @@ class Server:
             await self._health.set(service, status)
         for name, holds in self._claims.items():
             await self._health.set(name, status if holds() else _NOT_SERVING)
+
+    async def _watch(self, access: Access) -> None:
+        await asyncio.gather(access.watch(), self._watch_claims())
 
     async def _watch_claims(self) -> None:
         """Tell health checks when a claim that is watched comes to hold, or does no more, until cancelled."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -72,6 +71,9 @@ class Message:
             return True
         return False
 
+    def close(self) -> None:
+        self._runner.close()
+
     async def _open(self, folder: Path) -> None:
         self._open_embedder(folder / "bundle")
         self._open_search(folder)
@@ -102,9 +104,8 @@ class Message:
         gallery = follower.gallery
         writer = JournalWriter(index, lambda: VersionBase(gallery.view.opened.version))
         writes = Batcher(writer.commit, max_batch=8, max_queue=settings.max_queue)
-        damage = SimpleNamespace(problem="", suspect=lambda *_: None)
         queries = search._queries(settings, server.metrics, gallery)
-        search._add_search_service(server, settings, follower, queries, damage)
+        search._add_search_service(server, settings, follower, queries, lambda: "")
         search._add_gallery_service(server, settings, follower, items, writes=writes, compactor=_Compactor())
         for add_to in server._services.values():
             add_to(self._handlers)

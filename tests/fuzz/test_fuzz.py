@@ -1,6 +1,7 @@
 """A short run of each target: its corpus, and inputs made of that by chance, the same ones each time."""
 
 import random
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +28,15 @@ EXECUTIONS = {
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     """`target(name)`: the target, made once, for its servers stay."""
-    return cache(lambda name: TARGETS[name](tmp_path_factory.mktemp("target") / "files"))
+    with ExitStack() as stack:
+
+        @cache
+        def made(name):
+            target = TARGETS[name](tmp_path_factory.mktemp("target") / "files")
+            stack.callback(getattr(target, "close", lambda: None))
+            return target
+
+        yield made
 
 
 @pytest.mark.parametrize("name", TARGETS)
