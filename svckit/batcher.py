@@ -1,14 +1,14 @@
 """Batches across callers, for a backend that is cheaper by the batch, and runs one batch at a time or a few.
 
 There is no timer: a batch is what piled up while the backend was busy. The backend's own threads, its lanes, take the next
-batch themselves the moment they are free: they never wait for the event loop, and a batch is as full as it can be.
+batch themselves the moment they are free: they never wait for the event loop, and a batch is as full as it can be. It is filled from
+the callers in turn, so that one who sends many at once does not hold up the others.
 """
 
 import asyncio
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -16,10 +16,12 @@ from types import TracebackType
 from typing import Any, Generic, Self
 
 from svckit import stages
+from svckit.access import callers
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
 from svckit.stages import Stage, Stages
 from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
+from svckit.turns import Turns
 
 __all__ = ["Batched", "Batcher"]
 
@@ -54,7 +56,7 @@ class Batcher(Generic[In, Out]):
         self._max_batch = max_batch
         self.max_queue = max_queue
         self._few = max(2, lanes // 2) if alone else 0
-        self._queue: OrderedDict[Submission[In, Out], None] = OrderedDict()
+        self._queue: Turns[Submission[In, Out]] = Turns()
         self._waiting = 0
         self._running = 0  # items
         self._occupied = False  # whether a batch runs alone
@@ -82,8 +84,8 @@ class Batcher(Generic[In, Out]):
     def oldest_s(self) -> float:
         """How long the oldest item in the queue has waited, in seconds; 0 if none waits."""
         with self._changed:
-            first = next(iter(self._queue), None)
-        return time.monotonic() - first.submitted if first else 0.0
+            first = min((each.submitted for each in self._queue.oldest_of_each()), default=None)
+        return 0.0 if first is None else time.monotonic() - first
 
     async def submit(self, items: Sequence[In], *, deadline: float | None = None) -> Batched[Out]:
         """Wait for the outputs of all items, which may be spread over several batches.
@@ -96,7 +98,8 @@ class Batcher(Generic[In, Out]):
         if not items:
             return Batched([], queue_ms=0.0, run_ms=0.0)
         future: asyncio.Future[Batched[Out]] = asyncio.get_running_loop().create_future()
-        submission = Submission(items, math.inf if deadline is None else deadline, future, submitted=now)
+        owner = callers.current.get().name
+        submission = Submission(items, math.inf if deadline is None else deadline, future, submitted=now, owner=owner)
         submission.stages = stages.current() if self._stage else None
         self._admit(submission)
         try:
@@ -128,7 +131,7 @@ class Batcher(Generic[In, Out]):
                 raise shutting_down()
             if self._waiting + submission.waiting > self.max_queue:
                 raise self._full(submission.waiting)
-            self._queue[submission] = None
+            self._queue.add(submission)
             self._waiting += submission.waiting
             self._changed.notify()
 
@@ -192,13 +195,14 @@ class Batcher(Generic[In, Out]):
         parts: list[Part[In, Out]] = []
         room = self._max_batch
         while self._queue and room:
-            submission = next(iter(self._queue))
+            submission = self._queue.next()
             if not submission.wanted():
                 self._remove(submission)
                 continue
+            self._queue.pass_on()
             count = min(room, submission.waiting)
             if count == submission.waiting:
-                del self._queue[submission]
+                self._queue.remove(submission)
             parts.append(
                 Part(submission, submission.taken, submission.items[submission.taken : submission.taken + count])
             )
@@ -244,7 +248,7 @@ class Batcher(Generic[In, Out]):
                     self._remove(submission)
 
     def _remove(self, submission: Submission[In, Out]) -> None:
-        del self._queue[submission]
+        self._queue.remove(submission)
         self._waiting -= submission.waiting
 
 

@@ -38,6 +38,8 @@ class Submission(Generic[In, Out]):
     future: asyncio.Future[Batched[Out]]
     submitted: float
     """When it came, a time of `time.monotonic`."""
+    owner: str = ""
+    """The name of the caller, who takes turns with the others."""
     taken: int = 0
     """Items that batches have taken."""
     outputs: dict[int, Sequence[Out]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from svckit.access.callers import Caller, Role, current
 from svckit.batcher import Batcher
 from svckit.errors import Reason, ServiceError
 
@@ -593,3 +594,22 @@ async def test_what_was_done_is_not_kept_alive_by_a_batcher_that_waits_for_more(
         output = weakref.ref((await batcher.submit([item])).outputs[0])
         del item
         await until(lambda: not (gone() or output()))
+
+
+async def test_callers_take_turns_however_much_one_of_them_has_sent_before(backend):
+    async def submit(name, *items):
+        current.set(Caller(name, Role.QUERY))
+        return (await batcher.submit(items)).outputs
+
+    async with Batcher(backend, max_batch=1, max_queue=16) as batcher:
+        first = asyncio.create_task(submit("greedy", 0))
+        await backend.has_begun()
+        greedy = [asyncio.create_task(submit("greedy", number, number + 1)) for number in (1, 3, 5)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 6
+        other = asyncio.create_task(submit("other", 100, 101))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 8
+        backend.free()
+        assert await asyncio.gather(first, *greedy, other) == [[0], [2, 4], [6, 8], [10, 12], [200, 202]]
+    assert backend.items[:5] == [0, 1, 100, 2, 101]
