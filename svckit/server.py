@@ -130,7 +130,7 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._access: Access | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._tracing: Tracing | None = None
 
     def add(
@@ -201,7 +201,9 @@ class Server:
             self.metrics_port = self._endpoint.port
         await self._set_health(_NOT_SERVING)
         await self._server.start()
-        self._watching = asyncio.create_task(self._watch(self._access))
+        self._watching = [asyncio.create_task(self._access.watch())]
+        if self._watched:
+            self._watching.append(asyncio.create_task(self._watch_claims()))
         _log.info("listening", extra=self._address())
 
     async def open(self) -> None:
@@ -225,9 +227,10 @@ class Server:
         if self._server:
             await self._drain()
             await self._server.stop(_LAST_BYTES_S)
+        for task in self._watching:
+            task.cancel()
         if self._watching:
-            self._watching.cancel()
-            await asyncio.wait((self._watching,))
+            await asyncio.wait(self._watching)
         access, self._access = self._access, None
         if access:
             await asyncio.to_thread(access.close)
@@ -318,12 +321,9 @@ class Server:
         for name, holds in self._claims.items():
             await self._health.set(name, status if holds() else _NOT_SERVING)
 
-    async def _watch(self, access: Access) -> None:
-        await asyncio.gather(access.watch(), self._watch_claims())
-
     async def _watch_claims(self) -> None:
         """Tell health checks when a claim that is watched comes to hold, or does no more, until cancelled."""
-        while self._watched:
+        while True:
             await asyncio.sleep(_CLAIMS_S)
             if self._gate.opened:
                 for name in self._watched:
