@@ -1,7 +1,21 @@
-"""Ask a server whether it speaks TLS: gRPC says of one that hangs up on a client without TLS only that it hung up."""
+"""Ask a server for TLS and for what it wants of a client: gRPC says of one that hangs up on a client without it only that it hung up."""
 
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def speaks_tls(target: str, timeout_s: float) -> bool:
+    """Return whether a server at `host:port` answers as TLS servers do. False if nobody answers, or the target is of another kind."""
+    try:
+        with _shaken_hands(target, timeout_s):
+            return True
+    except ssl.SSLError as error:
+        # An alert is TLS, too: the server refuses this handshake, and no other would help a client without TLS.
+        return "ALERT" in (error.reason or "")
+    except (OSError, ValueError):
+        return False
 
 
 def wants_certificate(target: str, timeout_s: float) -> bool:
@@ -9,15 +23,8 @@ def wants_certificate(target: str, timeout_s: float) -> bool:
 
     Other servers of gRPC speak first then. gRPC's own ends the connection without a word, others say why.
     """
-    host, _, port = target.rpartition(":")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Nothing is sent over this connection: who the server is does not matter.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
     try:
-        address = (host.rpartition("/")[2].strip("[]"), int(port))
-        with socket.create_connection(address, timeout_s) as plain, context.wrap_socket(plain) as secure:
+        with _shaken_hands(target, timeout_s) as secure:
             # In TLS 1.3 the client's handshake has ended before the server looks for a certificate.
             return not secure.recv(1)
     except ssl.SSLError as error:
@@ -26,20 +33,15 @@ def wants_certificate(target: str, timeout_s: float) -> bool:
         return False
 
 
-def speaks_tls(target: str, timeout_s: float) -> bool:
-    """Return whether a server at `host:port` answers as TLS servers do. False if nobody answers, or the target is of another kind."""
+@contextmanager
+def _shaken_hands(target: str, timeout_s: float) -> Iterator[ssl.SSLSocket]:
+    """Yield a connection without a certificate, once its handshake has ended. Raise OSError, or ValueError if the target is no `host:port`."""
     host, _, port = target.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Nothing is sent over this connection: who the server is does not matter.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    try:
-        address = (host.rpartition("/")[2].strip("[]"), int(port))
-        with socket.create_connection(address, timeout_s) as plain, context.wrap_socket(plain):
-            return True
-    except ssl.SSLError as error:
-        # An alert is TLS, too: the server refuses this handshake, and no other would help a client without TLS.
-        return "ALERT" in (error.reason or "")
-    except (OSError, ValueError):
-        return False
+    address = (host.rpartition("/")[2].strip("[]"), int(port))
+    with socket.create_connection(address, timeout_s) as plain, context.wrap_socket(plain) as secure:
+        yield secure

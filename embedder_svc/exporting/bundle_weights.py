@@ -6,7 +6,6 @@ does, but training it wants norms that know what comes to them (training/norms.p
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -69,7 +68,7 @@ class _Graph:
         self._makers = {name: node for node in graph.node for name in node.output}
 
     def of(self, kind: str) -> list[onnx.NodeProto]:
-        """Return the nodes of that kind that compute something of photos, in order."""
+        """Return the nodes of that kind, in order."""
         return [node for node in self._nodes if node.op_type == kind]
 
     def name(self, convolution: onnx.NodeProto) -> str:
@@ -120,7 +119,7 @@ def _norm_after(convolution: str) -> str:
     return f"{block}.{name.replace('conv', 'bn')}".lstrip(".") if "conv" in name else f"{block}.1"
 
 
-def _norm(name: str, bias: Tensor) -> dict[str, Any]:
+def _norm(name: str, bias: Tensor) -> dict[str, Tensor]:
     """Return the parameters of a batch norm that only adds this."""
     ones = torch.ones_like(bias)
     values = {"weight": ones, "bias": bias, "running_mean": 0 * ones, "running_var": (1 - _EPS) * ones}
