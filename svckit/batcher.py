@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -19,14 +19,12 @@ from svckit import stages
 from svckit.access import callers
 from svckit.errors import Reason, ServiceError
 from svckit.gate import shutting_down
+from svckit.pace import Pace
 from svckit.stages import Stage, Stages
 from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
 from svckit.turns import Turns
 
 __all__ = ["Batched", "Batcher"]
-
-_PACE_WEIGHT = 0.2
-_FIRST_GUESS_S = 0.05
 
 
 class Batcher(Generic[In, Out]):
@@ -36,6 +34,9 @@ class Batcher(Generic[In, Out]):
 
     `alone`, if given, is another function that runs a batch, with the whole backend. It is used while few items are inside,
     fewer than would occupy half of the lanes: one batch at a time.
+
+    `longest_s`, if given, returns the seconds that a batch should take at most while several callers come, for a backend to
+    which a large batch is hardly cheaper than some small ones: who comes meanwhile waits for less.
 
     `stage`, if given, is what a batch's run is called in the traces of its callers, behind their `queue`.
     """
@@ -48,19 +49,19 @@ class Batcher(Generic[In, Out]):
         max_queue: int,
         lanes: int = 1,
         alone: Run[In, Out] | None = None,
+        longest_s: Callable[[], float] | None = None,
         stage: str = "",
     ) -> None:
         self._run = run
         self._stage = stage
         self._alone = alone
-        self._max_batch = max_batch
+        self._pace = Pace(max_batch, longest_s)
         self.max_queue = max_queue
         self._few = max(2, lanes // 2) if alone else 0
         self._queue: Turns[Submission[In, Out]] = Turns()
         self._waiting = 0
         self._running = 0  # items
         self._occupied = False  # whether a batch runs alone
-        self._batch_s = _FIRST_GUESS_S  # how long a batch runs, a moving average
         self._closed = False
         self._changed = threading.Condition()  # guards all of these
         self._lanes = [threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True) for i in range(lanes)]
@@ -131,6 +132,7 @@ class Batcher(Generic[In, Out]):
                 raise shutting_down()
             if self._waiting + submission.waiting > self.max_queue:
                 raise self._full(submission.waiting)
+            self._pace.came(submission.owner, submission.submitted)
             self._queue.add(submission)
             self._waiting += submission.waiting
             self._changed.notify()
@@ -140,8 +142,8 @@ class Batcher(Generic[In, Out]):
             message = f"{count} items never fit the queue, which holds {self.max_queue}: send fewer at once"
             return ServiceError(Reason.QUEUE_FULL, message)
         message = f"the queue is full: {self._waiting} of {self.max_queue} items wait"
-        batches = math.ceil(self._waiting / self._max_batch / len(self._lanes))
-        return ServiceError(Reason.QUEUE_FULL, message, retry_after_s=batches * self._batch_s)
+        wait_s = self._pace.wait_s(self._waiting, len(self._lanes), time.monotonic())
+        return ServiceError(Reason.QUEUE_FULL, message, retry_after_s=wait_s)
 
     def _work(self) -> None:
         """Run a lane: take a batch, run it, hand the outcome to the event loop, until the batcher is closed."""
@@ -186,14 +188,15 @@ class Batcher(Generic[In, Out]):
         return Batch(parts, alone or self._run)
 
     def _release(self, batch: Batch[In, Out], run_s: float) -> None:
+        count = len(batch.items)
         with self._changed:
-            self._running -= sum(len(part.items) for part in batch.parts)
-            self._batch_s += _PACE_WEIGHT * (run_s - self._batch_s)
+            self._running -= count
+            self._pace.ran(count, run_s)
             self._occupied = False
 
     def _fill(self) -> list[Part[In, Out]]:
         parts: list[Part[In, Out]] = []
-        room = self._max_batch
+        room = self._pace.room(time.monotonic())
         while self._queue and room:
             submission = self._queue.next()
             if not submission.wanted():

@@ -136,6 +136,7 @@ class Metrics:
         max_queue: int,
         lanes: int = 1,
         alone: Run[In, Out] | None = None,
+        longest_s: Callable[[], float] | None = None,
         stage: str = "",
     ) -> Batcher[In, Out]:
         """Return a Batcher whose queue, batch sizes and durations are measured under `name`, with its `stage` in traces."""
@@ -145,6 +146,7 @@ class Metrics:
             max_queue=max_queue,
             lanes=lanes,
             alone=alone and self._measured(name, alone),
+            longest_s=longest_s,
             stage=stage,
         )
         self._queue_items.labels(name).set_function(lambda: batcher.waiting)

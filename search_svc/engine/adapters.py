@@ -39,6 +39,10 @@ class IndexAdapter(Protocol):
     @property
     def index(self) -> Any: ...
 
+    @property
+    def batching(self) -> bool:
+        """Whether many queries together cost less than one by one."""
+
     def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
         """Return the k best hits of each query, with the very bits that it would get if it were searched alone."""
 
@@ -49,6 +53,7 @@ class FlatAdapter:
 
     index: Any
     known_longest: float | None = None
+    batching = True
 
     @cached_property
     def longest(self) -> float:
@@ -99,6 +104,7 @@ class IvfAdapter:
 
     index: Any
     quantizer: IndexAdapter
+    batching = False
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
         lists = self.choose_lists(queries, options)
@@ -141,6 +147,10 @@ class TransformedAdapter:
     index: Any
     inner: IndexAdapter
 
+    @property
+    def batching(self) -> bool:
+        return self.inner.batching
+
     def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
         for step in self._chain:
             alone = (step.apply(queries[row : row + 1]) for row in range(len(queries)))
@@ -157,6 +167,7 @@ class OneByOneAdapter:
     """Searches any other index one query at a time. That costs graphs nothing, for faiss walks them so anyway."""
 
     index: Any
+    batching = False
 
     def fetch(self, queries: NDArray[np.float32], k: int, options: SearchOptions) -> Fetched:
         params = _parameters(self._layers, options)

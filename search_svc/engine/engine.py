@@ -35,6 +35,10 @@ class Engine(Protocol):
         """The fields of SearchParams that this kind of index has."""
 
     @property
+    def batching(self) -> bool:
+        """Whether many queries together cost less than one by one."""
+
+    @property
     def abandoned(self) -> int:
         """How many searches of shards took too long, and still run."""
 

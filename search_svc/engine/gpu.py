@@ -119,6 +119,7 @@ class FlatOnGpu:
     """The index on the GPU, in float16."""
     lost: float
     """An upper bound of the length by which the copy of a vector differs from it."""
+    batching = True
 
     @property
     def index(self) -> Any:
@@ -153,6 +154,7 @@ class IvfOnGpu:
     cpu: IvfAdapter
     gpu: Gpu
     copy: Any
+    batching = True
 
     @property
     def index(self) -> Any:

@@ -68,6 +68,10 @@ class LocalEngine(MergingEngine):
         return self._shards[0].tunable
 
     @property
+    def batching(self) -> bool:
+        return self._shards[0].adapter.batching
+
+    @property
     def abandoned(self) -> int:
         """How many searches of shards, and rerankings, took too long and still run."""
         return sum(worker.abandoned for worker in self._all_workers)

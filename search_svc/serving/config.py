@@ -46,7 +46,11 @@ class SearchConfig(ServerConfig):
     )
     max_queries: int = option(256, minimum=1, help="most queries in one call")
     max_k: int = option(1000, minimum=1, help="most neighbours of one query")
-    max_batch: int = option(64, minimum=1, help="most queries, of whatever calls, that are searched together")
+    max_batch: int = option(
+        64,
+        minimum=1,
+        help="most queries, of whatever calls, that are searched together; fewer while several callers come, if the index is not Flat and they would take more than 10 ms",
+    )
     max_queue: int = option(1024, minimum=1, help="most queries that wait to be searched; more are refused")
     shard_timeout_s: float = option(
         10.0, minimum=0.001, maximum=86400, help="seconds that the shards have for a search; a call may give them less"

@@ -15,18 +15,20 @@ _LOOKED_AT = 100
 """Of those remembered, how many are looked at for one to forget when another comes."""
 _NOTHING = 1e-9
 """Floats that flow in by small steps do not quite add up."""
+_BURST_S = 0.1
+"""A caller may use up at once what it may have in this time. More would hold up the others."""
 _RETRY_S = 0.1
 """When to try again where another call of the caller has to end first."""
 
 
 class Bucket:
-    """A token bucket. It holds one second's worth, and may owe: what costs more than it holds is let through when it is full."""
+    """A token bucket. It may owe: what costs more than it holds is let through when it is full."""
 
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`rate` is what flows in, a second."""
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic, *, burst_s: float = 1.0) -> None:
+        """`rate` is what flows in, a second. It holds what flows in within `burst_s`, at least 1."""
         self._rate = rate
         self._clock = clock
-        self._capacity = max(1.0, rate)
+        self._capacity = max(1.0, burst_s * rate)
         self._level = self._capacity
         self._then = clock()
 
@@ -64,8 +66,8 @@ class _Usage:
     def limit(self, limits: Limits, clock: Callable[[], float]) -> None:
         """Hold the caller to these limits from here on."""
         self.limits = limits
-        self.requests = Bucket(limits.requests_per_s, clock) if limits.requests_per_s else None
-        self.photos = Bucket(limits.photos_per_s, clock) if limits.photos_per_s else None
+        self.requests = Bucket(limits.requests_per_s, clock, burst_s=_BURST_S) if limits.requests_per_s else None
+        self.photos = Bucket(limits.photos_per_s, clock, burst_s=_BURST_S) if limits.photos_per_s else None
 
     @property
     def idle(self) -> bool:

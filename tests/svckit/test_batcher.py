@@ -613,3 +613,18 @@ async def test_callers_take_turns_however_much_one_of_them_has_sent_before(backe
         backend.free()
         assert await asyncio.gather(first, *greedy, other) == [[0], [2, 4], [6, 8], [10, 12], [200, 202]]
     assert backend.items[:5] == [0, 1, 100, 2, 101]
+
+
+async def test_batches_are_short_while_several_callers_come_where_that_is_asked_for(backend):
+    async def submit(name, *items):
+        current.set(Caller(name, Role.QUERY))
+        await batcher.submit(items)
+
+    async with Batcher(backend, max_batch=4, max_queue=16, longest_s=lambda: 0.0) as batcher:
+        first = asyncio.create_task(submit("greedy", 0))
+        await backend.has_begun()
+        rest = [asyncio.create_task(submit(name, 1, 2)) for name in ("greedy", "greedy", "other")]
+        await asyncio.sleep(0)
+        backend.free()
+        await asyncio.gather(first, *rest)
+    assert [len(batch) for batch in backend.batches] == [1] * 7

@@ -55,6 +55,11 @@ class RayEngine(MergingEngine):
         return len(self._manifest.shards)
 
     @property
+    def batching(self) -> bool:
+        """Many queries together cost one way to a replica and back."""
+        return True
+
+    @property
     def abandoned(self) -> int:
         """How many questions to replicas took too long, and may still run."""
         return 0 if self._released else self._racer.abandoned

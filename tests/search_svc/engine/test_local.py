@@ -231,6 +231,15 @@ def test_it_is_known_which_parameters_an_index_has(open_shards, factory, tunable
         assert shards.tunable == tunable
 
 
+@pytest.mark.parametrize(
+    ("factory", "batching"),
+    [("Flat", True), ("PCA8,Flat", True), ("SQ8", False), ("PCA8,IVF8,SQ8", False), ("HNSW8", False)],
+)
+def test_it_is_known_whether_many_queries_together_cost_less(open_shards, factory, batching):
+    with open_shards(spread(600), factory=factory, train_sample=600) as shards:
+        assert shards.batching is batching
+
+
 def test_exact_answers_are_complete_where_the_gallery_is_larger_than_a_chunk(open_shards):
     gallery = spread(10_000, 8)
     rows = np.random.default_rng(0).random(10_000) < 0.01

@@ -45,15 +45,16 @@ def refused(quota):
 @given(
     rate=st.floats(0.1, 1000),
     calls=st.lists(st.tuples(st.floats(0, 2), st.floats(0.1, 100)), min_size=1, max_size=60),
+    burst_s=st.floats(0, 2),
 )
-def test_no_more_comes_through_than_flows_in_and_one_full_bucket_and_one_call(rate, calls):
+def test_no_more_comes_through_than_flows_in_and_one_full_bucket_and_one_call(rate, calls, burst_s):
     clock = Clock()
-    bucket, taken = Bucket(rate, clock), 0.0
+    bucket, taken = Bucket(rate, clock, burst_s=burst_s), 0.0
     for pause_s, cost in calls:
         clock.now += pause_s
         wait_s = bucket.take(cost)
         taken += 0 if wait_s else cost
-        assert taken <= rate * clock.now + max(1, rate) + max(cost for _, cost in calls) + 1e-6
+        assert taken <= rate * clock.now + max(1, burst_s * rate) + max(cost for _, cost in calls) + 1e-6
 
 
 @given(rate=st.floats(0.1, 1000), costs=st.lists(st.floats(0.1, 500), min_size=1, max_size=30))
@@ -67,14 +68,15 @@ def test_whoever_waits_as_long_as_is_said_gets_through(rate, costs):
             assert not bucket.take(cost)
 
 
-def test_requests_a_second_are_a_second_s_worth_at_once_and_then_as_they_flow(clock):
-    held, shop = Quotas(clock), caller(requests_per_s=4)
-    for _ in range(4):
+@pytest.mark.parametrize(("rate", "at_once"), [(1, 1), (10, 1), (50, 5)])
+def test_requests_are_a_tenth_of_a_second_s_worth_at_once_and_then_as_they_flow(clock, rate, at_once):
+    held, shop = Quotas(clock), caller(requests_per_s=rate)
+    for _ in range(at_once):
         call(held, shop)
     with refused("requests_per_s") as caught:
         call(held, shop)
-    assert caught.value.retry_after_s == 0.25
-    clock.now += 0.25
+    assert caught.value.retry_after_s == math.ceil(1000 / rate) / 1000
+    clock.now += 1 / rate
     call(held, shop)
     with refused("requests_per_s"):
         call(held, shop)
@@ -90,13 +92,13 @@ def test_what_is_refused_is_not_counted(clock):
     call(held, shop)
 
 
-def test_a_call_of_more_photos_than_flow_in_a_second_comes_through_and_is_paid_for(clock):
+def test_a_call_of_more_photos_than_a_bucket_holds_comes_through_and_is_paid_for(clock):
     held, shop = Quotas(clock), caller(photos_per_s=10)
     held.check(shop, photos=32, k=0)
     with refused("photos_per_s") as caught:
         held.check(shop, photos=1, k=0)
-    assert caught.value.retry_after_s == 2.3
-    clock.now += 2.3
+    assert caught.value.retry_after_s == 3.2
+    clock.now += 3.2
     held.check(shop, photos=1, k=0)
 
 

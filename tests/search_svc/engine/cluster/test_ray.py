@@ -127,6 +127,7 @@ def test_replicas_answer_as_the_shards_of_this_process_do(engines, name):
     check()
     check_answers(engines[name])
     assert (on_cluster.shards, on_cluster.tunable) == (here.shards, here.tunable)
+    assert on_cluster.batching, "one way there and back is for all of them"
 
 
 def test_no_node_has_two_replicas_of_a_shard(flat, connection):
