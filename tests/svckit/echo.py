@@ -5,6 +5,7 @@ milliseconds of work in the batcher's thread. GetModel tells, as the model's dim
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -115,7 +116,7 @@ async def serve(settings: EchoConfig, worker: Worker | None) -> None:
 
     async def close() -> None:
         await batcher.close()
-        logging.getLogger("echo").info("closed")
+        logging.getLogger("echo").info("closed", extra={"frozen": gc.get_freeze_count()})
 
     await server.run(lambda: warm_up(settings), close)
 

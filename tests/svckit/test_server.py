@@ -80,10 +80,17 @@ def test_health_is_serving_for_each_service_and_the_whole_once_warm(spawn, dial)
     )
 
 
+def test_what_stays_for_good_is_not_looked_through_for_garbage_while_calls_wait(spawn):
+    process = spawn()
+    process.first("ready")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.first("closed")["frozen"] > 10_000
+
+
 def test_a_failed_warm_up_ends_the_process_with_its_reason(spawn):
     process = spawn("--warm-up", "fails")
     assert process.fatal() == "the model is corrupt"
-    assert process.first("closed")
+    assert process.first("closed")["frozen"] == 0
     assert process.first("listening")
     assert not [line for line in process.lines if '"ready"' in line]
 
