@@ -179,6 +179,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         except ServiceError as error:
             self._metrics.stream_failed(error.reason)
             self._access.note(call, error.status.name, error)
+            if call.noted:
+                await call.noted
             await _abort(error, request_id, context)
 
 

@@ -51,10 +51,10 @@ def test_the_first_batch_is_full_for_nothing_is_known():
 
 def test_what_runs_slower_makes_the_next_batches_smaller_and_what_runs_faster_larger():
     pace, rooms = paced(), []
-    for run_s in (8.0, 0.8, 0.8, 0.8, 0.8):
+    for run_s in (8.0, 0.8, 0.8, 0.8, 0.8, 0.8):
         pace.ran(4, run_s)
         rooms.append(pace.room(100.0))
-    assert rooms == [1, 2, 2, 2, 3]
+    assert rooms == [1, 2, 2, 2, 2, 3]
 
 
 def test_how_long_a_queue_takes_is_told_by_the_batches_it_will_be_run_in():
