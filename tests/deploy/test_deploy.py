@@ -219,7 +219,7 @@ def test_the_page_has_its_extra_and_no_engine():
     assert any('./client ".[web,otel]"' in line for name, line in SERVICES[-1].dockerfile if name == "RUN")
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic", "jwt", "otel", "web"])
+@pytest.mark.parametrize("extra", ["cpu", "gpu", "heic", "jwt", "otel", "ray", "web"])
 def test_every_package_in_an_image_is_pinned_to_a_version_that_is_accepted(extra):
     versions = pins()
     needed = [(canonicalize_name(each.name), each.specifier) for each in required(extra)]
