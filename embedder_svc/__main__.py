@@ -39,6 +39,7 @@ with needing_services("vmmr-embedder"):
     from svckit.cores import cores
     from svckit.metrics import Metrics
     from svckit.server import Server
+    from svckit.turns import beyond
     from svckit.worker import Worker
 
 if TYPE_CHECKING:
@@ -133,12 +134,20 @@ async def _pipeline(model: Model, settings: EmbedderConfig, metrics: Metrics) ->
         alone=lambda pixels: list(model.embed_alone(pixels)),
         lanes=model.lanes,
         max_batch=model.max_batch,
-        max_queue=settings.max_queue,
+        max_queue=beyond(settings.max_queue),
         stage="network",
     )
     with closing(Decoder(model.info.resizing, settings.limits, threads=threads)) as decoder:
         async with batcher, _finder(model.detector, decoder, settings, metrics) as finder:
-            yield Pipeline(model, decoder, batcher, max_images=settings.max_images, finder=finder, cache=cache)
+            yield Pipeline(
+                model,
+                decoder,
+                batcher,
+                max_images=settings.max_images,
+                max_queue=settings.max_queue,
+                finder=finder,
+                cache=cache,
+            )
 
 
 @asynccontextmanager
@@ -154,7 +163,11 @@ async def _finder(
             f"--max-queue must be >= {detector.info.max_cars}, the most cars of a photo, got {settings.max_queue}"
         )
     batcher: Batcher[View, list[Car]] = metrics.batcher(
-        "detect", detector.find, lanes=detector.lanes, max_batch=detector.max_batch, max_queue=settings.max_queue
+        "detect",
+        detector.find,
+        lanes=detector.lanes,
+        max_batch=detector.max_batch,
+        max_queue=beyond(settings.max_queue),
     )
     without = metrics.counter("vmmr_photos_without_car", "Photos in which cars were looked for, and none was found")
     async with batcher:

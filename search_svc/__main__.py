@@ -78,8 +78,6 @@ CLUSTER = "vmmr.search.v1.SearchService/cluster"
 """The name of the health check that fails while the Ray cluster is lost, or a shard has no replica."""
 _MAX_WRITES = 256
 """Most writes that are committed together."""
-_LONGEST_BATCH_S = 0.01
-"""What a batch of several callers' queries should take at most, where an index searches them one by one."""
 
 _log = logging.getLogger(__name__)
 
@@ -248,16 +246,12 @@ def _open_next(opener: Opener) -> Opened:
 
 def _queries(settings: SearchConfig, metrics: Metrics, gallery: LiveGallery) -> Batcher[Query, SearchOutcome]:
     searcher = Searcher(lambda: gallery.view)
-
-    def longest_s() -> float:
-        return math.inf if gallery.view.opened.engine.batching else _LONGEST_BATCH_S
-
     return metrics.batcher(
         "search",
         searcher.run,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
-        longest_s=longest_s,
+        longest_s=lambda: searcher.longest_s,
         stage="shards",
     )
 

@@ -10,14 +10,13 @@ _SEVERAL_S = 10.0
 
 
 class Pace:
-    """The pace of a backend, by moving averages. Times are of `time.monotonic`."""
+    """The pace of a backend, by a moving average. Times are of `time.monotonic`."""
 
     def __init__(self, max_batch: int, longest_s: Callable[[], float] | None) -> None:
         """`longest_s` returns the seconds that a batch should take at most while several callers come; None: any number."""
         self._max_batch = max_batch
         self._longest_s = longest_s
-        self._batch_s = _FIRST_GUESS_S
-        self._item_s = 0.0
+        self._item_s: float | None = None
         self._owner: str | None = None
         self._several_until = -math.inf
 
@@ -30,8 +29,8 @@ class Pace:
 
     def ran(self, items: int, run_s: float) -> None:
         """Note how long a batch ran."""
-        self._batch_s += _WEIGHT * (run_s - self._batch_s)
-        self._item_s += _WEIGHT * (run_s / items - self._item_s)
+        each_s = run_s / items
+        self._item_s = each_s if self._item_s is None else self._item_s + _WEIGHT * (each_s - self._item_s)
 
     def room(self, now: float) -> int:
         """Return how many items a batch may have: at least one, however long it takes."""
@@ -39,6 +38,6 @@ class Pace:
             return self._max_batch
         return max(1, int(min(self._max_batch, self._longest_s() / self._item_s)))
 
-    def wait_s(self, items: int, lanes: int, now: float) -> float:
-        """Return the seconds in which so many lanes run so many items, in full batches."""
-        return math.ceil(items / self.room(now) / lanes) * self._batch_s
+    def wait_s(self, items: int, lanes: int) -> float:
+        """Return the seconds in which so many lanes run so many items."""
+        return items / lanes * self._item_s if self._item_s else _FIRST_GUESS_S

@@ -5,6 +5,14 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 
+def beyond(limit: int) -> int:
+    """Return how many items there may be where the last of them come from owners who have none: a quarter more than the limit.
+
+    So nobody who sends much keeps all others out.
+    """
+    return limit + limit // 4
+
+
 class Owned(Protocol):
     @property
     def owner(self) -> str:
@@ -31,6 +39,10 @@ class Turns(Generic[Item]):
         """Yield all items, those of an owner together."""
         for items in self._owned.values():
             yield from items
+
+    def has(self, owner: str) -> bool:
+        """Return whether any of the items is of this owner."""
+        return owner in self._owned
 
     def oldest_of_each(self) -> Iterator[Item]:
         """Yield the oldest item of each owner."""

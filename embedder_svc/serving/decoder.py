@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedder_svc.photos import preprocess
 from embedder_svc.photos.preprocess import Box, Decoded, Limits, Resize
+from svckit.room import Room
 
 Out = TypeVar("Out")
 Given = ParamSpec("Given")
@@ -19,13 +20,17 @@ Pixels = NDArray[np.uint8]
 
 
 class Decoder:
-    """Decodes photos to the network's input, in its threads. What a call wanted that ended before its turn is skipped."""
+    """Decodes photos to the network's input, in its threads, whose callers take turns. What a call wanted that ended before its
+    turn is skipped.
+    """
 
     def __init__(self, resize: Resize, limits: Limits, *, threads: int) -> None:
         self._resize = resize
         self._limits = limits
         self.threads = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Each thread has the next photo waiting while it works on one.
+        self._room = Room(2 * threads)
 
     def decode(self, content: bytes, crop: Box | None) -> Pixels:
         """Return the pixels of a photo, or of the part of it in `crop`. Raise PhotoError. To be `run`."""
@@ -39,7 +44,8 @@ class Decoder:
         """Call the function in a decoding thread."""
         # gRPC cancels the caller when its client leaves or its deadline passes. That cancels this future, and if it waits for a
         # thread it leaves the executor's queue.
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+        async with self._room:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,5 @@
 """The parts of a photo that are wanted, as pixels: a crop or the whole is decoded, cars are looked for and cut out."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from embedder_svc.network.detector import Detector, View
 from embedder_svc.photos.preprocess import Box, Decoded
 from embedder_svc.serving.decoder import Decoder, Pixels
 from svckit.batcher import Batcher
+from svckit.room import Room
 
 EncodedPhoto = tuple[bytes, Box | Subject]
 """The content of a photo's file, and the part of the photo that is wanted."""
@@ -51,7 +51,7 @@ class Finder:
         self._batcher = batcher
         self._without = without
         # Enough for each decoding thread and each lane to have the next photo waiting while it works on one.
-        self._room = asyncio.Semaphore(2 * decoder.threads + 2 * detector.lanes * detector.max_batch)
+        self._room = Room(2 * decoder.threads + 2 * detector.lanes * detector.max_batch)
 
     async def find(self, content: bytes, deadline: float | None) -> Found:
         """Return the cars of a photo. Raise PhotoError, and what Batcher raises."""

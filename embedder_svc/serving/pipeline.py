@@ -65,7 +65,7 @@ class Detected:
 
 
 class Pipeline:
-    """Embeds photos. A server has one, shared by its servicers: the batcher's `max_queue` bounds the photos of all callers together."""
+    """Embeds photos. A server has one, shared by its servicers."""
 
     def __init__(
         self,
@@ -74,16 +74,21 @@ class Pipeline:
         batcher: Batcher[Pixels, Embedding],
         *,
         max_images: int,
+        max_queue: int,
         finder: Finder | None = None,
         cache: Cache | None = None,
     ) -> None:
-        """Take at most `max_images` photos from one call, and from all calls at once as many as the batcher's queue holds."""
+        """Take at most `max_images` photos from one call, and `max_queue` from all calls at once, or a quarter more: see Admission.
+
+        The queues of the batcher and of the finder's must hold as many as come in.
+        """
         self.model = model
         self._decoder = decoder
         self._preparer = Preparer(decoder, finder)
         self._finder = finder
         self._batcher = batcher
-        self._admission = Admission(batcher.max_queue)
+        self._max_queue = max_queue
+        self._admission = Admission(max_queue)
         self.max_images = max_images
         self._cache = cache
 
@@ -172,7 +177,7 @@ class Pipeline:
                 violations=[Violation(f"{field}[{i}]", Reason.NO_DETECTOR, "asks for cars") for i in numbers],
                 metadata={"model": self.model.info.name},
             )
-        most, rows = self._batcher.max_queue, self._most_rows(wanted)
+        most, rows = self._max_queue, self._most_rows(wanted)
         if rows > most:
             fit = most // self._most_rows([Subject.EVERY_CAR])
             said = f"with every car of each, {len(wanted)} images may give {rows} embeddings, the server holds {most}"

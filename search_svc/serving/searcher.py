@@ -17,6 +17,8 @@ from svckit.errors import Reason, ServiceError
 
 _SHARDS_SHARE = 0.9
 """Share of the callers' time that the shards get, if a partial answer is allowed; the rest is to make and send the answer."""
+_LONGEST_S = 0.01
+"""What a batch should take at most where its queries cost as much together as one by one: others wait for it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Searcher:
     def __init__(self, newest: Callable[[], View]) -> None:
         """`newest` returns the view to search; it is called once a batch."""
         self._newest = newest
+        self.longest_s = math.inf
+        """The seconds that the next batch should take at most, if several callers' queries are in it."""
 
     def run(self, queries: Sequence[Query]) -> list[SearchOutcome | Exception]:
         """Return an outcome for each query, or the error for which there is none. It fails queries of one plan alone."""
@@ -47,6 +51,8 @@ class Searcher:
         found: dict[int, SearchOutcome | Exception] = {}
         for (view, plan), group in positions.items():
             found.update(zip(group, _outcomes(view, plan, [queries[position] for position in group]), strict=True))
+        gains = any(plan.exact or view.opened.engine.batching for view, plan in positions)
+        self.longest_s = math.inf if gains else _LONGEST_S
         return [found[position] for position in range(len(queries))]
 
 

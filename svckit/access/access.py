@@ -11,7 +11,7 @@ from svckit.access.audit import AuditLog
 from svckit.access.callers import ANYBODY, NO_LIMITS, ROLES, Caller, current
 from svckit.access.identity import Identity
 from svckit.access.methods import METHODS, UNKNOWN, Method
-from svckit.access.quotas import Bucket, Quotas
+from svckit.access.quotas import Bucket, Quotas, Spent
 from svckit.access.settings import AccessConfig
 from svckit.errors import Reason, ServiceError
 from svckit.metrics import Metrics
@@ -39,6 +39,8 @@ class Call:
     """What the table says of the method."""
     caller: Caller | None = None
     """None until it is known."""
+    spent: Spent = field(default_factory=Spent)
+    """What it has taken of its caller's share."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What it is about and what came of it, for the audit log."""
     noted: asyncio.Future[None] | None = None
@@ -102,7 +104,7 @@ class Access:
 
     def place(self, call: Call) -> AbstractContextManager[None]:
         """Count the call while it is served. Raise ServiceError, QUOTA_EXCEEDED, if it is one too many."""
-        return self._quotas.call(_caller(call))
+        return self._quotas.call(_caller(call), call.spent)
 
     def check(self, call: Call, request: Any) -> None:
         """Hold the request to the caller's quotas, and note what a write is about. Raise ServiceError, QUOTA_EXCEEDED."""
@@ -111,7 +113,7 @@ class Access:
             call.facts.update(asks.asked(request))
             facts.noted.set(call.facts)
         if caller.limits is not NO_LIMITS:
-            self._quotas.check(caller, photos=asks.photos(request), k=asks.k(request))
+            self._quotas.check(caller, call.spent, photos=asks.photos(request), k=asks.k(request))
 
     def done(self, call: Call, response: Any) -> None:
         """Note what came of a write."""

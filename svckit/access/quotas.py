@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from svckit.access.callers import NO_LIMITS, Caller, Limits
 from svckit.errors import Reason, ServiceError
@@ -13,6 +14,7 @@ _MOST_CALLERS = 10_000
 """Callers whose use is remembered; those that a file lists are remembered beyond that."""
 _LOOKED_AT = 100
 """Of those remembered, how many are looked at for one to forget when another comes."""
+_NOT_SERVED = {Reason.QUOTA_EXCEEDED, Reason.QUEUE_FULL, Reason.NOT_READY, Reason.SHUTTING_DOWN}
 _NOTHING = 1e-9
 """Floats that flow in by small steps do not quite add up."""
 _BURST_S = 0.1
@@ -41,6 +43,11 @@ class Bucket:
         self._level -= cost
         return 0.0
 
+    def give_back(self, cost: float) -> None:
+        """Put back what was taken."""
+        self._flow()
+        self._level = min(self._capacity, self._level + cost)
+
     @property
     def full(self) -> bool:
         """Whether it is as a new one is."""
@@ -53,6 +60,13 @@ class Bucket:
         self._then = now
 
 
+@dataclass
+class Spent:
+    """What a call has taken of its caller's share, beside itself."""
+
+    photos: int = 0
+
+
 class _Usage:
     """What one caller is using."""
 
@@ -62,6 +76,13 @@ class _Usage:
         """Calls being served."""
         self.requests: Bucket | None = None
         self.photos: Bucket | None = None
+
+    def give_back(self, spent: Spent) -> None:
+        """Put back what a call has taken that was not served."""
+        if self.requests:
+            self.requests.give_back(1)
+        if self.photos:
+            self.photos.give_back(spent.photos)
 
     def limit(self, limits: Limits, clock: Callable[[], float]) -> None:
         """Hold the caller to these limits from here on."""
@@ -76,7 +97,7 @@ class _Usage:
 
 
 class Quotas:
-    """Holds every caller to its limits. What is refused is not counted.
+    """Holds every caller to its limits. What is refused here, or for want of room, is not counted.
 
     A caller is forgotten only when that gives it nothing: no call of it is being served, and its buckets are full.
     """
@@ -87,8 +108,11 @@ class Quotas:
         """By name; the caller longest unheard of, or not looked at for longest, first."""
 
     @contextmanager
-    def call(self, caller: Caller) -> Iterator[None]:
-        """Count a call while it is served. Raise ServiceError, QUOTA_EXCEEDED, if it is one too many, at once or a second."""
+    def call(self, caller: Caller, spent: Spent) -> Iterator[None]:
+        """Count a call while it is served. Raise ServiceError, QUOTA_EXCEEDED, if it is one too many, at once or a second.
+
+        `spent` is what the call takes meanwhile, which the caller has again if there is no room for the call.
+        """
         usage = self._usage(caller)
         most = caller.limits.concurrent_calls
         if most is not None and usage.inside >= most:
@@ -98,11 +122,15 @@ class Quotas:
         usage.inside += 1
         try:
             yield
+        except ServiceError as error:
+            if error.reason in _NOT_SERVED:
+                usage.give_back(spent)
+            raise
         finally:
             usage.inside -= 1
 
-    def check(self, caller: Caller, *, photos: int, k: int) -> None:
-        """Count the photos of a call. Raise ServiceError, QUOTA_EXCEEDED, if they or `k` are too many."""
+    def check(self, caller: Caller, spent: Spent, *, photos: int, k: int) -> None:
+        """Count the photos of a call, as `spent`. Raise ServiceError, QUOTA_EXCEEDED, if they or `k` are too many."""
         limits = caller.limits
         check_k(caller, k)
         if limits.photos_per_call is not None and photos > limits.photos_per_call:
@@ -110,6 +138,7 @@ class Quotas:
         bucket = self._usage(caller).photos
         if bucket and photos and (wait_s := bucket.take(photos)):
             raise _exceeded(caller, "photos_per_s", limits.photos_per_s, "photos a second", wait_s)
+        spent.photos = photos
 
     def _usage(self, caller: Caller) -> _Usage:
         usage = self._usages.get(caller.name)

@@ -88,7 +88,7 @@ class Message:
         looking = Batcher(detector.find, max_batch=detector.max_batch, max_queue=32)
         finder = Finder(decoder, detector, looking, lambda: None)
         network = Batcher(lambda pixels: list(model.embed(pixels)), max_batch=model.max_batch, max_queue=32)
-        pipeline = Pipeline(model, decoder, network, max_images=4, finder=finder)
+        pipeline = Pipeline(model, decoder, network, max_images=4, max_queue=32, finder=finder)
         native, kserve = EmbedderService(settings), KServeService(lambda: True)
         native.open(pipeline)
         kserve.open(pipeline)

@@ -628,3 +628,31 @@ async def test_batches_are_short_while_several_callers_come_where_that_is_asked_
         backend.free()
         await asyncio.gather(first, *rest)
     assert [len(batch) for batch in backend.batches] == [1] * 7
+
+
+async def test_a_queue_that_one_caller_fills_has_room_for_another(backend):
+    async def submit(name, *items):
+        current.set(Caller(name, Role.QUERY))
+        return (await batcher.submit(items)).outputs
+
+    async with Batcher(backend, max_batch=1, max_queue=8) as batcher:
+        first = asyncio.create_task(submit("greedy", 0))
+        await backend.has_begun()
+        tasks = [asyncio.create_task(submit("greedy", number, number)) for number in range(4)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 8
+        assert await reason_of(submit("greedy", 1)) == Reason.QUEUE_FULL
+        assert await reason_of(submit("other", 1, 2, 3)) == Reason.QUEUE_FULL
+        tasks.append(asyncio.create_task(submit("other", 100)))
+        await asyncio.sleep(0)
+        assert await reason_of(submit("other", 101)) == Reason.QUEUE_FULL, "it has one waiting now"
+        backend.free()
+        assert await asyncio.gather(first, *tasks) == [[0], *([2 * number] * 2 for number in range(4)), [200]]
+    assert backend.items[:3] == [0, 0, 100]
+
+
+async def test_a_caller_with_nothing_in_the_queue_sends_no_more_at_once_than_the_queue_holds(backend):
+    async with Batcher(backend, max_batch=4, max_queue=8) as batcher:
+        assert await reason_of(batcher.submit(list(range(9)))) == Reason.QUEUE_FULL
+        backend.free()
+        assert len((await batcher.submit(list(range(8)))).outputs) == 8

@@ -1,10 +1,11 @@
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedder_svc.serving.admission import Admission
+from svckit.access.callers import Caller, Role, current
 from svckit.errors import Reason, ServiceError
 
 
@@ -16,6 +17,42 @@ def test_what_does_not_fit_is_turned_away_whole():
         with admission.admit(1):
             pass
     assert caught.value.reason == Reason.QUEUE_FULL
+
+
+@contextmanager
+def caller(name):
+    token = current.set(Caller(name, Role.QUERY))
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+def test_what_one_caller_fills_has_room_for_another():
+    admission = Admission(8)
+    with caller("greedy"), admission.admit(8):
+        with pytest.raises(ServiceError):
+            admission.check(1, None)
+        with caller("other"):
+            with pytest.raises(ServiceError, match="no room for 3 more photos: 8 of 10 are being embedded"):
+                admission.check(3, None)
+            with admission.admit(1), pytest.raises(ServiceError, match="9 of 8"):
+                admission.check(1, None)
+    with caller("other"), pytest.raises(ServiceError):
+        admission.check(9, None)
+
+
+def test_a_caller_waits_for_the_photos_that_come_before_its_own_by_turns(clock, paced):
+    with caller("greedy"), paced.admit(50):
+        with pytest.raises(ServiceError, match=r"too late for 1 more photos: with the 50 before them"):
+            paced.check(1, clock.now + 60)
+        with caller("other"):
+            paced.check(1, clock.now + 2)
+            with (
+                paced.admit(4),
+                pytest.raises(ServiceError, match=r"too late for 2 more photos: with the 10 before them .* 6\.00 s"),
+            ):
+                paced.check(2, clock.now + 7)
 
 
 def test_the_caller_is_told_when_to_try_again():

@@ -24,6 +24,7 @@ from embedder_svc.serving.pipeline import Pipeline
 from embedder_svc.serving.service import SERVICE, EmbedderService
 from svckit.config import ConfigError
 from svckit.server import Server
+from svckit.turns import beyond
 
 TIMEOUT_S = 20
 WHOLE, MAIN, EVERY = embedder_pb2.SUBJECT_WHOLE, embedder_pb2.SUBJECT_MAIN_CAR, embedder_pb2.SUBJECT_EVERY_CAR
@@ -349,7 +350,7 @@ class TestRoom:
             assert served.inside == 0
 
     async def test_a_full_server_refuses_detect_too_before_its_photos_are_read(self, served, two_cars, monkeypatch):
-        served.pipeline._admission.inside = MAX_QUEUE
+        served.pipeline._admission.came("another", beyond(MAX_QUEUE))
         monkeypatch.setattr("svckit.interceptor._request", None)  # what would read them
         status, reason, _ = await refusal(served.detect(two_cars))
         assert (status, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
@@ -370,7 +371,7 @@ class TestMemory:
             monkeypatch.setattr(served.pipeline._finder._batcher, "_run", looking)
             call = asyncio.ensure_future(served.embed(*[two_cars] * 12))
             room = served.pipeline._finder._room
-            await until(lambda: room.locked() and len(opened) == 4)
+            await until(lambda: not room.free and len(opened) == 4)
             assert served.pipeline._finder._batcher.waiting <= 4
             looking.go.set()
             assert len((await call).parts) == 12
@@ -483,4 +484,4 @@ class TestCallersWhoLeft:
             assert embedded == []
             monkeypatch.undo()
             room = served.pipeline._finder._room
-            await until(lambda: not room.locked())
+            await until(lambda: room.free)

@@ -85,7 +85,7 @@ async def cold(tiny_bundle):
     decoder = Decoder(model.info.resizing, config.limits, threads=1)
     server = Server(config, name="embedder")
     batcher = server.metrics.batcher("embed", lambda pixels: list(model.embed(pixels)), max_batch=4, max_queue=6)
-    pipeline = Pipeline(model, decoder, batcher, max_images=config.max_images)
+    pipeline = Pipeline(model, decoder, batcher, max_images=config.max_images, max_queue=config.max_queue)
     servicer, second = EmbedderService(config), KServeService(lambda: server.ready)
     servicer.open(pipeline)
     second.open(pipeline)

@@ -90,7 +90,7 @@ async def served(tiny_bundle):
     server = Server(config, name="embedder")
     batcher = server.metrics.batcher("embed", run, max_batch=model.max_batch, max_queue=config.max_queue)
     servicer = EmbedderService(config)
-    pipeline = Pipeline(model, decoder, batcher, max_images=config.max_images)
+    pipeline = Pipeline(model, decoder, batcher, max_images=config.max_images, max_queue=config.max_queue)
     servicer.open(pipeline)
     add_to_server = embedder_pb2_grpc.add_EmbedderServiceServicer_to_server
     server.add(add_to_server, servicer, SERVICE, before=servicer.before)

@@ -21,6 +21,7 @@ class FakeEngine:
     """Three shards. Finds row 0 alone; fails where k is 13, and lacks a shard where partial answers are allowed."""
 
     shards = 3
+    batching = False
 
     def __init__(self):
         self.asked = []
@@ -101,3 +102,15 @@ def test_nobody_is_asked_for_callers_who_left(searcher, engine):
     assert late.reason is Reason.DEADLINE_EXCEEDED
     assert fine.neighbours.rows == [0]
     assert [k for _, k, _ in engine.asked] == [2]
+
+
+@pytest.mark.parametrize(
+    ("batching", "exact", "short"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_batches_are_short_where_queries_cost_as_much_together_as_one_by_one(searcher, engine, batching, exact, short):
+    engine.batching = batching
+    searcher.run([query(0, plan()), query(1, Plan(1, PARAMS, exact=exact))])
+    assert (searcher.longest_s < 1) is short
+    engine.batching = False
+    searcher.run([query(0, plan())])
+    assert searcher.longest_s < 1

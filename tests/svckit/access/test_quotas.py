@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from svckit.access import quotas
 from svckit.access.callers import Caller, Limits, Role
-from svckit.access.quotas import Bucket, Quotas
+from svckit.access.quotas import Bucket, Quotas, Spent
 from svckit.errors import Reason, ServiceError
 
 
@@ -31,7 +31,7 @@ def caller(name="shop", **limits):
 
 
 def call(held: Quotas, who: Caller):
-    with held.call(who):
+    with held.call(who, Spent()):
         pass
 
 
@@ -94,25 +94,53 @@ def test_what_is_refused_is_not_counted(clock):
 
 def test_a_call_of_more_photos_than_a_bucket_holds_comes_through_and_is_paid_for(clock):
     held, shop = Quotas(clock), caller(photos_per_s=10)
-    held.check(shop, photos=32, k=0)
+    held.check(shop, Spent(), photos=32, k=0)
     with refused("photos_per_s") as caught:
-        held.check(shop, photos=1, k=0)
+        held.check(shop, Spent(), photos=1, k=0)
     assert caught.value.retry_after_s == 3.2
     clock.now += 3.2
-    held.check(shop, photos=1, k=0)
+    held.check(shop, Spent(), photos=1, k=0)
+
+
+@pytest.mark.parametrize("reason", [Reason.QUEUE_FULL, Reason.NOT_READY, Reason.SHUTTING_DOWN])
+def test_a_call_for_which_there_was_no_room_costs_nothing(clock, reason):
+    held, shop = Quotas(clock), caller(requests_per_s=1, photos_per_s=10)
+    for _ in range(5):
+        spent = Spent()
+        held.check(shop, spent, photos=256, k=0)
+        with pytest.raises(ServiceError), held.call(shop, spent):
+            raise ServiceError(reason, "no room")
+    with held.call(shop, Spent()):
+        held.check(shop, Spent(), photos=1, k=0)
+
+
+def test_a_call_whose_photos_are_too_many_costs_no_request(clock):
+    held, shop = Quotas(clock), caller(requests_per_s=1, photos_per_s=1)
+    held.check(shop, Spent(), photos=1, k=0)
+    with refused("photos_per_s"), held.call(shop, spent := Spent()):
+        held.check(shop, spent, photos=1, k=0)
+    call(held, shop)
+
+
+def test_a_call_that_was_wrong_is_counted(clock):
+    held, shop = Quotas(clock), caller(requests_per_s=1)
+    with pytest.raises(ServiceError), held.call(shop, Spent()):
+        raise ServiceError(Reason.INVALID_IMAGE, "no photo")
+    with refused("requests_per_s"):
+        call(held, shop)
 
 
 def test_calls_without_photos_cost_none(clock):
     held, shop = Quotas(clock), caller(photos_per_s=1)
-    held.check(shop, photos=5, k=0)
-    held.check(shop, photos=0, k=0)
+    held.check(shop, Spent(), photos=5, k=0)
+    held.check(shop, Spent(), photos=0, k=0)
 
 
 def test_calls_at_once_are_counted_until_they_end(clock):
     held, shop = Quotas(clock), caller(concurrent_calls=2)
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(held.call(shop))
+            stack.enter_context(held.call(shop, Spent()))
         with refused("concurrent_calls") as caught:
             call(held, shop)
         assert caught.value.retry_after_s == 0.1
@@ -126,14 +154,14 @@ def test_calls_at_once_are_counted_until_they_end(clock):
 def test_one_call_that_is_too_large_is_refused_for_good(clock, quota, asked):
     held = Quotas(clock)
     with refused(quota) as caught:
-        held.check(caller(**{quota: 2}), **asked)
+        held.check(caller(**{quota: 2}), Spent(), **asked)
     assert caught.value.retry_after_s is None, "waiting does not make it smaller"
-    held.check(caller(**{quota: 3}), **asked)
+    held.check(caller(**{quota: 3}), Spent(), **asked)
 
 
 def test_new_limits_hold_at_once_and_calls_inside_still_count(clock):
     held = Quotas(clock)
-    with held.call(caller(concurrent_calls=5)), refused("concurrent_calls"):
+    with held.call(caller(concurrent_calls=5), Spent()), refused("concurrent_calls"):
         call(held, caller(concurrent_calls=1))
     call(held, caller(concurrent_calls=1))
     with refused("requests_per_s"):
@@ -145,7 +173,7 @@ def test_callers_without_limits_are_held_to_none(clock):
     held = Quotas(clock)
     for _ in range(1000):
         call(held, caller())
-        held.check(caller(), photos=10_000, k=10_000)
+        held.check(caller(), Spent(), photos=10_000, k=10_000)
 
 
 def strangers(names, **limits):
@@ -175,11 +203,11 @@ def test_however_many_others_come_nobody_is_given_a_full_bucket_again(clock, few
     shop, *others = strangers(["shop", *range(50)], requests_per_s=1, photos_per_s=1)
 
     def take(who):
-        with held.call(who):
-            held.check(who, photos=1, k=0)
+        with held.call(who, Spent()):
+            held.check(who, Spent(), photos=1, k=0)
 
     if use == "photos":
-        held.check(shop, photos=10, k=0)
+        held.check(shop, Spent(), photos=10, k=0)
         clock.now += 2
     else:
         call(held, shop)
@@ -193,7 +221,7 @@ def test_however_many_others_come_nobody_is_given_a_full_bucket_again(clock, few
 def test_a_call_being_served_is_counted_however_many_others_come(clock, few):
     held = Quotas(clock)
     shop, *others = strangers(["shop", *range(50)], concurrent_calls=1)
-    with held.call(shop):
+    with held.call(shop, Spent()):
         for other in others:
             call(held, other)
         with refused("concurrent_calls"):
@@ -221,8 +249,8 @@ def test_debtors_who_were_looked_at_keep_no_idle_caller_remembered(clock, monkey
     held = Quotas(clock)
     a, b, c, d = strangers("abcd", photos_per_s=1)
     for each in (a, b):
-        held.check(each, photos=100, k=0)
-    held.check(c, photos=0, k=0)
+        held.check(each, Spent(), photos=100, k=0)
+    held.check(c, Spent(), photos=0, k=0)
     for _ in range(2):
         with refused("callers"):
             call(held, d)
