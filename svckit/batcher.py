@@ -22,7 +22,7 @@ from svckit.gate import shutting_down
 from svckit.pace import Pace
 from svckit.stages import Stage, Stages
 from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
-from svckit.turns import Turns, beyond
+from svckit.turns import Turns, most
 
 __all__ = ["Batched", "Batcher"]
 
@@ -30,8 +30,8 @@ __all__ = ["Batched", "Batcher"]
 class Batcher(Generic[In, Out]):
     """Runs batches of at most `max_batch` items in `lanes` threads of its own, for callers on one event loop.
 
-    At most `max_queue` items wait, and a quarter more of callers who have none waiting; items in a batch that runs no longer
-    count.
+    At most `max_queue` items wait, and a quarter more of callers who then have no more than an equal share of them; items in a
+    batch that runs no longer count.
 
     `alone`, if given, is another function that runs a batch, with the whole backend. It is used while few items are inside,
     fewer than would occupy half of the lanes: one batch at a time.
@@ -131,22 +131,25 @@ class Batcher(Generic[In, Out]):
         with self._changed:
             if self._closed:
                 raise shutting_down()
-            most = self.max_queue if self._queue.has(submission.owner) else beyond(self.max_queue)
-            if submission.waiting > self.max_queue or self._waiting + submission.waiting > most:
-                raise self._full(submission.waiting, most)
+            if self._waiting + submission.waiting > self.max_queue:
+                self._check_share(submission)
             self._pace.came(submission.owner, submission.submitted)
             self._queue.add(submission)
             self._waiting += submission.waiting
             self._changed.notify()
 
-    def _full(self, count: int, most: int) -> ServiceError:
+    def _check_share(self, submission: Submission[In, Out]) -> None:
+        """Raise ServiceError, QUEUE_FULL, unless the submission may wait beyond `max_queue`."""
+        count, owner = submission.waiting, submission.owner
         if count > self.max_queue:
             message = f"{count} items never fit the queue, which holds {self.max_queue}: send fewer at once"
-            return ServiceError(Reason.QUEUE_FULL, message)
-        message = f"the queue is full: {self._waiting} of {most} items wait"
-        return ServiceError(
-            Reason.QUEUE_FULL, message, retry_after_s=self._pace.wait_s(self._waiting, len(self._lanes))
-        )
+            raise ServiceError(Reason.QUEUE_FULL, message)
+        own = count + sum(each.waiting for each in self._queue.of(owner))
+        limit = most(self.max_queue, own, self._queue.owners(owner))
+        if self._waiting + count > limit:
+            message = f"the queue is full: {self._waiting} of {limit} items wait"
+            wait_s = self._pace.wait_s(self._waiting, len(self._lanes))
+            raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=wait_s)
 
     def _work(self) -> None:
         """Run a lane: take a batch, run it, hand the outcome to the event loop, until the batcher is closed."""

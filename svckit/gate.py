@@ -1,6 +1,6 @@
 """The gate that calls pass: closed until the server is warm, open to only so many calls at once, and closed when it drains.
 
-The last quarter of the places is for connections that have no call inside, so that no connection keeps all others out.
+A connection may have three times as many places as are free, so that none keeps all others out: one alone has three quarters.
 
 It counts calls, whatever they ask for, and so bounds the memory of their messages. How much work a service takes on, its
 batcher says (`svckit.batcher`), or, where work is done before a batch, the service itself.
@@ -15,6 +15,8 @@ from typing import Any
 from svckit.errors import Reason, ServiceError
 
 RETRY_S = 0.1
+_OF_FREE = 3
+"""How many places a connection may have for each that is free."""
 
 
 class Gate:
@@ -24,8 +26,6 @@ class Gate:
         self.opened = False
         self.draining = asyncio.Event()
         self._max_calls = max_calls
-        self._shared = max_calls - max_calls // 4
-        """Places that any connection may take."""
         self._inside: set[asyncio.Task[Any]] = set()
         self._calls_of: Counter[str] = Counter()
         """Calls inside, by connection."""
@@ -99,10 +99,9 @@ class Gate:
         if self.calls >= self._max_calls:
             message = f"the server is busy with {self.calls} calls, as many as it takes"
             raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=RETRY_S)
-        if self.calls >= self._shared and (own := self._calls_of[connection]):
-            message = (
-                f"{self.calls} calls are inside, {own} of this connection: the last places are for other connections"
-            )
+        own = self._calls_of[connection]
+        if own + 1 > _OF_FREE * (self._max_calls - self.calls):
+            message = f"{self.calls} calls are inside, {own} of this connection: the places left are for connections with fewer"
             raise ServiceError(Reason.QUEUE_FULL, message, retry_after_s=RETRY_S)
 
 

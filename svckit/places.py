@@ -1,6 +1,6 @@
 """The bounds on streams that are open at once: of one connection, and in all.
 
-The last quarter of the places is for connections that have none, as it is in the gate: so that few connections keep no other out.
+The last quarter of the places is for connections that have none: so that few connections keep no other out.
 """
 
 from collections import Counter

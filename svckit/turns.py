@@ -1,16 +1,24 @@
 """A queue whose callers take turns: whoever sends much waits behind its own, and not before others."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
 def beyond(limit: int) -> int:
-    """Return how many items there may be where the last of them come from owners who have none: a quarter more than the limit.
+    """Return how many items there may be where the last of them are of owners who have little: a quarter more than the limit.
 
     So nobody who sends much keeps all others out.
     """
     return limit + limit // 4
+
+
+def most(limit: int, own: int, owners: int) -> int:
+    """Return how many items there may be in all, if one of so many owners would have `own` of them.
+
+    That is the limit; and beyond it, if these are no more than an equal share of the limit.
+    """
+    return beyond(limit) if own * owners <= limit else limit
 
 
 class Owned(Protocol):
@@ -40,9 +48,13 @@ class Turns(Generic[Item]):
         for items in self._owned.values():
             yield from items
 
-    def has(self, owner: str) -> bool:
-        """Return whether any of the items is of this owner."""
-        return owner in self._owned
+    def of(self, owner: str) -> Collection[Item]:
+        """Return the items of this owner."""
+        return self._owned.get(owner, {}).keys()
+
+    def owners(self, owner: str) -> int:
+        """Return how many owners have items, this one included, whether it has some or not."""
+        return len(self._owned) + (owner not in self._owned)
 
     def oldest_of_each(self) -> Iterator[Item]:
         """Yield the oldest item of each owner."""

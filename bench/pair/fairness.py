@@ -6,7 +6,7 @@ Starts the service with a file of callers. One caller, in this process, asks for
 - ten times its share, of which its limits let through one, and does not wait when it is told to: `greedy`;
 - ten times its share, without limits: `unlimited`, which is what the limits are for.
 
-In turns, a round of each after the other. What counts is the first caller's p99, from when a call was due until it was answered, over all rounds, against that of `fair`.
+In turns, a round of each after the other. Also, what the service does for two callers with 64 calls at once, against what it does for one. What counts is the first caller's p99, from when a call was due until it was answered, over all rounds, against that of `fair`.
 A share is a part of what the service can do, which is measured first.
 """
 
@@ -19,9 +19,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,8 @@ METHODS = {"Embed": "embedder_svc", "Classify": "search_svc"}
 PEOPLE = ("other", "greedy", "unlimited")
 TIMEOUT_S = 30.0
 TRIED_S = 3.0
+FORGOTTEN_S = 11.0
+"""A little more than a service remembers that several callers came."""
 
 Ask = Callable[[int], Awaitable[object]]
 
@@ -70,9 +72,13 @@ def main() -> None:
     for method in args.only:
         module = METHODS[method]
         with tempfile.TemporaryDirectory() as folder, serving(module, *_flags(Path(folder), 1e6)) as server:
-            rate = args.share * asyncio.run(_capacity(Target(module, server.address, photos)))
+            target = Target(module, server.address, photos)
+            rate = args.share * asyncio.run(_capacity(target, ["other"], 4))
+            of_several = [_of_several(target) for _ in range(args.rounds)]
         with tempfile.TemporaryDirectory() as folder, serving(module, *_flags(Path(folder), rate)) as server:
             figures[method] = _measured(Target(module, server.address, photos), rate, args.rounds, args.seconds)
+        median, least, most = statistics.median(of_several), min(of_several), max(of_several)
+        figures[method]["several / one caller, calls/s"] = {"value": median, "least": least, "most": most}
         print(method, json.dumps(figures[method]))
     args.out.write_text(json.dumps({**about, **settings, "figures": figures}, indent=1) + "\n")
 
@@ -107,20 +113,34 @@ def _asking(target: Target, name: str) -> Iterator[Ask]:
     yield lambda number: search.Classify(queries[number % 64], **how)
 
 
-async def _capacity(target: Target) -> float:
-    """Return the calls a second of one caller with four at once."""
-    with _asking(target, "other") as ask:
-        await asyncio.gather(*(ask(number) for number in range(8)))
+async def _capacity(target: Target, names: Sequence[str], at_once: int) -> float:
+    """Return the calls a second of these callers with so many at once, of all together."""
+    with ExitStack() as stack:
+        asks = [stack.enter_context(_asking(target, name)) for name in names]
+        await asyncio.gather(*(ask(number) for number in range(8) for ask in asks))
         began, done = time.perf_counter(), 0
 
-        async def on_and_on() -> None:
+        async def on_and_on(ask: Ask) -> None:
             nonlocal done
             while time.perf_counter() < began + TRIED_S:
                 await ask(done)
                 done += 1
 
-        await asyncio.gather(*(on_and_on() for _ in range(4)))
+        await asyncio.gather(*(on_and_on(asks[number % len(asks)]) for number in range(at_once)))
         return done / (time.perf_counter() - began)
+
+
+async def _once(target: Target) -> None:
+    with _asking(target, "other") as ask:
+        await ask(0)
+
+
+def _of_several(target: Target) -> float:
+    """Return what the service does for two callers with 64 calls at once, against what it does for one, whom it takes to be alone."""
+    asyncio.run(_once(target))
+    time.sleep(FORGOTTEN_S)
+    one = asyncio.run(_capacity(target, ["other"], 64))
+    return asyncio.run(_capacity(target, ["other", "unlimited"], 64)) / one
 
 
 def _measured(target: Target, rate: float, rounds: int, seconds: float) -> dict[str, object]:

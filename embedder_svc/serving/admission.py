@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from svckit.access import callers
 from svckit.errors import Reason, ServiceError
-from svckit.turns import beyond
+from svckit.turns import most
 
 _PACE_WEIGHT = 0.1
 _FIRST_GUESS_S = 0.5
@@ -42,7 +42,7 @@ class Stay:
 class Admission:
     """Admits at most `limit` photos, each from before it is decoded until it is answered, and refuses the others at once.
 
-    Callers who have none inside may come with a quarter more. Since callers take turns, a call waits for the photos that
+    Callers who then have no more than an equal share of the limit inside may come with a quarter more. Since callers take turns, a call waits for the photos that
     come before its own by turns, not for all of another's.
 
     That bounds memory, and no photo is decoded only to find the next queue full. A call that could not be answered before
@@ -78,11 +78,12 @@ class Admission:
         While nothing is inside every deadline is met, by estimate: else one slow photo might keep all later ones out.
         """
         owner = callers.current.get().name
-        inside, most = self.inside, self._limit if owner in self._inside_of else beyond(self._limit)
-        if photos > self._limit or inside + photos > most:
+        inside, own = self.inside, self._inside_of[owner] + photos
+        limit = most(self._limit, own, len(self._inside_of.keys() | {owner}))
+        if photos > self._limit or inside + photos > limit:
             raise ServiceError(
                 Reason.QUEUE_FULL,
-                f"no room for {photos} more photos: {inside} of {most} are being embedded",
+                f"no room for {photos} more photos: {inside} of {limit} are being embedded",
                 retry_after_s=self._stay_s,
             )
         if inside and deadline is not None:

@@ -630,7 +630,7 @@ async def test_batches_are_short_while_several_callers_come_where_that_is_asked_
     assert [len(batch) for batch in backend.batches] == [1] * 7
 
 
-async def test_a_queue_that_one_caller_fills_has_room_for_another(backend):
+async def test_a_queue_that_one_caller_fills_has_room_for_the_share_of_another(backend):
     async def submit(name, *items):
         current.set(Caller(name, Role.QUERY))
         return (await batcher.submit(items)).outputs
@@ -642,12 +642,13 @@ async def test_a_queue_that_one_caller_fills_has_room_for_another(backend):
         await asyncio.sleep(0)
         assert batcher.waiting == 8
         assert await reason_of(submit("greedy", 1)) == Reason.QUEUE_FULL
-        assert await reason_of(submit("other", 1, 2, 3)) == Reason.QUEUE_FULL
-        tasks.append(asyncio.create_task(submit("other", 100)))
+        assert await reason_of(submit("other", 1, 2, 3)) == Reason.QUEUE_FULL, "that is more than ten"
+        tasks += [asyncio.create_task(submit("other", 100)) for _ in range(2)]
         await asyncio.sleep(0)
-        assert await reason_of(submit("other", 101)) == Reason.QUEUE_FULL, "it has one waiting now"
+        assert batcher.waiting == 10
+        assert await reason_of(submit("third", 1)) == Reason.QUEUE_FULL
         backend.free()
-        assert await asyncio.gather(first, *tasks) == [[0], *([2 * number] * 2 for number in range(4)), [200]]
+        assert await asyncio.gather(first, *tasks) == [[0], *([2 * number] * 2 for number in range(4)), [200], [200]]
     assert backend.items[:3] == [0, 0, 100]
 
 

@@ -56,20 +56,20 @@ async def test_only_so_many_are_inside_at_once(gate):
         assert gate.calls == 1
 
 
-async def test_the_last_quarter_of_the_places_is_for_connections_with_no_call_inside():
-    gate = Gate(max_calls=8)
+async def test_a_connection_may_have_three_times_as_many_places_as_are_free():
+    gate = Gate(max_calls=32)
     gate.opened = True
-    over = asyncio.Event()
-    inside = [await entered(gate, over, "one") for _ in range(6)]
-    assert refusal(gate, "one").startswith("6 calls are inside, 6 of this connection")
-    inside.append(await entered(gate, over, "two"))
-    assert refusal(gate, "two").startswith("7 calls are inside, 1 of this connection")
-    inside.append(await entered(gate, over, "three"))
-    assert refusal(gate, "four").startswith("the server is busy with 8 calls")
+    over, inside = asyncio.Event(), []
+    for connection, most in (("one", 24), ("two", 6), ("three", 2)):
+        inside += [await entered(gate, over, connection) for _ in range(most)]
+        if gate.calls < 32:
+            said = f"{gate.calls} calls are inside, {most} of this connection: the places left are for"
+            assert refusal(gate, connection).startswith(said)
+    assert refusal(gate, "four").startswith("the server is busy with 32 calls")
     over.set()
     assert set(await asyncio.gather(*inside)) == {"served"}
-    again = [await entered(gate, asyncio.Event(), connection) for connection in ("one",) * 6 + ("two",)]
-    assert gate.calls == 7, "what left is forgotten"
+    again = [await entered(gate, asyncio.Event(), connection) for connection in ("one",) * 24 + ("two",)]
+    assert gate.calls == 25, "what left is forgotten"
     for task in again:
         task.cancel()
 

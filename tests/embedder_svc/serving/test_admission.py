@@ -36,8 +36,10 @@ def test_what_one_caller_fills_has_room_for_another():
         with caller("other"):
             with pytest.raises(ServiceError, match="no room for 3 more photos: 8 of 10 are being embedded"):
                 admission.check(3, None)
-            with admission.admit(1), pytest.raises(ServiceError, match="9 of 8"):
+            with admission.admit(1), admission.admit(1), pytest.raises(ServiceError, match="10 of 10"):
                 admission.check(1, None)
+            with admission.admit(2), pytest.raises(ServiceError, match="10 of 8"):
+                admission.check(3, None)
     with caller("other"), pytest.raises(ServiceError):
         admission.check(9, None)
 
