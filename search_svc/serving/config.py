@@ -49,7 +49,7 @@ class SearchConfig(ServerConfig):
     max_batch: int = option(
         64,
         minimum=1,
-        help="most queries, of whatever calls, that are searched together; fewer while several callers come, if the index is not Flat and they would take more than 10 ms",
+        help="most queries, of whatever calls, that are searched together; fewer while several callers come",
     )
     max_queue: int = option(1024, minimum=1, help="most queries that wait to be searched; more are refused")
     shard_timeout_s: float = option(
