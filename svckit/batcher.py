@@ -22,7 +22,7 @@ from svckit.gate import shutting_down
 from svckit.pace import Pace
 from svckit.stages import Stage, Stages
 from svckit.submission import Batch, Batched, In, Out, Part, Run, Submission
-from svckit.turns import Turns, most
+from svckit.turns import Turns, limit_for
 
 __all__ = ["Batched", "Batcher"]
 
@@ -145,7 +145,7 @@ class Batcher(Generic[In, Out]):
             message = f"{count} items never fit the queue, which holds {self.max_queue}: send fewer at once"
             raise ServiceError(Reason.QUEUE_FULL, message)
         own = count + sum(each.waiting for each in self._queue.of(owner))
-        limit = most(self.max_queue, own, self._queue.owners(owner))
+        limit = limit_for(self.max_queue, own, self._queue.owners(owner))
         if self._waiting + count > limit:
             message = f"the queue is full: {self._waiting} of {limit} items wait"
             wait_s = self._pace.wait_s(self._waiting, len(self._lanes))

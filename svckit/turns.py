@@ -13,7 +13,7 @@ def beyond(limit: int) -> int:
     return limit + limit // 4
 
 
-def most(limit: int, own: int, owners: int) -> int:
+def limit_for(limit: int, own: int, owners: int) -> int:
     """Return how many items there may be in all, if one of so many owners would have `own` of them.
 
     That is the limit; and beyond it, if these are no more than an equal share of the limit.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from svckit.access import callers
 from svckit.errors import Reason, ServiceError
-from svckit.turns import most
+from svckit.turns import limit_for
 
 _PACE_WEIGHT = 0.1
 _FIRST_GUESS_S = 0.5
@@ -79,7 +79,7 @@ class Admission:
         """
         owner = callers.current.get().name
         inside, own = self.inside, self._inside_of[owner] + photos
-        limit = most(self._limit, own, len(self._inside_of.keys() | {owner}))
+        limit = limit_for(self._limit, own, len(self._inside_of.keys() | {owner}))
         if photos > self._limit or inside + photos > limit:
             raise ServiceError(
                 Reason.QUEUE_FULL,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svckit.turns import Turns
+from svckit.turns import Turns, beyond, limit_for
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,22 @@ def test_the_oldest_of_each_are_those_that_came_first():
     for number, owner in enumerate("abba"):
         turns.add(Item(owner, number))
     assert list(turns.oldest_of_each()) == [Item("a", 0), Item("b", 1)]
+
+
+@given(st.integers(1, 100), st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 30)), max_size=60))
+def test_items_are_never_more_than_a_quarter_beyond_the_limit_and_what_is_beyond_is_of_who_has_little(limit, calls):
+    inside = defaultdict(int)
+    for owner, items in calls:
+        own = inside[owner] + items
+        owners = len({each for each, count in inside.items() if count} | {owner})
+        total = sum(inside.values()) + items
+        if total <= limit_for(limit, own, owners):
+            assert total <= limit or own * owners <= limit
+            inside[owner] += items
+        else:
+            assert total > limit, "within the limit nobody is refused"
+    assert sum(inside.values()) <= beyond(limit)
+
+
+def test_one_who_is_alone_has_the_limit():
+    assert [limit_for(8, own, 1) for own in (1, 8, 9)] == [10, 10, 8]
