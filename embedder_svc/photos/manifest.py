@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -37,7 +38,7 @@ class Manifest:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The photos' paths, relative to the folder of the collection, with `/`."""
+        """The photos' paths, relative to the folder of the collection, with `/`. None leaves it."""
         return self.column("path")
 
     def column(self, name: str) -> tuple[str, ...]:
@@ -56,7 +57,9 @@ class Manifest:
         for number, name in enumerate(self.paths, start=1):
             if not name or name in seen:
                 raise ArtifactError(path, f"photo {number}: its path is {f'there twice: {name}' if name else 'empty'}")
-            if (within := PurePosixPath(name)).is_absolute() or ".." in within.parts:
+            if PurePosixPath(name).is_absolute() or ".." in re.split(
+                r"[/\\]", name
+            ):  # to some storage a backslash is a slash
                 raise ArtifactError(path, f"photo {number}: its path leaves the folder of photos: {name}")
             seen.add(name)
         self._check_cars(path)

@@ -54,7 +54,7 @@ class PhotoFolder(Protocol):
     def attempt(self, name: str, use: Callable[[bytes], Made]) -> Made | str:
         """Return what `use` makes of a photo's content, or why it can't.
 
-        Of a file that is too large no more is read than shows it. Raise FetchError if that is not the photo's fault.
+        Of a file that is too large no more is asked for than shows it; a server of HTTP that has no ranges sends all of it. Raise FetchError if that is not the photo's fault.
         """
 
 
@@ -91,7 +91,7 @@ class StoredFolder:
 
     @property
     def identity(self) -> str:
-        return without_secrets(self.url).removesuffix("?...").rstrip("/")
+        return re.split(r"[?#]", without_secrets(self.url))[0].rstrip("/") + self._signs_in_path()
 
     def for_others(self) -> "StoredFolder":
         return self
@@ -107,6 +107,14 @@ class StoredFolder:
 
     def attempt(self, name: str, use: Callable[[bytes], Made]) -> Made | str:
         return photo_files.attempt_with(functools.partial(self._content, name), use)
+
+    def _signs_in_path(self) -> str:
+        """Return what the path in the storage has from a `?` or `#` on. In most URLs a query or fragment begins there, which may let somebody in."""
+        if _by_http(self.url):
+            return ""
+        _, root = _files(self.url)
+        found = re.search(r"[?#].*", without_secrets(root).rstrip("/"))
+        return found[0] if found else ""
 
     def _content(self, name: str) -> bytes:
         """Return a photo's content, or its beginning. Raise OSError or ValueError as a disk does if there is no such file, or FetchError."""
@@ -176,12 +184,10 @@ def _opened(url: str, thread: int | None) -> tuple[Any, str]:  # noqa: ARG001 (o
 
 
 def _joined(root: str, name: str) -> str:
-    """Return the path of a photo in its storage. Raise ValueError if no file can have the name, or it leaves the folder."""
+    """Return the path of a photo in its storage. Raise ValueError if no file can have the name."""
     inside = PurePosixPath(name)
     if "\0" in name:
         raise ValueError("embedded null byte")
-    if inside.is_absolute() or ".." in re.split(r"[/\\]", name):  # to some storage a backslash is a slash
-        raise ValueError("its path leaves the folder of photos")
     if not _by_http(root):
         return f"{root.rstrip('/')}/{inside}"
     address = urlsplit(root)

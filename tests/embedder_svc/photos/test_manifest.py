@@ -41,6 +41,8 @@ def test_a_file_written_by_excel_is_read(read):
         ("path\na.jpg\nb.jpg\na.jpg\n", r"photo 3: its path is there twice: a\.jpg"),
         ("path\na.jpg\n../b.jpg\n", r"photo 2: its path leaves the folder of photos: \.\./b\.jpg"),
         ("path\na/../../b.jpg\n", "photo 1: its path leaves the folder of photos"),
+        ("path\na\\..\\..\\b.jpg\n", "photo 1: its path leaves the folder of photos"),
+        ("path\na/..\\b.jpg\n", "photo 1: its path leaves the folder of photos"),
         ("path\n/etc/a.jpg\n", "photo 1: its path leaves the folder of photos: /etc/a"),
     ],
 )
