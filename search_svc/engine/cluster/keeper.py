@@ -185,8 +185,9 @@ class Keeper:
         self._settling = time.monotonic() + self._lease_s if self._watched else 0.0
 
     def _step(self) -> None:
-        nodes = _nodes()
-        self._hosts |= {node["NodeID"]: _host(node) for node in _alive()}
+        alive = _alive()
+        nodes = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in alive}  # and its cores
+        self._hosts |= {node["NodeID"]: _host(node) for node in alive}
         sources = self._fronts.needed()
         self._look_at_pings(nodes, sources)
         wanted = {
@@ -295,11 +296,6 @@ class Keeper:
 
 def _alive() -> list[dict[str, Any]]:
     return [node for node in _ray.nodes() if node["Alive"]]
-
-
-def _nodes() -> dict[str, float]:
-    """Return the cores of each node that is alive."""
-    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in _alive()}
 
 
 def _host(node: Mapping[str, Any]) -> str:

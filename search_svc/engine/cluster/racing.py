@@ -81,8 +81,10 @@ class Racer:
         return len(self._abandoned)
 
     def is_up(self, shard: int) -> bool:
-        """Return whether the shard has a replica that is up, and has not just failed."""
+        """Return whether the shard has a replica that is up, and has not just failed; False once closed."""
         with self._lock:
+            if self._closed:
+                return False
             now = time.monotonic()
             return any(each.up and self._down.get(each.name, 0) <= now for each in self._table().shards[shard])
 

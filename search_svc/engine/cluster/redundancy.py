@@ -1,4 +1,4 @@
-"""How many replicas are up, of those that should be: told in the log when it changes. Knows nothing of Ray."""
+"""How many replicas are up, of those that should be: told in the log when it changes. It calls nothing of Ray: it reads the keeper's tables."""
 
 import logging
 from collections.abc import Iterable, Mapping

@@ -259,6 +259,18 @@ def test_while_a_version_is_not_settled_a_node_that_died_is_told_as_gone(start_k
     assert table_of(keeper).problem == f"node {node[0]} ({node[:12]}): the node is gone"
 
 
+def test_a_node_that_goes_in_the_middle_of_a_step_is_there_for_all_of_it(start_keeper, cluster, monkeypatch):
+    keeper = start_keeper()
+    alive, gone = cluster.nodes(), [node | {"Alive": node["NodeManagerHostname"] == "a"} for node in cluster.nodes()]
+    answers = [alive]
+    monkeypatch.setattr(cluster, "nodes", lambda: answers.pop() if answers else gone)
+    keeper.renew("a front end", {SOURCE.key: SOURCE}, Scale(1))
+    step(keeper, cluster)
+    assert table_of(keeper).nodes == (f"a ({12 * 'a'})", f"b ({12 * 'b'})")
+    step(keeper, cluster)
+    assert table_of(keeper).nodes == (f"a ({12 * 'a'})",)
+
+
 def test_the_status_names_units_machines_and_what_is_short(start_keeper, cluster):
     keeper = start_keeper()
     keeper.renew("a front end", {SOURCE.key: SOURCE}, Scale(3))

@@ -80,3 +80,4 @@ def test_no_replica_is_looked_for_once_closed(racer):
     racer.close()
     racer._table = table
     assert racer.ask(SENDS, None, racing.RecentTimes()) == {}
+    assert not racer.is_up(0)
