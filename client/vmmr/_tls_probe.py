@@ -1,4 +1,7 @@
-"""Ask a server for TLS and for what it wants of a client: gRPC says of one that hangs up on a client without it only that it hung up."""
+"""Ask a server whether it speaks TLS, and whether it wants a certificate of its clients.
+
+gRPC does not tell: where a server hangs up on a client for want of either, its error is that the connection was closed.
+"""
 
 import socket
 import ssl
