@@ -133,6 +133,9 @@ class Server:
         self._access: Access | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._tracing: Tracing | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+        self._error: Exception | None = None
 
     def add(
         self,
@@ -154,7 +157,10 @@ class Server:
         self._before.update({f"/{service_full_name}/{method}": check for method, check in before.items()})
 
     def claim(self, name: str, holds: Callable[[], bool], *, watched: bool = False) -> None:
-        """Make health answer for another name, too: SERVING if `holds` returns true once the server is ready; if it is watched, while it does."""
+        """Make health answer for another name, too: SERVING if `holds` returns true when the server becomes ready.
+
+        With `watched`, `holds` is asked every half second, and health follows it.
+        """
         self._claims[name] = holds
         if watched:
             self._watched.add(name)
@@ -167,12 +173,14 @@ class Server:
     async def run(self, warm_up: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
 
-        Health says SERVING once `warm_up` has ended; raise what it raises. `close` is called at the very end, unless a
-        signal came before the warm-up had ended: then the process ends here, and its threads with it.
+        Health says SERVING once `warm_up` has ended; raise what it raises, or the error that the server was to `end` with.
+        `close` is called at the very end, unless a signal came before the warm-up had ended: then the process ends here, and
+        its threads with it.
         """
         logs.configure(self._config.log_level, self._config.log_format)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        signalled = on_signals(self._at_second_signal)
+        signalled = self._ending = on_signals(self._at_second_signal)
+        self._loop = asyncio.get_running_loop()
         try:
             await self.start()
             if await ended_before(signalled, warm_up()):
@@ -185,12 +193,28 @@ class Server:
             try:
                 await self.stop()
             finally:
-                if self._gate.opened or not signalled.is_set():
+                if self._gate.opened or self._error or not signalled.is_set():
                     await close()
         _log.info("stopped", extra={"server": self._name})
+        if self._error:
+            raise self._error
         if not self._gate.opened:
             # A thread that warms up can't be stopped and may take minutes, for which the interpreter would wait.
             os._exit(0)
+
+    def end(self, error: Exception) -> None:
+        """Have `run` end in order, as by a signal, and raise the error; nothing happens if it ends already.
+
+        Any thread may call it, from when `run` calls `warm_up` until it returns. It does not count as a signal.
+        """
+        assert self._loop is not None, "`run` runs"
+        self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: Exception) -> None:
+        assert self._ending is not None, "`run` runs"
+        if not self._ending.is_set():
+            self._error = error
+            self._ending.set()
 
     async def start(self) -> None:
         """Listen; answer health checks with NOT_SERVING and calls with NOT_READY. Raise ConfigError if that cannot be done."""

@@ -1,6 +1,7 @@
 """The first SIGTERM or SIGINT asks a process to end in order, the second to end at once; its children are deaf to Ctrl-C."""
 
 import asyncio
+import itertools
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,12 +11,12 @@ _log = logging.getLogger(__name__)
 
 
 def on_signals(at_second: Callable[[signal.Signals], None]) -> asyncio.Event:
-    """Return an event that the first signal sets; `at_second` is called with each further one."""
-    signalled = asyncio.Event()
+    """Return an event that the first signal sets; `at_second` is called with each further one, whoever else has set the event."""
+    signalled, numbers = asyncio.Event(), itertools.count(1)
 
     def on_signal(signum: signal.Signals) -> None:
         _log.info("signal", extra={"signal": signum.name})
-        if signalled.is_set():
+        if next(numbers) > 1:
             at_second(signum)
         signalled.set()
 

@@ -33,10 +33,11 @@ SERVICE = embedder_pb2.DESCRIPTOR.services_by_name["EmbedderService"].full_name
 class EchoConfig(ServerConfig):
     max_queue: int = config.option(10_000, minimum=1, help="items that may wait")
     warm_up: str = config.option(
-        "quick", choices=("quick", "never", "fails", "breaks", "dies"), help="how the warm-up goes"
+        "quick", choices=("quick", "never", "waits", "fails", "breaks", "dies"), help="how the warm-up goes"
     )
     pauses_until: Path | None = config.option(None, help="file that ends the pause before the drain, once it is there")
     refuses_until: Path | None = config.option(None, help="file that ends the refusing after it, once it is there")
+    gives_up_on: Path | None = config.option(None, help="file on which the server ends with an error, once it is there")
     fails_with: Path | None = config.option(None, help="file with which the warm-up fails while it is there")
 
 
@@ -88,6 +89,8 @@ def build(settings: EchoConfig, worker: Worker | None = None) -> tuple[Server, B
 async def warm_up(settings: EchoConfig) -> None:
     if settings.warm_up == "never":
         await asyncio.to_thread(threading.Event().wait)
+    if settings.warm_up == "waits":
+        await asyncio.Event().wait()
     if settings.warm_up == "fails" or (settings.fails_with and settings.fails_with.exists()):
         raise cli.CommandError("the model is corrupt")
     if settings.warm_up == "breaks":
@@ -118,7 +121,17 @@ async def serve(settings: EchoConfig, worker: Worker | None) -> None:
         await batcher.close()
         logging.getLogger("echo").info("closed", extra={"frozen": gc.get_freeze_count()})
 
-    await server.run(lambda: warm_up(settings), close)
+    def give_up() -> None:
+        asyncio.run(_appears(settings.gives_up_on))
+        server.end(cli.CommandError("the disk is gone"))
+        logging.getLogger("echo").info("given up")
+
+    async def begin() -> None:
+        if settings.gives_up_on:
+            threading.Thread(target=give_up, daemon=True).start()
+        await warm_up(settings)
+
+    await server.run(begin, close)
 
 
 if __name__ == "__main__":

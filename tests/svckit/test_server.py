@@ -182,6 +182,53 @@ def test_a_stop_waits_for_a_long_call_with_health_down_and_new_calls_served_mean
     assert process.wait() == 0
 
 
+def test_a_server_that_gives_up_while_it_warms_up_ends_as_one_whose_warm_up_fails(spawn, tmp_path):
+    (tmp_path / "gone").touch()
+    process = spawn("--warm-up", "waits", "--gives-up-on", str(tmp_path / "gone"))
+    assert process.fatal() == "the disk is gone"
+    assert process.first("closed")
+    assert not process.logged("ready")
+
+
+# Of several workers the one that gives up is started again: test_supervisor.py.
+alone = pytest.mark.parametrize("spawn", [()], ids=["alone"], indirect=True)
+
+
+@alone
+def test_a_server_that_gives_up_ends_in_order_and_a_signal_that_comes_then_is_the_first(spawn, dial, tmp_path):
+    process = spawn("--gives-up-on", str(tmp_path / "gone"), "--pauses-until", str(tmp_path / "signalled"))
+    channel = dial(process.first("ready")["port"])
+    call, finish = begun(channel)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+    assert next(watch).status == SERVING
+    (tmp_path / "gone").touch()
+    assert next(watch).status == NOT_SERVING
+    process.popen.send_signal(signal.SIGTERM)
+    process.first("signal")
+    (tmp_path / "signalled").touch()
+    process.first("draining")
+    finish()
+    assert call.result().embeddings.dimension == 1
+    assert process.fatal() == "the disk is gone"
+    assert process.first("closed")
+
+
+@alone
+def test_a_server_that_ends_by_a_signal_does_not_give_up_any_more(spawn, dial, tmp_path):
+    process = spawn("--gives-up-on", str(tmp_path / "gone"), "--drain-pause-s", "0")
+    channel = dial(process.first("ready")["port"])
+    call, finish = begun(channel)
+    assert health_of(channel) == SERVING, "the call that was begun before has come"
+    process.popen.send_signal(signal.SIGTERM)
+    process.first("draining")
+    (tmp_path / "gone").touch()
+    process.first("given up")
+    finish()
+    assert call.result().embeddings.dimension == 1
+    assert process.wait() == 0
+    assert not process.logged("ended by an error")
+
+
 def test_a_health_watcher_does_not_hold_up_the_end(spawn, dial):
     process = spawn("--drain-pause-s", "0", "--drain-s", "1000")
     watch = health_pb2_grpc.HealthStub(dial(process.first("ready")["port"])).Watch(health_pb2.HealthCheckRequest())

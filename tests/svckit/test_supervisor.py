@@ -146,6 +146,28 @@ def test_a_killed_worker_is_replaced_and_told_while_the_others_serve(start, conn
     assert workers_of(process)[1] == pids[1]
 
 
+def test_a_worker_that_gives_up_answers_its_calls_and_is_replaced_and_told_with_its_reason(start, connect, tmp_path):
+    process = start("--gives-up-on", str(tmp_path / "gone"), "--pauses-until", str(tmp_path / "told"))
+    channels, pids = channels_to(process, connect, (0, 1)), workers_of(process)
+    request = embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"600")])
+    calls = [
+        embedder_pb2_grpc.EmbedderServiceStub(channel).Embed.future(request, timeout=TIMEOUT_S)
+        for channel in channels.values()
+    ]
+    for channel in channels.values():
+        has_come(channel)
+    (tmp_path / "gone").touch()
+    until(lambda: len(process.logged("given up")) == 2)
+    (tmp_path / "gone").unlink()
+    (tmp_path / "told").touch()
+    assert [call.result().embeddings.dimension for call in calls] == [1, 1]
+    for number, pid in pids.items():
+        replaced(process, number, pid)
+    ended = [(line["ended_with"], line["error"]) for line in process.logged("worker ended")]
+    assert ended == 2 * [("exit code 1", "the disk is gone")]
+    embed(connect(port_of(process)))
+
+
 def test_a_call_to_a_worker_that_is_killed_may_be_tried_again(start, connect):
     process = start()
     channel, number = worker_behind(process, connect)
