@@ -14,10 +14,10 @@ with needing_services("vmmr-search"):
     import math
     import os
     import shutil
-    import signal
     import sys
     import time
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import contextmanager
     from functools import partial
     from pathlib import Path
     from typing import TYPE_CHECKING
@@ -128,7 +128,15 @@ def parser() -> argparse.ArgumentParser:
 
 async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
     logs.configure(settings.log_level, settings.log_format)
-    cluster = _cluster(settings)
+    with _connected(settings) as cluster:
+        searching = await _serve_index(settings, worker, cluster)
+    if searching:
+        # If the interpreter ended beside threads that are in faiss, the process would crash.
+        os._exit(0)
+
+
+async def _serve_index(settings: SearchConfig, worker: Worker | None, cluster: "Connection | None") -> bool:
+    """Serve to the end. Return whether threads may still be searching then."""
     opener = _opener(settings, cluster)
     server = Server(settings, name="search", worker=worker)
     _accept_loss(settings)
@@ -155,7 +163,7 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
 
         async def warm_up() -> None:
             if cluster:
-                cluster.watch.when_given_up(partial(os.kill, os.getpid(), signal.SIGTERM))
+                cluster.watch.when_given_up(lambda reason: server.end(CommandError(reason)))
             await _warm_up(gallery.view, queries)
             follower.start()
             damage.start()
@@ -174,18 +182,30 @@ async def _serve(settings: SearchConfig, worker: Worker | None) -> None:
             if not settings.read_only:
                 writer.close()
 
-        await server.run(warm_up=warm_up, close=close)
-        follower.stop()
-        damage.stop()
-    _end(opener, follower, cluster)
+        try:
+            await server.run(warm_up=warm_up, close=close)
+        finally:
+            follower.stop()
+            damage.stop()
+    opener.close()
+    return bool(opener.abandoned or follower.opening)
 
 
-def _cluster(settings: SearchConfig) -> "Connection | None":
+@contextmanager
+def _connected(settings: SearchConfig) -> "Iterator[Connection | None]":
+    """Connect to the Ray cluster, if the settings name one, for as long as the block lasts."""
     if settings.ray_address is None:
-        return None
+        yield None
+        return
     with needing("ray", CommandError):
         from search_svc.engine.cluster.connection import Connection  # noqa: PLC0415 (needs Ray)
-    return Connection(settings.ray_address, settings.replicas)
+    cluster = Connection(settings.ray_address, settings.replicas)
+    try:
+        yield cluster
+    except BaseException:
+        cluster.close(exit_code=1)
+        raise
+    cluster.close()
 
 
 def _watch(cluster: "Connection", server: Server) -> None:
@@ -387,17 +407,6 @@ def _disk(folder: Path) -> tuple[float, float]:
     except OSError:
         return math.nan, math.nan
     return usage.total, usage.free
-
-
-def _end(opener: Opener, follower: Follower, cluster: "Connection | None") -> None:
-    opener.close()
-    if cluster:
-        cluster.close()
-        if cluster.watch.given_up:
-            raise CommandError(cluster.watch.given_up)
-    if opener.abandoned or follower.opening:
-        # If the interpreter ended beside threads that are in faiss, the process would crash.
-        os._exit(0)
 
 
 def _limits(settings: SearchConfig) -> Limits:

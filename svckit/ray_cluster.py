@@ -77,12 +77,45 @@ def check_form(address: str, flag: str) -> None:
 
 def unreachable(address: str) -> str:
     """Return why no connection to HOST:PORT can be made; empty if one can."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN_S).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
+    return Dialer(address).unreachable()
+
+
+class Dialer:
+    """Tries connections to HOST:PORT. While the name cannot be resolved, it goes by the addresses that it found last: Ray's connection to them stays, too."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._found: list[str] = []
+
+    def unreachable(self) -> str:
+        """Return why no connection can be made; empty if one can."""
+        try:
+            self._connect()
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def _connect(self) -> None:
+        failed = OSError("the name has no address")
+        for host in self._addresses():
+            try:
+                socket.create_connection((host, self._port), _REACHED_WITHIN_S).close()
+            except OSError as error:
+                failed = error
+            else:
+                return
+        raise failed
+
+    def _addresses(self) -> list[str]:
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            if not self._found:
+                raise
+        else:
+            self._found = [str(address[0]) for *_, address in found]
+        return self._found
 
 
 def _refuses_token(address: str) -> bool:

@@ -134,7 +134,8 @@ class Follower:
         """Stop following. Wait for the look that is under way, but not for a version that is being opened."""
         self._stopped = True
         self._wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _follow(self) -> None:
         while not self._stopped:

@@ -1,5 +1,6 @@
 """Why a program cannot connect to a Ray cluster, told before Ray tries for half a minute."""
 
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -114,3 +115,22 @@ def test_what_is_no_address_of_a_gcs_is_refused_before_ray_is_looked_for(address
 
 def test_an_address_of_ipv6_is_one():
     ray_cluster.check_form("[::1]:6379", "--ray")
+
+
+def test_a_cluster_whose_name_is_not_resolved_for_a_while_is_where_it_was(monkeypatch):
+    def unresolved(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        dialer, new = (ray_cluster.Dialer(f"localhost:{port}") for _ in range(2))
+        assert dialer.unreachable() == ""
+        resolved = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *args, **options: (unresolved if host == "localhost" else resolved)(host, *args, **options),
+        )
+        assert dialer.unreachable() == ""
+        assert new.unreachable() == "Temporary failure in name resolution"
+    assert dialer.unreachable() == "Connection refused"

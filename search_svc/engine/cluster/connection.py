@@ -70,7 +70,8 @@ class Connection:
         self._opened: set[str] = set()
         """The versions that were waited for, by their keys."""
         self._keeper: Any = None
-        self._lock = threading.Lock()  # guards both, and the keeper's answers: they are taken in their order
+        self._lock = threading.Lock()
+        """Guards the versions and tables, and is held for a call of the keeper: its answers are taken in their order."""
         self._left = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="renewing", daemon=True)
@@ -99,10 +100,12 @@ class Connection:
             self._sources.setdefault(source.key, []).append(source)
         try:
             self._wait_for(source.key)
-            self._opened.add(source.key)
         except BaseException:
             self.release(source.key)
             raise
+        with self._lock:
+            if source.key in self._sources:  # `close` may have released everything
+                self._opened.add(source.key)
 
     def table(self, key: str) -> Table:
         """Return the replicas of a version that is held, as of the last time that the keeper told."""
@@ -121,18 +124,21 @@ class Connection:
         if not self.watch.problem:
             self._renew_if_possible()
 
-    def close(self) -> None:
-        """Release everything, and leave the cluster."""
+    def close(self, *, exit_code: int = 0) -> None:
+        """Release everything, and leave the cluster. If it is lost, the process ends with `exit_code` as soon as the interpreter ends."""
         self._stopped.set()
         self.watch.stop()
+        if not self.watch.problem:
+            self.watch.look()
+        if not self.watch.problem:
+            self._thread.join()
+            with self._lock:
+                self._sources.clear()
+            self._renew_if_possible()
         if self.watch.problem:
             # Ray's own farewell, at the interpreter's end, waits for the GCS, and ends the process in its way if that does not come.
-            atexit.register(os._exit, 1 if self.watch.given_up else 0)
+            atexit.register(os._exit, exit_code)
             return
-        self._thread.join()
-        with self._lock:
-            self._sources.clear()
-        self._renew_if_possible()
         with self._lock:
             self._left = True
             ray.shutdown()
@@ -187,6 +193,8 @@ class Connection:
         return ""
 
     def _renew(self) -> None:
+        if self._keeper is None and not self.watch.problem:
+            self.watch.look()  # not with the lock held, for which others wait
         with self._lock:
             if self._left:
                 return  # a call would have Ray start a cluster of its own

@@ -1,4 +1,4 @@
-"""Watches whether the cluster is there, by whether its GCS takes a connection. It knows nothing of Ray.
+"""Watches whether the cluster is there, by whether its GCS takes a connection. It does not import Ray.
 
 Ray itself says nothing while the GCS is away, and ends a process that has not reached it for a minute, in the middle of its calls. So a front
 end that has waited for most of that time is ended here, in order.
@@ -28,25 +28,29 @@ def patience_s() -> float:
 
 
 class ClusterWatch:
-    """Looks every second, in a thread of its own, from `start` to `stop`. The others may read from any thread."""
+    """Looks every second, in a thread of its own, from `start` to `stop`. Thread-safe."""
 
     def __init__(
         self,
         address: str,
-        unreachable: Callable[[str], str] = ray_cluster.unreachable,
+        unreachable: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`unreachable` returns why there is no connection to an address; empty if there is."""
+        """`unreachable` returns why no connection to the address can be made; empty if one can. By default, one is tried."""
         self.problem = ""
         """Why the cluster is lost; empty while it is there."""
         self.given_up = ""
         """Why the process is to end; empty while it may go on."""
         self._address = address
-        self._unreachable = unreachable
+        self._unreachable = unreachable or ray_cluster.Dialer(address).unreachable
         self._clock = clock
         self._patience_s = patience_s()
         self._since = 0.0
-        self._end: Callable[[], None] | None = None
+        self._end: Callable[[str], None] | None = None
+        self._looking = threading.Lock()
+        """Held for a look, by whichever thread."""
+        self._ending = threading.Lock()
+        """Guards `given_up` and `_end`: whichever is set last has `_end` called."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="cluster watch", daemon=True)
 
@@ -54,15 +58,24 @@ class ClusterWatch:
         self._thread.start()
 
     def stop(self) -> None:
+        """Look no more. Once this has returned, nobody is told that the cluster is given up."""
         self._stopped.set()
+        with self._ending:
+            self._end = None
 
-    def when_given_up(self, end: Callable[[], None]) -> None:
-        """Have `end` called, once, when the cluster is given up."""
-        self._end = end
+    def when_given_up(self, end: Callable[[str], None]) -> None:
+        """Have `end` called with the reason, once, when the cluster is given up: at once if it is already."""
+        with self._ending:
+            self._end = end
+            if self.given_up:
+                end(self.given_up)
 
     def look(self) -> None:
         """Look once. What has changed is logged."""
-        reason, now = self._unreachable(self._address), self._clock()
+        with self._looking:
+            self._take(self._unreachable(), self._clock())
+
+    def _take(self, reason: str, now: float) -> None:
         about = {"cluster": self._address}
         if reason and not self.problem:
             self._since = now
@@ -74,14 +87,16 @@ class ClusterWatch:
             self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
-        self.given_up = (
-            f"the Ray cluster at {self._address} was lost for {self._patience_s:g} s ({reason}), "
-            f"and Ray would end this process before long ({_LIMIT})"
-        )
         _log.error("the Ray cluster is given up, and the server stops", extra={"cluster": self._address})
-        if self._end:
-            self._end()
+        with self._ending:
+            self.given_up = (
+                f"the Ray cluster at {self._address} was lost for {self._patience_s:g} s ({reason}), "
+                f"and Ray would end this process before long ({_LIMIT})"
+            )
+            if self._end:
+                self._end(self.given_up)
 
     def _work(self) -> None:
+        self.look()  # at once: the name of the cluster has just been resolved
         while not self._stopped.wait(_LOOK_S):
             self.look()

@@ -137,6 +137,9 @@ class TestJournal:
         assert "new" in following.names()
         following.start().stop()
 
+    def test_a_follower_that_was_never_started_can_be_stopped(self, path):
+        Following(path).stop()
+
     def test_the_same_item_written_over_and_over_does_not_pile_up(self, following, monkeypatch):
         monkeypatch.setattr("search_svc.live.delta._MOST_DEAD", 3)
         for row in range(40):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from search_svc.__main__ import _connected
 from svckit.cli import CommandError
 from svckit.errors import Reason, ServiceError
 
@@ -56,6 +57,7 @@ def connect(monkeypatch):
     monkeypatch.setattr(connections.ray, "get", lambda answer, timeout: answer)
     monkeypatch.setattr(connections.ray, "shutdown", lambda: None)
     monkeypatch.setattr(connections.ClusterWatch, "start", lambda watch: None)
+    monkeypatch.setattr(connections.ClusterWatch, "look", lambda watch: None)
     monkeypatch.setattr(connections, "_RENEW_S", 3600.0)
     monkeypatch.setattr(connections, "_OPENING_S", 0.001)
     yield connect
@@ -154,6 +156,54 @@ def test_nobody_is_asked_for_a_keeper_while_the_cluster_is_lost(connect, monkeyp
     assert connection._renew_if_possible() == "the Ray cluster is lost"
 
 
+def lose(connection):
+    """Have the next look at the cluster find it lost, as long as nobody is kept waiting meanwhile."""
+
+    def look():
+        assert not connection._lock.locked(), "whoever releases a version would wait"
+        connection.watch.problem = "the Ray cluster is lost"
+
+    connection.watch.look = look
+
+
+def test_a_cluster_that_has_just_been_lost_is_seen_before_ray_is_asked_for_a_keeper(connect, monkeypatch):
+    connection = connect(FakeKeeper(UP, connections.RayError("its node is gone")))
+    connection.hold(SOURCE)
+    assert connection._renew_if_possible() == "its node is gone"
+    lose(connection)
+    monkeypatch.setattr(connections, "keeper", lambda: pytest.fail("Ray would wait for its GCS"))
+    assert connection._renew_if_possible() == "the Ray cluster is lost"
+
+
+def test_a_cluster_that_has_just_been_lost_is_seen_before_ray_is_to_take_leave_of_it(connect, monkeypatch):
+    connection = connect(FakeKeeper(UP))
+    lose(connection)
+    monkeypatch.setattr(connections.ray, "shutdown", lambda: pytest.fail("it would wait for the GCS"))
+    monkeypatch.setattr(connections.atexit, "register", lambda *_: None)
+    connection.close()
+
+
+def test_a_server_that_fails_leaves_its_cluster_with_exit_code_1(monkeypatch):
+    left = []
+    monkeypatch.setattr(
+        connections, "Connection", lambda *_: SimpleNamespace(close=lambda exit_code=0: left.append(exit_code))
+    )
+    settings = SimpleNamespace(ray_address="head:1", replicas=1)
+    with _connected(settings):
+        pass
+    with pytest.raises(CommandError, match="the index is gone"), _connected(settings):
+        raise CommandError("the index is gone")
+    assert left == [0, 1]
+
+
+def test_a_version_that_was_held_while_the_connection_was_closed_does_not_count_as_open(connect):
+    connection = connect(FakeKeeper(UP))
+    waited = connection._wait_for
+    connection._wait_for = lambda key: (waited(key), connection.close())
+    connection.hold(SOURCE)
+    assert connection._opened == set()
+
+
 def test_a_version_is_not_waited_for_once_the_cluster_is_given_up(connect):
     connection = connect(FakeKeeper(table([False])))
     connection.watch.problem = connection.watch.given_up = "the Ray cluster was lost"
@@ -173,14 +223,14 @@ def test_what_a_version_that_is_open_lacks_is_counted_and_told_and_not_what_one_
     assert connection.problem == "no replica is up of 1 shards"
 
 
-@pytest.mark.parametrize(("given_up", "code"), [("", 0), ("it was lost", 1)])
-def test_a_connection_to_a_lost_cluster_is_left_without_a_word_to_ray(connect, monkeypatch, given_up, code):
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_connection_to_a_lost_cluster_is_left_without_a_word_to_ray(connect, monkeypatch, code):
     connection = connect(FakeKeeper(UP))
     connection.hold(SOURCE)
-    connection.watch.problem, connection.watch.given_up = "it is lost", given_up
+    connection.watch.problem = "it is lost"
     monkeypatch.setattr(connections.ray, "shutdown", lambda: pytest.fail("it would wait for the GCS"))
     at_exit = []
     monkeypatch.setattr(connections.atexit, "register", lambda *call: at_exit.append(call))
     connection.release(SOURCE.key)
-    connection.close()
+    connection.close(exit_code=code)
     assert at_exit == [(connections.os._exit, code)]

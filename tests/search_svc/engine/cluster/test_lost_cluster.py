@@ -75,3 +75,25 @@ def test_a_front_end_tells_that_its_cluster_is_lost_and_back_and_ends_in_order_i
     (end,) = server.logged("ended by an error")
     assert end["error"].startswith(f"the Ray cluster at {cluster} was lost for 30 s (Connection refused)")
     assert not [line for line in server.lines if "will terminate" in line]
+
+
+WARMS_UP_FOR_EVER = """
+import asyncio
+from search_svc import __main__ as search
+
+search._warm_up = lambda *_: asyncio.Event().wait()
+search.main()
+"""
+
+
+def test_a_front_end_whose_cluster_goes_while_it_warms_up_ends_with_the_reason_too(
+    head, build_index, tmp_path, run, until
+):
+    cluster = head.address
+    build_index(GALLERY, directory=tmp_path / "index")
+    flags = ("--index", tmp_path / "index", "--engine=ray", "--ray-address", cluster, "--port=0", "--read-only")
+    server = run("-c", WARMS_UP_FOR_EVER, "serve", *flags, env={"RAY_gcs_rpc_server_reconnect_timeout_s": "40"})
+    until(lambda: server.logged("listening") or server.popen.poll() is not None)
+    head.head_node.kill_gcs_server()
+    until(lambda: server.popen.poll() is not None)
+    assert server.fatal().startswith(f"the Ray cluster at {cluster} was lost for 30 s (Connection refused)")
