@@ -9,6 +9,9 @@ _USER = re.compile(
     r"|(?<![^\s/'\"=(,])[^\s/@'\"]{1,300}:[^\s/@'\"]{1,300}@(?=[\w\[])"  # of what a library has left of one: `user:password@host`
 )
 _QUERY = re.compile(rf"(?P<before>\b[A-Za-z][\w+.-]{{0,30}}:/[^\s?#'\"]+)[?#]{_WITHIN}*?(?=[:,;.)]*(?:[\s'\"]|$))")
+_QUERY_AFTER_SPACE = re.compile(
+    rf"\?(?=[^\s?'\"]{{0,300}}=){_WITHIN}+?(?=[:,;.)]*(?:[\s'\"]|$))"
+)  # of a URL with a space in its path
 
 
 def without_secrets(text: str) -> str:
@@ -17,4 +20,5 @@ def without_secrets(text: str) -> str:
         text = _USER.sub(lambda found: found["slash"] or "", text)
     if ":/" in text and ("?" in text or "#" in text):
         text = _QUERY.sub(lambda found: f"{found['before']}?...", text)
+        text = _QUERY_AFTER_SPACE.sub("?...", text)
     return text

@@ -15,6 +15,7 @@ from svckit.redaction import without_secrets
         ("https://token@host:8080/x", "https://host:8080/x"),
         ("GET https://host/keys.json?token=t&x=1: 403", "GET https://host/keys.json?...: 403"),
         ("https://host/x#fragment", "https://host/x?..."),
+        ("https://host/my cars?sig=secret&x=1: 403", "https://host/my cars?...: 403"),
         ("simplecache::s3://key:secret@bucket/x", "simplecache::s3://bucket/x"),
         ("s3:/key:secret@bucket/x", "s3:/bucket/x"),
         ("url='https://u:p@host/a?sig=1', 2", "url='https://host/a?...', 2"),
