@@ -18,7 +18,7 @@ _NOT_SERVED = {Reason.QUOTA_EXCEEDED, Reason.QUEUE_FULL, Reason.NOT_READY, Reaso
 _NOTHING = 1e-9
 """Floats that flow in by small steps do not quite add up."""
 _BURST_S = 0.1
-"""A caller may use up at once what it may have in this time. More would hold up the others."""
+"""A caller may use up at once what it may have in this time, and 1: more would hold up the others, and less refuse who comes at almost even times."""
 _RETRY_S = 0.1
 """When to try again where another call of the caller has to end first."""
 
@@ -27,10 +27,10 @@ class Bucket:
     """A token bucket. It may owe: what costs more than it holds is let through when it is full."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic, *, burst_s: float = 1.0) -> None:
-        """`rate` is what flows in, a second. It holds what flows in within `burst_s`, at least 1."""
+        """`rate` is what flows in, a second. It holds 1 and what flows in within `burst_s`."""
         self._rate = rate
         self._clock = clock
-        self._capacity = max(1.0, burst_s * rate)
+        self._capacity = 1 + burst_s * rate
         self._level = self._capacity
         self._then = clock()
 
