@@ -42,13 +42,16 @@ def option(
     maximum: Number | None = None,
     choices: Sequence[str] | None = None,
     needs: str | None = None,
+    not_with: str | None = None,
 ) -> Any:
     """Return a field of a configuration class. A field without a default must be given; the bounds are inclusive.
 
-    `needs` names another field, by default None, without which this one means nothing, so that it must not be given alone.
+    `needs` names another field, by default None, without which this one means nothing, so that it must not be given alone;
+    `not_with` one that is true or false, with which it means nothing, so that it must not be given, either.
     """
     limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
-    return dataclasses.field(default=default, metadata={"help": help, "needs": needs, **limits})
+    company = {"needs": needs, "not_with": not_with}
+    return dataclasses.field(default=default, metadata={"help": help, **company, **limits})
 
 
 def found(find: Callable[[], Path], *, help: str, shown: str) -> Any:  # noqa: A002 (argparse's word)
@@ -78,15 +81,17 @@ def from_namespace(
     values = ((setting, setting.find(args, env)) for setting in settings)
     given = {setting.name: value for setting, value in values if value is not dataclasses.MISSING}
     with _naming_variables(settings):
-        _check_needs(settings, given)
+        _check_company(settings, given)
         return cls(**given)
 
 
-def _check_needs(settings: Iterable["_Setting"], given: Mapping[str, Any]) -> None:
+def _check_company(settings: Iterable["_Setting"], given: Mapping[str, Any]) -> None:
     flags = {setting.name: setting.flag for setting in settings}
     for setting in settings:
         if setting.needs and setting.name in given and setting.needs not in given:
             raise ConfigError(f"{setting.flag} means nothing without {flags[setting.needs]}, which is not given")
+        if setting.not_with and setting.name in given and given.get(setting.not_with):
+            raise ConfigError(f"{setting.flag} means nothing with {flags[setting.not_with]}")
 
 
 def setting(cls: type, prefix: str, name: str, args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> Any:
@@ -156,6 +161,8 @@ class _Setting:
     """The default in help texts; nothing if it is what the value is."""
     needs: str | None = None
     """The setting without which this one means nothing, if there is one."""
+    not_with: str | None = None
+    """The setting with which this one means nothing, if there is one."""
 
     @property
     def flag(self) -> str:

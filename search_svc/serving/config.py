@@ -64,10 +64,16 @@ class SearchConfig(ServerConfig):
         help="start even if acknowledged writes are missing at the end of the journal, and say so from then on; they are lost",
     )
     compact_at: int = option(
-        10_000, minimum=0, help="journal entries beyond the version at which the next is built by itself; 0 for never"
+        10_000,
+        minimum=0,
+        not_with="read_only",
+        help="journal entries beyond the version at which the next is built by itself; 0 for never",
     )
     keep_versions: int = option(
-        KEEP_VERSIONS, minimum=1, help="versions of the index to keep; older ones that nobody uses are removed"
+        KEEP_VERSIONS,
+        minimum=1,
+        not_with="read_only",
+        help="versions of the index to keep; older ones that nobody uses are removed",
     )
     backup_to: str | None = option(
         None, help="folder to back the index up to while it is served, a path or a URL that fsspec can write to"

@@ -23,7 +23,7 @@ from tests.rollout.callers import Callers, SentAgain
 from tests.rollout.fleet import Fleet, Names, free_port
 
 EMBEDDER = ("-m", "embedder_svc", "serve", "--cache-photos", 10, "--threads", 1, "--decode-threads", 1)
-SEARCH = ("-m", "search_svc", "serve", "--read-only", "--compact-at", 0, "--no-verify")
+SEARCH = ("-m", "search_svc", "serve", "--read-only", "--no-verify")
 
 
 @dataclass(frozen=True)

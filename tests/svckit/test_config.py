@@ -20,6 +20,7 @@ class Sample:
     threads: int | None = option(None, help="threads", minimum=1)
     cache: Path | None = option(None, help="a folder")
     cache_bytes: int = option(100, help="bytes in it", needs="cache")
+    lists: int = option(4, help="lists to look at", not_with="exact")
 
 
 def load(*argv: str, **env: str) -> Sample:
@@ -110,6 +111,14 @@ def test_a_setting_that_means_nothing_alone_is_refused_and_both_are_named(argv, 
 
 def test_a_setting_may_be_given_with_the_one_that_it_needs_from_any_source():
     assert load("--cache-bytes", "7", EMBEDDER_CACHE="folder").cache_bytes == 7
+
+
+def test_a_setting_that_means_nothing_with_another_is_refused_and_both_are_named():
+    with pytest.raises(ConfigError) as caught:
+        load("--lists", "4", EMBEDDER_EXACT="true")
+    assert str(caught.value) == "--lists (EMBEDDER_LISTS) means nothing with --exact (EMBEDDER_EXACT)"
+    assert load("--lists", "7", "--no-exact").lists == 7
+    assert load("--exact").lists == 4
 
 
 def test_the_flags_can_be_those_of_a_subcommand():
