@@ -22,8 +22,12 @@ REFUSALS = frozenset((Reason.UNAUTHENTICATED, Reason.ROLE_REQUIRED, Reason.LABEL
 
 _LOOK_S = 1.0
 """How often files are looked at for changes."""
-_REFUSALS_PER_S = 100
-"""Refusals that the audit log has lines for. Of more it has the number alone: else a stranger could fill it, and drive out what it holds."""
+_STRANGERS_PER_S = 1
+"""Refusals of strangers that the audit log has lines for. Of more it has the number alone: else anybody could drive out what it holds."""
+_KNOWN_PER_S = 10
+"""Refusals of all known callers together that it has lines for."""
+_REFUSALS_AT_ONCE = 100
+"""Refusals of either kind that it has lines for at once, after a while with none."""
 _LONGEST_ERROR = 500
 
 
@@ -64,7 +68,8 @@ class Access:
         if settings.audit_log:
             self._audit = AuditLog(settings.audit_log, settings.audit_bytes, metrics.audit_line_lost)
             metrics.audit_stuck(lambda audit=self._audit: float(audit.stuck))  # type: ignore[misc]  # mypy knows no default
-        self._refusals = Bucket(_REFUSALS_PER_S)
+        self._strangers = Bucket(_STRANGERS_PER_S, burst_s=_REFUSALS_AT_ONCE / _STRANGERS_PER_S)
+        self._known = Bucket(_KNOWN_PER_S, burst_s=_REFUSALS_AT_ONCE / _KNOWN_PER_S)
         self._left_out = 0
         """Refusals since the last line of one."""
         for source in self._identity.sources:
@@ -136,7 +141,7 @@ class Access:
         }
         if not refused:
             call.noted = _appended(self._audit, fields)
-        elif self._refusals.take():
+        elif (self._strangers if _is_stranger(call) else self._known).take():
             self._left_out += 1
         else:
             call.noted = _appended(self._audit, {**fields, **({"left_out": self._left_out} if self._left_out else {})})
@@ -163,6 +168,11 @@ def _appended(audit: AuditLog, fields: Mapping[str, Any]) -> asyncio.Future[None
 def _caller(call: Call) -> Caller:
     assert call.caller is not None
     return call.caller
+
+
+def _is_stranger(call: Call) -> bool:
+    """Return whether it is not known who calls, or the caller may do nothing: of both there may be any number."""
+    return call.caller is None or not call.caller.role
 
 
 def _role(caller: Caller) -> str:

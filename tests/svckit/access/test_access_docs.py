@@ -46,5 +46,14 @@ def test_the_lines_of_the_log_on_the_page_are_json_and_its_numbers_true():
     lines = [json.loads(line) for line in re.findall(r"^\{.*\}$", PAGE, re.MULTILINE)]
     assert [line["outcome"] for line in lines] == ["OK", "PERMISSION_DENIED"]
     assert f"`FILE.{audit.KEPT}`" in PAGE
-    assert access._REFUSALS_PER_S == 100
-    assert "beyond a hundred a second" in PAGE
+    assert (access._STRANGERS_PER_S, access._KNOWN_PER_S, access._REFUSALS_AT_ONCE) == (1, 10, 100)
+    assert "a line a second at most" in PAGE
+    assert "ten a second" in PAGE
+    assert "a hundred of either kind at once" in PAGE
+
+
+def test_the_log_holds_refusals_for_as_long_as_the_page_says():
+    room = (audit.KEPT + 1) * AccessConfig().audit_bytes
+    assert f"{room // (500 * access._STRANGERS_PER_S * 86400)} days of nothing but strangers" in PAGE
+    hours = room // (500 * access._KNOWN_PER_S * 3600)
+    assert f"{hours} hours of known callers" in PAGE

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import grpc
@@ -26,6 +27,7 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
 from svckit.access import access
 from svckit.access.identity import Identity
+from svckit.access.quotas import Bucket
 from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError
 
@@ -416,19 +418,56 @@ async def in_flight(served, calls):
             await asyncio.sleep(0.001)
 
 
-async def test_a_flood_of_refusals_does_not_fill_the_audit_log(served, monkeypatch):
-    monkeypatch.setattr(access, "_REFUSALS_PER_S", 5)
+@pytest.fixture
+def frozen_buckets(monkeypatch):
+    """Nothing flows into the buckets of refusals, so that each kind has lines for those at once alone."""
+    monkeypatch.setattr(access, "Bucket", partial(Bucket, clock=lambda: 0.0))
+
+
+async def test_strangers_have_a_few_lines_of_the_audit_log_and_take_none_of_those_of_callers(served, frozen_buckets):
     server = await served()
-    outcomes = await asyncio.gather(*(embed(server.channel, "wrong") for _ in range(200)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(embed(server.channel, "wrong") for _ in range(300)), return_exceptions=True)
     assert all(isinstance(each, grpc.aio.AioRpcError) for each in outcomes)
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await gallery(server.channel, "Compact", gallery_pb2.CompactRequest(), "shop")
     await gallery(server.channel, "Compact", gallery_pb2.CompactRequest(), "chief")
-    await server.server.stop()
     noted = lines(server)
-    assert len(noted) < 150
-    told = [line for line in noted if line.get("reason") == "UNAUTHENTICATED"]
-    assert len(told) + sum(line.get("left_out", 0) for line in noted) == 200
-    assert counted(server, "UNAUTHENTICATED") == 200
-    assert [line["caller"] for line in noted if line.get("outcome") == "OK"] == ["chief"]
+    assert [line["caller"] for line in noted] == [None] * 100 + ["shop", "shop", "chief"]
+    assert [line.get("left_out") for line in noted[100:]] == [200, None, None]
+    assert counted(server, "UNAUTHENTICATED") == 300
+
+
+async def test_a_jwt_without_a_role_has_no_more_lines_than_a_stranger(served, key, frozen_buckets):
+    server = await served()
+    token = signed(key, roles=[])
+    await asyncio.gather(*(embed(server.channel, token) for _ in range(150)), return_exceptions=True)
+    assert len(lines(server)) == 100
+    with pytest.raises(grpc.aio.AioRpcError):
+        await gallery(server.channel, "Compact", gallery_pb2.CompactRequest(), "shop")
+    assert lines(server)[-1]["left_out"] == 50
+
+
+async def test_callers_who_are_known_do_not_fill_the_audit_log_either(served, frozen_buckets):
+    server = await served()
+    request = gallery_pb2.CompactRequest()
+    calls = (gallery(server.channel, "Compact", request, "shop") for _ in range(150))
+    await asyncio.gather(*calls, return_exceptions=True)
+    await server.server.stop()
+    assert len(lines(server)) == 101
+    assert lines(server)[-1]["left_out"] == 50
+
+
+async def test_a_line_of_a_stranger_is_as_short_as_the_page_says(served):
+    server = await served()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await embed_as("x" * 128, server.channel)
+    assert len(server.audit.read_bytes()) < 500
+
+
+async def embed_as(request_id, channel):
+    metadata = (("x-request-id", request_id), ("authorization", "Bearer wrong"))
+    await embedder_pb2_grpc.EmbedderServiceStub(channel).Embed(photos(), metadata=metadata, timeout=TIMEOUT_S)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
