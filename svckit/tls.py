@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from prometheus_client import CollectorRegistry, Gauge
+from vmmr import _tokens
 from vmmr._rereading import Reread
 
 from svckit.config import ConfigError
@@ -90,12 +91,11 @@ class ServerCertificate:
 def read_token(path: Path) -> str:
     """Return the token in a file, without the white space around it. Raise ConfigError if there is none."""
     try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token file {path}: {error}") from error
-    if not token:
-        raise ConfigError(f"token file {path}: is empty")
-    return token
+        return _tokens.read(path)
+    except OSError as error:
+        raise ConfigError(f"token file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _told(certificate: Path, loaded: _Loaded) -> _Loaded:

@@ -13,6 +13,7 @@ import grpc
 
 from vmmr._rereading import Reread
 from vmmr._targets import check_target, is_local
+from vmmr._tokens import is_sendable
 from vmmr._version import __version__
 
 _log = logging.getLogger("vmmr")
@@ -106,7 +107,7 @@ def check_targets(targets: Sequence[str], tls: TLS | None, token: str | None) ->
         check_target(target)
     if tls is not None and not isinstance(tls, TLS):
         raise TypeError(f"tls must be a vmmr.TLS, such as vmmr.TLS(), got {tls!r}")
-    if token is not None and not (token.isascii() and token.isprintable()):
+    if token is not None and not is_sendable(token):
         raise ValueError("the token has characters that can't be sent, such as a line break")
     for target in targets:
         if token is not None and tls is None and not is_local(target):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import vmmr
+from vmmr import _tokens
 from vmmr._cli.exits import tell_waits
 from vmmr._cli.report import in_flags
 
@@ -81,7 +82,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _client(args: argparse.Namespace) -> vmmr.Client:
     tell_waits("vmmr-search")
-    token = args.token_file.read_text().strip() if args.token_file else None
+    token = _token(args)
     try:
         return vmmr.Client(
             args.embedder,
@@ -91,6 +92,15 @@ def _client(args: argparse.Namespace) -> vmmr.Client:
         )
     except ValueError as error:
         raise CommandError(in_flags(str(error))) from error
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    try:
+        return _tokens.read(args.token_file) if args.token_file else None
+    except OSError as error:
+        raise CommandError(f"token file {args.token_file}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _report(args: argparse.Namespace, done: Migration) -> None:

@@ -22,13 +22,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from svckit.access.callers import NO_LIMITS, ROLES, Caller, Limits
+from svckit.access.callers import NO_LIMITS, ROLES, Caller, Limits, Role
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
 _RATES = ("requests_per_s", "photos_per_s")
-_LISTS = ("label_prefixes", "certificates", "subjects")
+_LISTS = {
+    "label_prefixes": "leave it out to allow every label",
+    "certificates": "leave it out for none",
+    "subjects": "leave it out for none",
+}
+"""Lists of texts, and what to do in place of an empty one."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,30 @@ def parse_any(content: bytes) -> Callers:
         _known_by("subjects", listed, callers),
         defaults,
     )
+
+
+def without_effect(callers: Callers, *, certificates: bool, jwts: bool) -> list[str]:
+    """Return what the file says that has no effect on a server, a sentence each, with the caller's name.
+
+    `certificates`: clients show certificates that are verified. `jwts`: there is an issuer of JWTs.
+    """
+    limited = (each.name for each in callers.by_name.values() if each.label_prefixes and each.role < Role.ENROL)
+    told = [f"label_prefixes of {name}: its role may add and delete nothing" for name in limited]
+    if not certificates:
+        named = _names(callers.by_certificate)
+        told += [f"certificates of {name}: without --tls-client-ca, no certificate is looked at" for name in named]
+    if not jwts:
+        told += [f"subjects of {name}: without --jwt-keys, no JWT is taken" for name in _names(callers.by_subject)]
+    held = (token.caller.name for token in callers.by_token.values())
+    known = {*held, *_names(callers.by_certificate), *_names(callers.by_subject)}
+    told += [f"{name}: it has no token, certificate or subject" for name in callers.by_name if name not in known]
+    if not callers.by_name and not jwts:
+        told.append("[defaults]: no caller is listed, and without --jwt-keys there are no others")
+    return told
+
+
+def _names(known: Mapping[str, Caller]) -> list[str]:
+    return list(dict.fromkeys(caller.name for caller in known.values()))
 
 
 def _caller(name: str, table: Mapping[str, Any], defaults: Limits) -> Caller:
@@ -153,9 +182,7 @@ def _known_by(key: str, listed: Mapping[str, Mapping[str, Any]], callers: Mappin
 def _texts(where: str, table: Mapping[str, Any], key: str) -> Iterable[str]:
     texts: list[str] = table.get(key, [])
     if key in table and not (isinstance(texts, list) and texts and all(isinstance(t, str) and t for t in texts)):
-        raise ValueError(
-            f'{where}: {key} must be a list of texts that are not empty, such as ["a"]; leave it out for none'
-        )
+        raise ValueError(f'{where}: {key} must be a list of texts that are not empty, such as ["a"]; {_LISTS[key]}')
     return texts
 
 

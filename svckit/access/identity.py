@@ -2,11 +2,14 @@
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vmmr import _tokens
 
 from svckit.access import callers_file, sources
 from svckit.access.callers import ANYBODY, ROLES, Caller, Role
@@ -20,6 +23,8 @@ from svckit.streams import Context
 
 if TYPE_CHECKING:
     from svckit.access.jwts import Claims, Keys
+
+_log = logging.getLogger(__name__)
 
 _MOST_KEPT = 4096
 """JWTs whose signature is not checked again while they hold."""
@@ -37,9 +42,10 @@ class Identity:
         Raise ConfigError if a file is not as it should be.
         """
         self._asks = settings.asks_who_calls
+        self._takes_jwts = settings.jwt_keys is not None
         self._certificates = certificates
         self._token = _opened(settings.token_file, "token file", _parse_token, "")
-        self._callers = _opened(settings.callers, "callers file", callers_file.parse, Callers())
+        self._callers = _opened(settings.callers, "callers file", self._parse_callers, Callers())
         self._jwts = _Jwts(settings, lambda: self._callers.value) if settings.jwt_keys else None
 
     @property
@@ -70,6 +76,13 @@ class Identity:
                 "unknown_certificate", f"{nothing}, and no caller that is listed has a certificate of {shown}"
             )
         raise _stranger("missing", nothing)
+
+    def _parse_callers(self, content: bytes) -> Callers:
+        """Return what the file says, and warn of whatever of it has no effect. Raise ValueError if it is not as it should be."""
+        callers = callers_file.parse(content)
+        for told in callers_file.without_effect(callers, certificates=self._certificates, jwts=self._takes_jwts):
+            _log.warning("the callers file says something that has no effect", extra={"what": told})
+        return callers
 
     def _anybody(self, context: Context) -> Caller:
         if not self._certificates:
@@ -171,11 +184,8 @@ def _opened(path: Path | None, name: str, parse: Callable[[bytes], Any], initial
 
 
 def _parse_token(content: bytes) -> str:
-    """Return the sha256 of the token in a file of a single token, without the white space around it."""
-    token = content.decode("ascii").strip()
-    if not token:
-        raise ValueError("is empty")
-    return hashlib.sha256(token.encode()).hexdigest()
+    """Return the sha256 of the token in a file of a single token. Raise ValueError if there is none that can be sent."""
+    return hashlib.sha256(_tokens.parse(content).encode()).hexdigest()
 
 
 def _unexpired(token: Token) -> Caller:

@@ -422,6 +422,20 @@ def test_the_token_is_read_from_a_file_or_the_environment(run, services, tmp_pat
     assert tokens == ["Bearer from-environment", "Bearer from-file"]
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n", "is empty"),
+        (b"\x80\x81\n", "is no token: it must be one line of printable ASCII characters"),
+        (b"one\ntwo\n", "is no token: it must be one line of printable ASCII characters"),
+    ],
+)
+def test_a_file_without_a_token_to_send_is_told_by_name(run, tmp_path, content, told):
+    (tmp_path / "token").write_bytes(content)
+    done = run("info", "--token-file", "token")
+    assert (done.returncode, done.stderr) == (2, f"vmmr: error: token file token: {told}\n")
+
+
 def test_failed_handshakes_leave_no_noise_beside_the_error(run):
     done = run("info", VMMR_TLS="1")
     assert re.fullmatch(r"vmmr: error: embedder at \S+ does not speak TLS: .*\n", done.stderr)

@@ -11,6 +11,8 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from svckit.access.identity import Identity
+from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError
 from svckit.tls import ServerCertificate, read_token
 
@@ -200,10 +202,16 @@ def test_half_a_tls_setting_is_refused(echo, mutual, given, message):
         echo.EchoConfig(**{name: path for name, path in mutual.items() if name in given})
 
 
-@pytest.mark.parametrize("content", [None, b" \n", b"\xff"], ids=["missing", "blank", "not text"])
-def test_a_useless_token_file_is_told(tmp_path, content):
+USELESS_TOKENS = {"missing": None, "blank": b" \n", "not text": b"\xff", "two lines": b"one\ntwo\n", "a tab": b"a\tb"}
+
+
+@pytest.mark.parametrize("content", USELESS_TOKENS.values(), ids=USELESS_TOKENS)
+@pytest.mark.parametrize(
+    "read", [read_token, lambda path: Identity(AccessConfig(token_file=path), certificates=False)], ids=["web", "gRPC"]
+)
+def test_a_useless_token_file_is_told(tmp_path, content, read):
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=str(path)):
-        read_token(path)
+        read(path)

@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 
+from vmmr import _tokens
 from vmmr._channel import TLS
 from vmmr._types import Filter, SearchOptions, Subject
 
@@ -14,9 +14,10 @@ def tls(args: argparse.Namespace) -> TLS | None:
 
 
 def token(args: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
-    """Return the bearer token, if there is one. Raise OSError if the file that should hold it can't be read."""
-    given = Path(args.token_file).read_text() if args.token_file else environment.get("VMMR_TOKEN", "")
-    return given.strip() or None
+    """Return the bearer token, if there is one. Raise OSError or ValueError if there is none in the file that should hold it."""
+    if args.token_file:
+        return _tokens.read(args.token_file)
+    return environment.get("VMMR_TOKEN", "").strip() or None
 
 
 def subject(args: argparse.Namespace) -> Subject | None:

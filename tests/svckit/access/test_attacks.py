@@ -424,6 +424,28 @@ def frozen_buckets(monkeypatch):
     monkeypatch.setattr(access, "Bucket", partial(Bucket, clock=lambda: 0.0))
 
 
+@pytest.mark.parametrize("anew", [False, True])
+async def test_what_has_no_effect_is_warned_of_at_the_start_and_when_the_file_is_read_anew(
+    served, settings, caplog, anew
+):
+    useless = CALLERS.replace('role = "query"\ncert', 'role = "query"\nlabel_prefixes = ["acme_"]\ncert')
+    if not anew:
+        settings["callers"].write_text(useless)
+    await served()
+    warned = "label_prefixes of shop: its role may add and delete nothing"
+    assert (warned in told_of(caplog)) is not anew
+    assert "certificates of shop: without --tls-client-ca, no certificate is looked at" in told_of(caplog)
+    if anew:
+        settings["callers"].write_text(useless)
+        async with asyncio.timeout(TIMEOUT_S):
+            while warned not in told_of(caplog):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+
+def told_of(caplog):
+    return [each.what for each in caplog.records if "no effect" in each.message]
+
+
 async def test_strangers_have_a_few_lines_of_the_audit_log_and_take_none_of_those_of_callers(served, frozen_buckets):
     server = await served()
     outcomes = await asyncio.gather(*(embed(server.channel, "wrong") for _ in range(300)), return_exceptions=True)

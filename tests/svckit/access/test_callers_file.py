@@ -3,7 +3,7 @@
 import pytest
 
 from svckit.access.callers import Caller, Limits, Role
-from svckit.access.callers_file import Callers, Token, parse, parse_any
+from svckit.access.callers_file import Callers, Token, parse, parse_any, without_effect
 
 SHA = 64 * "a"
 FILE = f"""
@@ -82,7 +82,11 @@ def test_limits_alone_are_enough_for_callers_whom_it_does_not_list():
         ('[caller.shop]\nrole = "query"\nmax_k = true', "max_k must be a whole number"),
         ("[defaults]\nrequests_per_s = inf", r"\[defaults\]: requests_per_s must be a number above 0, got inf"),
         ("[defaults]\nrole = 1", r"\[defaults\]: there is no 'role'"),
-        ('[caller.shop]\nrole = "query"\nlabel_prefixes = []', "label_prefixes must be a list of texts"),
+        (
+            '[caller.shop]\nrole = "query"\nlabel_prefixes = []',
+            "label_prefixes must be .*; leave it out to allow every label$",
+        ),
+        ('[caller.shop]\nrole = "query"\nsubjects = []', "subjects must be a list of texts.*; leave it out for none$"),
         ('[caller.shop]\nrole = "query"\nlabel_prefixes = [""]', "label_prefixes must be a list of texts"),
         ('[caller.shop]\nrole = "query"\ncertificates = "a"', "certificates must be a list of texts"),
         (
@@ -108,3 +112,36 @@ def test_limits_alone_are_enough_for_callers_whom_it_does_not_list():
 def test_what_is_wrong_with_a_file_is_told_with_its_place(content, message):
     with pytest.raises(ValueError, match=message):
         parse(content.encode("latin-1"))
+
+
+TOKEN_OF_A = f'[[token]]\ncaller = "a"\nsha256 = "{SHA}"\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            f'[caller.a]\nrole = "query"\nlabel_prefixes = ["x"]\n{TOKEN_OF_A}',
+            ["label_prefixes of a: its role may add and delete nothing"],
+        ),
+        (f'[caller.a]\nrole = "enrol"\nlabel_prefixes = ["x"]\n{TOKEN_OF_A}', []),
+        (
+            '[caller.a]\nrole = "query"\ncertificates = ["x", "y"]\n',
+            ["certificates of a: without --tls-client-ca, no certificate is looked at"],
+        ),
+        ('[caller.a]\nrole = "query"\nsubjects = ["x"]\n', ["subjects of a: without --jwt-keys, no JWT is taken"]),
+        ('[caller.a]\nrole = "query"\n', ["a: it has no token, certificate or subject"]),
+        (
+            "[defaults]\nmax_k = 5\n",
+            ["[defaults]: no caller is listed, and without --jwt-keys there are no others"],
+        ),
+    ],
+)
+def test_what_has_no_effect_on_a_server_is_told_with_the_caller(content, told):
+    assert without_effect(parse(content.encode()), certificates=False, jwts=False) == told
+
+
+@pytest.mark.parametrize("key", ["certificates", "subjects", "defaults"])
+def test_what_a_server_looks_at_has_an_effect(key):
+    content = "[defaults]\nmax_k = 5" if key == "defaults" else f'[caller.a]\nrole = "query"\n{key} = ["x"]'
+    assert without_effect(parse(content.encode()), certificates=True, jwts=True) == []
