@@ -148,7 +148,17 @@ class AuditLog:
         if self._file is not None:
             os.close(self._file)
         self._file = opened
+        self._torn = _ends_in_a_line(self._path, opened)
         return opened
+
+
+def _ends_in_a_line(path: Path, file: int) -> bool:
+    """Return whether the file ends within a line, as a full disk leaves it."""
+    if not os.fstat(file).st_size:
+        return False
+    with path.open("rb") as reading:
+        reading.seek(-1, os.SEEK_END)
+        return reading.read(1) != b"\n"
 
 
 def _is_at(path: Path, file: int) -> bool:

@@ -241,6 +241,27 @@ def test_what_a_full_disk_left_of_a_line_spoils_no_other(open_log, tmp_path, los
     assert len(lost) == 1
 
 
+def test_a_new_file_has_nothing_of_what_a_full_disk_left_in_the_one_before(open_log, tmp_path, full_disk):
+    log, path = open_log(), tmp_path / "audit.jsonl"
+    full_disk[0] = 10
+    append(log, number=0)
+    full_disk[0] = None
+    path.rename(tmp_path / "moved")
+    append(log, number=1)
+    assert [line["number"] for line in lines(path)] == [1]
+
+
+def test_what_a_full_disk_left_before_a_restart_spoils_no_line_either(open_log, tmp_path, full_disk):
+    log = open_log()
+    full_disk[0] = 10
+    append(log, number=0)
+    full_disk[0] = None
+    append(open_log(), number=1)
+    torn, line = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert torn == '{"time": "'
+    assert json.loads(line)["number"] == 1
+
+
 def test_a_disk_that_does_not_answer_keeps_only_so_much_in_memory(open_log, lost, monkeypatch):
     monkeypatch.setattr(audit, "_MOST_WAITING", 2)
     log = open_log()
