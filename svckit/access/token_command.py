@@ -51,7 +51,8 @@ def _check_lasts(expires: date | None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     _check_lasts(args.expires)
-    before = args.file.read_bytes() if args.file.exists() else b""
+    is_new = not args.file.exists()
+    before = b"" if is_new else args.file.read_bytes()
     callers = _parsed(args.file, before)
     token = _PREFIX + secrets.token_urlsafe(_BYTES)
     more = _caller(args, callers) + _token(args, token)
@@ -61,7 +62,8 @@ def _run(args: argparse.Namespace) -> None:
     with args.file.open("ab") as file:
         file.write(more.encode())
     print(token)
-    print(f"{args.file}: {args.name} has one more token; only its hash is kept", file=sys.stderr)
+    made = "made, it was not there; " if is_new else ""
+    print(f"{args.file}: {made}{args.name} has one more token; only its hash is kept", file=sys.stderr)
 
 
 def _caller(args: argparse.Namespace, callers: Callers) -> str:

@@ -92,3 +92,14 @@ def test_a_day_that_has_begun_is_refused_and_writes_nothing(make, tmp_path, days
     with pytest.raises(CommandError, match=rf"--expires must be a day after today, .* \(UTC\), .*, got {day}$"):
         make("shop", "--role", "query", "--expires", str(day))
     assert not (tmp_path / "callers.toml").exists()
+
+
+def test_a_file_that_was_not_there_is_told_of(tmp_path, capsys):
+    for name in ("shop", "importer"):
+        parser = argparse.ArgumentParser()
+        token_command.add(parser.add_subparsers())
+        args = parser.parse_args(["token", str(tmp_path / "callers.toml"), name, "--role", "query"])
+        args.run(args)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "callers.toml: made, it was not there; shop has one more token" in first
+    assert "callers.toml: importer has one more token" in second
