@@ -131,6 +131,7 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._endpoint: Endpoint | None = None
         self._access: Access | None = None
+        self._certificate: ServerCertificate | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._tracing: Tracing | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -230,6 +231,8 @@ class Server:
         await self._set_health(_NOT_SERVING)
         await self._server.start()
         self._watching = [asyncio.create_task(self._access.watch())]
+        if self._certificate:
+            self._watching.append(asyncio.create_task(self._certificate.watch()))
         if self._watched:
             self._watching.append(asyncio.create_task(self._watch_claims()))
         _log.info("listening", extra=self._address())
@@ -333,7 +336,7 @@ class Server:
         address = ports.address(host, port)
         if self._worker is None:
             ports.check_free(host, port)
-        certificate = _certificate(self._config)
+        certificate = self._certificate = _certificate(self._config)
         if certificate:
             certificate.measure(self.metrics.registry)
         try:

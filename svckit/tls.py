@@ -1,5 +1,6 @@
 """TLS of a server from files, which are read anew when they change; and its bearer token."""
 
+import asyncio
 import logging
 import ssl
 import time
@@ -16,6 +17,9 @@ from vmmr._rereading import Reread
 from svckit.config import ConfigError
 
 _log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+"""How often files are looked at for changes, though nobody connects."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class ServerCertificate:
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
         """Read the files. Raise ConfigError, naming the file, if one is not as it should be."""
+        self._certificate = certificate
         self._mutual = client_ca is not None
+        self._looked = time.time()
         self._files = Reread(
             (certificate, key, *([client_ca] if client_ca else [])),
             lambda: _told(certificate, _load(certificate, key, client_ca)),
@@ -67,6 +73,19 @@ class ServerCertificate:
             connection.context = self._files.latest().context
 
         context.sni_callback = at_hello
+
+    async def watch(self) -> None:
+        """Look at the files and the clock each second, until cancelled: the log tells of a problem before anybody connects."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Read the files anew if they have changed, and log if the certificate has ended since the last look. It may block."""
+        before, self._looked = self._looked, time.time()
+        loaded = self._files.latest()
+        if before <= loaded.not_after < self._looked:
+            _tell_end(self._certificate, loaded)
 
     def measure(self, registry: CollectorRegistry) -> None:
         """Add the metrics of the certificate. Asked for, they look at the files, too: a problem shows before anybody connects."""
@@ -100,14 +119,19 @@ def read_token(path: Path) -> str:
 
 def _told(certificate: Path, loaded: _Loaded) -> _Loaded:
     """Return what was read, and log of which certificate it is and when that ends: nobody is let in by one that has ended."""
-    ended = loaded.not_after < time.time()
-    ends = datetime.fromtimestamp(loaded.not_after, UTC).isoformat()
-    about = {"certificate": str(certificate), "ends": ends}
-    if ended:
-        _log.error("the TLS certificate has expired: clients refuse it", extra=about)
+    if loaded.not_after < time.time():
+        _tell_end(certificate, loaded)
     else:
-        _log.info("TLS files read", extra=about)
+        _log.info("TLS files read", extra=_about(certificate, loaded))
     return loaded
+
+
+def _tell_end(certificate: Path, loaded: _Loaded) -> None:
+    _log.error("the TLS certificate has expired: clients refuse it", extra=_about(certificate, loaded))
+
+
+def _about(certificate: Path, loaded: _Loaded) -> dict[str, str]:
+    return {"certificate": str(certificate), "ends": datetime.fromtimestamp(loaded.not_after, UTC).isoformat()}
 
 
 def _load(certificate: Path, key: Path, client_ca: Path | None) -> _Loaded:

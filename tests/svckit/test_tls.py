@@ -3,6 +3,7 @@
 import datetime as dt
 import ssl
 import urllib.request
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 
+from svckit import tls
 from svckit.access.identity import Identity
 from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError
@@ -118,7 +120,8 @@ def test_a_pair_that_was_written_by_half_is_not_presented_and_told_once(spawn, f
     assert [presented(ready["port"]) for _ in range(3)] == [before] * 3
     ends = before.not_valid_after_utc.timestamp()
     assert metrics(ready["metrics_port"]) == {"vmmr_tls_not_after_seconds": ends, "vmmr_tls_stale": 1}
-    write(issued, tmp_path)
+    (tmp_path / "whole.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    (tmp_path / "whole.pem").replace(tmp_path / "cert.pem")
     assert presented(ready["port"]) == leaf(issued)
     assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 0
     assert server.nth("TLS files read", 2)["ends"] == leaf(issued).not_valid_after_utc.isoformat()
@@ -133,6 +136,27 @@ def test_a_problem_is_seen_by_whoever_reads_the_metrics_though_nobody_connects(s
     files["tls_cert"].write_text("-----BEGIN CERTIFICATE-----\n")
     assert metrics(ready["metrics_port"])["vmmr_tls_stale"] == 1
     assert server.first("TLS files cannot be used")
+
+
+def test_a_problem_is_told_though_nobody_connects_nor_reads_metrics(spawn, files, ca, tmp_path):
+    server = spawn("--tls-cert", files["tls_cert"], "--tls-key", files["tls_key"])
+    server.ready()
+    files["tls_cert"].write_text("-----BEGIN CERTIFICATE-----\n")
+    assert server.first("TLS files cannot be used")["level"] == "ERROR"
+    ended = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    write(ca.issue_cert("localhost", not_before=ended - dt.timedelta(days=1), not_after=ended), tmp_path)
+    assert server.first("the TLS certificate has expired: clients refuse it")["level"] == "ERROR"
+
+
+def test_a_certificate_that_ends_while_it_is_served_is_told_of_once(files, monkeypatch, caplog):
+    certificate = ServerCertificate(files["tls_cert"], files["tls_key"])
+    (presented,) = x509.load_pem_x509_certificates(files["tls_cert"].read_bytes())
+    for seconds in (-1, 1, 2):
+        now = presented.not_valid_after_utc.timestamp() + seconds
+        monkeypatch.setattr(tls, "time", SimpleNamespace(time=lambda now=now: now))
+        certificate.look()
+        assert len(caplog.records) == (seconds > 0)
+    assert caplog.messages == ["the TLS certificate has expired: clients refuse it"]
 
 
 def test_the_first_certificate_of_the_chain_to_end_counts(tmp_path):

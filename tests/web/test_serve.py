@@ -83,6 +83,17 @@ def test_a_new_certificate_is_presented_to_those_who_connect_from_then_on(run, s
     assert web.first("TLS files cannot be used")["level"] == "ERROR"
 
 
+def test_a_problem_of_its_certificate_is_told_though_nobody_connects(run, services, tmp_path):
+    issued = trustme.CA().issue_cert("cars.example")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    places = ("--embedder", services.targets[0], "--search", services.targets[1], "--port", 0)
+    web = run("-m", "web", "serve", *places, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    web.ready()
+    (tmp_path / "cert.pem").write_text("no certificate")
+    assert web.first("TLS files cannot be used")["level"] == "ERROR"
+
+
 def test_it_shows_its_certificate_to_services_that_want_one(run, serve, services, tmp_path):
     ca = trustme.CA()
     for name in ("server", "client"):

@@ -48,6 +48,7 @@ async def serve(
     port = listening.getsockname()[1]
     server = _Server(_uvicorn_config(app, settings, certificate))
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    watching = asyncio.ensure_future(certificate.watch()) if certificate else None
     await server.started_event.wait()
     ports.write(settings.port_file, port=port, metrics_port=metrics_port)
     about = {"server": "web", "host": settings.host, "port": port, "metrics_port": metrics_port}
@@ -58,6 +59,8 @@ async def serve(
     _log.info("draining")
     server.should_exit = True
     await serving
+    if watching:
+        watching.cancel()
     _log.info("stopped", extra={"server": "web"})
 
 
