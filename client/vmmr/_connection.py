@@ -21,7 +21,7 @@ from vmmr._channel import TLS
 from vmmr._errors import CallError, UnavailableError
 from vmmr._flows import Reply
 from vmmr._rereading import Reread
-from vmmr._tls_probe import speaks_tls, wants_certificate
+from vmmr._tls_probe import Certificate, refuses_certificate, speaks_tls, wants_certificate
 from vmmr._tracing import Metadata
 from vmmr.embedder.v1.embedder_pb2_grpc import EmbedderServiceStub
 from vmmr.gallery.v1.gallery_pb2_grpc import GalleryServiceStub
@@ -59,8 +59,8 @@ class Connection:
     """Channels to each service, used in turn."""
     reconnect_s: float | None = None
     """Seconds after which a service that can't be reached is given up."""
-    shows_certificate: bool = False
-    """Whether the client has a certificate of its own."""
+    certificate: Certificate | None = None
+    """The client's own certificate, if it has one."""
     closed: bool = False
     _channels: WeakSet[Any] = field(default_factory=WeakSet)
     """Those in use: by calls to come, or by calls under way that began before the TLS files changed."""
@@ -100,8 +100,8 @@ class Connection:
             for name, target in targets.items()
         }
         credentials = _channel.credentials(tls) if tls else None
-        shows = tls is not None and tls.cert is not None
-        return cls(channel_module, targets, options, credentials, token, connections, reconnect_s, shows)
+        certificate = Certificate(tls.cert, tls.key) if tls and tls.cert and tls.key else None
+        return cls(channel_module, targets, options, credentials, token, connections, reconnect_s, certificate)
 
     def check_open(self) -> None:
         """Raise RuntimeError if the client is closed, or was used before this process was forked, before an operation starts."""
@@ -143,25 +143,28 @@ class Connection:
             raise
 
     def check_tls(self, call: Call[Any], error: CallError) -> None:
-        """Raise UnavailableError if the server hung up because it expects TLS, or a certificate, which this client does not have.
+        """Raise UnavailableError if the server hung up because it expects TLS, or a certificate that this client does not have.
 
-        Ask the server, by a connection: that takes a moment, a second at most.
+        Ask the server, by a connection or two: that takes a moment, two seconds at most.
         """
         target = self.targets[call.service]
-        if error.reason is not None or self.shows_certificate:
-            return
-        if self.credentials is None and speaks_tls(target, _PROBE_S):
-            lacks = "expects TLS, and this client has none: give tls"
-        elif self.credentials is not None and wants_certificate(target, _PROBE_S):
+        if error.reason is None and (wrong := self._wrong_with_tls(target)):
+            raise UnavailableError(
+                f"{_service(call, target)} {wrong}",
+                status=error.status,
+                reason=_failures.TLS_FAILED,
+                request_id=error.request_id,
+            )
+
+    def _wrong_with_tls(self, target: str) -> str | None:
+        """Return what the server expects of the client's TLS and does not get; None if it is not that."""
+        if self.credentials is None:
+            return "expects TLS, and this client has none: give tls" if speaks_tls(target, _PROBE_S) else None
+        if self.certificate is None:
             lacks = "expects a client's certificate, and this client has none: give cert and key of tls"
-        else:
-            return
-        raise UnavailableError(
-            f"{_service(call, target)} {lacks}",
-            status=error.status,
-            reason=_failures.TLS_FAILED,
-            request_id=error.request_id,
-        )
+            return lacks if wants_certificate(target, _PROBE_S) else None
+        refused = f"does not take this client's certificate {os.fspath(self.certificate.cert)}: its CA must be the one that signed it, and it must not have expired"
+        return refused if refuses_certificate(target, _PROBE_S, self.certificate) else None
 
     def close(self) -> list[Any]:
         """Close the channels. Return what each `close` returned: with `grpc.aio`, something to await.

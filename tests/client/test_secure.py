@@ -1,6 +1,7 @@
 """TLS, client certificates and tokens, against real certificates."""
 
 import datetime as dt
+import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import grpc
 import pytest
 import trustme
 import vmmr
+from vmmr import _tls_probe
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,35 @@ def test_a_server_that_asks_for_a_certificate_gets_it(connect, secured, files):
     with pytest.raises(vmmr.UnavailableError, match=said) as caught:
         connect(*targets, tls=vmmr.TLS(ca=files.ca)).identify(b"1")
     assert caught.value.reason == "TLS_FAILED"
+
+
+@pytest.fixture(params=["another CA", "expired"])
+def refused(request, ca, files, tmp_path):
+    """The files of a client whose certificate no server takes."""
+    ended = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    if request.param == "expired":
+        issued = ca.issue_cert("client@example.com", not_before=ended - dt.timedelta(days=1), not_after=ended)
+    else:
+        issued = trustme.CA().issue_cert("client@example.com")
+    issued.private_key_pem.write_to_path(tmp_path / "refused.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "refused.pem")
+    return vmmr.TLS(ca=files.ca, cert=tmp_path / "refused.pem", key=tmp_path / "refused.key")
+
+
+def test_a_certificate_that_the_server_does_not_take_is_told_by_file(connect, secured, refused):
+    targets = secured(mutual=True)
+    told = f"embedder at {targets[0]} does not take this client's certificate {refused.cert}: its CA must be"
+    with pytest.raises(vmmr.UnavailableError, match=re.escape(told)) as caught:
+        connect(*targets, tls=refused).identify(b"1")
+    assert caught.value.reason == "TLS_FAILED"
+
+
+@pytest.mark.parametrize("hung_up", [(True, True), (True, False)])
+def test_a_server_that_hangs_up_once_may_just_be_ending(monkeypatch, files, hung_up):
+    for ask, more in ((_tls_probe.wants_certificate, ()), (_tls_probe.refuses_certificate, (files,))):
+        answers = list(hung_up)
+        monkeypatch.setattr(_tls_probe, "_hangs_up", lambda *_, answers=answers: answers.pop(0))
+        assert ask("127.0.0.1:1", 1.0, *more) is all(hung_up)
 
 
 def test_the_token_goes_over_tls(connect, secured, files, services):
