@@ -7,7 +7,7 @@ from pathlib import Path
 import vmmr
 from vmmr import _tokens
 from vmmr._cli.exits import tell_waits
-from vmmr._cli.report import in_flags
+from vmmr._cli.report import explained, in_flags
 
 from search_svc.building import resource_flags
 from search_svc.building.build_command import describe_calibration
@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> None:
                 resources=resources,
             )
     except vmmr.VmmrError as error:
-        raise CommandError(f"{args.embedder}: {in_flags(str(error))}: run it again to go on") from error
+        raise CommandError(f"{args.embedder}: {explained(error)}: run it again to go on") from error
     _report(args, done)
 
 

@@ -436,6 +436,19 @@ def test_a_file_without_a_token_to_send_is_told_by_name(run, tmp_path, content, 
     assert (done.returncode, done.stderr) == (2, f"vmmr: error: token file token: {told}\n")
 
 
+@pytest.mark.parametrize(
+    ("retry_after_s", "when"),
+    [(1592.991, "27 minutes"), (100, "100 seconds"), (10.2, "11 seconds"), (61 * 120, "3 hours")],
+)
+def test_who_has_to_wait_is_told_how_long(run, services, fail, retry_after_s, when):
+    services.embedder.script.then(
+        fail("QUOTA_EXCEEDED", "shop may have 1 photos a second", retry_after_s=retry_after_s)
+    )
+    done = run("identify", "1.jpg", "--timeout", "5")
+    assert done.returncode == 3
+    assert done.stderr.endswith(f"shop may have 1 photos a second; try again in {when}\n")
+
+
 def test_failed_handshakes_leave_no_noise_beside_the_error(run):
     done = run("info", VMMR_TLS="1")
     assert re.fullmatch(r"vmmr: error: embedder at \S+ does not speak TLS: .*\n", done.stderr)

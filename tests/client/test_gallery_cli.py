@@ -144,6 +144,15 @@ def test_an_interrupt_says_how_to_go_on(run, environment, services, tmp_path):
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("reason", ["ROLE_REQUIRED", "LABEL_NOT_ALLOWED"])
+def test_who_may_not_add_is_not_advised_to_go_on(run, services, fail, reason):
+    services.search.script.marked[np.float32(2).tobytes()] = fail(reason, "not yours")
+    done = run("add", "1.jpg", "2.jpg", "--label", PILOT, "--batch", "1")
+    assert done.returncode == 3
+    assert "vmmr: 1 of 2 photos are in the gallery\nvmmr: error: " in done.stderr
+    assert "to go on" not in done.stderr
+
+
 def test_what_stops_half_way_says_how_far_it_was_and_goes_on_with_its_batch(run, folders, services, stored, fail):
     services.search.script.marked[np.float32(3).tobytes()] = fail(
         "JOURNAL_FULL", "the journal is full", retry_after_s=3600

@@ -21,7 +21,7 @@ from vmmr._cli.settings import subject
 from vmmr._cli.sources import is_url, source
 from vmmr._client import Client
 from vmmr._deadlines import unlimited
-from vmmr._errors import ItemNotFoundError, PhotoError, UnreadablePhotoError, VmmrError
+from vmmr._errors import CallError, ItemNotFoundError, PhotoError, UnreadablePhotoError, VmmrError
 from vmmr._gallery import AddOutcome, NewItem, content_id
 from vmmr._photos import load
 from vmmr._served import Info
@@ -115,9 +115,9 @@ class _Adding:
             with ended_at_interrupt(self._how_to_go_on):
                 for outcome in self._client.add_photos(self._wanted(), batch=self._args.batch):
                     self._take(outcome)
-        except VmmrError:
+        except VmmrError as error:
             _end_line()
-            print(self._how_to_go_on(), file=sys.stderr)
+            print(self._how_far() if _is_forbidden(error) else self._how_to_go_on(), file=sys.stderr)
             raise
         self._tell_result()
         unasked = any(each.photos and not each.expected for each in self._named.left_out)
@@ -258,10 +258,10 @@ class _Adding:
             )
 
     def _how_to_go_on(self) -> str:
-        return (
-            f"vmmr: {len(self._labels) + self._there} of {len(self._named.photos)} photos are in the gallery; to go on, give the same "
-            f"command --batch-id {self._batch_id}"
-        )
+        return f"{self._how_far()}; to go on, give the same command --batch-id {self._batch_id}"
+
+    def _how_far(self) -> str:
+        return f"vmmr: {len(self._labels) + self._there} of {len(self._named.photos)} photos are in the gallery"
 
     def _tell_result(self) -> None:
         _end_line()
@@ -291,6 +291,11 @@ class _Adding:
         if not self._args.json and self._labels:
             rows = [(label, str(count)) for label, count in sorted(Counter(self._labels.values()).items())]
             report.show("\n".join(report.table([("LABEL", "ADDED"), *rows])))
+
+
+def _is_forbidden(error: VmmrError) -> bool:
+    """Return whether whoever calls may not do this, so that the same command would be refused again."""
+    return isinstance(error, CallError) and error.status == "PERMISSION_DENIED"
 
 
 def _new_batch_id() -> str:

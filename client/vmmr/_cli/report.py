@@ -1,6 +1,7 @@
 """Format and print what the `vmmr` command shows."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -38,6 +39,7 @@ _ONE_MODEL = (
 
 _WORDS = {
     "allow_private=True permits": "--allow-private permits",
+    "give cert and key of tls": "give --tls-cert and --tls-key",
     "give both cert and key, or neither": "give both --tls-cert and --tls-key, or neither",
     "connect without tls,": "connect without --tls,",
     "give the ca that signed it": "give the CA that signed it with --tls-ca",
@@ -82,11 +84,26 @@ def error_fields(error: VmmrError) -> dict[str, Any]:
 
 
 def explained(error: VmmrError) -> str:
-    """Return the error's message, which names flags instead of fields if flags for all of them exist."""
+    """Return the error's message, with flags in place of fields if flags for all of them exist, and when to try again if that is known."""
+    retry_after_s = error.retry_after_s if isinstance(error, CallError) else None
+    when = "" if retry_after_s is None else f"; try again in {_duration(retry_after_s)}"
+    return _with_flags(error) + when
+
+
+def _with_flags(error: VmmrError) -> str:
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     if not violations or not all(violation.field in _FLAGS for violation in violations):
         return in_flags(str(error))
     return "; ".join(f"{_FLAGS[v.field]}: {v.description or v.reason}" for v in violations)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people, rounded up: who comes too soon is refused again."""
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds > 2 * length:
+            return f"{math.ceil(seconds / length)} {unit}s"
+    count = max(1, math.ceil(seconds))
+    return f"{count} second{'s' if count > 1 else ''}"
 
 
 def in_flags(said: str) -> str:
