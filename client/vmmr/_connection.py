@@ -163,7 +163,7 @@ class Connection:
         if self.certificate is None:
             lacks = "expects a client's certificate, and this client has none: give cert and key of tls"
             return lacks if wants_certificate(target, _PROBE_S) else None
-        refused = f"does not take this client's certificate {os.fspath(self.certificate.cert)}: its CA must be the one that signed it, and it must not have expired"
+        refused = f"does not take this client's certificate {os.fspath(self.certificate.cert)}: a CA that the server trusts must have signed it, and it must not have expired"
         return refused if refuses_certificate(target, _PROBE_S, self.certificate) else None
 
     def close(self) -> list[Any]:

@@ -141,7 +141,7 @@ def refused(request, ca, files, tmp_path):
 
 def test_a_certificate_that_the_server_does_not_take_is_told_by_file(connect, secured, refused):
     targets = secured(mutual=True)
-    told = f"embedder at {targets[0]} does not take this client's certificate {refused.cert}: its CA must be"
+    told = f"embedder at {targets[0]} does not take this client's certificate {refused.cert}: a CA that"
     with pytest.raises(vmmr.UnavailableError, match=re.escape(told)) as caught:
         connect(*targets, tls=refused).identify(b"1")
     assert caught.value.reason == "TLS_FAILED"
