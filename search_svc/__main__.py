@@ -38,7 +38,7 @@ with needing_services("vmmr-search"):
     from search_svc.index.base import VersionBase
     from search_svc.index.journal import Journal
     from search_svc.index.journal_check import verify
-    from search_svc.index.journal_loss import accept
+    from search_svc.index.journal_loss import accept, accept_gone
     from search_svc.index.journal_writer import JournalWriter
     from search_svc.index.version import IndexVersion
     from search_svc.index.writes import Write, WriteResult
@@ -238,7 +238,11 @@ def _engines(settings: SearchConfig, cluster: "Connection | None") -> Callable[[
 
 
 def _accept_loss(settings: SearchConfig) -> None:
-    if settings.accept_loss and (lost := accept(settings.index)):
+    if not settings.accept_loss:
+        return
+    if last := accept_gone(settings.index):
+        _log.error("the journal is lost, and it goes on without what was written since", extra={"held_until": last})
+    if lost := accept(settings.index):
         _log.error("acknowledged entries are lost, and it goes on all the same", extra={"entries": lost})
 
 

@@ -160,7 +160,7 @@ def _journal_sequence(index_dir: Path, model: str, drop_changes: bool) -> int:
             return last
         text = f"{index_dir} was written to while it served, {last} times"
         remedy = "--drop-changes lets go of all that, or --out names another index"
-        if journal.model != model:
+        if journal.model not in (None, model):
             raise CommandError(f"{text}, with embeddings of another model: {remedy}")
         if journal.pruned:
             raise CommandError(f"{text}, and versions hold the first {journal.pruned} changes: {remedy}")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search_svc.index import backup_records as records
-from search_svc.index import journal_file, journal_segment, lineage
+from search_svc.index import journal_file, journal_mark, journal_segment, lineage
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
 from search_svc.index.backup_single import another_helps, check_journal, restore_single
@@ -270,6 +270,8 @@ def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *,
             parts = [(work / each.file.name, each.segment) for each in needed]
             meta = Meta(made.model, made.dimension, after)
             journal_segment.join(parts, meta, upto, draft / journal_file.FILE)
+        elif after:
+            journal_mark.create(draft / journal_file.FILE, journal_mark.Mark(after, after))
         last = max(check_journal(draft), after)
     files = [*version.files.values(), *(each.file for each in needed)]
     return Backup(version.name, last, sum(file.bytes for file in files))

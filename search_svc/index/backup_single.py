@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_mark
 from search_svc.index.backup_place import Place
 from search_svc.index.journal_check import verify
 from search_svc.index.version import IndexVersion
@@ -47,6 +47,8 @@ def check_journal(draft: Path) -> int:
 def _check_whole(draft: Path, fields: Mapping[str, Any]) -> None:
     """Raise ArtifactError if version and journal are not what the manifest of the backup tells: their own checksums are older."""
     version = IndexVersion.open(draft)
+    if (held := version.manifest.journal_sequence) and not (draft / journal_file.FILE).exists():
+        journal_mark.create(draft / journal_file.FILE, journal_mark.Mark(held, held))
     last = max(check_journal(draft), version.manifest.journal_sequence)
     if (version.path.name, last) != (fields["version"], fields["journal_sequence"]):
         told = f"version {fields['version']} and the journal to {fields['journal_sequence']}"

@@ -106,7 +106,7 @@ class Journal:
     def pruned(self) -> int:
         """Entries up to this sequence number are gone, at least in part."""
         with self._snapshot() as snapshot:
-            return snapshot.meta.pruned if snapshot else 0
+            return snapshot.meta.pruned if snapshot else self._marked().pruned
 
     def verify(self) -> None:
         """Raise ArtifactError if tables and indexes do not fit each other: an entry that an index lacks would not be found."""
@@ -124,7 +124,7 @@ class Journal:
     def sequence(self) -> int:
         """Sequence number of the last entry that there ever was; 0 if there was none."""
         with self._snapshot() as snapshot:
-            return snapshot.last if snapshot else 0
+            return snapshot.last if snapshot else self._marked().sequence
 
     def lost(self) -> int:
         """Entries that were acknowledged and are lost, of those that have not been pruned."""
@@ -147,11 +147,12 @@ class Journal:
         some of those that were asked for were pruned, or if it ends before the number.
         """
         with self._snapshot() as snapshot:
-            if snapshot is None:
-                return []
-            if after < (pruned := snapshot.meta.pruned):
+            pruned = snapshot.meta.pruned if snapshot else self._marked().pruned
+            if after < pruned:
                 reason = f"its entries up to {pruned} were pruned, and those after {after} are asked for"
                 raise ArtifactError(self.path, reason)
+            if snapshot is None:
+                return []
             if after > snapshot.last:
                 raise older(self.path, snapshot.last, after)
             entries = [_entry(row) for row in snapshot.whole_writes(after, limit)]
@@ -201,6 +202,10 @@ class Journal:
                 return
             with reading(connection, self.path, mark) as snapshot:
                 yield snapshot
+
+    def _marked(self) -> journal_mark.Mark:
+        """Return what is known of a journal that is not there: one that was restored need not be."""
+        return journal_mark.read(self.path) or journal_mark.NOTHING
 
     @contextmanager
     def _told(self) -> Iterator[None]:

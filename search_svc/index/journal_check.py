@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_mark
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_snapshot import Snapshot
@@ -27,10 +27,10 @@ def read_through(journal: Journal, after: int, upto: int) -> Iterator[list[Entry
 
 
 def reaches(journal: Path, sequence: int) -> bool:
-    """Return whether a journal that can be read ends no earlier than with that entry; one that is not there does."""
+    """Return whether a journal that can be read ends no earlier than with that entry; of one that is not there its mark tells."""
     connection = journal_file.connect_to_read(journal)
     if connection is None:
-        return True
+        return (journal_mark.read(journal) or journal_mark.NOTHING).sequence >= sequence
     with translate_sqlite_errors(journal), closing(connection):
         return Snapshot.of(connection, journal).last >= sequence
 

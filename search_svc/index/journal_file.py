@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from search_svc.index import journal_mark
+from search_svc.index import journal_absence, journal_mark
 from search_svc.index.journal_errors import damaged, error_code, gone, translate_sqlite_errors
 from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
@@ -138,9 +138,12 @@ def new(path: Path, meta: Meta) -> sqlite3.Connection:
 
 
 def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
-    """Raise ArtifactError if there is no journal, and entries were acknowledged that only a journal can hold."""
-    if mark and mark.needs_journal and not there:
+    """Raise ArtifactError if there is no journal, and entries were acknowledged that only a journal can hold, or a version tells that there was one."""
+    if there:
+        return
+    if mark and mark.needs_journal:
         raise gone(path, mark)
+    journal_absence.refuse(path, mark)
 
 
 def mark_copy(path: Path) -> None:

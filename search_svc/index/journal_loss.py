@@ -6,12 +6,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark
+from search_svc.index import journal_absence, journal_file, journal_format, journal_mark
+from search_svc.index.index_dir import current
 from search_svc.index.journal_errors import translate_sqlite_errors
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot
 from search_svc.index.turns import Turns
-from svckit.artifact import flush_one
+from search_svc.index.version import stated
+from svckit.artifact import ArtifactError, flush_one
 
 _PATIENCE_S = 10.0
 
@@ -36,6 +38,28 @@ def accept(index_dir: Path) -> int:
         lost = _fill_up(snapshot, mark)
         connection.execute("COMMIT")
     return lost
+
+
+def accept_gone(index_dir: Path) -> int:
+    """Go on without a journal that is not there although versions hold entries of it; return the last that they hold, 0 if none was lost.
+
+    The next entries are numbered from there on. Raises ArtifactError if the current version holds less: that takes a repair.
+    """
+    path = index_dir / journal_file.FILE
+    mark = journal_mark.read(path)
+    if journal_file.size(path) or (mark and mark.needs_journal):
+        return 0
+    try:
+        journal_absence.refuse(path, mark)
+    except ArtifactError as error:
+        last = journal_absence.held(index_dir)
+        if stated(index_dir, current(index_dir)).journal_sequence < last:
+            remedy = f"the current version holds less: `vmmr-search repair {index_dir}` says how much, and another version may be served then"
+            raise ArtifactError(path, error.reason, remedy) from error
+        journal_mark.create(path, Mark(last, last))
+        journal_mark.advance(path, Mark(last, last))
+        return last
+    return 0
 
 
 def _is_whole(path: Path, mark: Mark) -> bool:

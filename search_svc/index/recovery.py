@@ -64,7 +64,7 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
         for number in sorted(salvaged.keys() - rows.keys())
         if number > pruned
     ]
-    last = max(given, mark.sequence if mark else 0, *rows, *salvaged, 0)
+    last = max(given, mark.sequence if mark else 0, *rows, *salvaged, held)
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
     return Recovered(rows, meta, mark, last, unknown, remains)

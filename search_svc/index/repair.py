@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.index_dir import current, only_builder, version_names
+from search_svc.index.index_dir import current, only_builder
+from search_svc.index.journal_absence import held
 from search_svc.index.journal_check import reaches
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
@@ -49,10 +50,11 @@ class Saved:
 def repair(index_dir: Path) -> Saved | None:
     """Repair the journal of an index; None if there was nothing to repair.
 
-    Raises CommandError if there is no journal, or a process has it open; ArtifactError if its mark is of a later format.
+    Raises CommandError if there is no journal and never was one, or a process has it open; ArtifactError if its mark is of a later format.
     """
     path = index_dir / journal_file.FILE
-    if not any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path))):
+    there = any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path)))
+    if not there and not held(index_dir):
         raise CommandError(f"{path}: there is no journal")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
@@ -74,7 +76,7 @@ def _repaired(index_dir: Path, path: Path) -> Saved | None:
     journal_mark.refuse_later_format(path)
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            if _is_well(copy) and reaches(copy, _held(index_dir)):
+            if _is_well(copy) and reaches(copy, held(index_dir)):
                 return None
             _repair(index_dir, path, copy)
     return _take_place(path)
@@ -92,13 +94,6 @@ def _is_same(file: Path, path: Path) -> bool:
     with suppress(OSError):
         return file.samefile(path)
     return False
-
-
-def _held(index_dir: Path) -> int:
-    """Return the number of the last entry that the current version holds; 0 if no version was ever made."""
-    if not (index_dir / "CURRENT").exists() and not version_names(index_dir):
-        return 0
-    return stated(index_dir, current(index_dir)).journal_sequence
 
 
 @contextmanager
@@ -148,7 +143,7 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     elif found.mark:
         # A prune that was only in the log may be lost with it.
         meta = replace(meta, pruned=max(meta.pruned, found.mark.pruned))
-    last = max(found.last, manifest.journal_sequence, meta.pruned)
+    last = max(found.last, held(index_dir), manifest.journal_sequence, meta.pruned)
     made = path.with_name(f".{path.name}.making")
     for file in journal_file.files(made):
         file.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from search_svc.dataset.cuts import CutCounts, CutKind
 from search_svc.engine.local import LocalEngine
 from search_svc.index.index_dir import BuildRunningError, current, only_builder, version_names
 from search_svc.index.journal import Journal, StoredItem
+from search_svc.index.journal_loss import accept_gone
 from search_svc.index.retention import retire, roll_back, versions
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
@@ -455,10 +456,11 @@ class TestBuildingAnew:
             roll_back(index)
 
 
-def test_a_journal_that_is_gone_is_begun_where_the_version_ends(index):
+def test_a_journal_whose_loss_was_accepted_is_begun_where_the_version_ends(index):
     grown(index, 3)
     for file in index.glob("journal.*"):
         file.unlink()
+    accept_gone(index)
     assert write(index, Add({"x": stored()}))[0].sequence == 4
     assert "x" in replayed(index, base_of(index))
 
@@ -474,12 +476,13 @@ def test_a_journal_of_another_index_is_not_written_to(index, tmp_path):
     assert "ends with entry 1, and the index holds 3: it is the journal of another" in str(outcome)
 
 
-def test_where_the_journal_is_gone_nothing_is_new_and_no_other_takes_its_place(index):
+def test_where_the_journal_s_loss_was_accepted_nothing_is_new_and_no_earlier_version_takes_its_place(index):
     grown(index, 3)
     for file in index.glob("journal.*"):
         file.unlink()
+    accept_gone(index)
     assert compact(index) is None
-    with pytest.raises(CommandError, match="it holds the journal to 2, and what came up to 3 is not there any more"):
+    with pytest.raises(CommandError, match="it holds the journal to 2, which was pruned up to 3"):
         roll_back(index)
     retire(index, 1)
     assert write(index, Add({"x": stored()}))[0].sequence == 4

@@ -1,0 +1,166 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from doctor import folders
+from doctor.findings import State
+from search_svc.building.compaction import compact
+from search_svc.index.backup import back_up, restore
+from search_svc.index.index_dir import make_current
+from search_svc.index.journal import Journal
+from search_svc.index.journal_loss import accept, accept_gone
+from search_svc.index.journal_mark import Mark, create, read
+from search_svc.index.repair import repair
+from search_svc.index.retention import roll_back
+from search_svc.index.writes import Add
+from svckit.artifact import ArtifactError
+from tests.search_svc.building.test_compaction import base_of, write
+from tests.search_svc.journals import D, replayed, stored, written
+
+ROOT = Path(__file__).parents[3]
+GONE = r"journal\.db: is missing, and version 000002 holds its entries up to 2: any that came after are lost: .*restore.*repair.*--accept-loss"
+
+
+@pytest.fixture(scope="module")
+def built(build_index, tmp_path_factory):
+    vectors = np.random.default_rng(0).standard_normal((60, D)).astype(np.float32)
+    return build_index(vectors, directory=tmp_path_factory.mktemp("index")).path.parents[1]
+
+
+@pytest.fixture(scope="module")
+def compacted(built, tmp_path_factory):
+    """Of two versions, the second of which holds the journal to entry 2; entry 3 was written since."""
+    index = shutil.copytree(built, tmp_path_factory.mktemp("compacted") / "index")
+    write(index, Add({"a": stored(), "b": stored()}))
+    compact(index)
+    write(index, Add({"c": stored()}))
+    return index
+
+
+@pytest.fixture
+def robbed(compacted, tmp_path):
+    """Without its journal, and without the mark."""
+    return shutil.copytree(compacted, tmp_path / "index", ignore=shutil.ignore_patterns("journal.*"))
+
+
+def command(*arguments):
+    """Run a command; one that goes on, as a server that does not refuse, fails the test."""
+    return subprocess.run(
+        [sys.executable, "-m", "search_svc", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+class TestAJournalThatIsGoneWithItsMark:
+    def test_is_missed_by_whoever_reads_it_or_builds_of_it(self, robbed, tmp_path):
+        for attempt in (
+            lambda: Journal.open(robbed),
+            lambda: compact(robbed),
+            lambda: back_up(robbed, str(tmp_path / "backups")),
+            lambda: roll_back(robbed),
+        ):
+            with pytest.raises(ArtifactError, match=GONE):
+                attempt()
+        assert not (robbed / "journal.db").exists()
+        assert not (tmp_path / "backups").exists()
+
+    def test_is_missed_by_a_write(self, robbed):
+        [outcome] = written(robbed, Add({"d": stored()}), base=base_of(robbed))
+        assert "any that came after are lost" in str(outcome)
+        assert not list(robbed.glob("journal*"))
+
+    def test_is_missed_by_doctor(self, robbed):
+        found, version = folders.gallery(robbed)
+        assert (found.state, version) == (State.FAIL, None)
+        assert "any that came after are lost" in found.text
+
+    @pytest.mark.parametrize("arguments", [("info",), ("serve", "--port", "0", "--index")])
+    def test_is_missed_by_commands(self, robbed, arguments):
+        done = command(*arguments, robbed)
+        assert done.returncode == 1
+        assert "any that came after are lost" in done.stderr
+
+    def test_is_missed_if_a_mark_of_an_earlier_time_is_there(self, robbed):
+        create(robbed / "journal.db", Mark(1, 1))
+        with pytest.raises(ArtifactError, match=GONE):
+            Journal.open(robbed)
+
+    def test_is_missed_if_another_version_than_the_current_one_tells_of_it(self, robbed):
+        make_current(robbed, "000001")
+        with pytest.raises(ArtifactError, match=GONE):
+            Journal.open(robbed)
+
+
+class TestARepair:
+    def test_makes_it_anew_and_says_what_it_cannot_tell(self, robbed):
+        done = command("repair", robbed)
+        assert done.returncode == 1
+        assert "0 entries saved, more may be lost; its file was gone, and is made anew" in done.stdout
+        assert "up to which entry it was acknowledged cannot be read: any after 2 are lost" in done.stdout
+        assert repair(robbed) is None
+        assert replayed(robbed, base_of(robbed)).keys() >= {"a", "b"}
+        assert [outcome.sequence for outcome in write(robbed, Add({"d": stored()}))] == [3]
+
+    def test_gives_no_number_again_that_another_version_than_the_current_one_holds(self, robbed):
+        make_current(robbed, "000001")
+        assert repair(robbed).lost == [1, 2]
+        assert [outcome.sequence for outcome in write(robbed, Add({"d": stored()}))] == [3]
+        assert roll_back(robbed, "000002") == "000002"
+        assert replayed(robbed, base_of(robbed)).keys() >= {"a", "b", "d"}
+
+
+class TestAnAcceptedLoss:
+    def test_goes_on_after_what_versions_hold(self, robbed):
+        assert (accept_gone(robbed), accept(robbed)) == (2, 0)
+        assert (accept_gone(robbed), accept(robbed)) == (0, 0)
+        with Journal.open(robbed) as journal:
+            assert (journal.sequence(), journal.pruned) == (2, 2)
+        assert compact(robbed) is None
+        assert [outcome.sequence for outcome in write(robbed, Add({"d": stored()}))] == [3]
+
+    def test_raises_a_mark_of_an_earlier_time(self, robbed):
+        create(robbed / "journal.db", Mark(1, 1))
+        assert accept_gone(robbed) == 2
+        assert read(robbed / "journal.db") == Mark(2, 2)
+
+    def test_is_refused_where_the_current_version_holds_less(self, robbed):
+        make_current(robbed, "000001")
+        with pytest.raises(ArtifactError, match="the current version holds less: `vmmr-search repair"):
+            accept_gone(robbed)
+
+    def test_is_none_if_nothing_was_lost(self, compacted, built):
+        assert (accept_gone(compacted), accept_gone(built)) == (0, 0)
+
+
+class TestWhereNoneWasLost:
+    def test_an_index_that_was_never_written_to_is_well(self, built):
+        with Journal.open(built) as journal:
+            assert (journal.sequence(), journal.pruned) == (0, 0)
+        assert json.loads(command("info", built).stdout)["journal_sequence"] == 0
+        assert folders.gallery(built)[0].state == State.OK
+
+    def test_an_index_that_was_restored_with_all_in_its_version_is_well(self, robbed, tmp_path):
+        accept_gone(robbed)
+        back_up(robbed, str(tmp_path / "backups"))
+        restore(str(tmp_path / "backups"), restored := tmp_path / "restored")
+        assert not (restored / "journal.db").exists()
+        assert folders.gallery(restored)[0].state == State.OK
+        assert repair(restored) is None
+        back_up(restored, str(tmp_path / "backups"))
+        assert [outcome.sequence for outcome in write(restored, Add({"d": stored()}))] == [3]
+
+    def test_an_index_that_was_restored_at_the_end_of_its_version_is_well(self, compacted, tmp_path):
+        index = shutil.copytree(compacted, tmp_path / "index")
+        back_up(index, str(tmp_path / "backups"))
+        restore(str(tmp_path / "backups"), restored := tmp_path / "restored", 2)
+        assert folders.gallery(restored)[0].state == State.OK
+        assert [outcome.sequence for outcome in write(restored, Add({"d": stored()}))] == [3]
