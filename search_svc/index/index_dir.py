@@ -52,7 +52,7 @@ def current(index_dir: Path) -> str:
     except FileNotFoundError:
         if version_names(index_dir):
             raise ArtifactError(path, "missing, and there are versions", _name_one(index_dir)) from None
-        raise ArtifactError(path, "missing: no index was built here; `vmmr-search build` makes one") from None
+        raise ArtifactError(path, f"missing: no index was built here; {_index_of(index_dir)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(path, str(error), _name_one(index_dir)) from error
     version, _, checksum = text.strip().partition(" ")
@@ -83,6 +83,14 @@ def version_names(index_dir: Path) -> list[str]:
 def make_current(index_dir: Path, version: str) -> None:
     """Make a version the current one, by one rename. Call it inside `only_builder`."""
     atomic_write(index_dir / "CURRENT", f"{version} {_checksum(version)}\n".encode())
+
+
+def _index_of(folder: Path) -> str:
+    """Return what to do about a folder that is no index: one of a version, or of versions, is in one."""
+    for above in (folder.resolve().parent, folder.resolve().parent.parent):
+        if (above / "CURRENT").is_file():
+            return f"it is a part of the index {above}: name that"
+    return "`vmmr-search build` makes one"
 
 
 def _checksum(version: str) -> str:

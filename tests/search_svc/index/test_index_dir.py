@@ -198,3 +198,11 @@ def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tm
     with pytest.raises(ArtifactError, match="CURRENT: "), new_version(tmp_path, job):
         pass
     assert (place / "file").exists()
+
+
+@pytest.mark.parametrize("part", ["versions", "versions/000001"])
+def test_of_a_part_of_an_index_the_index_is_named(tmp_path, part):
+    (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "CURRENT").write_text("000001\n")
+    with pytest.raises(ArtifactError, match=f"it is a part of the index {tmp_path}: name that"):
+        index_dir.current(tmp_path / part)
