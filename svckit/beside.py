@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 FLAG = "--for-server"
 """Of the command: it calls `yield_to_server`."""
+WARNING = "vmmr-search: warning: "
+"""What a command writes before each warning, on stderr."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Ended:
     def reason(self) -> str:
         """The last line that it said of what went wrong."""
         return self.stderr.strip().rpartition("\n")[2] or f"it ended with code {self.code}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What it warned of, by lines that begin with WARNING."""
+        return [line.removeprefix(WARNING) for line in self.stderr.splitlines() if line.startswith(WARNING)]
 
 
 async def run(*command: str) -> Ended:

@@ -1,6 +1,7 @@
 """`vmmr-search backup` and `restore`."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from search_svc.index.backup import Backup, back_up, restore
@@ -51,7 +52,12 @@ def told(backup: Backup) -> str:
     return f"version {backup.version}, journal to {backup.journal_sequence}, {_mib(backup.size)}"
 
 
+def _tell_warnings() -> None:
+    logging.basicConfig(format=f"{beside.WARNING}%(message)s", level=logging.WARNING)
+
+
 def _back_up(args: argparse.Namespace) -> None:
+    _tell_warnings()
     if args.for_server:
         beside.yield_to_server()
     done = back_up(args.index, args.backups, args.keep or 0)
@@ -59,6 +65,7 @@ def _back_up(args: argparse.Namespace) -> None:
 
 
 def _restore(args: argparse.Namespace) -> None:
+    _tell_warnings()
     if args.if_absent and args.index.exists():
         print(f"{args.index}: is there already, and is left as it is")
         return

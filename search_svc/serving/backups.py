@@ -52,6 +52,8 @@ class BackupSchedule:
         try:
             ended = await beside.run(*self._command)
             reason = ended.reason if ended.code else ""
+            for text in ended.warnings:
+                _log.warning("backup warned", extra={"backups": self._backups, "said": text})
         except OSError as error:
             reason = f"no process could be started: {error}"
         if reason:
