@@ -35,6 +35,7 @@ with needing_services("vmmr-search"):
     from search_svc.fetching import command as fetch
     from search_svc.index import backup_command, repair_command
     from search_svc.index import info_command as info
+    from search_svc.index.backup import check_destination
     from search_svc.index.base import VersionBase
     from search_svc.index.journal import Journal
     from search_svc.index.journal_check import verify
@@ -303,6 +304,10 @@ def _backups(settings: SearchConfig, metrics: Metrics, worker: Worker | None) ->
     """Return the schedule of backups, if there is to be one. Of several workers the first keeps it."""
     if settings.backup_to is None or (worker and worker.number > 0):
         return None
+    try:
+        check_destination(settings.index, settings.backup_to)
+    except CommandError as error:
+        raise ConfigError(f"--backup-to (VMMR_SEARCH_BACKUP_TO): {error}") from error
     backups = BackupSchedule(
         settings.index, settings.backup_to, every_s=settings.backup_every_s, keep=settings.backup_keep
     )

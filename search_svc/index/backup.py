@@ -5,6 +5,7 @@ those that were whole when the journal was looked at. Only what the folder lacks
 moment, or at any earlier write that its versions and its part of the journal go back to.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -14,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from search_svc.index import backup_records as records
 from search_svc.index import journal_file, journal_mark, journal_segment, lineage
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
-from search_svc.index.backup_single import another_helps, check_journal, restore_single
+from search_svc.index.backup_single import check_journal, restore_single
 from search_svc.index.index_dir import make_current, version_path, way_out
 from search_svc.index.journal_format import Meta
 from search_svc.index.journal_segment import Segment
@@ -33,6 +35,10 @@ from svckit.artifact import ArtifactError, atomic_directory, read_sealed, sha256
 from svckit.cli import CommandError, progress
 
 _MANIFEST = "manifest.json"
+_LASTING = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""Errors over a folder that cannot be made, which do not pass by themselves."""
+_COPIED_AGAIN = "remove this file, and the next backup copies it again, if the index still has it"
+_AN_EARLIER_ONE = "`--at-sequence` restores the gallery as it was earlier"
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ def back_up(index_dir: Path, destination: str, keep: int = 0) -> Backup:
     the folder can't be used, or is of another index.
     """
     place = Place.at(destination)
+    refuse_inside(index_dir, place)
     lease = VersionLease.current(index_dir)
     try:
         with _only_backup(index_dir), _work(index_dir) as work:
@@ -71,15 +78,38 @@ def back_up(index_dir: Path, destination: str, keep: int = 0) -> Backup:
     return done
 
 
+def check_destination(index_dir: Path, destination: str) -> None:
+    """Raise CommandError if backups of the index can't go there, as far as can be seen; a folder of this machine is made.
+
+    That its disk has no room, or fails, may pass: it is no reason.
+    """
+    place = Place.at(destination)
+    refuse_inside(index_dir, place)
+    if place.local is None:
+        return
+    try:
+        place.local.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in _LASTING:
+            raise CommandError(f"{place.shown}: cannot be made: {error.strerror}") from error
+        return
+    records.refuse_foreign(place)
+
+
+def refuse_inside(index_dir: Path, place: Place) -> None:
+    """Raise CommandError if a folder of backups is inside the index: it would be lost with it."""
+    if place.local and place.local.resolve().is_relative_to(index_dir.resolve()):
+        raise CommandError(f"{place.shown}: is inside of the index, and would be lost with it: name another folder")
+
+
 def refuse_another(source: str, index_dir: Path) -> None:
     """Raise CommandError if the newest backup is known to be of another index."""
     place = Place.at(source)
-    numbers = records.numbers(place)
-    if not numbers:
-        return
     with tempfile.TemporaryDirectory() as work:
-        theirs, ours = records.read(place, numbers[-1], Path(work)).lineage, lineage.find(index_dir)
-    if theirs.index not in ("", ours.index):
+        newest, ours = next(records.newest_first(place, Path(work)), None), lineage.find(index_dir)
+    if newest is None:
+        return
+    if (theirs := newest.lineage).index not in ("", ours.index):
         raise CommandError(f"{_of_another(place, theirs, index_dir, ours)}: name the index that it is of")
 
 
@@ -94,7 +124,7 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
         if at_sequence is not None:
             raise CommandError(f"{source} is one backup of an earlier release: it has no other sequence than its own")
         return Backup(*restore_single(place, index_dir))
-    with atomic_directory(index_dir) as draft, another_helps(), tempfile.TemporaryDirectory() as work:
+    with atomic_directory(index_dir) as draft, tempfile.TemporaryDirectory() as work:
         record, version, goes_on = _chosen(place, at_sequence, Path(work))
         upto = record.sequence if at_sequence is None else at_sequence
         done = _restore(place, record, version, upto, draft=draft, work=Path(work))
@@ -102,13 +132,14 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
             lineage.write(draft, goes_on.branch(done.journal_sequence))
         if at_sequence is None and done.journal_sequence != record.sequence:
             text = f"says that it goes to entry {record.sequence}, and what it names goes to {done.journal_sequence}"
-            raise ArtifactError(place.path(record.name), text)
+            raise ArtifactError(place.path(record.name), text, _AN_EARLIER_ONE)
         return done
 
 
 def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
     numbers = records.numbers(place)
-    newest = records.read(place, numbers[-1], work) if numbers else None
+    readable = records.newest_first(place, work)
+    newest = next(readable, None)
     ours = lineage.found_or_made(index_dir)
     if newest:
         _refuse_another(index_dir, ours, place, newest.lineage)
@@ -131,7 +162,7 @@ def _add(index_dir: Path, current: str, place: Place, work: Path) -> Backup:
             extra={"backups": place.shown, "shared_until": ours.shared.get(newest.lineage.history, 0)},
         )
         # The history before may have let go of versions that are still here.
-        backups = [records.read(place, number, work) for number in numbers]
+        backups = [newest, *readable]
     versions = [*_still_there(index_dir, backups, pruned, current), version]
     record = Record(
         lineage=ours,
@@ -237,12 +268,18 @@ def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, 
     numbers = records.numbers(place)
     if not numbers:
         raise CommandError(f"{place.shown}: is missing, or holds no backup that has ended")
-    newest = records.read(place, numbers[-1], work)
+    if at_sequence is None:
+        _refuse_damaged_newest(place, numbers[-1], work)
+    readable = records.newest_first(place, work)
+    newest = next(readable, None)
+    if newest is None:
+        raise CommandError(f"{place.shown}: none of its records is as it was written, so no backup can be restored")
     sequence = newest.sequence if at_sequence is None else at_sequence
     if sequence > newest.sequence:
-        raise CommandError(f"{place.shown}: its newest backup ends with entry {newest.sequence} of the journal")
+        which = "newest backup" if newest.number == numbers[-1] else "newest backup that can be read"
+        raise CommandError(f"{place.shown}: its {which} ends with entry {newest.sequence} of the journal")
     earliest = newest.sequence
-    for record in (newest, *(records.read(place, number, work) for number in reversed(numbers[:-1]))):
+    for record in chain([newest], readable):
         # Of a history that the newest backup does not go on with, entries of these numbers are others.
         versions = [
             each for each in record.versions if newest.lineage.has(record.lineage.history, each.journal_sequence)
@@ -254,6 +291,19 @@ def _chosen(place: Place, at_sequence: int | None, work: Path) -> tuple[Record, 
         f"{place.shown}: no backup has the gallery as it was at entry {at_sequence}: its oldest goes back to {earliest}, "
         "and between two backups an older version may have been removed"
     )
+
+
+def _refuse_damaged_newest(place: Place, number: int, work: Path) -> None:
+    """Raise ArtifactError if the newest backup's record is damaged: an earlier one is older than what was asked for."""
+    try:
+        records.read(place, number, work)
+    except records.DamagedRecordError as error:
+        older = next(records.newest_first(place, work), None)
+        if older is None:
+            remedy = "no other backup is there that can be read"
+        else:
+            remedy = f"`--at-sequence {older.sequence}` restores the newest one that can be read, backup {older.number}; {error.remedy}"
+        raise ArtifactError(error.path, error.reason, remedy) from error
 
 
 def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *, draft: Path, work: Path) -> Backup:
@@ -280,7 +330,7 @@ def _restore(place: Place, record: Record, version: StoredVersion, upto: int, *,
 def _get(place: Place, file: File, local: Path, what: str) -> None:
     place.get(file.name, local)
     if (actual := sha256(local)) != file.sha256:
-        raise ArtifactError(place.path(file.name), f"is damaged: its sha256 is {actual} ({what})")
+        raise ArtifactError(place.path(file.name), f"is damaged: its sha256 is {actual} ({what})", _COPIED_AGAIN)
 
 
 def _inside(home: Path, name: str, place: Place) -> Path:
@@ -297,7 +347,7 @@ def _named(place: Place, record: Record, draft: Path, work: Path) -> Iterator[No
         yield
     except ArtifactError as error:
         reason = str(error).replace(f"{work}/", f"{place.shown}/").replace(f"{draft}/", "").replace(str(draft), "")
-        raise ArtifactError(place.path(record.name), reason) from error
+        raise ArtifactError(place.path(record.name), reason, _AN_EARLIER_ONE) from error
 
 
 @contextmanager

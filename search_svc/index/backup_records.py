@@ -10,8 +10,9 @@ A record is a JSON object with a seal (`svckit.artifact.sealed`), and names ever
 """
 
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ _LEFT = re.compile(r"files/[0-9a-f]{64}(\.part)?|backups/\d{6,}\.json\.part")
 """Of a file that is in no backup: it was, or was to be."""
 _SHA256, _VERSION = re.compile("[0-9a-f]{64}"), re.compile("[0-9]{6,}")
 _KIND, _FORMAT = "backups", 1
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedRecordError(ArtifactError):
+    """A record is not as it was written, so nobody knows what its backup needs: the others are whole without it."""
+
+
+class LaterFormatError(Exception):
+    """A record was written by a later vmmr-search."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +125,30 @@ def numbers(place: Place) -> list[int]:
 
 
 def read(place: Place, number: int, work: Path) -> Record:
-    """Return the record of a backup, by way of a file in `work`. Raise ArtifactError, naming it, if it is damaged."""
+    """Return the record of a backup, by way of a file in `work`. Raise DamagedRecordError, naming it, if it is damaged.
+
+    Raise ArtifactError if it is of a later format.
+    """
     name = _name(number)
     place.get(name, work / "record.json")
     try:
         return _record(json.loads((work / "record.json").read_bytes()))
+    except LaterFormatError as error:
+        raise ArtifactError(place.path(name), str(error), "use the one that wrote it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(place.path(name), f"is not as it was written: {error}") from error
+        reason = f"is not as it was written: {error}"
+        raise DamagedRecordError(
+            place.path(name), reason, "remove this file: the other backups do not need it"
+        ) from error
+
+
+def newest_first(place: Place, work: Path) -> Iterator[Record]:
+    """Yield the records of the backups, from the newest on. One that is damaged is passed over, with a warning that names it."""
+    for number in reversed(numbers(place)):
+        try:
+            yield read(place, number, work)
+        except DamagedRecordError as error:
+            _log.warning("a backup is passed over: %s", error)
 
 
 def remove_old(place: Place, keep: int, work: Path) -> None:
@@ -128,7 +156,11 @@ def remove_old(place: Place, keep: int, work: Path) -> None:
 
     Backups of other histories stay: of an index that this one was restored of, they may be all that there is.
     """
-    there = {number: read(place, number, work) for number in numbers(place)}
+    try:
+        there = {number: read(place, number, work) for number in numbers(place)}
+    except DamagedRecordError as error:
+        _log.warning("no old backup is removed, for what one of them needs is not known: %s", error)
+        return
     goes_on = there[max(there)].lineage.history
     old = [number for number, record in there.items() if record.lineage.history == goes_on][:-keep]
     needed = {name for number, record in there.items() if number not in old for name in record.files}
@@ -165,7 +197,7 @@ def _record(fields: Mapping[str, Any]) -> Record:
     if fields["kind"] != _KIND or sealed(fields) != fields:
         raise ValueError("its seal does not fit")
     if fields["format"] != _FORMAT:
-        raise ValueError(f"its format is {fields['format']}, and this vmmr-search reads {_FORMAT}")
+        raise LaterFormatError(f"has format {fields['format']}, and this vmmr-search reads {_FORMAT}")
     versions = [
         StoredVersion(
             each["name"], each["journal_sequence"], {name: File(**file) for name, file in each["files"].items()}

@@ -21,7 +21,7 @@ def restore_single(place: Place, index_dir: Path) -> tuple[str, int, int]:
 
     Raise ArtifactError, naming the file, if the backup did not end or is damaged, and CommandError if it can't be read.
     """
-    with atomic_directory(index_dir) as draft, another_helps():
+    with atomic_directory(index_dir) as draft, _another_helps():
         fields = _fetched_manifest(place, draft)
         names = [_inside(name, place) for name in fields["files"]]
         for name in progress(names, desc="restore", unit="file"):
@@ -76,7 +76,7 @@ def _fetched_manifest(place: Place, draft: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def another_helps() -> Iterator[None]:
+def _another_helps() -> Iterator[None]:
     """Say of what is damaged that nothing mends a backup."""
     try:
         yield

@@ -4,7 +4,9 @@ Segments that follow each other are the journal again. Which of them are still w
 entries' checksums, so none of them has to be read for that.
 """
 
+import errno
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search_svc.index import journal_file, journal_mark
-from search_svc.index.journal_errors import damaged, translate_sqlite_errors
+from search_svc.index.journal_errors import damaged, error_code, translate_sqlite_errors
 from search_svc.index.journal_format import FORMAT, INSERT, Meta, Row, row_of
 from search_svc.index.journal_snapshot import Snapshot, reading
 
@@ -103,8 +105,11 @@ def join(parts: Iterable[tuple[Path, Segment]], meta: Meta, upto: int, path: Pat
     with closing(journal_file.new(path, meta)) as connection:
         for part, segment in parts:
             with _opened(part) as snapshot:
-                _insert(connection, (row for row in _whole(snapshot, segment) if meta.pruned < row[0] <= upto))
-        connection.execute(f"DELETE FROM entries WHERE sequence > ({_END_OF_WRITES})")
+                rows = (row for row in _whole(snapshot, segment) if meta.pruned < row[0] <= upto)
+                with _room_for(path):
+                    _insert(connection, rows)
+        with _room_for(path):
+            connection.execute(f"DELETE FROM entries WHERE sequence > ({_END_OF_WRITES})")
     journal_file.mark_copy(path)
 
 
@@ -114,6 +119,17 @@ def _opened(path: Path) -> Iterator[Snapshot]:
         address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, isolation_level=None, uri=True)) as connection:
             yield Snapshot.of(connection, path)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Raise OSError, naming the journal that is being made, if its disk is full."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error_code(error) != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _whole(snapshot: Snapshot, segment: Segment) -> Iterator[Row]:

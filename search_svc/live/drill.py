@@ -67,6 +67,7 @@ def drill(backups: str, index_dir: Path, at_sequence: int | None = None) -> Dril
 
     Raise CommandError if their answers differ, if the backup is of another index, or if the index has let go of what it was then, and what `restore` raises.
     """
+    current(index_dir)  # where there is no index, say that first
     refuse_another(backups, index_dir)
     with tempfile.TemporaryDirectory() as work:
         restored = Path(work) / "index"

@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 
 from search_svc.__main__ import parser
 from search_svc.building.compaction import compact
-from search_svc.index import backup, backup_records, lineage
+from search_svc.index import backup, backup_records, journal_segment, lineage
 from search_svc.index.backup import BackupRunningError, back_up, restore
 from search_svc.index.backup_place import Place
 from search_svc.index.journal import Journal
 from search_svc.index.journal_pruning import prune
 from search_svc.index.retention import retire, roll_back, versions
 from search_svc.index.writes import Add, Delete
+from search_svc.live.drill import drill
 from svckit.artifact import ArtifactError, file_names, sealed, sha256
 from svckit.cli import CommandError
 from tests.search_svc.building.test_compaction import base_of, some_writes, write
@@ -672,18 +673,90 @@ class TestDamaged:
             for place in (0, len(well) // 2, len(well) - 2):
                 path.write_bytes(well[:place] + bytes([well[place] ^ 1]) + well[place + 1 :])
                 with pytest.raises(
-                    ArtifactError, match=rf"^{path}: is (damaged|not as it was written).*: restore another"
+                    ArtifactError, match=rf"^{path}: is (damaged|not as it was written).*remove this file"
                 ):
                     restore(backups, tmp_path / "restored")
                 assert not (tmp_path / "restored").exists()
             path.write_bytes(well)
         assert restored(backups, tmp_path) == items(index)
 
-    def test_record_is_told_of_by_the_next_backup(self, index, backups):
+    @pytest.fixture
+    def bad_newest(self, index, backups):
+        """Three backups, to entries 3, 4 and 5; the record of the last is damaged."""
+        back_up(index, backups)
+        for name in ("a", "b"):
+            write(index, Add({name: stored()}))
+            back_up(index, backups)
+        flip(record := Path(backups) / "backups/000003.json")
+        return record
+
+    @pytest.mark.parametrize("content", [None, b"", b"{}"])
+    def test_record_of_the_newest_is_refused_with_what_restores_the_one_before(
+        self, bad_newest, backups, tmp_path, content
+    ):
+        if content is not None:
+            bad_newest.write_bytes(content)
+        told = rf"{bad_newest}: is not as it was written: .*: `--at-sequence 4` restores the newest one .*, backup 2; remove this file"
+        with pytest.raises(ArtifactError, match=told):
+            restore(backups, tmp_path / "restored")
+        assert not (tmp_path / "restored").exists()
+
+    def test_record_is_passed_over_where_another_has_what_is_asked_for(self, bad_newest, backups, tmp_path, caplog):
+        assert "a" in restored(backups, tmp_path, 4)
+        [told] = caplog.messages
+        assert re.match(rf"a backup is passed over: {bad_newest}: is not as it was written: .*: remove this file", told)
+        with pytest.raises(CommandError, match="its newest backup that can be read ends with entry 4"):
+            restore(backups, tmp_path / "restored", 5)
+
+    def test_record_of_an_older_backup_keeps_no_newer_one_from_being_restored(
+        self, bad_newest, backups, tmp_path, caplog
+    ):
+        flip(Path(backups) / "backups/000001.json")
+        assert restored(backups, tmp_path, 4).keys() >= {"a"}
+        assert restored(backups, tmp_path, 3).keys() >= {"new"}
+        bad_newest.unlink()
+        assert restored(backups, tmp_path).keys() >= {"a"}
+
+    def test_record_is_told_of_by_the_next_backup_which_goes_on(self, index, bad_newest, backups, tmp_path, caplog):
+        done = back_up(index, backups, keep=1)
+        assert done.journal_sequence == 5
+        passed, kept = caplog.messages
+        assert f"a backup is passed over: {bad_newest}" in passed
+        assert "no old backup is removed" in kept
+        assert restored(backups, tmp_path) == items(index)
+        bad_newest.unlink()
+        back_up(index, backups, keep=1)
+        assert backup_records.numbers(Place.at(backups)) == [5]
+
+    def test_record_of_the_only_backup_keeps_the_next_from_nothing(self, index, backups, tmp_path):
         back_up(index, backups)
         flip(Path(backups) / "backups/000001.json")
-        with pytest.raises(ArtifactError, match=r"backups/000001\.json: is not as it was written"):
+        with pytest.raises(ArtifactError, match="no other backup is there that can be read"):
+            restore(backups, tmp_path / "restored")
+        with pytest.raises(CommandError, match="none of its records is as it was written"):
+            restore(backups, tmp_path / "restored", 3)
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
+
+    def test_record_of_a_later_format_is_not_passed_over(self, index, backups):
+        back_up(index, backups)
+        record = Path(backups) / "backups/000001.json"
+        record.write_text(json.dumps(sealed({**json.loads(record.read_bytes()), "format": 2})))
+        with pytest.raises(
+            ArtifactError, match=r"has format 2, and this vmmr-search reads 1: use the one that wrote it"
+        ):
             back_up(index, backups)
+
+    def test_file_that_was_removed_is_copied_again(self, index, backups, tmp_path):
+        back_up(index, backups)
+        flip(path := max((Path(backups) / "files").iterdir(), key=lambda each: each.stat().st_size))
+        with pytest.raises(
+            ArtifactError, match=rf"^{path}: is damaged.*: remove this file, and the next backup copies it"
+        ):
+            restore(backups, tmp_path / "restored")
+        path.unlink()
+        back_up(index, backups)
+        assert restored(backups, tmp_path) == items(index)
 
     def test_index_is_not_backed_up(self, index, backups):
         flip(index / "versions/000001/embeddings.npy")
@@ -728,6 +801,47 @@ class TestDamaged:
 
 
 class TestRefused:
+    def test_a_place_inside_of_the_index(self, index, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "link").symlink_to(index)
+        for place in (f"{index}/backups", str(index), "index/a/b", f"file://{index}/backups", "link/backups"):
+            with pytest.raises(CommandError, match="is inside of the index, and would be lost with it"):
+                back_up(index, place)
+        assert not (index / "backups").exists()
+
+    def test_a_place_without_a_name(self, index):
+        with pytest.raises(CommandError, match="the folder of backups has an empty name"):
+            back_up(index, "")
+
+    def test_a_place_that_cannot_be_made(self, index):
+        with pytest.raises(CommandError, match=r"^/proc/x: no folder can be made there: No such file or directory$"):
+            back_up(index, "/proc/x")
+
+    def test_a_drill_with_what_is_no_index(self, index, backups, tmp_path):
+        back_up(index, backups)
+        with pytest.raises(ArtifactError, match=r"nothing/CURRENT: missing: no index was built here"):
+            drill(backups, tmp_path / "nothing")
+
+    def test_to_restore_to_a_full_disk_by_the_name_of_the_file_that_does_not_fit(self, index, backups, tmp_path):
+        back_up(index, backups)
+        largest = max((index / "versions/000001").iterdir(), key=lambda path: path.stat().st_size)
+        limit = ("prlimit", f"--fsize={largest.stat().st_size - 1}")
+        done = run("restore", backups, tmp_path / "restored", before=limit)
+        assert done.returncode == 1
+        assert f"error: {tmp_path}/restored/versions/000001/{largest.name}: File too large" in done.stderr
+
+    def test_to_restore_a_journal_to_a_full_disk_by_its_name(self, index, backups, tmp_path, monkeypatch):
+        def full(connection, rows):
+            connection.execute("PRAGMA max_page_count = 1")
+            insert(connection, ((n, "x", None, None, None, None, None, 1, 0) for n in range(1, 10**4)))
+
+        insert = journal_segment._insert
+        back_up(index, backups)
+        monkeypatch.setattr(journal_segment, "_insert", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            restore(backups, tmp_path / "restored")
+        assert caught.value.filename == f"{tmp_path}/restored/journal.db"
+
     def test_a_place_that_holds_something(self, index, tmp_path, backups):
         Path(backups).mkdir()
         (Path(backups) / "letter.txt").write_text("mine")
@@ -870,6 +984,8 @@ def test_the_commands_say_what_they_did(index, backups, tmp_path):
     said = run("backup", index, backups, "--keep", 3).stdout
     assert said.startswith(f"{backups}: version 000001, journal to 3, ")
     assert run("restore", backups, tmp_path / "restored").stdout.startswith(f"{tmp_path}/restored: version")
+    told = run("backup", tmp_path / "restored", backups).stderr
+    assert "vmmr-search: warning: the folder of backups goes on with another history of its index" in told
     again = run("restore", backups, tmp_path / "restored")
     assert again.returncode == 1
     assert again.stderr.startswith("vmmr-search: error: ")

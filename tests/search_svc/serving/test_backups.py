@@ -1,11 +1,13 @@
 """`vmmr-search serve --backup-to`, as a real process."""
 
 import argparse
+import errno
 import json
 import re
 import signal
 import urllib.request
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -102,8 +104,9 @@ class Guarded(fsspec.AbstractFileSystem):
 
 
 def test_a_failure_is_logged_and_counted_and_it_serves_on(index, tmp_path, spawn):
-    (tmp_path / "file").write_text("in the way")
-    server = spawn("--index", index, "--backup-to", tmp_path / "file" / "backups", "--backup-every", "1h")
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "backups" / "files").write_text("in the way")
+    server = spawn("--index", index, "--backup-to", tmp_path / "backups", "--backup-every", "1h")
     ready = server.ready()
     failed = server.first("backup failed")
     assert "Not a directory" in failed["reason"]
@@ -144,6 +147,38 @@ def test_a_setting_that_would_do_nothing_is_refused(tmp_path, flag, value, neede
         config.from_namespace(SearchConfig, PREFIX, args, {})
 
 
+def test_a_place_that_takes_no_backups_is_refused_at_the_start(index, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/letter.txt").write_text("mine")
+    for place, said in {
+        tmp_path / "file": "cannot be made: File exists",
+        tmp_path / "file/backups": "cannot be made: Not a directory",
+        "/proc/x": "cannot be made: No such file or directory",
+        tmp_path / "letters": "is there already, and no folder of backups",
+        index / "backups": "is inside of the index",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"^--backup-to \(VMMR_SEARCH_BACKUP_TO\): {place}:? {said}"):
+            _backups(SearchConfig(index=index, backup_to=str(place)), Metrics(), None)
+
+
+def test_a_disk_that_is_full_keeps_no_server_from_starting(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tmp_path), "mkdir", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    assert _backups(SearchConfig(index=index, backup_to=str(tmp_path / "backups")), Metrics(), None)
+
+
+def test_what_a_backup_warns_of_is_a_warning_of_the_server(index, tmp_path, spawn):
+    back_up(index, str(tmp_path / "backups"))
+    restore(str(tmp_path / "backups"), tmp_path / "restored")
+    server = spawn("--index", tmp_path / "restored", "--backup-to", tmp_path / "backups", "--backup-every", "1h")
+    server.ready()
+    told = server.first("backup warned")
+    assert told["said"].startswith("the folder of backups goes on with another history of its index from here on")
+    assert told["level"].lower() == "warning"
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
 def test_times_may_have_a_unit(tmp_path):
     seconds = [
         SearchConfig(index=tmp_path, backup_every=text).backup_every_s for text in ("90", "90s", "1.5m", "6h", "1d")
@@ -152,7 +187,7 @@ def test_times_may_have_a_unit(tmp_path):
 
 
 def test_of_several_workers_the_first_backs_up(tmp_path):
-    settings = SearchConfig(index=tmp_path, backup_to=str(tmp_path / "backups"))
+    settings = SearchConfig(index=tmp_path / "index", backup_to=str(tmp_path / "backups"))
     scheduled = [_backups(settings, Metrics(), number and SimpleNamespace(number=number)) for number in (None, 1, 2)]
     assert [each is not None for each in scheduled] == [True, False, False]
     assert _backups(settings, Metrics(), SimpleNamespace(number=0)) is not None
