@@ -68,8 +68,8 @@ class Access:
         if settings.audit_log:
             self._audit = AuditLog(settings.audit_log, settings.audit_bytes, metrics.audit_line_lost)
             metrics.audit_stuck(lambda audit=self._audit: float(audit.stuck))  # type: ignore[misc]  # mypy knows no default
-        self._strangers = Bucket(_STRANGERS_PER_S, burst_s=(_REFUSALS_AT_ONCE - 1) / _STRANGERS_PER_S)
-        self._known = Bucket(_KNOWN_PER_S, burst_s=(_REFUSALS_AT_ONCE - 1) / _KNOWN_PER_S)
+        self._strangers = Bucket(_STRANGERS_PER_S, _REFUSALS_AT_ONCE)
+        self._known = Bucket(_KNOWN_PER_S, _REFUSALS_AT_ONCE)
         self._left_out = 0
         """Refusals since the last line of one."""
         for source in self._identity.sources:

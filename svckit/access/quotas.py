@@ -26,11 +26,11 @@ _RETRY_S = 0.1
 class Bucket:
     """A token bucket. It may owe: what costs more than it holds is let through when it is full."""
 
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic, *, burst_s: float = 1.0) -> None:
-        """`rate` is what flows in, a second. It holds 1 and what flows in within `burst_s`."""
+    def __init__(self, rate: float, capacity: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`rate` is what flows in, a second; `capacity` is what it holds when it is full."""
         self._rate = rate
         self._clock = clock
-        self._capacity = 1 + burst_s * rate
+        self._capacity = capacity
         self._level = self._capacity
         self._then = clock()
 
@@ -87,8 +87,10 @@ class _Usage:
     def limit(self, limits: Limits, clock: Callable[[], float]) -> None:
         """Hold the caller to these limits from here on."""
         self.limits = limits
-        self.requests = Bucket(limits.requests_per_s, clock, burst_s=_BURST_S) if limits.requests_per_s else None
-        self.photos = Bucket(limits.photos_per_s, clock, burst_s=_BURST_S) if limits.photos_per_s else None
+        self.requests, self.photos = (
+            Bucket(rate, 1 + _BURST_S * rate, clock) if rate else None
+            for rate in (limits.requests_per_s, limits.photos_per_s)
+        )
 
     @property
     def idle(self) -> bool:

@@ -45,22 +45,22 @@ def refused(quota):
 @given(
     rate=st.floats(0.1, 1000),
     calls=st.lists(st.tuples(st.floats(0, 2), st.floats(0.1, 100)), min_size=1, max_size=60),
-    burst_s=st.floats(0, 2),
+    capacity=st.floats(1, 1000),
 )
-def test_no_more_comes_through_than_flows_in_and_one_full_bucket_and_one_call(rate, calls, burst_s):
+def test_no_more_comes_through_than_flows_in_and_one_full_bucket_and_one_call(rate, calls, capacity):
     clock = Clock()
-    bucket, taken = Bucket(rate, clock, burst_s=burst_s), 0.0
+    bucket, taken = Bucket(rate, capacity, clock), 0.0
     for pause_s, cost in calls:
         clock.now += pause_s
         wait_s = bucket.take(cost)
         taken += 0 if wait_s else cost
-        assert taken <= rate * clock.now + 1 + burst_s * rate + max(cost for _, cost in calls) + 1e-6
+        assert taken <= rate * clock.now + capacity + max(cost for _, cost in calls) + 1e-6
 
 
 @given(rate=st.floats(0.1, 1000), costs=st.lists(st.floats(0.1, 500), min_size=1, max_size=30))
 def test_whoever_waits_as_long_as_is_said_gets_through(rate, costs):
     clock = Clock()
-    bucket = Bucket(rate, clock)
+    bucket = Bucket(rate, rate, clock)
     for cost in costs:
         wait_s = bucket.take(cost)
         if wait_s:
