@@ -74,6 +74,12 @@ async def queued(batcher, items, **kwargs) -> asyncio.Task:
     return task
 
 
+async def submit_as(batcher, name, *items) -> list:
+    """The outputs of items that a caller of this name submits; run it in a task of its own."""
+    current.set(Caller(name, Role.QUERY))
+    return (await batcher.submit(items)).outputs
+
+
 async def until(condition) -> None:
     async with asyncio.timeout(TIMEOUT_S):
         while not condition():  # noqa: ASYNC110 (nothing tells of it)
@@ -597,17 +603,13 @@ async def test_what_was_done_is_not_kept_alive_by_a_batcher_that_waits_for_more(
 
 
 async def test_callers_take_turns_however_much_one_of_them_has_sent_before(backend):
-    async def submit(name, *items):
-        current.set(Caller(name, Role.QUERY))
-        return (await batcher.submit(items)).outputs
-
     async with Batcher(backend, max_batch=1, max_queue=16) as batcher:
-        first = asyncio.create_task(submit("greedy", 0))
+        first = asyncio.create_task(submit_as(batcher, "greedy", 0))
         await backend.has_begun()
-        greedy = [asyncio.create_task(submit("greedy", number, number + 1)) for number in (1, 3, 5)]
+        greedy = [asyncio.create_task(submit_as(batcher, "greedy", number, number + 1)) for number in (1, 3, 5)]
         await asyncio.sleep(0)
         assert batcher.waiting == 6
-        other = asyncio.create_task(submit("other", 100, 101))
+        other = asyncio.create_task(submit_as(batcher, "other", 100, 101))
         await asyncio.sleep(0)
         assert batcher.waiting == 8
         backend.free()
@@ -616,14 +618,10 @@ async def test_callers_take_turns_however_much_one_of_them_has_sent_before(backe
 
 
 async def test_batches_are_short_while_several_callers_come_where_that_is_asked_for(backend):
-    async def submit(name, *items):
-        current.set(Caller(name, Role.QUERY))
-        await batcher.submit(items)
-
     async with Batcher(backend, max_batch=4, max_queue=16, longest_s=lambda: 0.0) as batcher:
-        first = asyncio.create_task(submit("greedy", 0))
+        first = asyncio.create_task(submit_as(batcher, "greedy", 0))
         await backend.has_begun()
-        rest = [asyncio.create_task(submit(name, 1, 2)) for name in ("greedy", "greedy", "other")]
+        rest = [asyncio.create_task(submit_as(batcher, name, 1, 2)) for name in ("greedy", "greedy", "other")]
         await asyncio.sleep(0)
         backend.free()
         await asyncio.gather(first, *rest)
@@ -631,22 +629,18 @@ async def test_batches_are_short_while_several_callers_come_where_that_is_asked_
 
 
 async def test_a_queue_that_one_caller_fills_has_room_for_the_share_of_another(backend):
-    async def submit(name, *items):
-        current.set(Caller(name, Role.QUERY))
-        return (await batcher.submit(items)).outputs
-
     async with Batcher(backend, max_batch=1, max_queue=8) as batcher:
-        first = asyncio.create_task(submit("greedy", 0))
+        first = asyncio.create_task(submit_as(batcher, "greedy", 0))
         await backend.has_begun()
-        tasks = [asyncio.create_task(submit("greedy", number, number)) for number in range(4)]
+        tasks = [asyncio.create_task(submit_as(batcher, "greedy", number, number)) for number in range(4)]
         await asyncio.sleep(0)
         assert batcher.waiting == 8
-        assert await reason_of(submit("greedy", 1)) == Reason.QUEUE_FULL
-        assert await reason_of(submit("other", 1, 2, 3)) == Reason.QUEUE_FULL, "that is more than ten"
-        tasks += [asyncio.create_task(submit("other", 100)) for _ in range(2)]
+        assert await reason_of(submit_as(batcher, "greedy", 1)) == Reason.QUEUE_FULL
+        assert await reason_of(submit_as(batcher, "other", 1, 2, 3)) == Reason.QUEUE_FULL, "that is more than ten"
+        tasks += [asyncio.create_task(submit_as(batcher, "other", 100)) for _ in range(2)]
         await asyncio.sleep(0)
         assert batcher.waiting == 10
-        assert await reason_of(submit("third", 1)) == Reason.QUEUE_FULL
+        assert await reason_of(submit_as(batcher, "third", 1)) == Reason.QUEUE_FULL
         backend.free()
         assert await asyncio.gather(first, *tasks) == [[0], *([2 * number] * 2 for number in range(4)), [200], [200]]
     assert backend.items[:3] == [0, 0, 100]
