@@ -1,9 +1,9 @@
 """Flips one bit at a time in every file of small indexes, and looks for answers that are wrong without a word.
 
-    python -m tests.flips
+    python -m tests.flips --most 1000000 --tools 100 --out bench/results/flips.json
 
 Of each file up to --most places are tried, one bit at every byte if it has no more, else a seeded sample; each as a server
-opens it, and some of them with `backup`, `compact` and `repair`. Exit code 1 if anything is answered wrong, or refused without naming the
+opens it, and some of them with `backup`, `compact`, `repair` and `rollback`. Exit code 1 if anything is answered wrong, or refused without naming the
 file and the way out. The lines of a file are printed as soon as it is done.
 """
 
@@ -15,10 +15,13 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+from bench.lib import machine
 from tests.flips.scenes import Scene, build_all
 from tests.flips.trial import REFUSED, RIDDLE, RIGHT, SILENT, WAYS, Outcome, Place, files
 from tests.flips.working import attempt_all, prepare
@@ -26,6 +29,8 @@ from tests.flips.working import attempt_all, prepare
 _CHUNK = 40
 _FEW = 50
 """Places of a file that is made anew at every start."""
+Counts = dict[tuple[str, str, str], collections.Counter[str]]
+"""How often each kind came of the places of a file, by index, file and way."""
 _NOT_READ = ("build.lock", "journal.lock")
 KINDS = (RIGHT, REFUSED, RIDDLE, SILENT)
 HEAD = f"{'index':9} {'file':42} {'':8} {'places':>7} " + " ".join(f"{kind:>8}" for kind in KINDS)
@@ -40,6 +45,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", type=Path, help="a file for what was silent or a riddle, a line of JSON each")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="a file for the table")
     args = parser.parse_args()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="vmmr-flips-", dir=memory if memory.is_dir() else None) as directory:
@@ -48,8 +54,8 @@ def main() -> None:
 
 def flip_all(directory: Path, args: argparse.Namespace) -> bool:
     """Flip bits, print what came of it, and return whether every answer was right or refused by name with a way out."""
-    started = time.monotonic()
-    counts: dict[tuple[str, str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    started, about = time.monotonic(), machine.describe()
+    counts: Counts = collections.defaultdict(collections.Counter)
     bad: list[tuple[str, Place, Outcome]] = []
     print(HEAD)
     of_files = itertools.groupby(trials(directory, args), key=lambda trial: (trial[1][0].scene, trial[1][0].file))
@@ -68,11 +74,27 @@ def flip_all(directory: Path, args: argparse.Namespace) -> bool:
     if args.list:
         bad_lines = (json.dumps([way, *vars(place).values(), *vars(outcome).values()]) for way, place, outcome in bad)
         args.list.write_text("".join(f"{told}\n" for told in bad_lines))
-    print(f"{time.monotonic() - started:.0f} s, seed {args.seed}")
+    seconds = round(time.monotonic() - started)
+    if args.out:
+        about |= {"most": args.most, "tools": args.tools, "only": args.only, "seed": args.seed, "seconds": seconds}
+        args.out.write_text(f"{json.dumps({'machine': about, **result(counts)}, indent=1)}\n")
+    print(f"{seconds} s, seed {args.seed}")
     return not bad
 
 
-def trials(directory: Path, args: argparse.Namespace):
+def result(counts: Counts) -> dict[str, Any]:
+    """Return what is stored: a row for each file and each thing that was done with its index, and their sums."""
+    rows = [
+        {"index": scene, "file": file, "way": way, "places": count.total(), **{kind: count[kind] for kind in KINDS}}
+        for (scene, file, way), count in counts.items()
+    ]
+    of_way = {
+        way: {kind: sum(row[kind] for row in rows if row["way"] == way) for kind in ("places", *KINDS)} for way in WAYS
+    }
+    return {"all": {kind: sum(row[kind] for row in rows) for kind in ("places", *KINDS)}, "ways": of_way, "rows": rows}
+
+
+def trials(directory: Path, args: argparse.Namespace) -> Iterator[tuple[str, list[Place], list[Outcome]]]:
     """What was tried, where, and what came of it."""
     scenes = build_all(directory)
     context = get_context("spawn")  # faiss and Arrow have threads
@@ -80,7 +102,7 @@ def trials(directory: Path, args: argparse.Namespace):
         yield from pool.map(attempt_all, *zip(*tasks(scenes, args), strict=True))
 
 
-def tasks(scenes: list[Scene], args: argparse.Namespace):
+def tasks(scenes: list[Scene], args: argparse.Namespace) -> Iterator[tuple[str, list[Place]]]:
     rng = random.Random(args.seed)
     for scene in scenes:
         for path in files(scene.index):
@@ -95,7 +117,7 @@ def tasks(scenes: list[Scene], args: argparse.Namespace):
                     yield way, places[start : start + _CHUNK]
 
 
-def lines(scene: str, file: str, counts):
+def lines(scene: str, file: str, counts: Counts) -> Iterator[str]:
     """Yield a line for a file of an index as it is served, and one as commands are given it."""
     served = counts.get((scene, file, "serve"))
     commands = sum(
@@ -107,7 +129,7 @@ def lines(scene: str, file: str, counts):
         yield line(scene, file, "commands", commands)
 
 
-def line(scene: str, file: str, how: str, count) -> str:
+def line(scene: str, file: str, how: str, count: collections.Counter[str]) -> str:
     return f"{scene:9} {file:42} {how:8} {count.total():7} " + " ".join(f"{count[kind]:8}" for kind in KINDS)
 
 
