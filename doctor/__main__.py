@@ -24,6 +24,8 @@ with Importing():
     from svckit.config import ConfigError
 
 _USAGE = 2
+_LOOKED_FOR_S = 1.0
+"""How long a server that can't be reached is looked for: to see that nobody is there is an answer, too."""
 _DESCRIPTION = (
     "Checks an installation: what is installed, the model, the gallery and its disk, and the servers as a caller sees them. "
     "Says of each whether it is well, and what to do."
@@ -63,7 +65,14 @@ def _command(arguments: Sequence[str] | None, program: str) -> NoReturn:
 
 def _client(args: argparse.Namespace) -> Client:
     token = settings.token(args, os.environ)
-    return Client(args.embedder, args.search, timeout_s=args.timeout, tls=settings.tls(args), token=token)
+    return Client(
+        args.embedder,
+        args.search,
+        timeout_s=args.timeout,
+        reconnect_s=min(args.timeout, _LOOKED_FOR_S),
+        tls=settings.tls(args),
+        token=token,
+    )
 
 
 def _findings(args: argparse.Namespace, client: Client | None) -> Iterator[Finding]:

@@ -202,7 +202,7 @@ class TestServers:
     )
     def test_one_that_refuses_is_not_to_be_started(self, refusing, status, advice):
         target = f"127.0.0.1:{refusing(status)}"
-        with Client(target, target, timeout_s=2) as client:
+        with Client(target, target, timeout_s=60, reconnect_s=0.01) as client:  # the first answer counts
             assert servers.reach(client)[0][0].advice.startswith(advice)
 
     def test_one_that_expects_tls_is_to_be_asked_with_it_in_the_words_of_the_command(self, serve_tls):
