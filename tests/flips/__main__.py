@@ -4,7 +4,8 @@
 
 Of each file up to --most places are tried, one bit at every byte if it has no more, else a seeded sample; each as a server
 opens it, and some of them with `backup`, `compact`, `repair` and `rollback`. Exit code 1 if anything is answered wrong, or refused without naming the
-file and the way out. The lines of a file are printed as soon as it is done.
+file and the way out. The lines of a file are printed, and added to --out, as soon as it is done: all of it takes hours, and the same command goes on where it
+was stopped.
 """
 
 import argparse
@@ -26,11 +27,12 @@ from tests.flips.scenes import Scene, build_all
 from tests.flips.trial import REFUSED, RIDDLE, RIGHT, SILENT, WAYS, Outcome, Place, files
 from tests.flips.working import attempt_all, prepare
 
+Count = collections.Counter[str]
+"""How often each kind came of a flipped bit."""
+Counts = dict[str, Count]
 _CHUNK = 40
 _FEW = 50
 """Places of a file that is made anew at every start."""
-Counts = dict[tuple[str, str, str], collections.Counter[str]]
-"""How often each kind came of the places of a file, by index, file and way."""
 _NOT_READ = ("build.lock", "journal.lock")
 KINDS = (RIGHT, REFUSED, RIDDLE, SILENT)
 HEAD = f"{'index':9} {'file':42} {'':8} {'places':>7} " + " ".join(f"{kind:>8}" for kind in KINDS)
@@ -44,8 +46,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--list", type=Path, help="a file for what was silent or a riddle, a line of JSON each")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="a file for the table")
+    parser.add_argument(
+        "--out", type=Path, metavar="JSON", help="a file for the table, and for what was silent or a riddle"
+    )
     args = parser.parse_args()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="vmmr-flips-", dir=memory if memory.is_dir() else None) as directory:
@@ -54,55 +57,52 @@ def main() -> None:
 
 def flip_all(directory: Path, args: argparse.Namespace) -> bool:
     """Flip bits, print what came of it, and return whether every answer was right or refused by name with a way out."""
-    started, about = time.monotonic(), machine.describe()
-    counts: Counts = collections.defaultdict(collections.Counter)
-    bad: list[tuple[str, Place, Outcome]] = []
-    print(HEAD)
-    of_files = itertools.groupby(trials(directory, args), key=lambda trial: (trial[1][0].scene, trial[1][0].file))
+    table, started = begun(args), time.monotonic()
+    print(HEAD, *map(line, table["rows"]), sep="\n")
+    done = {(each["index"], each["file"]) for each in table["rows"]}
+    of_files = itertools.groupby(trials(directory, args, done), key=lambda trial: (trial[1][0].scene, trial[1][0].file))
     for (scene, file), tried in of_files:
+        counts: Counts = {"served": collections.Counter(), "commands": collections.Counter()}
         for way, places, outcomes in tried:
             for place, outcome in zip(places, outcomes, strict=True):
-                counts[scene, file, way][outcome.kind] += 1
+                counts["served" if way == "serve" else "commands"][outcome.kind] += 1
                 if outcome.kind in (SILENT, RIDDLE):
-                    bad.append((way, place, outcome))
-        print(*lines(scene, file, counts), sep="\n", flush=True)
-    print(line("", "", "", sum(counts.values(), collections.Counter())))
-    for way, place, outcome in bad[:: max(1, len(bad) // 20)]:
-        print(
-            f"{outcome.kind}: {way} of {place.scene}/{place.file}, byte {place.offset} bit {place.bit}: {outcome.told}"
-        )
-    if args.list:
-        bad_lines = (json.dumps([way, *vars(place).values(), *vars(outcome).values()]) for way, place, outcome in bad)
-        args.list.write_text("".join(f"{told}\n" for told in bad_lines))
-    seconds = round(time.monotonic() - started)
-    if args.out:
-        about |= {"most": args.most, "tools": args.tools, "only": args.only, "seed": args.seed, "seconds": seconds}
-        args.out.write_text(f"{json.dumps({'machine': about, **result(counts)}, indent=1)}\n")
-    print(f"{seconds} s, seed {args.seed}")
-    return not bad
+                    table["bad"].append({"way": way, **vars(place), **vars(outcome)})
+        found = [row(scene, file, how, count) for how, count in counts.items() if count]
+        table["rows"] += found
+        table["seconds"] += round(time.monotonic() - started)
+        started = time.monotonic()
+        print(*map(line, found), sep="\n", flush=True)
+        if args.out:
+            args.out.write_text(f"{json.dumps(table | {'all': row('', '', '', total(table['rows']))}, indent=1)}\n")
+    print(line(row("", "", "", total(table["rows"]))))
+    for each in table["bad"][:: max(1, len(table["bad"]) // 20)]:
+        print("{kind}: {way} of {scene}/{file}, byte {offset} bit {bit}: {told}".format_map(each))
+    print(f"{table['seconds']} s, seed {args.seed}")
+    return not table["bad"]
 
 
-def result(counts: Counts) -> dict[str, Any]:
-    """Return what is stored: a row for each file and each thing that was done with its index, and their sums."""
-    rows = [
-        {"index": scene, "file": file, "way": way, "places": count.total(), **{kind: count[kind] for kind in KINDS}}
-        for (scene, file, way), count in counts.items()
-    ]
-    of_way = {
-        way: {kind: sum(row[kind] for row in rows if row["way"] == way) for kind in ("places", *KINDS)} for way in WAYS
-    }
-    return {"all": {kind: sum(row[kind] for row in rows) for kind in ("places", *KINDS)}, "ways": of_way, "rows": rows}
+def begun(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the table that an earlier run with the same settings has begun, or an empty one."""
+    settings = {name: getattr(args, name) for name in ("most", "tools", "seed", "ways")}
+    new = {"machine": machine.describe(), "settings": settings, "seconds": 0, "rows": [], "bad": []}
+    stored = json.loads(args.out.read_text()) if args.out and args.out.exists() else new
+    return stored if stored["settings"] == settings else new
 
 
-def trials(directory: Path, args: argparse.Namespace) -> Iterator[tuple[str, list[Place], list[Outcome]]]:
-    """What was tried, where, and what came of it."""
+def trials(
+    directory: Path, args: argparse.Namespace, done: set[tuple[str, str]]
+) -> Iterator[tuple[str, list[Place], list[Outcome]]]:
+    """Yield what was tried, where, and what came of it, in the files that are not done."""
     scenes = build_all(directory)
     context = get_context("spawn")  # faiss and Arrow have threads
     with ProcessPoolExecutor(args.processes, context, initializer=prepare, initargs=(scenes, directory)) as pool:
-        yield from pool.map(attempt_all, *zip(*tasks(scenes, args), strict=True))
+        yield from pool.map(attempt_all, *zip(*tasks(scenes, args, done), strict=True))
 
 
-def tasks(scenes: list[Scene], args: argparse.Namespace) -> Iterator[tuple[str, list[Place]]]:
+def tasks(
+    scenes: list[Scene], args: argparse.Namespace, done: set[tuple[str, str]]
+) -> Iterator[tuple[str, list[Place]]]:
     rng = random.Random(args.seed)
     for scene in scenes:
         for path in files(scene.index):
@@ -113,24 +113,21 @@ def tasks(scenes: list[Scene], args: argparse.Namespace) -> Iterator[tuple[str, 
                 most = _FEW if name.endswith("-shm") else args.most if way == "serve" else args.tools
                 offsets = sorted(rng.sample(range(size), min(size, most)))
                 places = [Place(scene.name, name, offset, rng.randrange(8)) for offset in offsets]
-                for start in range(0, len(places), _CHUNK):
+                for start in range(0, len(places) if (scene.name, name) not in done else 0, _CHUNK):
                     yield way, places[start : start + _CHUNK]
 
 
-def lines(scene: str, file: str, counts: Counts) -> Iterator[str]:
-    """Yield a line for a file of an index as it is served, and one as commands are given it."""
-    served = counts.get((scene, file, "serve"))
-    commands = sum(
-        (counts[key] for key in counts if key[:2] == (scene, file) and key[2] != "serve"), collections.Counter()
-    )
-    if served:
-        yield line(scene, file, "served", served)
-    if commands:
-        yield line(scene, file, "commands", commands)
+def row(scene: str, file: str, how: str, count: Count) -> dict[str, Any]:
+    return {"index": scene, "file": file, "how": how, "places": count.total(), **{kind: count[kind] for kind in KINDS}}
 
 
-def line(scene: str, file: str, how: str, count: collections.Counter[str]) -> str:
-    return f"{scene:9} {file:42} {how:8} {count.total():7} " + " ".join(f"{count[kind]:8}" for kind in KINDS)
+def total(rows: list[dict[str, Any]]) -> Count:
+    return sum((collections.Counter({kind: each[kind] for kind in KINDS}) for each in rows), collections.Counter())
+
+
+def line(row: dict[str, Any]) -> str:
+    kinds = " ".join(f"{row[kind]:8}" for kind in KINDS)
+    return f"{row['index']:9} {row['file']:42} {row['how']:8} {row['places']:7} {kinds}"
 
 
 if __name__ == "__main__":

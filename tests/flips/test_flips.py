@@ -1,6 +1,7 @@
 """A seeded part of `python -m tests.flips`; and that it would notice what is wrong."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -161,6 +162,32 @@ def test_the_command_fails_if_anything_was_silent(monkeypatch, capsys, silent):
         main()
     assert end.value.code == int(silent)
     assert capsys.readouterr().out.splitlines()[2].split() == ["1", str(int(not silent)), "0", "0", str(int(silent))]
+
+
+def test_a_run_that_was_stopped_goes_on_and_other_settings_begin_anew(monkeypatch, tmp_path):
+    out, tried = tmp_path / "flips.json", []
+
+    def trials(_, __, done):
+        for file in ("journal.db", "CURRENT"):
+            if ("killed", file) not in done:
+                tried.append(file)
+                yield "serve", [Place("killed", file, 1, 1)], [Outcome(REFUSED)]
+                if tried == ["journal.db", "CURRENT"]:
+                    raise KeyboardInterrupt
+
+    def run(*settings):
+        tried.clear()
+        monkeypatch.setattr("sys.argv", ["flips", "--out", str(out), *settings])
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            main()
+        return tried[:], [row["file"] for row in json.loads(out.read_text())["rows"]]
+
+    monkeypatch.setattr("tests.flips.__main__.trials", trials)
+    assert run() == (["journal.db", "CURRENT"], ["journal.db"])
+    assert run() == (["CURRENT"], ["journal.db", "CURRENT"])
+    assert run() == ([], ["journal.db", "CURRENT"])
+    assert json.loads(out.read_text())["all"]["refused"] == 2
+    assert run("--seed", "1") == (["journal.db", "CURRENT"], ["journal.db"])
 
 
 def test_the_scenes_are_what_they_are_said_to_be(scenes):
