@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,9 +114,15 @@ class Racer:
                 self._ask_again(race)
             else:
                 self._wait(race, awaited, min(end, second, now + _LOOK_S) - now, recent)
+        # What has come by now counts, however late this thread is to look.
+        self._take(race, [each for each in race.awaited if each.done() and not _failed(each)], recent)
 
     def _wait(self, race: _Race, awaited: list[Future[Any]], timeout_s: float, recent: RecentTimes) -> None:
-        for future in wait(awaited, timeout_s, FIRST_COMPLETED).done:
+        self._take(race, wait(awaited, timeout_s, FIRST_COMPLETED).done, recent)
+
+    def _take(self, race: _Race, ended: Iterable[Future[Any]], recent: RecentTimes) -> None:
+        """Keep the answers of calls that have ended. Ask another replica where one has failed."""
+        for future in ended:
             failed = _failed(future)
             answer = (
                 None if failed else future.result()

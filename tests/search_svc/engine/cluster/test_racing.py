@@ -2,17 +2,19 @@
 
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
 ray = pytest.importorskip("ray", reason="NO RAY HERE: the tests of what runs on a cluster did not run")
 
+from search_svc.engine.cluster import racing  # noqa: E402
 from search_svc.engine.cluster.keeper import Placed, Table  # noqa: E402
 from search_svc.engine.cluster.racing import Racer  # noqa: E402
 from search_svc.engine.cluster.recent import RecentTimes  # noqa: E402
 from search_svc.engine.shard_thread import MOST_ABANDONED  # noqa: E402
 
-SOON, NEVER_S = 0.001, 600.0
+SOON, LATER_S, NEVER_S = 2**-10, 2**-4, 600.0
 
 
 class Actor:
@@ -43,6 +45,27 @@ class Recent(RecentTimes):
 
     def p95(self):
         return self.seconds
+
+
+@pytest.fixture(autouse=True)
+def down_for_good(monkeypatch):
+    """A replica that has failed is left alone until the test is over, however long that takes."""
+    monkeypatch.setattr(racing, "_DOWN_S", NEVER_S)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes only while a search waits for answers that do not come."""
+    clock = SimpleNamespace(now=0.0)
+
+    def wait(futures, timeout_s, _):
+        done = {each for each in futures if each.done()}
+        clock.now += 0 if done else timeout_s
+        return SimpleNamespace(done=done)
+
+    monkeypatch.setattr(racing, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(racing, "wait", wait)
+    return clock
 
 
 @pytest.fixture
@@ -114,17 +137,27 @@ def test_the_first_answer_counts_even_if_it_is_of_the_replica_that_was_asked_fir
     assert found == [{0: "0a"}]
 
 
+@pytest.mark.usefixtures("clock")
 def test_shards_that_have_no_answer_in_time_are_missing(racer, actors):
     for each in actors[1]:
         each.silent = True
-    assert ask(racer, second_s=SOON, timeout_s=0.05) == {0: "0a"}
+    assert ask(racer, second_s=SOON, timeout_s=LATER_S) == {0: "0a"}
 
 
+def test_an_answer_that_has_come_counts_though_nobody_has_looked_until_the_time_was_over(racer, actors):
+    actors[1][0].silent = True
+    actors[1][1].error = ray.exceptions.ActorUnavailableError("gone", None)
+    assert ask(racer, timeout_s=-1.0) == {0: "0a"}
+    assert ask(racer, timeout_s=-1.0) == {0: "0b"}
+    assert racer.abandoned == 2
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_shard_whose_replicas_are_all_silent_for_long_is_not_waited_for(racer, actors):
     for each in actors[1]:
         each.silent = True
     for _ in range(MOST_ABANDONED):
-        ask(racer, [1], second_s=SOON, timeout_s=0.05)
+        ask(racer, [1], second_s=SOON, timeout_s=LATER_S)
     assert [len(each.asked) for each in actors[1]] == 2 * [MOST_ABANDONED]
     assert ask(racer, [1]) == {}
     assert [len(each.asked) for each in actors[1]] == 2 * [MOST_ABANDONED]
@@ -136,12 +169,13 @@ def test_a_replica_that_is_not_up_is_not_asked(actors):
     assert [ask(racer, [0])[0] for _ in range(3)] == 3 * ["0b"]
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_replica_is_asked_a_question_once(actors):
     actors[0][0].silent = True
     racer = Racer(
         lambda: Table(((Placed("0a", "a", "", actors[0][0], up=True),),), 1, settled=True, problem="", nodes=())
     )
-    assert ask(racer, [0], second_s=SOON, timeout_s=0.05) == {}
+    assert ask(racer, [0], second_s=SOON, timeout_s=LATER_S) == {}
     assert len(actors[0][0].asked) == 1
 
 

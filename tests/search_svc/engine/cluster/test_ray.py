@@ -26,6 +26,7 @@ from search_svc.serving.config import SearchConfig
 from svckit.cli import CommandError
 from svckit.config import ConfigError
 from svckit.errors import Reason, ServiceError
+from tests.conftest import TIMEOUT_S
 from tests.search_svc import live_index
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore::Warning:ray")]
@@ -170,6 +171,23 @@ def test_a_replica_that_hangs_delays_a_search_until_the_other_is_asked(engines, 
     check_answers(engines["Flat"])
 
 
+@pytest.fixture
+def only_the_second_shard_is_late(flat, monkeypatch):
+    """The time of a search begins to pass when the first shard has answered."""
+    ask = flat._racer.ask
+
+    def answered(send, replica):
+        answer = send(replica)
+        answer.future().result(TIMEOUT_S)
+        return answer
+
+    def asked(sends, *how):
+        return ask({0: partial(answered, sends[0]), 1: sends[1]}, *how)
+
+    monkeypatch.setattr(flat._racer, "ask", asked)
+
+
+@pytest.mark.usefixtures("only_the_second_shard_is_late")
 def test_a_shard_without_replicas_refuses_or_is_left_out_as_asked_until_one_is_back(engines, flat, connection, until):
     stopped = [process_of(replica) for replica in replicas(connection, flat, 1)]
     for process in stopped:
@@ -179,7 +197,7 @@ def test_a_shard_without_replicas_refuses_or_is_left_out_as_asked_until_one_is_b
         with pytest.raises(ServiceError, match=r"not answered in time by shard-001\.faiss") as caught:
             flat.search(queries, 5, timeout_s=0.3)
         assert (caught.value.reason, caught.value.metadata) == (Reason.SHARD_TIMEOUT, {"shards": "shard-001.faiss"})
-        found = flat.search(queries, 5, timeout_s=5.0, allow_partial=True)
+        found = flat.search(queries, 5, timeout_s=0.3, allow_partial=True)
     finally:
         for process in stopped:
             os.kill(process, signal.SIGKILL)
@@ -191,7 +209,7 @@ def test_a_shard_without_replicas_refuses_or_is_left_out_as_asked_until_one_is_b
 
     def answers():
         with suppress(ServiceError):
-            return flat.search(queries, 5, timeout_s=5.0)
+            return flat.search(queries, 5, timeout_s=TIMEOUT_S)
 
     check_same(until(answers), here.search(queries, 5))
 
