@@ -26,12 +26,15 @@ from search_svc.index.index_dir import make_current
 from search_svc.index.retention import retire
 from search_svc.index.writes import Add
 from search_svc.voting.labels import parse
+from tests.conftest import TIMEOUT_S
 from tests.search_svc.building.test_compaction import write
 from tests.search_svc.builds import build_version
 from tests.search_svc.journals import stored
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models/resnet50-cars-int8"
+FIRST_ANSWER_S = 0.01
+"""For as long, a server that can't be reached is looked for: once."""
 OK, WARN, FAIL, NOT_CHECKED = State.OK, State.WARN, State.FAIL, State.NOT_CHECKED
 
 
@@ -180,9 +183,16 @@ class TestFolders:
 
 
 class TestServers:
+    @pytest.fixture(autouse=True)
+    def time_to_answer(self, monkeypatch):
+        """Servers that are asked about TLS and the time answer, however late this machine is."""
+        monkeypatch.setattr("vmmr._connection._PROBE_S", TIMEOUT_S)
+        monkeypatch.setattr(servers, "_CONNECT_S", TIMEOUT_S)
+
     @pytest.fixture
     def client(self, free_port):
-        with Client(f"127.0.0.1:{free_port}", f"127.0.0.1:{free_port}", timeout_s=2) as client:
+        target = f"127.0.0.1:{free_port}"
+        with Client(target, target, timeout_s=TIMEOUT_S, reconnect_s=FIRST_ANSWER_S) as client:
             yield client
 
     def test_where_nobody_listens(self, client, free_port):
@@ -202,12 +212,14 @@ class TestServers:
     )
     def test_one_that_refuses_is_not_to_be_started(self, refusing, status, advice):
         target = f"127.0.0.1:{refusing(status)}"
-        with Client(target, target, timeout_s=60, reconnect_s=0.01) as client:  # the first answer counts
+        # Where another attempt could be made, the first answer counts; where not, the connection has all the time that it takes.
+        reconnect_s = FIRST_ANSWER_S if status is grpc.StatusCode.UNAVAILABLE else None
+        with Client(target, target, timeout_s=TIMEOUT_S, reconnect_s=reconnect_s) as client:
             assert servers.reach(client)[0][0].advice.startswith(advice)
 
     def test_one_that_expects_tls_is_to_be_asked_with_it_in_the_words_of_the_command(self, serve_tls):
         target = f"127.0.0.1:{serve_tls(trustme.CA().issue_cert('127.0.0.1'))}"
-        with Client(target, target, timeout_s=5) as client:
+        with Client(target, target, timeout_s=TIMEOUT_S) as client:
             found = servers.reach(client)[0][0]
         assert found.text.endswith("expects TLS, and this client has none: give --tls or --tls-ca")
         assert found.advice.startswith("give --tls, --tls-ca, or neither")
@@ -264,7 +276,7 @@ def test_a_real_pair_is_well_and_one_of_another_gallery_is_not(run, built):
         "--http",
         f"http://127.0.0.1:{embedder['metrics_port']}/metrics",
     )
-    asked = (*where, "--model", MODEL, "--timeout", 60, "--json")
+    asked = (*where, "--model", MODEL, "--timeout", 600, "--json")
     code, found = doctor(*asked, "--index", ROOT / "models/stanford-cars", "--search", f"127.0.0.1:{search['port']}")
     well = {"embedder", "search service", "served pair", "model", "gallery", "model and gallery", "clock"}
     assert {check: found[check]["state"] for check in well} == dict.fromkeys(well, "ok")
