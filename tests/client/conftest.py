@@ -19,6 +19,7 @@ import pytest
 import vmmr
 from grpc_status import rpc_status
 from vmmr import wire
+from vmmr._retries import Retries
 from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from vmmr.embedding.v1 import embedding_pb2
 from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
@@ -26,6 +27,7 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from svckit.errors import Reason, ServiceError, Violation
 from svckit.status import status_of
+from tests.conftest import TIMEOUT_S
 
 COMMAND = str(Path(sys.executable).parent / "vmmr")
 MODEL = "ab" * 32
@@ -447,8 +449,48 @@ def connect(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Callable[.
 
 @pytest.fixture
 def client(connect: Callable[..., Any], services: Services) -> Any:
-    """A client of either kind, connected to the services."""
-    return connect(*services.targets)
+    """A client of either kind, connected to the services, with more time than any machine needs."""
+    return connect(*services.targets, timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture(autouse=True)
+def time_to_answer_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that are asked about TLS answer, however late this machine is."""
+    monkeypatch.setattr("vmmr._connection._PROBE_S", TIMEOUT_S)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`attempts(2)`: clients try as often, without a pause, and raise what they heard last: at a deadline, that is left to chance."""
+
+    def allow(most: int) -> None:
+        def pause_s(retries: Retries, error: vmmr.CallError) -> float:
+            if retries.attempts + 1 == most:
+                raise error
+            retries.attempts += 1
+            return 0.0
+
+        monkeypatch.setattr(Retries, "pause_s", pause_s)
+
+    return allow
+
+
+TRIED_TWICE = """
+import runpy, sys
+from vmmr._retries import Retries
+
+asked = Retries.pause_s
+
+def pause_s(retries, error):
+    if retries.attempts:
+        raise error
+    return asked(retries, error)
+
+Retries.pause_s = pause_s
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a command, `python -c TRIED_TWICE COMMAND ...`, that makes two attempts at a call, and tells what it heard last."""
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -457,7 +499,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def environment(services) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("VMMR_", "GRPC_VERBOSITY"))}
-    return own | {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
+    targets = {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
+    return own | targets | {"VMMR_TIMEOUT": str(TIMEOUT_S)}
 
 
 @pytest.fixture
@@ -467,15 +510,17 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
         (tmp_path / f"{n}.jpg").write_bytes(b"%d" % n)
     (tmp_path / "bad.jpg").write_bytes(b"bad")
 
-    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str = "", command: Sequence[str] = (COMMAND,), **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *arguments],
+            [*command, *arguments],
             env=environment | variables,
             cwd=tmp_path,
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * TIMEOUT_S,
             check=False,
         )
 

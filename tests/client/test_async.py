@@ -49,11 +49,11 @@ async def test_cancelling_a_task_cancels_its_call(services):
     waits, left, leave = stuck(services)
     async with vmmr.AsyncClient(*services.targets, timeout_s=60) as client:
         task = asyncio.create_task(client.identify(b"2222"))
-        await asyncio.to_thread(waits.wait, 10)
+        assert await asyncio.to_thread(waits.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(left.wait, 10)
+        assert await asyncio.to_thread(left.wait, 60)
     leave.set()
 
 
@@ -61,7 +61,7 @@ async def test_closing_the_client_is_an_error_of_calls_and_not_a_cancellation_of
     waits, _, leave = stuck(services)
     client = vmmr.AsyncClient(*services.targets, timeout_s=60)
     task = asyncio.create_task(client.identify(b"2222"))
-    await asyncio.to_thread(waits.wait, 10)
+    assert await asyncio.to_thread(waits.wait, 60)
     await client.close()
     with pytest.raises(vmmr.CallError, match="the client was closed during the call") as caught:
         await task
@@ -84,9 +84,9 @@ async def test_who_stops_listening_cancels_what_is_under_way(services):
     async with vmmr.AsyncClient(*services.targets, timeout_s=60) as client:
         outcomes = client.identify_many([b"1111", b"2222"], batch=1)
         await anext(outcomes)
-        assert await asyncio.to_thread(waits.wait, 10)
+        assert await asyncio.to_thread(waits.wait, 60)
         await outcomes.aclose()
-        assert await asyncio.to_thread(left.wait, 10)
+        assert await asyncio.to_thread(left.wait, 60)
     leave.set()
 
 

@@ -29,7 +29,7 @@ def test_batches_of_many_photos_do_too(connect, services, peers):
 
 
 def test_as_many_batches_wait_at_the_embedder_as_there_are_connections(connect, services):
-    at_once = threading.Barrier(4, timeout=10)
+    at_once = threading.Barrier(4, timeout=60)
     services.embedder.script.then(lambda *_: None, *[lambda *_: at_once.wait() and None] * 4)
     outcomes = connect(*services.targets, connections=2).identify_many([b"1"] * 4, batch=1)
     assert [outcome.error for outcome in outcomes] == [None] * 4

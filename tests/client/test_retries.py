@@ -10,6 +10,7 @@ import pytest
 import vmmr
 from grpc import StatusCode
 from vmmr import _retries
+from vmmr._deadlines import Deadline
 from vmmr._retries import Retries
 
 from svckit.errors import STATUS, Reason
@@ -159,7 +160,8 @@ def test_attempts_of_callers_who_failed_together_are_spread(monkeypatch):
     assert drawn == [(1.0, 1.5)]
 
 
-def test_a_wait_is_logged_once_for_callers_who_wonder(client, services, fail, caplog):
+def test_a_wait_is_logged_once_for_callers_who_wonder(client, services, fail, caplog, monkeypatch):
+    monkeypatch.setattr(Deadline, "left_s", lambda _: 10.0)
     services.embedder.script.then(*[fail("NOT_READY", "the server is warming up", retry_after_s=0.01)] * 3)
     with caplog.at_level("INFO", "vmmr"):
         client.embed([b"1"])

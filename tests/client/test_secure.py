@@ -13,6 +13,8 @@ import trustme
 import vmmr
 from vmmr import _tls_probe
 
+from tests.conftest import TIMEOUT_S
+
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
@@ -90,15 +92,16 @@ def test_a_server_without_tls_is_told_to_be_one(connect, services, files):
     assert caught.value.reason == "TLS_FAILED"
 
 
-def test_what_tls_has_nothing_to_do_with_is_no_matter_of_tls(connect, services):
+def test_what_tls_has_nothing_to_do_with_is_no_matter_of_tls(connect, services, attempts):
+    attempts(2)  # between them, the server is asked about TLS
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(TIMEOUT_S)
         target = f"127.0.0.1:{listener.getsockname()[1]}"
         over = threading.Event()
         hanging_up = threading.Thread(target=hang_up, args=(listener, over))
         hanging_up.start()
         with pytest.raises(vmmr.UnavailableError, match="no vmmr server answers at") as caught:
-            connect(target, services.search_target, timeout_s=0.5).identify(b"1")
+            connect(target, services.search_target, timeout_s=TIMEOUT_S).identify(b"1")
         over.set()
         socket.create_connection(listener.getsockname()).close()
         hanging_up.join()
@@ -177,7 +180,7 @@ def proxy(monkeypatch):
     for variable in ("no_proxy", "no_grpc_proxy"):
         monkeypatch.delenv(variable, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(TIMEOUT_S)
         for variable in ("grpc_proxy", "http_proxy", "https_proxy"):
             monkeypatch.setenv(variable, f"http://127.0.0.1:{listener.getsockname()[1]}")
         yield listener
@@ -190,7 +193,9 @@ def test_what_is_for_this_machine_and_its_token_goes_to_no_proxy(connect, servic
         proxy.accept()
 
 
-def test_what_is_for_elsewhere_goes_to_the_proxy_of_the_environment(connect, proxy):
+def test_what_is_for_elsewhere_goes_to_the_proxy_of_the_environment(connect, attempts, proxy):
+    attempts(1)
+
     def refuse() -> bytes:
         with proxy.accept()[0] as connection:
             return connection.recv(1000)
@@ -198,8 +203,8 @@ def test_what_is_for_elsewhere_goes_to_the_proxy_of_the_environment(connect, pro
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(refuse)
         with pytest.raises(vmmr.CallError):
-            connect("cars.example:50051", timeout_s=2).info()
-        assert asked.result(20).startswith(b"CONNECT cars.example:50051 ")
+            connect("cars.example:50051", timeout_s=TIMEOUT_S).info()
+        assert asked.result(TIMEOUT_S).startswith(b"CONNECT cars.example:50051 ")
 
 
 def test_a_certificate_without_its_key_is_refused(files):

@@ -36,7 +36,7 @@ def test_closing_the_client_is_an_error_of_calls_in_other_threads(services):
         assert waits.wait(60)
         client.close()
         with pytest.raises(vmmr.CallError) as caught:
-            call.result(10)
+            call.result(60)
         assert caught.value.status == "CANCELLED"
     leave.set()
 

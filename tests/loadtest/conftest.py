@@ -12,7 +12,7 @@ from loadtest.run import run
 from tests.client import conftest as scripted
 from tests.loadtest import patient
 
-serve, services, fail = scripted.serve, scripted.services, scripted.fail
+serve, services, fail, attempts = scripted.serve, scripted.services, scripted.fail, scripted.attempts
 
 Measure = Callable[..., Result]
 

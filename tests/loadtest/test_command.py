@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-COMMAND = str(Path(sys.executable).parent / "vmmr")
+from tests.client.conftest import COMMAND, TRIED_TWICE
+from tests.conftest import TIMEOUT_S
+
+TWICE = (sys.executable, "-c", TRIED_TWICE)
 SHORT = ("--duration", "1", "--warmup", "0.2", "--distinct", "6")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -20,16 +23,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def environment(services) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("VMMR_")}
-    return own | {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
+    targets = {"VMMR_EMBEDDER": services.embedder_target, "VMMR_SEARCH": services.search_target}
+    return own | targets | {"VMMR_TIMEOUT": str(TIMEOUT_S)}
 
 
 @pytest.fixture
 def run(environment, photos, tmp_path) -> Run:
     """Runs it beside a folder of photos."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, command: Sequence[str] = (COMMAND,)) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, "loadtest", *arguments],
+            [*command, "loadtest", *arguments],
             env=environment,
             cwd=tmp_path,
             capture_output=True,
@@ -179,7 +183,7 @@ def test_a_command_line_that_makes_no_sense_is_told_before_anything_is_called(ru
 
 
 def test_a_service_that_is_not_there_is_told_in_one_line(run):
-    done = run("search", "--rate", "1", "--search", "127.0.0.1:1", "--timeout", "1")
+    done = run("search", "--rate", "1", "--search", "127.0.0.1:1", command=(*TWICE, COMMAND))
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines()[-1].startswith(
         "vmmr: error: no vmmr server answers at 127.0.0.1:1 (search service)"
@@ -188,10 +192,10 @@ def test_a_service_that_is_not_there_is_told_in_one_line(run):
 
 def test_it_is_a_program_of_its_own_and_goes_by_the_name_that_it_was_called_by(environment):
     def loadtest(*arguments: str) -> str:
-        command = [str(Path(COMMAND).with_name("vmmr-loadtest")), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stderr
+        command = [*TWICE, str(Path(COMMAND).with_name("vmmr-loadtest")), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False).stderr
 
-    gone = loadtest("search", "--rate", "1", "--search", "127.0.0.1:1", "--timeout", "1")
+    gone = loadtest("search", "--rate", "1", "--search", "127.0.0.1:1")
     waits, failed = gone.splitlines()
     assert waits.startswith("vmmr-loadtest: no vmmr server answers at 127.0.0.1:1 (search service)")
     assert failed.startswith("vmmr-loadtest: error: no vmmr server answers at 127.0.0.1:1 (search service)")
