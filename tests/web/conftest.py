@@ -15,8 +15,11 @@ import pytest
 pytest.importorskip("fastapi", reason="the page's extra, web, is not installed")
 
 from tests.client import conftest as scripted
+from tests.conftest import TIMEOUT_S
+from web.api import service
 from web.app import build
 from web.config import WebConfig
+from web.door import door as doors
 from web.door import process
 from web.door.access import Access
 from web.door.door import Door, connected
@@ -78,6 +81,19 @@ class _Thread:
             await self._server.started_event.wait()
             self._up.set()
             await serving
+
+
+@pytest.fixture(autouse=True)
+def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services that are there answer, however late this machine is."""
+    monkeypatch.setattr(doors, "_RECONNECT_S", TIMEOUT_S)
+    monkeypatch.setattr(service, "_READY_S", TIMEOUT_S)
+
+
+@pytest.fixture
+def first_answer_counts(time_to_answer: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that can't be reached is not asked again: at a deadline, what is told of it is left to chance."""
+    monkeypatch.setattr(doors, "_RECONNECT_S", 0.01)
 
 
 Opening = Callable[..., Running]

@@ -90,18 +90,33 @@ def test_a_connection_that_never_sends_the_head_of_a_request_is_closed(monkeypat
     monkeypatch.setattr(process, "_HEAD_S", 0.05)
     door = opened()
     assert talk(door, b"GET / HT", end=True) == b""
-    # Also after an answer, on the same connection.
+    # Also after an answer, on the same connection, which has all the time that it takes until then.
+    monkeypatch.setattr(process, "_HEAD_S", 600)
+    complete = process.PatientProtocol.on_response_complete
+
+    def answered(protocol):
+        process._HEAD_S = 0.05
+        complete(protocol)
+
+    monkeypatch.setattr(process.PatientProtocol, "on_response_complete", answered)
     answer = talk(door, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", end=True)
     assert answer.count(b"HTTP/1.1 200") == 1
 
 
 def test_a_request_that_takes_longer_than_its_head_may_is_not_closed(monkeypatch, opened, stuck):
-    monkeypatch.setattr(process, "_HEAD_S", 0.05)
+    timers, waits = [], process.PatientProtocol._wait_for_head
+
+    def kept(protocol):
+        waits(protocol)
+        timers.append(protocol._timer)
+
+    monkeypatch.setattr(process, "_HEAD_S", 600)
+    monkeypatch.setattr(process.PatientProtocol, "_wait_for_head", kept)
     door = opened()
     with in_the_background(door) as answer:
         assert stuck.waits.wait(60)
-        # Another connection, which came later, is closed meanwhile: so the time of the first one's head has passed, too.
-        assert talk(door, b"GET", end=True) == b""
+        assert timers
+        assert all(timer.cancelled() for timer in timers), "each would close the connection"
         stuck.leave.set()
     assert answer[0].status_code == 200
 
@@ -350,11 +365,11 @@ def test_photos_of_the_gallery_on_a_slow_web_server_hold_up_no_request(opened, s
 
 
 def test_the_request_id_and_the_deadline_go_with_the_calls(door, services):
-    reply = door.http.post("/v1/identify?timeout_s=3", files=form(b"7"), headers={"X-Request-ID": "order 4711"})
+    reply = door.http.post("/v1/identify?timeout_s=30", files=form(b"7"), headers={"X-Request-ID": "order 4711"})
     assert reply.headers["x-request-id"] == reply.json()["request_id"] == "order 4711"
     for call in (services.embedder.script.of("Embed")[0], services.search.script.of("Classify")[0]):
         assert call.metadata["x-request-id"] == "order 4711"
-        assert 0 < call.time_left_s <= 3
+        assert 0 < call.time_left_s <= 30
 
 
 @pytest.mark.parametrize("bad", ["a" * 129, "caf\xe9"])
@@ -364,8 +379,11 @@ def test_a_request_id_that_the_services_would_not_take_is_replaced(door, bad):
 
 
 def test_a_deadline_that_passes_is_a_504_of_the_services_reason(door, stuck):
-    reply = door.http.post("/v1/identify?timeout_s=0.05", files=form(b"7"))
-    assert (reply.status_code, reply.json()["reason"]) == (504, "DEADLINE_EXCEEDED")
+    timeout_s = 0.05
+    while not stuck.waits.is_set():  # on a busy machine the deadline may pass before the call has come
+        reply = door.http.post(f"/v1/identify?timeout_s={timeout_s}", files=form(b"7"))
+        assert (reply.status_code, reply.json()["reason"]) == (504, "DEADLINE_EXCEEDED")
+        timeout_s *= 2
     assert stuck.left.wait(60)
 
 
@@ -411,9 +429,10 @@ def test_a_service_that_is_not_there_is_given_up_long_before_the_deadline(opened
     assert (reply.status_code, reply.json()["grpc_status"]) == (503, "UNAVAILABLE")
 
 
-def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened, serve, services):
+@pytest.mark.usefixtures("first_answer_counts")
+def test_a_service_that_is_not_there_is_a_503_that_tells_no_address(opened):
     door = opened(embedder="127.0.0.1:1")
-    reply = door.http.post("/v1/identify?timeout_s=5", files=form(b"7"))
+    reply = door.http.post("/v1/identify", files=form(b"7"))
     assert (reply.status_code, reply.json()["reason"]) == (503, "UNAVAILABLE")
     assert "embedder" in reply.json()["detail"]
     assert "no vmmr server answers (embedder)" in reply.json()["detail"]
@@ -443,12 +462,12 @@ def test_no_address_of_a_service_is_told(target):
     ],
 )
 def test_what_a_service_says_is_passed_on_with_its_reason(opened, services, fail, reason, status):
-    services.embedder.script.marked[b""] = fail(reason, retry_after_s=2.0)
-    door = opened(timeout_s=1.0)
+    services.embedder.script.marked[b""] = fail(reason, retry_after_s=3600.0)
+    door = opened()
     reply = door.http.post("/v1/identify", files=form(b"7"))
     assert (reply.status_code, reply.json()["reason"]) == (status, reason)
     assert "127.0.0.1" not in reply.json()["detail"]
-    assert reply.headers["retry-after"] == "2"
+    assert reply.headers["retry-after"] == "3600"
 
 
 def test_what_is_not_foreseen_is_a_500_that_tells_nothing(door, monkeypatch):
@@ -472,7 +491,7 @@ def test_ready_is_who_reaches_both_services_of_one_model(opened, services, fail)
     services.search.model = "cd" * 32
     other = door.http.get("/readyz")
     assert (other.status_code, other.json()["problems"]) == (503, ["the index is of another model than the embedder's"])
-    services.search.script.marked[b""] = fail("NOT_READY")
+    services.search.script.marked[b""] = fail("NOT_READY", retry_after_s=3600)
     assert door.http.get("/readyz").status_code == 503
     door.door.stop()
     assert door.http.get("/readyz").json()["problems"] == ["the program is about to stop"]

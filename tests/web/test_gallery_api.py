@@ -50,8 +50,8 @@ def test_rows_are_sent_as_they_come(awaited):
 @pytest.mark.parametrize("form_", ["ndjson", "csv"])
 @pytest.mark.parametrize("path", ["/v1/labels", "/v1/items"])
 def test_what_fails_before_the_first_line_is_a_problem_and_no_empty_list(door, services, fail, path, form_):
-    services.search.script.marked[b""] = fail("SHUTTING_DOWN")
-    reply = door.http.get(f"{path}?format={form_}&timeout_s=1")
+    services.search.script.marked[b""] = fail("SHUTTING_DOWN", retry_after_s=3600)
+    reply = door.http.get(f"{path}?format={form_}")
     assert (reply.status_code, reply.json()["reason"]) == (503, "SHUTTING_DOWN")
 
 

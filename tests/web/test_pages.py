@@ -204,8 +204,8 @@ def test_an_answer_is_told_as_what_it_is(fields, heading, known, notes):
     ],
 )
 def test_what_fails_is_a_page_that_says_so(opened, services, fail, reason, status, says):  # noqa: PLR0917
-    services.embedder.script.marked[b""] = fail(reason)
-    page = ask(opened(timeout_s=1.0), b"7")
+    services.embedder.script.marked[b""] = fail(reason, retry_after_s=3600)
+    page = ask(opened(), b"7")
     assert page.status_code == status
     assert page.headers["content-type"].startswith("text/html")
     assert says in page.text
@@ -466,7 +466,7 @@ def test_photos_may_come_one_by_one_into_one_draft(owner):
 
 @pytest.mark.parametrize(("fails", "status"), [("QUEUE_FULL", 503), (None, 400)], ids=["busy", "too-many"])
 def test_a_draft_stays_as_it_was_if_further_photos_are_refused(opened, services, fail, fails, status):
-    door = opened(max_photos=3, timeout_s=1.0)
+    door = opened(max_photos=3)
     door.http.post("/sign-in", data={"token": TOKEN})
     json = {"Accept": "application/json"}
     draft = door.http.post("/enrol", files=form(b"1"), data={"label": "kia_rio_2020"}, headers=json).json()["draft"]

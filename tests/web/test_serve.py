@@ -4,8 +4,10 @@ import http.client
 import json
 import signal
 import ssl
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -22,6 +24,13 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Ask over and over: what asks for health gives up within seconds, in which this machine may be busy."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+
+
 def test_it_serves_tells_its_ports_and_ends_by_itself_when_asked_to(run, services, tmp_path):
     embedder, search = services.targets
     ports = tmp_path / "ports.json"
@@ -29,12 +38,12 @@ def test_it_serves_tells_its_ports_and_ends_by_itself_when_asked_to(run, service
     web = run("-m", "web", "serve", *places, "--drain-pause-s", 0)
     ready = web.ready()
     assert json.loads(ports.read_text()) == {"port": ready["port"], "metrics_port": ready["metrics_port"]}
-    assert get(ready["port"], "/readyz") == (200, '{"status":"ready","problems":[]}')
+    until(lambda: get(ready["port"], "/readyz") == (200, '{"status":"ready","problems":[]}'))
     assert web.first("request")["route"] == "/readyz"
     _, metrics = get(ready["metrics_port"], "/metrics")
     assert 'http_requests_total{method="GET",route="/readyz",status="200"} 1.0' in metrics
     probe = {"VMMR_WEB_PORT": str(ready["port"])}
-    assert run("-m", "web.probe", env=probe).wait() == 0
+    until(lambda: run("-m", "web.probe", env=probe).wait() == 0)
     web.popen.send_signal(signal.SIGTERM)
     assert web.wait() == 0
     assert run("-m", "web.probe", env=probe).wait() == 1
