@@ -123,15 +123,22 @@ def secured(tmp_path) -> tuple[list[object], vmmr.TLS]:
     return [*flags, "--token-file", tmp_path / "token"], tls
 
 
-def test_mutual_tls_and_a_token(drawn, serve_pair: Callable, run, secured):
+def test_mutual_tls_and_a_token(drawn, serve_pair: Callable, run, secured, monkeypatch):
+    monkeypatch.setattr("vmmr._connection._PROBE_S", 60)  # the servers are asked about TLS, and answer
     flags, tls = secured
     addresses = serve_pair(run, drawn, *flags)
     photo = drawn.photos / photos_of(drawn, "train")[0]
     with vmmr.Client(*addresses, tls=tls, token="secret", timeout_s=60) as client:
         assert client.identify(photo).answer.label == photo.parent.name
-    with vmmr.Client(*addresses, tls=tls, token="wrong") as client, pytest.raises(vmmr.UnauthenticatedError):
+    with (
+        vmmr.Client(*addresses, tls=tls, token="wrong", timeout_s=60) as client,
+        pytest.raises(vmmr.UnauthenticatedError),
+    ):
         client.identify(photo)
-    with vmmr.Client(*addresses, tls=vmmr.TLS(ca=tls.ca), timeout_s=5) as client, pytest.raises(vmmr.UnavailableError):
+    with (
+        vmmr.Client(*addresses, tls=vmmr.TLS(ca=tls.ca), timeout_s=60) as client,
+        pytest.raises(vmmr.UnavailableError, match="expects a client's certificate"),
+    ):
         client.identify(photo)
 
 

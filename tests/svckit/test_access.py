@@ -205,7 +205,8 @@ async def test_calls_without_the_token_hold_no_place_whatever_they_do(serve, con
     assert await serves(served.channel)
 
 
-async def test_checks_whose_message_never_comes_shut_out_nobody(serve, connect, token_file):
+async def test_checks_whose_message_never_comes_shut_out_nobody(serve, connect, token_file, monkeypatch):
+    monkeypatch.setattr("svckit.interceptor._RECEIVE_ALWAYS_S", 600)
     served = await serve(token_file=token_file)
     held = [silent(served.channel, CHECK) for _ in range(MANY)]
     other = await connect(served)

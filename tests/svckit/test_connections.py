@@ -1,6 +1,7 @@
 """Connections end while callers make calls: for their age, and with certificates that are replaced. No call fails."""
 
 import itertools
+import queue
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from vmmr.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from tests.conftest import TIMEOUT_S
 
 CALLERS = 3
+EMBED = "/vmmr.embedder.v1.EmbedderService/Embed"
 PHOTO = embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"0")])
 
 
@@ -79,18 +81,24 @@ def test_calls_go_over_a_new_connection_when_one_has_its_age_and_none_fails(spaw
     assert len(peers(server)) >= 5
 
 
-@pytest.mark.parametrize(("age", "connections"), [("0.05", 2), ("0", 1)])
-def test_a_call_that_runs_longer_than_a_connection_has_left_is_answered_over_it(spawn, age, connections):
-    server = spawn("--max-connection-age-s", age)
+@pytest.mark.parametrize(("age", "others"), [("0.05", True), ("0", False)])
+def test_a_call_that_runs_longer_than_a_connection_has_left_is_answered_over_it(spawn, age, others):
+    server, messages = spawn("--max-connection-age-s", age), queue.SimpleQueue()
     with channel(server.ready()["port"]) as opened:
         stub = embedder_pb2_grpc.EmbedderServiceStub(opened)
-        long = embedder_pb2.EmbedRequest(images=[embedder_pb2.Image(content=b"500")])
-        running = stub.Embed.future(long, timeout=TIMEOUT_S)
-        while running.running() and len(peers(server)) < 2:
+        embed = opened.stream_unary(EMBED, response_deserializer=embedder_pb2.EmbedResponse.FromString)
+        running = embed.future(iter(messages.get, None), timeout=TIMEOUT_S)  # its message does not come before that
+        calls = 0
+        while calls < 30 or (others and len(peers(server)) < 2):
             stub.GetModel(embedder_pb2.GetModelRequest(), timeout=TIMEOUT_S)
-        running.result(TIMEOUT_S)
-        assert server.first("call")
-        assert len(peers(server)) == connections
+            calls += 1
+        for message in (PHOTO.SerializeToString(), None):
+            messages.put(message)
+        assert running.result(TIMEOUT_S).embeddings.dimension == 1
+    server.nth("call", calls + 1)
+    (held,) = {line["peer"] for line in server.logged("call") if line["method"] == EMBED}
+    assert held == server.first("call")["peer"], "the connection that had its age"
+    assert (len(peers(server)) > 1) is others
 
 
 class Parties:
@@ -126,8 +134,8 @@ def test_certificates_and_their_ca_are_replaced_under_load_and_no_call_fails(spa
     server = spawn(*parties.flags, "--max-connection-age-s", "0.1")
     target = f"127.0.0.1:{server.ready()['port']}"
 
-    def newcomer(tls: vmmr.TLS, timeout_s: float = TIMEOUT_S) -> None:
-        with vmmr.Client(target, tls=tls, timeout_s=timeout_s) as client:
+    def newcomer(tls: vmmr.TLS, reconnect_s: float | None = None) -> None:
+        with vmmr.Client(target, tls=tls, timeout_s=TIMEOUT_S, reconnect_s=reconnect_s) as client:
             client.embed([b"0"])
 
     with (
@@ -151,4 +159,4 @@ def test_certificates_and_their_ca_are_replaced_under_load_and_no_call_fails(spa
         newcomer(vmmr.TLS(ca=old_ca, cert=parties.tls.cert, key=parties.tls.key))
     parties.take(old)
     with pytest.raises(vmmr.UnavailableError):
-        newcomer(vmmr.TLS(ca=old_ca, cert=parties.tls.cert, key=parties.tls.key), timeout_s=0.5)
+        newcomer(vmmr.TLS(ca=old_ca, cert=parties.tls.cert, key=parties.tls.key), reconnect_s=0.01)

@@ -11,8 +11,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from svckit import probe
 from svckit.cli import CommandError
+from tests.conftest import TIMEOUT_S
 
+IN_TIME = ("--timeout", str(TIMEOUT_S))
+"""Of probes that are answered, if only by the port."""
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(autouse=True)
+def time_to_answer_for_tls(monkeypatch):
+    """Servers that are asked about TLS answer, however late this machine is."""
+    monkeypatch.setattr(probe, "_PROBE_S", TIMEOUT_S)
 
 
 @pytest.fixture
@@ -44,22 +53,22 @@ def start(servicer):
 
 
 def test_a_serving_server_is_well(start):
-    assert probe.health(start()) == "SERVING"
+    assert probe.health(start(), timeout_s=TIMEOUT_S) == "SERVING"
 
 
 @pytest.mark.parametrize("service", ["", "cars"])
 def test_the_command_ends_quietly_if_all_is_well(start, service):
-    probe.main([start(), "--service", service])
+    probe.main([start(), "--service", service, *IN_TIME])
 
 
 def test_a_service_that_does_not_serve_fails_the_probe(start):
     with pytest.raises(CommandError, match=r"NOT_SERVING$"):
-        probe.main([start(), "--service", "boats"])
+        probe.main([start(), "--service", "boats", *IN_TIME])
 
 
 def test_a_service_that_is_not_there_fails_the_probe(start):
     with pytest.raises(CommandError, match="NOT_FOUND"):
-        probe.main([start(), "--service", "planes"])
+        probe.main([start(), "--service", "planes", *IN_TIME])
 
 
 def test_a_server_that_is_not_there_fails_the_probe():
@@ -67,7 +76,7 @@ def test_a_server_that_is_not_there_fails_the_probe():
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         with pytest.raises(CommandError, match=f"127.0.0.1:{port}: UNAVAILABLE"):
-            probe.main([f"127.0.0.1:{port}"])
+            probe.main([f"127.0.0.1:{port}", *IN_TIME])
 
 
 def test_a_server_that_does_not_answer_fails_the_probe_in_time():
@@ -93,17 +102,17 @@ def test_a_server_with_tls_is_asked_over_tls(start, tmp_path, mutual):
 
     shown = ["--tls-cert", str(tmp_path / "client"), "--tls-key", str(tmp_path / "client_key")]
     trusted = ["--tls-ca", str(tmp_path / "ca")]
-    probe.main([address, *trusted, *(shown if mutual else [])])
+    probe.main([address, *trusted, *(shown if mutual else []), *IN_TIME])
     with pytest.raises(
         CommandError, match="UNAVAILABLE: .*Socket closed" if mutual else "UNAVAILABLE: it expects TLS: give"
     ):
-        probe.main([address, *(trusted if mutual else []), "--timeout", "1"])
+        probe.main([address, *(trusted if mutual else []), *IN_TIME])
 
 
 def test_a_server_without_tls_that_is_asked_over_tls_is_told_to_have_none(start, tmp_path):
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
     with pytest.raises(CommandError, match="UNAVAILABLE: it does not speak TLS"):
-        probe.main([start(), "--tls-ca", str(tmp_path / "ca.pem"), "--timeout", "1"])
+        probe.main([start(), "--tls-ca", str(tmp_path / "ca.pem"), *IN_TIME])
 
 
 @pytest.mark.parametrize(
@@ -127,15 +136,15 @@ def test_an_address_that_makes_no_sense_is_a_usage_error_with_the_right_form(add
 
 def test_other_ways_to_write_an_address_are_understood():
     with pytest.raises(CommandError, match="UNAVAILABLE"):
-        probe.main(["dns:///127.0.0.1:1", "--timeout", "1"])
+        probe.main(["dns:///127.0.0.1:1", *IN_TIME])
 
 
 def test_it_is_a_command_with_an_exit_code(start, servicer):
     """Runs the probe as an image's health check does."""
-    command = [sys.executable, "-m", "svckit.probe", address := start()]
-    well = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "svckit.probe", address := start(), *IN_TIME]
+    well = subprocess.run(command, check=False, capture_output=True, text=True, timeout=2 * TIMEOUT_S)
     servicer.set("", NOT_SERVING)
-    ill = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    ill = subprocess.run(command, check=False, capture_output=True, text=True, timeout=2 * TIMEOUT_S)
     assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
     assert (ill.returncode, ill.stderr) == (1, f"probe: error: {address}: NOT_SERVING\n")
 

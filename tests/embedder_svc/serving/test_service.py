@@ -183,11 +183,11 @@ class TestOverload:
         await asyncio.gather(*accepted)
 
     async def test_a_call_that_could_not_be_answered_in_time_is_refused_at_once(self, served, photos):
-        served.pipeline._admission._photo_s = 1.0
+        served.pipeline._admission._photo_s = TIMEOUT_S / 2
         async with served.decoding_held():
             accepted = asyncio.ensure_future(served.embed(photos[0]))
             await until(lambda: served.photos_inside == 1)
-            status, reason, _ = await served.refusal(photos[0], timeout=2)
+            status, reason, _ = await served.refusal(photos[0])
             assert (status, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
             assert served.photos_inside == 1
         await accepted

@@ -110,7 +110,7 @@ def test_a_build_that_was_killed_is_gone_on_with_and_comes_to_the_same(stopped, 
     assert (len(children) > 0) == (processes > 1)
     build.kill()
     build.wait()
-    assert psutil.wait_procs(children, timeout=20)[1] == [], "workers end with what started them"
+    assert psutil.wait_procs(children, timeout=60)[1] == [], "workers end with what started them"
     index = tmp_path / "index"
     assert not (index / "CURRENT").exists()
     assert [path.name for path in (index / "versions").iterdir()] == [".draft"]
@@ -132,7 +132,7 @@ def test_ctrl_c_ends_it_quietly_and_it_is_gone_on_with(stopped, undisturbed, tmp
     _, said = build.communicate(timeout=60)
     assert build.returncode == 130
     assert "Traceback" not in said
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
     assert contents(go_on(tmp_path / "index")) == undisturbed
 
 
@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_ends_the_build_with_the_reason_and_it_is_gone_o
     assert build.returncode == 1
     assert "builder: error: a process that this command had started was killed, perhaps for want of memory" in said
     assert "Traceback" not in said
-    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
     assert contents(go_on(tmp_path / "index")) == undisturbed
 
 

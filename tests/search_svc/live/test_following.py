@@ -363,7 +363,8 @@ class TestVersions:
 
 class TestReaching:
     @pytest.fixture
-    def gallery(self, path):
+    def gallery(self, path, monkeypatch):
+        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", TIMEOUT_S)
         opener = Opener(path, LocalEngine.open, max_k=100)
         yield LiveGallery(View(opener.current(), None, 5))
         opener.close()
@@ -386,8 +387,7 @@ class TestReaching:
         await asyncio.to_thread(self.later, gallery, 8)
         await asyncio.wait_for(asyncio.gather(*waiting), TIMEOUT_S)
 
-    async def test_a_view_that_is_shown_just_as_somebody_begins_to_wait_is_not_missed(self, gallery, monkeypatch):
-        monkeypatch.setattr("search_svc.live.live_gallery.MOST_WAIT_S", TIMEOUT_S)
+    async def test_a_view_that_is_shown_just_as_somebody_begins_to_wait_is_not_missed(self, gallery):
         lock = gallery._changing
 
         class Between:

@@ -27,7 +27,7 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 
 from svckit.access import access
 from svckit.access.identity import Identity
-from svckit.access.quotas import Bucket
+from svckit.access.quotas import Bucket, Quotas
 from svckit.access.settings import AccessConfig
 from svckit.config import ConfigError
 
@@ -360,7 +360,13 @@ def over(served):
     return refused(served, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "thrifty")
 
 
-async def test_more_requests_a_second_than_agreed(served):
+@pytest.fixture
+def frozen_quotas(monkeypatch):
+    """No time passes in which callers could get anything anew."""
+    monkeypatch.setattr(access, "Quotas", partial(Quotas, clock=lambda: 0.0))
+
+
+async def test_more_requests_a_second_than_agreed(served, frozen_quotas):
     server = await served()
     await embed(server.channel, "thrifty")
     async with over(server) as caught:
@@ -386,7 +392,7 @@ async def test_the_holders_of_many_jwts_get_no_more_by_driving_each_other_out_of
     await embed(server.channel, "shop")
 
 
-async def test_more_photos_in_a_call_or_a_second_than_agreed(served, settings):
+async def test_more_photos_in_a_call_or_a_second_than_agreed(served, settings, frozen_quotas):
     settings["callers"].write_text(CALLERS.replace("requests_per_s = 1\n", ""))
     server = await served()
     async with over(server) as caught:
