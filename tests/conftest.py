@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +32,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start must not oversubscribe the cores that pytest's own workers share.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def lasting_port() -> int:
+    """A port of 127.0.0.1 that is free, and stays so for who leaves it and comes again.
+
+    The system gives it to nobody by chance: it is below those that it gives to who asks for any.
+    """
+    begin, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        port = secrets.choice(range(int(begin) // 2, int(begin)))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @pytest.fixture(scope="session")

@@ -51,10 +51,12 @@ def ask(target: str, photo: bytes) -> vmmr.Embeddings:
 
 
 @pytest.mark.parametrize("caller", [ask, ask_async])
-def test_a_caller_who_comes_while_nobody_listens_is_answered(spawn, tiny_bundle, photo, failed_once, caller):
-    first = spawn("--model", tiny_bundle)
-    port = first.ready()["port"]
-    target = f"127.0.0.1:{port}"
+def test_a_caller_who_comes_while_nobody_listens_is_answered(  # noqa: PLR0917
+    spawn, tiny_bundle, photo, failed_once, lasting_port, caller
+):
+    first = spawn("--model", tiny_bundle, "--port", lasting_port)
+    first.ready()
+    target = f"127.0.0.1:{lasting_port}"
     before = ask(target, photo)
     first.popen.send_signal(signal.SIGTERM)
     assert first.wait() == 0
@@ -62,16 +64,16 @@ def test_a_caller_who_comes_while_nobody_listens_is_answered(spawn, tiny_bundle,
     asking = threading.Thread(target=lambda: answers.append(caller(target, photo)))
     asking.start()
     assert failed_once.wait(WAIT_S), "the first attempt must have failed before there is a server again"
-    spawn("--model", tiny_bundle, "--port", port).ready()
+    spawn("--model", tiny_bundle, "--port", lasting_port).ready()
     asking.join(WAIT_S)
     assert [answer.vectors.tolist() for answer in answers] == [before.vectors.tolist()]
 
 
-def test_so_is_a_caller_whose_server_is_killed_over_the_call(spawn, tiny_bundle, photo, failed_once):
-    first = spawn("--model", tiny_bundle)
-    port = first.ready()["port"]
+def test_so_is_a_caller_whose_server_is_killed_over_the_call(spawn, tiny_bundle, photo, failed_once, lasting_port):
+    first = spawn("--model", tiny_bundle, "--port", lasting_port)
+    first.ready()
     answers = []
-    with vmmr.Client(f"127.0.0.1:{port}", timeout_s=WAIT_S) as client:
+    with vmmr.Client(f"127.0.0.1:{lasting_port}", timeout_s=WAIT_S) as client:
         before = client.embed([photo])
         first.popen.send_signal(signal.SIGSTOP)  # the call that follows reaches it, and no answer comes
         asking = threading.Thread(target=lambda: answers.append(client.embed([photo])))
@@ -79,6 +81,6 @@ def test_so_is_a_caller_whose_server_is_killed_over_the_call(spawn, tiny_bundle,
         first.popen.kill()
         assert first.popen.wait(WAIT_S) == -signal.SIGKILL
         assert failed_once.wait(WAIT_S)
-        spawn("--model", tiny_bundle, "--port", port).ready()
+        spawn("--model", tiny_bundle, "--port", lasting_port).ready()
         asking.join(WAIT_S)
     assert [answer.vectors.tolist() for answer in answers] == [before.vectors.tolist()]

@@ -49,12 +49,16 @@ def test_nobody_else_may_have_the_port_whether_anybody_listens_or_not(options):
             assert refused(port, *options)
 
 
-def test_a_port_can_be_kept_by_one_alone():
+def test_a_port_can_be_kept_by_one_alone(lasting_port):
     taken = "cannot listen on .*: is the port taken"
-    with ports.shared(HOST, 0) as port, pytest.raises(ConfigError, match=taken), ports.shared(HOST, port):
+    with (
+        ports.shared(HOST, lasting_port),
+        pytest.raises(ConfigError, match=taken),
+        ports.shared(HOST, lasting_port),
+    ):
         pass
-    with ports.shared(HOST, port) as again:
-        assert again == port
+    with ports.shared(HOST, lasting_port) as again:
+        assert again == lasting_port
 
 
 def test_a_port_that_somebody_serves_on_is_refused():
@@ -65,12 +69,11 @@ def test_a_port_that_somebody_serves_on_is_refused():
 
 
 @pytest.mark.parametrize("options", [(socket.SO_REUSEADDR,), SHARING])
-def test_the_connections_of_an_earlier_server_do_not_keep_the_port(options):
-    with listening(0, *options) as server, socket.create_connection((HOST, server.getsockname()[1])) as client:
-        port = server.getsockname()[1]
+def test_the_connections_of_an_earlier_server_do_not_keep_the_port(options, lasting_port):
+    with listening(lasting_port, *options) as server, socket.create_connection((HOST, lasting_port)) as client:
         server.accept()[0].close()
         assert client.recv(1) == b""
-    with ports.shared(HOST, port), listening(port, *SHARING):
+    with ports.shared(HOST, lasting_port), listening(lasting_port, *SHARING):
         pass
 
 
