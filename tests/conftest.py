@@ -140,18 +140,20 @@ class Process:
         lines = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
         return [line for line in lines if line["message"] == message]
 
-    def first(self, message: str) -> dict[str, Any]:
-        """The first log line with this message, as soon as there is one."""
-        return self.nth(message, 1)
+    def first(self, message: str, **fields: Any) -> dict[str, Any]:
+        """The first log line with this message, and these fields, as soon as there is one."""
+        return self.nth(message, 1, **fields)
 
-    def nth(self, message: str, number: int) -> dict[str, Any]:
-        """The log line with this message, of several the one with that number from 1 on, as soon as it is there."""
+    def nth(self, message: str, number: int, **fields: Any) -> dict[str, Any]:
+        """The log line with this message, and these fields, of several the one with that number from 1 on, as soon as it is there."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.logged(message) if fields.items() <= line.items()]
+
         with self._more:
-            assert self._more.wait_for(lambda: self._ended or len(self.logged(message)) >= number, TIMEOUT_S), (
-                self.lines
-            )
-        assert len(self.logged(message)) >= number, "".join(self.lines)
-        return self.logged(message)[number - 1]
+            assert self._more.wait_for(lambda: self._ended or len(found()) >= number, TIMEOUT_S), self.lines
+        assert len(found()) >= number, "".join(self.lines)
+        return found()[number - 1]
 
     def ready(self) -> dict[str, Any]:
         """A server's log line that says it is ready, with its ports."""

@@ -106,5 +106,7 @@ def test_a_folder_of_another_user_is_served_and_each_write_refused_and_told_once
     for _ in range(2):
         with pytest.raises(grpc.RpcError, match="cannot be written"):
             add(process)
+    process.popen.terminate()
+    process.wait()
     (line,) = process.logged("the journal cannot be written")
     assert (line["level"], line["reason"]) == ("ERROR", "JOURNAL_UNWRITABLE")

@@ -120,7 +120,7 @@ def check_attributes(rows: Sequence[tuple[int, Span]], found: vmmr.Identificatio
 
 def check_log_and_metrics(server, method: str, trace_id: str) -> None:
     """The line of the call, and an exemplar of its duration, lead to the trace."""
-    line = next(line for line in server.logged("call") if line["method"] == f"/{method}")
+    line = server.first("call", method=f"/{method}")
     assert line["trace_id"] == trace_id
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     url = f"http://127.0.0.1:{server.ready()['metrics_port']}/metrics"

@@ -35,6 +35,7 @@ def test_every_worker_gives_the_embeddings_of_the_model_before_and_after_one_was
     def ask_over_many_connections():
         answers = [embedded(dial(port), photo) for _ in range(16)]
         assert all((answer == expected).all() for answer in answers)
+        server.nth("call", 16)
         return {call["worker"] for call in server.logged("call")}
 
     assert ask_over_many_connections() == {0, 1}

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 
 import grpc
@@ -50,10 +51,11 @@ def port_of(process):
     return process.first("ready")["port"]
 
 
-def embed(channel, *milliseconds):
+def embed(channel, *milliseconds, metadata=()):
     images = [embedder_pb2.Image(content=str(ms).encode()) for ms in milliseconds or (1,)]
     stub = embedder_pb2_grpc.EmbedderServiceStub(channel)
-    return stub.Embed(embedder_pb2.EmbedRequest(images=images), timeout=TIMEOUT_S, wait_for_ready=True)
+    request = embedder_pb2.EmbedRequest(images=images)
+    return stub.Embed(request, timeout=TIMEOUT_S, wait_for_ready=True, metadata=metadata)
 
 
 def has_come(channel):
@@ -72,10 +74,9 @@ def code_of(channel):
 
 def worker_behind(process, connect):
     """A channel, and the number of the worker that its connection leads to."""
-    channel = connect(port_of(process))
-    before = len(process.logged("call"))
-    embed(channel)
-    return channel, until(lambda: process.logged("call")[before:])[0]["worker"]
+    channel, request_id = connect(port_of(process)), uuid.uuid4().hex
+    embed(channel, metadata=(("x-request-id", request_id),))
+    return channel, process.first("call", request_id=request_id)["worker"]
 
 
 def channels_to(process, connect, numbers):

@@ -46,6 +46,7 @@ def test_every_worker_answers_as_one_server_does_before_and_after_one_was_killed
 
     def ask_over_many_connections():
         assert all(found(dial(port), version) == expected for _ in range(16))
+        server.nth("call", 16)
         return {call["worker"] for call in server.logged("call")}
 
     assert ask_over_many_connections() == {0, 1}

@@ -237,13 +237,15 @@ def test_a_folder_that_turns_read_only_is_read_and_written_again_once_it_can_be(
     for _ in range(2):
         with refused("JOURNAL_UNWRITABLE") as caught:
             client.add(["new"])
-    (said,) = process.logged("the journal cannot be written")
+    said = process.first("the journal cannot be written")
     assert (said["level"], said["reason"]) == ("ERROR", "JOURNAL_UNWRITABLE")
     assert "journal.db cannot be written" in caught.value.details()
     assert (client.nearest(unit(1)[0]), client.names()) == (nearest, sorted(BASE))
     mount("-o", "remount,rw,bind", index)
     assert client.add(["new"]).added == 1
     assert client.nearest(unit(1)[0]) == "new"
+    process.first("the journal is written again")
+    assert len(process.logged("the journal cannot be written")) == 1
 
 
 @pytest.fixture(scope="module")
