@@ -21,15 +21,20 @@ def prune(index_dir: Path, upto: int) -> None:
     The caller knows that no version needs them which is there, or will be. Raises ArtifactError if the journal cannot be written.
     """
     path = index_dir / journal_file.FILE
-    with Journal.open(index_dir) as journal:
-        if journal.model is None or (journal.pruned >= upto and not journal.holds(upto)):
-            return
+    if not takes_out(index_dir, upto):
+        return
     try:
         with translate_sqlite_errors(path), JournalTransactions(path, "", 0, 0) as transactions:
             _take_out(transactions, upto)
             _give_room_back(transactions.connection)
     except OSError as error:
         raise ArtifactError(path, f"cannot be pruned: {error}") from error
+
+
+def takes_out(index_dir: Path, upto: int) -> bool:
+    """Return whether `prune` has anything to do."""
+    with Journal.open(index_dir) as journal:
+        return journal.model is not None and (journal.pruned < upto or journal.holds(upto))
 
 
 def _take_out(transactions: JournalTransactions, upto: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from search_svc.index.index_dir import current, make_current, only_builder, version_names, version_path
 from search_svc.index.journal import Journal
 from search_svc.index.journal_check import read_through
-from search_svc.index.journal_pruning import prune
+from search_svc.index.journal_pruning import prune, takes_out
 from search_svc.index.version import IndexVersion, VersionManifest, stated
 from search_svc.index.version_lease import exclusive_version, in_use
 from svckit.artifact import ArtifactError
@@ -64,7 +64,10 @@ def retire(index_dir: Path, keep: int) -> list[str]:
         if surplus:
             _verify(index_dir, stay)
         removed = [name for name in surplus if _remove(index_dir, name)]
-        prune(index_dir, _needed_by_none(index_dir))
+        upto = _needed_by_none(index_dir)
+        if not surplus and takes_out(index_dir, upto):  # one that lacked them is gone already, as by hand
+            _verify(index_dir, stay)
+        prune(index_dir, upto)
     return removed
 
 

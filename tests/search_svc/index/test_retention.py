@@ -104,6 +104,18 @@ class TestWhileAVersionThatStaysCannotBeRead:
             retire(index, 2)
         assert version_names(index) == ["000001", "000002", "000003"]
 
+    def test_nor_does_it_if_the_good_one_was_removed_by_hand(self, index):
+        shutil.rmtree(index / "versions" / "000001")
+        path = index / "versions" / "000003" / "embeddings.npy"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UnreadableVersionError, match=r"version 000003 is damaged \(.*embeddings\.npy"):
+            retire(index, 2)
+        assert pruned(index) == 0
+        path.write_bytes(whole)
+        assert retire(index, 2) == []
+        assert pruned(index) == 1
+
     def test_one_that_goes_needs_not_be_read(self, index):
         away(index, "000001", "manifest.json")
         assert retire(index, 2) == ["000001"]
