@@ -9,6 +9,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +28,7 @@ from search_svc.index.index_dir import version_names
 from search_svc.index.journal import Journal
 from search_svc.index.version import IndexVersion
 from search_svc.index.version_lease import VersionLease
-from svckit.artifact import sha256_of
+from svckit.artifact import ArtifactError, sha256_of
 from svckit.cli import CommandError, progress
 
 _BATCHES_AT_ONCE = 3
@@ -286,14 +287,25 @@ def _build(
     held: HeldOutPhotos | None,
     resources: Resources,
 ) -> IndexVersion | None:
-    """Build a version of the gallery, or return None if the last one that was built is of the same."""
+    """Build a version of the gallery, or return None if the current one is of the same, and as it was built."""
     job = _job(gallery, keys, spec, held)
-    if cache.last_build == job and version_names(new_dir):
+    if cache.last_build == _built(job, _current_and_whole(new_dir)):
         return None
     gallery = dataclasses.replace(gallery, embeddings_fingerprint=job)
     version = build_version(new_dir, gallery, spec, held=held, resources=resources)
-    cache.record_build(job)
+    cache.record_build(_built(job, version.path.name))
     return version
+
+
+def _built(job: str, version: str) -> str:
+    return f"{job} {version}"
+
+
+def _current_and_whole(index_dir: Path) -> str:
+    """Return the name of the current version; empty if there is none, or if any byte of it is not as it was written."""
+    with suppress(ArtifactError):
+        return IndexVersion.open(index_dir).path.name
+    return ""
 
 
 def _job(gallery: BuildSource, keys: Sequence[bytes], spec: IndexSpec, held: HeldOutPhotos | None) -> str:

@@ -10,6 +10,7 @@ from search_svc.building.migration import GalleryEmbedder, PhotoFetcher, migrate
 from search_svc.building.spec import IndexSpec
 from search_svc.dataset.cuts import Cut, CutCounts, Cuts
 from search_svc.index.base import VersionBase
+from search_svc.index.retention import roll_back
 from search_svc.index.version import IndexVersion
 from search_svc.voting.labels import parse
 from tests.search_svc.builds import build_version
@@ -88,6 +89,18 @@ def test_run_again_it_embeds_nothing_and_builds_nothing(old):
     first, second = migrated(old, Embedder())[0], migrated(old, client := Embedder())[0]
     assert (first.embedded, second.embedded, second.version) == (5, 0, None)
     assert client.asked == []
+
+
+def test_run_again_it_builds_what_the_current_version_does_not_hold_whole(old):
+    migrated(old, Embedder())
+    path = old.parent / "new" / "versions" / "000001" / "embeddings.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    made, version, _ = migrated(old, client := Embedder())
+    assert (made.version.path.name, version.path.name, client.asked) == ("000002", "000002", [])
+    path.write_bytes(whole)
+    roll_back(old.parent / "new")
+    assert migrated(old, Embedder())[1].path.name == "000003"
 
 
 def test_an_embedder_that_does_not_say_what_it_looked_at_leaves_it_unknown(old):
