@@ -241,7 +241,7 @@ def _engines(settings: SearchConfig, cluster: "Connection | None") -> Callable[[
 def _accept_loss(settings: SearchConfig) -> None:
     if not settings.accept_loss:
         return
-    if last := accept_gone(settings.index):
+    if (last := accept_gone(settings.index)) is not None:
         _log.error("the journal is lost, and it goes on without what was written since", extra={"held_until": last})
     if lost := accept(settings.index):
         _log.error("acknowledged entries are lost, and it goes on all the same", extra={"entries": lost})

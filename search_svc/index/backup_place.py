@@ -84,6 +84,8 @@ class Place:
         with self._told(name), _reading(self._named(name)):
             try:
                 self.files.get_file(self._path(name), str(local))
+                if local.is_dir():
+                    raise CommandError(f"{self._named(name)}: is a folder, and must be a file: remove it")
             except OSError as error:
                 if error.errno in _NO_ROOM:  # reading takes none
                     raise NoRoomError(error.errno, os.strerror(error.errno), str(local)) from error

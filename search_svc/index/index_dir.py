@@ -82,7 +82,10 @@ def version_names(index_dir: Path) -> list[str]:
 
 def make_current(index_dir: Path, version: str) -> None:
     """Make a version the current one, by one rename. Call it inside `only_builder`."""
-    atomic_write(index_dir / "CURRENT", f"{version} {_checksum(version)}\n".encode())
+    path = index_dir / "CURRENT"
+    if path.is_dir():
+        raise ArtifactError(path, "is a folder, and must be a file", "remove it")
+    atomic_write(path, f"{version} {_checksum(version)}\n".encode())
 
 
 def _index_of(folder: Path) -> str:

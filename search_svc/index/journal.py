@@ -150,7 +150,11 @@ class Journal:
             pruned = snapshot.meta.pruned if snapshot else self._marked().pruned
             if after < pruned:
                 reason = f"its entries up to {pruned} were pruned, and those after {after} are asked for"
-                raise ArtifactError(self.path, reason)
+                remedy = (
+                    "no version that holds less can be served with it: `vmmr-search rollback` names one that holds them, if it is there; "
+                    "`vmmr-search restore` makes an index of a backup"
+                )
+                raise ArtifactError(self.path, reason, remedy)
             if snapshot is None:
                 return []
             if after > snapshot.last:

@@ -1,12 +1,12 @@
-"""A journal that is not there, of an index whose versions hold entries of one: it was lost, and what was written since with it.
+"""A journal that is not there although there was one: it was lost, and what was written since with it.
 
-With the journal its mark may be gone, so only the versions tell. A journal that was never made, or that a restored index does without
-since its version holds all that was backed up, differs: no version holds an entry, or the mark says that a version holds all that was acknowledged.
+With the journal its mark may be gone. Then versions tell, that hold entries of it, or the lock that whoever wrote to it has made beside it. A journal that was never made, or that a restored index does without
+since its version holds all that was backed up, differs: nobody wrote to it, or the mark says that a version holds all that was acknowledged.
 """
 
 from pathlib import Path
 
-from search_svc.index import journal_mark
+from search_svc.index import journal_mark, turns
 from search_svc.index.index_dir import version_names
 from search_svc.index.journal_mark import NOTHING, Mark
 from search_svc.index.version import VersionManifest, stated
@@ -30,14 +30,23 @@ def held(index_dir: Path) -> int:
     return most.journal_sequence if most else 0
 
 
+def was_written(path: Path) -> bool:
+    """Return whether a journal, which is not there, was written to, although not even its mark is there."""
+    # The lock is made when both are on the disk.
+    return path.with_name(turns.FILE).exists() and journal_mark.read(path) is None
+
+
 def refuse(path: Path, mark: Mark | None) -> None:
     """Raise ArtifactError if a journal that is not there was lost."""
     most = most_held(path.parent)
-    if most is None or most.journal_sequence <= (mark or NOTHING).sequence:
+    if most and most.journal_sequence > (mark or NOTHING).sequence:
+        if (journal_mark.read(path) or NOTHING).sequence >= most.journal_sequence:
+            return  # it was made since `mark` was read
+        text = f"is missing, and version {most.version} holds its entries up to {most.journal_sequence}: any that came after are lost"
+    elif mark is None and was_written(path):
+        text = f"is missing, and {turns.FILE} beside it tells that it was written to: all that was written is lost"
+    else:
         return
-    if (journal_mark.read(path) or NOTHING).sequence >= most.journal_sequence:
-        return  # it was made since `mark` was read
-    text = f"is missing, and version {most.version} holds its entries up to {most.journal_sequence}: any that came after are lost"
     remedy = (
         f"`vmmr-search restore` makes an index of a backup, which may have them; `vmmr-search repair {path.parent}`, "
         "or `serve --accept-loss`, goes on without them"

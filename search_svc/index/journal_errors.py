@@ -12,6 +12,7 @@ from svckit.errors import Reason, ServiceError
 
 ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The classes of SQLite's errors: Python cannot even decode some of its messages about damaged tables."""
+_OF_THE_DISK = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
 class CommitError(sqlite3.OperationalError):
@@ -57,10 +58,27 @@ def gone(path: Path, mark: Mark) -> ArtifactError:
     return ArtifactError(path, f"{text}: {_way_out(path)}")
 
 
+def another(path: Path, mark: Mark) -> ArtifactError:
+    """Return the error for a journal whose entry of that number is not the one that was acknowledged."""
+    text = f"holds another entry {mark.sequence} than the one that was acknowledged"
+    why = "its file, or that of its log, is of another index, or was put back from before a repair"
+    return ArtifactError(path, f"{text}: {why}: {_way_out(path)}")
+
+
 def older(path: Path, last: int, sequence: int) -> ArtifactError:
     """Return the error for a journal that ends before what a version holds, as one does that was put back from an earlier copy."""
     text = f"ends with entry {last}, and the index holds {sequence}: it is the journal of another, or an earlier copy"
     return ArtifactError(path, f"{text}: {_way_out(path)}")
+
+
+def replaced(path: Path) -> ArtifactError:
+    """Return the error for a journal of which a file was moved, removed or replaced while this process had it open."""
+    text = (
+        "or its log, or its mark, was moved, removed or replaced while it was open: what is written now would be lost"
+    )
+    return ArtifactError(
+        path, f"{text}. Stop the servers of the index, look at its files, and start them anew; a backup may have more"
+    )
 
 
 def of_another_model(path: Path, model: str | None, index_s: str) -> ArtifactError:
@@ -68,6 +86,12 @@ def of_another_model(path: Path, model: str | None, index_s: str) -> ArtifactErr
     text = f"is of another model ({model}) than the index ({index_s})"
     way_out = "`vmmr-search rollback` serves a version of its model, if there is one; a backup may have the journal of this one"
     return ArtifactError(path, f"{text}: {way_out}")
+
+
+def unusable(path: Path, reason: str) -> ArtifactError:
+    """Return the error for a journal that cannot be opened or read for a reason of its disk, its user or its folder."""
+    remedy = "see that it, and what is beside it under its name, are files that this user may use; if its disk has failed, a backup helps"
+    return ArtifactError(path, reason, remedy)
 
 
 def _way_out(path: Path) -> str:
@@ -82,6 +106,8 @@ def translate_sqlite_errors(path: Path, damaged: Callable[[Path, str], ArtifactE
     except ERRORS as error:
         if is_damage(error):
             raise damaged(path, str(error)) from error
+        if isinstance(error, sqlite3.Error) and error_code(error) in _OF_THE_DISK:
+            raise unusable(path, str(error)) from error
         raise ArtifactError(path, str(error)) from error
 
 

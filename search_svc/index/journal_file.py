@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search_svc.index import journal_absence, journal_mark
-from search_svc.index.journal_errors import damaged, error_code, gone, translate_sqlite_errors
+from search_svc.index.journal_errors import damaged, error_code, gone, translate_sqlite_errors, unusable
 from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
 from search_svc.index.journal_mark import Mark
@@ -149,8 +149,7 @@ def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
 def mark_copy(path: Path) -> None:
     """Put a mark beside a copy that SQLite has made of a journal: all that it holds counts as acknowledged."""
     with translate_sqlite_errors(path), closing(_alone(path)) as connection:
-        snapshot = Snapshot.of(connection, path)
-        journal_mark.create(path, Mark(snapshot.last, snapshot.meta.pruned))
+        journal_mark.create(path, Snapshot.of(connection, path).mark())
 
 
 def checkpoint(path: Path) -> None:
@@ -203,9 +202,12 @@ def _is_begun(path: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):
+    try:
         return path.stat().st_size
-    return 0
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise unusable(path, error.strerror or str(error)) from error
 
 
 def _refuse_half_repaired(path: Path) -> None:

@@ -36,19 +36,21 @@ def accept(index_dir: Path) -> int:
             return 0  # another process has come first
         _keep_log(path)
         lost = _fill_up(snapshot, mark)
+        # Its last entry is another from here on.
+        journal_mark.replace(path, replace(mark, checksum=None))
         connection.execute("COMMIT")
     return lost
 
 
-def accept_gone(index_dir: Path) -> int:
-    """Go on without a journal that is not there although versions hold entries of it; return the last that they hold, 0 if none was lost.
+def accept_gone(index_dir: Path) -> int | None:
+    """Go on without a journal that is not there although there was one; return the last entry that versions hold, None if none was lost.
 
     The next entries are numbered from there on. Raises ArtifactError if the current version holds less: that takes a repair.
     """
     path = index_dir / journal_file.FILE
     mark = journal_mark.read(path)
     if journal_file.size(path) or (mark and mark.needs_journal):
-        return 0
+        return None
     try:
         journal_absence.refuse(path, mark)
     except ArtifactError as error:
@@ -59,7 +61,7 @@ def accept_gone(index_dir: Path) -> int:
         journal_mark.create(path, Mark(last, last))
         journal_mark.advance(path, Mark(last, last))
         return last
-    return 0
+    return None
 
 
 def _is_whole(path: Path, mark: Mark) -> bool:

@@ -6,6 +6,9 @@ it has lost something. The mark is never ahead of what is committed.
 
 Two slots, each in a block of its own, are written in turn: a crash while one is written leaves the other, which is one commit behind.
 Each holds, in little-endian order, a magic number, a format, two sequence numbers and the CRC-32 of all that.
+
+Two more blocks tell which entry that was, by its checksum: a log, or a whole journal, of another index has entries of the same numbers.
+Each belongs to the slot before, and counts if it is of the same number; releases that do not know of them leave them as they are.
 """
 
 import fcntl
@@ -13,7 +16,7 @@ import os
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,9 +26,12 @@ from svckit.artifact import ArtifactError, flush, flush_one
 NAME = "journal.mark"
 _SLOT = 4096
 """Bytes: a disk or a file system may write a block of this size at once, and tear all that is in it."""
+_SIZE = 4 * _SLOT
 _FIELDS = struct.Struct("<8sIQQ")
+_ENTRY = struct.Struct("<8sQQ")
 _CRC = struct.Struct("<I")
 _MAGIC = b"vmmrmark"
+_ENTRY_MAGIC = b"vmmrlast"
 _FORMAT = 1
 
 
@@ -35,6 +41,8 @@ class Mark:
     """Of the last entry that was acknowledged."""
     pruned: int
     """Entries up to this one may be gone, for no version needs them."""
+    checksum: int | None = field(default=None, compare=False)
+    """Of the entry `sequence`, as it is in its row; None if it is not known."""
 
     @property
     def needs_journal(self) -> bool:
@@ -42,7 +50,9 @@ class Mark:
         return self.sequence > self.pruned
 
     def joined(self, other: "Mark") -> "Mark":
-        return Mark(max(self.sequence, other.sequence), max(self.pruned, other.pruned))
+        """Return a mark of all that either says; of the same last entry, what `other` knows."""
+        later = other if other.sequence >= self.sequence else self
+        return Mark(later.sequence, max(self.pruned, other.pruned), later.checksum)
 
 
 NOTHING = Mark(0, 0)
@@ -64,7 +74,8 @@ def read(journal: Path) -> Mark | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ArtifactError(path, error.strerror or str(error)) from error
+        remedy = f"if it is lost, or no file, remove it, and `vmmr-search repair {journal.parent}` makes it anew"
+        raise ArtifactError(path, error.strerror or str(error), remedy) from error
     slots = _slots(content)
     if not slots:
         raise _unreadable(journal, content)
@@ -86,8 +97,7 @@ def create(journal: Path, mark: Mark) -> None:
     path = path_of(journal)
     draft = path.with_name(f".{NAME}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(2 * _packed(mark))
-        flush(draft)
+        _write_new(draft, mark)
         with suppress(FileExistsError):
             os.link(draft, path)
     finally:
@@ -96,11 +106,20 @@ def create(journal: Path, mark: Mark) -> None:
 
 
 def replace(journal: Path, mark: Mark) -> None:
-    """Put a mark beside a journal in place of whatever is there."""
+    """Put a mark beside a journal in place of whatever is there, by one rename."""
     path = path_of(journal)
-    with suppress(FileNotFoundError):
-        path.unlink()
-    create(journal, mark)
+    draft = path.with_name(f".{NAME}.{os.getpid()}.tmp")
+    try:
+        _write_new(draft, mark)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    flush_one(path.parent)
+
+
+def _write_new(path: Path, mark: Mark) -> None:
+    path.write_bytes(2 * _packed(mark) + 2 * _packed_entry(mark))
+    flush(path)
 
 
 def advance(journal: Path, mark: Mark) -> None:
@@ -131,7 +150,7 @@ class MarkFile:
 
     def read(self) -> Mark:
         """Return the mark as it is now. Raise ArtifactError if it is damaged, or if the file was removed."""
-        if not os.fstat(self._descriptor).st_nlink:
+        if not os.fstat(self._descriptor).st_nlink and not path_of(self._journal).exists():
             raise missing(self._journal)
         return max(self._read().values())
 
@@ -149,15 +168,17 @@ class MarkFile:
 
     def _write(self, mark: Mark) -> None:
         older = min((0, 1), key=lambda slot: self._slots.get(slot, NOTHING))
-        packed, at = _packed(mark), older * _SLOT
-        os.pwrite(self._descriptor, packed, at)
+        content = bytearray(self._content.ljust(_SIZE, b"\0"))
+        for packed, at in ((_packed_entry(mark), _entry_at(older)), (_packed(mark), older * _SLOT)):
+            os.pwrite(self._descriptor, packed, at)
+            content[at : at + _SLOT] = packed
         os.fdatasync(self._descriptor)
-        self._content = self._content[:at] + packed + self._content[at + _SLOT :]
+        self._content = bytes(content)
         self._slots = {**self._slots, older: mark}
 
     def _read(self) -> dict[int, Mark]:
         """Return the slots that are as they were written; what was read before is not unpacked again."""
-        content = os.pread(self._descriptor, 2 * _SLOT, 0)
+        content = os.pread(self._descriptor, _SIZE, 0)
         if content != self._content:
             self._content, self._slots = content, _slots(content)
         if not self._slots:
@@ -180,8 +201,22 @@ def missing(journal: Path) -> ArtifactError:
 
 
 def _packed(mark: Mark) -> bytes:
-    fields = _FIELDS.pack(_MAGIC, _FORMAT, mark.sequence, mark.pruned)
+    return _block(_FIELDS.pack(_MAGIC, _FORMAT, mark.sequence, mark.pruned))
+
+
+def _packed_entry(mark: Mark) -> bytes:
+    """Return the block that tells which entry a mark's last one is; zeros if that is not known."""
+    if mark.checksum is None:
+        return bytes(_SLOT)
+    return _block(_ENTRY.pack(_ENTRY_MAGIC, mark.sequence, mark.checksum))
+
+
+def _block(fields: bytes) -> bytes:
     return (fields + _CRC.pack(zlib.crc32(fields))).ljust(_SLOT, b"\0")
+
+
+def _entry_at(slot: int) -> int:
+    return (2 + slot) * _SLOT
 
 
 def _slots(content: bytes) -> dict[int, Mark]:
@@ -193,10 +228,23 @@ def _whole(content: bytes) -> dict[int, tuple[int, Mark]]:
     """Return format and mark of the slots that are as they were written, by place; of a later format the mark may be none."""
     found = {}
     for slot in range(2):
-        part = content[slot * _SLOT : (slot + 1) * _SLOT]
-        fields, rest = part[: _FIELDS.size], part[_FIELDS.size :]
-        if len(part) == _SLOT and rest == _CRC.pack(zlib.crc32(fields)).ljust(len(rest), b"\0"):
-            magic, form, sequence, pruned = _FIELDS.unpack(fields)
-            if magic == _MAGIC:
-                found[slot] = (form, Mark(sequence, pruned))
+        if fields := _fields(content, slot * _SLOT, _FIELDS, _MAGIC):
+            form, sequence, pruned = fields
+            found[slot] = (form, Mark(sequence, pruned, _checksum(content, slot, sequence)))
     return found
+
+
+def _checksum(content: bytes, slot: int, sequence: int) -> int | None:
+    """Return the checksum of the last entry of a slot; None if its block is of another one, or not as it was written."""
+    fields = _fields(content, _entry_at(slot), _ENTRY, _ENTRY_MAGIC)
+    return fields[1] if fields and fields[0] == sequence else None
+
+
+def _fields(content: bytes, at: int, kind: struct.Struct, magic: bytes) -> tuple[int, ...]:
+    """Return what a block holds after its magic number; nothing if it is not as it was written."""
+    block = content[at : at + _SLOT]
+    fields, rest = block[: kind.size], block[kind.size :]
+    if len(block) < _SLOT or rest != _CRC.pack(zlib.crc32(fields)).ljust(len(rest), b"\0"):
+        return ()
+    found, *others = kind.unpack(fields)
+    return tuple(others) if found == magic else ()

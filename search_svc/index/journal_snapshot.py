@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from search_svc.index import journal_mark
-from search_svc.index.journal_errors import damaged, ends_early
-from search_svc.index.journal_format import COLUMNS, INSERT, Meta, Row, is_true, row_of, schema, set_up
+from search_svc.index.journal_errors import another, damaged, ends_early
+from search_svc.index.journal_format import COLUMNS, FORMAT, INSERT, Meta, Row, is_true, row_of, schema, set_up
 from search_svc.index.journal_mark import Mark
 
 ALL = 1 << 62
@@ -45,6 +45,11 @@ class Snapshot:
                 raise damaged(path, text)
         return cls(connection, path, form, meta, last)
 
+    def mark(self) -> Mark:
+        """Return the mark of a journal of which all that is seen counts as acknowledged."""
+        # An upgrade from an earlier format changes the checksums.
+        return mark_of(self.connection) if self.format == FORMAT else Mark(self.last, self.meta.pruned)
+
     def check(self, mark: Mark | None) -> None:
         """Raise ArtifactError if something that was acknowledged is missing; `mark` was read before the transaction began."""
         if mark is None:
@@ -56,6 +61,18 @@ class Snapshot:
         if self.meta.pruned < mark.pruned:
             text = f"it says it was pruned up to {self.meta.pruned}, and that was {mark.pruned} already"
             raise damaged(self.path, text)
+        if self.holds_another(mark):
+            raise another(self.path, mark)
+
+    def holds_another(self, mark: Mark) -> bool:
+        """Return whether the entry of the mark's number is as it was written, and another than the one that was acknowledged."""
+        if mark.checksum is None or self.format == 1:
+            return False
+        there = self.connection.execute("SELECT checksum FROM entries WHERE sequence = ?", (mark.sequence,)).fetchone()
+        if there is None or there[0] == mark.checksum:
+            return False
+        sql = f"SELECT {COLUMNS} FROM entries WHERE sequence = ?"
+        return is_true(self.connection.execute(sql, (mark.sequence,)).fetchone(), self.format)
 
     def rows(self, more: str, *values: Any) -> Iterator[Row]:
         """Rows of entries that are as they were written. Raises ArtifactError at one that is not."""
@@ -128,9 +145,11 @@ def _meta_of(rows: dict[str, Any], path: Path, format_: int) -> Meta:
 
 def mark_of(connection: sqlite3.Connection) -> Mark:
     """Return the mark of a journal of FORMAT once the transaction is committed; `meta` was checked when it began."""
-    more = "(SELECT max(sequence) FROM entries)"
-    ((pruned, highest),) = connection.execute(f"SELECT value, {more} FROM meta WHERE name = 'pruned'")
-    return Mark(max(highest or 0, pruned), pruned)
+    last = "(SELECT max(sequence) FROM entries)"
+    columns = f"value, {last}, (SELECT checksum FROM entries WHERE sequence = {last})"
+    ((pruned, highest, checksum),) = connection.execute(f"SELECT {columns} FROM meta WHERE name = 'pruned'")
+    highest = highest or 0
+    return Mark(max(highest, pruned), pruned, checksum if highest >= pruned else None)
 
 
 def upgrade(old: Snapshot) -> None:

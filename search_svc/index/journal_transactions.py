@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from search_svc.index import journal_format, journal_mark
-from search_svc.index.journal_errors import CommitError, error_code
-from search_svc.index.journal_file import connect_to_write
+from search_svc.index.journal_errors import CommitError, error_code, replaced
+from search_svc.index.journal_file import connect_to_write, files
 from search_svc.index.journal_mark import MarkFile
 from search_svc.index.journal_snapshot import Snapshot, mark_of
 from search_svc.index.turns import Turns
@@ -34,6 +34,7 @@ class JournalTransactions:
             self._turns = Turns(self.connection, path)
             try:
                 self._mark = MarkFile(path)
+                self._opened = _in_place(path)
             except BaseException:
                 self._turns.close()
                 raise
@@ -67,6 +68,7 @@ class JournalTransactions:
             snapshot = Snapshot.of(self.connection, self._path)
             # Nobody else commits now, so the mark cannot have passed what is seen here.
             mark = self._mark.read()
+            self._check_in_place()
             snapshot.check(mark)
             if snapshot.last > mark.sequence:
                 # Nobody was told of its end, which may not be on the disk: with any change SQLite flushes the whole log.
@@ -77,6 +79,11 @@ class JournalTransactions:
             with suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
             raise
+
+    def _check_in_place(self) -> None:
+        """Raise ArtifactError if a file of the journal is not the one any more that this connection has open."""
+        if _in_place(self._path) != self._opened:
+            raise replaced(self._path)
 
     def _commit(self) -> None:
         mark = mark_of(self.connection)
@@ -90,3 +97,13 @@ class JournalTransactions:
             self._mark.advance(mark)
         except OSError as error:
             raise CommitError(f"{journal_mark.NAME}: {error.strerror or error}") from error
+
+
+def _in_place(path: Path) -> list[tuple[int, int]]:
+    """Return which files are a journal's database, log and mark now: a process that has others open writes what nobody will read."""
+    found = []
+    for file in (*files(path)[:2], journal_mark.path_of(path)):
+        with suppress(FileNotFoundError):
+            there = file.stat()
+            found.append((there.st_dev, there.st_ino))
+    return found

@@ -14,14 +14,14 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark
+from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.index_dir import current, only_builder
-from search_svc.index.journal_absence import held
+from search_svc.index.journal_absence import held, was_written
 from search_svc.index.journal_check import reaches
 from search_svc.index.journal_errors import ERRORS
 from search_svc.index.journal_format import Meta, Row
@@ -54,7 +54,7 @@ def repair(index_dir: Path) -> Saved | None:
     """
     path = index_dir / journal_file.FILE
     there = any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path)))
-    if not there and not held(index_dir):
+    if not there and not held(index_dir) and not was_written(path):
         raise CommandError(f"{path}: there is no journal")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
@@ -76,8 +76,10 @@ def _repaired(index_dir: Path, path: Path) -> Saved | None:
     journal_mark.refuse_later_format(path)
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            if _is_well(copy) and reaches(copy, held(index_dir)):
+            lost = was_written(path) and not _content(copy)
+            if not lost and _is_well(copy) and reaches(copy, held(index_dir)):
                 return None
+            _leave_out_anothers(path, copy)
             _repair(index_dir, path, copy)
     return _take_place(path)
 
@@ -129,6 +131,41 @@ def _content(path: Path) -> bool:
     return any(file.exists() and file.stat().st_size for file in journal_file.files(path)[:2])
 
 
+def _leave_out_anothers(path: Path, copy: Path) -> None:
+    """Remove the copy of the log if it is of another journal. Raise CommandError if the database is, or if it cannot be told which is."""
+    mark = _marked(copy)
+    if not (_seen(copy, lambda snapshot: snapshot.holds_another(mark)) or _only_another_is_there(copy, mark)):
+        return
+    journal_file.files(copy)[1].unlink(missing_ok=True)
+    if not _seen(copy, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark)):
+        text = f"{path}: it, or its log {journal_file.files(path)[1].name}, is of another index, or was put back from before a repair"
+        raise CommandError(
+            f"{text}, and nothing was changed: `vmmr-search restore` makes an index of a backup; or put the right one in its place, or move "
+            f"the wrong one away, and repair again; who wants what is there all the same moves {journal_mark.path_of(path)} away, too"
+        )
+
+
+def _only_another_is_there(copy: Path, mark: Mark) -> bool:
+    """Return whether the pages have entries of the mark's number, and none is the one that was acknowledged."""
+    there = salvage.rows(*journal_file.files(copy)[:2]).get(mark.sequence, ()) if mark.checksum is not None else ()
+    return bool(there) and all(row[-1] != mark.checksum for row in there)
+
+
+def _seen(copy: Path, question: Callable[[Snapshot], bool]) -> bool:
+    """Return the answer to a question about what SQLite sees of a journal; False if it sees nothing."""
+    with suppress(*ERRORS, ArtifactError):
+        if connection := journal_file.connect_to_read(copy):
+            with closing(connection):
+                return question(Snapshot.of(connection, copy))
+    return False
+
+
+def _marked(path: Path) -> Mark:
+    with suppress(ArtifactError):
+        return journal_mark.read(path) or journal_mark.NOTHING
+    return journal_mark.NOTHING
+
+
 def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     """Make the new journal, whole and on the disk."""
     manifest = stated(index_dir, current(index_dir))
@@ -162,8 +199,10 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
 
 def _check_made(connection: sqlite3.Connection, path: Path, made: Path, mark: Mark | None) -> None:
     """Raise CommandError if what was made would be refused, in the place of the damaged one, by those who open it."""
+    # The last entry may be lost, and another in its place.
+    numbers = replace(mark, checksum=None) if mark else journal_mark.NOTHING
     try:
-        with reading(connection, made, mark or journal_mark.NOTHING) as snapshot:
+        with reading(connection, made, numbers) as snapshot:
             _check_all(snapshot)
     except (*ERRORS, ArtifactError) as error:
         text = f"{path}: nothing was changed, for what was saved of it would be refused ({error}): restore a backup"
@@ -211,14 +250,7 @@ def _notes(path: Path) -> Path:
 
 
 def _set_mark(path: Path, mark: Mark) -> None:
-    try:
-        there = journal_mark.read(path)
-    except ArtifactError:
-        there = None
-    if there is None:
-        journal_mark.replace(path, mark)
-    else:
-        journal_mark.advance(path, mark)
+    journal_mark.replace(path, _marked(path).joined(mark))
 
 
 def _damaged(path: Path) -> Path:
@@ -238,6 +270,6 @@ def _count(made: Path) -> tuple[int, list[int], Mark]:
     with closing(sqlite3.connect(made)) as connection:
         found = connection.execute("SELECT sequence, item_id FROM entries ORDER BY sequence").fetchall()
         snapshot = Snapshot.of(connection, made)
-        mark = Mark(snapshot.last, snapshot.meta.pruned)
+        mark = snapshot.mark()
     lost = [number for number, item_id in found if item_id == journal_format.LOST]
     return len(found) - len(lost), lost, mark

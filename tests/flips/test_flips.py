@@ -9,6 +9,7 @@ import pytest
 from search_svc.index.journal import StoredItem
 from tests.flips.__main__ import main
 from tests.flips.asking import WrongError, ask
+from tests.flips.damage import another, content, damages
 from tests.flips.scenes import Expected, build_all
 from tests.flips.trial import (
     REFUSED,
@@ -34,6 +35,11 @@ def scenes(tmp_path_factory):
     return {scene.name: scene for scene in build_all(tmp_path_factory.mktemp("scenes"))}
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return another(tmp_path_factory.mktemp("other"))
+
+
 @pytest.fixture
 def table(scenes, tmp_path, request):
     return Table(scenes[getattr(request, "param", "pruned")], tmp_path)
@@ -56,6 +62,19 @@ def test_one_flipped_bit_is_answered_right_or_refused_by_name(table):
             outcome = table.attempt(way, place)
             if outcome.kind not in (RIGHT, REFUSED):
                 bad.append((way, place, outcome))
+    assert not bad
+
+
+@pytest.mark.parametrize("table", ["killed", "pruned", "versions", "backup"], indirect=True)
+def test_more_damage_than_a_bit_is_answered_right_or_refused_by_name(table, scenes, other):
+    rng = random.Random(table.scene.name)
+    before = content(scenes["stopped"].index)
+    bad = []
+    for damage in damages(table.scene, before, other, rng):
+        way = rng.choice(table.scene.ways)
+        outcome = table.attempt(way, damage)
+        if outcome.kind not in (RIGHT, REFUSED):
+            bad.append((way, damage.kind, damage.file, outcome))
     assert not bad
 
 

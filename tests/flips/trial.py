@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from search_svc.__main__ import PROGRAM, parser
 from search_svc.index.base import VersionBase
@@ -36,6 +37,25 @@ class Place:
     offset: int
     bit: int
 
+    most_lost = 1
+    """Entries that this can cost at most: one that is damaged is found wherever it is."""
+
+    def damaged(self, file: str, whole: bytes) -> bytes | None:
+        """Return what is in a file of the index instead; None if it is not there."""
+        return flipped(whole, self) if file == self.file else whole
+
+
+class Harm(Protocol):
+    """What is wrong with an index."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def most_lost(self) -> float: ...
+
+    def damaged(self, file: str, whole: bytes) -> bytes | None: ...
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -49,13 +69,14 @@ class Table:
     def __init__(self, scene: Scene, directory: Path) -> None:
         self.scene = scene
         self.index = directory / "index"
+        self._most_lost: float = 0
         self._elsewhere = directory / "elsewhere"
         self._content = {path.relative_to(scene.index): path.read_bytes() for path in files(scene.index)}
         self._folders = [path.relative_to(scene.index) for path in folders(scene.index)]
         shutil.copytree(scene.index, self.index, dirs_exist_ok=True)
 
-    def lay(self, place: Place | None = None) -> None:
-        """Makes the index what the scene is, but for one bit."""
+    def lay(self, harm: Harm | None = None) -> None:
+        """Makes the index what the scene is, but for that."""
         shutil.rmtree(self._elsewhere, ignore_errors=True)
         for path in files(self.index):
             if path.relative_to(self.index) not in self._content:
@@ -67,15 +88,18 @@ class Table:
             (self.index / name).mkdir(parents=True, exist_ok=True)
         for name, whole in self._content.items():
             path = self.index / name
-            content = flipped(whole, place) if place and place.file == str(name) else whole
-            if not path.exists() or path.read_bytes() != content:
+            content = harm.damaged(str(name), whole) if harm else whole
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.read_bytes() != content:
                 path.unlink(missing_ok=True)
                 path.write_bytes(content)
 
-    def attempt(self, way: str, place: Place | None = None) -> Outcome:
-        """What comes of it when this is done with the index with that bit flipped."""
-        self.lay(place)
-        name = Path(place.file).name if place else ""
+    def attempt(self, way: str, harm: Harm | None = None) -> Outcome:
+        """What comes of it when this is done with the index with that harm done to it."""
+        self.lay(harm)
+        self._most_lost = harm.most_lost if harm else 0
+        name = Path(harm.file).name if harm else ""
         try:
             WAYS[way](self)
         except WrongError as error:
@@ -116,7 +140,7 @@ class Table:
             return
         if "saved" in text:
             check_what_is_left(self.index, self.scene.expected, text)
-            check_how_much_is_lost(self.index, self.scene.expected, text)
+            check_how_much_is_lost(self.index, self.scene.expected, text, self._most_lost)
             text += " (all that is told to be saved is as it was; a backup has the rest)"
         raise CommandError(text)
 
@@ -133,10 +157,10 @@ def check_what_is_left(index: Path, expected: Expected, text: str) -> None:
         raise WrongError(f"repair ends with code 1, and says: {text}")
 
 
-def check_how_much_is_lost(index: Path, expected: Expected, text: str) -> None:
-    """Raises WrongError if a bit cost more than an entry, which is found wherever it is, or the items that differ are more than was told."""
+def check_how_much_is_lost(index: Path, expected: Expected, text: str, most: float = 1) -> None:
+    """Raises WrongError if more was lost than a bit can cost, or the items that differ are more than was told."""
     told = int(found[1]) if (found := _LOST.search(text)) else 0
-    if told > 1:
+    if told > most:
         raise WrongError(f"one bit cost {told} entries ({text})")
     after, _ = what_is_left(index)
     items = expected.items

@@ -726,6 +726,51 @@ class TestMark:
         (outcome,) = journal.commit([Add({"y": stored()})])
         assert "journal.mark: is missing" in str(outcome)
 
+    @pytest.mark.parametrize("how", ["replaced", "moved"])
+    @pytest.mark.parametrize("name", ["journal.db", "journal.db-wal", "journal.mark"])
+    def test_a_writer_that_is_open_acknowledges_nothing_where_nobody_will_read_it(self, tmp_path, name, how):
+        index = tmp_path / "index"
+        index.mkdir()
+        journal = writer(index)
+        journal.commit([Add({"x": stored()})])
+        if how == "replaced":
+            shutil.copy(index / name, index / "copy")
+            (index / "copy").replace(index / name)
+        else:
+            index.rename(tmp_path / "aside")
+            shutil.copytree(tmp_path / "aside", index)
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert "was moved, removed or replaced while it was open" in str(outcome)
+        assert "y" not in replayed(index)
+
+    def test_tells_a_log_of_another_index_which_holds_no_less(self, tmp_path):
+        index, other = tmp_path / "index", tmp_path / "other"
+        for directory, number in ((index, 3), (other, 5)):
+            directory.mkdir()
+            journal = writer(directory)
+            for n in range(number):
+                journal.commit([Add({f"{directory.name} {n}": stored()})])
+            shutil.copytree(directory, tmp_path / f"{directory.name} left")
+        left = tmp_path / "index left"
+        shutil.copy(tmp_path / "other left" / "journal.db-wal", left)
+        with pytest.raises(
+            ArtifactError, match=r"journal\.db: holds another entry 3 .* of another index.*`vmmr-search repair"
+        ):
+            Journal.open(left)
+        (outcome,) = written(left, Add({"x": stored()}))
+        assert "holds another entry 3" in str(outcome)
+
+    def test_one_of_an_earlier_release_tells_no_entry_until_the_next_write(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}), Add({"y": stored()}))
+        mark, path = tmp_path / "journal.mark", tmp_path / "journal.db"
+        mark.write_bytes(mark.read_bytes()[:8192])
+        assert (journal_mark.read(path), journal_mark.read(path).checksum) == (Mark(2, 0), None)
+        assert replayed(tmp_path).keys() == {"x", "y"}
+        written(tmp_path, Add({"z": stored()}))
+        with closing(sqlite3.connect(path)) as connection:
+            ((checksum,),) = connection.execute("SELECT checksum FROM entries WHERE sequence = 3")
+        assert (journal_mark.read(path), journal_mark.read(path).checksum) == (Mark(3, 0), checksum)
+
     def test_a_write_whose_mark_does_not_get_on_the_disk_may_be_there(self, tmp_path, monkeypatch):
         def fail(*_):
             raise OSError(5, "Input/output error")

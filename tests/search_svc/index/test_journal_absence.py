@@ -121,7 +121,7 @@ class TestARepair:
 class TestAnAcceptedLoss:
     def test_goes_on_after_what_versions_hold(self, robbed):
         assert (accept_gone(robbed), accept(robbed)) == (2, 0)
-        assert (accept_gone(robbed), accept(robbed)) == (0, 0)
+        assert (accept_gone(robbed), accept(robbed)) == (None, 0)
         with Journal.open(robbed) as journal:
             assert (journal.sequence(), journal.pruned) == (2, 2)
         assert compact(robbed) is None
@@ -138,7 +138,7 @@ class TestAnAcceptedLoss:
             accept_gone(robbed)
 
     def test_is_none_if_nothing_was_lost(self, compacted, built):
-        assert (accept_gone(compacted), accept_gone(built)) == (0, 0)
+        assert (accept_gone(compacted), accept_gone(built)) == (None, None)
 
 
 class TestWhereNoneWasLost:
@@ -164,3 +164,36 @@ class TestWhereNoneWasLost:
         restore(str(tmp_path / "backups"), restored := tmp_path / "restored", 2)
         assert folders.gallery(restored)[0].state == State.OK
         assert [outcome.sequence for outcome in write(restored, Add({"d": stored()}))] == [3]
+
+
+class TestThatNoVersionHoldsAnythingOf:
+    """The lock alone tells of it."""
+
+    @pytest.fixture
+    def unheld(self, built, tmp_path):
+        index = shutil.copytree(built, tmp_path / "index")
+        write(index, Add({"a": stored()}))
+        for name in ("journal.db", "journal.mark"):
+            (index / name).unlink()
+        return index
+
+    def test_it_is_missed_by_who_reads_and_who_writes(self, unheld):
+        gone = r"journal\.db: is missing, and journal\.lock beside it tells that it was written to.*restore.*repair.*--accept-loss"
+        with pytest.raises(ArtifactError, match=gone):
+            Journal.open(unheld)
+        (outcome,) = written(unheld, Add({"b": stored()}), base=base_of(unheld))
+        assert "is missing, and journal.lock" in str(outcome)
+
+    def test_it_is_repaired_once_and_that_is_told(self, unheld):
+        saved = repair(unheld)
+        assert (saved.entries, saved.lost) == (0, [])
+        assert saved.unknown == ["up to which entry it was acknowledged cannot be read: any after 0 are lost"]
+        assert repair(unheld) is None
+        assert write(unheld, Add({"b": stored()}))[0].sequence == 1
+
+    def test_the_loss_is_accepted_once(self, unheld):
+        assert (accept_gone(unheld), accept_gone(unheld)) == (0, None)
+        assert write(unheld, Add({"b": stored()}))[0].sequence == 1
+
+    def test_an_index_that_nobody_has_written_to_has_none(self, built):
+        assert Journal.open(built).sequence() == 0

@@ -454,7 +454,7 @@ def reader(index):
 
 
 class TestKilled:
-    @pytest.mark.parametrize("step", range(6))
+    @pytest.mark.parametrize("step", range(7))
     def test_between_any_two_steps_the_next_repair_saves_what_the_first_would_have(self, index, monkeypatch, step):
         with contextlib.closing(sqlite3.connect(index / "journal.db")) as other, other:
             other.execute("UPDATE entries SET label = 'flipped' WHERE item_id = '42 2'")
@@ -465,7 +465,7 @@ class TestKilled:
             with contextlib.suppress(Killed):
                 repair(index)
         saved = repair(index)
-        if step == 5:
+        if step == 6:
             assert saved is None, "more steps than were tried"
         else:
             assert (saved.entries, saved.lost) == (350, [171])
@@ -488,3 +488,44 @@ class TestKilled:
         assert unended in str(outcome)
         assert command(index).returncode == 1
         assert written(index, Add({"new": stored()}), base=DictBase(journal_sequence=50))[0].sequence == 401
+
+
+@pytest.fixture(params=[0, 50])
+def left(request, index, tmp_path):
+    """The journal of 400 entries and one more, as a killed process leaves it, and in its place the log of another index."""
+    writer_of_it = writer(index, base=DictBase(journal_sequence=50))
+    writer_of_it.commit([Add({"last": stored()})])
+    left = shutil.copytree(index, tmp_path / "left")
+    other = tmp_path / "other"
+    other.mkdir()
+    written(other, *(Add({f"{n} {part}": stored(number=n + 7) for part in range(4)}) for n in range(100)))
+    prune(other, request.param)
+    writer_of_other = writer(other, base=DictBase(journal_sequence=50))
+    writer_of_other.commit([Add({"other": stored()})])
+    shutil.copy(other / "journal.db-wal", left)
+    return left
+
+
+def test_what_a_log_of_another_index_has_taken_the_place_of_is_told_and_nothing_changed(left):
+    before = {path: path.read_bytes() for path in left.glob("journal.*")}
+    with pytest.raises(
+        CommandError, match=r"journal\.db-wal, is of another index, .*nothing was changed.*restore.*journal\.mark away"
+    ):
+        repair(left)
+    assert {path: path.read_bytes() for path in left.glob("journal.*") if path in before} == before
+
+
+def test_a_log_of_another_index_is_left_out_if_all_is_there_without_it(index, tmp_path):
+    before = replayed(index, DictBase(journal_sequence=50))
+    other = tmp_path / "other"
+    other.mkdir()
+    journal = writer(other)
+    for n in range(401):
+        journal.commit([Add({f"other {n}": stored(number=n)})])
+    shutil.copy(other / "journal.db-wal", index)
+    with pytest.raises(ArtifactError, match="repair"):
+        Journal.open(index)
+    saved = repair(index)
+    assert (saved.lost, saved.unknown) == ([], [])
+    assert replayed(index, DictBase(journal_sequence=50)) == before
+    assert repair(index) is None
