@@ -108,7 +108,7 @@ def translate_sqlite_errors(path: Path, damaged: Callable[[Path, str], ArtifactE
             raise damaged(path, str(error)) from error
         if isinstance(error, sqlite3.Error) and error_code(error) in _OF_THE_DISK:
             raise unusable(path, str(error)) from error
-        raise ArtifactError(path, str(error)) from error
+        raise ArtifactError(path, str(error), _way_out(path)) from error
 
 
 def unwritable(path: Path, error: Exception) -> ServiceError:
@@ -123,4 +123,7 @@ def unwritable(path: Path, error: Exception) -> ServiceError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         text = f"{path.name} is being written by another process: nothing was written"
         return ServiceError(Reason.JOURNAL_UNWRITABLE, text, retry_after_s=1.0)
-    return ServiceError(Reason.JOURNAL_UNWRITABLE, f"{path.name} cannot be written ({error}): nothing was written")
+    text = f"{path.name} cannot be written ({error}): nothing was written"
+    if code == sqlite3.SQLITE_READONLY:
+        text += "; who runs the server sees that its user may write it, and mends it with `vmmr-search repair` if it is damaged"
+    return ServiceError(Reason.JOURNAL_UNWRITABLE, text)

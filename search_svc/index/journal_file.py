@@ -270,7 +270,7 @@ def _format(connection: sqlite3.Connection, path: Path) -> int:
     if not tables:
         return 0
     if application != APPLICATION:
-        raise ArtifactError(path, "is an SQLite file, but no journal of an index")
+        raise damaged(path, "it says that it is an SQLite file of another program")
     if FORMAT < found <= MOST_FORMATS:
         raise later_format(path, found)
     if not 1 <= found <= FORMAT:

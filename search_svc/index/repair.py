@@ -122,9 +122,17 @@ def _is_well(copy: Path) -> bool:
             return not (mark and mark.needs_journal) and not _content(copy)
         with closing(connection), reading(connection, copy, mark) as snapshot:
             _check_all(snapshot)
+        _check_writable(copy)
     except (*ERRORS, ArtifactError):
         return False
     return True
+
+
+def _check_writable(copy: Path) -> None:
+    """Raise sqlite3.Error if SQLite reads a journal, but takes it for one that must not be written, by what its header says."""
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
 
 
 def _content(path: Path) -> bool:

@@ -183,6 +183,15 @@ def test_the_command_fails_if_anything_was_silent(monkeypatch, capsys, silent):
     assert capsys.readouterr().out.splitlines()[2].split() == ["1", str(int(not silent)), "0", "0", str(int(silent))]
 
 
+@pytest.mark.parametrize("table", ["stopped"], indirect=True)
+@pytest.mark.parametrize("offset", [18, 19, 47, 68, 69, 70, 71])
+def test_a_header_that_says_something_else_is_refused_by_name_and_mended_by_a_repair(table, offset):
+    """How to write, and to read; the format of the schema; whose file it is: SQLite takes none of it for damage."""
+    places = [Place("stopped", "journal.db", offset, bit) for bit in (0, 3, 7)]
+    assert {table.attempt("serve", place).kind for place in places} == {REFUSED}
+    assert {table.attempt("repair", place).kind for place in places} == {RIGHT}
+
+
 def test_a_run_that_was_stopped_goes_on_and_other_settings_begin_anew(monkeypatch, tmp_path):
     out, tried = tmp_path / "flips.json", []
 
