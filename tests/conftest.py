@@ -203,5 +203,11 @@ def _connecting():
         yield connect
 
 
-run, module_run = pytest.fixture(_running), pytest.fixture(_running, scope="module")
+@pytest.fixture
+def run(tmp_path):
+    """`run("-m", "package", "command", ...)` starts a Python program, which ends before the test's folder is removed."""
+    yield from _running()
+
+
+module_run = pytest.fixture(_running, scope="module")
 connect, module_connect = pytest.fixture(_connecting), pytest.fixture(_connecting, scope="module")
