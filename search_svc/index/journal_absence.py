@@ -1,7 +1,8 @@
 """A journal that is not there although there was one: it was lost, and what was written since with it.
 
-With the journal its mark may be gone. Then versions tell, that hold entries of it, or the lock that whoever wrote to it has made beside it. A journal that was never made, or that a restored index does without
-since its version holds all that was backed up, differs: nobody wrote to it, or the mark says that a version holds all that was acknowledged.
+With the journal its mark may be gone. Then versions tell, that hold entries of it, or the lock that whoever wrote to it has made beside
+it. A journal that was never made, or that a restored index does without since its version holds all that was backed up, differs: nobody
+wrote to it, or the mark says that a version holds all that was acknowledged.
 """
 
 from pathlib import Path

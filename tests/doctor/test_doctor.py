@@ -18,6 +18,7 @@ import pytest
 import trustme
 from vmmr import TLS, Client
 
+from doctor import __main__ as command
 from doctor import folders, machine, servers
 from doctor.findings import State, guarded, lines, not_checked, ok, warn
 from search_svc.building.compaction import compact
@@ -216,6 +217,12 @@ class TestServers:
         reconnect_s = FIRST_ANSWER_S if status is grpc.StatusCode.UNAVAILABLE else None
         with Client(target, target, timeout_s=TIMEOUT_S, reconnect_s=reconnect_s) as client:
             assert servers.reach(client)[0][0].advice.startswith(advice)
+
+    def test_one_that_cannot_be_reached_is_looked_for_a_tenth_of_the_time(self, monkeypatch):
+        made = []
+        monkeypatch.setattr(command, "Client", lambda *_, **settings: made.append(settings))
+        command._client(command.parser().parse_args(["--timeout", "50"]))
+        assert [(each["timeout_s"], each["reconnect_s"]) for each in made] == [(50, 5)]
 
     def test_one_that_expects_tls_is_to_be_asked_with_it_in_the_words_of_the_command(self, serve_tls):
         target = f"127.0.0.1:{serve_tls(trustme.CA().issue_cert('127.0.0.1'))}"

@@ -5,7 +5,7 @@
 Of each file up to --most places are tried, one bit at every byte if it has no more, else a seeded sample; each as a server
 opens it, and some of them with `backup`, `compact`, `repair` and `rollback`. Exit code 1 if anything is answered wrong, or refused without naming the
 file and the way out. The lines of a file are printed, and added to --out, as soon as it is done: all of it takes hours, and the same command goes on where it
-was stopped.
+was stopped; once it has ended, it begins anew.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from tests.flips.working import attempt_all, prepare
 
 Count = collections.Counter[str]
 """How often each kind came of a flipped bit."""
-Counts = dict[str, Count]
 _CHUNK = 40
 _FEW = 50
 """Places of a file that is made anew at every start."""
@@ -62,7 +61,7 @@ def flip_all(directory: Path, args: argparse.Namespace) -> bool:
     done = {(each["index"], each["file"]) for each in table["rows"]}
     of_files = itertools.groupby(trials(directory, args, done), key=lambda trial: (trial[1][0].scene, trial[1][0].file))
     for (scene, file), tried in of_files:
-        counts: Counts = {"served": collections.Counter(), "commands": collections.Counter()}
+        counts: dict[str, Count] = {"served": collections.Counter(), "commands": collections.Counter()}
         for way, places, outcomes in tried:
             for place, outcome in zip(places, outcomes, strict=True):
                 counts["served" if way == "serve" else "commands"][outcome.kind] += 1
@@ -73,8 +72,8 @@ def flip_all(directory: Path, args: argparse.Namespace) -> bool:
         table["seconds"] += round(time.monotonic() - started)
         started = time.monotonic()
         print(*map(line, found), sep="\n", flush=True)
-        if args.out:
-            args.out.write_text(f"{json.dumps(table | {'all': row('', '', '', total(table['rows']))}, indent=1)}\n")
+        store(table, args)
+    store(table | {"ended": True}, args)
     print(line(row("", "", "", total(table["rows"]))))
     for each in table["bad"][:: max(1, len(table["bad"]) // 20)]:
         print("{kind}: {way} of {scene}/{file}, byte {offset} bit {bit}: {told}".format_map(each))
@@ -83,11 +82,17 @@ def flip_all(directory: Path, args: argparse.Namespace) -> bool:
 
 
 def begun(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the table that an earlier run with the same settings has begun, or an empty one."""
-    settings = {name: getattr(args, name) for name in ("most", "tools", "seed", "ways")}
-    new = {"machine": machine.describe(), "settings": settings, "seconds": 0, "rows": [], "bad": []}
+    """Return the table that a run with the same settings was stopped at, or an empty one."""
+    settings = {name: getattr(args, name) for name in ("most", "tools", "only", "seed", "ways")}
+    new = {"machine": machine.describe(), "settings": settings, "ended": False, "seconds": 0, "rows": [], "bad": []}
     stored = json.loads(args.out.read_text()) if args.out and args.out.exists() else new
-    return stored if stored["settings"] == settings else new
+    return stored if stored["settings"] == settings and not stored["ended"] else new
+
+
+def store(table: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.out:
+        stored = table | {"all": row("", "", "", total(table["rows"]))}
+        args.out.write_text(f"{json.dumps(stored, indent=1)}\n")
 
 
 def trials(

@@ -192,7 +192,7 @@ def test_a_header_that_says_something_else_is_refused_by_name_and_mended_by_a_re
     assert {table.attempt("repair", place).kind for place in places} == {RIGHT}
 
 
-def test_a_run_that_was_stopped_goes_on_and_other_settings_begin_anew(monkeypatch, tmp_path):
+def test_a_run_that_was_stopped_goes_on_and_one_that_had_ended_or_has_other_settings_begins_anew(monkeypatch, tmp_path):
     out, tried = tmp_path / "flips.json", []
 
     def trials(_, __, done):
@@ -213,8 +213,8 @@ def test_a_run_that_was_stopped_goes_on_and_other_settings_begin_anew(monkeypatc
     monkeypatch.setattr("tests.flips.__main__.trials", trials)
     assert run() == (["journal.db", "CURRENT"], ["journal.db"])
     assert run() == (["CURRENT"], ["journal.db", "CURRENT"])
-    assert run() == ([], ["journal.db", "CURRENT"])
     assert json.loads(out.read_text())["all"]["refused"] == 2
+    assert run() == (["journal.db", "CURRENT"], ["journal.db"])
     assert run("--seed", "1") == (["journal.db", "CURRENT"], ["journal.db"])
 
 
