@@ -13,6 +13,7 @@ INDEX/
 import json
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -160,6 +161,8 @@ def _claim(index_dir: Path, place: Path, job: Mapping[str, str]) -> tuple[str, .
         _take_back(index_dir, place)
     if begun is None or different or not (place / "version").is_dir():
         shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):  # it is a file, or a link
+            place.unlink()
         (place / "version").mkdir(parents=True)
         (place / "work").mkdir()
         atomic_write(place / "job.json", f"{json.dumps(dict(job))}\n".encode())
@@ -183,10 +186,12 @@ def _take_back(index_dir: Path, place: Path) -> None:
 
 
 def _begun(place: Path) -> dict[str, str] | None:
-    """Return the job of a draft, or None if there is no draft.
+    """Return the job of a draft, or None if there is none that can be gone on with.
 
     Raise ArtifactError if it cannot be read: the draft may be as good as built.
     """
+    if not _is_draft(place):
+        return None
     try:
         job: dict[str, str] = strict_json.loads((place / "job.json").read_bytes())
     except FileNotFoundError:
@@ -194,8 +199,17 @@ def _begun(place: Path) -> dict[str, str] | None:
     except OSError as error:
         raise ArtifactError(place / "job.json", error.strerror or str(error)) from error
     except ValueError:
-        return None  # it is no draft that can be gone on with
+        return None
     return job
+
+
+def _is_draft(place: Path) -> bool:
+    """Return whether a draft is there of what a build makes: folders and files, each where it belongs, and no links."""
+    folders = {place, place / "version", place / "work"}
+    with suppress(FileNotFoundError):
+        modes = {path: path.lstat().st_mode for path in (place, *place.rglob("*"))}
+        return all(stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode) for path, mode in modes.items())
+    return False
 
 
 def _refuse_foreign(index_dir: Path) -> None:
@@ -205,8 +219,18 @@ def _refuse_foreign(index_dir: Path) -> None:
 
 @contextmanager
 def only_builder(index_dir: Path) -> Iterator[None]:
-    """Hold the lock of the only builder during the block. Raise BuildRunningError if another process holds it."""
-    with (index_dir / "build.lock").open("w") as lock:
+    """Hold the lock of the only builder during the block.
+
+    Raise BuildRunningError if another process holds it, ArtifactError if its file cannot be written.
+    """
+    path = index_dir / "build.lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise ArtifactError(
+            path, error.strerror or str(error), "see that it is a file that this user may write"
+        ) from error
+    with lock:
         if not locked(lock.fileno()):
             raise BuildRunningError(index_dir, "another process is building an index here")
         yield

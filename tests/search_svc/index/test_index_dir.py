@@ -200,6 +200,42 @@ def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tm
     assert (place / "file").exists()
 
 
+@pytest.mark.parametrize("part", ["", "job.json", "version", "version/file", "work", "work/file"])
+@pytest.mark.parametrize("lies_there", ["another kind", "link to nothing", "link to what it was"])
+def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, part, lies_there):
+    job, index, elsewhere = {"of": "this"}, tmp_path / "index", tmp_path / "elsewhere"
+    with contextlib.suppress(ZeroDivisionError), new_version(index, job) as draft:
+        (draft.files / "file").write_text("content")
+        (draft.work / "file").write_text("content")
+        raise ZeroDivisionError
+    path = (index / "versions/.draft" / part).rename(elsewhere)
+    place = index / "versions/.draft" / part
+    if lies_there != "another kind":
+        place.symlink_to(elsewhere if "was" in lies_there else tmp_path / "nowhere")
+    elif path.is_dir():
+        place.write_text("content")
+    else:
+        place.mkdir()
+    with new_version(index, job) as draft:
+        assert [*draft.files.iterdir(), *draft.work.iterdir()] == []
+        (draft.files / "file").write_text("new")
+    assert (index / "versions/000001/file").read_text() == "new"
+    assert {file.read_text() for file in (elsewhere, *elsewhere.rglob("file")) if file.is_file()} <= {
+        "content",
+        '{"of": "this"}\n',
+    }
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_that_is_no_file_is_named_with_what_helps(tmp_path):
+    (tmp_path / "build.lock").mkdir()
+    with (
+        pytest.raises(ArtifactError, match=r"build\.lock: Is a directory: see that it is a file"),
+        index_dir.only_builder(tmp_path),
+    ):
+        pytest.fail("the block must not run")
+
+
 @pytest.mark.parametrize("part", ["versions", "versions/000001"])
 def test_of_a_part_of_an_index_the_index_is_named(tmp_path, part):
     (tmp_path / part).mkdir(parents=True)
