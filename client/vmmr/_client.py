@@ -28,7 +28,7 @@ from vmmr._gallery import (
 )
 from vmmr._photos import Photo, PhotoSource, is_url, load, load_one_of, one_car, several
 from vmmr._served import Info, LabelCount, ModelInfo
-from vmmr._threads import Flows, blocking, run
+from vmmr._threads import Flows, blocking, result_of, run
 from vmmr._types import (
     Box,
     ClassifyResult,
@@ -301,9 +301,9 @@ class Client(BaseClient):
                 self._connection.check_open()
                 running.append(flows.start(answer(entries)))
                 while len(running) == self._batches_at_once or (running and running[0].done()):
-                    yield from running.popleft().result()
+                    yield from result_of(running.popleft())
             while running:
-                yield from running.popleft().result()
+                yield from result_of(running.popleft())
         finally:
             flows.end()
 

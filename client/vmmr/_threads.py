@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from threading import Event, Lock
 from time import perf_counter
@@ -17,6 +17,9 @@ from vmmr._flows import Flow, Reply
 from vmmr._retries import Retries
 
 T = TypeVar("T")
+
+_LOOK_UP_S = 0.2
+"""Seconds between two looks at whether there was a Ctrl-C."""
 
 Send: TypeAlias = Callable[[Call[Any], str], Reply[Any]]
 """Makes a call that has a request id, and waits for the reply."""
@@ -36,6 +39,18 @@ def run(flow: Flow[T], send: Send) -> T:
                 call = flow.send(reply)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def result_of(future: "Future[T]") -> T:
+    """Wait for a future, and return its result or raise its error.
+
+    A Ctrl-C that comes just before a wait without end is not heard until that ends: the signal's handler is called between two steps of
+    Python, and there is none. On a busy machine that happens. So this looks up now and then.
+    """
+    while not future.done():
+        with suppress(TimeoutError):
+            future.result(_LOOK_UP_S)
+    return future.result()
 
 
 def patient(connection: Connection, send: Send, time_left: TimeLeft, pause: Callable[[float], object]) -> Send:

@@ -1,12 +1,15 @@
 """What is particular to the client for threads."""
 
+import _thread
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
 import pytest
 import vmmr
-from vmmr import _calls
+from vmmr import _calls, _threads
 
 
 def test_threads_share_a_client_and_each_gets_its_own_answers(services):
@@ -82,3 +85,32 @@ def test_leaving_the_with_block_closes(services):
         client.identify(b"1")
     with pytest.raises(RuntimeError, match="closed"):
         client.info()
+
+
+def test_an_interrupt_that_came_just_before_a_wait_ends_it():
+    """Python has noted it, and nothing wakes the thread that waits."""
+    future, main = Future(), threading.main_thread().ident
+
+    def interrupt():
+        while (
+            Future.result.__code__
+            not in [frame.f_code for frame, _ in traceback.walk_stack(sys._current_frames()[main])][:2]
+        ):
+            pass
+        _thread.interrupt_main()
+
+    interrupting, ending = threading.Thread(target=interrupt), threading.Timer(60, future.set_result, [None])
+    ending.start()
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        _threads.result_of(future)
+    assert not future.done()
+    ending.cancel()
+    interrupting.join()
+
+
+def test_a_future_that_fails_for_want_of_time_is_no_wait_that_goes_on():
+    future = Future()
+    future.set_exception(TimeoutError("its own"))
+    with pytest.raises(TimeoutError, match="its own"):
+        _threads.result_of(future)
