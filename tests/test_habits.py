@@ -1,5 +1,6 @@
 """What a contributor relies on: make's targets, the workflows, the hooks, the pages that list things."""
 
+import os
 import re
 import subprocess
 import sys
@@ -111,7 +112,10 @@ def test_a_test_that_hangs_outside_python_fails_by_name_and_the_others_run(tmp_p
     )
     limits = ["-o", "timeout=0", "-o", "faulthandler_timeout=10"]
     command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", *limits, "-n", "1", tmp_path]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    env = {
+        name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"
+    }  # as --basetemp, which it would remove
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert "1 failed, 1 passed" in ended.stdout
     assert re.search(r"worker '\w+' crashed while running '.*test_hanging.py::test_hangs'", ended.stdout)
     assert "Timeout (0:00:10)!" in ended.stdout + ended.stderr  # and where it hung
