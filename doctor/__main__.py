@@ -24,7 +24,7 @@ with Importing():
     from svckit.config import ConfigError
 
 _USAGE = 2
-_LOOKED_FOR = 0.1
+_LOOKED_FOR, _LEAST_LOOKED_FOR_S = 0.1, 1.0
 """The share of the time for a call for which a server that can't be reached is looked for: to see that nobody is there is an answer, too."""
 _DESCRIPTION = (
     "Checks an installation: what is installed, the model, the gallery and its disk, and the servers as a caller sees them. "
@@ -69,7 +69,7 @@ def _client(args: argparse.Namespace) -> Client:
         args.embedder,
         args.search,
         timeout_s=args.timeout,
-        reconnect_s=args.timeout * _LOOKED_FOR,
+        reconnect_s=max(_LEAST_LOOKED_FOR_S, args.timeout * _LOOKED_FOR),
         tls=settings.tls(args),
         token=token,
     )

@@ -218,11 +218,12 @@ class TestServers:
         with Client(target, target, timeout_s=TIMEOUT_S, reconnect_s=reconnect_s) as client:
             assert servers.reach(client)[0][0].advice.startswith(advice)
 
-    def test_one_that_cannot_be_reached_is_looked_for_a_tenth_of_the_time(self, monkeypatch):
+    @pytest.mark.parametrize(("timeout_s", "looked_for_s"), [(50, 5), (10, 1), (1, 1)])
+    def test_one_that_cannot_be_reached_is_looked_for_a_tenth_of_the_time(self, monkeypatch, timeout_s, looked_for_s):
         made = []
         monkeypatch.setattr(command, "Client", lambda *_, **settings: made.append(settings))
-        command._client(command.parser().parse_args(["--timeout", "50"]))
-        assert [(each["timeout_s"], each["reconnect_s"]) for each in made] == [(50, 5)]
+        command._client(command.parser().parse_args(["--timeout", str(timeout_s)]))
+        assert [(each["timeout_s"], each["reconnect_s"]) for each in made] == [(timeout_s, looked_for_s)]
 
     def test_one_that_expects_tls_is_to_be_asked_with_it_in_the_words_of_the_command(self, serve_tls):
         target = f"127.0.0.1:{serve_tls(trustme.CA().issue_cert('127.0.0.1'))}"
