@@ -11,9 +11,11 @@ INDEX/
 """
 
 import json
+import os
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -155,6 +157,8 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
 
 def _claim(index_dir: Path, place: Path, job: Mapping[str, str]) -> tuple[str, ...]:
     """Make the draft one for the job. If it was for another, return the fields in which the jobs differ."""
+    if os.path.lexists(place) and not _is_draft(place):
+        print(f"warning: {place} is damaged, and is begun anew", file=sys.stderr)
     begun = _begun(place)
     different = tuple(name for name in job if begun and begun.get(name) != job[name])
     if begun == job:
@@ -227,9 +231,8 @@ def only_builder(index_dir: Path) -> Iterator[None]:
     try:
         lock = path.open("w")
     except OSError as error:
-        raise ArtifactError(
-            path, error.strerror or str(error), "see that it is a file that this user may write"
-        ) from error
+        remedy = "whoever builds locks it: see that it is a file, and that this user may write it"
+        raise ArtifactError(path, error.strerror or str(error), remedy) from error
     with lock:
         if not locked(lock.fileno()):
             raise BuildRunningError(index_dir, "another process is building an index here")

@@ -16,7 +16,8 @@ from vmmr.label_names import canonical
 
 from search_svc.dataset.cuts import Cut
 from search_svc.index import journal_file, journal_format, journal_mark
-from search_svc.index.journal_errors import older, translate_sqlite_errors
+from search_svc.index.file_ids import FileId, file_id
+from search_svc.index.journal_errors import older, replaced, translate_sqlite_errors
 from search_svc.index.journal_format import Row
 from search_svc.index.journal_snapshot import Snapshot, reading
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row, last_rows_by_id
@@ -58,6 +59,7 @@ class Journal:
         self._on_error = on_error
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._file: FileId | None = None
         self._seen: int | None = None
         self._verified = False
 
@@ -70,8 +72,10 @@ class Journal:
         """
         journal = cls(index_dir / journal_file.FILE, on_error)
         try:
-            with journal._snapshot():
-                pass
+            with journal._snapshot() as snapshot:
+                if snapshot and snapshot.last > journal._marked().sequence:
+                    # Nobody was told of its end, which may be of another index's log, and the entry that the mark names another page's.
+                    snapshot.verify()
         except BaseException:
             journal.close()
             raise
@@ -204,8 +208,18 @@ class Journal:
                 journal_file.refuse_missing(self.path, mark, there=False)
                 yield None
                 return
-            with reading(connection, self.path, mark) as snapshot:
+            with self._replaced_if_so(), reading(connection, self.path, mark) as snapshot:
                 yield snapshot
+
+    @contextmanager
+    def _replaced_if_so(self) -> Iterator[None]:
+        """Tell of what does not fit the mark that the file was replaced, where it was since it was opened."""
+        try:
+            yield
+        except ArtifactError as error:
+            if file_id(self.path) != self._file:
+                raise replaced(self.path) from error
+            raise
 
     def _marked(self) -> journal_mark.Mark:
         """Return what is known of a journal that is not there: one that was restored need not be."""
@@ -224,6 +238,7 @@ class Journal:
             self._connection.close()
             self._connection = self._seen = None
         if self._connection is None:
+            self._file = file_id(self.path)
             self._connection = journal_file.connect_to_read(self.path)
         return self._connection
 

@@ -32,24 +32,29 @@ def held(index_dir: Path) -> int:
 
 
 def was_written(path: Path) -> bool:
-    """Return whether a journal, which is not there, was written to, although not even its mark is there."""
+    """Return whether a journal was written to of which not even the mark is there."""
     # The lock is made when both are on the disk.
-    return path.with_name(turns.FILE).exists() and journal_mark.read(path) is None
+    return path.with_name(turns.FILE).exists() and not journal_mark.path_of(path).exists()
 
 
-def refuse(path: Path, mark: Mark | None) -> None:
-    """Raise ArtifactError if a journal that is not there was lost."""
+def refuse(path: Path, mark: Mark | None, *, log: bool = False) -> None:
+    """Raise ArtifactError if a journal that is not there was lost; `log` tells whether its log is there, which may hold all of it."""
     most = most_held(path.parent)
     if most and most.journal_sequence > (mark or NOTHING).sequence:
         if (journal_mark.read(path) or NOTHING).sequence >= most.journal_sequence:
             return  # it was made since `mark` was read
-        text = f"is missing, and version {most.version} holds its entries up to {most.journal_sequence}: any that came after are lost"
+        text, lost = (
+            f"version {most.version} holds its entries up to {most.journal_sequence}",
+            "any that came after are lost",
+        )
     elif mark is None and was_written(path):
-        text = f"is missing, and {turns.FILE} beside it tells that it was written to: all that was written is lost"
+        text, lost = f"{turns.FILE} beside it tells that it was written to", "all that was written is lost"
     else:
         return
-    remedy = (
-        f"`vmmr-search restore` makes an index of a backup, which may have them; `vmmr-search repair {path.parent}`, "
-        "or `serve --accept-loss`, goes on without them"
-    )
-    raise ArtifactError(path, text, remedy)
+    repair = f"`vmmr-search repair {path.parent}`"
+    if log:
+        raise ArtifactError(
+            path, f"is missing, and {text}", f"{repair} saves what its log holds; a backup may have more"
+        )
+    remedy = f"`vmmr-search restore` makes an index of a backup, which may have them; {repair}, or `serve --accept-loss`, goes on without them"
+    raise ArtifactError(path, f"is missing, and {text}: {lost}", remedy)

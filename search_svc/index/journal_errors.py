@@ -15,6 +15,21 @@ ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _OF_THE_DISK = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
+_PASSING = {
+    sqlite3.SQLITE_BUSY: "another process is writing to it: try again",
+    sqlite3.SQLITE_LOCKED: "another process is writing to it: try again",
+    sqlite3.SQLITE_PROTOCOL: "other processes are opening it: try again",
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_NOMEM: "there is too little memory: try again",
+    sqlite3.SQLITE_INTERRUPT: "it was stopped: try again",
+}
+"""What helps where nothing is wrong with the file, by the result code."""
+
+
+class ReplacedError(ArtifactError):
+    """Other files have the names of those that a process has open: what it reads is of another time than what others write."""
+
+
 class CommitError(sqlite3.OperationalError):
     """The end of a transaction failed in a way that does not tell whether it is on the disk."""
 
@@ -71,12 +86,10 @@ def older(path: Path, last: int, sequence: int) -> ArtifactError:
     return ArtifactError(path, f"{text}: {_way_out(path)}")
 
 
-def replaced(path: Path) -> ArtifactError:
-    """Return the error for a journal of which a file was moved, removed or replaced while this process had it open."""
-    text = (
-        "or its log, or its mark, was moved, removed or replaced while it was open: what is written now would be lost"
-    )
-    return ArtifactError(
+def replaced(path: Path) -> ReplacedError:
+    """Return the error for a journal whose file or log was moved, removed or replaced while this process had it open."""
+    text = "or its log, was moved, removed or replaced while it was open: what is written now would be lost"
+    return ReplacedError(
         path, f"{text}. Stop the servers of the index, look at its files, and start them anew; a backup may have more"
     )
 
@@ -108,7 +121,8 @@ def translate_sqlite_errors(path: Path, damaged: Callable[[Path, str], ArtifactE
             raise damaged(path, str(error)) from error
         if isinstance(error, sqlite3.Error) and error_code(error) in _OF_THE_DISK:
             raise unusable(path, str(error)) from error
-        raise ArtifactError(path, str(error), _way_out(path)) from error
+        code = error_code(error) if isinstance(error, sqlite3.Error) else 0
+        raise ArtifactError(path, str(error), _PASSING.get(code) or _way_out(path)) from error
 
 
 def unwritable(path: Path, error: Exception) -> ServiceError:

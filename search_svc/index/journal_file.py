@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
-from search_svc.index import journal_absence, journal_mark
+from search_svc.index import journal_absence, journal_mark, turns
 from search_svc.index.journal_errors import damaged, error_code, gone, translate_sqlite_errors, unusable
 from search_svc.index.journal_format import APPLICATION, FORMAT, Meta, set_up
 from search_svc.index.journal_lease import JournalLease
@@ -63,6 +63,11 @@ def files(path: Path) -> tuple[Path, Path, Path]:
 def size(path: Path) -> int:
     """Return the bytes of all the files of a journal. SQLite makes and removes some as it likes."""
     return sum(map(_size, files(path)))
+
+
+def has_content(path: Path) -> bool:
+    """Return whether the database or the log of a journal holds anything."""
+    return any(_size(file) for file in files(path)[:2])
 
 
 def repaired(path: Path) -> Path:
@@ -143,13 +148,14 @@ def refuse_missing(path: Path, mark: Mark | None, *, there: bool) -> None:
         return
     if mark and mark.needs_journal:
         raise gone(path, mark)
-    journal_absence.refuse(path, mark)
+    journal_absence.refuse(path, mark, log=_has_log(path))
 
 
 def mark_copy(path: Path) -> None:
-    """Put a mark beside a copy that SQLite has made of a journal: all that it holds counts as acknowledged."""
+    """Put a mark, and a writer's lock, beside a copy that SQLite has made of a journal: all that it holds counts as acknowledged."""
     with translate_sqlite_errors(path), closing(_alone(path)) as connection:
         journal_mark.create(path, Snapshot.of(connection, path).mark())
+    turns.make_lock(path)
 
 
 def checkpoint(path: Path) -> None:

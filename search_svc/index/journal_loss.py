@@ -49,7 +49,7 @@ def accept_gone(index_dir: Path) -> int | None:
     """
     path = index_dir / journal_file.FILE
     mark = journal_mark.read(path)
-    if journal_file.size(path) or (mark and mark.needs_journal):
+    if journal_file.has_content(path) or (mark and mark.needs_journal):
         return None
     try:
         journal_absence.refuse(path, mark)

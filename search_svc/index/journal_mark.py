@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from search_svc.index.file_ids import file_id
 from svckit.artifact import ArtifactError, flush, flush_one
 
 NAME = "journal.mark"
@@ -135,6 +136,9 @@ class MarkFile:
         """Raises OSError if there is no such file, or it cannot be written."""
         self._journal = journal
         self._descriptor = os.open(path_of(journal), os.O_RDWR | os.O_CLOEXEC)
+        self._name = str(path_of(journal))
+        there = os.fstat(self._descriptor)
+        self._file_id = there.st_dev, there.st_ino
         self._content, self._slots = b"", dict[int, Mark]()
 
     def __enter__(self) -> Self:
@@ -149,9 +153,11 @@ class MarkFile:
         os.close(self._descriptor)
 
     def read(self) -> Mark:
-        """Return the mark as it is now. Raise ArtifactError if it is damaged, or if the file was removed."""
-        if not os.fstat(self._descriptor).st_nlink and not path_of(self._journal).exists():
+        """Return the mark as it is now. Raise ArtifactError if it is damaged, or if the file was removed or replaced."""
+        if (there := file_id(self._name)) is None:
             raise missing(self._journal)
+        if there != self._file_id:
+            raise ArtifactError(path_of(self._journal), "was replaced while it was open", "send the write again")
         return max(self._read().values())
 
     def advance(self, mark: Mark) -> None:

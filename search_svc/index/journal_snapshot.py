@@ -9,7 +9,7 @@ from typing import Any
 
 from search_svc.index import journal_mark
 from search_svc.index.journal_errors import another, damaged, ends_early
-from search_svc.index.journal_format import COLUMNS, FORMAT, INSERT, Meta, Row, is_true, row_of, schema, set_up
+from search_svc.index.journal_format import COLUMNS, FORMAT, INSERT, LOST, Meta, Row, is_true, row_of, schema, set_up
 from search_svc.index.journal_mark import Mark
 
 ALL = 1 << 62
@@ -65,14 +65,15 @@ class Snapshot:
             raise another(self.path, mark)
 
     def holds_another(self, mark: Mark) -> bool:
-        """Return whether the entry of the mark's number is as it was written, and another than the one that was acknowledged."""
+        """Return whether the entry of the mark's number is as it was written, and neither the one that was acknowledged nor in the place of it."""
         if mark.checksum is None or self.format == 1:
             return False
         there = self.connection.execute("SELECT checksum FROM entries WHERE sequence = ?", (mark.sequence,)).fetchone()
         if there is None or there[0] == mark.checksum:
             return False
-        sql = f"SELECT {COLUMNS} FROM entries WHERE sequence = ?"
-        return is_true(self.connection.execute(sql, (mark.sequence,)).fetchone(), self.format)
+        row = self.connection.execute(f"SELECT {COLUMNS} FROM entries WHERE sequence = ?", (mark.sequence,)).fetchone()
+        # Releases that do not know which entry the mark tells of put another in its place, where it was lost.
+        return row[1] != LOST and is_true(row, self.format)
 
     def rows(self, more: str, *values: Any) -> Iterator[Row]:
         """Rows of entries that are as they were written. Raises ArtifactError at one that is not."""

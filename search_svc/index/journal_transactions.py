@@ -4,16 +4,16 @@ On the disk means both: SQLite's COMMIT has returned, and `journal.mark` says th
 """
 
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from search_svc.index import journal_format, journal_mark
+from search_svc.index.file_ids import file_id
 from search_svc.index.journal_errors import CommitError, error_code, replaced
 from search_svc.index.journal_file import connect_to_write, files
 from search_svc.index.journal_mark import MarkFile
@@ -30,19 +30,13 @@ class JournalTransactions:
     def __init__(self, path: Path, model: str, dimension: int, after: int) -> None:
         """Open the journal, or make it, as `connect_to_write` does, and raise what that raises."""
         self._path = path
-        self.connection = connect_to_write(path, model, dimension, after)
-        try:
-            self._turns = Turns(self.connection, path)
-            try:
-                self._mark = MarkFile(path)
-                self._files = [str(file) for file in (*files(path)[:2], journal_mark.path_of(path))]
-                self._opened = _in_place(self._files)
-            except BaseException:
-                self._turns.close()
-                raise
-        except BaseException:
-            self.connection.close()
-            raise
+        with ExitStack() as opened:
+            self.connection = opened.enter_context(closing(connect_to_write(path, model, dimension, after)))
+            self._turns = opened.enter_context(closing(Turns(self.connection, path)))
+            self._mark = opened.enter_context(MarkFile(path))
+            self._names = [str(name) for name in files(path)[:2]]
+            self._files = [file_id(name) for name in self._names]
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -53,9 +47,7 @@ class JournalTransactions:
         self.close()
 
     def close(self) -> None:
-        self.connection.close()
-        self._turns.close()
-        self._mark.close()
+        self._opened.close()
 
     @contextmanager
     def transaction(self, deadline: float = math.inf) -> Iterator[Snapshot]:
@@ -67,10 +59,10 @@ class JournalTransactions:
         """
         self._turns.begin(min(deadline, time.monotonic() + LONGEST_WAIT_S))
         try:
+            self._check_in_place()
             snapshot = Snapshot.of(self.connection, self._path)
             # Nobody else commits now, so the mark cannot have passed what is seen here.
             mark = self._mark.read()
-            self._check_in_place()
             snapshot.check(mark)
             if snapshot.last > mark.sequence:
                 # Nobody was told of its end, which may not be on the disk: with any change SQLite flushes the whole log.
@@ -83,8 +75,8 @@ class JournalTransactions:
             raise
 
     def _check_in_place(self) -> None:
-        """Raise ArtifactError if a file of the journal is not the one any more that this connection has open."""
-        if _in_place(self._files) != self._opened:
+        """Raise ReplacedError if the journal or its log is not the file any more that this connection has open."""
+        if [file_id(name) for name in self._names] != self._files:
             raise replaced(self._path)
 
     def _commit(self) -> None:
@@ -99,13 +91,3 @@ class JournalTransactions:
             self._mark.advance(mark)
         except OSError as error:
             raise CommitError(f"{journal_mark.NAME}: {error.strerror or error}") from error
-
-
-def _in_place(files: list[str]) -> list[tuple[int, int]]:
-    """Return which files are a journal's database, log and mark now: a process that has others open writes what nobody will read."""
-    found = []
-    for file in files:
-        with suppress(FileNotFoundError):
-            there = os.stat(file)  # noqa: PTH116 (before every commit; a Path takes three times as long)
-            found.append((there.st_dev, there.st_ino))
-    return found

@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import assert_never
 
 from search_svc.index import journal_file, journal_format
+from search_svc.index.file_ids import file_id
 from search_svc.index.journal import StoredItem, item_of
-from search_svc.index.journal_errors import ERRORS, is_damage, older, says_nothing_of_the_file, unwritable
+from search_svc.index.journal_errors import (
+    ERRORS,
+    ReplacedError,
+    is_damage,
+    older,
+    replaced,
+    says_nothing_of_the_file,
+    unwritable,
+)
 from search_svc.index.journal_snapshot import Snapshot
 from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.last_entries import ids_of_batch, ids_of_label, last_row
@@ -34,6 +43,8 @@ class JournalWriter:
         self._on_damage = on_damage
         self._trouble = WriteTrouble(self.path)
         self._transactions: JournalTransactions | None = None
+        self._index = file_id(index_dir)
+        self._replaced: ReplacedError | None = None
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
         """Return the result of each write that is on the disk, or why it is not. Each is there whole, or not at all."""
@@ -58,6 +69,8 @@ class JournalWriter:
         self._transactions = None
 
     def _commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
+        if self._replaced:
+            return [self._replaced] * len(writes)
         try:
             base = self._base()
             with self._opened(base).transaction(max(write.deadline for write in writes)) as snapshot:
@@ -72,6 +85,9 @@ class JournalWriter:
             return [self._unwritable(error)] * len(writes)
         except ArtifactError as error:
             self._disconnect()
+            if isinstance(error, ReplacedError):
+                # The gallery that is served is not the one that is there now, and never will be.
+                self._replaced = error
             return [error] * len(writes)
         return outcomes
 
@@ -84,6 +100,8 @@ class JournalWriter:
 
     def _opened(self, base: Base) -> JournalTransactions:
         if self._transactions is None:
+            if file_id(self.path.parent) != self._index:
+                raise replaced(self.path)
             self._transactions = JournalTransactions(self.path, base.model, base.dimension, base.journal_sequence)
         return self._transactions
 

@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.journal_errors import ERRORS
-from search_svc.index.journal_format import FORMAT, Meta, Row, is_true, true_format
+from search_svc.index.journal_format import FORMAT, LOST, Meta, Row, is_true, row_of, true_format
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import read_meta
 from svckit.artifact import ArtifactError
@@ -43,7 +44,8 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
     with suppress(ArtifactError):
         mark = journal_mark.read(path)
     form = _format_of_meta(copy, marked=journal_mark.path_of(path).exists())
-    salvaged = salvage.rows(*journal_file.files(copy)[:2])
+    is_last = partial(_is_last, mark) if mark and mark.checksum is not None else None
+    salvaged = salvage.rows(*journal_file.files(copy)[:2], is_last)
     if not salvaged and FORMAT < (stated := _stated_format(copy)) <= journal_file.MOST_FORMATS:
         raise journal_file.later_format(path, stated)
     with closing(sqlite3.connect(copy, isolation_level=None)) as source:
@@ -57,6 +59,12 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
         salvaged = {number: some for number, some in salvaged.items() if number <= mark.sequence}
         # A checksum of format 1 does not cover the number.
         seen = {number: row for number, row in seen.items() if number <= mark.sequence or is_true(row, FORMAT)}
+        if is_last:
+            there = [*salvaged.pop(mark.sequence, ()), *filter(None, [seen.pop(mark.sequence, None)])]
+            seen.update((row[0], row) for row in there if is_last(row))
+            if mark.sequence not in seen and any(row[1] != LOST for row in there):
+                text = "what is there under its number is not what was acknowledged, but was never committed, or is of another index"
+                unknown.append(f"entry {mark.sequence}: {text}: then those before it may be, too")
     rows = {number: some[0] for number, some in salvaged.items() if len(some) == 1} | seen
     pruned = max(meta.pruned if meta else 0, mark.pruned if mark else 0)
     unknown += [
@@ -68,6 +76,12 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
     return Recovered(rows, meta, mark, last, unknown, remains)
+
+
+def _is_last(mark: Mark, row: Row) -> bool:
+    """Return whether a row, of any format, is the last entry that was acknowledged, of which the mark has the checksum in this one."""
+    closing = (row_of(row[0], row[1], row[2:7], closes=closes) for closes in (False, True))
+    return row[0] == mark.sequence and mark.checksum in {each[-1] for each in closing}
 
 
 def _format_of_meta(copy: Path, *, marked: bool) -> int:

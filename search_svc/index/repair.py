@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark, salvage
+from search_svc.index import journal_file, journal_format, journal_mark, turns
 from search_svc.index.index_dir import current, only_builder
 from search_svc.index.journal_absence import held, was_written
 from search_svc.index.journal_check import reaches
@@ -50,12 +50,15 @@ class Saved:
 def repair(index_dir: Path) -> Saved | None:
     """Repair the journal of an index; None if there was nothing to repair.
 
-    Raises CommandError if there is no journal and never was one, or a process has it open; ArtifactError if its mark is of a later format.
+    Raises CommandError if there is no journal and never was one, or a process has it open; ArtifactError if its mark is of a later format,
+    or no file.
     """
     path = index_dir / journal_file.FILE
     there = any(file.exists() for file in (*journal_file.files(path)[:2], journal_mark.path_of(path)))
     if not there and not held(index_dir) and not was_written(path):
         raise CommandError(f"{path}: there is no journal")
+    if journal_mark.path_of(path).is_dir():
+        raise ArtifactError(journal_mark.path_of(path), "is a folder, and must be a file", "remove it")
     with only_builder(index_dir):
         _check_unused(index_dir, path)
         with _alone(index_dir):
@@ -76,10 +79,9 @@ def _repaired(index_dir: Path, path: Path) -> Saved | None:
     journal_mark.refuse_later_format(path)
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            lost = was_written(path) and not _content(copy)
-            if not lost and _is_well(copy) and reaches(copy, held(index_dir)):
+            if not _is_gone(path) and _is_well(copy) and reaches(copy, held(index_dir)):
                 return None
-            _leave_out_anothers(path, copy)
+            _leave_out_anothers(index_dir, path, copy)
             _repair(index_dir, path, copy)
     return _take_place(path)
 
@@ -99,12 +101,12 @@ def _is_same(file: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _copied(path: Path) -> Iterator[Path]:
+def _copied(path: Path, *, log: bool = True) -> Iterator[Path]:
     """Yield a copy of the journal that SQLite may open: when it closes one, it drops the log behind the first damaged frame."""
-    copy = path.with_name(f".{path.name}.copy")
+    copy = path.with_name(f".{path.name}.copy" if log else f".{path.name}.without-log")
     files = journal_file.files(copy)
     try:
-        for there, file in zip(journal_file.files(path)[:2], files, strict=False):
+        for there, file in zip(journal_file.files(path)[: 1 + log], files, strict=False):
             file.unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 shutil.copyfile(there, file)
@@ -119,7 +121,7 @@ def _is_well(copy: Path) -> bool:
         mark = journal_mark.read(copy)
         connection = journal_file.connect_to_read(copy)
         if connection is None:
-            return not (mark and mark.needs_journal) and not _content(copy)
+            return not (mark and mark.needs_journal) and not journal_file.has_content(copy)
         with closing(connection), reading(connection, copy, mark) as snapshot:
             _check_all(snapshot)
         _check_writable(copy)
@@ -135,28 +137,28 @@ def _check_writable(copy: Path) -> None:
         connection.execute("ROLLBACK")
 
 
-def _content(path: Path) -> bool:
-    return any(file.exists() and file.stat().st_size for file in journal_file.files(path)[:2])
+def _is_gone(path: Path) -> bool:
+    return was_written(path) and not journal_file.has_content(path)
 
 
-def _leave_out_anothers(path: Path, copy: Path) -> None:
-    """Remove the copy of the log if it is of another journal. Raise CommandError if the database is, or if it cannot be told which is."""
+def _leave_out_anothers(index_dir: Path, path: Path, copy: Path) -> None:
+    """Remove the copy of the log if it is of another journal, or may be, and nothing is wrong without it.
+
+    Raise CommandError if the database is of another, or if it cannot be told which of both is.
+    """
     mark = _marked(copy)
-    if not (_seen(copy, lambda snapshot: snapshot.holds_another(mark)) or _only_another_is_there(copy, mark)):
-        return
-    journal_file.files(copy)[1].unlink(missing_ok=True)
-    if not _seen(copy, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark)):
+    of_another = _seen(copy, lambda snapshot: snapshot.holds_another(mark))
+    with _copied(path, log=False) as alone:
+        well = _is_well(alone) and reaches(alone, held(index_dir))
+        there = _seen(alone, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark))
+    if there and (well or of_another):
+        journal_file.files(copy)[1].unlink(missing_ok=True)
+    elif of_another:
         text = f"{path}: it, or its log {journal_file.files(path)[1].name}, is of another index, or was put back from before a repair"
         raise CommandError(
             f"{text}, and nothing was changed: `vmmr-search restore` makes an index of a backup; or put the right one in its place, or move "
             f"the wrong one away, and repair again; who wants what is there all the same moves {journal_mark.path_of(path)} away, too"
         )
-
-
-def _only_another_is_there(copy: Path, mark: Mark) -> bool:
-    """Return whether the pages have entries of the mark's number, and none is the one that was acknowledged."""
-    there = salvage.rows(*journal_file.files(copy)[:2]).get(mark.sequence, ()) if mark.checksum is not None else ()
-    return bool(there) and all(row[-1] != mark.checksum for row in there)
 
 
 def _seen(copy: Path, question: Callable[[Snapshot], bool]) -> bool:
@@ -247,6 +249,7 @@ def _take_place(path: Path) -> Saved:
     flush_one(path.parent)
     _set_mark(path, mark)
     made.replace(path)
+    turns.make_lock(path)
     flush_one(path.parent)
     notes.unlink(missing_ok=True)
     return Saved(entries, lost, remains, noted["unknown"], damaged)

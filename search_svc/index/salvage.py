@@ -5,8 +5,9 @@ behind it out of reach, and it is still there. Here every page of both files is 
 the page says it is; the checksums of entries tell what truly was one. The formats are SQLite's (https://sqlite.org/fileformat2.html).
 """
 
+import collections
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,18 @@ Pages = Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
+class _Frame:
+    """A page in the log."""
+
+    salt: bytes
+    """Another in each round: the log is written from its beginning again once all of it is in the database."""
+    number: int
+    page: bytes = field(repr=False)
+    commits: bool
+    """Whether it ends a transaction."""
+
+
+@dataclass(frozen=True)
 class _Image:
     """A page as it was at some time."""
 
@@ -37,16 +50,22 @@ class _Image:
     """Places to look for its overflow pages in, the likeliest first."""
 
 
-def rows(database: Path, log: Path) -> dict[int, list[Row]]:
+def rows(database: Path, log: Path, is_last: Callable[[Row], bool] | None = None) -> dict[int, list[Row]]:
     """Return, by sequence number, the rows of entries that are as they were written in any format: those of the newest that has one.
 
-    More than one that differ: writes that were killed before they were committed leave rows too, and the next gives their numbers anew.
+    Writes that were killed before they were committed leave rows, too, and later ones give their numbers anew. `is_last` tells which row is
+    the last that was acknowledged: if that is not behind the last commit in the log, nothing counts that is. Of some numbers there may
+    still be several that differ.
     """
+    committed, uncommitted = (
+        [row for image in images for row in _rows_of(image) if true_format(row)]
+        for images in _images(_content(database), _content(log))
+    )
+    if is_last is None or any(map(is_last, uncommitted)):  # the commit cannot be read, or it cannot be told
+        committed += uncommitted
     found: dict[int, dict[int, dict[Row, None]]] = {form: {} for form in (1, FORMAT)}
-    for image in _images(_content(database), _content(log)):
-        for row in _rows_of(image):
-            if form := true_format(row):
-                found[form].setdefault(row[0], {})[row] = None
+    for row in committed:
+        found[true_format(row)].setdefault(row[0], {})[row] = None
     return {number: list(some) for number, some in (found[1] | found[FORMAT]).items()}
 
 
@@ -54,24 +73,41 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _images(database: bytes, log: bytes) -> Iterator[_Image]:
-    """Yield pages, oldest first: frames that an earlier round has left in the log, the database, and the frames of this round."""
+def _images(database: bytes, log: bytes) -> tuple[list[_Image], list[_Image]]:
+    """Return pages that were committed, as far as the log tells, and those that were not.
+
+    Frames of an earlier round may be left in the log behind those of this one.
+    """
     base = {n + 1: database[at : at + _PAGE_SIZE] for n, at in enumerate(range(0, len(database), _PAGE_SIZE))}
-    frames = list(_frames(log))
-    rounds: tuple[list[tuple[int, bytes]], ...] = ([], [])
-    for salt, number, page in frames:
-        rounds[salt == frames[0][0]].append((number, page))
-    before, now = map(dict, rounds)
-    yield from (_Image(page, (before, base)) for _, page in rounds[0])
-    yield from (_Image(page, (base, now)) for page in base.values())
-    yield from (_Image(page, (now, base)) for _, page in rounds[1])
+    committed: list[_Image] = []
+    uncommitted: list[_Image] = []
+    ended: list[Pages] = []
+    for frames in _rounds(list(_frames(log))):
+        end = max((at for at, frame in enumerate(frames, 1) if frame.commits), default=0)
+        ended.append({frame.number: frame.page for frame in frames[:end]})
+        begun = {frame.number: frame.page for frame in frames[end:]}
+        committed += (_Image(frame.page, (ended[-1], base)) for frame in frames[:end])
+        uncommitted += (_Image(frame.page, (begun, ended[-1], base)) for frame in frames[end:])
+    committed += (_Image(page, (base, *ended)) for page in base.values())
+    return committed, uncommitted
 
 
-def _frames(log: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """Yield the salt, the page number and the page of each frame."""
+def _rounds(frames: Sequence[_Frame]) -> Iterable[Sequence[_Frame]]:
+    """Return the frames of each round by their salt; one of a salt that no other has is of the round before it."""
+    often = collections.Counter(frame.salt for frame in frames)
+    rounds: dict[bytes, list[_Frame]] = {}
+    salt = b""
+    for frame in frames:
+        salt = frame.salt if often[frame.salt] > 1 or not salt else salt
+        rounds.setdefault(salt, []).append(frame)
+    return rounds.values()
+
+
+def _frames(log: bytes) -> Iterator[_Frame]:
     for at in range(_WAL_HEADER, len(log) - _FRAME_HEADER, _FRAME_HEADER + _PAGE_SIZE):
+        number, size = (int.from_bytes(log[place : place + 4], "big") for place in (at, at + 4))
         page = log[at + _FRAME_HEADER : at + _FRAME_HEADER + _PAGE_SIZE]
-        yield log[at + 8 : at + 16], int.from_bytes(log[at : at + 4], "big"), page
+        yield _Frame(log[at + 8 : at + 16], number, page, commits=size > 0)
 
 
 def _rows_of(image: _Image) -> Iterator[Row]:

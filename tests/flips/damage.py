@@ -65,6 +65,8 @@ def damages(scene: Scene, before: Content, other: Content, rng: random.Random) -
             swapped = {one: whole[slice(*two)], two: whole[slice(*one)]}
             yield Damage("pages swapped", file, {file: _with(whole, swapped)})
     if "journal.mark" in there:
+        for content_of_it in (b"x" * len(there["journal.mark"]), b""):  # a page of it leaves the other slot
+            yield Damage("nothing of it left", "journal.mark", {"journal.mark": content_of_it})
         # Of all three nobody can tell: they are the journal of the index that they are put to.
         for some in (("journal.db",), ("journal.db-wal",), ("journal.db", "journal.db-wal")):
             yield Damage("another index's", " and ".join(some), {name: other[name] for name in some})

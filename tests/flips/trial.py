@@ -147,7 +147,8 @@ class Table:
             check_what_is_left(self.index, self.scene.expected, text)
             check_how_much_is_lost(self.index, self.scene.expected, text, self._most_lost)
             text += " (all that is told to be saved is as it was; a backup has the rest)"
-        raise CommandError(text)
+        # Here that is no way out.
+        raise CommandError(text.replace("`vmmr-search repair", "`this"))
 
 
 def check_what_is_left(index: Path, expected: Expected, text: str) -> None:

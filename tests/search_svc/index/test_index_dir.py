@@ -202,7 +202,7 @@ def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tm
 
 @pytest.mark.parametrize("part", ["", "job.json", "version", "version/file", "work", "work/file"])
 @pytest.mark.parametrize("lies_there", ["another kind", "link to nothing", "link to what it was"])
-def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, part, lies_there):
+def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, part, lies_there, capsys):
     job, index, elsewhere = {"of": "this"}, tmp_path / "index", tmp_path / "elsewhere"
     with contextlib.suppress(ZeroDivisionError), new_version(index, job) as draft:
         (draft.files / "file").write_text("content")
@@ -225,12 +225,15 @@ def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, 
         '{"of": "this"}\n',
     }
     assert not (tmp_path / "nowhere").exists()
+    assert capsys.readouterr().err == f"warning: {index}/versions/.draft is damaged, and is begun anew\n"
 
 
 def test_a_lock_that_is_no_file_is_named_with_what_helps(tmp_path):
     (tmp_path / "build.lock").mkdir()
     with (
-        pytest.raises(ArtifactError, match=r"build\.lock: Is a directory: see that it is a file"),
+        pytest.raises(
+            ArtifactError, match=r"build\.lock: Is a directory: whoever builds locks it: see that it is a file"
+        ),
         index_dir.only_builder(tmp_path),
     ):
         pytest.fail("the block must not run")

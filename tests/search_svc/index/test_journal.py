@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -18,16 +19,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_svc.index import journal_file, journal_loss, journal_mark, journal_writer
+from search_svc.index import journal_file, journal_loss, journal_mark, journal_transactions, journal_writer
 from search_svc.index.journal import Entry, Journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
+from search_svc.index.journal_transactions import JournalTransactions
 from search_svc.index.repair import _copied, _is_well
 from search_svc.index.write_trouble import WriteTrouble
 from search_svc.index.writes import Add, Delete, WriteResult
 from svckit.artifact import ArtifactError
 from svckit.errors import Reason, ServiceError
-from tests.search_svc.journals import CAR, NO_CAR, DictBase, applied, make_format_1, replayed, stored, writer, written
+from tests.search_svc.journals import (
+    CAR,
+    MODEL,
+    NO_CAR,
+    D,
+    DictBase,
+    applied,
+    make_format_1,
+    replayed,
+    stored,
+    writer,
+    written,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -727,7 +741,7 @@ class TestMark:
         assert "journal.mark: is missing" in str(outcome)
 
     @pytest.mark.parametrize("how", ["replaced", "moved"])
-    @pytest.mark.parametrize("name", ["journal.db", "journal.db-wal", "journal.mark"])
+    @pytest.mark.parametrize("name", ["journal.db", "journal.db-wal"])
     def test_a_writer_that_is_open_acknowledges_nothing_where_nobody_will_read_it(self, tmp_path, name, how):
         index = tmp_path / "index"
         index.mkdir()
@@ -739,9 +753,61 @@ class TestMark:
         else:
             index.rename(tmp_path / "aside")
             shutil.copytree(tmp_path / "aside", index)
+        for _ in range(3):
+            (outcome,) = journal.commit([Add({"y": stored()})])
+            assert "was moved, removed or replaced while it was open" in str(outcome)
+            assert "y" not in replayed(index)
+
+    def test_a_writer_goes_on_by_another_mark_that_a_process_that_accepted_a_loss_has_put_there(self, tmp_path):
+        journal = writer(tmp_path)
+        journal.commit([Add({"x": stored()})])
+        shutil.copy(tmp_path / "journal.mark", tmp_path / "copy")
+        (tmp_path / "copy").replace(tmp_path / "journal.mark")
         (outcome,) = journal.commit([Add({"y": stored()})])
-        assert "was moved, removed or replaced while it was open" in str(outcome)
-        assert "y" not in replayed(index)
+        assert "journal.mark: was replaced while it was open: send the write again" in str(outcome)
+        assert journal.commit([Add({"y": stored()})])[0].sequence == 2
+        assert journal_mark.read(tmp_path / "journal.db").sequence == 2
+
+    def test_one_that_has_not_written_yet_does_not_begin_in_another_index_s_place(self, tmp_path):
+        index = tmp_path / "index"
+        index.mkdir()
+        journal = writer(index)
+        index.rename(tmp_path / "aside")
+        index.mkdir()
+        (outcome,) = journal.commit([Add({"y": stored()})])
+        assert "replaced while it was open" in str(outcome)
+        assert list(index.iterdir()) == []
+
+    def test_a_reader_says_that_the_file_was_replaced_where_it_does_not_fit_the_mark(self, tmp_path):
+        index = tmp_path / "index"
+        index.mkdir()
+        written(index, Add({"x": stored()}))
+        with Journal.open(index) as reader:
+            index.rename(tmp_path / "aside")
+            shutil.copytree(tmp_path / "aside", index)
+            written(index, Add({"y": stored()}))
+            with pytest.raises(ArtifactError, match="replaced while it was open"):
+                reader.sequence()
+
+    def test_of_a_journal_that_is_being_written_no_repair_is_advised(self, tmp_path, monkeypatch):
+        written(tmp_path, Add({"x": stored()}))
+        journal_mark.advance(tmp_path / "journal.db", Mark(2, 0))
+        monkeypatch.setattr(journal_loss, "_PATIENCE_S", 0)
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(
+                ArtifactError, match=r"database is locked: another process is writing to it: try again$"
+            ):
+                journal_loss.accept(tmp_path)
+
+    def test_one_that_cannot_be_opened_leaves_nothing_open(self, tmp_path, monkeypatch):
+        written(tmp_path, Add({"x": stored()}))
+        gc.collect()
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        monkeypatch.setattr(journal_transactions, "file_id", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            JournalTransactions(tmp_path / "journal.db", MODEL, D, 0)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
     def test_tells_a_log_of_another_index_which_holds_no_less(self, tmp_path):
         index, other = tmp_path / "index", tmp_path / "other"

@@ -20,7 +20,7 @@ from search_svc.index.retention import roll_back
 from search_svc.index.writes import Add
 from svckit.artifact import ArtifactError
 from tests.search_svc.building.test_compaction import base_of, write
-from tests.search_svc.journals import D, replayed, stored, written
+from tests.search_svc.journals import D, replayed, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 GONE = r"journal\.db: is missing, and version 000002 holds its entries up to 2: any that came after are lost: .*restore.*repair.*--accept-loss"
@@ -190,6 +190,34 @@ class TestThatNoVersionHoldsAnythingOf:
         assert saved.unknown == ["up to which entry it was acknowledged cannot be read: any after 0 are lost"]
         assert repair(unheld) is None
         assert write(unheld, Add({"b": stored()}))[0].sequence == 1
+
+    def test_its_log_may_hold_all_of_it_and_a_repair_is_what_helps(self, built, tmp_path):
+        index = shutil.copytree(built, tmp_path / "index")
+        journal = writer(index)
+        journal.commit([Add({"a": stored()})])
+        killed = shutil.copytree(index, tmp_path / "killed")
+        for name in ("journal.db", "journal.mark"):
+            (killed / name).unlink()
+        told = r"is missing, and journal\.lock beside it tells that it was written to: `vmmr-search repair .* saves what its log holds; a backup"
+        with pytest.raises(ArtifactError, match=told):
+            Journal.open(killed)
+        assert accept_gone(killed) is None
+        assert (repair(killed).entries, replayed(killed).keys()) == (1, {"a"})
+
+    def test_what_sqlite_shares_between_processes_is_nothing_that_holds_it(self, unheld):
+        """A killed process leaves it."""
+        (unheld / "journal.db-shm").write_bytes(bytes(32768))
+        assert accept_gone(unheld) == 0
+
+    def test_one_that_was_restored_is_missed_before_anybody_writes_to_it(self, built, tmp_path):
+        index = shutil.copytree(built, tmp_path / "index")
+        write(index, Add({"a": stored()}))
+        back_up(index, str(tmp_path / "backups"))
+        restore(str(tmp_path / "backups"), restored := tmp_path / "restored")
+        for name in ("journal.db", "journal.mark"):
+            (restored / name).unlink()
+        with pytest.raises(ArtifactError, match=r"is missing, and journal\.lock"):
+            Journal.open(restored)
 
     def test_the_loss_is_accepted_once(self, unheld):
         assert (accept_gone(unheld), accept_gone(unheld)) == (0, None)

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from search_svc.building.compaction import compact
-from search_svc.index import journal_file
+from search_svc.index import journal_file, journal_format, journal_mark
 from search_svc.index import repair as repairing
 from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
 from search_svc.index.journal_loss import accept
+from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import repair
 from search_svc.index.retention import retire
@@ -281,7 +282,19 @@ def number_written_twice(built, tmp_path):
         return shutil.copytree(killed, tmp_path / "left")
 
 
-def test_of_two_entries_of_a_number_none_takes_the_place_of_that_which_was_acknowledged(number_written_twice):
+def test_of_two_entries_of_a_number_the_one_that_was_acknowledged_is_saved(number_written_twice):
+    damage(number_written_twice, 32 + 2 * FRAME + 124, name="journal.db-wal")
+    assert refuses(number_written_twice)
+    saved = repair(number_written_twice)
+    assert (saved.entries, saved.lost, saved.unknown) == (3002, [], [])
+    uris = {item.uri for item in replayed(number_written_twice).values()}
+    assert ("acknowledged" in uris, "never acknowledged" in uris) == (True, False)
+
+
+def test_of_two_entries_of_a_number_none_is_saved_if_the_mark_does_not_tell_which_was_acknowledged(
+    number_written_twice,
+):
+    journal_mark.replace(number_written_twice / "journal.db", Mark(3002, 0))  # as by an earlier release
     damage(number_written_twice, 32 + 2 * FRAME + 124, name="journal.db-wal")
     done = command(number_written_twice)
     assert done.returncode == 1
@@ -529,3 +542,133 @@ def test_a_log_of_another_index_is_left_out_if_all_is_there_without_it(index, tm
     assert (saved.lost, saved.unknown) == ([], [])
     assert replayed(index, DictBase(journal_sequence=50)) == before
     assert repair(index) is None
+
+
+@pytest.mark.parametrize("content", [b"x" * 16384, b"", bytes(4096)])
+def test_a_mark_that_cannot_be_read_is_made_anew(index, content):
+    before = replayed(index, DictBase(journal_sequence=50))
+    (index / "journal.mark").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"journal\.mark: is damaged.*`vmmr-search repair .* makes it anew"):
+        Journal.open(index)
+    saved = repair(index)
+    assert (saved.entries, saved.lost) == (350, [])
+    assert saved.unknown == ["up to which entry it was acknowledged cannot be read: any after 400 are lost"]
+    assert repair(index) is None
+    assert replayed(index, DictBase(journal_sequence=50)) == before
+
+
+def test_a_folder_in_the_mark_s_place_is_named_before_anything_is_changed(index):
+    (index / "journal.mark").unlink()
+    (index / "journal.mark").mkdir()
+    before = sorted(index.iterdir())
+    with pytest.raises(ArtifactError, match=r"journal\.mark: is a folder, and must be a file: remove it"):
+        repair(index)
+    assert sorted(index.iterdir()) == before
+
+
+class TestWhatWasNeverCommitted:
+    """A write that was killed leaves rows in the log, whose numbers the next writes give anew."""
+
+    @pytest.fixture
+    def killed(self, index):
+        """With 300 rows of a write that was killed before its commit was in the log, and two acknowledged entries over its beginning."""
+        base = DictBase(journal_sequence=50)
+        journal = writer(index, base=base)
+        journal.commit([Add({"before": stored()})])
+        journal.commit([Add({f"killed {n}": stored(number=n) for n in range(300)})])
+        left = shutil.copytree(index, index.with_name("left"))
+        log = (left / "journal.db-wal").read_bytes()
+        ends = [at for at in range(32, len(log), FRAME) if int.from_bytes(log[at + 4 : at + 8], "big")]
+        (left / "journal.db-wal").write_bytes(log[: ends[-1]])
+        (left / "journal.db-shm").unlink()
+        self.put_mark(left, index, Mark(401, 50))
+        journal = writer(left, base=base)
+        assert [journal.commit([Add({name: stored()})])[0].sequence for name in ("first", "second")] == [402, 403]
+        return shutil.copytree(left, index.with_name("killed"))
+
+    def put_mark(self, left, index, mark):
+        journal_mark.replace(left / "journal.db", mark)
+        with Journal.open(left) as journal:
+            assert journal.sequence() == mark.sequence, "the killed write is not seen"
+
+    @pytest.mark.parametrize("damaged", [["second"], ["first", "second"]])
+    def test_is_saved_in_place_of_no_entry_that_was_acknowledged(self, killed, damaged):
+        before = replayed(killed, DictBase(journal_sequence=50))
+        log = (killed / "journal.db-wal").read_bytes()
+        for name in damaged:
+            log = log.replace(name.encode() + b"honda", name.encode() + b"Honda")
+        (killed / "journal.db-wal").write_bytes(log)
+        (killed / "journal.db-shm").unlink()
+        saved = repair(killed)
+        assert (saved.lost, saved.unknown) == ([{"first": 402, "second": 403}[name] for name in damaged], [])
+        assert replayed(killed, DictBase(journal_sequence=50)) == {
+            name: item for name, item in before.items() if name not in damaged
+        }
+
+    def test_a_commit_that_cannot_be_read_was_one_all_the_same_if_the_last_entry_is_in_it(self, killed):
+        before = replayed(killed, DictBase(journal_sequence=50))
+        log = bytearray((killed / "journal.db-wal").read_bytes())
+        ends = [at for at in range(32, len(log), FRAME) if int.from_bytes(log[at + 4 : at + 8], "big")]
+        log[ends[-1] + 4 : ends[-1] + 8] = bytes(4)
+        (killed / "journal.db-wal").write_bytes(log)
+        (killed / "journal.db-shm").unlink()
+        with pytest.raises(ArtifactError, match="ends with entry 402, and entries up to 403 were acknowledged"):
+            Journal.open(killed)
+        assert repair(killed).lost == []
+        assert replayed(killed, DictBase(journal_sequence=50)) == before
+
+    def test_nor_the_rows_of_another_index(self, killed, tmp_path):
+        """What is there of the last number is not the entry that was acknowledged: so the rest may not be, either, and that is told."""
+        (killed / "journal.db-shm").unlink()
+        other = tmp_path / "other"
+        other.mkdir()
+        journal = writer(other)
+        journal.commit([Add({f"another's {n}": stored(number=n) for n in range(403)})])
+        log = bytearray((other / "journal.db-wal").read_bytes())
+        log[32] ^= 1  # SQLite sees nothing of it
+        (killed / "journal.db-wal").write_bytes(log)
+        saved = repair(killed)
+        assert 403 in saved.lost
+        assert any(
+            "entry 403: what is there under its number is not what was acknowledged" in each for each in saved.unknown
+        )
+
+
+@pytest.fixture
+def continued(built, tmp_path):
+    """An index whose log was replaced by that of another, which leaves alone the page with the last entry that was acknowledged."""
+    for name in ("ours", "theirs"):
+        shutil.copytree(built, tmp_path / name)
+        written(tmp_path / name, *(Add({f"{name} {n:04}": stored(number=n, uri=400 * "u")}) for n in range(24)))
+    journal = writer(tmp_path / "theirs")
+    journal.commit([Add({f"theirs {n:04}": stored(uri=400 * "u")}) for n in range(24, 27)])
+    shutil.copy(tmp_path / "theirs" / "journal.db-wal", tmp_path / "ours")
+    return tmp_path / "ours"
+
+
+def test_a_log_of_another_index_which_goes_on_from_ours_is_told_by_the_indexes(continued):
+    with pytest.raises(ArtifactError, match=r"journal\.db: is damaged \(.*missing from index.*vmmr-search repair"):
+        Journal.open(continued)
+    saved = repair(continued)
+    assert (saved.entries, saved.lost, saved.unknown) == (24, [], [])
+    assert replayed(continued).keys() == {f"ours {n:04}" for n in range(24)}
+
+
+def test_what_an_earlier_release_has_put_in_the_place_of_a_lost_last_entry_is_no_other_index_s(index):
+    """It does not know that the mark tells which entry was the last."""
+    with contextlib.closing(sqlite3.connect(index / "journal.db")) as connection, connection:
+        connection.execute("DELETE FROM entries WHERE sequence = 400")
+        connection.execute(journal_format.INSERT, journal_format.lost_row(400))
+    with Journal.open(index) as journal:
+        assert (journal.sequence(), journal.lost()) == (400, 1)
+    assert repair(index) is None
+
+
+def test_a_repaired_journal_that_is_lost_later_is_missed(index):
+    damage(index, b"42 2")
+    (index / "journal.lock").unlink()
+    repair(index)
+    for name in ("journal.db", "journal.mark"):
+        (index / name).unlink()
+    with pytest.raises(ArtifactError, match=r"is missing, and journal\.lock"):
+        Journal.open(index)

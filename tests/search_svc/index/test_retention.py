@@ -1,5 +1,6 @@
 """Versions that cannot be read, for a moment or for good: what is not known is not taken for nothing."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -182,9 +183,19 @@ def test_to_ask_which_versions_are_in_use_locks_none(index, monkeypatch):
     assert not any(kept.in_use for kept in versions(index))
 
 
-def test_a_draft_whose_job_cannot_be_read_is_no_reason_to_begin_anew(index):
+def test_a_draft_whose_job_cannot_be_read_is_no_reason_to_begin_anew(index, monkeypatch):
     write(index, Add({"late": stored()}))
-    (index / "versions" / ".draft" / "job.json").mkdir(parents=True)
-    with pytest.raises(ArtifactError, match=r"job\.json: "):
+    job = index / "versions" / ".draft" / "job.json"
+    job.parent.mkdir()
+    job.write_text("as good as built")
+    read = Path.read_bytes
+
+    def fails(path):
+        if path == job:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(ArtifactError, match=r"job\.json: Input/output error"):
         compact(index)
-    assert (index / "versions" / ".draft" / "job.json").exists()
+    assert job.read_text() == "as good as built"
