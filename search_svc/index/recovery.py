@@ -60,11 +60,7 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
         # A checksum of format 1 does not cover the number.
         seen = {number: row for number, row in seen.items() if number <= mark.sequence or is_true(row, FORMAT)}
         if is_last:
-            there = [*salvaged.pop(mark.sequence, ()), *filter(None, [seen.pop(mark.sequence, None)])]
-            seen.update((row[0], row) for row in there if is_last(row))
-            if mark.sequence not in seen and any(row[1] != LOST for row in there):
-                text = "what is there under its number is not what was acknowledged, but was never committed, or is of another index"
-                unknown.append(f"entry {mark.sequence}: {text}: then those before it may be, too")
+            unknown += _choose_last(salvaged, seen, mark)
     rows = {number: some[0] for number, some in salvaged.items() if len(some) == 1} | seen
     pruned = max(meta.pruned if meta else 0, mark.pruned if mark else 0)
     unknown += [
@@ -76,6 +72,19 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
     if mark is None and (form > 1 or not given):
         unknown.append(f"up to which entry it was acknowledged cannot be read: any after {last} are lost")
     return Recovered(rows, meta, mark, last, unknown, remains)
+
+
+def _choose_last(salvaged: dict[int, list[Row]], seen: dict[int, Row], mark: Mark) -> list[str]:
+    """Leave, of all that is there under the mark's number, the entry that was acknowledged alone, in `seen`; return what cannot be told."""
+    number = mark.sequence
+    there = [*salvaged.pop(number, ()), *filter(None, [seen.pop(number, None)])]
+    seen.update((number, row) for row in there if _is_last(mark, row))
+    if number in seen or all(row[1] == LOST for row in there):
+        return []
+    text = (
+        "what is there under its number is not what was acknowledged, but was never committed, or is of another index"
+    )
+    return [f"entry {number}: {text}: then those before it may be, too"]
 
 
 def _is_last(mark: Mark, row: Row) -> bool:
