@@ -1,6 +1,7 @@
 """Which file has a name: one that was moved away or replaced is another, and who has it open goes on with it."""
 
 import os
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,3 +15,18 @@ def file_id(path: str | Path) -> FileId | None:
         there = os.stat(path)  # noqa: PTH116 (before every commit; a Path takes three times as long)
         return there.st_dev, there.st_ino
     return None
+
+
+class HeldDirectory:
+    """A directory, held open so that no other gets its id, until `release`, or until this is garbage."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError if there is none, or it cannot be opened."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._path, self._descriptor = path, descriptor
+        self.release = weakref.finalize(self, os.close, descriptor)
+
+    def is_in_place(self) -> bool:
+        """Return whether its name is still its own."""
+        held = os.fstat(self._descriptor)
+        return file_id(self._path) == (held.st_dev, held.st_ino)

@@ -208,12 +208,28 @@ def _begun(place: Path) -> dict[str, str] | None:
 
 
 def _is_draft(place: Path) -> bool:
-    """Return whether a draft is there of what a build makes: folders and files, each where it belongs, and no links."""
+    """Return whether a draft is there in which no link, and no folder in a file's place, has a build fail or write elsewhere.
+
+    Folders of others, as a file system or a NAS makes them, are in nobody's way. Raise ArtifactError if it cannot be looked at.
+    """
     folders = {place, place / "version", place / "work"}
-    with suppress(FileNotFoundError):
-        modes = {path: path.lstat().st_mode for path in (place, *place.rglob("*"))}
-        return all(stat.S_ISDIR(mode) if path in folders else stat.S_ISREG(mode) for path, mode in modes.items())
-    return False
+    if not os.path.lexists(place):
+        return False
+    for path in (place, *place.rglob("*")):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue  # another process has just removed it
+        except OSError as error:
+            raise ArtifactError(path, error.strerror or str(error)) from error
+        if not (stat.S_ISDIR(mode) if path in folders else _is_in_nobody_s_way(path, mode)):
+            return False
+    return True
+
+
+def _is_in_nobody_s_way(path: Path, mode: int) -> bool:
+    is_a_file_s_name = path.suffix or path.name == _MOVING
+    return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not is_a_file_s_name)
 
 
 def _refuse_foreign(index_dir: Path) -> None:

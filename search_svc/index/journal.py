@@ -76,6 +76,7 @@ class Journal:
                 if snapshot and snapshot.last > journal._marked().sequence:
                     # Nobody was told of its end, which may be of another index's log, and the entry that the mark names another page's.
                     snapshot.verify()
+                    journal._verified = True
         except BaseException:
             journal.close()
             raise
@@ -238,8 +239,8 @@ class Journal:
             self._connection.close()
             self._connection = self._seen = None
         if self._connection is None:
-            self._file = file_id(self.path)
             self._connection = journal_file.connect_to_read(self.path)
+            self._file = file_id(self.path)
         return self._connection
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 from search_svc.index import journal_file, journal_format
-from search_svc.index.file_ids import file_id
+from search_svc.index.file_ids import HeldDirectory, file_id
 from search_svc.index.journal import StoredItem, item_of
 from search_svc.index.journal_errors import (
     ERRORS,
@@ -37,13 +37,16 @@ class JournalWriter:
     def __init__(
         self, index_dir: Path, base: Callable[[], Base], on_damage: Callable[[Exception], None] = lambda _: None
     ) -> None:
-        """`base` gives the version that is served, which stays on the disk while it is. `on_damage` hears of damage that a write has met."""
+        """`base` gives the version that is served, which stays on the disk while it is. `on_damage` hears of damage that a write has met.
+
+        Raises OSError if there is no such directory.
+        """
         self.path = index_dir / journal_file.FILE
         self._base = base
         self._on_damage = on_damage
         self._trouble = WriteTrouble(self.path)
         self._transactions: JournalTransactions | None = None
-        self._index = file_id(index_dir)
+        self._index = HeldDirectory(index_dir)
         self._replaced: ReplacedError | None = None
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult | Exception]:
@@ -61,6 +64,7 @@ class JournalWriter:
     def close(self) -> None:
         """Close the journal, and put SQLite's log into the database, so that nothing is lost with the log."""
         self._disconnect()
+        self._index.release()
         journal_file.checkpoint(self.path)
 
     def _disconnect(self) -> None:
@@ -85,8 +89,8 @@ class JournalWriter:
             return [self._unwritable(error)] * len(writes)
         except ArtifactError as error:
             self._disconnect()
-            if isinstance(error, ReplacedError):
-                # The gallery that is served is not the one that is there now, and never will be.
+            if isinstance(error, ReplacedError) and file_id(self.path) is not None:
+                # The gallery that is served is not the one that is there now. One that is only away may come back.
                 self._replaced = error
             return [error] * len(writes)
         return outcomes
@@ -100,7 +104,7 @@ class JournalWriter:
 
     def _opened(self, base: Base) -> JournalTransactions:
         if self._transactions is None:
-            if file_id(self.path.parent) != self._index:
+            if not self._index.is_in_place():
                 raise replaced(self.path)
             self._transactions = JournalTransactions(self.path, base.model, base.dimension, base.journal_sequence)
         return self._transactions

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index.journal_errors import ERRORS
-from search_svc.index.journal_format import FORMAT, LOST, Meta, Row, is_true, row_of, true_format
+from search_svc.index.journal_format import FORMAT, Meta, Row, is_true, row_of, true_format
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import read_meta
 from svckit.artifact import ArtifactError
@@ -44,7 +44,7 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
     with suppress(ArtifactError):
         mark = journal_mark.read(path)
     form = _format_of_meta(copy, marked=journal_mark.path_of(path).exists())
-    is_last = partial(_is_last, mark) if mark and mark.checksum is not None else None
+    is_last = partial(is_last_entry, mark) if mark and mark.checksum is not None else None
     salvaged = salvage.rows(*journal_file.files(copy)[:2], is_last)
     if not salvaged and FORMAT < (stated := _stated_format(copy)) <= journal_file.MOST_FORMATS:
         raise journal_file.later_format(path, stated)
@@ -60,7 +60,8 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
         # A checksum of format 1 does not cover the number.
         seen = {number: row for number, row in seen.items() if number <= mark.sequence or is_true(row, FORMAT)}
         if is_last:
-            unknown += _choose_last(salvaged, seen, mark)
+            there = [*salvaged.pop(mark.sequence, ()), *filter(None, [seen.pop(mark.sequence, None)])]
+            seen.update((row[0], row) for row in there if is_last(row))
     rows = {number: some[0] for number, some in salvaged.items() if len(some) == 1} | seen
     pruned = max(meta.pruned if meta else 0, mark.pruned if mark else 0)
     unknown += [
@@ -74,20 +75,7 @@ def recover(path: Path, copy: Path, held: int) -> Recovered:
     return Recovered(rows, meta, mark, last, unknown, remains)
 
 
-def _choose_last(salvaged: dict[int, list[Row]], seen: dict[int, Row], mark: Mark) -> list[str]:
-    """Leave, of all that is there under the mark's number, the entry that was acknowledged alone, in `seen`; return what cannot be told."""
-    number = mark.sequence
-    there = [*salvaged.pop(number, ()), *filter(None, [seen.pop(number, None)])]
-    seen.update((number, row) for row in there if _is_last(mark, row))
-    if number in seen or all(row[1] == LOST for row in there):
-        return []
-    text = (
-        "what is there under its number is not what was acknowledged, but was never committed, or is of another index"
-    )
-    return [f"entry {number}: {text}: then those before it may be, too"]
-
-
-def _is_last(mark: Mark, row: Row) -> bool:
+def is_last_entry(mark: Mark, row: Row) -> bool:
     """Return whether a row, of any format, is the last entry that was acknowledged, of which the mark has the checksum in this one."""
     closing = (row_of(row[0], row[1], row[2:7], closes=closes) for closes in (False, True))
     return row[0] == mark.sequence and mark.checksum in {each[-1] for each in closing}

@@ -17,9 +17,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from search_svc.index import journal_file, journal_format, journal_mark, turns
+from search_svc.index import journal_file, journal_format, journal_mark, salvage, turns
 from search_svc.index.index_dir import current, only_builder
 from search_svc.index.journal_absence import held, was_written
 from search_svc.index.journal_check import reaches
@@ -28,7 +29,7 @@ from search_svc.index.journal_format import Meta, Row
 from search_svc.index.journal_lease import exclusive_journal
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_snapshot import ALL, Snapshot, reading
-from search_svc.index.recovery import recover
+from search_svc.index.recovery import is_last_entry, recover
 from search_svc.index.version import stated
 from svckit.artifact import ArtifactError, flush, flush_one
 from svckit.cli import CommandError
@@ -146,19 +147,30 @@ def _leave_out_anothers(index_dir: Path, path: Path, copy: Path) -> None:
 
     Raise CommandError if the database is of another, or if it cannot be told which of both is.
     """
-    mark = _marked(copy)
-    of_another = _seen(copy, lambda snapshot: snapshot.holds_another(mark))
-    with _copied(path, log=False) as alone:
-        well = _is_well(alone) and reaches(alone, held(index_dir))
-        there = _seen(alone, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark))
+    mark, log = _marked(copy), journal_file.files(copy)[1]
+    of_another = _seen(copy, lambda snapshot: snapshot.holds_another(mark)) or _only_another_is_there(copy, mark)
+    well = there = False
+    if log.exists() and log.stat().st_size:
+        with _copied(path, log=False) as alone:
+            well = _is_well(alone) and reaches(alone, held(index_dir))
+            there = _seen(alone, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark))
     if there and (well or of_another):
-        journal_file.files(copy)[1].unlink(missing_ok=True)
+        log.unlink()
     elif of_another:
         text = f"{path}: it, or its log {journal_file.files(path)[1].name}, is of another index, or was put back from before a repair"
         raise CommandError(
             f"{text}, and nothing was changed: `vmmr-search restore` makes an index of a backup; or put the right one in its place, or move "
             f"the wrong one away, and repair again; who wants what is there all the same moves {journal_mark.path_of(path)} away, too"
         )
+
+
+def _only_another_is_there(copy: Path, mark: Mark) -> bool:
+    """Return whether the pages have entries of the mark's number, and none is the one that was acknowledged, or stands for it."""
+    if mark.checksum is None:
+        return False
+    is_last = partial(is_last_entry, mark)
+    there = salvage.rows(*journal_file.files(copy)[:2], is_last).get(mark.sequence, ())
+    return bool(there) and not any(is_last(row) or row[1] == journal_format.LOST for row in there)
 
 
 def _seen(copy: Path, question: Callable[[Snapshot], bool]) -> bool:

@@ -7,6 +7,7 @@ the page says it is; the checksums of entries tell what truly was one. The forma
 
 import collections
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from search_svc.index.journal_format import FORMAT, Row, true_format
 _PAGE_SIZE = 4096
 """Page size of every journal that this code has made."""
 _WAL_HEADER, _FRAME_HEADER = 32, 24
+_BIG_ENDIAN = bytes.fromhex("377f0683")
 _COLUMNS = 9
 _BEGINNING = re.compile(rb"(?=[\x0a-\x1b]\x00)")
 """The beginning of a row: the length of its header, and a first column that stands for the row's number."""
@@ -39,6 +41,8 @@ class _Frame:
     page: bytes = field(repr=False)
     commits: bool
     """Whether it ends a transaction."""
+    goes_on: bool
+    """Whether it was written right after the frame before it, and is as it was."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,16 @@ def rows(database: Path, log: Path, is_last: Callable[[Row], bool] | None = None
     """Return, by sequence number, the rows of entries that are as they were written in any format: those of the newest that has one.
 
     Writes that were killed before they were committed leave rows, too, and later ones give their numbers anew. `is_last` tells which row is
-    the last that was acknowledged: if that is not behind the last commit in the log, nothing counts that is. Of some numbers there may
-    still be several that differ.
+    the last that was acknowledged; without it, all that is there counts. With it, what lies behind the last commit in the log counts only
+    where that goes on from it without a break, or the last row is there: then it is a commit that cannot be read. Of some numbers there
+    may still be several that differ.
     """
-    committed, uncommitted = (
-        [row for image in images for row in _rows_of(image) if true_format(row)]
-        for images in _images(_content(database), _content(log))
-    )
-    if is_last is None or any(map(is_last, uncommitted)):  # the commit cannot be read, or it cannot be told
-        committed += uncommitted
     found: dict[int, dict[int, dict[Row, None]]] = {form: {} for form in (1, FORMAT)}
-    for row in committed:
-        found[true_format(row)].setdefault(row[0], {})[row] = None
+    for images, is_sure in _images(_content(database), _content(log)):
+        rows_of_them = [row for image in images for row in _rows_of(image) if true_format(row)]
+        if is_sure or is_last is None or any(map(is_last, rows_of_them)):
+            for row in rows_of_them:
+                found[true_format(row)].setdefault(row[0], {})[row] = None
     return {number: list(some) for number, some in (found[1] | found[FORMAT]).items()}
 
 
@@ -73,23 +75,34 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _images(database: bytes, log: bytes) -> tuple[list[_Image], list[_Image]]:
-    """Return pages that were committed, as far as the log tells, and those that were not.
+def _images(database: bytes, log: bytes) -> Iterator[tuple[list[_Image], bool]]:
+    """Yield pages that were written together, and whether it is sure that they were committed.
 
     Frames of an earlier round may be left in the log behind those of this one.
     """
     base = {n + 1: database[at : at + _PAGE_SIZE] for n, at in enumerate(range(0, len(database), _PAGE_SIZE))}
-    committed: list[_Image] = []
-    uncommitted: list[_Image] = []
     ended: list[Pages] = []
     for frames in _rounds(list(_frames(log))):
         end = max((at for at, frame in enumerate(frames, 1) if frame.commits), default=0)
         ended.append({frame.number: frame.page for frame in frames[:end]})
-        begun = {frame.number: frame.page for frame in frames[end:]}
-        committed += (_Image(frame.page, (ended[-1], base)) for frame in frames[:end])
-        uncommitted += (_Image(frame.page, (begun, ended[-1], base)) for frame in frames[end:])
-    committed += (_Image(page, (base, *ended)) for page in base.values())
-    return committed, uncommitted
+        yield [_Image(frame.page, (ended[-1], base)) for frame in frames[:end]], True
+        is_sure = True
+        for run in _runs(frames[end:]):
+            is_sure = is_sure and run[0].goes_on
+            begun = {frame.number: frame.page for frame in run}
+            yield [_Image(frame.page, (begun, ended[-1], base)) for frame in run], is_sure
+    yield [_Image(page, (base, *ended)) for page in base.values()], True
+
+
+def _runs(frames: Sequence[_Frame]) -> Iterable[list[_Frame]]:
+    """Return the frames in runs, in each of which every frame but the first goes on from the one before."""
+    runs: list[list[_Frame]] = []
+    for frame in frames:
+        if runs and frame.goes_on:
+            runs[-1].append(frame)
+        else:
+            runs.append([frame])
+    return runs
 
 
 def _rounds(frames: Sequence[_Frame]) -> Iterable[Sequence[_Frame]]:
@@ -104,10 +117,25 @@ def _rounds(frames: Sequence[_Frame]) -> Iterable[Sequence[_Frame]]:
 
 
 def _frames(log: bytes) -> Iterator[_Frame]:
+    order = ">" if log[:4] == _BIG_ENDIAN else "<"
+    before = log[_WAL_HEADER - 8 : _WAL_HEADER]
     for at in range(_WAL_HEADER, len(log) - _FRAME_HEADER, _FRAME_HEADER + _PAGE_SIZE):
         number, size = (int.from_bytes(log[place : place + 4], "big") for place in (at, at + 4))
         page = log[at + _FRAME_HEADER : at + _FRAME_HEADER + _PAGE_SIZE]
-        yield _Frame(log[at + 8 : at + 16], number, page, commits=size > 0)
+        stated = log[at + 16 : at + _FRAME_HEADER]
+        goes_on = _checksum(log[at : at + 8] + page, before, order) == stated
+        yield _Frame(log[at + 8 : at + 16], number, page, commits=size > 0, goes_on=goes_on)
+        before = stated
+
+
+def _checksum(content: bytes, before: bytes, order: str) -> bytes:
+    """Return the checksum of a frame, which goes on from that of the one before, as SQLite computes it of the words in an order of bytes."""
+    one, two = struct.unpack(">II", before)
+    words = struct.unpack(f"{order}{len(content) // 8 * 2}I", content[: len(content) // 8 * 8])
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = one + first + two & 0xFFFFFFFF
+        two = two + second + one & 0xFFFFFFFF
+    return struct.pack(">II", one, two)
 
 
 def _rows_of(image: _Image) -> Iterator[Row]:

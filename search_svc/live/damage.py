@@ -7,6 +7,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from search_svc.index.journal_errors import ReplacedError
+
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 30.0
@@ -21,6 +23,7 @@ class DamageWatch:
         self.problem = ""
         """What is damaged, as far as it is known; empty if nothing is."""
         self._read_all = read_all
+        self._replaced = False
         self._suspected, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="damage", daemon=True)
 
@@ -33,10 +36,15 @@ class DamageWatch:
         self._suspected.set()
 
     def suspect(self, error: Exception | None = None) -> None:
-        """Tell of an error that was met, if there is one, and have all of the journal read. Any thread may call it."""
+        """Tell of an error that was met, if there is one, and have all of the journal read. Any thread may call it.
+
+        Of a journal that was replaced the files that are there now tell nothing: that stays told.
+        """
         if error is not None:
             self._tell(error)
-        self._suspected.set()
+        self._replaced = self._replaced or isinstance(error, ReplacedError)
+        if not self._replaced:
+            self._suspected.set()
 
     def _watch(self) -> None:
         while not self._stopped.is_set():
@@ -45,7 +53,7 @@ class DamageWatch:
             if not self._stopped.is_set():
                 self._look()
             self._stopped.wait(_AGAIN_S)
-            if self.problem:
+            if self.problem and not self._replaced:
                 self._suspected.set()
 
     def _look(self) -> None:
@@ -54,7 +62,7 @@ class DamageWatch:
         except Exception as error:  # noqa: BLE001 (whatever it is, the journal could not be read)
             self._tell(error)
             return
-        if self.problem and not self._suspected.is_set():
+        if self.problem and not self._suspected.is_set() and not self._replaced:
             _log.info("the journal is well again")
             self.problem = ""
 

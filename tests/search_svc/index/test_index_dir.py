@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,13 +201,13 @@ def test_a_version_is_not_taken_back_while_it_cannot_be_read_which_is_current(tm
     assert (place / "file").exists()
 
 
-@pytest.mark.parametrize("part", ["", "job.json", "version", "version/file", "work", "work/file"])
+@pytest.mark.parametrize("part", ["", "job.json", "version", "version/a.file", "work", "work/a.file"])
 @pytest.mark.parametrize("lies_there", ["another kind", "link to nothing", "link to what it was"])
 def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, part, lies_there, capsys):
     job, index, elsewhere = {"of": "this"}, tmp_path / "index", tmp_path / "elsewhere"
     with contextlib.suppress(ZeroDivisionError), new_version(index, job) as draft:
-        (draft.files / "file").write_text("content")
-        (draft.work / "file").write_text("content")
+        (draft.files / "a.file").write_text("content")
+        (draft.work / "a.file").write_text("content")
         raise ZeroDivisionError
     path = (index / "versions/.draft" / part).rename(elsewhere)
     place = index / "versions/.draft" / part
@@ -220,12 +221,27 @@ def test_a_draft_with_something_else_than_a_build_makes_is_begun_anew(tmp_path, 
         assert [*draft.files.iterdir(), *draft.work.iterdir()] == []
         (draft.files / "file").write_text("new")
     assert (index / "versions/000001/file").read_text() == "new"
-    assert {file.read_text() for file in (elsewhere, *elsewhere.rglob("file")) if file.is_file()} <= {
+    assert {file.read_text() for file in (elsewhere, *elsewhere.rglob("a.file")) if file.is_file()} <= {
         "content",
         '{"of": "this"}\n',
     }
     assert not (tmp_path / "nowhere").exists()
     assert capsys.readouterr().err == f"warning: {index}/versions/.draft is damaged, and is begun anew\n"
+
+
+def test_what_others_leave_in_a_draft_or_take_out_of_it_meanwhile_costs_nothing_of_it(tmp_path, monkeypatch):
+    job = {"of": "this"}
+    with contextlib.suppress(ZeroDivisionError), new_version(tmp_path, job) as draft:
+        (draft.files / "file").write_text("content")
+        raise ZeroDivisionError
+    for folder in ("version/@eaDir", "version/lost+found", "work/.snapshot"):  # of a NAS, and of file systems
+        (tmp_path / "versions/.draft" / folder).mkdir()
+    listed = Path.rglob
+    gone = tmp_path / "versions/.draft/work/.record.tmp"
+    more = {gone.parents[1]: [gone]}
+    monkeypatch.setattr(Path, "rglob", lambda path, pattern: [*listed(path, pattern), *more.get(path, [])])
+    with new_version(tmp_path, job) as draft:
+        assert (draft.files / "file").read_text() == "content"
 
 
 def test_a_lock_that_is_no_file_is_named_with_what_helps(tmp_path):

@@ -778,6 +778,19 @@ class TestMark:
         assert "replaced while it was open" in str(outcome)
         assert list(index.iterdir()) == []
 
+    def test_one_whose_index_was_away_for_a_moment_goes_on(self, tmp_path):
+        index = tmp_path / "index"
+        index.mkdir()
+        journal = writer(index)
+        sequences = []
+        for n in range(2):  # before its first write, and after it
+            index.rename(tmp_path / "away")
+            (outcome,) = journal.commit([Add({f"{n}": stored()})])
+            assert "was moved, removed or replaced" in str(outcome)
+            (tmp_path / "away").rename(index)
+            sequences += [each.sequence for each in journal.commit([Add({f"{n}": stored()})])]
+        assert sequences == [1, 2]
+
     def test_a_reader_says_that_the_file_was_replaced_where_it_does_not_fit_the_mark(self, tmp_path):
         index = tmp_path / "index"
         index.mkdir()

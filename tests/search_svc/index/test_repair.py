@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from search_svc.building.compaction import compact
-from search_svc.index import journal_file, journal_format, journal_mark
+from search_svc.index import journal_file, journal_format, journal_mark, salvage
 from search_svc.index import repair as repairing
 from search_svc.index.backup import back_up, restore
 from search_svc.index.journal import Journal
@@ -617,21 +617,60 @@ class TestWhatWasNeverCommitted:
         assert repair(killed).lost == []
         assert replayed(killed, DictBase(journal_sequence=50)) == before
 
-    def test_nor_the_rows_of_another_index(self, killed, tmp_path):
-        """What is there of the last number is not the entry that was acknowledged: so the rest may not be, either, and that is told."""
-        (killed / "journal.db-shm").unlink()
-        other = tmp_path / "other"
-        other.mkdir()
-        journal = writer(other)
-        journal.commit([Add({f"another's {n}": stored(number=n) for n in range(403)})])
-        log = bytearray((other / "journal.db-wal").read_bytes())
-        log[32] ^= 1  # SQLite sees nothing of it
-        (killed / "journal.db-wal").write_bytes(log)
-        saved = repair(killed)
-        assert 403 in saved.lost
-        assert any(
-            "entry 403: what is there under its number is not what was acknowledged" in each for each in saved.unknown
-        )
+
+def test_a_log_of_another_index_that_sqlite_cannot_read_is_told_and_nothing_changed(index, tmp_path):
+    """Its last row is not the entry that was acknowledged; so the others are not, either."""
+    journal = writer(index, base=DictBase(journal_sequence=50))
+    for n in range(6):
+        journal.commit([Add({f"in the log {n}": stored(number=n)})])
+    left = shutil.copytree(index, tmp_path / "left")
+    (left / "journal.db-shm").unlink()
+    (other := tmp_path / "other").mkdir()
+    others = writer(other)
+    others.commit([Add({f"another's {n}": stored(number=n)}) for n in range(406)])
+    log = bytearray((other / "journal.db-wal").read_bytes())
+    log[40] ^= 1  # the salt of the first frame
+    (left / "journal.db-wal").write_bytes(log)
+    before = {path: path.read_bytes() for path in left.glob("journal.*")}
+    with pytest.raises(CommandError, match=r"is of another index, .*nothing was changed"):
+        repair(left)
+    assert {path: path.read_bytes() for path in left.glob("journal.*") if path in before} == before
+
+
+@pytest.fixture(scope="module")
+def in_the_log(built, tmp_path_factory):
+    """Killed with all that was written in the log: three small writes, one of several pages, and one of 60 items."""
+    index = shutil.copytree(built, tmp_path_factory.mktemp("logs") / "index")
+    journal = writer(index)
+    for n in range(3):
+        journal.commit([Add({f"small {n}": stored(number=n)})])
+    journal.commit([Add({"long": stored(uri=9000 * "u")})])
+    journal.commit([Add({f"big {n}": stored(number=n, uri=100 * "u") for n in range(60)})])
+    return shutil.copytree(index, index.with_name("killed"), ignore=shutil.ignore_patterns("*-shm"))
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "its page changed", "its header changed", "its commit not told"])
+def test_whatever_frame_of_a_log_is_gone_all_that_can_still_be_read_is_saved(in_the_log, tmp_path, how):
+    whole = (in_the_log / "journal.db-wal").read_bytes()
+    places = range(32, len(whole), FRAME)
+    assert len(places) > 10
+    for at in places:
+        log = bytearray(whole)
+        if how == "lost":
+            log[at : at + FRAME] = bytes(FRAME)
+        elif how == "cut":
+            del log[at:]
+        elif how == "its commit not told":
+            log[at + 4 : at + 8] = bytes(4)
+        else:
+            log[at + (7 if "header" in how else 3000)] ^= 1
+        index = shutil.copytree(in_the_log, tmp_path / f"{at}")
+        (index / "journal.db-wal").write_bytes(log)
+        there = salvage.rows(index / "journal.db", index / "journal.db-wal").keys()
+        saved = repair(index)
+        lost = saved.lost if saved else []
+        assert set(lost) == set(range(1, 65)) - there, at
+        assert len(replayed(index)) == 64 - len(lost)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from search_svc.index.journal_errors import replaced
 from search_svc.live import damage
 from search_svc.live.damage import DamageWatch
 from svckit.artifact import ArtifactError
@@ -89,3 +90,13 @@ def test_what_is_met_while_all_is_read_is_not_forgotten_when_that_ends_well(watc
     readings.end()
     readings.next_begins()
     assert "entry 7" in watch.problem
+
+
+def test_a_journal_that_was_replaced_stays_told_whatever_the_files_are_that_are_there_now(tmp_path):
+    watch = DamageWatch(lambda: None)
+    watch.suspect(bad(tmp_path, 7))
+    watch._suspected.clear()
+    watch.suspect(replaced(tmp_path / "journal.db"))
+    assert not watch._suspected.is_set(), "nothing is read for it"
+    watch._look()
+    assert "replaced while it was open" in watch.problem
