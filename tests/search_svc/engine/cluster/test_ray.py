@@ -387,12 +387,3 @@ def test_where_no_cluster_is_says_so_at_once(address):
 
     with pytest.raises(CommandError, match=rf"--ray-address.* {address}"):
         connect(address)
-
-
-def test_a_connection_whose_process_has_left_the_cluster_starts_no_other(connection):
-    """The last test here: it ends the connection that they share."""
-    import ray
-
-    ray.shutdown()
-    assert connection._renew_if_possible() == ""
-    assert not ray.is_initialized()
