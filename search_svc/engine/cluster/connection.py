@@ -196,7 +196,7 @@ class Connection:
         if self._keeper is None and not self.watch.problem:
             self.watch.look()  # not with the lock held, for which others wait
         with self._lock:
-            if self._left or not ray.is_initialized():
+            if self._left:
                 return  # a call would have Ray start a cluster of its own
             sources = {key: each[-1] for key, each in self._sources.items()}
             if self._keeper is None and self.watch.problem:
