@@ -16,6 +16,10 @@ from typing import Any, Self
 # Ray forks as it starts a node: in a process with a server, gRPC's part in that can wait for ever. It reads this as it is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
+# A call of Ray in a process that is not connected would start a cluster; its nodes end with the thread that made the call, and
+# the process a minute after them.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 import grpc
 import pytest
 from hypothesis import settings

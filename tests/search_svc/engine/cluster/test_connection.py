@@ -63,6 +63,7 @@ def connect(monkeypatch):
     yield connect
     for each in opened:
         each._stopped.set()
+        each._thread.join()  # what it still asks is not to reach the real Ray
 
 
 @pytest.mark.parametrize("error", [connections.RayError("just ending"), RuntimeError("")])
