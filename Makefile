@@ -17,7 +17,7 @@ cluster-demo: $(VENV)/.dev  ## the gallery that ships, on two Ray nodes of this 
 	$(BIN)/python -m demo.cluster
 
 test: $(VENV)/.dev  ## run all tests, print what they cover, fail if that falls
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report term
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 --cov --cov-report term
 
 check: $(VENV)/.dev  ## lint, format, types, architecture, protos and their stubs, the documentation site, the wheels
 	$(BIN)/ruff check
