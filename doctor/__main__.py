@@ -24,8 +24,10 @@ with Importing():
     from svckit.config import ConfigError
 
 _USAGE = 2
-_LOOKED_FOR, _LEAST_LOOKED_FOR_S = 0.1, 1.0
+_LOOKED_FOR = 0.1
 """The share of the time for a call for which a server that can't be reached is looked for: to see that nobody is there is an answer, too."""
+_LEAST_LOOKED_FOR_S = 1.0
+"""One whose host is far, or busy, is found in that time, however short a call may be."""
 _DESCRIPTION = (
     "Checks an installation: what is installed, the model, the gallery and its disk, and the servers as a caller sees them. "
     "Says of each whether it is well, and what to do."

@@ -22,9 +22,13 @@ class HeldDirectory:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError if there is none, or it cannot be opened."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self._path, self._descriptor = path, descriptor
         self.release = weakref.finalize(self, os.close, descriptor)
+
+    def fileno(self) -> int:
+        """Return its descriptor, for a lock on it."""
+        return self._descriptor
 
     def is_in_place(self) -> bool:
         """Return whether its name is still its own."""

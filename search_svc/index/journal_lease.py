@@ -5,12 +5,11 @@ knows of the locks of other users and containers, too, whose processes cannot be
 The lock is not of the journal itself: a process that opens and closes that by other means than SQLite ends SQLite's locks on it.
 """
 
-import os
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from search_svc.index.file_ids import HeldDirectory
 from search_svc.index.locks import locked, locked_with_others
 from svckit.artifact import ArtifactError
 
@@ -21,23 +20,22 @@ class JournalLease:
     def __init__(self, path: Path) -> None:
         """Raises ArtifactError if it is being repaired, or if its directory cannot be opened."""
         try:
-            descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            self._directory = HeldDirectory(path.parent)
         except OSError as error:
             raise ArtifactError(path.parent, error.strerror or str(error)) from error
-        self._close = weakref.finalize(self, os.close, descriptor)
-        if not locked_with_others(descriptor):
+        if not locked_with_others(self._directory.fileno()):
             self.release()
             raise ArtifactError(path, "is being repaired: wait until `vmmr-search repair` has ended")
 
     def release(self) -> None:
-        self._close()
+        self._directory.release()
 
 
 @contextmanager
 def exclusive_journal(index_dir: Path) -> Iterator[bool]:
     """Yield whether no process has the journal open; if so, none can open it within the block."""
-    descriptor = os.open(index_dir, os.O_RDONLY | os.O_DIRECTORY)
+    directory = HeldDirectory(index_dir)
     try:
-        yield locked(descriptor)
+        yield locked(directory.fileno())
     finally:
-        os.close(descriptor)
+        directory.release()
