@@ -23,6 +23,7 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 import grpc
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadGroupScheduling
 
 TIMEOUT_S = 60
 
@@ -36,6 +37,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start must not oversubscribe the cores that pytest's own workers share.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+class _ByFile(LoadGroupScheduling):
+    """Has the tests of a file, or of a group, run in one process: what they share is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return super()._split_scope(nodeid).partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    return _ByFile(config, log)
 
 
 @pytest.fixture

@@ -140,13 +140,14 @@ def test_the_artifact_is_that_of_one_machine_to_the_bit(collection, whole, ray_a
 def test_a_killed_worker_loses_nothing_nor_does_a_killed_driver(collection, whole, ray_address, tmp_path):
     out = tmp_path / "out"
     command = collection.flags(out, f"--ray={ray_address}")
-    first, second = (collection.photos / f"car {CHUNK * number}.jpg" for number in (5, 10))
+    # The second is not given out before the first is done: else both actors might wait, with a chunk before those behind them.
+    first, second = (collection.photos / f"car {CHUNK * number}.jpg" for number in (5, 15))
     with held_up(first, tmp_path) as let_go_first, held_up(second, tmp_path), started(*command):
         wait_until(lambda: chunks_done(out) == 5)
         let_go_first()
         for actor in actors():  # one of them waits for the first pipe still
             os.kill(actor, signal.SIGKILL)
-        wait_until(lambda: chunks_done(out) == 10)
+        wait_until(lambda: chunks_done(out) == 15)
     assert not out.exists()
     wait_until(lambda: not actors())
     collection.embed(out, f"--ray={ray_address}")
@@ -160,7 +161,6 @@ def test_a_chunk_whose_actor_hangs_is_given_to_another(collection, whole, ray_ad
 
         def let_go_once_one_waits_for_it():
             with photo.open("wb"):  # opens once it is being read; who reads waits until it is closed
-                wait_until(lambda: chunks_done(out) == 5)
                 let_go()
                 on_ray._PATIENCE_S = 0.0
                 ended.wait()

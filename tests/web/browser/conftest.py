@@ -21,7 +21,7 @@ WAIT_MS = 60_000
 running = pytest.fixture(shared._running, scope="session")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as playwright is there, no other test in its thread can run an event loop
 def chromium() -> Iterator[Any]:
     """Chromium: playwright's own, or else the system's."""
     # As root, which containers run as, Chromium has no sandbox.
