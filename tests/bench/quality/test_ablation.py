@@ -1,0 +1,56 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from bench.quality import ablation
+from embedder_svc.exporting.resnet import ResNet50
+
+RECIPE = "--epochs 1 --batch 4 --stages 0:32 --test-sizes 32 --cache-size 32 --device cpu"
+SPLITS = ["train", "train", "train", "dev", "test"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photos of six cars, of one colour each, the last two unseen, and a checkpoint of chance."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for car in range(6):
+        (tmp_path / f"car{car}").mkdir()
+        for number, split in enumerate(SPLITS if car < 4 else ["unseen-dev"] * 21 + ["unseen-test"]):
+            pixels = np.clip(40 * car + rng.normal(20, 20, (40, 60, 3)), 0, 255).astype(np.uint8)
+            path = f"car{car}/{number}.jpg"
+            if "test" not in split:  # who reads those fails
+                Image.fromarray(pixels).save(tmp_path / path)
+            rows.append(f"{path},ford_car{car}_2001,ford,car{car},2001,{split}")
+    (tmp_path / "unseen.csv").write_text("\n".join(["path,label,make,model,year,split", *rows, ""]))
+    state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
+    save_file(state, tmp_path / "start.safetensors", {"strides": "v1", "pixels": "caffe", "source": "chance"})
+    return tmp_path
+
+
+def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
+    command = [folder / "unseen.csv", "--photos", folder, "--weights", folder / "start.safetensors"]
+    words = [*map(str, [*command, "--work", folder / "work", "--out", folder / "out.json"]), "--recipe", RECIPE]
+    started = []
+
+    def start(*words, vmmr=ablation._vmmr):
+        started.append(" ".join(map(str, words)))
+        vmmr(*words)
+
+    monkeypatch.setattr(ablation, "_vmmr", start)
+    ablation.main([*words, "--only", "no average"])
+    assert [each.partition(" ")[0] for each in started] == ["train", "export", "embed"]
+    assert started[0].endswith(f"{RECIPE} --ema-steps 0")
+    (found,) = json.loads((folder / "out.json").read_text())["runs"].values()
+    assert found["photos"] == {"train": 12, "dev": 4, "new": 42}
+    assert found["new"].keys() == {"1", "2", "5", "10", "20"}
+
+    shutil.copytree(folder / "work/no-average", folder / "work/as-it-is")
+    ablation.main([*words, "--only", "as it is", "no average"])
+    assert len(started) == 3
+    assert json.loads((folder / "out.json").read_text())["runs"] == {"as it is": found, "no average": found}
+    assert "as it is" in capsys.readouterr().out
