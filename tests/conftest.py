@@ -31,9 +31,15 @@ TIMEOUT_S = 60
 settings.register_profile("vmmr", deadline=None)
 settings.load_profile("vmmr")
 
-# A shell without job control starts its background jobs deaf to Ctrl-C, and what they start inherits that. Programs that
-# are tested with Ctrl-C must hear it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def pytest_runtest_setup() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt in each test, and in the programs that it starts.
+
+    A shell without job control starts its background jobs deaf to it, and what they start inherits that. And a command that an earlier
+    test has run in this process leaves it to end the process at once.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # Processes that tests start must not oversubscribe the cores that pytest's own workers share.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
