@@ -8,7 +8,8 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -96,7 +97,8 @@ class AuditLog:
         file = self._current(len(line))
         # What a full disk has left of a line before must not be the beginning of this one.
         line = b"\n" + line if self._torn else line
-        written = os.write(file, line)
+        with _locked(file, fcntl.LOCK_SH):
+            written = os.write(file, line)
         self._torn = 0 < written < len(line) or (self._torn and not written)
         if written < len(line):
             raise OSError(0, f"only {written} of the {len(line)} bytes of a line were written")
@@ -144,21 +146,33 @@ class AuditLog:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
     def _reopen(self) -> int:
-        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        opened = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
         if self._file is not None:
             os.close(self._file)
         self._file = opened
-        self._torn = _ends_in_a_line(self._path, opened)
+        self._torn = _ends_within_a_line(opened)
+        if self._torn:  # or another process is about to write the rest of it
+            with _locked(opened, fcntl.LOCK_EX):
+                self._torn = _ends_within_a_line(opened)
         return opened
 
 
-def _ends_in_a_line(path: Path, file: int) -> bool:
+def _ends_within_a_line(file: int) -> bool:
     """Return whether the file ends within a line, as a full disk leaves it."""
-    if not os.fstat(file).st_size:
-        return False
-    with path.open("rb") as reading:
-        reading.seek(-1, os.SEEK_END)
-        return reading.read(1) != b"\n"
+    size = os.fstat(file).st_size
+    return bool(size) and os.pread(file, 1, size - 1) != b"\n"
+
+
+@contextmanager
+def _locked(file: int, how: int) -> Iterator[None]:
+    """Hold a lock on the file, where its file system has any."""
+    with suppress(OSError):
+        fcntl.flock(file, how)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _is_at(path: Path, file: int) -> bool:

@@ -93,6 +93,49 @@ def test_several_processes_tear_no_line_of_one_file_and_lose_none(tmp_path):
     assert len(files) > 5, "it was moved aside meanwhile"
 
 
+def test_a_line_that_another_process_is_writing_is_no_torn_one(open_log, tmp_path, monkeypatch):
+    """The system writes a line that crosses a page in two steps, between which others see its first part."""
+    path, flock = tmp_path / "audit.jsonl", fcntl.flock
+    with path.open("ab", buffering=0) as other:
+        other.write(b'{"number"')
+
+        def finish_first(file, how):
+            if how == fcntl.LOCK_EX:
+                other.write(b": 0}\n")
+            flock(file, how)
+
+        monkeypatch.setattr(audit.fcntl, "flock", finish_first)
+        append(open_log(), number=1)
+    assert [line["number"] for line in lines(path)] == [0, 1]
+
+
+def test_whoever_has_the_file_alone_sees_no_line_being_written(open_log, tmp_path, monkeypatch):
+    path, write, alone = tmp_path / "audit.jsonl", os.write, []
+
+    def write_seen(file, line):
+        if threading.current_thread().name == "audit":
+            with path.open("ab") as other:
+                try:
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    alone.append(True)
+                except BlockingIOError:
+                    alone.append(False)
+        return write(file, line)
+
+    monkeypatch.setattr(audit.os, "write", write_seen)
+    append(open_log(), number=1)
+    assert alone == [False]
+
+
+def test_a_line_is_written_where_files_have_no_locks(open_log, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(audit.fcntl, "flock", flock)
+    append(open_log(), number=1)
+    assert [line["number"] for line in lines(tmp_path / "audit.jsonl")] == [1]
+
+
 def test_a_file_that_another_process_moved_aside_meanwhile_is_not_moved_again(open_log, tmp_path, monkeypatch):
     log, path = open_log(max_bytes=100), tmp_path / "audit.jsonl"
     append(log, number=0, text="x" * 30)
