@@ -146,7 +146,7 @@ class AuditLog:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
     def _reopen(self) -> int:
-        opened = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
         if self._file is not None:
             os.close(self._file)
         self._file = opened
@@ -160,7 +160,10 @@ class AuditLog:
 def _ends_within_a_line(file: int) -> bool:
     """Return whether the file ends within a line, as a full disk leaves it."""
     size = os.fstat(file).st_size
-    return bool(size) and os.pread(file, 1, size - 1) != b"\n"
+    if not size:
+        return False
+    with Path(f"/proc/self/fd/{file}").open("rb") as reading:  # that file, whichever has its name by now
+        return os.pread(reading.fileno(), 1, size - 1) != b"\n"
 
 
 @contextmanager

@@ -150,9 +150,8 @@ def test_spans_that_nobody_takes_keep_the_end_waiting_no_longer_than_said(monkey
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(spans, "_LAST_EXPORT_S", 0.1)
     traced = spans.Tracing("test")
-    copy_context().run(traced.call, "method", (), {}).end(
-        {}, failed=False
-    )  # as in a server, where each call has its own
+    call = copy_context().run(traced.call, "method", (), {})  # as in a server, where each has its own
+    call.end({}, failed=False)
     shut = []
     monkeypatch.setattr(
         traced._exporter, "shutdown", lambda *_, shutdown=traced._exporter.shutdown, **__: (shut.append(1), shutdown())
