@@ -4,6 +4,7 @@ The offline steps are joined by such directories. A reader never sees half of on
 place, flushed to the disk, and moved there by one rename.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -82,8 +83,40 @@ def publish(draft: Path, path: Path) -> None:
     Raise ArtifactError if `path` exists.
     """
     refuse_existing(path)
-    draft.rename(path)
-    flush_one(path.parent)
+    move_directory(draft, path)
+
+
+def move_directory(source: Path, target: Path) -> None:
+    """Give a directory another name, under which a reader sees all of it or nothing; once this returns it stays there.
+
+    A directory that came with a container's image cannot be renamed (overlayfs): a copy of its files gets the name, and it is removed.
+    """
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic_directory(target) as copy:
+            for name in file_names(source):
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, copy / name)
+        shutil.rmtree(source)
+    flush_one(target.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory so that a reader sees all of it or nothing; a hidden `.NAME.*.tmp` may be left, as by `atomic_directory`.
+
+    One that came with a container's image cannot be renamed (overlayfs), and so is removed file by file.
+    """
+    doomed = _sibling(path)
+    try:
+        path.rename(doomed)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(path)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def refuse_existing(path: Path) -> None:

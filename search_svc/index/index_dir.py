@@ -24,7 +24,7 @@ from pathlib import Path
 
 from search_svc.index.locks import locked
 from svckit import strict_json
-from svckit.artifact import ArtifactError, atomic_write, flush, publish
+from svckit.artifact import ArtifactError, atomic_write, flush, move_directory, publish
 
 _VERSION = re.compile(r"[0-9]{6,}")
 _MOVING = "moving"
@@ -186,7 +186,7 @@ def _take_back(index_dir: Path, place: Path) -> None:
     if (index_dir / "CURRENT").exists() and current(index_dir) == version:
         return
     with suppress(FileNotFoundError):  # it was deleted since
-        version_path(index_dir, version).rename(place / "version")
+        move_directory(version_path(index_dir, version), place / "version")
 
 
 def _begun(place: Path) -> dict[str, str] | None:

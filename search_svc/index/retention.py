@@ -4,8 +4,6 @@ However many stay: each of them, with the journal, is the whole gallery. So the 
 While one that stays cannot be read, it is not known what it lacks, nor whether the others have to stand in for it: then all stays.
 """
 
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from search_svc.index.journal_check import read_through
 from search_svc.index.journal_pruning import prune, takes_out
 from search_svc.index.version import IndexVersion, VersionManifest, stated
 from search_svc.index.version_lease import exclusive_version, in_use
-from svckit.artifact import ArtifactError
+from svckit.artifact import ArtifactError, remove_directory
 from svckit.cli import CommandError
 
 KEEP_VERSIONS = 2
@@ -148,12 +146,9 @@ def _verify(index_dir: Path, stay: Sequence[Kept]) -> None:
 def _remove(index_dir: Path, name: str) -> bool:
     """Remove a version unless somebody uses it, and return whether it is gone."""
     path = version_path(index_dir, name)
-    doomed = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
     with exclusive_version(path) as free:
         if free:
-            # A reader sees all of it or nothing; what is left of it if this is killed, the next build clears away.
-            path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+            remove_directory(path)  # what is left of it if this is killed, the next build clears away
     return free
 
 

@@ -67,7 +67,7 @@ def in_use(path: Path) -> bool:
 
 @contextmanager
 def exclusive_version(path: Path) -> Iterator[bool]:
-    """Yield whether no process has a lease on the version; if so, none can get one within the block. To remove it, rename it first."""
+    """Yield whether no process has a lease on the version; if so, none can get one within the block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:

@@ -1,5 +1,8 @@
+import errno
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,9 @@ from svckit.artifact import (
     ArtifactError,
     atomic_directory,
     atomic_write,
+    move_directory,
     read_manifest,
+    remove_directory,
     sealed,
     sha256,
     write_manifest,
@@ -84,6 +89,44 @@ def test_a_directory_that_appeared_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(ArtifactError, match="already exists"):
         is_overtaken()
     assert [child.name for child in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+def fail(number, path):
+    raise OSError(number, os.strerror(number), str(path))
+
+
+@pytest.fixture
+def of_image(artifact, monkeypatch):
+    """The directory, where none that is there by now can be renamed, as those of a container's image cannot."""
+    image, rename = {path.stat().st_ino for path in artifact.parent.rglob("*") if path.is_dir()}, os.rename
+
+    def fails(source, target):
+        if Path(source).stat().st_ino in image:
+            fail(errno.EXDEV, source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails)
+    return artifact
+
+
+def test_a_directory_of_an_image_is_moved_whole(of_image, tmp_path):
+    before = read_manifest(of_image)
+    move_directory(of_image, tmp_path / "moved")
+    assert read_manifest(tmp_path / "moved") == before
+    assert [child.name for child in tmp_path.iterdir()] == ["moved"]
+
+
+def test_a_directory_of_an_image_stays_where_it_is_if_it_cannot_be_copied(of_image, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "copyfile", lambda _, copy: fail(errno.ENOSPC, copy))
+    with pytest.raises(OSError, match=r"No space left on device: .*/moved/"):
+        move_directory(of_image, tmp_path / "moved")
+    assert [child.name for child in tmp_path.iterdir()] == ["artifact"]
+    read_manifest(of_image)
+
+
+def test_a_directory_of_an_image_is_removed(of_image, tmp_path):
+    remove_directory(of_image)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_has_the_usual_permissions(artifact, tmp_path):

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -23,6 +24,8 @@ from vmmr.gallery.v1 import gallery_pb2, gallery_pb2_grpc
 from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.building.build import IndexSpec
+from search_svc.index import index_dir
+from search_svc.index.index_dir import new_version, version_names
 from search_svc.index.repair import repair
 from search_svc.index.retention import roll_back
 
@@ -246,6 +249,52 @@ def test_a_folder_that_turns_read_only_is_read_and_written_again_once_it_can_be(
     assert client.nearest(unit(1)[0]) == "new"
     process.first("the journal is written again")
     assert len(process.logged("the journal cannot be written")) == 1
+
+
+@pytest.fixture
+def of_image(tmp_path, mount):
+    """`of_image(INDEX)`: an index as a container sees one that its image has: nothing is written into the image."""
+
+    def start(index):
+        layers = [tmp_path / name for name in ("container", "work", "seen")]
+        for layer in layers:
+            layer.mkdir()
+        upper, work, seen = layers
+        # Docker's own; some kernels can rename an image's folders, if they are told to.
+        options = f"lowerdir={index},upperdir={upper},workdir={work},redirect_dir=nofollow"
+        mount("-t", "overlay", "overlay", "-o", options, seen)
+        return seen
+
+    return start
+
+
+@takes_root
+class TestInAContainersImage:
+    def test_what_is_written_is_compacted_again_and_again_and_old_versions_go(self, index, serve, of_image):
+        seen = of_image(index)
+        process, client = serve(seen, "--keep-versions", "2")
+        for number in range(4):
+            client.add([f"new {number}"], seed=number)
+            client.compact()
+        kill(process)
+        assert version_names(seen) == ["000004", "000005"]
+        assert version_names(index) == ["000001"]
+        _, client = serve(seen)
+        assert set(client.names()) == {*BASE, *(f"new {number}" for number in range(4))}
+
+    @pytest.mark.parametrize("last_step", ["publish", "make_current"])
+    def test_a_version_that_the_image_began_is_ended(self, tmp_path, of_image, monkeypatch, last_step):
+        image = tmp_path / "image"
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(index_dir, last_step, Mock(side_effect=KeyboardInterrupt))
+            with new_version(image, {"job": "one"}) as draft:
+                (draft.files / "shard").write_text("begun")
+        seen = of_image(image)
+        with new_version(seen, {"job": "one"}) as draft:
+            assert (draft.files / "shard").read_text() == "begun"
+        assert [path.name for path in (seen / "versions").iterdir()] == ["000001"]
+        assert (seen / "versions/000001/shard").read_text() == "begun"
+        assert index_dir.current(seen) == "000001"
 
 
 @pytest.fixture(scope="module")
