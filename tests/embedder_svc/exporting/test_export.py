@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -30,6 +29,7 @@ from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from tests.embedder_svc.graphs import run
 
 ROOT = Path(__file__).parents[3]
 SIZE = 32
@@ -76,10 +76,6 @@ def exported(embedder):
 @pytest.fixture(scope="module")
 def photos():
     return np.concatenate(list(parity.drawn(SIZE, 16)))
-
-
-def run(model, photos):
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": photos})[0]
 
 
 def torch_embeddings(embedder, photos):

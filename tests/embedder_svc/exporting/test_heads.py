@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from embedder_svc.exporting import command as export_command
@@ -18,6 +17,7 @@ from embedder_svc.network.model import Model
 from embedder_svc.photos import photo_files
 from embedder_svc.photos.resize import Resize
 from svckit.cli import CommandError
+from tests.embedder_svc.graphs import run
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "models" / "resnet50-cars-int8"
@@ -39,10 +39,6 @@ def head():
 @pytest.fixture(scope="module")
 def pixels():
     return np.random.default_rng(4).integers(0, 256, (7, 32, 32, 3), np.uint8)
-
-
-def run(model, pixels):
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(["embeddings"], {"images": pixels})[0]
 
 
 def cosines(a, b):
@@ -67,8 +63,7 @@ class TestGraph:
 
     def test_without_products_features_are_as_they_were_before_the_projection(self, tiny, pixels):
         tiny.graph.output.append(onnx.helper.make_tensor_value_info("flat", onnx.TensorProto.FLOAT, ["N", FEATURES]))
-        session = onnxruntime.InferenceSession(tiny.SerializeToString())
-        expected = session.run(["flat"], {"images": pixels})[0]
+        expected = run(tiny, pixels, "flat")
         del tiny.graph.output[1:]
         np.testing.assert_array_equal(run(heads.without_length(heads.without_products(tiny)), pixels), expected)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -14,6 +13,7 @@ from embedder_svc.exporting import graph, half, parity, pixels, quantize
 from embedder_svc.exporting.graph import Embedder
 from embedder_svc.exporting.traits import PIXELS, PixelNorm
 from embedder_svc.network import bundle
+from tests.embedder_svc.graphs import run
 
 SIZE = 32
 SHIPPED = Path(__file__).parents[3] / "models" / "resnet50-cars-int8"
@@ -39,10 +39,6 @@ def exported(request, network):
 @pytest.fixture(scope="module")
 def photos():
     return np.concatenate(list(parity.drawn(SIZE, 9)))
-
-
-def run(model, photos):
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": photos})[0]
 
 
 @pytest.mark.parametrize("count", [1, 9])
