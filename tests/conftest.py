@@ -32,13 +32,21 @@ settings.register_profile("vmmr", deadline=None)
 settings.load_profile("vmmr")
 
 
-def pytest_runtest_setup() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt in each test, and in the programs that it starts.
+_UNRAISABLE_HOOK = pytest.StashKey[Any]()
 
-    A shell without job control starts its background jobs deaf to it, and what they start inherits that. And a command that an earlier
-    test has run in this process leaves it to end the process at once.
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_UNRAISABLE_HOOK] = sys.unraisablehook
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have Ctrl-C raise KeyboardInterrupt in each test, and in the programs that it starts, and pytest hear of errors in finalizers.
+
+    A shell without job control starts its background jobs deaf to Ctrl-C, and what they start inherits that. And a command that an
+    earlier test has run in this process leaves it to end the process at once, and to print such errors as Python does.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = item.config.stash[_UNRAISABLE_HOOK]
 
 
 # Processes that tests start must not oversubscribe the cores that pytest's own workers share.
