@@ -10,12 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
 from bench.embedder import train_gpu
-from embedder_svc.exporting.resnet import ResNet50
 from svckit.cli import CommandError
+from tests.training_inputs import save_checkpoint, save_photo
 
 NEEDED = ["--photos", "photos", "--weights", "weights", "--out", "out"]
 
@@ -28,9 +26,8 @@ def folder(tmp_path):
     for car in range(4):
         (tmp_path / f"car{car}").mkdir()
         for number in range(5):
-            pixels = np.clip(60 * car + rng.normal(20, 20, (40, 60, 3)), 0, 255).astype(np.uint8)
             path = f"car{car}/{number}.jpg"
-            Image.fromarray(pixels).save(tmp_path / path)
+            save_photo(tmp_path / path, 20 + 60 * car, rng)
             rows.append(f"{path},car{car},make{car},{'dev' if number == 4 else 'train'}")
     for name, count in (("all", 20), ("first", 10)):
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,make,split", *rows[:count], ""]))
@@ -38,8 +35,7 @@ def folder(tmp_path):
 
 
 def test_it_trains_a_network_for_each_manifest(root, folder):
-    state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
-    save_file(state, folder / "start.safetensors", {"strides": "v1", "pixels": "caffe", "source": "chance"})
+    save_checkpoint(folder / "start.safetensors")
     command = [
         *("bash", root / "bench/train_gpu.sh", folder / "first.csv", folder / "all.csv", "--photos", folder),
         *("--weights", folder / "start.safetensors", "--out", folder / "out", "--json", folder / "figures.json"),

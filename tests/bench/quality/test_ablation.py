@@ -3,11 +3,9 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import save_file
 
 from bench.quality import ablation
-from embedder_svc.exporting.resnet import ResNet50
+from tests.training_inputs import save_checkpoint, save_photo
 
 RECIPE = "--epochs 1 --batch 4 --stages 0:32 --test-sizes 32 --cache-size 32 --device cpu"
 SPLITS = ["train", "train", "train", "dev", "test"]
@@ -21,14 +19,12 @@ def folder(tmp_path):
     for car in range(6):
         (tmp_path / f"car{car}").mkdir()
         for number, split in enumerate(SPLITS if car < 4 else ["unseen-dev"] * 21 + ["unseen-test"]):
-            pixels = np.clip(40 * car + rng.normal(20, 20, (40, 60, 3)), 0, 255).astype(np.uint8)
             path = f"car{car}/{number}.jpg"
             if "test" not in split:  # who reads those fails
-                Image.fromarray(pixels).save(tmp_path / path)
+                save_photo(tmp_path / path, 20 + 40 * car, rng)
             rows.append(f"{path},ford_car{car}_2001,ford,car{car},2001,{split}")
     (tmp_path / "unseen.csv").write_text("\n".join(["path,label,make,model,year,split", *rows, ""]))
-    state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
-    save_file(state, tmp_path / "start.safetensors", {"strides": "v1", "pixels": "caffe", "source": "chance"})
+    save_checkpoint(tmp_path / "start.safetensors")
     return tmp_path
 
 

@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from embedder_svc.exporting import checkpoints, vmmrdb
 from embedder_svc.exporting.export import Plan, export
-from embedder_svc.exporting.resnet import ResNet50
 from embedder_svc.training import command as train_command
 from embedder_svc.training.recipe import Recipe
 from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
+from tests.training_inputs import save_checkpoint, save_photo
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs/training.md"
 FLAGS = (
@@ -35,16 +34,11 @@ def collection(tmp_path_factory):
     for label, channel in (("chrysler_town&country_2008", 0), ("mercedes benz_e320_2001", 2)):
         (folder / "VMMRdb" / label).mkdir(parents=True)
         for number in range(10):
-            pixels = rng.integers(0, 100, (40, 60, 3), dtype=np.uint8)
-            pixels[..., channel] += 150
-            Image.fromarray(pixels).save(folder / "VMMRdb" / label / f"{number}.jpg")
+            save_photo(folder / "VMMRdb" / label / f"{number}.jpg", 50 + 150 * np.eye(3)[channel], rng)
     split = search_parser().parse_args(["split", str(folder / "VMMRdb"), "--out", str(folder / "manifest.csv")])
     split.run(split)
     torch.manual_seed(0)
-    state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
-    save_file(
-        state, folder / "start.safetensors", {"strides": "v1", "eps": "0.001", "pixels": "caffe", "source": "chance"}
-    )
+    save_checkpoint(folder / "start.safetensors", eps="0.001")
     return folder
 
 

