@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search_svc.fitting.trials import Trial
 from search_svc.voting.labels import Label
-from search_svc.voting.vote import Weighting, path
+from search_svc.voting.vote import LEVELS, Weighting, path
 
 KS = (5, 7, 10, 15, 20, 30)
 TEMPERATURES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
@@ -64,18 +64,35 @@ def fit_weighting(
     found = voters.scores.shape[1]
     ks = [k] if k else [each for each in KS if each <= found] or [found]
     temperatures = [temperature] if temperature else [unit * each for each in TEMPERATURES]
-    settings = [Weighting(*each) for each in product(temperatures, PRIORS, [unit * each for each in MEAN_WEIGHTS])]
-    levels = [_level(labels, depth)[voters.positions] for depth in (1, 2, 3)]
-    truths = [_level(labels, depth)[voters.truth] for depth in (1, 2, 3)]
+    mean_weights = [unit * each for each in MEAN_WEIGHTS]
+    settings = [Weighting(*each) for each in product(temperatures, PRIORS, mean_weights)]
     best: dict[int, tuple[float, Weighting]] = {}
     for size in ks:
-        alike = [level[:, :size, None] == level[:, None, :size] for level in levels]
-        hits = [level[:, :size] == truth[:, None] for level, truth in zip(levels, truths, strict=True)]
-        losses = [sum(map(_brier, [_weights(voters, size, each)] * 3, alike, hits)) for each in settings]
-        best[size] = min(losses), settings[int(np.argmin(losses))]
+        each = losses(voters, labels, size, temperatures, mean_weights)
+        best[size] = float(each.min()), settings[int(each.argmin())]
     most = min(loss for loss, _ in best.values()) + _TOLERANCE
     least = min(size for size, (loss, _) in best.items() if loss <= most)
     return least, best[least][1]
+
+
+def losses(
+    voters: Voters, labels: Sequence[Label], k: int, temperatures: Sequence[float], mean_weights: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the loss on the held-out photos, by temperature, prior and weight of the means, if the k nearest vote.
+
+    It is the Brier score (Brier 1950) of the shares, the mean over the photos, added up over make, model and label: 0 to 6.
+    """
+    nodes = np.stack([_level(labels, depth) for depth in LEVELS.values()])
+    of, truths = nodes[:, voters.positions[:, :k]], nodes[:, voters.truth]
+    # At how many levels two voters have the same node, and at how many a voter's node is the right one.
+    alike = (of[:, :, :, None] == of[:, :, None, :]).sum(axis=0, dtype=np.float32)
+    right = (of == truths[:, :, None]).sum(axis=0, dtype=np.float32)
+    sizes = [voters.sizes[:, :k].astype(np.float64) ** -prior for prior in PRIORS]
+    found = np.empty((len(temperatures), len(PRIORS), len(mean_weights)))
+    for (row, temperature), (column, weight) in product(enumerate(temperatures), enumerate(mean_weights)):
+        weights = _weights(voters, k, temperature, weight)
+        found[row, :, column] = [_brier(weights * each, alike, right) for each in sizes]
+    return found + len(nodes)
 
 
 def _level(labels: Sequence[Label], depth: int) -> NDArray[np.int64]:
@@ -87,22 +104,20 @@ def _level(labels: Sequence[Label], depth: int) -> NDArray[np.int64]:
     return np.array([*(numbers.setdefault(path(label)[:depth], len(numbers)) for label in labels), -1], np.int64)
 
 
-def _weights(voters: Voters, k: int, weighting: Weighting) -> NDArray[np.float32]:
-    """Return the weights (Q, k) of the k nearest neighbours; each row sums to 1."""
-    scores = voters.scores[:, :k] + weighting.mean_weight * voters.means[:, :k]
+def _weights(voters: Voters, k: int, temperature: float, mean_weight: float) -> NDArray[np.float64]:
+    """Return how much the votes of the k nearest neighbours weigh (Q, k), whatever the sizes of their classes."""
+    scores = voters.scores[:, :k] + mean_weight * voters.means[:, :k]
     with np.errstate(invalid="ignore"):
-        weights: NDArray[np.float64] = np.exp((scores - scores.max(axis=1, keepdims=True)) / weighting.temperature)
-    weights *= voters.sizes[:, :k].astype(np.float64) ** -weighting.prior
+        weights: NDArray[np.float64] = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
     weights[voters.positions[:, :k] < 0] = 0
-    whole: NDArray[np.float64] = weights.sum(axis=1, keepdims=True)
-    return (weights / whole).astype(np.float32)
+    return weights
 
 
-def _brier(weights: NDArray[np.float32], alike: NDArray[np.bool_], hits: NDArray[np.bool_]) -> float:
-    """Return the Brier score (Brier 1950) of the shares of one level: 0 to 2, the mean over the photos.
+def _brier(weights: NDArray[np.float64], alike: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Return the mean over the photos of the squared distance of the shares from the truth, less 1 for each level.
 
-    It is the squared distance of the shares from the truth, which is 1 for the right node and 0 for all others.
+    The truth is 1 for the right node and 0 for all others.
     """
-    shares = np.einsum("qij,qj->qi", alike, weights)
-    right = (weights * hits).sum(axis=1)
-    return float(np.mean((weights * shares).sum(axis=1) - 2 * right + 1))
+    shares = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    together = np.matmul(alike, shares[:, :, None])[:, :, 0]
+    return float(np.mean((shares * (together - 2 * right)).sum(axis=1)))

@@ -11,10 +11,8 @@ from search_svc.fitting.weighing import (
     PRIORS,
     TEMPERATURES,
     Voters,
-    _brier,
-    _level,
-    _weights,
     fit_weighting,
+    losses,
 )
 from search_svc.voting.evidence import VoteContext, gather
 from search_svc.voting.labels import parse
@@ -54,22 +52,20 @@ def test_the_loss_is_the_brier_score_of_the_vote_that_is_served(seed, k, tempera
     of = asked(np.random.default_rng(seed), 3, 30, 0.5)
     weighting = Weighting(temperature, prior, mean_weight)
     scale = VoteContext(weighting, {label.label: n for label, n in zip(LABELS, SIZES, strict=True)}, {})
-    weights = _weights(of, k, scale.weighting)
-    for depth, level in enumerate(("makes", "models", "labels"), 1):
-        nodes = _level(LABELS, depth)
-        positions = nodes[of.positions[:, :k]]
-        loss = _brier(weights, positions[:, :, None] == positions[:, None], positions == nodes[of.truth][:, None])
-        expected = []
-        for row, truth in enumerate(of.truth):
-            labels = [LABELS[place] for place in of.positions[row, :k]]
-            found = QueryNeighbours([], labels, of.scores[row, :k].tolist(), of.means[row, :k].tolist())
+    expected = []
+    for row, truth in enumerate(of.truth):
+        labels = [LABELS[place] for place in of.positions[row, :k]]
+        found = QueryNeighbours([], labels, of.scores[row, :k].tolist(), of.means[row, :k].tolist())
+        vote = gather([found], scale).vote
+        for depth, level in enumerate((vote.makes, vote.models, vote.labels), 1):
             shares = {
                 (each.make, each.model, each.label.label if each.label else "")[:depth]: each.confidence
-                for each in getattr(gather([found], scale).vote, level)
+                for each in level
             }
             right = shares.pop(path(LABELS[truth])[:depth], 0.0)
             expected.append((1 - right) ** 2 + sum(share**2 for share in shares.values()))
-        assert loss == pytest.approx(np.mean(expected), abs=1e-5)
+    loss = losses(of, LABELS, k, [temperature], [mean_weight])[0, PRIORS.index(prior), 0]
+    assert loss == pytest.approx(3 * np.mean(expected), abs=1e-5)
 
 
 def test_where_all_neighbours_are_right_the_fewest_do():
@@ -123,8 +119,10 @@ def test_what_is_given_is_kept():
 
 
 def test_neighbours_that_are_missing_do_not_vote():
-    of = voters(np.array([[0.5, 0.4, -np.inf]]), np.array([[0, 1, -1]]), np.array([0]))
-    assert _weights(of, 3, Weighting(0.1))[0].tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0])
+    of = voters(np.array([[0.5, 0.4, 0.4]]), np.array([[0, 1, -1]]), np.array([0]))
+    with_it, without = (losses(of, LABELS, k, [0.1], [0.0, 1.0]) for k in (3, 2))
+    assert with_it.tolist() == without.tolist()
+    assert np.isfinite(with_it).all()
 
 
 def test_an_index_that_finds_fewer_than_any_k_is_fitted_with_what_it_finds():
