@@ -1,13 +1,25 @@
 """What a small training begins with: photos that are easy to tell apart, and a network that has seen none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 from safetensors.torch import save_file
 
+from embedder_svc.exporting import resnet
 from embedder_svc.exporting.resnet import ResNet50
+
+
+@contextmanager
+def small_resnet() -> Iterator[None]:
+    """Has every ResNet-50 that is made in the block a block a stage and few channels, but for the last, which has as many as ever."""
+    with patch.object(resnet, "_STAGES", ((8, 1, 1), (8, 1, 2), (16, 1, 2), (512, 1, 2))):
+        yield
 
 
 def save_photo(path: Path, colour: ArrayLike, rng: np.random.Generator) -> None:
@@ -17,6 +29,7 @@ def save_photo(path: Path, colour: ArrayLike, rng: np.random.Generator) -> None:
 
 
 def save_checkpoint(path: Path, **more: str) -> None:
-    """Writes the weights of a ResNet-50 that has learned nothing, with more to say of them."""
+    """Writes the weights of a ResNet-50 that has learned nothing, always the same, with more to say of them."""
+    torch.manual_seed(0)
     state = {name: value for name, value in ResNet50().state_dict().items() if not name.endswith("tracked")}
     save_file(state, path, {"strides": "v1", "pixels": "caffe", "source": "chance"} | more)

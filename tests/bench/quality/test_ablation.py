@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 
 from bench.quality import ablation
-from tests.training_inputs import save_checkpoint, save_photo
+from embedder_svc import __main__ as embedder
+from tests.training_inputs import save_checkpoint, save_photo, small_resnet
 
 RECIPE = "--epochs 1 --batch 4 --stages 0:32 --test-sizes 32 --cache-size 32 --device cpu"
 SPLITS = ["train", "train", "train", "dev", "test"]
+
+
+@pytest.fixture(autouse=True)
+def small():
+    with small_resnet():
+        yield
 
 
 @pytest.fixture
@@ -33,9 +40,10 @@ def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_ag
     words = [*map(str, [*command, "--work", folder / "work", "--out", folder / "out.json"]), "--recipe", RECIPE]
     started = []
 
-    def start(*words, vmmr=ablation._vmmr):
+    def start(*words):
         started.append(" ".join(map(str, words)))
-        vmmr(*words)
+        args = embedder.parser().parse_args(list(map(str, words)))
+        args.run(args)
 
     monkeypatch.setattr(ablation, "_vmmr", start)
     ablation.main([*words, "--only", "no average"])

@@ -18,12 +18,18 @@ from embedder_svc.training.recipe import Recipe
 from search_svc.__main__ import parser as search_parser
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
-from tests.training_inputs import save_checkpoint, save_photo
+from tests.training_inputs import save_checkpoint, save_photo, small_resnet
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs/training.md"
 FLAGS = (
     "--epochs=2 --batch=8 --stages=0:32 --cache-size=32 --test-sizes=32 --evaluate-every=2 --ema-steps=0 --device=cpu"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with small_resnet():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,6 @@ def collection(tmp_path_factory):
             save_photo(folder / "VMMRdb" / label / f"{number}.jpg", 50 + 150 * np.eye(3)[channel], rng)
     split = search_parser().parse_args(["split", str(folder / "VMMRdb"), "--out", str(folder / "manifest.csv")])
     split.run(split)
-    torch.manual_seed(0)
     save_checkpoint(folder / "start.safetensors", eps="0.001")
     return folder
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from embedder_svc import __main__ as embedder
-from embedder_svc.exporting import resnet
 from embedder_svc.network import bundle
 from search_svc import __main__ as search
-from tests.training_inputs import save_checkpoint, save_photo
+from tests.training_inputs import save_checkpoint, save_photo, small_resnet
 
 PAGE = (Path(__file__).parents[3] / "docs/training.md").read_text()
 PARSERS = {"vmmr-embedder": embedder.parser, "vmmr-search": search.parser}
@@ -40,6 +38,12 @@ def commands(text):
     return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with small_resnet():
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Photos of cars of nine colours, as VMMRdb unpacks; the weights of a network that has seen none, in its own place."""
@@ -55,9 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def recipe(folder, monkeypatch):
-    """The documented commands, in the small; the network has a block a stage and few channels."""
-    monkeypatch.setattr(resnet, "_STAGES", ((8, 1, 1), (8, 1, 2), (16, 1, 2), (512, 1, 2)))
-    torch.manual_seed(0)
+    """The documented commands, in the small."""
     save_checkpoint(folder / "start.safetensors")
     places = {
         "PHOTOS": str(folder / "VMMRdb"),
