@@ -20,6 +20,9 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # the process a minute after them.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
+# Hundreds of processes are started: they compile our modules once, also where Python is told to keep nothing.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 import grpc
 import pytest
 from hypothesis import settings

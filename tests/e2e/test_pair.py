@@ -81,16 +81,16 @@ def test_served_equals_direct_on_drawn_cars(client, drawn):
     check_served_equals_direct(client, drawn, photos_of(drawn, "test") + photos_of(drawn, "dev"))
 
 
-def test_served_equals_direct_on_200_real_photos(stanford_cars, make_chain, serve_pair, run, tmp_path):
+def test_served_equals_direct_on_real_photos(stanford_cars, make_chain, serve_pair, run, tmp_path):
     photos = tmp_path / "photos"
-    for source in sorted((stanford_cars / "train").iterdir())[:10]:
+    for source in sorted((stanford_cars / "train").iterdir())[:6]:
         (photos / source.name).mkdir(parents=True)
-        for photo in sorted(source.iterdir())[:20]:
+        for photo in sorted(source.iterdir())[:10]:
             (photos / source.name / photo.name).symlink_to(photo)
     chain = make_chain(photos, tmp_path, shards=2)
     with vmmr.Client(*serve_pair(run, chain), timeout_s=60) as client:
         paths = [path for split in ("train", "dev", "test") for path in photos_of(chain, split)]
-        assert len(paths) == 200
+        assert len(paths) == 60
         check_served_equals_direct(client, chain, paths)
 
 
