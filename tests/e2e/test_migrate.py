@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import runpy
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -57,16 +58,6 @@ def embedders(models, module_run):
     return {name: f"127.0.0.1:{process.ready()['port']}" for name, process in processes.items()}
 
 
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    for number in range(PHOTOS):
-        file = folder / LABELS[number % 3] / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(photo(number))
-    return folder
-
-
 def command(*arguments):
     return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
 
@@ -77,21 +68,32 @@ def well(*arguments):
     return done.stdout
 
 
-@pytest.fixture
-def old(tmp_path, photos, models):
-    """An index of all photos but what is in no split."""
-    manifest = tmp_path / "manifest.csv"
-    with manifest.open("w", newline="") as file:
+@pytest.fixture(scope="module")
+def built(models, tmp_path_factory):
+    """A folder of photos, and an index of them by the old model."""
+    folder = tmp_path_factory.mktemp("built")
+    with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "make", "model", "year", "split"])
-        for file_ in sorted(photos.glob("*/*.png")):
-            make, model, year = file_.parent.name.split("_")
-            writer.writerow([file_.relative_to(photos), file_.parent.name, make, model, year, "train"])
-    well(
-        "embedder_svc", "embed", manifest, "--photos", photos, "--model", models / "old", "--out", tmp_path / "embedded"
-    )
-    well("search_svc", "build", tmp_path / "embedded", "--out", tmp_path / "old", "--k", 3, "--shards", 2)
-    return tmp_path / "old"
+        for number in sorted(range(PHOTOS), key=uri):
+            path = folder / "photos" / uri(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo(number))
+            writer.writerow([uri(number), path.parent.name, *path.parent.name.split("_"), "train"])
+    embed = ("embed", folder / "manifest.csv", "--photos", folder / "photos", "--model", models / "old")
+    well("embedder_svc", *embed, "--out", folder / "embedded")
+    well("search_svc", "build", folder / "embedded", "--out", folder / "old", "--k", 3, "--shards", 2)
+    return folder
+
+
+@pytest.fixture
+def photos(built, tmp_path):
+    return shutil.copytree(built / "photos", tmp_path / "photos")
+
+
+@pytest.fixture
+def old(built, tmp_path):
+    return shutil.copytree(built / "old", tmp_path / "old")
 
 
 @pytest.fixture
