@@ -29,8 +29,13 @@ def real(synthetic):
 
 
 @pytest.fixture(scope="module")
-def cars(synthetic, real):
-    return synthetic.Cars(synthetic.Structure.fit(real), synthetic.sizes(8000, 7), 7)
+def structure(synthetic, real):
+    return synthetic.Structure.fit(real)
+
+
+@pytest.fixture(scope="module")
+def cars(synthetic, structure):
+    return synthetic.Cars(structure, synthetic.sizes(4000, 7), 7)
 
 
 def drawn(synthetic, between, within, classes=400, size=50):
@@ -57,7 +62,7 @@ class TestFit:
 class TestCars:
     def test_there_are_as_many_photos_as_wanted_of_unit_length(self, cars):
         gallery = np.concatenate(list(cars.gallery()))
-        assert gallery.shape == (8000, 2048)
+        assert gallery.shape == (4000, 2048)
         assert np.linalg.norm(gallery, axis=1) == pytest.approx(1, abs=1e-5)
 
     def test_another_seed_gives_other_photos_and_the_same_seed_the_same(self, synthetic, cars):
@@ -91,10 +96,10 @@ class TestCars:
         assert sizes[sizes > 20].sum() / sizes.sum() == pytest.approx(0.84, abs=0.03)
 
 
-def test_photos_are_as_like_each_other_as_real_ones(synthetic, real):
+def test_photos_are_as_like_each_other_as_real_ones(synthetic, real, structure):
     """As many, of as many cars: accuracy within 5 points, similarities of the nearest within 0.03."""
     counts = np.bincount(real.classes)
-    cars = synthetic.Cars(synthetic.Structure.fit(real), counts, 0)
+    cars = synthetic.Cars(structure, counts, 0)
     made = synthetic.Real(np.concatenate(list(cars.gallery())), np.repeat(np.arange(len(counts)), counts), "")
     accuracy, nearest = zip(*(told(each) for each in (real, made)), strict=True)
     assert accuracy[1] == pytest.approx(accuracy[0], abs=0.05)
@@ -111,13 +116,13 @@ def told(photos):
 
 
 def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path):
-    synthetic.make(real, tmp_path / "made", photos=7000, queries=10, seed=1)
+    synthetic.make(real, tmp_path / "made", photos=2000, queries=10, seed=1)
     made = Embeddings.open(tmp_path / "made/embeddings")
-    assert made.matrix.shape == (7000, 2048)
+    assert made.matrix.shape == (2000, 2048)
     assert np.linalg.norm(made.matrix.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
     assert made.model == real.model
     assert made.normalized
-    assert len({photo.path for photo in made.photos}) == 7000
+    assert len({photo.path for photo in made.photos}) == 2000
     for photo in made.photos:
         assert photo.label == parse(photo.label.label)
         assert photo.label.year
