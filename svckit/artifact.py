@@ -57,10 +57,12 @@ def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None) -
         try:
             yield draft
             (settle or flush)(draft)
-            publish(draft, path)
+            refuse_existing(path)
+            draft.rename(path)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+    flush_one(path.parent)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -89,7 +91,8 @@ def publish(draft: Path, path: Path) -> None:
 def move_directory(source: Path, target: Path) -> None:
     """Give a directory another name, under which a reader sees all of it or nothing; once this returns it stays there.
 
-    A directory that came with a container's image cannot be renamed (overlayfs): a copy of its files gets the name, and it is removed.
+    A directory that came with a container's image cannot be renamed (overlayfs): a copy of its files gets the name, and the original
+    is removed. Killed amid that, there are both, and the original may be a part of itself.
     """
     try:
         source.rename(target)
@@ -105,9 +108,10 @@ def move_directory(source: Path, target: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory so that a reader sees all of it or nothing; a hidden `.NAME.*.tmp` may be left, as by `atomic_directory`.
+    """Remove a directory so that a reader sees all of it or nothing; killed, it may leave a hidden `.NAME.*.tmp` beside it.
 
-    One that came with a container's image cannot be renamed (overlayfs), and so is removed file by file.
+    A directory that came with a container's image cannot be renamed (overlayfs), and goes file by file: a reader may see a part of
+    it, and a part may be left.
     """
     doomed = _sibling(path)
     try:

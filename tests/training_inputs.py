@@ -17,7 +17,7 @@ from embedder_svc.exporting.resnet import ResNet50
 
 @contextmanager
 def small_resnet() -> Iterator[None]:
-    """Has every ResNet-50 that is made in the block a block a stage and few channels, but for the last, which has as many as ever."""
+    """Makes each ResNet-50 of the block a small one: one block a stage, and few channels before the last, which has all of its own."""
     with patch.object(resnet, "_STAGES", ((8, 1, 1), (8, 1, 2), (16, 1, 2), (512, 1, 2))):
         yield
 

@@ -68,8 +68,8 @@ def fit_weighting(
     settings = [Weighting(*each) for each in product(temperatures, PRIORS, mean_weights)]
     best: dict[int, tuple[float, Weighting]] = {}
     for size in ks:
-        each = losses(voters, labels, size, temperatures, mean_weights)
-        best[size] = float(each.min()), settings[int(each.argmin())]
+        by_setting = losses(voters, labels, size, temperatures, mean_weights)
+        best[size] = float(by_setting.min()), settings[int(by_setting.argmin())]
     most = min(loss for loss, _ in best.values()) + _TOLERANCE
     least = min(size for size, (loss, _) in best.items() if loss <= most)
     return least, best[least][1]
@@ -83,16 +83,15 @@ def losses(
     It is the Brier score (Brier 1950) of the shares, the mean over the photos, added up over make, model and label: 0 to 6.
     """
     nodes = np.stack([_level(labels, depth) for depth in LEVELS.values()])
-    of, truths = nodes[:, voters.positions[:, :k]], nodes[:, voters.truth]
-    # At how many levels two voters have the same node, and at how many a voter's node is the right one.
-    alike = (of[:, :, :, None] == of[:, :, None, :]).sum(axis=0, dtype=np.float32)
-    right = (of == truths[:, :, None]).sum(axis=0, dtype=np.float32)
+    voted, truths = nodes[:, voters.positions[:, :k]], nodes[:, voters.truth]
+    alike = (voted[:, :, :, None] == voted[:, :, None, :]).sum(axis=0, dtype=np.float32)
+    right = (voted == truths[:, :, None]).sum(axis=0, dtype=np.float32)
     sizes = [voters.sizes[:, :k].astype(np.float64) ** -prior for prior in PRIORS]
     found = np.empty((len(temperatures), len(PRIORS), len(mean_weights)))
     for (row, temperature), (column, weight) in product(enumerate(temperatures), enumerate(mean_weights)):
         weights = _weights(voters, k, temperature, weight)
         found[row, :, column] = [_brier(weights * each, alike, right) for each in sizes]
-    return found + len(nodes)
+    return found
 
 
 def _level(labels: Sequence[Label], depth: int) -> NDArray[np.int64]:
@@ -114,10 +113,11 @@ def _weights(voters: Voters, k: int, temperature: float, mean_weight: float) -> 
 
 
 def _brier(weights: NDArray[np.float64], alike: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Return the mean over the photos of the squared distance of the shares from the truth, less 1 for each level.
+    """Return the squared distance of the shares from the truth, added up over the levels: the mean over the photos.
 
-    The truth is 1 for the right node and 0 for all others.
+    The truth is 1 for the right node and 0 for all others. `alike` (Q, k, k) says at how many levels two voters have the same node,
+    `right` (Q, k) at how many a voter's node is the right one.
     """
     shares = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     together = np.matmul(alike, shares[:, :, None])[:, :, 0]
-    return float(np.mean((shares * (together - 2 * right)).sum(axis=1)))
+    return float(np.mean((shares * (together - 2 * right)).sum(axis=1))) + len(LEVELS)

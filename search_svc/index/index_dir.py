@@ -24,7 +24,7 @@ from pathlib import Path
 
 from search_svc.index.locks import locked
 from svckit import strict_json
-from svckit.artifact import ArtifactError, atomic_write, flush, move_directory, publish
+from svckit.artifact import ArtifactError, atomic_write, flush, move_directory, publish, remove_directory
 
 _VERSION = re.compile(r"[0-9]{6,}")
 _MOVING = "moving"
@@ -142,9 +142,9 @@ def new_version(index_dir: Path, job: Mapping[str, str]) -> Iterator[Draft]:
     _refuse_foreign(index_dir)
     versions.mkdir(parents=True, exist_ok=True)
     with only_builder(index_dir):
-        for leftover in versions.glob(".*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
         place = versions / ".draft"
+        for leftover in (*versions.glob(".*.tmp"), *place.glob(".*.tmp")):
+            shutil.rmtree(leftover, ignore_errors=True)
         discarded = _claim(index_dir, place, job)
         draft = Draft(_next(versions), place / "version", place / "work", discarded)
         yield draft
@@ -178,15 +178,21 @@ def _take_back(index_dir: Path, place: Path) -> None:
 
     It was never served, and how it is searched may be another matter now.
     """
-    moving = place / _MOVING
-    if not moving.exists() or (place / "version").exists():
+    moving, files = place / _MOVING, place / "version"
+    if not moving.exists():
         return
     version = moving.read_text(encoding="ascii").strip()
+    moved = version_path(index_dir, version)
+    if not moved.exists():
+        return
     # Of the first version of all there is no CURRENT. One that cannot be read may name this very version.
     if (index_dir / "CURRENT").exists() and current(index_dir) == version:
         return
-    with suppress(FileNotFoundError):  # it was deleted since
-        move_directory(version_path(index_dir, version), place / "version")
+    if files.exists():  # killed within `move_directory`: which is a part of the other, nobody knows
+        remove_directory(files)
+        remove_directory(moved)
+    else:
+        move_directory(moved, files)
 
 
 def _begun(place: Path) -> dict[str, str] | None:

@@ -148,7 +148,7 @@ def _remove(index_dir: Path, name: str) -> bool:
     path = version_path(index_dir, name)
     with exclusive_version(path) as free:
         if free:
-            remove_directory(path)  # what is left of it if this is killed, the next build clears away
+            remove_directory(path)  # what is left of it if this is killed, the next build or `retire` clears away
     return free
 
 

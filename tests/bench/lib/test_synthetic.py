@@ -35,7 +35,7 @@ def structure(synthetic, real):
 
 @pytest.fixture(scope="module")
 def cars(synthetic, structure):
-    return synthetic.Cars(structure, synthetic.sizes(4000, 7), 7)
+    return synthetic.Cars(structure, synthetic.sizes(6400, 7), 7)
 
 
 def drawn(synthetic, between, within, classes=400, size=50):
@@ -62,7 +62,7 @@ class TestFit:
 class TestCars:
     def test_there_are_as_many_photos_as_wanted_of_unit_length(self, cars):
         gallery = np.concatenate(list(cars.gallery()))
-        assert gallery.shape == (4000, 2048)
+        assert gallery.shape == (6400, 2048)
         assert np.linalg.norm(gallery, axis=1) == pytest.approx(1, abs=1e-5)
 
     def test_another_seed_gives_other_photos_and_the_same_seed_the_same(self, synthetic, cars):
@@ -115,7 +115,8 @@ def told(photos):
     return right.mean(), np.quantile(similar.max(axis=1), [0.25, 0.5, 0.75])
 
 
-def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path):
+def test_what_is_written_is_an_embeddings_artifact(synthetic, real, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_BLOCK", 40)  # of labels: there are more
     synthetic.make(real, tmp_path / "made", photos=2000, queries=10, seed=1)
     made = Embeddings.open(tmp_path / "made/embeddings")
     assert made.matrix.shape == (2000, 2048)

@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ def folder(tmp_path):
     (tmp_path / "unseen.csv").write_text("\n".join(["path,label,make,model,year,split", *rows, ""]))
     save_checkpoint(tmp_path / "start.safetensors")
     return tmp_path
+
+
+def test_a_command_that_fails_ends_it():
+    ablation._vmmr("--version")
+    with pytest.raises(subprocess.CalledProcessError):
+        ablation._vmmr("nonsense")
 
 
 def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_again(folder, monkeypatch, capsys):

@@ -118,8 +118,9 @@ def test_what_is_given_is_kept():
     assert (k, weighting.temperature) == (4, 0.123)
 
 
-def test_neighbours_that_are_missing_do_not_vote():
-    of = voters(np.array([[0.5, 0.4, 0.4]]), np.array([[0, 1, -1]]), np.array([0]))
+@pytest.mark.parametrize("score", [0.4, -np.inf])
+def test_neighbours_that_are_missing_do_not_vote(score):
+    of = voters(np.array([[0.5, 0.4, score]]), np.array([[0, 1, -1]]), np.array([0]))
     with_it, without = (losses(of, LABELS, k, [0.1], [0.0, 1.0]) for k in (3, 2))
     assert with_it.tolist() == without.tolist()
     assert np.isfinite(with_it).all()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -242,6 +243,31 @@ def test_what_others_leave_in_a_draft_or_take_out_of_it_meanwhile_costs_nothing_
     monkeypatch.setattr(Path, "rglob", lambda path, pattern: [*listed(path, pattern), *more.get(path, [])])
     with new_version(tmp_path, job) as draft:
         assert (draft.files / "file").read_text() == "content"
+
+
+@pytest.fixture
+def moved(tmp_path, monkeypatch):
+    """An index whose first version was moved to its place by a build that was then killed; the draft's folder, which is gone."""
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(index_dir, "make_current", Mock(side_effect=KeyboardInterrupt))
+        with new_version(tmp_path, {"job": "one"}) as draft:
+            (draft.files / "shard").write_text("begun")
+    return draft.files
+
+
+def test_a_part_of_a_copy_that_a_killed_build_left_in_its_draft_costs_nothing_of_it(tmp_path, moved):
+    (moved.parent / ".version.0.tmp").mkdir()
+    with new_version(tmp_path, {"job": "one"}) as draft:
+        assert (draft.files / "shard").read_text() == "begun"
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == ["000001"]
+
+
+def test_of_a_version_and_its_copy_neither_is_taken_for_whole(tmp_path, moved):
+    moved.mkdir()
+    with new_version(tmp_path, {"job": "one"}) as draft:
+        assert not list(draft.files.iterdir())
+        assert not list(tmp_path.glob("versions/0*"))
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == ["000001"]
 
 
 def test_a_lock_that_is_no_file_is_named_with_what_helps(tmp_path):
