@@ -23,6 +23,11 @@ from svckit.cores import cores
 FORMAT = 1
 """The highest `format` of a manifest that is read; one that states none has format 1. What older programs would misread gets a higher one."""
 
+_FILLING = ".filling"
+"""What an empty folder is filled from."""
+_OF_FILE_SYSTEMS = {"lost+found"}
+"""What is in a folder where a disk is mounted, however empty."""
+
 NPY_ERRORS = (OSError, ValueError, SyntaxError, tokenize.TokenError)
 """numpy.load raises one of these over a damaged .npy file, because it reads the header as Python."""
 
@@ -42,13 +47,19 @@ class ArtifactError(Exception):
 
 
 @contextmanager
-def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None, *, last: str = "") -> Iterator[Path]:
     """Yield a directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
 
     `settle` puts it on the disk, if flushing file by file would take too long. A process that is killed leaves a hidden `.NAME.*.tmp`
     beside it, which nothing reads.
-    Raise ArtifactError if `path` exists: an artifact is never overwritten.
+    Raise ArtifactError if `path` exists: an artifact is never overwritten. With `last`, the name of the file without which nobody takes
+    a directory for such an artifact, `path` may be an empty folder, such as one where a volume is mounted, which no rename can replace:
+    then all moves into it, that file at last.
     """
+    if last and is_vacant(path):
+        with _filling(path, settle or flush, last) as draft:
+            yield draft
+        return
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _sibling(path)
@@ -63,6 +74,40 @@ def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None) -
             shutil.rmtree(draft, ignore_errors=True)
             raise
     flush_one(path.parent)
+
+
+def is_vacant(path: Path) -> bool:
+    """Return whether a folder is there, and is empty but for what a file system or a killed `atomic_directory` has left in it."""
+    return path.is_dir() and {inner.name for inner in path.iterdir()} <= {_FILLING, *_OF_FILE_SYSTEMS}
+
+
+@contextmanager
+def _filling(path: Path, settle: Callable[[Path], None], last: str) -> Iterator[Path]:
+    draft = path / _FILLING
+    _remove(draft)
+    moved: list[Path] = []
+    with _errors_name(path, draft):
+        try:
+            draft.mkdir()
+            yield draft
+            settle(draft)
+            for inner in sorted(draft.iterdir(), key=lambda inner: inner.name == last):
+                if inner.name == last:
+                    flush_one(path)
+                moved.append(inner.rename(path / inner.name))
+        except BaseException:
+            for inner in (draft, *moved):
+                _remove(inner)
+            raise
+    draft.rmdir()
+    flush_one(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: bytes) -> None:

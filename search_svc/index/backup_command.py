@@ -6,6 +6,7 @@ from pathlib import Path
 
 from search_svc.index.backup import Backup, back_up, restore
 from svckit import beside
+from svckit.artifact import is_vacant
 from svckit.cli import count
 from svckit.redaction import without_secrets
 
@@ -31,10 +32,17 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description="Makes an index of what `backup` wrote, once every file is found to be as it was.",
     )
     parser.add_argument("backups", metavar="BACKUPS", help="the folder of backups: a path or a URL")
-    parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory to make; must not be there")
+    parser.add_argument(
+        "index",
+        metavar="INDEX",
+        type=Path,
+        help="index data directory to make; must not be there, or be an empty folder",
+    )
     add_at_sequence(parser)
     parser.add_argument(
-        "--if-absent", action="store_true", help="do nothing if INDEX is there: for containers, which may start again"
+        "--if-absent",
+        action="store_true",
+        help="do nothing if INDEX is there, and not empty: for containers, which may start again",
     )
     parser.set_defaults(run=_restore)
 
@@ -66,7 +74,7 @@ def _back_up(args: argparse.Namespace) -> None:
 
 def _restore(args: argparse.Namespace) -> None:
     _tell_warnings()
-    if args.if_absent and args.index.exists():
+    if args.if_absent and args.index.exists() and not is_vacant(args.index):
         print(f"{args.index}: is there already, and is left as it is")
         return
     print(f"{args.index}: {told(restore(args.backups, args.index, args.at_sequence))}")

@@ -12,6 +12,7 @@ from svckit.artifact import (
     ArtifactError,
     atomic_directory,
     atomic_write,
+    is_vacant,
     move_directory,
     read_manifest,
     remove_directory,
@@ -89,6 +90,59 @@ def test_a_directory_that_appeared_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(ArtifactError, match="already exists"):
         is_overtaken()
     assert [child.name for child in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A folder as where a disk is mounted, with what a killed process has left in it."""
+    path = tmp_path / "volume"
+    (path / "lost+found").mkdir(parents=True)
+    (path / ".filling").mkdir()
+    (path / ".filling" / "part").touch()
+    return path
+
+
+def filled(path):
+    with atomic_directory(path, last="CURRENT") as draft:
+        (draft / "CURRENT").write_text("1")
+        (draft / "versions").mkdir()
+        (draft / "versions" / "1").write_text("x")
+
+
+def test_an_empty_folder_is_filled_and_the_file_that_counts_comes_last(volume, monkeypatch):
+    moved, rename = [], os.rename
+
+    def spy(source, target):
+        rename(source, target)
+        moved.append(Path(target).name)
+
+    monkeypatch.setattr(os, "rename", spy)
+    assert is_vacant(volume)
+    filled(volume)
+    assert not is_vacant(volume)
+    assert moved == ["versions", "CURRENT"]
+    assert {child.name for child in volume.rglob("*")} == {"lost+found", "versions", "1", "CURRENT"}
+
+
+def test_a_folder_that_cannot_be_filled_is_empty_again(volume, monkeypatch):
+    monkeypatch.setattr(
+        Path, "rename", lambda path, target: fail(errno.EIO, path) if path.name == "CURRENT" else path.replace(target)
+    )
+    with pytest.raises(OSError, match=f"{volume}/CURRENT"):
+        filled(volume)
+    assert [child.name for child in volume.rglob("*")] == ["lost+found"]
+
+
+def test_a_folder_with_anything_in_it_is_not_filled(volume):
+    (volume / "theirs").touch()
+    assert not is_vacant(volume)
+    with pytest.raises(ArtifactError, match="already exists"):
+        filled(volume)
+
+
+def test_an_empty_folder_is_not_filled_where_no_file_is_known_to_count(tmp_path):
+    with pytest.raises(ArtifactError, match="already exists"), atomic_directory(tmp_path):
+        pass
 
 
 def fail(number, path):

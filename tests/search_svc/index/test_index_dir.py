@@ -111,6 +111,13 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_was(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_a_file_system_s_own_folder_is_in_nobody_s_way(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    with new_version(tmp_path, {}):
+        pass
+    assert index_dir.current(tmp_path) == "000001"
+
+
 def test_versions_are_counted_past_the_last_whatever_else_lies_there(tmp_path):
     names = []
     for stray in ("000007", "notes", "0009.old"):
