@@ -5,6 +5,7 @@ place, flushed to the disk, and moved there by one rename.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import shutil
 import tokenize
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,9 +85,12 @@ def is_vacant(path: Path) -> bool:
 @contextmanager
 def _filling(path: Path, settle: Callable[[Path], None], last: str) -> Iterator[Path]:
     draft = path / _FILLING
-    _remove(draft)
     moved: list[Path] = []
-    with _errors_name(path, draft):
+    with ExitStack() as alone, _errors_name(path, draft):
+        alone.enter_context(_locked(path))
+        if not is_vacant(path):  # it was filled just now
+            refuse_existing(path)
+        _remove(draft)
         try:
             draft.mkdir()
             yield draft
@@ -94,6 +98,7 @@ def _filling(path: Path, settle: Callable[[Path], None], last: str) -> Iterator[
             for inner in sorted(draft.iterdir(), key=lambda inner: inner.name == last):
                 if inner.name == last:
                     flush_one(path)
+                    alone.close()  # from now on others may open and lock what is here
                 moved.append(inner.rename(path / inner.name))
         except BaseException:
             for inner in (draft, *moved):
@@ -101,6 +106,20 @@ def _filling(path: Path, settle: Callable[[Path], None], last: str) -> Iterator[
             raise
     draft.rmdir()
     flush_one(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the only one that fills a directory. Raise ArtifactError if another process holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(path, "another process is filling it", "wait until that has ended") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import svckit.artifact
 from svckit.artifact import (
     ArtifactError,
     atomic_directory,
@@ -113,6 +114,9 @@ def test_an_empty_folder_is_filled_and_the_file_that_counts_comes_last(volume, m
     moved, rename = [], os.rename
 
     def spy(source, target):
+        if Path(target).name == "CURRENT":
+            with svckit.artifact._locked(volume):
+                pass  # who opens it as soon as it is there can
         rename(source, target)
         moved.append(Path(target).name)
 
@@ -131,6 +135,28 @@ def test_a_folder_that_cannot_be_filled_is_empty_again(volume, monkeypatch):
     with pytest.raises(OSError, match=f"{volume}/CURRENT"):
         filled(volume)
     assert [child.name for child in volume.rglob("*")] == ["lost+found"]
+
+
+def test_a_folder_is_filled_by_one_at_a_time(volume):
+    with atomic_directory(volume, last="CURRENT") as draft:
+        with pytest.raises(ArtifactError, match="another process is filling it"):
+            filled(volume)
+        (draft / "CURRENT").write_text("first")
+    assert (volume / "CURRENT").read_text() == "first"
+
+
+def test_a_folder_that_was_filled_just_now_is_not_filled_again(volume, monkeypatch):
+    lock = svckit.artifact._locked
+
+    def late(path):
+        monkeypatch.undo()
+        filled(volume)
+        return lock(path)
+
+    monkeypatch.setattr(svckit.artifact, "_locked", late)
+    with pytest.raises(ArtifactError, match="already exists"), atomic_directory(volume, last="CURRENT") as draft:
+        (draft / "CURRENT").write_text("second")
+    assert (volume / "CURRENT").read_text() == "1"
 
 
 def test_a_folder_with_anything_in_it_is_not_filled(volume):
