@@ -5,7 +5,6 @@ place, flushed to the disk, and moved there by one rename.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import shutil
 import tokenize
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,11 +22,6 @@ from svckit.cores import cores
 
 FORMAT = 1
 """The highest `format` of a manifest that is read; one that states none has format 1. What older programs would misread gets a higher one."""
-
-_FILLING = ".filling"
-"""What an empty folder is filled from."""
-_OF_FILE_SYSTEMS = {"lost+found"}
-"""What is in a folder where a disk is mounted, however empty."""
 
 NPY_ERRORS = (OSError, ValueError, SyntaxError, tokenize.TokenError)
 """numpy.load raises one of these over a damaged .npy file, because it reads the header as Python."""
@@ -48,19 +42,13 @@ class ArtifactError(Exception):
 
 
 @contextmanager
-def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None, *, last: str = "") -> Iterator[Path]:
+def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a directory to fill, which becomes `path` when the block ends; if the block raises, nothing is left.
 
     `settle` puts it on the disk, if flushing file by file would take too long. A process that is killed leaves a hidden `.NAME.*.tmp`
     beside it, which nothing reads.
-    Raise ArtifactError if `path` exists: an artifact is never overwritten. With `last`, the name of the file without which nobody takes
-    a directory for such an artifact, `path` may be an empty folder, such as one where a volume is mounted, which no rename can replace:
-    then all moves into it, that file at last.
+    Raise ArtifactError if `path` exists: an artifact is never overwritten.
     """
-    if last and is_vacant(path):
-        with _filling(path, settle or flush, last) as draft:
-            yield draft
-        return
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _sibling(path)
@@ -75,58 +63,6 @@ def atomic_directory(path: Path, settle: Callable[[Path], None] | None = None, *
             shutil.rmtree(draft, ignore_errors=True)
             raise
     flush_one(path.parent)
-
-
-def is_vacant(path: Path) -> bool:
-    """Return whether a folder is there, and is empty but for what a file system or a killed `atomic_directory` has left in it."""
-    return path.is_dir() and {inner.name for inner in path.iterdir()} <= {_FILLING, *_OF_FILE_SYSTEMS}
-
-
-@contextmanager
-def _filling(path: Path, settle: Callable[[Path], None], last: str) -> Iterator[Path]:
-    draft = path / _FILLING
-    moved: list[Path] = []
-    with ExitStack() as alone, _errors_name(path, draft):
-        alone.enter_context(_locked(path))
-        if not is_vacant(path):  # it was filled just now
-            refuse_existing(path)
-        _remove(draft)
-        try:
-            draft.mkdir()
-            yield draft
-            settle(draft)
-            for inner in sorted(draft.iterdir(), key=lambda inner: inner.name == last):
-                if inner.name == last:
-                    flush_one(path)
-                    alone.close()  # from now on others may open and lock what is here
-                moved.append(inner.rename(path / inner.name))
-        except BaseException:
-            for inner in (draft, *moved):
-                _remove(inner)
-            raise
-    draft.rmdir()
-    flush_one(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the only one that fills a directory. Raise ArtifactError if another process holds it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ArtifactError(path, "another process is filling it", "wait until that has ended") from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ import fsspec
 
 from embedder_svc.network import bundle
 from embedder_svc.network.bundle import BundleInfo
-from svckit.artifact import ArtifactError, atomic_directory, is_vacant, read_sealed
+from svckit.artifact import ArtifactError, atomic_directory, read_sealed
 from svckit.cli import CommandError
 from svckit.redaction import without_secrets
 
@@ -29,8 +29,8 @@ def fetch(source: str, model: Path) -> BundleInfo:
 
     Raise ArtifactError naming the file that is damaged, CommandError if the source can't be read.
     """
-    if not model.exists() or is_vacant(model):
-        with atomic_directory(model, last=bundle.DESCRIPTION) as draft:
+    if not model.exists():
+        with atomic_directory(model) as draft:
             _copy(source, draft)
     return bundle.read(model)
 

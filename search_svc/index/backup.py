@@ -23,7 +23,7 @@ from search_svc.index import journal_file, journal_mark, journal_segment, lineag
 from search_svc.index.backup_place import Place
 from search_svc.index.backup_records import File, Record, StoredSegment, StoredVersion
 from search_svc.index.backup_single import check_journal, restore_single
-from search_svc.index.index_dir import CURRENT, make_current, version_path, way_out
+from search_svc.index.index_dir import make_current, version_path, way_out
 from search_svc.index.journal_format import Meta
 from search_svc.index.journal_segment import Segment
 from search_svc.index.journal_snapshot import Snapshot
@@ -114,7 +114,7 @@ def refuse_another(source: str, index_dir: Path) -> None:
 
 
 def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Backup:
-    """Make an index of the newest backup, whole or not at all; `index_dir` must not be there, or be an empty folder.
+    """Make an index of the newest backup, whole or not at all; `index_dir` must not be there.
 
     With `at_sequence` it is the gallery after the last write that had ended by that journal entry. Raise ArtifactError, naming the
     file, if one that is needed is damaged, and CommandError if there is no such backup or it can't be read.
@@ -124,7 +124,7 @@ def restore(source: str, index_dir: Path, at_sequence: int | None = None) -> Bac
         if at_sequence is not None:
             raise CommandError(f"{source} is one backup of an earlier release: it has no other sequence than its own")
         return Backup(*restore_single(place, index_dir))
-    with atomic_directory(index_dir, last=CURRENT) as draft, tempfile.TemporaryDirectory() as work:
+    with atomic_directory(index_dir) as draft, tempfile.TemporaryDirectory() as work:
         record, version, goes_on = _chosen(place, at_sequence, Path(work))
         upto = record.sequence if at_sequence is None else at_sequence
         done = _restore(place, record, version, upto, draft=draft, work=Path(work))

@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 from search_svc.index.backup import Backup, back_up, restore
+from search_svc.index.index_dir import current
 from svckit import beside
-from svckit.artifact import is_vacant
 from svckit.cli import count
 from svckit.redaction import without_secrets
 
@@ -32,17 +32,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description="Makes an index of what `backup` wrote, once every file is found to be as it was.",
     )
     parser.add_argument("backups", metavar="BACKUPS", help="the folder of backups: a path or a URL")
-    parser.add_argument(
-        "index",
-        metavar="INDEX",
-        type=Path,
-        help="index data directory to make; must not be there, or be an empty folder",
-    )
+    parser.add_argument("index", metavar="INDEX", type=Path, help="index data directory to make; must not be there")
     add_at_sequence(parser)
     parser.add_argument(
         "--if-absent",
         action="store_true",
-        help="do nothing if INDEX is there, and not empty: for containers, which may start again",
+        help="do nothing if INDEX is an index already: for containers, which may start again",
     )
     parser.set_defaults(run=_restore)
 
@@ -74,7 +69,8 @@ def _back_up(args: argparse.Namespace) -> None:
 
 def _restore(args: argparse.Namespace) -> None:
     _tell_warnings()
-    if args.if_absent and args.index.exists() and not is_vacant(args.index):
+    if args.if_absent and args.index.exists():
+        current(args.index)  # raises ArtifactError if that is no index, as a folder where an empty volume is mounted
         print(f"{args.index}: is there already, and is left as it is")
         return
     print(f"{args.index}: {told(restore(args.backups, args.index, args.at_sequence))}")

@@ -7,7 +7,6 @@ from typing import Any
 
 from search_svc.index import journal_file, journal_mark
 from search_svc.index.backup_place import Place
-from search_svc.index.index_dir import CURRENT
 from search_svc.index.journal_check import verify
 from search_svc.index.version import IndexVersion
 from svckit.artifact import ArtifactError, atomic_directory, read_manifest, read_object, sealed
@@ -22,7 +21,7 @@ def restore_single(place: Place, index_dir: Path) -> tuple[str, int, int]:
 
     Raise ArtifactError, naming the file, if the backup did not end or is damaged, and CommandError if it can't be read.
     """
-    with atomic_directory(index_dir, last=CURRENT) as draft, _another_helps():
+    with atomic_directory(index_dir) as draft, _another_helps():
         fields = _fetched_manifest(place, draft)
         names = [_inside(name, place) for name in fields["files"]]
         for name in progress(names, desc="restore", unit="file"):

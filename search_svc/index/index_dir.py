@@ -24,13 +24,13 @@ from pathlib import Path
 
 from search_svc.index.locks import locked
 from svckit import strict_json
-from svckit.artifact import ArtifactError, atomic_write, flush, is_vacant, move_directory, publish, remove_directory
+from svckit.artifact import ArtifactError, atomic_write, flush, move_directory, publish, remove_directory
 
-CURRENT = "CURRENT"
-"""The file without which nobody takes a directory for an index."""
 _VERSION = re.compile(r"[0-9]{6,}")
 _MOVING = "moving"
 """A draft's file: the name under which it is moved to its place."""
+_OF_FILE_SYSTEMS = {"lost+found"}
+"""What is where a disk is mounted, however empty it is."""
 
 
 EXIT_BUILD_RUNNING = 3
@@ -51,7 +51,7 @@ def current(index_dir: Path) -> str:
     Raise ArtifactError, with the way out, if `index_dir` is not an index data directory, or CURRENT is not what was written. One
     that has no checksum, by an earlier release or by hand, is believed.
     """
-    path = index_dir / CURRENT
+    path = index_dir / "CURRENT"
     try:
         text = path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def version_names(index_dir: Path) -> list[str]:
 
 def make_current(index_dir: Path, version: str) -> None:
     """Make a version the current one, by one rename. Call it inside `only_builder`."""
-    path = index_dir / CURRENT
+    path = index_dir / "CURRENT"
     if path.is_dir():
         raise ArtifactError(path, "is a folder, and must be a file", "remove it")
     atomic_write(path, f"{version} {_checksum(version)}\n".encode())
@@ -96,7 +96,7 @@ def make_current(index_dir: Path, version: str) -> None:
 def _index_of(folder: Path) -> str:
     """Return what to do about a folder that is no index: one of a version, or of versions, is in one."""
     for above in (folder.resolve().parent, folder.resolve().parent.parent):
-        if (above / CURRENT).is_file():
+        if (above / "CURRENT").is_file():
             return f"it is a part of the index {above}: name that"
     return "`vmmr-search build` makes one"
 
@@ -188,7 +188,7 @@ def _take_back(index_dir: Path, place: Path) -> None:
     if not moved.exists():
         return
     # Of the first version of all there is no CURRENT. One that cannot be read may name this very version.
-    if (index_dir / CURRENT).exists() and current(index_dir) == version:
+    if (index_dir / "CURRENT").exists() and current(index_dir) == version:
         return
     if files.exists():  # killed within `move_directory`: which is a part of the other, nobody knows
         remove_directory(files)
@@ -241,7 +241,8 @@ def _is_in_nobody_s_way(path: Path, mode: int) -> bool:
 
 
 def _refuse_foreign(index_dir: Path) -> None:
-    if index_dir.is_dir() and not is_vacant(index_dir) and not (index_dir / "versions").is_dir():
+    there = {inner.name for inner in index_dir.iterdir()} if index_dir.is_dir() else set()
+    if there - _OF_FILE_SYSTEMS and "versions" not in there:
         raise ArtifactError(index_dir, "holds something else than an index: name an index, or a new or empty folder")
 
 

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import svckit.artifact
 from svckit.artifact import (
     ArtifactError,
     atomic_directory,
     atomic_write,
-    is_vacant,
     move_directory,
     read_manifest,
     remove_directory,
@@ -91,84 +89,6 @@ def test_a_directory_that_appeared_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(ArtifactError, match="already exists"):
         is_overtaken()
     assert [child.name for child in tmp_path.rglob("*")] == ["out", "theirs"]
-
-
-@pytest.fixture
-def volume(tmp_path):
-    """A folder as where a disk is mounted, with what a killed process has left in it."""
-    path = tmp_path / "volume"
-    (path / "lost+found").mkdir(parents=True)
-    (path / ".filling").mkdir()
-    (path / ".filling" / "part").touch()
-    return path
-
-
-def filled(path):
-    with atomic_directory(path, last="CURRENT") as draft:
-        (draft / "CURRENT").write_text("1")
-        (draft / "versions").mkdir()
-        (draft / "versions" / "1").write_text("x")
-
-
-def test_an_empty_folder_is_filled_and_the_file_that_counts_comes_last(volume, monkeypatch):
-    moved, rename = [], os.rename
-
-    def spy(source, target):
-        if Path(target).name == "CURRENT":
-            with svckit.artifact._locked(volume):
-                pass  # who opens it as soon as it is there can
-        rename(source, target)
-        moved.append(Path(target).name)
-
-    monkeypatch.setattr(os, "rename", spy)
-    assert is_vacant(volume)
-    filled(volume)
-    assert not is_vacant(volume)
-    assert moved == ["versions", "CURRENT"]
-    assert {child.name for child in volume.rglob("*")} == {"lost+found", "versions", "1", "CURRENT"}
-
-
-def test_a_folder_that_cannot_be_filled_is_empty_again(volume, monkeypatch):
-    monkeypatch.setattr(
-        Path, "rename", lambda path, target: fail(errno.EIO, path) if path.name == "CURRENT" else path.replace(target)
-    )
-    with pytest.raises(OSError, match=f"{volume}/CURRENT"):
-        filled(volume)
-    assert [child.name for child in volume.rglob("*")] == ["lost+found"]
-
-
-def test_a_folder_is_filled_by_one_at_a_time(volume):
-    with atomic_directory(volume, last="CURRENT") as draft:
-        with pytest.raises(ArtifactError, match="another process is filling it"):
-            filled(volume)
-        (draft / "CURRENT").write_text("first")
-    assert (volume / "CURRENT").read_text() == "first"
-
-
-def test_a_folder_that_was_filled_just_now_is_not_filled_again(volume, monkeypatch):
-    lock = svckit.artifact._locked
-
-    def late(path):
-        monkeypatch.undo()
-        filled(volume)
-        return lock(path)
-
-    monkeypatch.setattr(svckit.artifact, "_locked", late)
-    with pytest.raises(ArtifactError, match="already exists"), atomic_directory(volume, last="CURRENT") as draft:
-        (draft / "CURRENT").write_text("second")
-    assert (volume / "CURRENT").read_text() == "1"
-
-
-def test_a_folder_with_anything_in_it_is_not_filled(volume):
-    (volume / "theirs").touch()
-    assert not is_vacant(volume)
-    with pytest.raises(ArtifactError, match="already exists"):
-        filled(volume)
-
-
-def test_an_empty_folder_is_not_filled_where_no_file_is_known_to_count(tmp_path):
-    with pytest.raises(ArtifactError, match="already exists"), atomic_directory(tmp_path):
-        pass
 
 
 def fail(number, path):

@@ -37,11 +37,6 @@ def test_one_that_is_there_is_kept_if_it_is_whole(source, tmp_path):
         fetch(str(source), model)
 
 
-def test_it_comes_to_a_folder_that_is_empty(source, tmp_path):
-    (tmp_path / "model").mkdir()
-    assert fetch(str(source), tmp_path / "model") == bundle.read(source)
-
-
 @pytest.mark.parametrize("name", ["model.onnx", "detector.onnx", "model.json"])
 def test_damage_on_the_way_is_told_of_the_file_and_nothing_is_left(source, tmp_path, name):
     content = bytearray((source / name).read_bytes())

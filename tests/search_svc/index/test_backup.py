@@ -1057,11 +1057,11 @@ class TestRestoreIfAbsent:
         assert "left as it is" in capsys.readouterr().out
         assert "new" not in replayed(tmp_path / "made")
 
-    def test_makes_the_index_in_a_folder_that_is_empty(self, index, backups, tmp_path):
+    def test_a_folder_that_is_no_index_is_not_taken_for_one(self, index, backups, tmp_path):
         back_up(index, backups)
         (tmp_path / "made").mkdir()
-        self.run("--if-absent", backups, tmp_path / "made")
-        assert replayed(tmp_path / "made") == replayed(index)
+        with pytest.raises(ArtifactError, match="made/CURRENT: missing: no index was built here"):
+            self.run("--if-absent", backups, tmp_path / "made")
 
     def test_without_it_an_index_that_is_there_is_an_error(self, index, backups):
         back_up(index, backups)

@@ -25,7 +25,6 @@ from vmmr.search.v1 import search_pb2, search_pb2_grpc
 
 from search_svc.building.build import IndexSpec
 from search_svc.index import index_dir
-from search_svc.index.backup import back_up, restore
 from search_svc.index.index_dir import new_version, version_names
 from search_svc.index.repair import repair
 from search_svc.index.retention import roll_back
@@ -250,22 +249,6 @@ def test_a_folder_that_turns_read_only_is_read_and_written_again_once_it_can_be(
     assert client.nearest(unit(1)[0]) == "new"
     process.first("the journal is written again")
     assert len(process.logged("the journal cannot be written")) == 1
-
-
-@takes_root
-def test_a_backup_is_restored_to_where_a_volume_is_mounted(index, serve, tmp_path, mount):
-    process, client = serve(index)
-    client.add(["new"])
-    kill(process)
-    back_up(index, str(tmp_path / "backups"))
-    (tmp_path / "volume").mkdir()
-    mount("-t", "tmpfs", "tmpfs", tmp_path / "volume")
-    restore(str(tmp_path / "backups"), tmp_path / "volume")
-    _, client = serve(tmp_path / "volume")
-    assert set(client.names()) == {*BASE, "new"}
-    assert client.add(["after"]).added == 1
-    client.compact()
-    assert version_names(tmp_path / "volume") == ["000001", "000002"]
 
 
 @pytest.fixture
