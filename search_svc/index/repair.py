@@ -14,17 +14,17 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage, turns
-from search_svc.index.index_dir import current, only_builder
+from search_svc.index.index_dir import current, only_builder, version_names
 from search_svc.index.journal_absence import held, was_written
 from search_svc.index.journal_check import reaches
-from search_svc.index.journal_errors import ERRORS
+from search_svc.index.journal_errors import ERRORS, of_another_model
 from search_svc.index.journal_format import Meta, Row
 from search_svc.index.journal_lease import exclusive_journal
 from search_svc.index.journal_mark import Mark
@@ -33,6 +33,9 @@ from search_svc.index.recovery import is_last_entry, recover
 from search_svc.index.version import stated
 from svckit.artifact import ArtifactError, flush, flush_one
 from svckit.cli import CommandError
+
+_DAMAGED_CHARACTERS = 2
+"""Of a model's fingerprint: far more differ between two models."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def _repaired(index_dir: Path, path: Path) -> Saved | None:
     journal_mark.refuse_later_format(path)
     if not journal_file.repaired(path).exists():
         with _copied(path) as copy:
-            if not _is_gone(path) and _is_well(copy) and reaches(copy, held(index_dir)):
+            well = not _is_gone(path) and _is_well(copy) and reaches(copy, held(index_dir))
+            if well and not _model_is_damaged(index_dir, path, copy):
                 return None
             _leave_out_anothers(index_dir, path, copy)
             _repair(index_dir, path, copy)
@@ -129,6 +133,46 @@ def _is_well(copy: Path) -> bool:
     except (*ERRORS, ArtifactError):
         return False
     return True
+
+
+def _model_is_damaged(index_dir: Path, path: Path, copy: Path) -> bool:
+    """Return whether a journal of format 1, where the model has no checksum, is of one that is nearly a version's.
+
+    Raise ArtifactError if it is of another than all versions': it cannot be told whether it always was.
+    """
+    model, models = _unchecked_model(copy), _models(index_dir)
+    if model is None or model in models:
+        return False
+    if _undamaged(model, models) == model:
+        raise of_another_model(path, model, stated(index_dir, current(index_dir)).model)
+    return True
+
+
+def _unchecked_model(copy: Path) -> str | None:
+    """Return the model of a journal of format 1; None of one whose model has a checksum."""
+    with suppress(*ERRORS, ArtifactError):
+        if connection := journal_file.connect_to_read(copy):
+            with closing(connection):
+                snapshot = Snapshot.of(connection, copy)
+                return str(snapshot.meta.model) if snapshot.format == 1 else None
+    return None
+
+
+def _models(index_dir: Path) -> set[str]:
+    """Return the models of the versions that can be read."""
+    models = set()
+    for name in version_names(index_dir):
+        with suppress(ArtifactError):
+            models.add(stated(index_dir, name).model)
+    return models
+
+
+def _undamaged(model: str, models: Iterable[str]) -> str:
+    """Return which of the models it is, where it differs from that in two characters at most, as no two fingerprints do; else itself."""
+    for other in models:
+        if len(model) == len(other) and sum(map(str.__ne__, model, other)) <= _DAMAGED_CHARACTERS:
+            return other
+    return model
 
 
 def _check_writable(copy: Path) -> None:
@@ -202,6 +246,7 @@ def _repair(index_dir: Path, path: Path, copy: Path) -> None:
     elif found.mark:
         # A prune that was only in the log may be lost with it.
         meta = replace(meta, pruned=max(meta.pruned, found.mark.pruned))
+    meta = replace(meta, model=_undamaged(str(meta.model), _models(index_dir)))
     last = max(found.last, held(index_dir), manifest.journal_sequence, meta.pruned)
     made = path.with_name(f".{path.name}.making")
     for file in journal_file.files(made):

@@ -23,6 +23,7 @@ from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
 from search_svc.index.repair import repair
 from search_svc.index.retention import retire
+from search_svc.index.version import IndexVersion
 from search_svc.index.writes import Add, Delete
 from svckit.artifact import ArtifactError
 from svckit.cli import CommandError
@@ -196,6 +197,27 @@ def format_1(built, tmp_path):
 def changed(index, sql):
     with contextlib.closing(sqlite3.connect(index / "journal.db")) as journal, journal:
         journal.execute(sql)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_damaged_model_of_a_journal_of_format_1_is_that_of_the_version_which_it_nearly_is(format_1, marked):
+    if marked:
+        journal_file.mark_copy(format_1 / "journal.db")
+    changed(format_1, "UPDATE meta SET value = 'z' || substr(value, 2) WHERE name = 'model'")
+    saved = repair(format_1)
+    assert (saved.entries, saved.lost, saved.unknown) == (9, [], [])
+    with Journal.open(format_1) as journal:
+        assert journal.model == IndexVersion.open(format_1).manifest.model
+    assert repair(format_1) is None
+
+
+@pytest.mark.parametrize("model", ["'99'", "99", "'z' || substr(value, 2, 62) || 'zz'", "substr(value, 1, 63)"])
+def test_a_journal_of_format_1_of_no_version_s_model_is_not_told_to_be_well(format_1, model):
+    changed(format_1, f"UPDATE meta SET value = {model} WHERE name = 'model'")
+    before = (format_1 / "journal.db").read_bytes()
+    with pytest.raises(ArtifactError, match=r"journal\.db: is of another model \(.*rollback.*backup"):
+        repair(format_1)
+    assert (format_1 / "journal.db").read_bytes() == before
 
 
 @pytest.mark.timeout(120)
