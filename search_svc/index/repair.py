@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from search_svc.index import journal_file, journal_format, journal_mark, salvage, turns
 from search_svc.index.index_dir import current, only_builder, version_names
@@ -34,6 +35,7 @@ from search_svc.index.version import stated
 from svckit.artifact import ArtifactError, flush, flush_one
 from svckit.cli import CommandError
 
+_Answer = TypeVar("_Answer")
 _DAMAGED_CHARACTERS = 2
 """Of a model's fingerprint: far more differ between two models."""
 
@@ -140,22 +142,13 @@ def _model_is_damaged(index_dir: Path, path: Path, copy: Path) -> bool:
 
     Raise ArtifactError if it is of another than all versions': it cannot be told whether it always was.
     """
-    model, models = _unchecked_model(copy), _models(index_dir)
+    model = _seen(copy, lambda snapshot: str(snapshot.meta.model) if snapshot.format == 1 else None)
+    models = _models(index_dir)
     if model is None or model in models:
         return False
     if _undamaged(model, models) == model:
         raise of_another_model(path, model, stated(index_dir, current(index_dir)).model)
     return True
-
-
-def _unchecked_model(copy: Path) -> str | None:
-    """Return the model of a journal of format 1; None of one whose model has a checksum."""
-    with suppress(*ERRORS, ArtifactError):
-        if connection := journal_file.connect_to_read(copy):
-            with closing(connection):
-                snapshot = Snapshot.of(connection, copy)
-                return str(snapshot.meta.model) if snapshot.format == 1 else None
-    return None
 
 
 def _models(index_dir: Path) -> set[str]:
@@ -197,7 +190,9 @@ def _leave_out_anothers(index_dir: Path, path: Path, copy: Path) -> None:
     if log.exists() and log.stat().st_size:
         with _copied(path, log=False) as alone:
             well = _is_well(alone) and reaches(alone, held(index_dir))
-            there = _seen(alone, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark))
+            there = bool(
+                _seen(alone, lambda snapshot: snapshot.last >= mark.sequence and not snapshot.holds_another(mark))
+            )
     if there and (well or of_another):
         log.unlink()
     elif of_another:
@@ -217,13 +212,13 @@ def _only_another_is_there(copy: Path, mark: Mark) -> bool:
     return bool(there) and not any(is_last(row) or row[1] == journal_format.LOST for row in there)
 
 
-def _seen(copy: Path, question: Callable[[Snapshot], bool]) -> bool:
-    """Return the answer to a question about what SQLite sees of a journal; False if it sees nothing."""
+def _seen(copy: Path, question: Callable[[Snapshot], _Answer]) -> _Answer | None:
+    """Return the answer to a question about what SQLite sees of a journal; None if it sees nothing."""
     with suppress(*ERRORS, ArtifactError):
         if connection := journal_file.connect_to_read(copy):
             with closing(connection):
                 return question(Snapshot.of(connection, copy))
-    return False
+    return None
 
 
 def _marked(path: Path) -> Mark:
