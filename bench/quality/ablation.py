@@ -71,16 +71,18 @@ def _without_test(manifest: Path, out: Path) -> None:
 
 
 def embeddings(run: Path, manifest: Path, change: Sequence[str], args: argparse.Namespace) -> Embeddings:
-    """Train a network, and return the pooled features that it has of the manifest's photos."""
-    out = run / "features"
+    """Train a network, and return the pooled features that it has of the manifest's photos.
+
+    A network that is trained already is only compared: `train` refuses to go on with another recipe, or with other photos.
+    """
+    photos = ("--photos", args.photos)
+    learning = ("--weights", args.weights, "--cache", args.work / "cache", *args.recipe.split(), *change)
+    trained, exported, raw, out = run / "run", run / "model", run / "raw", run / "features"
+    _vmmr("train", manifest, *photos, "--out", trained, *learning)
+    if not raw.exists():
+        _vmmr("export", "--weights", trained / "model.safetensors", "--out", exported)
+        pooled.main(exported, raw, "raw")
     if not out.exists():
-        photos = ("--photos", args.photos)
-        learning = ("--weights", args.weights, "--cache", args.work / "cache", *args.recipe.split(), *change)
-        trained, exported, raw = run / "run", run / "model", run / "raw"
-        _vmmr("train", manifest, *photos, "--out", trained, *learning)
-        if not raw.exists():
-            _vmmr("export", "--weights", trained / "model.safetensors", "--out", exported)
-            pooled.main(exported, raw, "raw")
         _vmmr("embed", manifest, *photos, "--model", raw, "--out", out)
     return Embeddings.open(out)
 

@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 
 from bench.quality import ablation
 from embedder_svc import __main__ as embedder
+from svckit.cli import CommandError
 from tests.training_inputs import save_checkpoint, save_photo, small_resnet
 
 RECIPE = "--epochs 1 --batch 4 --stages 0:32 --test-sizes 32 --cache-size 32 --device cpu"
@@ -42,9 +42,9 @@ def test_a_command_that_fails_ends_it():
         ablation._vmmr("nonsense")
 
 
-def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
-    command = [folder / "unseen.csv", "--photos", folder, "--weights", folder / "start.safetensors"]
-    words = [*map(str, [*command, "--work", folder / "work", "--out", folder / "out.json"]), "--recipe", RECIPE]
+@pytest.fixture
+def started(monkeypatch):
+    """The commands of `vmmr-embedder` that were started, which run in this process."""
     started = []
 
     def start(*words):
@@ -53,15 +53,26 @@ def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_ag
         args.run(args)
 
     monkeypatch.setattr(ablation, "_vmmr", start)
-    ablation.main([*words, "--only", "no average"])
+    return started
+
+
+def test_a_network_is_judged_without_test_photos_and_what_is_done_is_not_done_again(folder, started, capsys):
+    command = [folder / "unseen.csv", "--photos", folder, "--weights", folder / "start.safetensors"]
+    words = [*map(str, [*command, "--work", folder / "work", "--out", folder / "out.json"]), "--only", "no average"]
+    ablation.main([*words, "--recipe", RECIPE])
     assert [each.partition(" ")[0] for each in started] == ["train", "export", "embed"]
     assert started[0].endswith(f"{RECIPE} --ema-steps 0")
     (found,) = json.loads((folder / "out.json").read_text())["runs"].values()
     assert found["photos"] == {"train": 12, "dev": 4, "new": 42}
     assert found["new"].keys() == {"1", "2", "5", "10", "20"}
 
-    shutil.copytree(folder / "work/no-average", folder / "work/as-it-is")
-    ablation.main([*words, "--only", "as it is", "no average"])
-    assert len(started) == 3
-    assert json.loads((folder / "out.json").read_text())["runs"] == {"as it is": found, "no average": found}
-    assert "as it is" in capsys.readouterr().out
+    weights = folder / "work/no-average/run/model.safetensors"
+    written = weights.stat().st_mtime_ns
+    ablation.main([*words, "--recipe", RECIPE])
+    assert [each.partition(" ")[0] for each in started[3:]] == ["train"]
+    assert weights.stat().st_mtime_ns == written
+    assert json.loads((folder / "out.json").read_text())["runs"] == {"no average": found}
+    assert "no average" in capsys.readouterr().out
+
+    with pytest.raises(CommandError, match=r"no-average/run: holds a run with another recipe; changed: scale"):
+        ablation.main([*words, "--recipe", f"{RECIPE} --scale 8"])
