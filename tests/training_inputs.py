@@ -14,11 +14,14 @@ from safetensors.torch import save_file
 from embedder_svc.exporting import resnet
 from embedder_svc.exporting.resnet import ResNet50
 
+SMALL_FEATURES = 256
+
 
 @contextmanager
 def small_resnet() -> Iterator[None]:
-    """Makes each ResNet-50 of the block a small one: one block a stage, and few channels before the last, which has all of its own."""
-    with patch.object(resnet, "_STAGES", ((8, 1, 1), (8, 1, 2), (16, 1, 2), (512, 1, 2))):
+    """Makes each ResNet-50 of the block a small one: one block a stage, few channels, and an eighth of the features."""
+    stages = ((8, 1, 1), (8, 1, 2), (16, 1, 2), (SMALL_FEATURES // 4, 1, 2))
+    with patch.object(resnet, "_STAGES", stages), patch.object(resnet, "FEATURES", SMALL_FEATURES):
         yield
 
 

@@ -23,7 +23,7 @@ import torch
 
 from bench.lib import machine
 from bench.lib.paths import RESULTS
-from embedder_svc.exporting.resnet import FEATURES, ResNet50
+from embedder_svc.exporting.resnet import ResNet50
 from embedder_svc.exporting.traits import PIXELS
 from embedder_svc.training.augment import Augmentation, normalised
 from embedder_svc.training.learner import Learner
@@ -107,7 +107,8 @@ def of_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 def measured(recipe: Recipe, device: torch.device) -> dict[int, float]:
     """Return the photos/s of training at each size."""
-    learner = Learner(ResNet50(), recipe, classes=CLASSES, dimension=FEATURES, device=device)
+    network = ResNet50()
+    learner = Learner(network, recipe, classes=CLASSES, dimension=network.dimension, device=device)
     rates = {size: rate(learner, recipe, size) for size in recipe.training_stages.sizes}
     for size, photos in rates.items():
         print(f"{size} pixels: {photos:.0f} photos/s", flush=True)

@@ -11,7 +11,7 @@ import pytest
 from embedder_svc import __main__ as embedder
 from embedder_svc.network import bundle
 from search_svc import __main__ as search
-from tests.training_inputs import save_checkpoint, save_photo, small_resnet
+from tests.training_inputs import SMALL_FEATURES, save_checkpoint, save_photo, small_resnet
 
 PAGE = (Path(__file__).parents[3] / "docs/training.md").read_text()
 PARSERS = {"vmmr-embedder": embedder.parser, "vmmr-search": search.parser}
@@ -77,7 +77,7 @@ def test_the_recipe_runs_from_photos_to_a_report(recipe, folder, capsys):
         args = PARSERS[program]().parse_args(words)
         args.run(args)
     shipped = bundle.read(folder / "work/model")
-    assert (shipped.dimension, shipped.precision, shipped.input_size) == (2048, "int8", 32)
+    assert (shipped.dimension, shipped.precision, shipped.input_size) == (SMALL_FEATURES, "int8", 32)
     assert shipped.training_data.endswith("Stanford Cars, official train split, all 196 classes; research use")
     assert shipped.head["photos"] == 4 * 16 + 5 * 4
     assert bundle.read(folder / "work/twin-model").head["photos"] == 4 * 16
