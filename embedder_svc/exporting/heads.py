@@ -98,12 +98,18 @@ def _rename(names: MutableSequence[str], old: str, new: str) -> None:
 
 def _remove_unread(graph: onnx.GraphProto) -> None:
     """Remove the nodes and weights that nothing reads any more."""
-    while unread := [node for node in graph.node if not _read(graph).intersection(node.output)]:
+    while unread := _unread(graph):
         for node in unread:
             graph.node.remove(node)
-    kept = [weight for weight in graph.initializer if weight.name in _read(graph)]
+    read = _read(graph)
+    kept = [weight for weight in graph.initializer if weight.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _unread(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    read = _read(graph)
+    return [node for node in graph.node if read.isdisjoint(node.output)]
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
