@@ -114,7 +114,7 @@ async def _appears(file: Path) -> None:
 async def serve(settings: EchoConfig, worker: Worker | None) -> None:
     for step, file in (("_pause", settings.pauses_until), ("_refuse", settings.refuses_until)):
         if file:
-            setattr(Server, step, partial(_appears, file))
+            setattr(Server, step, staticmethod(partial(_appears, file)))
     server, batcher = build(settings, worker)
 
     async def close() -> None:
