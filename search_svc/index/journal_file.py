@@ -227,7 +227,7 @@ def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Le
     lease = JournalLease(path) if path.name == FILE else None
     address = f"file:{quote(str(path.absolute()))}?mode={mode}{more}"
     connection = sqlite3.connect(
-        address, _READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
+        address, timeout=_READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
     )
     connection.lease = lease
     return connection
