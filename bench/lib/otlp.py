@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,17 +75,19 @@ def receiving() -> Iterator[tuple[Received, str]]:
         server.stop(None).wait()
 
 
-def has_collector() -> bool:
-    """Return whether the collector `rotel` is installed."""
-    return find_spec("rotel") is not None
+@cache
+def collector() -> Path | None:
+    """Return the program of the collector `rotel`, or None where it is not installed, or cannot run: it needs Python as a shared library."""
+    spec = find_spec("rotel")
+    if not (spec and spec.origin):
+        return None
+    program = Path(spec.origin).with_name("rotel-agent")
+    return program if subprocess.run([program, "--version"], check=False, capture_output=True).returncode == 0 else None
 
 
 @contextmanager
-def collecting(endpoint: str) -> Iterator[str]:
+def collecting(program: Path, endpoint: str) -> Iterator[str]:
     """Run the collector `rotel`, which passes on what it gets to `endpoint`. Yield where it listens once it does."""
-    spec = find_spec("rotel")
-    assert spec, "rotel is not installed"
-    assert spec.origin
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = _free_ports(2)
@@ -95,7 +98,7 @@ def collecting(endpoint: str) -> Iterator[str]:
             "exporter": "otlp",
             "otlp-exporter-endpoint": endpoint,
         }
-        command = [Path(spec.origin).with_name("rotel-agent"), "start"]
+        command = [program, "start"]
         command += [part for name, value in flags.items() for part in (f"--{name}", value)]
         log = stack.enter_context((folder / "log").open("wb"))
         process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, env=os.environ | {"NO_COLOR": "1"})

@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from bench.lib.otlp import Received, Span, collecting, has_collector, receiving
+from bench.lib.otlp import Received, Span, collecting, collector, receiving
 from bench.pair.trace import tree
 
 EMBED, CLASSIFY = "vmmr.embedder.v1.EmbedderService/Embed", "vmmr.search.v1.SearchService/Classify"
@@ -42,13 +42,14 @@ WHOLE_TREE = [
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[tuple[Received, str]]:
-    """What has arrived, and where to send it: to a collector that passes it on, or, where none is installed, to the receiver itself."""
+    """What has arrived, and where to send it: to a collector that passes it on, or, where none can run, to the receiver itself."""
     with receiving() as (received, endpoint), _collector(endpoint) as there:
         yield received, there
 
 
 def _collector(endpoint: str) -> AbstractContextManager[str]:
-    return collecting(endpoint) if has_collector() else nullcontext(endpoint)
+    program = collector()
+    return collecting(program, endpoint) if program else nullcontext(endpoint)
 
 
 @pytest.fixture(scope="module")
