@@ -70,6 +70,12 @@ def make_format_1(index_dir, items):
             made.execute(journal_format.INSERT, row)
 
 
+def sequence(index_dir):
+    """The number of the journal's last entry."""
+    with Journal.open(index_dir) as journal:
+        return journal.sequence()
+
+
 def replayed(index_dir, base=None):
     """The gallery that a reader of the whole journal sees, by item id."""
     base = base or DictBase()

@@ -38,6 +38,7 @@ from tests.search_svc.journals import (
     applied,
     make_format_1,
     replayed,
+    sequence,
     stored,
     writer,
     written,
@@ -201,9 +202,9 @@ class TestReading:
 
     def test_of_its_beginnings_nothing_is_read(self, tmp_path):
         sqlite3.connect(tmp_path / "journal.db").close()
-        assert Journal.open(tmp_path).sequence() == 0
+        assert sequence(tmp_path) == 0
         written(tmp_path, Add({"x": stored()}))
-        assert Journal.open(tmp_path).sequence() == 1
+        assert sequence(tmp_path) == 1
 
 
 def test_its_size_is_that_of_the_files_that_there_are(tmp_path):
@@ -282,7 +283,7 @@ class TestPruning:
             journal.read(0, 10)
         (outcome,) = written(tmp_path, Add({"z": stored()}))
         assert (outcome.reason, outcome.retry_after_s) == (Reason.JOURNAL_UNWRITABLE, 1.0)
-        assert Journal.open(tmp_path).sequence() == 2
+        assert sequence(tmp_path) == 2
 
     def test_gives_the_room_back(self, tmp_path):
         written(tmp_path, Add({str(n): stored(uri=1000 * "u") for n in range(3000)}))

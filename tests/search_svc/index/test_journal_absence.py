@@ -20,7 +20,7 @@ from search_svc.index.retention import roll_back
 from search_svc.index.writes import Add
 from svckit.artifact import ArtifactError
 from tests.search_svc.building.test_compaction import base_of, write
-from tests.search_svc.journals import D, replayed, stored, writer, written
+from tests.search_svc.journals import D, replayed, sequence, stored, writer, written
 
 ROOT = Path(__file__).parents[3]
 GONE = r"journal\.db: is missing, and version 000002 holds its entries up to 2: any that came after are lost: .*restore.*repair.*--accept-loss"
@@ -224,4 +224,4 @@ class TestThatNoVersionHoldsAnythingOf:
         assert write(unheld, Add({"b": stored()}))[0].sequence == 1
 
     def test_an_index_that_nobody_has_written_to_has_none(self, built):
-        assert Journal.open(built).sequence() == 0
+        assert sequence(built) == 0
