@@ -103,7 +103,7 @@ def connect_to_write(path: Path, model: str, dimension: int, after: int) -> sqli
 
 def _checked_writer(path: Path, mark: Mark | None, new: Meta) -> sqlite3.Connection:
     connection = _connect(path, "rwc")
-    try:
+    with _closed_on_error(connection):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         if not (found := _format(connection, path)):
@@ -115,9 +115,6 @@ def _checked_writer(path: Path, mark: Mark | None, new: Meta) -> sqlite3.Connect
             _upgrade(connection, path)
         with reading(connection, path, mark) as snapshot:
             snapshot.verify()
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -131,14 +128,16 @@ def connect_to_mend(path: Path) -> sqlite3.Connection:
     """Open a journal to write to it without asking whether it has all that was acknowledged."""
     _refuse_half_repaired(path)
     connection = _connect(path, "rw")
-    connection.execute("PRAGMA synchronous = FULL")
+    with _closed_on_error(connection):
+        connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
 def new(path: Path, meta: Meta) -> sqlite3.Connection:
     """Make a journal without a mark, under a name at which nobody looks for one."""
     connection = _connect(path, "rwc")
-    _make(connection, path, meta)
+    with _closed_on_error(connection):
+        _make(connection, path, meta)
     return connection
 
 
@@ -192,12 +191,9 @@ def _readable(path: Path) -> sqlite3.Connection | None:
     if not _is_begun(path):
         return None
     connection = _read_only(path)
-    try:
+    with _closed_on_error(connection):
         if _format(connection, path):
             return connection
-    except BaseException:
-        connection.close()
-        raise
     connection.close()
     return None
 
@@ -233,18 +229,29 @@ def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Le
     return connection
 
 
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     """Open a journal to read it. SQLite shares memory with writers through a file beside it; if it can't make one, nobody writes now."""
     connection = _connect(path, "ro")
-    try:
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        unmade = error_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        if not unmade or _has_log(path):
-            raise
-        return _alone(path)
-    return connection
+    with _closed_on_error(connection):
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError as error:
+            unmade = error_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            if not unmade or _has_log(path):
+                raise
+        else:
+            return connection
+    connection.close()
+    return _alone(path)
 
 
 def _alone(path: Path) -> sqlite3.Connection:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from search_svc.index import journal_file, journal_loss, journal_mark, journal_transactions, journal_writer
 from search_svc.index.journal import Entry, Journal
+from search_svc.index.journal_file import connect_to_mend
 from search_svc.index.journal_mark import Mark
 from search_svc.index.journal_pruning import prune
 from search_svc.index.journal_transactions import JournalTransactions
@@ -822,6 +823,18 @@ class TestMark:
         with pytest.raises(ZeroDivisionError):
             JournalTransactions(tmp_path / "journal.db", MODEL, D, 0)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    def test_what_is_no_database_is_not_left_open_while_its_error_is_kept(self, tmp_path):
+        written(tmp_path, Add({"x": stored()}))
+        with (tmp_path / "journal.db").open("r+b") as file:
+            file.write(b"?")
+        kept = []
+        for open_it in (Journal.open, lambda index: connect_to_mend(index / "journal.db")):
+            with pytest.raises((ArtifactError, sqlite3.DatabaseError)) as refused:
+                open_it(tmp_path)
+            kept.append(refused)  # with the frames that it came through
+        opened = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.exists()]
+        assert not [path for path in opened if path.is_relative_to(tmp_path)]
 
     def test_tells_a_log_of_another_index_which_holds_no_less(self, tmp_path):
         index, other = tmp_path / "index", tmp_path / "other"

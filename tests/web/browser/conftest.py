@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from tests import conftest as shared
 from tests.web.conftest import TOKEN, Running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra dev is not installed: no tests in a browser")
+
+from playwright._impl._driver import compute_driver_executable  # noqa: E402  # after it was asked for
 
 MODEL = "models/resnet50-cars-int8"
 GALLERY = "models/stanford-cars"
@@ -26,6 +29,9 @@ def chromium() -> Iterator[Any]:
     """Chromium: playwright's own, or else the system's."""
     # As root, which containers run as, Chromium has no sandbox.
     flags = [*CAMERA, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    started = subprocess.run([compute_driver_executable()[0], "--version"], check=False, capture_output=True, text=True)
+    if started.returncode:
+        pytest.skip(f"playwright's driver does not run here: {started.stderr.strip()}")
     with playwright.sync_playwright() as library:
         own = Path(library.chromium.executable_path)
         path = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
