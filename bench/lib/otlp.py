@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,6 @@ def receiving() -> Iterator[tuple[Received, str]]:
         server.stop(None).wait()
 
 
-@cache
 def collector() -> Path | None:
     """Return the program of the collector `rotel`, or None where it is not installed, or cannot run: it needs Python as a shared library."""
     spec = find_spec("rotel")

@@ -222,9 +222,14 @@ def _connect(path: Path, mode: str, more: str = "", factory: type[_Leased] = _Le
     # One in the making, by a repair, has another name.
     lease = JournalLease(path) if path.name == FILE else None
     address = f"file:{quote(str(path.absolute()))}?mode={mode}{more}"
-    connection = sqlite3.connect(
-        address, timeout=_READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
-    )
+    try:
+        connection = sqlite3.connect(
+            address, timeout=_READ_BUSY_S, isolation_level=None, check_same_thread=False, factory=factory, uri=True
+        )
+    except BaseException:
+        if lease:
+            lease.release()
+        raise
     connection.lease = lease
     return connection
 

@@ -824,10 +824,15 @@ class TestMark:
             JournalTransactions(tmp_path / "journal.db", MODEL, D, 0)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
-    def test_what_is_no_database_is_not_left_open_while_its_error_is_kept(self, tmp_path):
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_what_is_no_database_is_not_left_open_while_its_error_is_kept(self, tmp_path, folder):
         written(tmp_path, Add({"x": stored()}))
-        with (tmp_path / "journal.db").open("r+b") as file:
-            file.write(b"?")
+        if folder:
+            (tmp_path / "journal.db").unlink()
+            (tmp_path / "journal.db").mkdir()
+        else:
+            with (tmp_path / "journal.db").open("r+b") as file:
+                file.write(b"?")
         kept = []
         for open_it in (Journal.open, lambda index: connect_to_mend(index / "journal.db")):
             with pytest.raises((ArtifactError, sqlite3.DatabaseError)) as refused:
